@@ -1,0 +1,81 @@
+"""chipperf: the one import path for plugin authors.
+
+Everything a vendor or observer plugin needs is importable from here, and from nowhere else: modules whose names are not
+listed in ``__all__`` may change between minor versions.
+"""
+
+from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
+from chipperf.hookspecs import hookimpl
+from chipperf.types import (
+    API_VERSION,
+    Capability,
+    CaseOverride,
+    CaseOverrides,
+    DdpOptions,
+    DeviceInfo,
+    DistributedConfig,
+    EnvironmentSettings,
+    EnvironmentVariable,
+    EpochFinished,
+    EvaluationFinished,
+    Knob,
+    KnownDevice,
+    LoaderOptions,
+    MemoryStats,
+    PeakFlops,
+    Precision,
+    PrecisionPolicy,
+    ProbedDevice,
+    ProbeResult,
+    Rank,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    RuntimeInfo,
+    TelemetrySample,
+    Title,
+    VendorInfo,
+    WindowFinished,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "Capability",
+    "CaseOverride",
+    "CaseOverrides",
+    "DataError",
+    "DdpOptions",
+    "DeviceError",
+    "DeviceInfo",
+    "DistributedConfig",
+    "EnvironmentSettings",
+    "EnvironmentVariable",
+    "EpochFinished",
+    "EvaluationFinished",
+    "Knob",
+    "KnownDevice",
+    "LoaderOptions",
+    "MemoryStats",
+    "PeakFlops",
+    "PerfError",
+    "PluginError",
+    "Precision",
+    "PrecisionPolicy",
+    "ProbeResult",
+    "ProbedDevice",
+    "Rank",
+    "RunFailed",
+    "RunFinished",
+    "RunStarted",
+    "RuntimeInfo",
+    "TelemetrySample",
+    "Title",
+    "TrainingError",
+    "UnsupportedPrecision",
+    "VendorInfo",
+    "WindowFinished",
+    "__version__",
+    "hookimpl",
+]

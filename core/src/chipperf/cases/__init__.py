@@ -1,0 +1,1 @@
+"""The cases: standard models with their data, metric and hyperparameters."""

@@ -1,0 +1,79 @@
+"""Hyperparameters and wording that the image classification cases share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from chipperf.cases.base import Hyperparameters, ReportProfile, Role, WorkloadFactory
+from chipperf.types import Title
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chipperf.records.schema import Setting
+
+
+class ClassificationHyperparameters(Hyperparameters):
+    """Hyperparameters of a torchvision classifier trained with SGD on an ImageFolder dataset.
+
+    ``lr`` decays by ``lr_gamma`` every ``lr_step_epochs`` epochs, after a linear warm-up of ``warmup_epochs``.
+    """
+
+    optimizer: Annotated[Literal["sgd"], Role.LOCKED] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1), Role.LOCKED] = 0.9
+    weight_decay: Annotated[float, Field(ge=0), Role.LOCKED]
+    lr_step_epochs: Annotated[int, Field(ge=1), Role.LOCKED]
+    lr_gamma: Annotated[float, Field(gt=0, le=1), Role.LOCKED]
+    image_size: Annotated[int, Field(ge=32), Role.LOCKED] = 224
+
+    warmup_epochs: Annotated[float, Field(ge=0), Role.SCALED] = 0.0
+
+
+PRESETS: Mapping[str, Mapping[str, Setting]] = {
+    "full": {},
+    "demo": {
+        "image_size": 112,
+        "epochs": 8,
+        "lr_step_epochs": 3,
+        "lr_gamma": 0.3,
+        "batch_size": 32,
+        "eval_batch_size": 50,
+        "lr": 0.05,
+        "warmup_epochs": 1.0,
+        "measure_window_steps": 10,
+    },
+    "tiny": {
+        "image_size": 32,
+        "epochs": 2,
+        "batch_size": 4,
+        "eval_batch_size": 4,
+        "measure_warmup_steps": 1,
+        "measure_window_steps": 2,
+        "measure_core_steps": 1,
+    },
+}
+"""``full`` is the benchmark, ``demo`` learns in minutes on a few CPU cores, ``tiny`` only shows that all parts run.
+
+Every preset keeps the model's structure.
+"""
+
+
+def classification_report(model_title: str) -> ReportProfile:
+    """Return how a report speaks of a classification case whose model is called ``model_title``."""
+    return ReportProfile(
+        model_title=model_title,
+        dataset_title="ImageNet2012",
+        task=Title(zh="图像分类", en="Image classification"),
+        quality_column="acc",
+        quality_legend=Title(zh="单位为top1分类准确率(acc1)", en="top-1 accuracy (acc1)"),
+        sample_noun=Title(zh="图片", en="images"),
+    )
+
+
+def load_classification_workload() -> WorkloadFactory:
+    """Import torch and return the factory that every classification case uses."""
+    from chipperf.cases.classification_workload import ClassificationWorkload
+
+    return ClassificationWorkload

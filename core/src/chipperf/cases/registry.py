@@ -1,0 +1,50 @@
+"""Which cases are installed: core's own and those of the entry-point group ``chipperf.cases``."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from chipperf.cases import mobilenetv2, resnet50
+from chipperf.cases.base import Case
+from chipperf.errors import PluginLoadError, UsageError
+from chipperf.suggestions import did_you_mean
+
+ENTRY_POINT_GROUP = "chipperf.cases"
+
+_BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE)}
+
+
+def case_names() -> tuple[str, ...]:
+    """Return the names of all installed cases, core's own first."""
+    added = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)} - set(_BUILT_IN)
+    return (*_BUILT_IN, *sorted(added))
+
+
+def find_case(name: str) -> Case:
+    """Return the case called ``name``.
+
+    Raises:
+        UsageError: There is no such case; the message suggests the nearest name.
+        PluginLoadError: The entry point of an added case does not lead to a :class:`~chipperf.cases.base.Case`.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            return _load(entry)
+    known = case_names()
+    raise UsageError(f"unknown case {name!r}{did_you_mean(name, known)}", hint=f"installed cases: {', '.join(known)}")
+
+
+def _load(entry: EntryPoint) -> Case:
+    distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+    who = f"case {entry.name!r} of {distribution} ({entry.value})"
+    try:
+        case = entry.load()
+    except Exception as error:
+        raise PluginLoadError(f"{who} cannot be imported: {error}", hint="repair or uninstall it") from error
+    if not isinstance(case, Case) or case.name != entry.name:
+        raise PluginLoadError(
+            f"{who} is not a Case of that name", hint="let the entry point name a chipperf Case object"
+        )
+    return case

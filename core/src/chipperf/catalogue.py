@@ -1,0 +1,236 @@
+"""Which plugins are installed, from entry-point metadata alone, and choosing exactly one vendor.
+
+Listing imports no plugin. Choosing a vendor by name touches that plugin and no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, distribution, distributions
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, Literal
+
+from chipperf.errors import PluginLoadError, VendorSelectionError
+from chipperf.probe import probe_vendor, probe_vendors
+from chipperf.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chipperf.probe import ProbeOutcome
+    from chipperf.types import ProbeResult
+
+VENDOR_GROUP: Final = "chipperf.vendors"
+OBSERVER_GROUP: Final = "chipperf.observers"
+VENDOR_VARIABLE: Final = "PERF_VENDOR"
+AUTO: Final = "auto"
+
+REFERENCE_VENDOR: Final = "cpu"
+"""Name of the reference that vendors are compared with. It runs when it is asked for; ``auto`` never chooses it."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginEntry:
+    """An installed entry point.
+
+    Attributes:
+        group: Entry-point group, :data:`VENDOR_GROUP` or :data:`OBSERVER_GROUP`.
+        name: Left side of the entry point; the vendor's name.
+        value: Right side of the entry point; the module that holds the hooks.
+        distribution: Distribution that provides it.
+        version: Version of that distribution.
+    """
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+
+    @property
+    def source(self) -> str:
+        """Distribution and version, as an error names them."""
+        return f"{self.distribution} {self.version}"
+
+    def __str__(self) -> str:
+        kind = "vendor" if self.group == VENDOR_GROUP else "observer"
+        return f"{kind} {self.name!r} ({self.source})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The vendor that was chosen.
+
+    Attributes:
+        entry: The vendor's entry point.
+        origin: ``option`` or ``environment`` if the user named it, ``auto`` if it is the only one available.
+        probe: What its probe found; available.
+    """
+
+    entry: PluginEntry
+    origin: Literal["option", "environment", "auto"]
+    probe: ProbeResult
+
+
+def vendors() -> tuple[PluginEntry, ...]:
+    """Return the installed vendors, ordered by name; a name two distributions provide is there twice."""
+    return _entries(VENDOR_GROUP)
+
+
+def observers() -> tuple[PluginEntry, ...]:
+    """Return the installed observers, ordered by name."""
+    return _entries(OBSERVER_GROUP)
+
+
+def find_vendor(name: str) -> PluginEntry:
+    """Return the one installed vendor called ``name``, without importing or probing it.
+
+    Raises:
+        VendorSelectionError: No distribution provides it, or more than one does.
+    """
+    installed = vendors()
+    candidates = [entry for entry in installed if entry.name == name]
+    if not candidates:
+        names = sorted({entry.name for entry in installed})
+        raise VendorSelectionError(
+            f"no vendor is called {name!r}{did_you_mean(name, names)}; installed: {', '.join(names) or 'none'}",
+            hint=f"install the vendor's plugin, or choose another one with --vendor or {VENDOR_VARIABLE}",
+        )
+    if len(candidates) > 1:
+        raise _ambiguous(candidates)
+    return candidates[0]
+
+
+def load(entry: PluginEntry) -> ModuleType:
+    """Import the plugin's module.
+
+    Raises:
+        PluginLoadError: The import fails, or the entry point names something other than a module.
+    """
+    remedy = f"repair it with 'pip install --force-reinstall {entry.distribution}', or 'pip uninstall' it"
+    try:
+        module = EntryPoint(entry.name, entry.value, entry.group).load()
+    # SystemExit as well: a module that exits on import must not end the program without a word.
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(
+            f"{entry}: importing {entry.value!r} failed: {type(error).__name__}: {error}", hint=remedy
+        ) from error
+    if not isinstance(module, ModuleType):
+        raise PluginLoadError(
+            f"{entry}: entry point {entry.value!r} names a {type(module).__name__}, not a module",
+            hint=f"write '{entry.name} = \"{entry.value.partition(':')[0]}\"' in the plugin's pyproject.toml",
+        )
+    return module
+
+
+def select_vendor(name: str | None = None) -> Selection:
+    """Choose exactly one vendor and make sure that its devices are here.
+
+    Args:
+        name: A vendor's name, ``auto``, or ``None`` for what the variable ``PERF_VENDOR`` says (unset: ``auto``).
+            ``auto`` takes the only vendor whose devices are here; the reference is not considered.
+
+    Raises:
+        VendorSelectionError: The vendor is not installed or not available; or, for ``auto``, none or several are.
+        PluginLoadError: The named vendor's plugin is broken.
+        VendorHookError: The named vendor's probe raises or does not come back.
+    """
+    wanted = name or os.environ.get(VENDOR_VARIABLE) or AUTO
+    if wanted == AUTO:
+        return _select_only_available()
+    entry = find_vendor(wanted)
+    probe = probe_vendor(entry)
+    if not probe.available:
+        raise VendorSelectionError(
+            f"{entry} is not available: {probe.reason}", hint="'perf doctor' shows what every vendor's probe finds"
+        )
+    return Selection(entry=entry, origin="option" if name else "environment", probe=probe)
+
+
+def _select_only_available() -> Selection:
+    candidates = [entry for entry in vendors() if entry.name != REFERENCE_VENDOR]
+    unique, faults = _split_ambiguous(candidates)
+    outcomes = probe_vendors(unique)
+    available = [(outcome.entry, outcome.result) for outcome in outcomes if outcome.result and outcome.result.available]
+    if len(available) > 1:
+        found = "; ".join(f"{entry}: {result.reason}" for entry, result in available)
+        raise VendorSelectionError(
+            f"several vendors are available: {found}", hint=f"choose one with --vendor NAME or {VENDOR_VARIABLE}"
+        )
+    faults += [_why_not(outcome) for outcome in outcomes if not outcome.available]
+    if not available:
+        reasons = "; ".join(faults) or "no vendor plugin is installed"
+        raise VendorSelectionError(
+            f"no vendor is available: {reasons}",
+            hint=f"--vendor {REFERENCE_VENDOR} runs the reference, which is never chosen automatically",
+        )
+    for fault in faults:
+        logger.info("not chosen: %s", fault)
+    entry, result = available[0]
+    return Selection(entry=entry, origin="auto", probe=result)
+
+
+def _why_not(outcome: ProbeOutcome) -> str:
+    # A fault's message already names the plugin.
+    return str(outcome.fault) if outcome.fault else f"{outcome.entry}: {outcome.reason}"
+
+
+def _split_ambiguous(candidates: Iterable[PluginEntry]) -> tuple[list[PluginEntry], list[str]]:
+    by_name: dict[str, list[PluginEntry]] = {}
+    for entry in candidates:
+        by_name.setdefault(entry.name, []).append(entry)
+    unique = [entries[0] for entries in by_name.values() if len(entries) == 1]
+    faults = [str(_ambiguous(entries)) for entries in by_name.values() if len(entries) > 1]
+    return unique, faults
+
+
+def _ambiguous(entries: list[PluginEntry]) -> VendorSelectionError:
+    sources = " and ".join(f"{entry.source} ({entry.value})" for entry in entries)
+    return VendorSelectionError(
+        f"vendor {entries[0].name!r} is provided more than once: by {sources}",
+        hint="uninstall all but one of them with 'pip uninstall'",
+    )
+
+
+def _entries(group: str) -> tuple[PluginEntry, ...]:
+    found = [entry for name in _providers(group) for entry in _entries_of(name, group)]
+    return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
+
+
+def _providers(group: str) -> set[str]:
+    names = set()
+    for provider in distributions():
+        try:
+            # Only the few that mention the group have their metadata parsed, which is slow.
+            if f"[{group}]" in (provider.read_text("entry_points.txt") or ""):
+                # Spellings that pip takes for the same name, by PEP 503.
+                names.add(re.sub(r"[-_.]+", "-", provider.metadata["Name"]).lower())
+        # Whatever is wrong with one distribution on the path must not hide the others.
+        except Exception as error:
+            logger.warning("a distribution with unreadable metadata is ignored: %s: %s", type(error).__name__, error)
+    return names
+
+
+def _entries_of(name: str, group: str) -> list[PluginEntry]:
+    # The same distribution may be on sys.path twice; distribution() returns the first, as an import would.
+    try:
+        provider = distribution(name)
+        points = [point for point in provider.entry_points if point.group == group]
+    except Exception as error:
+        logger.warning("the entry points of %s are ignored: %s: %s", name, type(error).__name__, error)
+        return []
+    return [
+        PluginEntry(
+            group=group,
+            name=point.name,
+            value=point.value,
+            distribution=provider.metadata["Name"],
+            version=provider.version,
+        )
+        for point in points
+    ]

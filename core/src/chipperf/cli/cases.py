@@ -1,0 +1,40 @@
+"""``perf cases``: what can be trained, and with which hyperparameters."""
+
+from __future__ import annotations
+
+import typer
+
+from chipperf.cases.registry import case_names, find_case
+from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+
+
+def cases(
+    name: str = typer.Argument("", help="A case, to list its hyperparameters.", metavar="[CASE]"),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """List the cases, or one case's hyperparameters with their roles and base values.
+
+    Example: perf cases resnet50
+    """
+    if name:
+        _print_case(name, as_json)
+        return
+    found = [find_case(known) for known in case_names()]
+    if as_json:
+        print_json([{"name": case.name, "version": case.version, "summary": case.summary} for case in found])
+    else:
+        print_table(("case", "version", "summary"), [(case.name, case.version, case.summary) for case in found])
+
+
+def _print_case(name: str, as_json: bool) -> None:
+    case = find_case(name)
+    base = case.base.model_dump()
+    if as_json:
+        hyperparameters = {key: {"role": str(case.base.role(key)), "base": base[key]} for key in base}
+        presets = {preset: dict(values) for preset, values in case.presets.items()}
+        print_json({"name": name, "version": case.version, "hyperparameters": hyperparameters, "presets": presets})
+        return
+    print_table(("hyperparameter", "role", "base"), [(key, case.base.role(key), base[key]) for key in base])
+    for preset, values in case.presets.items():
+        settings = ", ".join(f"{key}={value}" for key, value in values.items()) or "the base values"
+        typer.echo(f"preset {preset}: {settings}")

@@ -1,0 +1,174 @@
+"""``perf train``: train a case on a vendor's devices and record what was measured."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import psutil
+import typer
+
+from chipperf import catalogue
+from chipperf.cases.registry import find_case
+from chipperf.cli.live import counting_progress, run_progress
+from chipperf.errors import DataError, UsageError
+from chipperf.launch.plan import RunPlan
+from chipperf.records.assemble import planned_record
+from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
+from chipperf.records.store import RunDirectory, read_record, write_atomically
+from chipperf.session import bind
+from chipperf.suggestions import did_you_mean
+from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
+from chipperf.types import Precision, Rank
+
+if TYPE_CHECKING:
+    from chipperf.cases.base import Case
+    from chipperf.session import Session
+    from chipperf.train.config import Resolved
+
+
+def train(
+    case: str = typer.Argument(..., help="What to train; 'perf cases' lists it."),
+    data: Path | None = typer.Option(None, "--data", help="Dataset directory; the generated sample if not given."),
+    vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
+    precision: str = typer.Option("fp32", "--precision", help="fp32, tf32, amp, fp16 or bf16."),
+    preset: str = typer.Option("full", "--preset", help="A preset of the case; 'full' is the benchmark."),
+    nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes, one per device."),
+    max_epochs: int | None = typer.Option(None, "--max-epochs", min=1, help="Stop after so many epochs."),
+    max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimiser steps."),
+    assignments: list[str] = typer.Option([], "--set", help="Hyperparameter as key=value; repeatable."),
+    config: Path | None = typer.Option(None, "--config", help="TOML file with [hyperparameters] and [environment]."),
+    seed: int | None = typer.Option(None, "--seed", min=0, help="The same as --set seed=N."),
+    out: Path | None = typer.Option(None, "--out", help="Directory of this run; must not hold a run yet."),
+) -> None:
+    """Train a case and write its record.
+
+    Example: perf train mobilenetv2 --vendor cpu --preset demo --out runs/demo
+    """
+    started_s = _process_start_s()
+    chosen_case = find_case(case)
+    chosen_precision = _checked_precision(precision)
+    file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
+    if data is not None and not data.is_dir():
+        raise DataError(f"the dataset directory {data} does not exist", hint="check --data; 'perf data check' explains")
+    command_line = parse_assignments(assignments) | ({} if seed is None else {"seed": seed})
+    resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
+
+    selection = catalogue.select_vendor(vendor)
+    if selection.origin == "auto":
+        typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
+    session = bind(selection.entry)
+    topology = Topology(nnodes=1, nproc_per_node=nproc)
+    resolved = resolve(
+        chosen_case,
+        preset=preset,
+        vendor=selection.entry.name,
+        vendor_overrides=session.case_overrides(
+            case, Rank(world_size=nproc, local_world_size=nproc), selection.probe.devices[0].name
+        ),
+        file=file.hyperparameters,
+        command_line=command_line,
+    )
+    now = datetime.now(timezone.utc)
+    run_id = (
+        f"{case}-{selection.entry.name}-{chosen_precision}-{topology.label}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    )
+    plan = RunPlan(
+        run_id=run_id,
+        created_at=now,
+        started_s=started_s,
+        vendor=selection.entry.name,
+        case=case,
+        case_version=chosen_case.version,
+        preset=preset,
+        precision=chosen_precision,
+        hyperparameters=_recorded(resolved, topology),
+        limits=Limits(max_epochs=max_epochs, max_steps=max_steps),
+        topology=topology,
+        data_root=(data or _sample_dataset()).resolve(),
+        stated_environment=dict(file.environment),
+    )
+    directory = RunDirectory(out or Path("runs") / run_id)
+    _run(plan, session, chosen_case, directory)
+
+
+def _run(plan: RunPlan, session: Session, case: Case, directory: RunDirectory) -> None:
+    # Imported before the directory is created: without torch there is no run, and no trace of one.
+    from chipperf.launch.local import run_workers
+
+    directory.create()
+    write_atomically(directory.plan, plan.model_dump_json(indent=2) + "\n")
+    directory.write_record(planned_record(plan, session, metric=case.metric))
+    typer.echo(f"run {plan.run_id} in {directory.path}", err=True)
+    with run_progress(directory.progress, plan.case):
+        status, code = run_workers(plan, directory)
+    if status.failure:
+        _report_failure(status, directory)
+        raise typer.Exit(code)
+    _print_summary(read_record(directory.record), directory)
+    typer.echo(f"record: {directory.record}")
+    typer.echo(f"report: perf report {directory.path} --lang zh")
+
+
+def _report_failure(status: Status, directory: RunDirectory) -> None:
+    failure = status.failure
+    if failure is None:
+        return
+    who = "" if failure.rank is None else f"rank {failure.rank}: "
+    typer.echo(f"perf: error: {who}{failure.message}", err=True)
+    if failure.hint:
+        typer.echo(f"  hint: {failure.hint}", err=True)
+    typer.echo(f"  the record of the {status.state} run is {directory.record}", err=True)
+
+
+def _print_summary(record: Record, directory: RunDirectory) -> None:
+    metrics = record.metrics
+    for name, value in (
+        ("p_whole", metrics.p_whole),
+        ("p_train", metrics.p_train),
+        ("p_core", metrics.p_core),
+        (record.case.metric, metrics.quality),
+        ("e2e_time_s", metrics.e2e_time_s),
+    ):
+        if isinstance(value, Missing):
+            text = f"{value.missing}: {value.reason}"
+        elif isinstance(value, float):
+            text = f"{value:.4g}"
+        else:
+            text = f"{value.median:.4g} samples/s, IQR {value.iqr:.2g}, {len(value.windows)} windows"
+        typer.echo(f"{name:>12}  {text}")
+    for warning in record.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _recorded(resolved: Resolved, topology: Topology) -> Hyperparameters:
+    values = resolved.values
+    return Hyperparameters(
+        values=values.model_dump(),
+        changes=list(resolved.changes),
+        notes=list(resolved.notes),
+        global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
+    )
+
+
+def _sample_dataset() -> Path:
+    from chipperf.data.sample import ensure_sample_dataset
+
+    with counting_progress("no --data given: preparing the sample dataset") as advance:
+        return ensure_sample_dataset(progress=advance)
+
+
+def _checked_precision(name: str) -> Precision:
+    known = get_args(Precision)
+    for precision in known:
+        if precision == name:
+            return precision  # type: ignore[no-any-return]
+    raise UsageError(f"unknown precision {name!r}{did_you_mean(name, known)}", hint=f"precisions: {', '.join(known)}")
+
+
+def _process_start_s() -> float:
+    """Return ``time.monotonic()`` at the start of this process, before its imports."""
+    return time.monotonic() - (time.time() - psutil.Process().create_time())

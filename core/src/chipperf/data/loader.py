@@ -1,0 +1,215 @@
+"""Loaders of training and evaluation batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from chipperf.data.dataset import ImageFolderDataset, SampleKey
+from chipperf.data.decode import decoder_name
+from chipperf.data.samplers import EvaluationSampler, TrainingBatchSampler
+from chipperf.data.transforms import EvaluationTransform, TrainingTransform, resize_name
+from chipperf.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.data.imagefolder import Split
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""uint8 images of shape ``(N, 3, H, W)``, channels last in memory, and int64 labels of shape ``(N,)``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderOptions:
+    """What a user or a vendor may choose about loading.
+
+    Attributes:
+        workers: Worker processes per rank; 0 loads in the training process.
+        prefetch_factor: Batches that each worker prepares ahead.
+        pin_memory: Whether batches are copied to page-locked memory.
+        start_method: How workers are started: ``fork``, ``forkserver`` or ``spawn``; ``None`` for the default.
+    """
+
+    workers: int = 0
+    prefetch_factor: int = 4
+    pin_memory: bool = False
+    start_method: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderSettings:
+    """How a loader really works, for the record of a run.
+
+    Attributes:
+        workers: Worker processes per rank.
+        prefetch_factor: Batches that each worker prepares ahead; ``None`` without workers.
+        pin_memory: Whether batches are copied to page-locked memory.
+        persistent_workers: Whether workers outlive an epoch.
+        start_method: How workers are started; ``None`` without workers.
+        decoder: Decoder of JPEG files.
+        resize: Implementation of the resize.
+    """
+
+    workers: int
+    prefetch_factor: int | None
+    pin_memory: bool
+    persistent_workers: bool
+    start_method: str | None
+    decoder: str
+    resize: str
+
+
+class ImageLoader:
+    """Iterable over :data:`Batch`; a file that cannot be decoded stops it with one :class:`DataError`."""
+
+    def __init__(self, loader: DataLoader[Any], settings: LoaderSettings) -> None:
+        self._loader = loader
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, DataError):
+                self.close()
+                raise batch
+            yield batch
+
+    def close(self) -> None:
+        """Stop the worker processes; another iteration would start new ones."""
+        # DataLoader has no public way to end persistent workers; they end with the iterator that owns them. Left to the
+        # cyclic garbage collector, it would lose its queues first and then wait for the workers until a time-out.
+        self._loader._iterator = None
+
+
+class TrainingLoader(ImageLoader):
+    """Loader of one rank's share of the training split."""
+
+    def __init__(self, loader: DataLoader[Any], settings: LoaderSettings, sampler: TrainingBatchSampler) -> None:
+        super().__init__(loader, settings)
+        self._sampler = sampler
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in a whole epoch."""
+        return self._sampler.steps_per_epoch
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the epoch of the next iteration and the step of that epoch to begin with.
+
+        Raises:
+            ConfigError: The epoch does not have that step.
+        """
+        self._sampler.set_epoch(epoch, first_step)
+
+
+def build_training_loader(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    image_size: int = 224,
+    options: LoaderOptions | None = None,
+) -> TrainingLoader:
+    """Build the loader of randomly cropped and flipped training batches.
+
+    Args:
+        split: Training split.
+        batch_size: Samples per rank and step.
+        seed: Seed of the run; order and crops follow from it.
+        rank: This process.
+        world_size: Number of processes.
+        image_size: Height and width of the images in pixels.
+        options: Worker processes and memory.
+
+    Raises:
+        ConfigError: The split has fewer samples than one global batch.
+    """
+    sampler = TrainingBatchSampler(len(split), batch_size, seed, rank, world_size)
+    dataset = ImageFolderDataset(split, TrainingTransform(seed, image_size))
+    loader, settings = _data_loader(dataset, options or LoaderOptions(), batch_sampler=sampler)
+    return TrainingLoader(loader, settings, sampler)
+
+
+def build_evaluation_loader(
+    split: Split,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    resize_to: int = 256,
+    image_size: int = 224,
+    options: LoaderOptions | None = None,
+) -> ImageLoader:
+    """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
+
+    Args:
+        split: Evaluation split.
+        batch_size: Samples per batch; the last batch may be smaller.
+        rank: This process.
+        world_size: Number of processes.
+        resize_to: Length in pixels to which the shorter side is resized.
+        image_size: Height and width in pixels of the central crop that is taken then.
+        options: Worker processes and memory.
+    """
+    sampler = EvaluationSampler(len(split), rank, world_size)
+    dataset = ImageFolderDataset(split, EvaluationTransform(resize_to, image_size))
+    loader, settings = _data_loader(dataset, options or LoaderOptions(), sampler=sampler, batch_size=batch_size)
+    return ImageLoader(loader, settings)
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """Returns a :class:`DataError` instead of raising it: torch would wrap it into the text of a traceback."""
+
+    def __init__(self, dataset: ImageFolderDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int] | DataError:
+        try:
+            return self._dataset[key]
+        except DataError as error:
+            return error
+
+
+def _collate(samples: list[tuple[torch.Tensor, int] | DataError]) -> Batch | DataError:
+    pairs = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        pairs.append(sample)
+    # Stacked in the order in which the pixels lie in memory; in a worker, default_collate writes to shared memory.
+    images: torch.Tensor = default_collate([image.permute(1, 2, 0) for image, _ in pairs])
+    return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in pairs])
+
+
+def _data_loader(
+    dataset: ImageFolderDataset, options: LoaderOptions, **sampling: Any
+) -> tuple[DataLoader[Any], LoaderSettings]:
+    has_workers = options.workers > 0
+    loader = DataLoader(
+        _ErrorsAsItems(dataset),
+        num_workers=options.workers,
+        prefetch_factor=options.prefetch_factor if has_workers else None,
+        pin_memory=options.pin_memory,
+        persistent_workers=has_workers,
+        multiprocessing_context=options.start_method if has_workers else None,
+        collate_fn=_collate,
+        **sampling,
+    )
+    settings = LoaderSettings(
+        workers=options.workers,
+        prefetch_factor=loader.prefetch_factor,
+        pin_memory=options.pin_memory,
+        persistent_workers=has_workers,
+        start_method=options.start_method or torch.multiprocessing.get_start_method() if has_workers else None,
+        decoder=decoder_name(),
+        resize=resize_name(),
+    )
+    return loader, settings

@@ -1,0 +1,83 @@
+"""Exceptions of chipperf: what happened, who, and what to do about it."""
+
+from __future__ import annotations
+
+
+class PerfError(Exception):
+    """Base of every error that a user of chipperf is meant to read.
+
+    Args:
+        message: What happened and to whom: the vendor, file or key.
+        hint: What to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PerfError):
+    """The command line or one of its values cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A hyperparameter or configuration file is unknown, locked or of the wrong type."""
+
+
+class PluginError(PerfError):
+    """A plugin or the environment it needs is at fault."""
+
+    exit_code = 3
+
+
+class PluginLoadError(PluginError):
+    """A plugin cannot be imported or does not fulfil the hook specification."""
+
+
+class VendorSelectionError(PluginError):
+    """No vendor, or more than one, answers to what was asked for."""
+
+
+class VendorHookError(PluginError):
+    """A vendor's hook raised, or returned something other than its specified type."""
+
+
+class UnsupportedPrecision(PluginError):
+    """A vendor cannot run the requested precision and says so, instead of running another one."""
+
+
+class DeviceError(PluginError):
+    """A device is missing, out of range or unusable."""
+
+
+class DataError(PerfError):
+    """A dataset directory or one of its files cannot be used."""
+
+
+class RecordError(PerfError):
+    """A run's record cannot be read or written."""
+
+
+class TrainingError(PerfError):
+    """Training ran and failed.
+
+    Args:
+        message: What happened.
+        failure_class: Stable classification that is stored in the record, for example ``non_finite_loss``.
+        hint: What to do about it.
+    """
+
+    def __init__(self, message: str, *, failure_class: str = "error", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failure_class = failure_class
+
+
+class CheckFailed(PerfError):
+    """A check (contract, lint, dataset) ran and found faults."""
+
+    exit_code = 4

@@ -1,0 +1,89 @@
+"""How a rank that stops tells the launcher why."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from chipperf.errors import PerfError, TrainingError
+from chipperf.records.schema import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from chipperf.records.store import RunDirectory
+
+INTERRUPTED = "interrupted"
+
+
+@contextmanager
+def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
+    """Write why the block failed beside the rank's log and exit with the error's code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        traceback.print_exc()
+        failure = describe(error, rank)
+        content = failure.model_dump() | {"monotonic_s": time.monotonic(), "exit_code": getattr(error, "exit_code", 1)}
+        try:
+            directory.failure(rank).write_text(json.dumps(content), encoding="utf-8")
+        except OSError:
+            traceback.print_exc()
+        sys.exit(content["exit_code"])
+
+
+def describe(error: BaseException, rank: int) -> Failure:
+    """Classify an exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return Failure(failure_class=INTERRUPTED, message="interrupted", rank=rank)
+    if isinstance(error, TrainingError):
+        return Failure(failure_class=error.failure_class, message=error.message, rank=rank, hint=error.hint)
+    if isinstance(error, PerfError):
+        return Failure(failure_class=type(error).__name__, message=error.message, rank=rank, hint=error.hint)
+    if "OutOfMemory" in type(error).__name__:
+        hint = "lower batch_size, or raise accumulate_steps instead"
+        return Failure(failure_class="out_of_memory", message=_one_line(error), rank=rank, hint=hint)
+    return Failure(
+        failure_class=type(error).__name__,
+        message=_one_line(error),
+        rank=rank,
+        hint=f"the traceback is at the end of {rank_log_name(rank)}",
+    )
+
+
+def rank_log_name(rank: int) -> str:
+    """Return the log's path inside the run's directory."""
+    return f"logs/rank{rank}.log"
+
+
+def first_failure(directory: RunDirectory, ranks: int) -> tuple[Failure, int] | None:
+    """Return the failure that happened first and its exit code, or ``None`` if no rank reported one."""
+    reports = []
+    for rank in range(ranks):
+        try:
+            content = json.loads(directory.failure(rank).read_text(encoding="utf-8"))
+            moment, code = content.pop("monotonic_s"), content.pop("exit_code")
+            reports.append((moment, Failure.model_validate(content), code))
+        except (OSError, ValueError, KeyError):
+            continue
+    # Ranks that were stopped because another one failed are interrupted later, or seconds earlier by clock resolution.
+    reports.sort(key=lambda report: (report[1].failure_class == INTERRUPTED, report[0]))
+    return (reports[0][1], reports[0][2]) if reports else None
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

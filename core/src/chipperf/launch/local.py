@@ -1,0 +1,99 @@
+"""Workers on this machine, started and watched by torch's elastic launcher (the engine behind ``torchrun``)."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name
+from chipperf.records.schema import Failure, Missing, Span, Status
+from chipperf.records.store import RunDirectory, read_record
+
+if TYPE_CHECKING:
+    from chipperf.launch.plan import RunPlan
+
+_WATCH_INTERVAL_S = 0.2
+
+
+def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
+    """Start one worker per device, wait for all of them, and finish the run's record.
+
+    The first rank that fails stops the others.
+
+    Args:
+        plan: The run.
+        directory: Its directory, with the plan in it.
+
+    Returns:
+        How the run ended, and the exit code that says so.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    nproc = plan.topology.nproc_per_node
+    with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=nproc,
+            run_id=plan.run_id,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=_WATCH_INTERVAL_S,
+            logs_specs=DefaultLogsSpecs(log_dir=scratch),
+        )
+        interrupted = False
+        died: dict[int, int] = {}
+        try:
+            elastic_launch(config, sys.executable)("-m", "chipperf.launch.worker", str(directory.path))
+        except ChildFailedError as error:
+            died = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        except (SignalException, KeyboardInterrupt):
+            interrupted = True
+    return _finish(plan, directory, died, interrupted)
+
+
+def _finish(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interrupted: bool) -> tuple[Status, int]:
+    """Write the status and the end-to-end time, which only the launcher can know."""
+    ended_s = time.monotonic()
+    status, code = _outcome(plan, directory, died, interrupted)
+    record = read_record(directory.record)
+    spans = list(record.metrics.spans)
+    if spans:
+        last_end_s = plan.started_s + max(span.start_s + span.seconds for span in spans)
+        spans.append(Span(name="teardown", start_s=last_end_s - plan.started_s, seconds=max(0.0, ended_s - last_end_s)))
+    e2e_time_s = ended_s - plan.started_s
+    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
+    metrics = record.metrics.model_copy(
+        update={"spans": spans, "e2e_time_s": e2e_time_s if status.state == "completed" else failed}
+    )
+    directory.write_record(record.model_copy(update={"status": status, "metrics": metrics}))
+    directory.release_reserve()
+    return status, code
+
+
+def _outcome(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interrupted: bool) -> tuple[Status, int]:
+    if not died and not interrupted:
+        return Status(state="completed"), 0
+    reported = first_failure(directory, plan.topology.world_size)
+    if interrupted or (reported and reported[0].failure_class == INTERRUPTED):
+        failure = Failure(failure_class=INTERRUPTED, message="stopped by a signal (Ctrl-C or a scheduler)")
+        return Status(state="interrupted", failure=failure), 1
+    if reported:
+        return Status(state="failed", failure=reported[0]), reported[1]
+    rank, exit_code = min(died.items())
+    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exited with code {exit_code}"
+    failure = Failure(
+        failure_class="rank_died",
+        message=f"rank {rank} {how} without saying why",
+        rank=rank,
+        hint=f"see {rank_log_name(rank)}; SIGKILL usually means that memory ran out",
+    )
+    return Status(state="failed", failure=failure), 1

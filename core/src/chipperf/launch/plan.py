@@ -1,0 +1,62 @@
+"""What the launcher tells the workers: ``plan.json``, written once and read by every rank."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chipperf.errors import RecordError
+from chipperf.records.schema import Hyperparameters, Limits, Topology
+from chipperf.types import Precision
+
+
+class RunPlan(BaseModel):
+    """A run, completely decided.
+
+    Attributes:
+        run_id: Unique name of the run.
+        created_at: When the launcher started, UTC.
+        started_s: ``time.monotonic()`` at that moment.
+        vendor: Name of the vendor's entry point.
+        case: Name of the case.
+        case_version: Its version.
+        preset: Name of the case's preset.
+        precision: What the user asked for.
+        hyperparameters: Values in force and their differences to the base.
+        limits: How the user shortened the run.
+        topology: Machines and processes.
+        data_root: The dataset's directory.
+        stated_environment: Facts about the machine that the user stated.
+        warnings: Remarks that belong into the record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    created_at: datetime
+    started_s: float
+    vendor: str
+    case: str
+    case_version: str
+    preset: str
+    precision: Precision
+    hyperparameters: Hyperparameters
+    limits: Limits
+    topology: Topology
+    data_root: Path
+    stated_environment: dict[str, str]
+    warnings: list[str] = []
+
+
+def read_plan(path: Path) -> RunPlan:
+    """Read a plan.
+
+    Raises:
+        RecordError: It is missing or was edited.
+    """
+    try:
+        return RunPlan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise RecordError(f"cannot read the run's plan {path}: {error}", hint="start the run again") from error

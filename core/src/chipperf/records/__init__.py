@@ -1,0 +1,1 @@
+"""Run records: their schema, and reading and writing them without losing anything."""

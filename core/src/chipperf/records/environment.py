@@ -1,0 +1,120 @@
+"""Facts about the machine and its software, read without torch.
+
+What cannot be read is a :class:`~chipperf.records.schema.Missing`, and the user may state it in the configuration file.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import distributions
+from pathlib import Path
+
+import psutil
+
+from chipperf.records.schema import Distribution, Missing
+
+RECORDED_DISTRIBUTIONS = (
+    "chipperf",
+    "jinja2",
+    "numpy",
+    "pillow",
+    "pluggy",
+    "pycocotools",
+    "pydantic",
+    "scipy",
+    "simplejpeg",
+    "torch",
+    "torchvision",
+    "typer",
+)
+"""Distributions whose versions every record carries, beside those that start with ``chipperf-``."""
+
+_UNREADABLE = Missing(missing="unknown", reason="the machine does not say")
+
+
+def read_machine(root: Path = Path("/")) -> str | Missing:
+    """Return the machine's model from its firmware tables (SMBIOS as exposed in ``/sys/class/dmi/id``)."""
+    folder = root / "sys/class/dmi/id"
+    parts = [_read_line(folder / name) for name in ("sys_vendor", "product_name")]
+    return " ".join(part for part in parts if part) or _UNREADABLE
+
+
+def read_cpu(root: Path = Path("/")) -> str | Missing:
+    """Return the processor's model."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return " ".join(value.split())
+    return platform.processor() or platform.machine() or _UNREADABLE
+
+
+def read_os(root: Path = Path("/")) -> str | Missing:
+    """Return the distribution's name and version from ``os-release``."""
+    try:
+        release = platform.freedesktop_os_release() if root == Path("/") else _parse_os_release(root)
+    except OSError:
+        return platform.platform(terse=True) or _UNREADABLE
+    return release.get("PRETTY_NAME") or _UNREADABLE
+
+
+def read_container(root: Path = Path("/")) -> str | Missing:
+    """Return which container engine this process runs in; its image cannot be seen from inside."""
+    if (root / ".dockerenv").exists():
+        return "docker"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    declared = os.environ.get("container")  # noqa: SIM112 - systemd's convention
+    if declared:
+        return declared
+    return Missing(missing="not_applicable", reason="not in a container")
+
+
+def read_network(root: Path = Path("/")) -> str | Missing:
+    """Return the InfiniBand ports with their rates, or else the fastest Ethernet link."""
+    rates = [_read_line(path) for path in sorted((root / "sys/class/infiniband").glob("*/ports/*/rate"))]
+    rates = [rate for rate in rates if rate]
+    if rates:
+        return "InfiniBand, " + " + ".join(f"{rates.count(rate)}x {rate}" for rate in sorted(set(rates)))
+    speeds_mbit = []
+    for path in (root / "sys/class/net").glob("*/speed"):
+        text = _read_line(path)
+        if text and text.isdigit():
+            speeds_mbit.append(int(text))
+    return f"Ethernet, {max(speeds_mbit) / 1000:g} Gb/s" if speeds_mbit else _UNREADABLE
+
+
+def read_memory_bytes() -> int:
+    """Return the machine's memory."""
+    return psutil.virtual_memory().total
+
+
+def read_cores() -> int | Missing:
+    """Return the machine's physical cores."""
+    return psutil.cpu_count(logical=False) or _UNREADABLE
+
+
+def read_distributions() -> list[Distribution]:
+    """Return the versions of the distributions that take part in a run."""
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        name = (distribution.metadata["Name"] or "").lower()
+        if name in RECORDED_DISTRIBUTIONS or name.startswith("chipperf-"):
+            found.setdefault(name, distribution.version)
+    return [Distribution(name=name, version=version) for name, version in sorted(found.items())]
+
+
+def _parse_os_release(root: Path) -> dict[str, str]:
+    lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
+    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines) if value}
+
+
+def _read_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

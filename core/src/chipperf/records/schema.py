@@ -1,0 +1,365 @@
+"""Schema of ``record.json``: everything a run measured and everything needed to trust it.
+
+A value that is not there is a :class:`Missing` with the reason; it is never blank and never 0. Times are seconds,
+memory is bytes, rates are samples per second and qualities are fractions. ``docs/record.schema.json`` is this module
+exported as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+SCHEMA_VERSION = 1
+METRICS_VERSION = 1
+"""Version of the metric definitions in ``docs/metrics.md``; values of two versions never share a table."""
+
+MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Missing(_Model):
+    """A value that is not there, and why."""
+
+    missing: MissingKind
+    reason: str = ""
+
+
+Number = FiniteFloat | Missing
+Text = str | Missing
+Bytes = Annotated[int, Field(ge=0)] | Missing
+Setting = bool | int | float | str
+
+
+class Failure(_Model):
+    """Why a run did not complete."""
+
+    failure_class: str
+    message: str
+    rank: int | None = None
+    hint: str | None = None
+
+
+class Status(_Model):
+    """How far a run came. ``running`` in a record whose process is gone means it was killed."""
+
+    state: Literal["running", "completed", "failed", "interrupted", "killed"]
+    failure: Failure | None = None
+
+
+class Distribution(_Model):
+    """An installed Python distribution."""
+
+    name: str
+    version: str
+
+
+class Titles(_Model):
+    """A text in Chinese and in English."""
+
+    zh: str
+    en: str
+
+
+class Vendor(_Model):
+    """The plugin that ran."""
+
+    name: str
+    title: Titles
+    report_title: Titles
+    device_type: str
+    api_version: str
+    plugin: Distribution
+
+
+class Case(_Model):
+    """The case that ran."""
+
+    name: str
+    version: str
+    preset: str
+    metric: str
+    target: float | Missing
+
+
+class Topology(_Model):
+    """Machines and processes; one process drives one device."""
+
+    nnodes: Annotated[int, Field(ge=1)]
+    nproc_per_node: Annotated[int, Field(ge=1)]
+
+    @property
+    def world_size(self) -> int:
+        """Processes in the job."""
+        return self.nnodes * self.nproc_per_node
+
+    @property
+    def label(self) -> str:
+        """Machines x devices per machine, for example ``1x8``."""
+        return f"{self.nnodes}x{self.nproc_per_node}"
+
+
+class Knob(_Model):
+    """A setting that changes numerics or speed, as it was in force."""
+
+    name: str
+    value: str
+    reason: str
+    origin: Literal["vendor", "user", "core"]
+
+
+class PrecisionRecord(_Model):
+    """Requested and effective precision side by side."""
+
+    requested: str
+    effective: Text
+    autocast_dtype: str | None
+    grad_scaler: bool
+
+
+class HyperparameterChange(_Model):
+    """A difference to the case's base value: the computed content of ``fix_hp``."""
+
+    key: str
+    base: Setting
+    value: Setting
+    origin: Literal["preset", "vendor", "file", "command line"]
+    reason: str = ""
+
+
+class Hyperparameters(_Model):
+    """Values in force and how they differ from the base."""
+
+    values: dict[str, Setting]
+    changes: list[HyperparameterChange]
+    notes: list[str] = []
+    global_batch_size: int | Missing
+
+
+class Limits(_Model):
+    """How the user shortened the run; ``None`` is no limit."""
+
+    max_epochs: int | None = None
+    max_steps: int | None = None
+
+    @property
+    def shortened(self) -> bool:
+        """True if the run was not allowed to follow its full schedule."""
+        return self.max_epochs is not None or self.max_steps is not None
+
+
+class Dataset(_Model):
+    """Identity of the data, without any path."""
+
+    name: str
+    version: Text
+    fingerprint: Text
+    fingerprint_method: str
+    train_samples: int | Missing
+    eval_samples: int | Missing
+    classes: int | Missing
+    is_sample: bool
+
+
+class Loader(_Model):
+    """Settings of the input pipeline."""
+
+    workers: int
+    prefetch_factor: int | None
+    pin_memory: bool
+    persistent_workers: bool
+    start_method: str | None
+    decoder: str
+    resize: str
+
+
+class Card(_Model):
+    """One accelerator; ``uuid`` and ``pci_bus_id`` join it with the management library."""
+
+    rank: int
+    name: str
+    uuid: Text
+    pci_bus_id: Text
+    total_bytes: Bytes
+
+
+class Environment(_Model):
+    """The machine and its software; ``stated`` names the fields that the user wrote instead of the program."""
+
+    stated: list[str] = []
+
+    machine: Text
+    cpu: Text
+    cpu_cores: int | Missing
+    memory_bytes: Bytes
+    card_title: Text
+    card_short_name: Text
+    row_label: Text
+    cards: list[Card]
+    network: Text
+    os: Text
+    kernel: Text
+    driver: Text
+    container: Text
+    framework: Text
+    compiler: Text
+    dependencies: Text
+    python: Text
+    torch: Text
+    sdk: Text
+    collectives: Text
+    distributions: list[Distribution]
+
+
+class Window(_Model):
+    """One measurement window: samples consumed by all ranks, and the slowest rank's time."""
+
+    epoch: int
+    first_step: int
+    steps: int
+    samples: int
+    seconds: FiniteFloat
+    loss: FiniteFloat | None = None
+
+    @property
+    def samples_per_s(self) -> float:
+        """Throughput of the window."""
+        return self.samples / self.seconds
+
+
+class Throughput(_Model):
+    """Median of windows with its spread; ``mean_of_totals`` is total samples over total time, the cross-check."""
+
+    median: FiniteFloat
+    iqr: FiniteFloat
+    mean_of_totals: FiniteFloat
+    windows: list[Window]
+
+
+class Spread(_Model):
+    """Percentiles over steps, in seconds."""
+
+    p50_s: FiniteFloat
+    p90_s: FiniteFloat
+    p99_s: FiniteFloat
+    cv: FiniteFloat
+
+
+class StepBreakdown(_Model):
+    """Diagnostic pass with a synchronise after every phase; never part of a headline number."""
+
+    step: Spread
+    h2d_s: FiniteFloat
+    forward_s: FiniteFloat
+    backward_s: FiniteFloat
+    optimiser_s: FiniteFloat
+    steps: int
+    slowdown: FiniteFloat
+
+
+class EvaluationPoint(_Model):
+    """One point of the convergence curve."""
+
+    epoch: int
+    step: int
+    value: FiniteFloat
+    elapsed_s: FiniteFloat
+    samples: int
+
+
+class TimeToTarget(_Model):
+    """Training time until the first evaluation that met the target, evaluations included."""
+
+    seconds: FiniteFloat
+    epoch: int
+
+
+class Memory(_Model):
+    """Peak memory over ranks, each with its source."""
+
+    allocated_peak_bytes: Bytes
+    reserved_peak_bytes: Bytes
+    device_peak_bytes: Bytes
+    total_bytes: Bytes
+    allocator_source: str
+    device_source: str
+
+
+class Span(_Model):
+    """A phase of the job; ``start_s`` counts from the launcher's start."""
+
+    name: str
+    start_s: FiniteFloat
+    seconds: FiniteFloat
+
+
+class Power(_Model):
+    """Telemetry of all devices over the training region."""
+
+    samples: int
+    mean_w: Number
+    max_w: Number
+    energy_j: Number
+    max_temperature_c: Number
+    mean_utilisation_percent: Number
+    used_peak_bytes: Bytes
+    source: str
+
+
+class Metrics(_Model):
+    """What was measured; definitions in ``docs/metrics.md``."""
+
+    e2e_time_s: Number
+    p_whole: Number
+    p_train: Throughput | Number
+    p_core: Throughput | Number
+    data_stall: Number
+    data_wait: Spread | Missing
+    step_breakdown: StepBreakdown | Missing
+    quality: Number
+    best_quality: Number
+    time_to_target: TimeToTarget | Missing
+    memory: Memory | Missing
+    power: Power | Missing
+    train_samples: int | Missing
+    train_seconds: Number
+    epochs: Number
+    steps: int | Missing
+    spans: list[Span]
+    curve: list[EvaluationPoint]
+
+
+class Record(_Model):
+    """One run, or one row of an imported report."""
+
+    schema_version: Literal[1] = 1
+    metrics_version: int = METRICS_VERSION
+    kind: Literal["measured", "simulated", "imported"]
+    run_id: str
+    chipperf_version: str
+    created_at: datetime
+    status: Status
+    vendor: Vendor
+    case: Case
+    topology: Topology
+    precision: PrecisionRecord
+    hyperparameters: Hyperparameters
+    limits: Limits
+    seed: int | Missing
+    dataset: Dataset
+    loader: Loader | Missing
+    environment: Environment
+    knobs: list[Knob]
+    metrics: Metrics
+    disabled_observers: list[str] = []
+    warnings: list[str] = []
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the record's JSON Schema."""
+    return Record.model_json_schema()

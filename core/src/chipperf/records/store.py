@@ -1,0 +1,216 @@
+"""A run's directory: where everything lies, and how it is written without ever being half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import ValidationError
+
+from chipperf.errors import RecordError, UsageError
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
+
+_RESERVE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths inside a run's directory."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The run's record."""
+        return self.path / "record.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the launcher tells the workers."""
+        return self.path / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        """Event log of the main process, one JSON object per line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """Latest progress of the main process, overwritten."""
+        return self.path / "progress.json"
+
+    @property
+    def process(self) -> Path:
+        """The launcher's process, by which a killed run is recognised."""
+        return self.path / "process.json"
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path / ".reserve"
+
+    def log(self, rank: int) -> Path:
+        """Log of one rank's output."""
+        return self.path / "logs" / f"rank{rank}.log"
+
+    def telemetry(self, node_rank: int) -> Path:
+        """Telemetry of one machine's devices, one JSON object per line."""
+        return self.path / f"telemetry-node{node_rank}.jsonl"
+
+    def failure(self, rank: int) -> Path:
+        """Why one rank stopped."""
+        return self.path / "logs" / f"rank{rank}.failure.json"
+
+    def create(self) -> None:
+        """Create the directory and set a little space aside, so that a full disk can still be reported.
+
+        Raises:
+            UsageError: The directory cannot be written, or another run lies in it.
+            RecordError: The disk is full.
+        """
+        if self.record.exists() or self.plan.exists():
+            raise UsageError(
+                f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
+            )
+        try:
+            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+            self.process.write_text(json.dumps(_identify_process()), encoding="utf-8")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _disk_full(self.path) from error
+            raise UsageError(
+                f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
+            ) from error
+
+    def write_record(self, record: Record) -> None:
+        """Replace ``record.json`` atomically; on a full disk the space set aside is used.
+
+        Raises:
+            RecordError: It cannot be written; the previous record is intact.
+        """
+        text = record.model_dump_json(indent=2) + "\n"
+        try:
+            write_atomically(self.record, text)
+        except RecordError:
+            if not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            write_atomically(self.record, text)
+
+    def release_reserve(self) -> None:
+        """Give back the space set aside, when the run has written everything."""
+        self._reserve.unlink(missing_ok=True)
+        self.process.unlink(missing_ok=True)
+
+    def has_live_process(self) -> bool:
+        """Return False if the launcher is known to be gone; nothing is known of one on another machine."""
+        try:
+            written = json.loads(self.process.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        if written.get("host") != platform.node():
+            return True
+        try:
+            return bool(abs(psutil.Process(written["pid"]).create_time() - written["created"]) < 1)
+        except (psutil.Error, KeyError):
+            return False
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader sees the old content or the new one, and a crash loses neither.
+
+    Raises:
+        RecordError: The file cannot be written; what was there before is intact.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                temporary.unlink()
+                raise
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(path) from error
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}", hint="check that the directory still exists"
+        ) from error
+
+
+def read_record(path: Path) -> Record:
+    """Read the record of a run.
+
+    Args:
+        path: A run's directory or its ``record.json``.
+
+    Raises:
+        RecordError: There is none, it is not a record, or it was written by a newer chipperf; the message says where.
+    """
+    file = path / "record.json" if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"no record at {file}", hint="name the directory of a run, as 'perf train' prints it"
+        ) from error
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{file} is not a record: byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise RecordError(f"{file} is not a record: nested too deeply") from error
+    _require_known_version(file, content)
+    try:
+        record = Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise RecordError(f"{file}: {place}: {first['msg']}", hint="the file was edited or is incomplete") from error
+    if record.status.state == "running" and not RunDirectory(file.parent).has_live_process():
+        return record.model_copy(update={"status": _KILLED})
+    return record
+
+
+_KILLED = Status(
+    state="killed",
+    failure=Failure(failure_class="killed", message="the run's processes are gone and left no result"),
+)
+
+
+def _require_known_version(file: Path, content: Any) -> None:
+    if not isinstance(content, dict) or not isinstance(content.get("schema_version"), int):
+        raise RecordError(f"{file} is not a record: schema_version is missing")
+    for key, known in (("schema_version", SCHEMA_VERSION), ("metrics_version", METRICS_VERSION)):
+        written = content.get(key, known)
+        if isinstance(written, int) and written > known:
+            writer = content.get("chipperf_version", "a newer version")
+            raise RecordError(
+                f"{file} has {key} {written}; this chipperf reads up to {known}",
+                hint=f"it was written by chipperf {writer}: pip install --upgrade chipperf",
+            )
+
+
+def _disk_full(path: Path) -> RecordError:
+    return RecordError(
+        f"the disk is full: cannot write {path}", hint="free some space; what was written before is intact"
+    )
+
+
+def _identify_process() -> dict[str, Any]:
+    process = psutil.Process()
+    return {"pid": process.pid, "created": process.create_time(), "host": platform.node()}

@@ -1,0 +1,320 @@
+"""From records to a report's view: which records become rows, and what each cell holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from datetime import timezone
+from typing import TYPE_CHECKING, TypeVar
+
+from chipperf.cases.base import Role
+from chipperf.cases.registry import find_case
+from chipperf.errors import RecordError, UsageError
+from chipperf.records.schema import METRICS_VERSION, Missing, Throughput, TimeToTarget
+from chipperf.report.format import NOT_APPLICABLE, REASON_IN_MARKER, gib, setting
+from chipperf.report.view import Gap, MemorySource, ReportView, Row, Shared, Shortening, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from chipperf.cases.base import Case
+    from chipperf.records.schema import Environment, Memory, MissingKind, Number, Record, Text
+
+    T = TypeVar("T", bound=Hashable)
+
+_REQUIRED_FACTS = (
+    "machine",
+    "card_title",
+    "network",
+    "os",
+    "kernel",
+    "driver",
+    "container",
+    "framework",
+    "dependencies",
+)
+_MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
+_USUAL_PRECISIONS = ("fp32", "amp", "fp16")
+_FIRST_KEYS = ("batch_size", "lr")
+_SHORT_KEYS = {"batch_size": "bs"}
+
+
+def build_view(records: Sequence[Record]) -> ReportView:
+    """Return the view of one vendor's records of one case.
+
+    A row is a device, topology, precision and set of hyperparameter changes, and rows keep the order in which the
+    records are given. Of several records for one row, completed ones come before others, full schedules before
+    shortened ones, and then the newest; the rest is listed as superseded.
+
+    Args:
+        records: At least one record, all of the same vendor, case and version, dataset and kind.
+
+    Raises:
+        UsageError: There are no records, they do not belong into one report, or their case is not installed.
+        RecordError: A record's values follow other metric definitions than this version's.
+    """
+    _check_metrics_version(records)
+    _check_same(records)
+    case = find_case(records[0].case.name)
+    chosen, superseded = _choose(records, case)
+    rows = _rows(chosen, case)
+    first = chosen[0]
+    environment = _environment(rows)
+    return ReportView(
+        kind=first.kind,
+        vendor=first.vendor,
+        case=case.name,
+        case_version=first.case.version,
+        profile=case.report,
+        dataset=first.dataset,
+        own_dataset=_is_own_dataset(first, case),
+        environment=environment,
+        precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),
+        shortened=_share(rows, lambda row: _shortenings(row.record)),
+        rows=rows,
+        superseded=superseded,
+        missing_kinds=_missing_kinds(rows, environment),
+        memory_sources=_share(rows, lambda row: [row.memory_source] if row.memory_source else []),
+        knobs=_share(rows, lambda row: row.record.knobs),
+        changes=_share(rows, lambda row: row.record.hyperparameters.changes),
+        change_notes=_share(rows, lambda row: row.record.hyperparameters.notes),
+        datasets=_share(rows, lambda row: [row.record.dataset]),
+        loaders=_share(rows, lambda row: [row.record.loader]),
+        warnings=_share(rows, lambda row: row.record.warnings),
+        disabled_observers=_share(rows, lambda row: row.record.disabled_observers),
+    )
+
+
+def record_digest(record: Record) -> str:
+    """Return the SHA-256, in hexadecimal, of a record's file as chipperf writes it: ``sha256sum record.json``."""
+    return hashlib.sha256(f"{record.model_dump_json(indent=2)}\n".encode()).hexdigest()
+
+
+def _check_metrics_version(records: Iterable[Record]) -> None:
+    for record in records:
+        if record.metrics_version != METRICS_VERSION:
+            raise RecordError(
+                f"run {record.run_id} has metrics version {record.metrics_version}, "
+                f"this chipperf reports version {METRICS_VERSION}",
+                hint=f"report it with the chipperf that wrote it ({record.chipperf_version}), or run it again",
+            )
+
+
+def _check_same(records: Sequence[Record]) -> None:
+    if not records:
+        raise UsageError("there are no records to report", hint="name one run directory or more")
+    _check_one("cases", [record.case.name for record in records])
+    _check_one("vendors", [record.vendor.name for record in records])
+    _check_one("case versions", [f"{record.case.name} {record.case.version}" for record in records])
+    _check_one("datasets", [f"{record.dataset.name} {record.dataset.version}" for record in records])
+    _check_one("kinds", [record.kind for record in records])
+
+
+def _check_one(plural: str, values: Iterable[str]) -> None:
+    different = sorted(set(values))
+    if len(different) > 1:
+        raise UsageError(
+            f"the records are of several {plural}: {', '.join(different)}",
+            hint="render one report for each, naming only its runs",
+        )
+
+
+def _choose(records: Sequence[Record], case: Case) -> tuple[list[Record], tuple[Record, ...]]:
+    best: dict[tuple[Hashable, ...], Record] = {}
+    superseded = []
+    for record in records:
+        key = (
+            record.environment.row_label,
+            record.topology.label,
+            record.precision.requested,
+            _fix_hp(record, case),
+        )
+        other = best.setdefault(key, record)
+        if other is record:
+            continue
+        winner, loser = (record, other) if _preference(record) > _preference(other) else (other, record)
+        best[key] = winner
+        superseded.append(loser)
+    return list(best.values()), tuple(superseded)
+
+
+def _preference(record: Record) -> tuple[bool, bool, datetime]:
+    created = record.created_at
+    if created.tzinfo is None:
+        created = created.replace(tzinfo=timezone.utc)
+    return record.status.state == "completed", not record.limits.shortened, created
+
+
+def _rows(records: Sequence[Record], case: Case) -> tuple[Row, ...]:
+    short_names = [f"{record.topology.label} {record.precision.requested}" for record in records]
+    count = Counter(short_names)
+    return tuple(
+        _row(record, case, name=name if count[name] == 1 else _long_name(record, case, name))
+        for record, name in zip(records, short_names, strict=True)
+    )
+
+
+def _long_name(record: Record, case: Case, short_name: str) -> str:
+    label = record.environment.row_label
+    card = "" if isinstance(label, Missing) else f"{label} "
+    return f"{card}{short_name} {_fix_hp(record, case)}"
+
+
+def _row(record: Record, case: Case, *, name: str) -> Row:
+    metrics = record.metrics
+    used_bytes, total_bytes, source = _memory(metrics.memory)
+    cells = {
+        "e2e_time": _cell(record, metrics.e2e_time_s),
+        "p_whole": _cell(record, metrics.p_whole),
+        "p_train": _cell(record, _headline(metrics.p_train)),
+        "p_core": _cell(record, _headline(metrics.p_core)),
+        case.report.quality_column: _cell(record, metrics.quality),
+    }
+    used = _cell(record, used_bytes)
+    quality = cells[case.report.quality_column]
+    return Row(
+        record=record,
+        digest=record_digest(record),
+        name=name,
+        card=_labelled(record, record.environment.row_label),
+        fix_hp=_fix_hp(record, case),
+        e2e_time_s=cells["e2e_time"],
+        p_whole=cells["p_whole"],
+        p_train=cells["p_train"],
+        p_core=cells["p_core"],
+        quality=quality,
+        memory_used_bytes=used,
+        memory_total_bytes=total_bytes,
+        memory_source=None if isinstance(used, Missing) else source,
+        verdict=None if isinstance(quality, Missing) else _verdict(record, case, quality),
+        gaps=tuple(
+            Gap(column=column, missing=value)
+            for column, value in {**cells, "mem": used}.items()
+            if isinstance(value, Missing) and value.reason and value.missing not in REASON_IN_MARKER
+        ),
+    )
+
+
+NumberT = TypeVar("NumberT", int, float)
+
+
+def _cell(record: Record, value: NumberT | Missing) -> NumberT | Missing:
+    state = record.status.state
+    if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
+        return value
+    failure = record.status.failure
+    return Missing(missing="failed", reason=failure.failure_class if failure else state)
+
+
+def _headline(throughput: Throughput | Number) -> Number:
+    return throughput.median if isinstance(throughput, Throughput) else throughput
+
+
+def _memory(memory: Memory | Missing) -> tuple[int | Missing, int | Missing, MemorySource | None]:
+    if isinstance(memory, Missing):
+        return memory, memory, None
+    if not isinstance(memory.device_peak_bytes, Missing):
+        source = MemorySource(peak="device", source=memory.device_source)
+        return memory.device_peak_bytes, memory.total_bytes, source
+    source = MemorySource(peak="allocator", source=memory.allocator_source)
+    return memory.allocated_peak_bytes, memory.total_bytes, source
+
+
+def _verdict(record: Record, case: Case, quality: float) -> Verdict:
+    target = record.case.target
+    if isinstance(target, Missing) or not _is_own_dataset(record, case):
+        return Verdict(kind="no_target", quality=quality, target=target, reached=None)
+    time_to_target = record.metrics.time_to_target
+    reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
+    converged = reached is not None or quality >= target
+    return Verdict(kind="converged" if converged else "below_target", quality=quality, target=target, reached=reached)
+
+
+def _is_own_dataset(record: Record, case: Case) -> bool:
+    return record.dataset.name == case.base.dataset and not record.dataset.is_sample
+
+
+def _fix_hp(record: Record, case: Case) -> str:
+    keys = case.base.keys()
+    order = {key: place for place, key in enumerate(dict.fromkeys((*_FIRST_KEYS, *keys)))}
+    shown = [
+        change
+        for change in record.hyperparameters.changes
+        # A key the case does not have, from an older version or an imported document, is shown rather than hidden.
+        if change.key not in keys or case.base.role(change.key) is not Role.FREE
+    ]
+    shown.sort(key=lambda change: order.get(change.key, len(order)))
+    texts = [f"{_SHORT_KEYS.get(change.key, change.key)}={setting(change.value)}" for change in shown]
+    return ",".join(texts) or NOT_APPLICABLE
+
+
+def _shortenings(record: Record) -> list[Shortening]:
+    preset = None if record.case.preset == "full" else record.case.preset
+    limits = record.limits
+    if preset is None and not limits.shortened:
+        return []
+    return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps)]
+
+
+def _labelled(record: Record, text: Text) -> Text:
+    """Return a device's name such that a simulated device cannot be taken for a real one."""
+    text = _not_blank(text)
+    if record.kind != "simulated":
+        return text
+    return "simulated" if isinstance(text, Missing) else f"simulated {text}"
+
+
+def _not_blank(text: Text) -> Text:
+    return text if isinstance(text, Missing) or text.strip() else Missing(missing="unknown")
+
+
+def _environment(rows: Sequence[Row]) -> dict[str, tuple[Shared[Text], ...]]:
+    def text(name: str) -> tuple[Shared[Text], ...]:
+        return _share(rows, lambda row: [_not_blank(getattr(row.record.environment, name))])
+
+    facts = {name: text(name) for name in (*_REQUIRED_FACTS, *_MORE_FACTS)}
+    facts["card_short_name"] = _share(rows, lambda row: [_labelled(row.record, row.record.environment.card_short_name)])
+    facts["cpu_cores"] = _share(rows, lambda row: [_cpu_cores(row.record.environment)])
+    facts["memory"] = _share(rows, lambda row: [_host_memory(row.record.environment)])
+    return facts
+
+
+def _cpu_cores(environment: Environment) -> Text:
+    cores = environment.cpu_cores
+    return cores if isinstance(cores, Missing) else str(cores)
+
+
+def _host_memory(environment: Environment) -> Text:
+    size = gib(environment.memory_bytes)
+    return size if isinstance(size, Missing) else f"{size} GiB"
+
+
+def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Shared[Text]]]) -> frozenset[MissingKind]:
+    cells = (
+        cell
+        for row in rows
+        for cell in (
+            row.card,
+            row.e2e_time_s,
+            row.p_whole,
+            row.p_train,
+            row.p_core,
+            row.quality,
+            row.memory_used_bytes,
+            row.memory_total_bytes,
+        )
+    )
+    facts = (fact.value for name in (*_REQUIRED_FACTS, "card_short_name") for fact in environment[name])
+    return frozenset(value.missing for value in (*cells, *facts) if isinstance(value, Missing))
+
+
+def _share(rows: Sequence[Row], values: Callable[[Row], Iterable[T]]) -> tuple[Shared[T], ...]:
+    """Collect values over rows, each value once with the names of its rows."""
+    found: dict[T, list[str]] = {}
+    for row in rows:
+        for value in dict.fromkeys(values(row)):
+            found.setdefault(value, []).append(row.name)
+    return tuple(
+        Shared(value=value, rows=() if len(names) == len(rows) else tuple(names)) for value, names in found.items()
+    )

@@ -1,0 +1,157 @@
+"""Rendering a report's view with Jinja templates: the user's, the vendor's and core's."""
+
+from __future__ import annotations
+
+import traceback
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from jinja2 import (
+    ChoiceLoader,
+    Environment,
+    FileSystemLoader,
+    PrefixLoader,
+    StrictUndefined,
+    Template,
+    TemplateNotFound,
+)
+from markupsafe import Markup
+
+from chipperf.errors import PerfError, UsageError
+from chipperf.records.schema import Missing
+from chipperf.report import format as formatting
+from chipperf.report.build import build_view
+from chipperf.report.format import Language
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.records.schema import Record, Text
+    from chipperf.report.view import Shared
+
+CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
+TEMPLATE_VERSION = 1
+"""Layout of the report; changes when headings, columns or rows of the general table do."""
+
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+
+_SUFFIX = ".md.j2"
+_LIST: dict[Language, tuple[str, str, str]] = {"zh": ("；", "{}（{}）", "、"), "en": ("; ", "{} ({})", ", ")}
+
+
+def render_report(
+    records: Sequence[Record],
+    *,
+    language: Language = "zh",
+    user_templates: Path | None = None,
+    vendor_templates: Path | None = None,
+) -> str:
+    """Return one vendor's report on one case, as Markdown.
+
+    In the user's directory, then the vendor's, then core's, ``CASE.LANGUAGE.md.j2`` is looked for before
+    ``report.LANGUAGE.md.j2``, and the first found is rendered. The banner that marks simulated runs and sample datasets
+    comes before it from core, whatever the template does. ``docs/report.md`` describes what templates can use.
+
+    Args:
+        records: Records of one vendor, case, dataset and kind; see :func:`~chipperf.report.build.build_view`.
+        language: Language of the report.
+        user_templates: Directory whose templates come first.
+        vendor_templates: Directory of the vendor plugin's templates.
+
+    Raises:
+        UsageError: The records do not belong into one report, or a directory or language does not exist.
+        RecordError: A record follows other metric definitions.
+        PerfError: A template is broken; names the template and what is wrong.
+    """
+    if language not in LANGUAGES:
+        raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
+    view = build_view(records)
+    environment = _environment(language, _checked(user_templates), _checked(vendor_templates))
+    banner = _render(environment, [f"core/banner.{language}{_SUFFIX}"], view=view)
+    names = [
+        f"{place}/{name}.{language}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")
+    ]
+    return banner + _render(environment, names, view=view)
+
+
+def _checked(directory: Path | None) -> Path | None:
+    if directory is not None and not directory.is_dir():
+        raise UsageError(f"template directory {directory} does not exist", hint="name a directory with *.md.j2 files")
+    return directory
+
+
+@lru_cache(maxsize=16)
+def _environment(language: Language, user_templates: Path | None, vendor_templates: Path | None) -> Environment:
+    places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
+    loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
+    environment = Environment(
+        loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Escaping is on so that Jinja keeps rendered blocks and macros apart from values; what it does to a value is
+        # decided by finalize, because HTML's rules do not protect a Markdown table.
+        autoescape=True,
+        finalize=partial(_finalize, language=language),
+    )
+    environment.globals["template_version"] = TEMPLATE_VERSION
+    environment.tests["known"] = _is_known
+    environment.filters |= {
+        "number": formatting.number,
+        "quality": formatting.quality,
+        "gib": formatting.gib,
+        "setting": formatting.setting,
+        "marker": partial(formatting.marker, language=language),
+        "per_row": partial(_per_row, language=language),
+    }
+    return environment
+
+
+def _finalize(value: Any, *, language: Language) -> Any:
+    if hasattr(value, "__html__"):
+        return value
+    text = formatting.marker(value, language) if isinstance(value, Missing) else str(value)
+    return Markup(formatting.escape_markdown(text))
+
+
+def _is_known(value: Any) -> bool:
+    """Tell whether a value is there; of a fact over rows, whether any row has it."""
+    if isinstance(value, tuple):
+        return any(_is_known(shared.value) for shared in value)
+    return not isinstance(value, Missing)
+
+
+def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
+    """Return a fact on one line, saying for which rows a value holds if they differ."""
+    separator, qualified, comma = _LIST[language]
+    texts = []
+    for fact in facts:
+        text = formatting.marker(fact.value, language) if isinstance(fact.value, Missing) else fact.value
+        texts.append(qualified.format(text, comma.join(fact.rows)) if fact.rows else text)
+    return separator.join(texts)
+
+
+def _render(environment: Environment, names: Sequence[str], **variables: Any) -> str:
+    try:
+        template: Template = environment.select_template(list(names))
+        return template.render(**variables)
+    except TemplateNotFound as error:
+        raise PerfError(
+            f"template {error.name!r}, which {_failing_template(error)} asks for, does not exist",
+            hint="templates of core are called core/NAME, for example core/report.zh.md.j2",
+        ) from error
+    except Exception as error:
+        raise PerfError(
+            f"template {_failing_template(error)}: {error}",
+            hint="docs/report.md lists the variables, filters and blocks a template can use",
+        ) from error
+
+
+def _failing_template(error: Exception) -> str:
+    """Return file and line of the innermost template an error came through; Jinja rewrites tracebacks to name them."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.endswith(_SUFFIX):
+            return f"{frame.filename}, line {frame.lineno}"
+    return "report"

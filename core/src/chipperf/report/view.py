@@ -1,0 +1,165 @@
+"""What a report shows, independent of language and layout: the objects a template gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from chipperf.cases.base import ReportProfile
+    from chipperf.records.schema import (
+        Dataset,
+        HyperparameterChange,
+        Knob,
+        Loader,
+        Missing,
+        MissingKind,
+        Record,
+        Text,
+        TimeToTarget,
+        Vendor,
+    )
+
+T = TypeVar("T", bound="Hashable")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared(Generic[T]):
+    """A value and the names of the rows it holds for; no names: it holds for all."""
+
+    value: T
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A row's quality against the case's target.
+
+    Attributes:
+        kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset is not the case's own.
+        quality: Unrounded result, a fraction.
+        target: The case's target, a fraction; missing without one.
+        reached: When the target was first met, if the record says so.
+    """
+
+    kind: Literal["converged", "below_target", "no_target"]
+    quality: float
+    target: float | Missing
+    reached: TimeToTarget | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortening:
+    """How a run was kept from being the whole benchmark; ``None`` is no limit."""
+
+    preset: str | None
+    max_epochs: int | None
+    max_steps: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A missing cell whose marker does not show its reason."""
+
+    column: str
+    missing: Missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySource:
+    """Which peak is shown as used memory, and who measured it."""
+
+    peak: Literal["device", "allocator"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the performance table; what a run that did not complete measured is shown as failed.
+
+    Attributes:
+        record: The record behind the row.
+        digest: SHA-256 of the record, see :func:`~chipperf.report.build.record_digest`.
+        name: Short name, unique in the report, for example ``1x8 fp32``.
+        card: The device's name in the row's label.
+        fix_hp: Differences to the case's base, ``/`` if there are none.
+        e2e_time_s: Launcher's start to last exit, in seconds.
+        p_whole: Samples per second over the whole training.
+        p_train: Samples per second without evaluation, median of windows.
+        p_core: Samples per second from device-resident batches, median of windows.
+        quality: Result as a fraction.
+        memory_used_bytes: Peak of the device, or of the allocator where the device's is not known.
+        memory_total_bytes: Capacity of the device.
+        memory_source: Which of the two peaks that is; ``None`` without one.
+        verdict: Quality against target; ``None`` without a quality.
+        gaps: Missing cells with a reason that their marker does not show.
+    """
+
+    record: Record
+    digest: str
+    name: str
+    card: Text
+    fix_hp: str
+    e2e_time_s: float | Missing
+    p_whole: float | Missing
+    p_train: float | Missing
+    p_core: float | Missing
+    quality: float | Missing
+    memory_used_bytes: int | Missing
+    memory_total_bytes: int | Missing
+    memory_source: MemorySource | None
+    verdict: Verdict | None
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportView:
+    """Everything a report's template may show.
+
+    Attributes:
+        kind: How the records came about; one kind per report.
+        vendor: Whose devices these are.
+        case: Name of the case.
+        case_version: Version of the case.
+        profile: How a report speaks of the case.
+        dataset: The dataset of all rows.
+        own_dataset: True if it is the dataset the case is defined on.
+        environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
+        precisions: Precisions the legend lists: the usual ones and those of the rows.
+        shortened: What kept runs from being the whole benchmark.
+        rows: The performance table, in the order in which the records were given.
+        superseded: Records that lost their row to a better one, see :func:`~chipperf.report.build.build_view`.
+        missing_kinds: Kinds of missing values that occur in environment and rows.
+        memory_sources: Where the memory column comes from.
+        knobs: Settings in force that change numerics or speed.
+        changes: Differences to the case's base, with their reasons.
+        change_notes: Remarks on hyperparameters.
+        datasets: Identity of the data, with fingerprints.
+        loaders: Settings of the input pipeline.
+        warnings: What the runs warned of.
+        disabled_observers: Observers that failed and were switched off.
+    """
+
+    kind: Literal["measured", "simulated", "imported"]
+    vendor: Vendor
+    case: str
+    case_version: str
+    profile: ReportProfile
+    dataset: Dataset
+    own_dataset: bool
+    environment: Mapping[str, tuple[Shared[Text], ...]]
+    precisions: tuple[str, ...]
+    shortened: tuple[Shared[Shortening], ...]
+    rows: tuple[Row, ...]
+    superseded: tuple[Record, ...]
+    missing_kinds: frozenset[MissingKind]
+    memory_sources: tuple[Shared[MemorySource], ...]
+    knobs: tuple[Shared[Knob], ...]
+    changes: tuple[Shared[HyperparameterChange], ...]
+    change_notes: tuple[Shared[str], ...]
+    datasets: tuple[Shared[Dataset], ...]
+    loaders: tuple[Shared[Loader | Missing], ...]
+    warnings: tuple[Shared[str], ...]
+    disabled_observers: tuple[Shared[str], ...]

@@ -1,0 +1,1 @@
+"""Training and measurement: everything that runs inside a worker."""

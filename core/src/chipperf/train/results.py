@@ -1,0 +1,206 @@
+"""From what the trainer measured to the metrics of a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.records.assemble import empty_metrics
+from chipperf.records.schema import (
+    Card,
+    Case,
+    Environment,
+    Failure,
+    Knob,
+    Memory,
+    Metrics,
+    Missing,
+    Power,
+    PrecisionRecord,
+    Record,
+    Status,
+)
+from chipperf.records.store import read_record
+from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.records.store import RunDirectory
+    from chipperf.train.trainer import Outcome, RunContext, Trainer
+    from chipperf.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
+
+CROSS_CHECK_TOLERANCE = 0.02
+"""Median of windows and total samples over total time may differ by this much before the record warns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeFacts:
+    """What a worker learned about its stack while it initialised."""
+
+    runtime: RuntimeInfo
+    precision: PrecisionPolicy
+    devices: Sequence[DeviceInfo]
+    applied_environment: Sequence[dict[str, str]]
+    target: float | None
+
+
+def write_results(
+    directory: RunDirectory,
+    context: RunContext,
+    trainer: Trainer,
+    facts: RuntimeFacts,
+    power: Power | Missing,
+    *,
+    completed: bool,
+) -> None:
+    """Put the results into the run's record; after a failure, those of what was completed."""
+    planned = read_record(directory.record)
+    outcome = trainer.outcome
+    metrics = _metrics(context, outcome, facts, power)
+    failure = None if completed else Failure(failure_class="unknown", message="training stopped before its end")
+    record = planned.model_copy(
+        update={
+            "status": Status(state="completed" if completed else "failed", failure=failure),
+            "case": Case(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
+            "precision": PrecisionRecord(
+                requested=facts.precision.requested,
+                effective=facts.precision.effective,
+                autocast_dtype=facts.precision.autocast_dtype,
+                grad_scaler=facts.precision.grad_scaler,
+            ),
+            "dataset": context.workload.dataset,
+            "loader": context.workload.loader,
+            "environment": _environment(planned.environment, context, facts),
+            "knobs": _knobs(facts, trainer),
+            "metrics": metrics,
+            "disabled_observers": [
+                f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
+                for observer in context.session.disabled_observers
+            ],
+            "warnings": [*planned.warnings, *_warnings(metrics)],
+        }
+    )
+    directory.write_record(Record.model_validate(record.model_dump()))
+
+
+def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
+    not_run = Missing(missing="not_run", reason="the run did not come this far")
+    train = throughput(outcome.windows)
+    too_few = Missing(
+        missing="not_run", reason=f"{len(outcome.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
+    )
+    core = outcome.core
+    whole = outcome.samples / outcome.train_seconds if outcome.train_seconds else not_run
+    return empty_metrics(not_run).model_copy(
+        update={
+            "p_whole": whole,
+            "p_train": train or too_few,
+            "p_core": core or not_run,
+            "data_stall": 1 - train.median / core.median if train and core else not_run,
+            "data_wait": spread(outcome.data_waits_s) or not_run,
+            "step_breakdown": outcome.breakdown or not_run,
+            "quality": outcome.curve[-1].value if outcome.curve else not_run,
+            "best_quality": max(point.value for point in outcome.curve) if outcome.curve else not_run,
+            "time_to_target": outcome.time_to_target or _why_no_time_to_target(outcome, facts),
+            "memory": _memory(outcome.memory, power) if outcome.memory else not_run,
+            "power": power,
+            "train_samples": outcome.samples,
+            "train_seconds": outcome.train_seconds if outcome.train_seconds is not None else not_run,
+            "epochs": outcome.epochs,
+            "steps": outcome.steps,
+            "spans": context.spans.as_records(),
+            "curve": outcome.curve,
+        }
+    )
+
+
+def _why_no_time_to_target(outcome: Outcome, facts: RuntimeFacts) -> Missing:
+    if facts.target is None:
+        return Missing(missing="not_applicable", reason="no target is defined for this dataset")
+    if not outcome.curve:
+        return Missing(missing="not_run", reason="no evaluation was completed")
+    best = max(outcome.curve, key=lambda point: point.value)
+    return Missing(
+        missing="failed", reason=f"not reached: best {best.value:.4f} in epoch {best.epoch}, target {facts.target:g}"
+    )
+
+
+def _memory(stats: MemoryStats, power: Power | Missing) -> Memory:
+    unknown = Missing(missing="unknown", reason="the vendor's stack does not tell")
+    sampled = power.used_peak_bytes if isinstance(power, Power) else unknown
+    return Memory(
+        allocated_peak_bytes=_known(stats.peak_allocated_bytes, unknown),
+        reserved_peak_bytes=_known(stats.peak_reserved_bytes, unknown),
+        device_peak_bytes=sampled,
+        total_bytes=_known(stats.total_bytes, unknown),
+        allocator_source=stats.source,
+        device_source=power.source if isinstance(power, Power) else "",
+    )
+
+
+def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts) -> Environment:
+    unknown = Missing(missing="unknown", reason="the vendor's stack does not tell")
+    none = Missing(missing="not_applicable", reason="the stack has none")
+    runtime, device = facts.runtime, facts.devices[context.rank.rank]
+    short_name = context.session.vendor_info().short_name(device.name)
+    found = {
+        "card_title": device.name,
+        "card_short_name": short_name,
+        "row_label": short_name,
+        "cards": [
+            Card(
+                rank=rank,
+                name=info.name,
+                uuid=info.uuid or unknown,
+                pci_bus_id=info.pci_bus_id or unknown,
+                total_bytes=_known(info.total_bytes, unknown),
+            )
+            for rank, info in enumerate(facts.devices)
+        ],
+        "driver": runtime.driver or none,
+        "framework": runtime.framework or f"pytorch-{runtime.torch}",
+        "compiler": runtime.compiler or none,
+        "dependencies": ", ".join(
+            f"{item.name}-{item.version}" for item in planned.distributions if item.name in ("numpy", "torchvision")
+        ),
+        "torch": runtime.torch,
+        "sdk": runtime.sdk or none,
+        "collectives": runtime.collectives or unknown,
+    }
+    stated = {key: getattr(planned, key) for key in planned.stated}
+    return Environment.model_validate(planned.model_dump() | found | stated)
+
+
+def _knobs(facts: RuntimeFacts, trainer: Trainer) -> list[Knob]:
+    knobs = [Knob.model_validate(item) for item in facts.applied_environment]
+    for knob in (*facts.runtime.knobs, *facts.precision.knobs):
+        knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
+    for name, value in trainer.knobs.items():
+        knobs.append(Knob(name=name, value=value, reason="chosen for speed", origin="core"))
+    return knobs
+
+
+def _warnings(metrics: Metrics) -> list[str]:
+    warnings = []
+    for name in ("p_train", "p_core"):
+        measured = getattr(metrics, name)
+        if isinstance(measured, Missing):
+            continue
+        difference = abs(measured.mean_of_totals / measured.median - 1)
+        if difference > CROSS_CHECK_TOLERANCE:
+            warnings.append(
+                f"{name}: the median of windows and total samples over total time differ by {difference:.1%}; "
+                "the run is short or was disturbed"
+            )
+    return warnings
+
+
+def _target(facts: RuntimeFacts, planned: Record) -> float | Missing:
+    if facts.target is not None:
+        return facts.target
+    return Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
+
+
+def _known(value: int | None, missing: Missing) -> int | Missing:
+    return missing if value is None else value

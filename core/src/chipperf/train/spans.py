@@ -1,0 +1,50 @@
+"""Where the job's time goes: named spans on the machine's monotonic clock, counted from the launcher's start."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from chipperf.records.schema import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Spans:
+    """Collects spans; those of one name are added up and keep the first one's start.
+
+    Args:
+        origin_s: ``time.monotonic()`` when the launcher started; on one machine the clock is common to all processes.
+    """
+
+    def __init__(self, origin_s: float) -> None:
+        self._origin_s = origin_s
+        self._spans: dict[str, tuple[float, float]] = {}
+
+    def add(self, name: str, start_s: float, end_s: float) -> None:
+        """Add the time between two readings of ``time.monotonic()``."""
+        first_s, seconds = self._spans.get(name, (start_s, 0.0))
+        self._spans[name] = (first_s, seconds + end_s - start_s)
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time the block takes, also if it raises."""
+        start_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(name, start_s, time.monotonic())
+
+    def seconds(self, name: str) -> float:
+        """Return the time added under ``name`` so far."""
+        return self._spans.get(name, (0.0, 0.0))[1]
+
+    def as_records(self) -> list[Span]:
+        """Return all spans in the order of their start."""
+        spans = [
+            Span(name=name, start_s=max(0.0, start_s - self._origin_s), seconds=seconds)
+            for name, (start_s, seconds) in self._spans.items()
+        ]
+        return sorted(spans, key=lambda span: span.start_s)

@@ -1,0 +1,156 @@
+"""Telemetry: one process per machine reads all its devices about once a second while training runs.
+
+It is a process and not a thread, so that it never holds the interpreter lock of a training process. It ends when its
+standard input closes, which also happens when the worker that started it dies.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chipperf import catalogue
+from chipperf.errors import PerfError
+from chipperf.records.schema import Missing, Power
+from chipperf.session import Session, bind
+from chipperf.types import Capability, DeviceInfo, TelemetrySample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+INTERVAL_S = 1.0
+_STOP_S = 5.0
+
+
+class TelemetrySampler:
+    """Runs the sampling process around a block and sums its readings up.
+
+    Args:
+        session: The vendor.
+        path: File the readings are appended to, one JSON object per line.
+        devices: Devices of this machine.
+    """
+
+    def __init__(self, session: Session, path: Path, devices: Sequence[DeviceInfo]) -> None:
+        self._path = path
+        self._devices = devices
+        self._vendor = session.entry.name
+        self._supported = Capability.TELEMETRY in session.vendor_info().capabilities
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> None:
+        if self._supported:
+            devices = json.dumps([asdict(device) for device in self._devices])
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "chipperf.train.telemetry", self._vendor, str(self._path), devices],
+                stdin=subprocess.PIPE,
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def summary(self) -> Power | Missing:
+        """Return the sums over the readings so far."""
+        if not self._supported:
+            return Missing(missing="not_applicable", reason="the vendor's plugin has no telemetry")
+        return summarise(read_telemetry(self._path))
+
+
+def read_telemetry(path: Path) -> list[dict[str, Any]]:
+    """Return the readings of a telemetry file; a last line that was cut off is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    readings = []
+    for line in lines:
+        try:
+            readings.append(json.loads(line))
+        except ValueError:
+            continue
+    return readings
+
+
+def summarise(readings: Sequence[dict[str, Any]]) -> Power | Missing:
+    """Return energy, power, temperature and utilisation over all devices.
+
+    Energy is the trapezoidal integral of each device's power over its own readings, added up over devices.
+    """
+    if not readings:
+        return Missing(missing="failed", reason="no telemetry was read")
+    by_device: dict[str, list[dict[str, Any]]] = {}
+    for reading in readings:
+        by_device.setdefault(reading["device"], []).append(reading)
+    powers_w = _values(readings, "power_w")
+    energies_j = [_energy_j(series) for series in by_device.values()]
+    unknown = Missing(missing="unknown", reason="the device does not tell")
+    return Power(
+        samples=min(len(series) for series in by_device.values()),
+        mean_w=statistics.fmean(powers_w) if powers_w else unknown,
+        max_w=max(powers_w) if powers_w else unknown,
+        energy_j=sum(energy for energy in energies_j if energy is not None)
+        if energies_j and None not in energies_j
+        else unknown,
+        max_temperature_c=max(_values(readings, "temperature_c"), default=unknown),
+        mean_utilisation_percent=statistics.fmean(utilisations)
+        if (utilisations := _values(readings, "utilisation_percent"))
+        else unknown,
+        used_peak_bytes=max((int(value) for value in _values(readings, "memory_used_bytes")), default=unknown),
+        source=readings[0]["source"],
+    )
+
+
+def _values(readings: Iterable[dict[str, Any]], key: str) -> list[float]:
+    return [float(reading[key]) for reading in readings if reading.get(key) is not None]
+
+
+def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
+    points = [(reading["time_s"], reading["power_w"]) for reading in series if reading.get("power_w") is not None]
+    if len(points) < 2:
+        return None
+    return float(
+        sum(
+            (after_s - before_s) * (before_w + after_w) / 2
+            for (before_s, before_w), (after_s, after_w) in zip(points, points[1:], strict=False)
+        )
+    )
+
+
+def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
+    """Append a reading of every device about once a second until standard input closes."""
+    session = bind(catalogue.find_vendor(vendor), purpose="inspect")
+    with path.open("a", encoding="utf-8") as file:
+        next_s = time.monotonic()
+        while True:
+            for device in devices:
+                try:
+                    reading = session.telemetry(device)
+                except PerfError as error:
+                    reading = TelemetrySample(source=f"failed: {error.message}")
+                entry = {"time_s": time.monotonic(), "device": device.uuid or f"{device.name} #{device.index}"}
+                file.write(json.dumps(entry | asdict(reading)) + "\n")
+            file.flush()
+            next_s = max(next_s + INTERVAL_S, time.monotonic())
+            closed, _, _ = select.select([sys.stdin], [], [], max(0.0, next_s - time.monotonic()))
+            if closed:
+                return
+
+
+if __name__ == "__main__":
+    sample(sys.argv[1], Path(sys.argv[2]), [DeviceInfo(**device) for device in json.loads(sys.argv[3])])

@@ -1,0 +1,85 @@
+"""Measurement windows: when they open and close, and what is computed from them.
+
+A window's edges are the only places where the device is synchronised. Warm-up steps are in no window.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.records.schema import Spread, Throughput, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MINIMUM_WINDOWS = 5
+"""Below this many windows a median and its spread say little, and no throughput is reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalWindow:
+    """One rank's view of a window: its own samples and its own time, in nanoseconds."""
+
+    epoch: int
+    first_step: int
+    steps: int
+    samples: int
+    nanoseconds: int
+    loss: float
+
+
+def plan_window_lengths(steps: int, window_steps: int) -> list[int]:
+    """Split ``steps`` consecutive steps into windows of nearly equal length, about ``window_steps`` each.
+
+    Every step is in exactly one window, so that total samples over total time can check the median.
+    """
+    if steps <= 0:
+        return []
+    count = max(1, round(steps / window_steps))
+    shortest, longer = divmod(steps, count)
+    return [shortest + (index < longer) for index in range(count)]
+
+
+def fitting_window_steps(wanted: int, total_steps: int, warmup_steps: int) -> int:
+    """Return the window length, at most ``wanted``, with which :data:`MINIMUM_WINDOWS` fit into a short run."""
+    return max(1, min(wanted, (total_steps - warmup_steps) // MINIMUM_WINDOWS))
+
+
+def throughput(windows: Sequence[Window]) -> Throughput | None:
+    """Return the median throughput with its interquartile range, or ``None`` for too few windows.
+
+    Rates are never averaged: the cross-check ``mean_of_totals`` is total samples over total time.
+    """
+    if len(windows) < MINIMUM_WINDOWS:
+        return None
+    rates = sorted(window.samples_per_s for window in windows)
+    first, _, third = statistics.quantiles(rates, n=4, method="inclusive")
+    return Throughput(
+        median=statistics.median(rates),
+        iqr=third - first,
+        mean_of_totals=sum(window.samples for window in windows) / sum(window.seconds for window in windows),
+        windows=list(windows),
+    )
+
+
+def spread(durations_s: Sequence[float]) -> Spread | None:
+    """Return percentiles and coefficient of variation of step durations, or ``None`` if there are none."""
+    if not durations_s:
+        return None
+    ordered = sorted(durations_s)
+    mean_s = statistics.fmean(ordered)
+    deviation_s = statistics.pstdev(ordered)
+    return Spread(
+        p50_s=_percentile(ordered, 0.50),
+        p90_s=_percentile(ordered, 0.90),
+        p99_s=_percentile(ordered, 0.99),
+        cv=deviation_s / mean_s if mean_s > 0 else 0.0,
+    )
+
+
+def _percentile(ordered: Sequence[float], fraction: float) -> float:
+    """Return the nearest-rank percentile."""
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]

@@ -1,0 +1,215 @@
+"""The training program of one rank; :mod:`chipperf.launch.worker` has prepared its environment."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import random
+import sys
+import time
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chipperf import catalogue
+from chipperf.cases.registry import find_case
+from chipperf.launch.failure import report_failure
+from chipperf.launch.plan import RunPlan, read_plan
+from chipperf.launch.ranks import rank_from_environment
+from chipperf.launch.worker import APPLIED_VARIABLE
+from chipperf.records.events import EventLog
+from chipperf.records.store import RunDirectory
+from chipperf.session import Session, bind
+from chipperf.train.progress import ProgressFile
+from chipperf.train.spans import Spans
+from chipperf.types import RunFailed, RunFinished, RunStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from chipperf.types import DeviceInfo, DistributedConfig, Rank
+
+
+def main(run_directory: Path) -> None:
+    """Train as the plan in ``run_directory`` says."""
+    faulthandler.enable()
+    directory = RunDirectory(run_directory)
+    rank = rank_from_environment()
+    with report_failure(directory, rank.rank):
+        plan = read_plan(directory.plan)
+        session = bind(catalogue.find_vendor(plan.vendor), observers=catalogue.observers() if rank.is_main else ())
+        events = EventLog(directory.events if rank.is_main else None, rank.rank)
+        try:
+            _run(plan, session, rank, directory, events)
+        except BaseException as error:
+            session.notify(
+                "perf_run_failed",
+                RunFailed(run_id=plan.run_id, failure_class=type(error).__name__, message=str(error)),
+            )
+            events.write("run_stop", "failed", reason=str(error))
+            raise
+        finally:
+            events.close()
+
+
+def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, events: EventLog) -> None:
+    spans = Spans(plan.started_s)
+    spans.add("launch", plan.started_s, time.monotonic())
+    progress = ProgressFile(directory.progress if rank.is_main else None, rank.world_size)
+    progress.phase("initialising")
+    events.write("init_start")
+    with spans.measure("init"):
+        runtime = session.load_runtime()
+
+        import torch.distributed as dist
+
+        from chipperf.train.collectives import Collectives
+        from chipperf.train.results import RuntimeFacts, write_results
+        from chipperf.train.telemetry import TelemetrySampler
+        from chipperf.train.trainer import RunContext, Trainer
+
+        device = session.device_init(rank)
+        distributed = _initialise_distributed(session, rank, device)
+    try:
+        with spans.measure("init"):
+            case = find_case(plan.case)
+            hyperparameters = type(case.base).model_validate(plan.hyperparameters.values)
+            collectives = Collectives(rank, device)
+            _seed(session, hyperparameters.seed, device, hyperparameters.deterministic)
+            precision = session.precision(plan.precision, device)
+            workload = case.load_workload()(_workload_context(plan, session, rank, device, hyperparameters))
+            target = workload.target
+            if target is None and workload.dataset.name == hyperparameters.dataset:
+                target = hyperparameters.target
+            context = RunContext(
+                run_id=plan.run_id,
+                session=session,
+                workload=workload,
+                hyperparameters=hyperparameters,
+                limits=plan.limits,
+                target=target,
+                metric=case.metric,
+                precision=precision,
+                distributed=distributed,
+                device=device,
+                rank=rank,
+                collectives=collectives,
+                events=events,
+                progress=progress,
+                spans=spans,
+            )
+            trainer = Trainer(context)
+            facts = RuntimeFacts(
+                runtime=runtime,
+                precision=precision,
+                devices=collectives.gather(session.device_info(device)),
+                applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
+                target=target,
+            )
+        events.write("init_stop")
+        _announce_start(plan, session, rank, events, workload)
+        sampler = TelemetrySampler(session, directory.telemetry(rank.node_rank), _local_devices(facts.devices, rank))
+        completed = False
+        try:
+            with sampler if rank.local_rank == 0 else nullcontext():
+                progress.phase("training")
+                trainer.train()
+            progress.phase("measuring")
+            trainer.measure_core()
+            completed = True
+        finally:
+            if rank.is_main:
+                write_results(directory, context, trainer, facts, sampler.summary(), completed=completed)
+        events.write("run_stop", "success")
+        progress.phase("finished")
+        session.notify("perf_run_finished", RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
+    finally:
+        session.device_teardown(device)
+        if distributed:
+            dist.destroy_process_group()
+
+
+def _initialise_distributed(session: Session, rank: Rank, device: torch.device) -> DistributedConfig | None:
+    """Initialise the process group; a single process needs none."""
+    if rank.world_size == 1:
+        return None
+    import torch.distributed as dist
+
+    config = session.distributed_setup(rank, device)
+    dist.init_process_group(
+        backend=config.backend,
+        init_method=config.init_method,
+        rank=rank.rank,
+        world_size=rank.world_size,
+        timeout=timedelta(seconds=config.timeout_s),
+    )
+    return config
+
+
+def _seed(session: Session, seed: int, device: torch.device, deterministic: bool) -> None:
+    """Seed every generator alike on all ranks, so that all begin with the same weights."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    session.seed(seed, device, deterministic)
+
+
+def _workload_context(plan: RunPlan, session: Session, rank: Rank, device: torch.device, hyperparameters: Any) -> Any:
+    from chipperf.train.workload import WorkloadContext
+
+    options = session.loader_options(device)
+    workers = hyperparameters.workers
+    if workers < 0:
+        workers = options.workers_per_rank if options.workers_per_rank is not None else _default_workers(rank)
+    return WorkloadContext(
+        hyperparameters=hyperparameters,
+        data_root=plan.data_root,
+        rank=rank,
+        device=device,
+        loader_options=options,
+        loader_workers=workers,
+    )
+
+
+def _default_workers(rank: Rank) -> int:
+    """Return a rank's share of the machine's cores, one of them left to the training process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // rank.local_world_size - 1))
+
+
+def _local_devices(devices: Sequence[DeviceInfo], rank: Rank) -> list[DeviceInfo]:
+    """Return the devices of this machine's ranks, each once."""
+    first = rank.node_rank * rank.local_world_size
+    return list(dict.fromkeys(devices[first : first + rank.local_world_size]))
+
+
+def _announce_start(plan: RunPlan, session: Session, rank: Rank, events: EventLog, workload: Any) -> None:
+    values = plan.hyperparameters.values
+    events.write("global_batch_size", int(values["batch_size"]) * int(values["accumulate_steps"]) * rank.world_size)
+    events.write("seed", values["seed"])
+    events.write("opt_base_learning_rate", values["lr"])
+    events.write("train_samples", workload.dataset.train_samples)
+    events.write("eval_samples", workload.dataset.eval_samples)
+    events.write("run_start")
+    session.notify(
+        "perf_run_started",
+        RunStarted(
+            run_id=plan.run_id,
+            case=plan.case,
+            vendor=plan.vendor,
+            precision=plan.precision,
+            world_size=rank.world_size,
+            hyperparameters=values,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,277 @@
+"""The CPU reference plugin: what every other vendor's results are compared with.
+
+It is a plugin like any other, found through the same entry-point group. It keeps fp32 numerics untouched and is
+otherwise as fast as a CPU allows: every physical core, channels-last convolutions, and an allocator that keeps memory.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from chipperf import (
+    Capability,
+    DeviceInfo,
+    DistributedConfig,
+    EnvironmentSettings,
+    EnvironmentVariable,
+    Knob,
+    MemoryStats,
+    Precision,
+    PrecisionPolicy,
+    ProbedDevice,
+    ProbeResult,
+    Rank,
+    RuntimeInfo,
+    TelemetrySample,
+    Title,
+    UnsupportedPrecision,
+    VendorInfo,
+    hookimpl,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+# Past these sizes glibc gives memory back to the kernel after every step and takes page faults for it in the next one,
+# which costs about half of the training throughput. The values only have to exceed any tensor of the cases.
+_KEEP_BYTES = 8 * 2**30
+_TOP_PAD_BYTES = 64 * 2**20
+
+_RAPL_ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+_last_energy_reading: tuple[float, int] | None = None
+
+
+@hookimpl
+def perf_vendor_info() -> VendorInfo:
+    """Describe the reference."""
+    return VendorInfo(
+        name="cpu",
+        title=Title(zh="CPU 参考实现", en="CPU reference"),
+        report_title=Title(zh="CPU 参考实现配置与运行信息参考", en="CPU reference configuration and results"),
+        device_type="cpu",
+        capabilities=frozenset(
+            {
+                Capability.BF16,
+                Capability.CHANNELS_LAST,
+                Capability.DETERMINISTIC,
+                Capability.DISTRIBUTED,
+                Capability.TELEMETRY,
+                Capability.UNIFIED_MEMORY,
+            }
+        ),
+    )
+
+
+@hookimpl
+def perf_probe() -> ProbeResult:
+    """Report the host's processor, which is always there."""
+    device = ProbedDevice(index=0, name=_cpu_name(), total_bytes=_memory_limit()[0])
+    return ProbeResult(available=True, reason=f"{_physical_cores()} physical cores", devices=(device,))
+
+
+@hookimpl
+def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
+    """Give each rank its share of the physical cores and stop glibc from returning memory after every step."""
+    threads = max(1, _physical_cores() // rank.local_world_size)
+    variables = [
+        EnvironmentVariable(
+            name="OMP_NUM_THREADS",
+            value=str(threads),
+            reason=f"{_physical_cores()} physical cores shared by {rank.local_world_size} ranks",
+        )
+    ]
+    if platform.libc_ver()[0] == "glibc":
+        tunables = {
+            "mmap_threshold": _KEEP_BYTES,
+            "trim_threshold": _KEEP_BYTES,
+            "top_pad": _TOP_PAD_BYTES,
+            "hugetlb": 1,
+        }
+        variables.append(
+            EnvironmentVariable(
+                name="GLIBC_TUNABLES",
+                value=":".join(f"glibc.malloc.{name}={value}" for name, value in tunables.items()),
+                reason="keep freed memory instead of taking page faults for it in every step; numerics unchanged",
+            )
+        )
+    return tuple(variables)
+
+
+@hookimpl
+def perf_load_runtime() -> RuntimeInfo:
+    """Import torch."""
+    import torch
+
+    return RuntimeInfo(
+        torch=torch.__version__,
+        collectives="gloo" if torch.distributed.is_available() else None,
+        framework=f"pytorch-{torch.__version__}",
+        knobs=(
+            Knob(name="threads", value=str(torch.get_num_threads()), reason="intra-operator threads"),
+            Knob(name="cpu_capability", value=torch.backends.cpu.get_cpu_capability(), reason="vector instructions"),
+            Knob(name="onednn", value=str(torch.backends.mkldnn.is_available()), reason="convolution library"),
+        ),
+    )
+
+
+@hookimpl
+def perf_device_init(rank: Rank) -> torch.device:
+    """Return the host; all ranks share it."""
+    import torch
+
+    return torch.device("cpu", 0)
+
+
+@hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
+    """Identify the processor; its capacity is the memory this process may use."""
+    return DeviceInfo(index=0, name=_cpu_name(), total_bytes=_memory_limit()[0])
+
+
+@hookimpl
+def perf_synchronize(device: torch.device) -> None:
+    """Do nothing: an operator on the CPU is finished when it returns."""
+
+
+@hookimpl
+def perf_memory_query(device: torch.device) -> MemoryStats:
+    """Read this process's resident memory, the machine's use, and the limit both share."""
+    total_bytes, limit_source = _memory_limit()
+    virtual = psutil.virtual_memory()
+    resident = _process_status_bytes("VmRSS") or psutil.Process().memory_info().rss
+    return MemoryStats(
+        source=f"resident memory of the process; total from {limit_source}",
+        allocated_bytes=resident,
+        peak_allocated_bytes=_process_status_bytes("VmHWM"),
+        used_bytes=virtual.total - virtual.available,
+        total_bytes=total_bytes,
+    )
+
+
+@hookimpl
+def perf_memory_reset_peak(device: torch.device) -> None:
+    """Set the kernel's high-water mark of resident memory back (proc(5), ``clear_refs``)."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if clear_refs.exists():
+        clear_refs.write_text("5")
+
+
+@hookimpl
+def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
+    """Use gloo."""
+    return DistributedConfig(backend="gloo", timeout_s=600)
+
+
+@hookimpl
+def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
+    """Run fp32 as IEEE single precision, and bf16 through autocast."""
+    import torch
+
+    if requested not in ("fp32", "bf16"):
+        raise UnsupportedPrecision(f"the CPU reference does not run {requested}", hint="use --precision fp32 or bf16")
+    torch.set_float32_matmul_precision("highest")
+    knob = Knob(
+        name="float32_matmul_precision",
+        value=torch.get_float32_matmul_precision(),
+        reason="fp32 matrix products are not rounded to bf16",
+    )
+    autocast_dtype = "bfloat16" if requested == "bf16" else None
+    return PrecisionPolicy(requested=requested, effective=requested, autocast_dtype=autocast_dtype, knobs=(knob,))
+
+
+@hookimpl
+def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
+    """Lay convolution weights out channels-last, which oneDNN's kernels prefer."""
+    import torch
+
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
+    """Read utilisation, memory, and package power and temperature where the kernel exposes them."""
+    virtual = psutil.virtual_memory()
+    return TelemetrySample(
+        source="psutil, /sys/class/powercap",
+        power_w=_package_power_w(),
+        temperature_c=_package_temperature_c(),
+        utilisation_percent=psutil.cpu_percent(interval=None),
+        memory_used_bytes=virtual.total - virtual.available,
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return " ".join(value.split())
+    return platform.processor() or platform.machine()
+
+
+def _physical_cores() -> int:
+    """Return the physical cores this process may run on; SMT siblings do not add floating-point units."""
+    process = psutil.Process()
+    usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else (psutil.cpu_count() or 1)
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+
+
+def _memory_limit() -> tuple[int, str]:
+    """Return the bytes this process may use and what limits them: its control group, or the machine."""
+    machine_bytes = psutil.virtual_memory().total
+    limit_bytes, source = machine_bytes, "the machine"
+    try:
+        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[0].rpartition(":")[2]
+    except (OSError, IndexError):
+        return limit_bytes, source
+    folder = Path("/sys/fs/cgroup") / group.strip("/")
+    for candidate in (folder, *folder.parents):
+        try:
+            text = (candidate / "memory.max").read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if text.isdigit() and int(text) < limit_bytes:
+            limit_bytes, source = int(text), "the control group"
+    return limit_bytes, source
+
+
+def _process_status_bytes(key: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _package_power_w() -> float | None:
+    """Return the mean power since the last call, from the package's energy counter."""
+    global _last_energy_reading
+    try:
+        reading = (time.monotonic(), int(_RAPL_ENERGY.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    previous, _last_energy_reading = _last_energy_reading, reading
+    if previous is None or reading[0] <= previous[0] or reading[1] < previous[1]:
+        return None
+    return (reading[1] - previous[1]) / 1e6 / (reading[0] - previous[0])
+
+
+def _package_temperature_c() -> float | None:
+    read_sensors = getattr(psutil, "sensors_temperatures", None)
+    sensors = read_sensors() if read_sensors else {}
+    for chip in ("coretemp", "k10temp", "zenpower"):
+        if sensors.get(chip):
+            return float(sensors[chip][0].current)
+    return None

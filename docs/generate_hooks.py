@@ -1,0 +1,105 @@
+"""Writes docs/hooks.md from the docstrings of the hook specifications: ``python docs/generate_hooks.py``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chipperf.hookspecs import ObserverSpecs, VendorSpecs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE = Path(__file__).with_name("hooks.md")
+
+INTRODUCTION = """\
+# Hooks
+
+This page is made from the docstrings in `chipperf/hookspecs.py` by `python docs/generate_hooks.py`; change it there.
+
+A plugin is a module whose functions carry `@hookimpl`. A vendor's module is named by an entry point in the group
+`chipperf.vendors` and implements vendor hooks only; an observer's is named in `chipperf.observers` and implements
+observer hooks only. [A plugin in five minutes](plugin-guide.md) shows a complete one.
+
+* An implementation takes the arguments of the hook by their names. It may leave out those it does not need.
+  Defaults, `*args`, wrappers, `tryfirst`, `trylast` and `specname` are refused.
+* Importing the module does nothing: no torch, no change of the environment. torch is imported inside the hooks.
+* A hook that returns something returns exactly the type that is specified.
+* A value that is not known is `None`, never 0.
+* Units are part of a field's name: `total_bytes`, `power_w`, `timeout_s`.
+"""
+
+VENDOR_INTRODUCTION = """\
+## Vendor hooks
+
+A run binds exactly one vendor. Hooks that are not called required are optional: each says what core does without it.
+"""
+
+OBSERVER_INTRODUCTION = """\
+## Observer hooks
+
+A run may have any number of observers, and all of their hooks are optional. Each observer is called alone with a
+frozen event. One that raises is disabled for the rest of the run and listed in the run's record.
+"""
+
+
+def page() -> str:
+    """Return the content of docs/hooks.md."""
+    sections = [INTRODUCTION, VENDOR_INTRODUCTION]
+    sections += [_section(function) for function in hooks_of(VendorSpecs)]
+    sections += [OBSERVER_INTRODUCTION]
+    sections += [_section(function) for function in hooks_of(ObserverSpecs)]
+    return "\n".join(sections)
+
+
+def hooks_of(specs: type) -> list[Callable[..., object]]:
+    """Return the specifications in a class, in their order."""
+    return [value for name, value in vars(specs).items() if name.startswith("perf_")]
+
+
+def example_of(function: Callable[..., object]) -> str:
+    """Return the code of a hook's example, ready to be run as a module."""
+    block = re.search(r"^Example:\n((?:    .*\n|\n)+)", f"{inspect.getdoc(function)}\n", re.MULTILINE)
+    if block is None:
+        raise ValueError(f"{function.__name__} has no example")
+    return textwrap.dedent(block[1]).strip() + "\n"
+
+
+def _section(function: Callable[..., object]) -> str:
+    signature = inspect.signature(function)
+    text = _markdown(inspect.getdoc(function) or "")
+    prose = re.sub(r"^(Example|Args|Returns|Raises):\n(?:    .*\n?|\n)+", "", text, flags=re.MULTILINE).strip()
+    result = " ".join(_block(text, "Returns").split())
+    parts = [
+        f"### `{function.__name__}({', '.join(list(signature.parameters)[1:])})`",
+        prose,
+        f"```python\n{example_of(function)}```",
+        _list("Arguments", _block(text, "Args")),
+        f"Returns `{signature.return_annotation}`. {result}" if result else "Returns nothing.",
+        _list("Raises", _block(text, "Raises")),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown(text: str) -> str:
+    without_roles = re.sub(r":(?:class|data|meth|func):`~?([^`]*)`", r"`\1`", text)
+    return without_roles.replace("``", "`")
+
+
+def _block(text: str, heading: str) -> str:
+    block = re.search(rf"^{heading}:\n((?:    .*(?:\n|$))+)", text, re.MULTILINE)
+    return textwrap.dedent(block[1]).strip() if block else ""
+
+
+def _list(title: str, block: str) -> str:
+    if not block:
+        return ""
+    items = [" ".join(item.split()) for item in re.split(r"\n(?=\S)", block)]
+    return f"{title}:\n\n" + "\n".join(re.sub(r"^(\w+): ", r"* `\1`: ", item) for item in items)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Kunlunxin XPUs for chipperf; the hooks are in :mod:`chipperf_kunlunxin.plugin`."""

@@ -1,0 +1,1 @@
+"""MetaX GPUs for chipperf; the hooks are in :mod:`chipperf_metax.plugin`."""

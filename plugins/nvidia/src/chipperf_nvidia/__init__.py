@@ -1,0 +1,1 @@
+"""NVIDIA GPUs for chipperf; the hooks are in :mod:`chipperf_nvidia.plugin`."""

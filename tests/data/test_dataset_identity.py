@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+from chipperf.data import identity
+from chipperf.data.identity import identify
+from chipperf.data.imagefolder import scan_imagefolder
+from chipperf.errors import DataError
+
+
+@pytest.fixture
+def copy(tiny_dataset, tmp_path):
+    root = tmp_path / "my-pictures"
+    shutil.copytree(tiny_dataset, root)
+    return root
+
+
+def test_sample_dataset_is_known_by_its_manifest(tiny_dataset):
+    found = identify(scan_imagefolder(tiny_dataset))
+    assert found.is_sample
+    assert (found.name, found.version) == ("chipperf-sample-3", "1")
+    assert (found.train_samples, found.eval_samples, found.classes) == (21, 9, 3)
+    assert found.target_top1 == 0.5
+    assert len(found.fingerprint) == 64
+
+
+def test_moved_sample_dataset_keeps_its_identity(tiny_dataset, copy):
+    assert identify(scan_imagefolder(copy)) == identify(scan_imagefolder(tiny_dataset))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(file.read_bytes() + b"x"),
+        lambda file: file.rename(file.with_name("renamed.jpg")),
+    ],
+)
+def test_changed_sample_dataset_is_an_error(copy, change):
+    change(next(copy.glob("train/*/*.jpg")))
+    with pytest.raises(DataError, match=r"not those of its dataset\.json"):
+        identify(scan_imagefolder(copy))
+
+
+def test_own_directory_is_known_by_its_name_and_listing(copy, tmp_path):
+    (copy / "dataset.json").unlink()
+    found = identify(scan_imagefolder(copy))
+    assert (found.name, found.is_sample, found.version, found.target_top1) == ("my-pictures", False, None, None)
+    elsewhere = tmp_path / "elsewhere" / "my-pictures"
+    shutil.copytree(copy, elsewhere)
+    assert identify(scan_imagefolder(elsewhere)) == found
+    next(copy.glob("val/*/*.jpg")).write_bytes(b"another size")
+    assert identify(scan_imagefolder(copy)).fingerprint != found.fingerprint
+
+
+def test_imagenet_is_known_by_its_counts(copy, monkeypatch):
+    (copy / "dataset.json").unlink()
+    monkeypatch.setattr(identity, "IMAGENET2012_TRAIN_SAMPLES", 21)
+    monkeypatch.setattr(identity, "IMAGENET2012_EVAL_SAMPLES", 9)
+    assert identify(scan_imagefolder(copy)).name == "my-pictures"
+    monkeypatch.setattr(identity, "IMAGENET2012_CLASSES", 3)
+    assert identify(scan_imagefolder(copy)).name == "imagenet2012"
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[]", "is not a dataset manifest")])
+def test_manifest_that_cannot_be_used_is_named(copy, text, message):
+    (copy / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match=rf"dataset\.json {message}"):
+        identify(scan_imagefolder(copy))
+
+
+def test_manifest_without_a_key_names_it(copy):
+    listing = identity.listing_sha256(copy)
+    (copy / "dataset.json").write_text(f'{{"listing_sha256": "{listing}"}}')
+    with pytest.raises(DataError, match="lacks the key 'name'"):
+        identify(scan_imagefolder(copy))
+
+
+def test_identity_holds_no_path(copy):
+    found = identify(scan_imagefolder(copy))
+    assert str(copy.parent) not in str(dataclasses.asdict(found))

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from chipperf.data.imagefolder import scan_imagefolder
+from chipperf.data.loader import LoaderOptions, build_evaluation_loader, build_training_loader
+from chipperf.errors import DataError
+
+WITH_WORKERS = LoaderOptions(workers=2, prefetch_factor=2, start_method="fork")
+
+
+def training_batches(folder, options, epochs=(0,)):
+    loader = build_training_loader(folder.train, batch_size=4, seed=3, image_size=32, options=options)
+    batches = []
+    for epoch in epochs:
+        loader.set_epoch(epoch)
+        batches += list(loader)
+    return batches
+
+
+@pytest.fixture
+def broken_dataset(tiny_dataset, tmp_path):
+    root = tmp_path / "broken"
+    shutil.copytree(tiny_dataset, root)
+    victim = sorted(root.glob("train/*/*.jpg"))[4]
+    victim.write_bytes(victim.read_bytes()[:200])
+    return root, victim
+
+
+def test_training_batches_have_the_documented_form(tiny_dataset):
+    batches = training_batches(scan_imagefolder(tiny_dataset), None)
+    assert len(batches) == 5
+    for images, labels in batches:
+        assert images.shape == (4, 3, 32, 32)
+        assert images.dtype == torch.uint8
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert labels.dtype == torch.int64
+        assert set(labels.tolist()) <= {0, 1, 2}
+
+
+def test_pixels_and_order_do_not_depend_on_workers(tiny_dataset):
+    folder = scan_imagefolder(tiny_dataset)
+    alone = training_batches(folder, LoaderOptions(workers=0), epochs=(0, 1))
+    with_workers = training_batches(folder, WITH_WORKERS, epochs=(0, 1))
+    assert len(alone) == len(with_workers) == 10
+    for (images, labels), (other_images, other_labels) in zip(alone, with_workers, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+    assert not torch.equal(alone[0][0], alone[5][0])
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_evaluation_batches_hold_every_image_once(tiny_dataset, world_size):
+    folder = scan_imagefolder(tiny_dataset)
+    labels = []
+    for rank in range(world_size):
+        loader = build_evaluation_loader(
+            folder.val, batch_size=4, rank=rank, world_size=world_size, resize_to=36, image_size=32
+        )
+        for images, batch_labels in loader:
+            assert images.shape == (len(batch_labels), 3, 32, 32)
+            labels += batch_labels.tolist()
+    assert sorted(labels) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("options", [LoaderOptions(), WITH_WORKERS])
+def test_unreadable_image_stops_the_loader_with_one_line_that_names_it(broken_dataset, options):
+    root, victim = broken_dataset
+    with pytest.raises(DataError) as caught:
+        training_batches(scan_imagefolder(root), options)
+    assert str(caught.value).startswith(f"{victim}: cannot be decoded")
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint is not None
+
+
+def test_image_that_disappeared_stops_the_loader(broken_dataset):
+    root, victim = broken_dataset
+    folder = scan_imagefolder(root)
+    victim.unlink()
+    with pytest.raises(DataError, match=rf"{victim}: cannot be read: No such file"):
+        training_batches(folder, None)
+
+
+def test_settings_say_what_is_in_force(tiny_dataset):
+    split = scan_imagefolder(tiny_dataset).train
+    alone = build_training_loader(split, batch_size=4, seed=0).settings
+    assert (alone.workers, alone.prefetch_factor, alone.persistent_workers, alone.start_method) == (
+        0,
+        None,
+        False,
+        None,
+    )
+    assert "jpeg" in alone.decoder
+    assert torch.__version__ in alone.resize
+    workers = build_training_loader(split, batch_size=4, seed=0, options=WITH_WORKERS).settings
+    assert (workers.workers, workers.prefetch_factor, workers.persistent_workers) == (2, 2, True)
+    assert workers.start_method == "fork"
+
+
+def test_length_is_what_is_left_of_the_epoch(tiny_dataset):
+    loader = build_training_loader(scan_imagefolder(tiny_dataset).train, batch_size=4, seed=0, image_size=32)
+    assert len(loader) == loader.steps_per_epoch == 5
+    loader.set_epoch(0, first_step=3)
+    assert len(loader) == len(list(loader)) == 2
+    assert loader.steps_per_epoch == 5

@@ -1,0 +1,96 @@
+"""docs/plugin-guide.md: its package is built from its own blocks, and its claims are tried."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from chipperf import DeviceError, Rank, UnsupportedPrecision, catalogue
+from chipperf.errors import PluginLoadError, VendorHookError
+from chipperf.session import bind
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "plugin-guide.md").read_text(encoding="utf-8")
+(PYPROJECT,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+MODULE, PRECISION = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.fixture
+def install(plugins, monkeypatch):
+    """Lay the guide's package out as pip would, with a module of the given source, and return its entry."""
+
+    def install(source):
+        project = tomllib.loads(PYPROJECT)["project"]
+        ((name, module),) = project["entry-points"][catalogue.VENDOR_GROUP].items()
+        # Another test of this file may have imported its own version.
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (plugins.root / f"{module}.py").write_text(source, encoding="utf-8")
+        plugins.distribution(
+            project["name"], f"[{catalogue.VENDOR_GROUP}]\n{name} = {module}\n", version=project["version"]
+        )
+        return catalogue.find_vendor(name)
+
+    return install
+
+
+def test_the_package_is_the_only_vendor_and_is_chosen(install):
+    entry = install(MODULE)
+
+    assert catalogue.select_vendor("acme").entry == entry
+    assert catalogue.select_vendor().origin == "auto"
+
+
+def test_the_module_does_what_the_guide_says(install):
+    session = bind(install(MODULE))
+    device = session.device_init(Rank())
+
+    assert session.load_runtime().sdk == "ACME SDK 1.0"
+    assert session.device_info(device).name == "ACME A1"
+    assert session.memory_query(device).allocated_bytes > 0
+    assert session.memory_query(device).total_bytes is None
+    session.synchronize(device)
+    session.memory_reset_peak(device)
+    with pytest.raises(DeviceError, match="local rank 1 has no device"):
+        session.device_init(Rank(rank=1, local_rank=1, world_size=2, local_world_size=2))
+
+
+def test_the_module_imports_no_torch_at_its_top():
+    assert not re.search(r"^(import|from) torch", MODULE, re.MULTILINE)
+
+
+def test_precision_is_fp32_only_until_the_hook_is_added(install):
+    session = bind(install(MODULE))
+    device = session.device_init(Rank())
+
+    assert session.precision("fp32", device).effective == "fp32"
+    with pytest.raises(UnsupportedPrecision):
+        session.precision("bf16", device)
+
+
+def test_precision_hook_of_the_guide_adds_bf16_only(install):
+    source = MODULE.replace('device_type="cpu",', 'device_type="cpu", capabilities=frozenset({Capability.BF16}),')
+    session = bind(install(f"from chipperf import Capability\n{source}\n{PRECISION}"))
+
+    assert session.precision("bf16", None).autocast_dtype == "bfloat16"
+    with pytest.raises(UnsupportedPrecision, match="ACME A1 does not run fp16"):
+        session.precision("fp16", None)
+
+
+def test_error_texts_of_the_guide_are_real(install):
+    with pytest.raises(PluginLoadError) as misspelled:
+        bind(install(MODULE.replace("perf_synchronize", "perf_sychronize")))
+
+    assert str(misspelled.value) in GUIDE
+
+
+def test_result_error_of_the_guide_is_real(install):
+    entry = install(MODULE.replace("return MemoryStats(", "return dict("))
+
+    with pytest.raises(VendorHookError) as caught:
+        bind(entry).memory_query(None)
+
+    assert str(caught.value) in GUIDE

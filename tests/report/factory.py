@@ -1,0 +1,125 @@
+"""Records for tests: a complete measured one, of which a test changes what it is about."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from chipperf.records.schema import Record
+
+GIB = 2**30
+
+UNKNOWN = {"missing": "unknown"}
+NOT_APPLICABLE = {"missing": "not_applicable"}
+
+_WINDOW = {"epoch": 0, "first_step": 10, "steps": 50, "samples": 12_800, "seconds": 10.0}
+
+
+def throughput(median: float) -> dict[str, Any]:
+    """Return a throughput of five windows around ``median``."""
+    return {"median": median, "iqr": 1.5, "mean_of_totals": median, "windows": [_WINDOW] * 5}
+
+
+_MEASURED: dict[str, Any] = {
+    "kind": "measured",
+    "run_id": "20260101-120000-resnet50-ab12",
+    "chipperf_version": "0.1.0",
+    "created_at": "2026-01-01T12:00:00Z",
+    "status": {"state": "completed"},
+    "vendor": {
+        "name": "acme",
+        "title": {"zh": "艾克米", "en": "ACME"},
+        "report_title": {"zh": "艾克米 A1 配置与运行信息参考", "en": "ACME A1 configuration and results"},
+        "device_type": "acme",
+        "api_version": "1.0",
+        "plugin": {"name": "chipperf-acme", "version": "2.3.4"},
+    },
+    "case": {"name": "resnet50", "version": "1.0", "preset": "full", "metric": "top1", "target": 0.755},
+    "topology": {"nnodes": 1, "nproc_per_node": 8},
+    "precision": {"requested": "fp32", "effective": "fp32", "autocast_dtype": None, "grad_scaler": False},
+    "hyperparameters": {"values": {"batch_size": 32, "lr": 0.1}, "changes": [], "global_batch_size": 256},
+    "limits": {},
+    "seed": 42,
+    "dataset": {
+        "name": "imagenet2012",
+        "version": "1",
+        "fingerprint": "0123456789abcdef",
+        "fingerprint_method": "sha256 of names and sizes",
+        "train_samples": 1_281_167,
+        "eval_samples": 50_000,
+        "classes": 1000,
+        "is_sample": False,
+    },
+    "loader": {
+        "workers": 4,
+        "start_method": "fork",
+        "prefetch_factor": 2,
+        "pin_memory": True,
+        "persistent_workers": True,
+        "decoder": "simplejpeg",
+        "resize": "antialiased uint8",
+    },
+    "environment": {
+        "machine": "ACME Server 8",
+        "cpu": "ACME CPU",
+        "cpu_cores": 64,
+        "memory_bytes": 512 * GIB,
+        "card_title": "ACME A1 64G",
+        "card_short_name": "A1",
+        "row_label": "A1",
+        "cards": [],
+        "network": "InfiniBand, 200 Gb/s",
+        "os": "Ubuntu 22.04",
+        "kernel": "5.15.0-1",
+        "driver": "1.2.3",
+        "container": "acme/torch:2.7",
+        "framework": "torch 2.7.0+acme",
+        "compiler": UNKNOWN,
+        "dependencies": "torchvision 0.22.0",
+        "python": "3.11.7",
+        "torch": "2.7.0",
+        "sdk": "ACME SDK 9",
+        "collectives": "acl 3",
+        "distributions": [],
+    },
+    "knobs": [{"name": "ACME_TF32", "value": "0", "reason": "IEEE fp32 as requested", "origin": "vendor"}],
+    "metrics": {
+        "e2e_time_s": 28_661.4,
+        "p_whole": 4475.0,
+        "p_train": throughput(4586.25),
+        "p_core": throughput(4659.0),
+        "data_stall": 0.0156,
+        "data_wait": UNKNOWN,
+        "step_breakdown": UNKNOWN,
+        "quality": 0.7561,
+        "best_quality": 0.7561,
+        "time_to_target": {"seconds": 27_000.5, "epoch": 97},
+        "memory": {
+            "allocated_peak_bytes": 19 * GIB,
+            "reserved_peak_bytes": 20 * GIB,
+            "device_peak_bytes": 21 * GIB,
+            "total_bytes": 64 * GIB,
+            "allocator_source": "acme allocator",
+            "device_source": "acme-smi",
+        },
+        "power": UNKNOWN,
+        "train_samples": 128_116_700,
+        "train_seconds": 28_600.0,
+        "epochs": 100,
+        "steps": 500_400,
+        "spans": [{"name": "train", "start_s": 20.0, "seconds": 28_600.0}],
+        "curve": [],
+    },
+}
+
+
+def make_record(**changes: Any) -> Record:
+    """Return a complete measured record with ``changes``; ``metrics__quality=0.7`` changes a nested field."""
+    data = copy.deepcopy(_MEASURED)
+    for path, value in changes.items():
+        *parents, field = path.split("__")
+        target = data
+        for parent in parents:
+            target = target[parent]
+        target[field] = value
+    return Record.model_validate(data)

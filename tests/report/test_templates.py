@@ -1,0 +1,103 @@
+"""Which template is rendered, and what its author is told when it is broken."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from chipperf.errors import PerfError, UsageError
+from chipperf.report import render_report
+from factory import make_record
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Return the user's and the vendor's template directory, both empty."""
+    user, vendor = tmp_path / "user", tmp_path / "vendor"
+    user.mkdir()
+    vendor.mkdir()
+    return user, vendor
+
+
+def render(user, vendor):
+    return render_report([make_record()], user_templates=user, vendor_templates=vendor)
+
+
+def test_templates_are_looked_for_by_place_and_then_by_name(places):
+    user, vendor = places
+    best_last = [
+        vendor / "report.zh.md.j2",
+        vendor / "resnet50.zh.md.j2",
+        user / "report.zh.md.j2",
+        user / "resnet50.zh.md.j2",
+    ]
+    assert "### 许可证" in render(user, vendor)
+    for number, template in enumerate(best_last):
+        template.write_text(f"template {number}")
+        assert render(user, vendor) == f"template {number}"
+
+
+@pytest.mark.parametrize("name", ["report.en.md.j2", "mobilenetv2.zh.md.j2"])
+def test_templates_of_other_languages_and_cases_do_not_count(places, name):
+    user, vendor = places
+    (user / name).write_text("wrong")
+    assert render(user, vendor) != "wrong"
+
+
+def test_a_template_overrides_blocks_of_core_and_keeps_the_rest(places):
+    user, vendor = places
+    (vendor / "report.zh.md.j2").write_text(
+        '{% extends "core/report.zh.md.j2" %}'
+        "{% block licence %}\nMIT\n{% endblock %}"
+        "{% block notes %}{{ super() }}  - `raw` {{ view.case ~ '|' }}\n{% endblock %}"
+    )
+    text = render(user, vendor)
+    assert "MIT" in text
+    assert "Apache" not in text
+    assert "标记：“/”" in text
+    assert r"  - `raw` resnet50\|" in text
+
+
+def test_a_user_extends_the_vendors_template_and_includes_a_file_of_their_own(places):
+    user, vendor = places
+    (vendor / "report.zh.md.j2").write_text("vendor {% block middle %}{% endblock %}")
+    (user / "mine.md.j2").write_text("mine")
+    (user / "report.zh.md.j2").write_text(
+        '{% extends "vendor/report.zh.md.j2" %}{% block middle %}{% include "mine.md.j2" %}{% endblock %}'
+    )
+    assert render(user, vendor) == "vendor mine"
+
+
+def test_a_changed_template_is_read_again(places):
+    user, vendor = places
+    template = user / "report.zh.md.j2"
+    template.write_text("first")
+    assert render(user, vendor) == "first"
+    template.write_text("the second, of another length")
+    assert render(user, vendor) == "the second, of another length"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("\n{{ vieww.case }}", r"report\.zh\.md\.j2, line 2: 'vieww' is undefined"),
+        ("{{ view.cas }}", r"report\.zh\.md\.j2, line 1: .*has no attribute 'cas'"),
+        ("{% for %}", r"report\.zh\.md\.j2, line 1: "),
+        ("{{ view.case | nofilter }}", r"report\.zh\.md\.j2, line 1: No filter named 'nofilter'"),
+        ("{{ view.case | number }}", r"report\.zh\.md\.j2, line 1: "),
+        ('{% extends "core/nothing.j2" %}', r"'core/nothing\.j2', which .*report\.zh\.md\.j2, line 1 asks for"),
+    ],
+)
+def test_a_broken_template_is_named_with_line_and_cause(places, source, message):
+    user, vendor = places
+    (user / "report.zh.md.j2").write_text(source)
+    with pytest.raises(PerfError) as caught:
+        render(user, vendor)
+    assert re.search(message, caught.value.message)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_template_directory_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="absent does not exist"):
+        render_report([make_record()], user_templates=tmp_path / "absent")
