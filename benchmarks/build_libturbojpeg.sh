@@ -16,16 +16,20 @@ trap 'rm -rf "$work"' EXIT
 tarball=${LIBJPEG_TURBO_TARBALL:-}
 if [ -z "$tarball" ]; then
     tarball=$work/source.tar.gz
-    # Debian mirrors the upstream archive unchanged; the checksum holds for it.
-    curl --fail --location --silent --show-error --output "$tarball" \
+    # Debian keeps the upstream archive unchanged, for machines that reach a Debian mirror only.
+    for url in \
+        "https://github.com/libjpeg-turbo/libjpeg-turbo/releases/download/$version/libjpeg-turbo-$version.tar.gz" \
         "https://deb.debian.org/debian/pool/main/libj/libjpeg-turbo/libjpeg-turbo_$version.orig.tar.gz"
+    do
+        curl --fail --location --silent --show-error --output "$tarball" "$url" && break
+    done
 fi
 echo "$sha256  $tarball" | sha256sum --check --quiet
 
 tar -xzf "$tarball" -C "$work"
 cmake -S "$work/libjpeg-turbo-$version" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DENABLE_STATIC=OFF \
-    -DWITH_TESTS=OFF -DWITH_TOOLS=OFF -DREQUIRE_SIMD=ON >"$work/log" || { cat "$work/log"; exit 1; }
-cmake --build "$work/build" --target turbojpeg --parallel "$(nproc)" >"$work/log" || { cat "$work/log"; exit 1; }
+    -DWITH_TESTS=OFF -DWITH_TOOLS=OFF -DREQUIRE_SIMD=ON >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+cmake --build "$work/build" --target turbojpeg --parallel "$(nproc)" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 
 mkdir -p "$prefix"
 cp "$work/build/libturbojpeg.so" "$prefix/libturbojpeg.so.new"

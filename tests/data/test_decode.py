@@ -93,7 +93,7 @@ def test_decoder_in_force_is_named(monkeypatch):
     monkeypatch.setattr(decode, "load_turbojpeg", lambda: None)
     assert decoder_name().startswith("simplejpeg ")
     monkeypatch.setattr(decode, "load_turbojpeg", lambda: object())
-    assert decoder_name() == "libturbojpeg region"
+    assert decoder_name() == "libjpeg-turbo 3 region"
 
 
 def test_region_without_libturbojpeg_is_cut_from_the_whole(monkeypatch, photo, encode):

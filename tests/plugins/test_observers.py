@@ -39,6 +39,16 @@ def test_observer_that_raises_is_disabled_listed_once_and_harms_no_other(plugins
     assert caplog.text.count("observer 'bad' (perf-bad 1.2) is disabled") == 1
 
 
+def test_each_observer_gets_only_the_hooks_it_implements(plugins, tmp_path):
+    epochs = plugins.observer("epochs", told_to(tmp_path / "epochs"))
+    starts = plugins.observer("starts", "@hookimpl\ndef perf_run_started(event): ...")
+    session = bind(plugins.vendor("acme"), observers=[epochs, starts])
+
+    session.notify("perf_epoch_finished", EVENT)
+
+    assert (tmp_path / "epochs").read_text() == "1 "
+
+
 def test_observer_cannot_change_the_event(plugins):
     vandal = plugins.observer("vandal", "@hookimpl\ndef perf_epoch_finished(event):\n    event.mean_loss = 0.0")
     session = bind(plugins.vendor("acme"), observers=[vandal])

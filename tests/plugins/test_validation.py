@@ -46,6 +46,8 @@ def test_good_results_pass(value):
         ),
         (chipperf.TelemetrySample(source="smi", power_w=-1.0), "whose power_w is -1.0, outside 0 to inf"),
         (chipperf.TelemetrySample(source="smi", power_w=float("nan")), "whose power_w is nan"),
+        (chipperf.TelemetrySample(source="smi", power_w=float("inf")), "whose power_w is inf"),
+        (chipperf.CaseOverride(key="lr", value=float("nan"), reason="r"), "whose value is nan"),
         (chipperf.TelemetrySample(source="smi", utilisation_percent=101), "is 101, outside 0 to 100"),
         (chipperf.TelemetrySample(source="smi", temperature_c=311.0), "is 311.0, outside -100 to 200"),
         (chipperf.PeakFlops(flops_per_s=0.0, source="x"), "whose flops_per_s is 0.0, outside 1 to inf"),

@@ -292,7 +292,7 @@ def test_names_that_are_markdown_break_no_table():
     assert "<img" not in markdown
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.text(max_size=30) | st.text(alphabet="|\\`*_[]()<>!#-+~&=\n 1.a:/htps", max_size=20))
 def test_no_text_changes_the_shape_of_a_report(text):
     plain = rendered(make_record(warnings=["x"]))

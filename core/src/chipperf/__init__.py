@@ -1,7 +1,7 @@
 """chipperf: the one import path for plugin authors.
 
-Everything a vendor or observer plugin needs is importable from here, and from nowhere else: modules whose names are not
-listed in ``__all__`` may change between minor versions.
+Everything a vendor or observer plugin needs is importable from here, or, for probes, from :mod:`chipperf.hardware`.
+Everything else may change between minor versions.
 """
 
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision

@@ -142,11 +142,14 @@ class VendorSpecs:
             @hookimpl
             def perf_device_init(rank):
                 import torch
-                device = torch.device("cpu", rank.local_rank)
+                device = torch.device("cuda", rank.local_rank)
+                if torch.cuda.is_available():
+                    torch.cuda.set_device(device)
                 return device
 
         Args:
-            rank: Place of the worker in the job; the device's index is its local rank.
+            rank: Place of the worker in the job; the device's index is its local rank, except on the CPU, where torch
+                knows one device that all ranks share.
 
         Returns:
             A ``torch.device`` of the declared type, with an index.

@@ -61,6 +61,8 @@ def _fault_at(name: str, value: object, expected: Any) -> str | None:
 def _fault_in_union(name: str, value: object, members: tuple[Any, ...]) -> str | None:
     if value is None and type(None) in members:
         return None
+    if type(value) in members:
+        return _fault_at(name, value, type(value))
     concrete = [member for member in members if member is not type(None)]
     faults = [_fault_at(name, value, member) for member in concrete]
     if None in faults:

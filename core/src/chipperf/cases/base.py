@@ -40,7 +40,7 @@ class Hyperparameters(BaseModel):
     set the measurement windows, in steps.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: Annotated[str, Role.LOCKED]
     dataset: Annotated[str, Role.LOCKED]

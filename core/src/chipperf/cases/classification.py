@@ -27,6 +27,7 @@ class ClassificationHyperparameters(Hyperparameters):
     lr_step_epochs: Annotated[int, Field(ge=1), Role.LOCKED]
     lr_gamma: Annotated[float, Field(gt=0, le=1), Role.LOCKED]
     image_size: Annotated[int, Field(ge=32), Role.LOCKED] = 224
+    eval_resize_size: Annotated[int, Field(ge=32), Role.LOCKED] = 256
 
     warmup_epochs: Annotated[float, Field(ge=0), Role.SCALED] = 0.0
 
@@ -35,6 +36,7 @@ PRESETS: Mapping[str, Mapping[str, Setting]] = {
     "full": {},
     "demo": {
         "image_size": 112,
+        "eval_resize_size": 128,
         "epochs": 8,
         "lr_step_epochs": 3,
         "lr_gamma": 0.3,
@@ -46,6 +48,7 @@ PRESETS: Mapping[str, Mapping[str, Setting]] = {
     },
     "tiny": {
         "image_size": 32,
+        "eval_resize_size": 36,
         "epochs": 2,
         "batch_size": 4,
         "eval_batch_size": 4,

@@ -12,7 +12,7 @@ from chipperf.data.identity import identify
 from chipperf.data.imagefolder import scan_imagefolder
 from chipperf.data.loader import LoaderOptions, build_evaluation_loader, build_training_loader
 from chipperf.data.transforms import Normalise
-from chipperf.errors import TrainingError
+from chipperf.errors import ConfigError, TrainingError
 from chipperf.records.schema import Dataset, Loader, Missing
 from chipperf.train.workload import Evaluation, WorkloadContext
 
@@ -54,9 +54,18 @@ class ClassificationWorkload:
             folder.train, batch_size=context.hyperparameters.batch_size, seed=context.hyperparameters.seed, **shared
         )
         self._eval_loader = build_evaluation_loader(
-            folder.val, batch_size=context.hyperparameters.eval_batch_size, **shared
+            folder.val,
+            batch_size=context.hyperparameters.eval_batch_size,
+            resize_to=context.hyperparameters.eval_resize_size,
+            **shared,
         )
         self.steps_per_epoch = self._train_loader.steps_per_epoch // context.hyperparameters.accumulate_steps
+        if self.steps_per_epoch == 0:
+            raise ConfigError(
+                f"accumulate_steps is {context.hyperparameters.accumulate_steps}, but an epoch has "
+                f"{self._train_loader.steps_per_epoch} batches",
+                hint="lower accumulate_steps or batch_size, or use more data",
+            )
         self.eval_samples = len(folder.val)
         self.target = identity.target_top1
         self.dataset = Dataset(
@@ -104,7 +113,7 @@ class ClassificationWorkload:
         h = self._hyperparameters
         warmup_steps = h.warmup_epochs * self.steps_per_epoch
         if step < warmup_steps:
-            return [h.lr * (step + 1) / warmup_steps if warmup_steps >= 1 else h.lr]
+            return [h.lr * min(1.0, (step + 1) / warmup_steps)]
         return [h.lr * h.lr_gamma ** (step // self.steps_per_epoch // h.lr_step_epochs)]
 
     def epoch_batches(self, epoch: int) -> Iterator[Images]:

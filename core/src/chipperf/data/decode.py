@@ -25,7 +25,7 @@ def decoder_name() -> str:
     """Name the decoder that :func:`decode_region` uses for JPEG files, for the record of a run."""
     turbojpeg = load_turbojpeg()
     if turbojpeg is not None:
-        return "libturbojpeg region"
+        return "libjpeg-turbo 3 region"
     return f"simplejpeg {simplejpeg.__version__} whole"
 
 

@@ -29,8 +29,6 @@ _PARAM_STOP_ON_WARNING = 0
 _PARAM_SUBSAMPLING = 4
 _PARAM_WIDTH = 5
 _PARAM_HEIGHT = 6
-_PARAM_COLORSPACE = 8
-_COLORSPACE_GRAY = 2
 _PIXEL_FORMAT_RGB = 0
 
 _MCU_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
@@ -100,8 +98,6 @@ class TurboJpeg:
         subsampling = self._library.tj3Get(handle, _PARAM_SUBSAMPLING)
         if not 0 <= subsampling < len(_MCU_WIDTHS):
             raise TurboJpegError("unknown chroma subsampling")
-        if self._library.tj3Get(handle, _PARAM_COLORSPACE) > _COLORSPACE_GRAY:
-            raise TurboJpegError("CMYK data, whose conversion to RGB differs between libraries")
         mcu_width = _MCU_WIDTHS[subsampling]
         image_width = self._library.tj3Get(handle, _PARAM_WIDTH)
         left = max(0, box.left - _UPSAMPLING_MARGIN) // mcu_width * mcu_width

@@ -33,6 +33,6 @@ def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
             f"the launcher's variables are incomplete: {error}",
             hint="RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE must be numbers",
         ) from error
-    if not (0 <= rank.local_rank < rank.local_world_size and 0 <= rank.rank < rank.world_size):
+    if not (0 <= rank.local_rank < rank.local_world_size <= rank.world_size and 0 <= rank.rank < rank.world_size):
         raise PluginError(f"the launcher's variables contradict each other: {rank}", hint="check the launcher")
     return rank

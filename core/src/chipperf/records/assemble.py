@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from typing import TYPE_CHECKING
 
@@ -93,11 +92,6 @@ def empty_metrics(missing: Missing) -> Metrics:
         spans=[],
         curve=[],
     )
-
-
-def finite(value: float) -> float | Missing:
-    """Return the value, or a failed one for what JSON and a reader cannot take."""
-    return value if math.isfinite(value) else Missing(missing="failed", reason=f"the value is {value}")
 
 
 def _machine_environment(plan: RunPlan) -> Environment:

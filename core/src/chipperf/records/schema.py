@@ -20,7 +20,7 @@ MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknow
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Missing(_Model):
@@ -126,7 +126,7 @@ class HyperparameterChange(_Model):
     """A difference to the case's base value: the computed content of ``fix_hp``."""
 
     key: str
-    base: Setting
+    base: Setting | Missing
     value: Setting
     origin: Literal["preset", "vendor", "file", "command line"]
     reason: str = ""

@@ -6,16 +6,17 @@ import errno
 import json
 import os
 import platform
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _RESERVE_BYTES = 256 * 1024
 
@@ -74,16 +75,17 @@ class RunDirectory:
             UsageError: The directory cannot be written, or another run lies in it.
             RecordError: The disk is full.
         """
-        if self.record.exists() or self.plan.exists():
-            raise UsageError(
-                f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
-            )
         try:
+            if self.record.exists() or self.plan.exists():
+                raise UsageError(
+                    f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
+                )
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
             self.process.write_text(json.dumps(_identify_process()), encoding="utf-8")
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._reserve.unlink(missing_ok=True)
                 raise _disk_full(self.path) from error
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
@@ -95,7 +97,7 @@ class RunDirectory:
         Raises:
             RecordError: It cannot be written; the previous record is intact.
         """
-        text = record.model_dump_json(indent=2) + "\n"
+        text = record_text(record)
         try:
             write_atomically(self.record, text)
         except RecordError:
@@ -123,25 +125,28 @@ class RunDirectory:
             return False
 
 
+def record_text(record: Record) -> str:
+    """Return the content of the record's file."""
+    return record.model_dump_json(indent=2) + "\n"
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that a reader sees the old content or the new one, and a crash loses neither.
 
     Raises:
         RecordError: The file cannot be written; what was there before is intact.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}-", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            try:
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:
-                temporary.unlink()
-                raise
-        os.replace(temporary, path)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(path) from error
@@ -174,6 +179,8 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
     except RecursionError as error:
         raise RecordError(f"{file} is not a record: nested too deeply") from error
+    except ValueError as error:
+        raise RecordError(f"{file} is not a record: {error}") from error
     _require_known_version(file, content)
     try:
         record = Record.model_validate(content)

@@ -11,6 +11,7 @@ from chipperf.cases.base import Role
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, Missing, Throughput, TimeToTarget
+from chipperf.records.store import record_text
 from chipperf.report.format import NOT_APPLICABLE, REASON_IN_MARKER, gib, setting
 from chipperf.report.view import Gap, MemorySource, ReportView, Row, Shared, Shortening, Verdict
 
@@ -88,7 +89,7 @@ def build_view(records: Sequence[Record]) -> ReportView:
 
 def record_digest(record: Record) -> str:
     """Return the SHA-256, in hexadecimal, of a record's file as chipperf writes it: ``sha256sum record.json``."""
-    return hashlib.sha256(f"{record.model_dump_json(indent=2)}\n".encode()).hexdigest()
+    return hashlib.sha256(record_text(record).encode()).hexdigest()
 
 
 def _check_metrics_version(records: Iterable[Record]) -> None:

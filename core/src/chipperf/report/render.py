@@ -76,9 +76,11 @@ def render_report(
 
 
 def _checked(directory: Path | None) -> Path | None:
-    if directory is not None and not directory.is_dir():
+    if directory is None:
+        return None
+    if not directory.is_dir():
         raise UsageError(f"template directory {directory} does not exist", hint="name a directory with *.md.j2 files")
-    return directory
+    return directory.resolve()
 
 
 @lru_cache(maxsize=16)

@@ -128,8 +128,10 @@ def read_config_file(path: Path) -> ConfigFile:
         raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/training.md for an example") from error
     tables = ("hyperparameters", "environment")
     for name, table in content.items():
-        if name not in tables or not isinstance(table, dict):
+        if name not in tables:
             raise ConfigError(f"{path}: unknown table or key {name!r}", hint=_suggest(name, tables, "tables"))
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name!r} is a value", hint=f"write a table: [{name}]")
     environment = content.get("environment", {})
     for key, value in environment.items():
         if key not in STATEABLE_FACTS:

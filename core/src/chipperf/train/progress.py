@@ -69,13 +69,13 @@ class ProgressFile:
 
     def report(self, step: int, steps: int, samples: int) -> None:
         """Count a step of ``samples`` local samples; written at most once a second."""
+        self._progress.step, self._progress.steps = step, steps
         self._samples += samples
         now_s = time.monotonic()
         elapsed_s = now_s - self._reported_s
         if elapsed_s < _INTERVAL_S:
             return
         self._progress.samples_per_s = self._samples * self._world_size / elapsed_s
-        self._progress.step, self._progress.steps = step, steps
         self._samples, self._reported_s = 0, now_s
         self._write()
 

@@ -1,7 +1,7 @@
 """Telemetry: one process per machine reads all its devices about once a second while training runs.
 
-It is a process and not a thread, so that it never holds the interpreter lock of a training process. It ends when its
-standard input closes, which also happens when the worker that started it dies.
+It is a process and not a thread, so that it never holds the interpreter lock of a training process. It ends when a
+line arrives on its standard input, or when that closes because the worker that started it died.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,9 @@ class TelemetrySampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process and self._process.stdin:
-            self._process.stdin.close()
+            # Closing alone is not heard: loader workers were forked with a copy of the pipe's end.
+            with suppress(BrokenPipeError), self._process.stdin as stdin:
+                stdin.write(b"\n")
             try:
                 self._process.wait(_STOP_S)
             except subprocess.TimeoutExpired:
@@ -133,7 +136,7 @@ def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
 
 
 def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
-    """Append a reading of every device about once a second until standard input closes."""
+    """Append a reading of every device about once a second until standard input ends or carries a line."""
     session = bind(catalogue.find_vendor(vendor), purpose="inspect")
     with path.open("a", encoding="utf-8") as file:
         next_s = time.monotonic()
@@ -147,8 +150,8 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
                 file.write(json.dumps(entry | asdict(reading)) + "\n")
             file.flush()
             next_s = max(next_s + INTERVAL_S, time.monotonic())
-            closed, _, _ = select.select([sys.stdin], [], [], max(0.0, next_s - time.monotonic()))
-            if closed:
+            asked_to_stop, _, _ = select.select([sys.stdin], [], [], max(0.0, next_s - time.monotonic()))
+            if asked_to_stop:
                 return
 
 

@@ -437,5 +437,6 @@ def _hash_buffers(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, buffer in model.named_buffers():
         digest.update(name.encode())
-        digest.update(buffer.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: NumPy has no bfloat16.
+        digest.update(buffer.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -32,13 +32,14 @@ class LocalWindow:
 
 
 def plan_window_lengths(steps: int, window_steps: int) -> list[int]:
-    """Split ``steps`` consecutive steps into windows of nearly equal length, about ``window_steps`` each.
+    """Split ``steps`` consecutive steps into windows of nearly equal length, at most ``window_steps`` each.
 
     Every step is in exactly one window, so that total samples over total time can check the median.
     """
     if steps <= 0:
         return []
-    count = max(1, round(steps / window_steps))
+    # Rounded up: fewer windows than fitting_window_steps counted on could be too few for a median.
+    count = math.ceil(steps / window_steps)
     shortest, longer = divmod(steps, count)
     return [shortest + (index < longer) for index in range(count)]
 

@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from chipperf import catalogue
@@ -206,7 +207,7 @@ def _announce_start(plan: RunPlan, session: Session, rank: Rank, events: EventLo
             vendor=plan.vendor,
             precision=plan.precision,
             world_size=rank.world_size,
-            hyperparameters=values,
+            hyperparameters=MappingProxyType(values),
         ),
     )
 

@@ -180,8 +180,12 @@ def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolic
         value=torch.get_float32_matmul_precision(),
         reason="fp32 matrix products are not rounded to bf16",
     )
-    autocast_dtype = "bfloat16" if requested == "bf16" else None
-    return PrecisionPolicy(requested=requested, effective=requested, autocast_dtype=autocast_dtype, knobs=(knob,))
+    return PrecisionPolicy(
+        requested=requested,
+        effective=requested,
+        autocast_dtype="bfloat16" if requested == "bf16" else None,
+        knobs=(knob,),
+    )
 
 
 @hookimpl
@@ -189,7 +193,7 @@ def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, devic
     """Lay convolution weights out channels-last, which oneDNN's kernels prefer."""
     import torch
 
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 @hookimpl

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.probing import PciDevice, find_pci_devices, read_text, run_tool
+from chipperf.hardware import PciDevice, find_pci_devices, read_text, run_tool
 
 from chipperf_kunlunxin.xpu_smi import find_xpu_smi, parse_machine_rows
 

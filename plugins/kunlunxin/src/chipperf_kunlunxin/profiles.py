@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chipperf import PluginError
-from chipperf.probing import distribution_version
+from chipperf.hardware import distribution_version
 
 PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
 

@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from chipperf import ProbedDevice
-from chipperf.probing import find_tool, normalise_pci_address
+from chipperf.hardware import find_tool, normalise_pci_address
 
 _INSTALLED_IN = (Path("/opt/xre/bin"), Path("/usr/local/xpu/bin"))
 _PCI_FIELD = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chipperf import ProbedDevice
-from chipperf.probing import find_tool, normalise_pci_address
+from chipperf.hardware import find_tool, normalise_pci_address
 
 _INSTALLED_IN = (Path("/opt/mxdriver/bin"), Path("/opt/maca/bin"))
 # "GPU#0    MXC500      0000:37:00.0   Available (UUID: GPU-...)", before that "GPU 0: MXC500 (UUID: MX-...)". Slices of

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.probing import PciDevice, distribution_version, find_pci_devices, read_text, run_tool
+from chipperf.hardware import PciDevice, distribution_version, find_pci_devices, read_text, run_tool
 
 from chipperf_metax.mx_smi import DeviceList, find_mx_smi, parse_list
 

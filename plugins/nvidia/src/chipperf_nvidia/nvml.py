@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chipperf import ProbedDevice
-from chipperf.probing import normalise_pci_address
+from chipperf.hardware import normalise_pci_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

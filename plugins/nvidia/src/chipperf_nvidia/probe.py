@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.probing import call_bounded, find_pci_devices, normalise_pci_address, read_text
+from chipperf.hardware import call_bounded, find_pci_devices, normalise_pci_address, read_text
 
 from chipperf_nvidia.nvml import Inventory, read_inventory
 

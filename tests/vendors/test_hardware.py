@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.probing import (
+from chipperf.hardware import (
     call_bounded,
     distribution_version,
     find_pci_devices,

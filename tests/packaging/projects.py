@@ -1,0 +1,19 @@
+"""Where the projects of this repository lie, and running programs on them."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROJECTS = {
+    "chipperf": ROOT / "core",
+    "chipperf-kunlunxin": ROOT / "plugins" / "kunlunxin",
+    "chipperf-metax": ROOT / "plugins" / "metax",
+    "chipperf-nvidia": ROOT / "plugins" / "nvidia",
+}
+
+
+def run(*command, check=True, **options):
+    """Run a command and return it completed; with ``check``, a failure shows what the command said."""
+    completed = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    assert completed.returncode == 0 or not check, f"{command}:\n{completed.stdout}{completed.stderr}"
+    return completed

@@ -1,0 +1,43 @@
+"""What does not train must not wait for torch: its import takes seconds, and a reader of reports does not have it."""
+
+import runpy
+import sys
+
+import pytest
+from projects import ROOT, run
+
+HEAVY = {"torch", "torchvision", "numpy"}
+
+SCRIPT = """
+import atexit, sys
+from chipperf.cli.main import main
+
+atexit.register(lambda: print("modules:", *sys.modules, file=sys.stderr))
+main()
+"""
+
+
+def imported_by(*arguments):
+    completed = run(sys.executable, "-c", SCRIPT, *arguments)
+    return set(completed.stderr.rpartition("modules:")[2].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["cases"], ["cases", "resnet50"], ["plugins"], ["data", "--help"]]
+)
+def test_command_imports_nothing_heavy(arguments):
+    imported = imported_by(*arguments)
+
+    assert "chipperf.cli.main" in imported
+    assert not HEAVY & imported
+
+
+def test_report_imports_nothing_heavy(tmp_path):
+    make_record = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))["make_record"]
+    (tmp_path / "record.json").write_text(make_record(vendor__name="cpu").model_dump_json(), encoding="utf-8")
+
+    imported = imported_by("report", str(tmp_path), "--out", str(tmp_path / "report.md"))
+
+    assert (tmp_path / "report.md").stat().st_size > 0
+    assert "jinja2" in imported
+    assert not HEAVY & imported
