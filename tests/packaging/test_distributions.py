@@ -102,6 +102,7 @@ def test_installed_environment_has_no_torch(clean):
         ("zh", "#### 环境配置", "| A1单机8卡（1x8） | fp32 |"),
         ("en", "#### Environment", "| A1 one machine, 8 cards (1x8) | fp32 |"),
     ],
+    ids=["zh", "en"],
 )
 def test_report_is_rendered_from_a_record(clean, tmp_path, language, heading, row):
     make_record = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))["make_record"]

@@ -231,6 +231,16 @@ def test_hook_telemetry(session, bind_with):
         session.telemetry(device)
 
 
+def test_hook_tool_commands(session, bind_with):
+    commands = "(chipperf.ToolCommand(name='query', argv=('acme-smi', '-q')),)"
+    assert bind_with("perf_tool_commands()", f"return {commands}").tool_commands() == (
+        chipperf.ToolCommand(name="query", argv=("acme-smi", "-q")),
+    )
+    assert session.tool_commands() == ()
+    with pytest.raises(VendorHookError, match="perf_tool_commands"):
+        bind_with("perf_tool_commands()", "return ['acme-smi -q']", name="other").tool_commands()
+
+
 def test_hook_peak_flops(session, bind_with):
     tuned = bind_with(
         "perf_peak_flops(device_name, precision)",

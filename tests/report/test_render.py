@@ -195,7 +195,7 @@ def test_memory_of_unknown_capacity_says_so():
         ({"metrics__quality": 0.7549999, "metrics__time_to_target": UNKNOWN}, "acc 75.49%，低于目标 75.5%"),
         ({"metrics__quality": 0.74}, "acc 74.0%，达到目标 75.5%（resnet50 1.0），首次达到在第 97 个 epoch"),
         ({"case__target": NOT_APPLICABLE}, "该数据集没有目标值"),
-        ({"dataset__name": "another"}, "该数据集没有目标值"),
+        ({"dataset__name": "another"}, "acc 75.61%，达到目标 75.5%（another）"),
     ],
 )
 def test_quality_is_judged_against_the_target(changes, verdict):

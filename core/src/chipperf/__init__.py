@@ -34,6 +34,7 @@ from chipperf.types import (
     RuntimeInfo,
     TelemetrySample,
     Title,
+    ToolCommand,
     VendorInfo,
     WindowFinished,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "RuntimeInfo",
     "TelemetrySample",
     "Title",
+    "ToolCommand",
     "TrainingError",
     "UnsupportedPrecision",
     "VendorInfo",

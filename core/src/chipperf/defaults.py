@@ -19,6 +19,7 @@ from chipperf.types import (
     Precision,
     PrecisionPolicy,
     Rank,
+    ToolCommand,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def loader_options(device: torch.device) -> LoaderOptions:
 def case_overrides(case: str, rank: Rank, device_name: str) -> CaseOverrides:
     """Keep the case's hyperparameters."""
     return CaseOverrides()
+
+
+def tool_commands() -> tuple[ToolCommand, ...]:
+    """List none."""
+    return ()
 
 
 def peak_flops(device_name: str, precision: str) -> PeakFlops | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Result = TypeVar("Result")
 
@@ -124,15 +124,18 @@ def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
     return shutil.which(name, path=os.pathsep.join(search_path))
 
 
-def run_tool(argv: Sequence[str], *, timeout_s: float = 5.0) -> ToolOutput:
+def run_tool(
+    argv: Sequence[str], *, timeout_s: float = 5.0, environment: Mapping[str, str] | None = None
+) -> ToolOutput:
     """Run a management tool and return what it printed, in about ``timeout_s`` seconds at most.
 
     Args:
         argv: Program and arguments; no shell is involved.
         timeout_s: Time after which the tool and its children are killed.
+        environment: Its environment variables; this process's if not given.
 
     Returns:
-        The output; ``problem`` is set if the tool is missing, failed, or did not finish.
+        The output, as far as it came; ``problem`` is set if the tool is missing, failed, or did not finish.
     """
     try:
         process = subprocess.Popen(
@@ -143,14 +146,16 @@ def run_tool(argv: Sequence[str], *, timeout_s: float = 5.0) -> ToolOutput:
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            env=environment,
         )
     except OSError as error:
         return ToolOutput(problem=f"{argv[0]} cannot be run: {error.strerror or error}")
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         _kill_group(process)
-        return ToolOutput(problem=f"{argv[0]} did not finish within {timeout_s:g} s")
+        printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output or ""
+        return ToolOutput(stdout=printed, problem=f"{argv[0]} did not finish within {timeout_s:g} s")
     if process.returncode != 0:
         complaint = (stderr.strip() or stdout.strip() or "no message").splitlines()[0]
         return ToolOutput(stdout=stdout, problem=f"{argv[0]} ended with status {process.returncode}: {complaint}")

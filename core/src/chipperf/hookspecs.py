@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         RunStarted,
         RuntimeInfo,
         TelemetrySample,
+        ToolCommand,
         VendorInfo,
         WindowFinished,
     )
@@ -381,6 +382,25 @@ class VendorSpecs:
 
         Returns:
             What could be read, ``None`` for the rest.
+        """
+
+    @hookspec(firstresult=True)
+    def perf_tool_commands(self) -> tuple[ToolCommand, ...]:
+        """List the management tool calls whose output the plugin parses; default none.
+
+        ``perf record-tools`` runs them and keeps their output as test data for the plugin's parsers. Calls that change
+        a device are never listed.
+
+        Example:
+            from chipperf import ToolCommand, hookimpl
+
+            @hookimpl
+            def perf_tool_commands():
+                query = ToolCommand(name="acme-smi-query", argv=("acme-smi", "-q"), private_patterns=(r"SN[0-9]{8}",))
+                return (query,)
+
+        Returns:
+            Commands, each under the name of its recording.
         """
 
     @hookspec(firstresult=True)

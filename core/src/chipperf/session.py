@@ -7,8 +7,9 @@ session is bound; calling a method involves no pluggy.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import pluggy
 
@@ -31,6 +32,7 @@ from chipperf.types import (
     Rank,
     RuntimeInfo,
     TelemetrySample,
+    ToolCommand,
     VendorInfo,
 )
 from chipperf.validation import fault_of
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+SIMULATION_VARIABLE: Final = "PERF_SIMULATED_STACK"
+"""Names the fake stack that stands in for a vendor's; set, a run can never be recorded as measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +113,11 @@ class Session:
         self._info = self._checked("perf_vendor_info", VendorInfo)
         self.step_end: Callable[[torch.device], None] | None = self._step_end if self.has("perf_step_end") else None
 
+    @property
+    def simulated(self) -> bool:
+        """True if fake modules stand in for the vendor's stack; the record then says so and measures nothing real."""
+        return SIMULATION_VARIABLE in os.environ
+
     def has(self, hook: str) -> bool:
         """Return True if the vendor implements ``hook``, a full name such as ``perf_telemetry``."""
         return hook in self._hooks
@@ -139,7 +149,7 @@ class Session:
 
         device = self._checked("perf_device_init", torch.device, rank)
         declared = self._info.device_type
-        if device.type != declared:
+        if device.type != declared and not (self.simulated and device.type == "cpu"):
             self._fail("perf_device_init", f"returned a device of type {device.type!r}, but declares {declared!r}")
         if device.type != "cpu" and device.index != rank.local_rank:
             self._fail("perf_device_init", f"returned {device} for local rank {rank.local_rank}")
@@ -207,6 +217,10 @@ class Session:
             VendorHookError: The vendor implements no telemetry; ask :meth:`has` first.
         """
         return self._checked("perf_telemetry", TelemetrySample, device_info)
+
+    def tool_commands(self) -> tuple[ToolCommand, ...]:
+        """Return the management tool calls whose output the plugin parses."""
+        return self._checked("perf_tool_commands", tuple[ToolCommand, ...])
 
     def peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:
         """Return the dense peak rate at the *effective* ``precision``, or ``None`` if it is not known."""

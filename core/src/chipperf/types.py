@@ -343,6 +343,22 @@ class TelemetrySample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCommand:
+    """A harmless call of a management tool whose output the plugin parses.
+
+    Attributes:
+        name: Name of the recording, for example ``acme-smi-query``.
+        argv: Program and arguments.
+        private_patterns: Regular expressions of what must not leave the machine, such as serial numbers. UUIDs and the
+            host's name are always replaced.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    private_patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeakFlops:
     """Peak rate of matrix products, dense, and where the figure comes from."""
 

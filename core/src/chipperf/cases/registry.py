@@ -25,13 +25,17 @@ def find_case(name: str) -> Case:
 
     Raises:
         UsageError: There is no such case; the message suggests the nearest name.
-        PluginLoadError: The entry point of an added case does not lead to a :class:`~chipperf.cases.base.Case`.
+        PluginLoadError: The entry point of an added case does not lead to a :class:`~chipperf.cases.base.Case`, or
+            two distributions add one of that name.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name == name:
-            return _load(entry)
+    added = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    if len(added) > 1:
+        values = " and ".join(entry.value for entry in added)
+        raise PluginLoadError(f"case {name!r} is provided more than once: by {values}", hint="uninstall all but one")
+    if added:
+        return _load(added[0])
     known = case_names()
     raise UsageError(f"unknown case {name!r}{did_you_mean(name, known)}", hint=f"installed cases: {', '.join(known)}")
 

@@ -6,6 +6,7 @@ import typer
 
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.errors import PluginLoadError
 
 
 def cases(
@@ -19,11 +20,20 @@ def cases(
     if name:
         _print_case(name, as_json)
         return
-    found = [find_case(known) for known in case_names()]
+    rows = [_summarise(known) for known in case_names()]
     if as_json:
-        print_json([{"name": case.name, "version": case.version, "summary": case.summary} for case in found])
+        print_json(rows)
     else:
-        print_table(("case", "version", "summary"), [(case.name, case.version, case.summary) for case in found])
+        print_table(("case", "version", "summary"), [(row["name"], row["version"], row["summary"]) for row in rows])
+
+
+def _summarise(name: str) -> dict[str, str]:
+    try:
+        case = find_case(name)
+    except PluginLoadError as error:
+        # One broken case hides no other.
+        return {"name": name, "version": "broken", "summary": error.message}
+    return {"name": name, "version": case.version, "summary": case.summary}
 
 
 def _print_case(name: str, as_json: bool) -> None:

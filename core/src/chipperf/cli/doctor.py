@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,76 +16,90 @@ import typer
 
 import chipperf
 from chipperf import catalogue
+from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
 from chipperf.cli.listing import JSON_OPTION, print_json
 from chipperf.errors import PerfError
+from chipperf.launch.device_check import DEFAULT_TIMEOUT_S, inspect_device
 from chipperf.probe import ProbeOutcome, probe_vendors
 from chipperf.records.environment import read_distributions
 from chipperf.session import bind
 from chipperf.specification import REQUIRED_HOOKS
+from chipperf.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from chipperf.catalogue import PluginEntry
 
+_GROUPS = (catalogue.VENDOR_GROUP, catalogue.OBSERVER_GROUP, CASE_GROUP)
 
-def doctor(as_json: bool = JSON_OPTION) -> None:
+
+def doctor(
+    compute: bool = typer.Option(
+        False, "--compute", help="Also load each available vendor's stack and compute on its first device."
+    ),
+    as_json: bool = JSON_OPTION,
+) -> None:
     """Say for every vendor whether its devices are here, and what stands in the way of training.
 
-    Example: perf doctor
+    Example: perf doctor --compute
     """
-    findings = _examine()
+    findings = _examine(compute)
     if as_json:
         print_json(findings)
-        return
+    else:
+        _print(findings)
+
+
+def _print(findings: Mapping[str, Any]) -> None:
     typer.echo(f"chipperf {findings['chipperf']}, Python {findings['python']}, {findings['platform']}")
     typer.echo(
-        f"perf on PATH: {findings['perf']['on_path']}" + ("" if findings["perf"]["is_this"] else " - not this one")
+        f"perf on PATH: {findings['perf']['on_path']}" + ("" if findings["perf"]["is_this"] else ", not this one")
     )
-    versions = ", ".join(f"{name} {version}" for name, version in findings["distributions"].items())
-    typer.echo(f"installed: {versions}")
+    typer.echo("installed: " + ", ".join(f"{name} {version}" for name, version in findings["distributions"].items()))
     for vendor in findings["vendors"]:
         state = "available" if vendor["available"] else "not available"
         typer.echo(f"\n{vendor['name']} ({vendor['distribution']}): {state}: {vendor['reason']}")
+        if vendor["driver"]:
+            typer.echo(f"  driver {vendor['driver']}")
         for device in vendor["devices"]:
             typer.echo(f"  device {device['index']}: {device['name']} {device['uuid'] or ''}".rstrip())
         for name, value in vendor["visible_devices"].items():
             typer.echo(f"  {name}={value}")
         if vendor["trains"] is not True:
             typer.echo(f"  cannot train: {vendor['trains']}")
+        for name, value in vendor["compute"].items():
+            typer.echo(f"  {name}: {value}")
     for warning in findings["warnings"]:
         typer.echo(f"\nwarning: {warning}")
 
 
-def _examine() -> dict[str, Any]:
+def _examine(compute: bool) -> dict[str, Any]:
     entries = catalogue.vendors()
     names = [entry.name for entry in entries]
     unambiguous = [entry for entry in entries if names.count(entry.name) == 1]
     on_path = shutil.which("perf")
     is_this = on_path is not None and Path(on_path).resolve().parent == Path(sys.executable).parent.resolve()
-    warnings = [
-        f"several distributions provide vendor {name!r}: uninstall all but one"
-        for name in sorted(set(names))
-        if names.count(name) > 1
-    ]
-    if not is_this:
-        warnings.append(
-            f"'perf' on PATH is {on_path or 'missing'}, not this program: activate the environment, or type 'chipperf'"
-        )
-    if find_spec("torch") is None:
-        warnings.append("torch is not installed: 'perf train' needs chipperf[train] or the vendor's own build of torch")
+    vendors = [_describe(outcome, compute) for outcome in probe_vendors(unambiguous)]
     return {
         "chipperf": chipperf.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "perf": {"on_path": on_path, "is_this": is_this},
         "distributions": {item.name: item.version for item in read_distributions()},
-        "vendors": [_describe(outcome) for outcome in probe_vendors(unambiguous)],
-        "warnings": warnings,
+        "vendors": vendors,
+        "warnings": [
+            *_installation_warnings(names),
+            *_metadata_warnings(),
+            *(warning for vendor in vendors for warning in _visibility_warnings(vendor)),
+            *([] if is_this else [f"'perf' on PATH is {on_path or 'missing'}, not this program: type 'chipperf'"]),
+        ],
     }
 
 
-def _describe(outcome: ProbeOutcome) -> dict[str, Any]:
+def _describe(outcome: ProbeOutcome, compute: bool) -> dict[str, Any]:
     entry = outcome.entry
-    return {
+    description = {
         "name": entry.name,
         "distribution": entry.source,
         "available": outcome.available,
@@ -92,7 +107,11 @@ def _describe(outcome: ProbeOutcome) -> dict[str, Any]:
         "driver": outcome.result.driver_version if outcome.result else None,
         "devices": [asdict(device) for device in outcome.result.devices] if outcome.result else [],
         **_inspect(entry),
+        "compute": {},
     }
+    if compute and outcome.available and description["trains"] is True:
+        description["compute"] = _compute(entry)
+    return description
 
 
 def _inspect(entry: PluginEntry) -> dict[str, Any]:
@@ -105,3 +124,46 @@ def _inspect(entry: PluginEntry) -> dict[str, Any]:
     visible = {name: os.environ[name] for name in info.visible_devices_env if name in os.environ}
     missing = sorted(hook for hook in REQUIRED_HOOKS if not session.has(hook))
     return {"visible_devices": visible, "trains": f"the plugin lacks {', '.join(missing)}" if missing else True}
+
+
+def _compute(entry: PluginEntry) -> dict[str, str]:
+    inspection = inspect_device(entry.name, os.environ, DEFAULT_TIMEOUT_S)
+    result = "ok" if inspection.fault is None else inspection.fault
+    return {**{name: value for name, value in inspection.runtime.items() if value}, "compute": result}
+
+
+def _installation_warnings(vendor_names: list[str]) -> list[str]:
+    warnings = [
+        f"several distributions provide vendor {name!r}: uninstall all but one"
+        for name in sorted({name for name in vendor_names if vendor_names.count(name) > 1})
+    ]
+    if find_spec("torch") is None:
+        warnings.append("torch is not installed: 'perf train' needs chipperf[train] or the vendor's own build of torch")
+    return warnings
+
+
+def _metadata_warnings() -> list[str]:
+    """Return entry points that nobody reads, or whose module is gone."""
+    warnings = []
+    for distribution in distributions():
+        for entry in distribution.entry_points:
+            if not entry.group.startswith("chipperf"):
+                continue
+            who = f"{distribution.metadata['Name']} {distribution.version}: entry point {entry.name!r}"
+            if entry.group not in _GROUPS:
+                warnings.append(
+                    f"{who} is in group {entry.group!r}, which nothing reads{did_you_mean(entry.group, _GROUPS)}"
+                )
+            elif find_spec(entry.module.partition(".")[0]) is None:
+                warnings.append(
+                    f"{who} names {entry.module}, which is gone: stale metadata, reinstall the distribution"
+                )
+    return warnings
+
+
+def _visibility_warnings(vendor: Mapping[str, Any]) -> list[str]:
+    settings = vendor["visible_devices"]
+    if len(set(settings.values())) < 2:
+        return []
+    listed = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return [f"{vendor['name']}: {listed} contradict each other; {next(iter(settings))} wins"]

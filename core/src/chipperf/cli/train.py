@@ -15,6 +15,7 @@ from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.errors import DataError, UsageError
+from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
 from chipperf.launch.plan import RunPlan
 from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
@@ -22,6 +23,7 @@ from chipperf.records.store import RunDirectory, read_record, write_atomically
 from chipperf.session import bind
 from chipperf.suggestions import did_you_mean
 from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
+from chipperf.train.telemetry import read_idle_memory
 from chipperf.types import Precision, Rank
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def train(
     assignments: list[str] = typer.Option([], "--set", help="Hyperparameter as key=value; repeatable."),
     config: Path | None = typer.Option(None, "--config", help="TOML file with [hyperparameters] and [environment]."),
     seed: int | None = typer.Option(None, "--seed", min=0, help="The same as --set seed=N."),
+    device_check: bool = typer.Option(
+        True, "--device-check/--no-device-check", help="Let every card finish a small kernel first; a CPU needs none."
+    ),
     out: Path | None = typer.Option(None, "--out", help="Directory of this run; must not hold a run yet."),
 ) -> None:
     """Train a case and write its record.
@@ -72,6 +77,14 @@ def train(
         file=file.hyperparameters,
         command_line=command_line,
     )
+    if data is None:
+        # Generating the sample happens once per machine and belongs to no run's end-to-end time.
+        generation_start_s = time.monotonic()
+        data_root = _sample_dataset()
+        started_s += time.monotonic() - generation_start_s
+    else:
+        data_root = data
+    accelerator = session.vendor_info().device_type != "cpu"
     now = datetime.now(timezone.utc)
     run_id = (
         f"{case}-{selection.entry.name}-{chosen_precision}-{topology.label}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -88,8 +101,10 @@ def train(
         hyperparameters=_recorded(resolved, topology),
         limits=Limits(max_epochs=max_epochs, max_steps=max_steps),
         topology=topology,
-        data_root=(data or _sample_dataset()).resolve(),
+        data_root=data_root.resolve(),
         stated_environment=dict(file.environment),
+        device_check_timeout_s=DEFAULT_TIMEOUT_S if device_check and accelerator else None,
+        idle_memory_bytes=read_idle_memory(session, selection.probe.devices),
     )
     directory = RunDirectory(out or Path("runs") / run_id)
     _run(plan, session, chosen_case, directory)

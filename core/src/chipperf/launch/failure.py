@@ -7,10 +7,10 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from chipperf.errors import PerfError, TrainingError
+from chipperf.errors import PerfError, RecordError, TrainingError
 from chipperf.records.schema import Failure
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code:
             raise
-        traceback.print_exc()
         failure = describe(error, rank)
         content = failure.model_dump() | {"monotonic_s": time.monotonic(), "exit_code": getattr(error, "exit_code", 1)}
-        try:
-            directory.failure(rank).write_text(json.dumps(content), encoding="utf-8")
-        except OSError:
+        # The log may lie on the full disk that is about to be reported.
+        with suppress(OSError):
             traceback.print_exc()
+        with suppress(RecordError):
+            directory.write_failure(rank, json.dumps(content))
         sys.exit(content["exit_code"])
 
 

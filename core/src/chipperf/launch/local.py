@@ -9,6 +9,10 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
 from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name
 from chipperf.records.schema import Failure, Missing, Span, Status
 from chipperf.records.store import RunDirectory, read_record
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
     from chipperf.launch.plan import RunPlan
 
 _WATCH_INTERVAL_S = 0.2
+
+_KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
+"""Signals by which a process dies of itself or of its machine; an abort may also follow a peer's failure."""
 
 
 def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
@@ -31,10 +38,6 @@ def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
     Returns:
         How the run ended, and the exit code that says so.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     nproc = plan.topology.nproc_per_node
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
@@ -45,6 +48,8 @@ def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
             run_id=plan.run_id,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
+            # Without it the workers look for each other under this machine's name, which need not resolve.
+            local_addr="localhost",
             max_restarts=0,
             monitor_interval=_WATCH_INTERVAL_S,
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
@@ -82,17 +87,26 @@ def _finish(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interr
 def _outcome(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interrupted: bool) -> tuple[Status, int]:
     if not died and not interrupted:
         return Status(state="completed"), 0
+    silent = {rank: code for rank, code in sorted(died.items()) if not directory.failure(rank).exists()}
+    killed = {rank: code for rank, code in silent.items() if -code in _KILLING_SIGNALS}
     reported = first_failure(directory, plan.topology.world_size)
-    if interrupted or (reported and reported[0].failure_class == INTERRUPTED):
-        failure = Failure(failure_class=INTERRUPTED, message="stopped by a signal (Ctrl-C or a scheduler)")
-        return Status(state="interrupted", failure=failure), 1
-    if reported:
-        return Status(state="failed", failure=reported[0]), reported[1]
-    rank, exit_code = min(died.items())
+    if not interrupted:
+        # What the others report then is that their peer left them, or that they were stopped because of it.
+        if killed:
+            return _silent_death(*next(iter(killed.items())))
+        if reported and reported[0].failure_class != INTERRUPTED:
+            return Status(state="failed", failure=reported[0]), reported[1]
+        if silent:
+            return _silent_death(*next(iter(silent.items())))
+    failure = Failure(failure_class=INTERRUPTED, message="stopped by a signal (Ctrl-C or a scheduler)")
+    return Status(state="interrupted", failure=failure), 1
+
+
+def _silent_death(rank: int, exit_code: int) -> tuple[Status, int]:
     how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exited with code {exit_code}"
     failure = Failure(
         failure_class="rank_died",
-        message=f"rank {rank} {how} without saying why",
+        message=f"the process {how} without saying why",
         rank=rank,
         hint=f"see {rank_log_name(rank)}; SIGKILL usually means that memory ran out",
     )

@@ -29,6 +29,8 @@ class RunPlan(BaseModel):
         topology: Machines and processes.
         data_root: The dataset's directory.
         stated_environment: Facts about the machine that the user stated.
+        device_check_timeout_s: Time each device has to finish its first kernel; ``None`` leaves the check out.
+        idle_memory_bytes: Memory in use on each device of this machine before the workers started.
         warnings: Remarks that belong into the record.
     """
 
@@ -47,6 +49,8 @@ class RunPlan(BaseModel):
     topology: Topology
     data_root: Path
     stated_environment: dict[str, str]
+    device_check_timeout_s: float | None = None
+    idle_memory_bytes: dict[str, int] = {}
     warnings: list[str] = []
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from chipperf.catalogue import find_vendor
+from chipperf.launch.device_check import check_device
 from chipperf.launch.failure import report_failure
 from chipperf.launch.plan import read_plan
 from chipperf.launch.ranks import rank_from_environment
@@ -48,6 +49,8 @@ def main(run_directory: Path) -> None:
             applied.append(
                 {"name": variable.name, "value": environment[variable.name], "reason": reason, "origin": origin}
             )
+        if plan.device_check_timeout_s is not None:
+            check_device(plan.vendor, rank.local_rank, environment, plan.device_check_timeout_s)
         environment[APPLIED_VARIABLE] = json.dumps(applied)
         os.execve(sys.executable, [sys.executable, "-m", "chipperf.train.worker", str(run_directory)], environment)
 

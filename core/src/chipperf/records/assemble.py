@@ -33,7 +33,7 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
     """Return the record of a run that has not begun: everything decided, nothing measured."""
     info = session.vendor_info()
     return Record(
-        kind="measured",
+        kind="simulated" if session.simulated else "measured",
         run_id=plan.run_id,
         chipperf_version=chipperf.__version__,
         created_at=plan.created_at,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -75,14 +76,15 @@ def read_container(root: Path = Path("/")) -> str | Missing:
 
 
 def read_network(root: Path = Path("/")) -> str | Missing:
-    """Return the InfiniBand ports with their rates, or else the fastest Ethernet link."""
-    rates = [_read_line(path) for path in sorted((root / "sys/class/infiniband").glob("*/ports/*/rate"))]
-    rates = [rate for rate in rates if rate]
-    if rates:
-        return "InfiniBand, " + " + ".join(f"{rates.count(rate)}x {rate}" for rate in sorted(set(rates)))
+    """Return the active InfiniBand or RoCE ports with their rates, or else the fastest Ethernet link."""
+    ports = Counter(_read_port(path) for path in (root / "sys/class/infiniband").glob("*/ports/*"))
+    del ports[""]
+    if ports:
+        return " + ".join(f"{count}x {port}" for port, count in sorted(ports.items()))
     speeds_mbit = []
-    for path in (root / "sys/class/net").glob("*/speed"):
-        text = _read_line(path)
+    # Only hardware has a device: bridges and the ends of a container's link state speeds that mean nothing.
+    for path in (root / "sys/class/net").glob("*/device"):
+        text = _read_line(path.with_name("speed"))
         if text and text.isdigit():
             speeds_mbit.append(int(text))
     return f"Ethernet, {max(speeds_mbit) / 1000:g} Gb/s" if speeds_mbit else _UNREADABLE
@@ -106,6 +108,15 @@ def read_distributions() -> list[Distribution]:
         if name in RECORDED_DISTRIBUTIONS or name.startswith("chipperf-"):
             found.setdefault(name, distribution.version)
     return [Distribution(name=name, version=version) for name, version in sorted(found.items())]
+
+
+def _read_port(port: Path) -> str:
+    """Return fabric and rate of an RDMA port, or an empty string for one without a link."""
+    rate = _read_line(port / "rate")
+    if not rate or "ACTIVE" not in _read_line(port / "state"):
+        return ""
+    fabric = "RoCE" if _read_line(port / "link_layer") == "Ethernet" else "InfiniBand"
+    return f"{fabric} {rate}"
 
 
 def _parse_os_release(root: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from chipperf.errors import RecordError
@@ -54,10 +55,13 @@ class EventLog:
                 self._file.flush()
         except OSError as error:
             raise RecordError(
-                f"cannot write the event log {self._path}: {error.strerror}", hint="what was written before is intact"
+                f"cannot write the event log {self._path}: {error.strerror}",
+                hint="free some space or choose another directory with --out; what was written before is intact",
             ) from error
 
     def close(self) -> None:
         """Close the file."""
         if self._file:
-            self._file.close()
+            # Every event was flushed, or its error raised: what is left is the event that did not fit.
+            with suppress(OSError):
+                self._file.close()

@@ -114,10 +114,16 @@ class Knob(_Model):
 
 
 class PrecisionRecord(_Model):
-    """Requested and effective precision side by side."""
+    """Requested, declared and measured precision side by side.
+
+    ``effective`` is what the vendor declares; the measured fields name the arithmetic that was read off the results of
+    products, see :mod:`chipperf.train.effective_precision`.
+    """
 
     requested: str
     effective: Text
+    measured_matmul: Text = Missing(missing="not_run")
+    measured_convolution: Text = Missing(missing="not_run")
     autocast_dtype: str | None
     grad_scaler: bool
 
@@ -305,6 +311,7 @@ class Power(_Model):
     mean_w: Number
     max_w: Number
     energy_j: Number
+    mean_temperature_c: Number
     max_temperature_c: Number
     mean_utilisation_percent: Number
     used_peak_bytes: Bytes

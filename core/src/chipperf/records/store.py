@@ -97,14 +97,15 @@ class RunDirectory:
         Raises:
             RecordError: It cannot be written; the previous record is intact.
         """
-        text = record_text(record)
-        try:
-            write_atomically(self.record, text)
-        except RecordError:
-            if not self._reserve.exists():
-                raise
-            self._reserve.unlink()
-            write_atomically(self.record, text)
+        self._write_with_reserve(self.record, record_text(record))
+
+    def write_failure(self, rank: int, text: str) -> None:
+        """Write why a rank stopped; on a full disk the space set aside is used.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        self._write_with_reserve(self.failure(rank), text)
 
     def release_reserve(self) -> None:
         """Give back the space set aside, when the run has written everything."""
@@ -115,14 +116,21 @@ class RunDirectory:
         """Return False if the launcher is known to be gone; nothing is known of one on another machine."""
         try:
             written = json.loads(self.process.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        if written.get("host") != platform.node():
-            return True
-        try:
+            if written["host"] != platform.node():
+                return True
             return bool(abs(psutil.Process(written["pid"]).create_time() - written["created"]) < 1)
-        except (psutil.Error, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return False
+
+    def _write_with_reserve(self, path: Path, text: str) -> None:
+        try:
+            write_atomically(path, text)
+        except RecordError:
+            if not self._reserve.exists():
+                raise
+            # Another rank may use the space at the same moment.
+            self._reserve.unlink(missing_ok=True)
+            write_atomically(path, text)
 
 
 def record_text(record: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from datetime import timezone
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.cases.base import Role
 from chipperf.cases.registry import find_case
@@ -224,12 +224,14 @@ def _memory(memory: Memory | Missing) -> tuple[int | Missing, int | Missing, Mem
 
 def _verdict(record: Record, case: Case, quality: float) -> Verdict:
     target = record.case.target
-    if isinstance(target, Missing) or not _is_own_dataset(record, case):
-        return Verdict(kind="no_target", quality=quality, target=target, reached=None)
+    source = f"{record.case.name} {record.case.version}" if _is_own_dataset(record, case) else record.dataset.name
+    if isinstance(target, Missing):
+        return Verdict(kind="no_target", quality=quality, target=target, source=source, reached=None)
     time_to_target = record.metrics.time_to_target
     reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
     converged = reached is not None or quality >= target
-    return Verdict(kind="converged" if converged else "below_target", quality=quality, target=target, reached=reached)
+    kind: Literal["converged", "below_target"] = "converged" if converged else "below_target"
+    return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached)
 
 
 def _is_own_dataset(record: Record, case: Case) -> bool:

@@ -38,15 +38,17 @@ class Verdict:
     """A row's quality against the case's target.
 
     Attributes:
-        kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset is not the case's own.
+        kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset has none.
         quality: Unrounded result, a fraction.
-        target: The case's target, a fraction; missing without one.
+        target: Target of the run, a fraction; missing without one.
+        source: Who declares the target: the case, or a dataset other than the case's own.
         reached: When the target was first met, if the record says so.
     """
 
     kind: Literal["converged", "below_target", "no_target"]
     quality: float
     target: float | Missing
+    source: str
     reached: TimeToTarget | None
 
 

@@ -22,11 +22,14 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
+from chipperf.types import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.records.store import RunDirectory
+    from chipperf.session import Session
+    from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.trainer import Outcome, RunContext, Trainer
     from chipperf.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
 
@@ -40,6 +43,7 @@ class RuntimeFacts:
 
     runtime: RuntimeInfo
     precision: PrecisionPolicy
+    measured_precision: EffectivePrecision
     devices: Sequence[DeviceInfo]
     applied_environment: Sequence[dict[str, str]]
     target: float | None
@@ -66,6 +70,8 @@ def write_results(
             "precision": PrecisionRecord(
                 requested=facts.precision.requested,
                 effective=facts.precision.effective,
+                measured_matmul=facts.measured_precision.matmul,
+                measured_convolution=facts.measured_precision.convolution,
                 autocast_dtype=facts.precision.autocast_dtype,
                 grad_scaler=facts.precision.grad_scaler,
             ),
@@ -78,7 +84,7 @@ def write_results(
                 f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
                 for observer in context.session.disabled_observers
             ],
-            "warnings": [*planned.warnings, *_warnings(metrics)],
+            "warnings": [*planned.warnings, *_warnings(metrics), *_precision_warnings(facts)],
         }
     )
     directory.write_record(Record.model_validate(record.model_dump()))
@@ -103,7 +109,7 @@ def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: 
             "quality": outcome.curve[-1].value if outcome.curve else not_run,
             "best_quality": max(point.value for point in outcome.curve) if outcome.curve else not_run,
             "time_to_target": outcome.time_to_target or _why_no_time_to_target(outcome, facts),
-            "memory": _memory(outcome.memory, power) if outcome.memory else not_run,
+            "memory": _memory(outcome.memory, power, context.session) if outcome.memory else not_run,
             "power": power,
             "train_samples": outcome.samples,
             "train_seconds": outcome.train_seconds if outcome.train_seconds is not None else not_run,
@@ -126,9 +132,11 @@ def _why_no_time_to_target(outcome: Outcome, facts: RuntimeFacts) -> Missing:
     )
 
 
-def _memory(stats: MemoryStats, power: Power | Missing) -> Memory:
+def _memory(stats: MemoryStats, power: Power | Missing, session: Session) -> Memory:
     unknown = Missing(missing="unknown", reason="the vendor's stack does not tell")
     sampled = power.used_peak_bytes if isinstance(power, Power) else unknown
+    if Capability.UNIFIED_MEMORY in session.vendor_info().capabilities:
+        sampled = Missing(missing="not_applicable", reason="the device's memory is the host's, which others use too")
     return Memory(
         allocated_peak_bytes=_known(stats.peak_allocated_bytes, unknown),
         reserved_peak_bytes=_known(stats.peak_reserved_bytes, unknown),
@@ -194,6 +202,16 @@ def _warnings(metrics: Metrics) -> list[str]:
                 "the run is short or was disturbed"
             )
     return warnings
+
+
+def _precision_warnings(facts: RuntimeFacts) -> list[str]:
+    """Return what the products' results say against the declared precision."""
+    declared, measured = facts.precision.effective, facts.measured_precision
+    return [
+        f"{facts.precision.requested} was requested and {declared} declared, but {name} computes in {seen}"
+        for name, seen in (("matrix multiplication", measured.matmul), ("convolution", measured.convolution))
+        if seen != declared
+    ]
 
 
 def _target(facts: RuntimeFacts, planned: Record) -> float | Missing:

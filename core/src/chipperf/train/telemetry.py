@@ -24,8 +24,10 @@ from chipperf.session import Session, bind
 from chipperf.types import Capability, DeviceInfo, TelemetrySample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
+
+    from chipperf.types import ProbedDevice
 
 INTERVAL_S = 1.0
 _STOP_S = 5.0
@@ -38,9 +40,13 @@ class TelemetrySampler:
         session: The vendor.
         path: File the readings are appended to, one JSON object per line.
         devices: Devices of this machine.
+        idle_memory_bytes: Memory in use on each of them before the run.
     """
 
-    def __init__(self, session: Session, path: Path, devices: Sequence[DeviceInfo]) -> None:
+    def __init__(
+        self, session: Session, path: Path, devices: Sequence[DeviceInfo], idle_memory_bytes: Mapping[str, int]
+    ) -> None:
+        self._idle_memory_bytes = idle_memory_bytes
         self._path = path
         self._devices = devices
         self._vendor = session.entry.name
@@ -72,7 +78,29 @@ class TelemetrySampler:
         """Return the sums over the readings so far."""
         if not self._supported:
             return Missing(missing="not_applicable", reason="the vendor's plugin has no telemetry")
-        return summarise(read_telemetry(self._path))
+        return summarise(read_telemetry(self._path), self._idle_memory_bytes)
+
+
+def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[str, int]:
+    """Return the memory in use on each device before a run, by the name its readings carry, where it is known."""
+    if Capability.TELEMETRY not in session.vendor_info().capabilities:
+        return {}
+    idle = {}
+    for probed in devices:
+        device = DeviceInfo(
+            index=probed.index,
+            name=probed.name,
+            uuid=probed.uuid,
+            pci_bus_id=probed.pci_bus_id,
+            total_bytes=probed.total_bytes,
+        )
+        try:
+            used_bytes = session.telemetry(device).memory_used_bytes
+        except PerfError:
+            continue
+        if used_bytes is not None:
+            idle[_key(device)] = used_bytes
+    return idle
 
 
 def read_telemetry(path: Path) -> list[dict[str, Any]]:
@@ -90,8 +118,12 @@ def read_telemetry(path: Path) -> list[dict[str, Any]]:
     return readings
 
 
-def summarise(readings: Sequence[dict[str, Any]]) -> Power | Missing:
-    """Return energy, power, temperature and utilisation over all devices.
+def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> Power | Missing:
+    """Return energy, power, temperature, utilisation and peak memory over all devices.
+
+    Args:
+        readings: Readings of a telemetry file.
+        idle_memory_bytes: Memory in use on each device before the run; it is not the run's.
 
     Energy is the trapezoidal integral of each device's power over its own readings, added up over devices.
     """
@@ -101,7 +133,10 @@ def summarise(readings: Sequence[dict[str, Any]]) -> Power | Missing:
     for reading in readings:
         by_device.setdefault(reading["device"], []).append(reading)
     powers_w = _values(readings, "power_w")
+    temperatures_c = _values(readings, "temperature_c")
+    utilisations_percent = _values(readings, "utilisation_percent")
     energies_j = [_energy_j(series) for series in by_device.values()]
+    used_peak_bytes = _peak_over_idle_bytes(readings, idle_memory_bytes)
     unknown = Missing(missing="unknown", reason="the device does not tell")
     return Power(
         samples=min(len(series) for series in by_device.values()),
@@ -110,13 +145,26 @@ def summarise(readings: Sequence[dict[str, Any]]) -> Power | Missing:
         energy_j=sum(energy for energy in energies_j if energy is not None)
         if energies_j and None not in energies_j
         else unknown,
-        max_temperature_c=max(_values(readings, "temperature_c"), default=unknown),
-        mean_utilisation_percent=statistics.fmean(utilisations)
-        if (utilisations := _values(readings, "utilisation_percent"))
-        else unknown,
-        used_peak_bytes=max((int(value) for value in _values(readings, "memory_used_bytes")), default=unknown),
+        mean_temperature_c=statistics.fmean(temperatures_c) if temperatures_c else unknown,
+        max_temperature_c=max(temperatures_c, default=unknown),
+        mean_utilisation_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
+        used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
         source=readings[0]["source"],
     )
+
+
+def _key(device: DeviceInfo) -> str:
+    return device.uuid or device.pci_bus_id or f"{device.name} #{device.index}"
+
+
+def _peak_over_idle_bytes(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> int | None:
+    """Return the highest use of any device, less what was in use on it before the run."""
+    used = [
+        max(0, int(reading["memory_used_bytes"]) - idle_memory_bytes.get(reading["device"], 0))
+        for reading in readings
+        if reading.get("memory_used_bytes") is not None
+    ]
+    return max(used, default=None)
 
 
 def _values(readings: Iterable[dict[str, Any]], key: str) -> list[float]:
@@ -146,7 +194,7 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
                     reading = session.telemetry(device)
                 except PerfError as error:
                     reading = TelemetrySample(source=f"failed: {error.message}")
-                entry = {"time_s": time.monotonic(), "device": device.uuid or f"{device.name} #{device.index}"}
+                entry = {"time_s": time.monotonic(), "device": _key(device)}
                 file.write(json.dumps(entry | asdict(reading)) + "\n")
             file.flush()
             next_s = max(next_s + INTERVAL_S, time.monotonic())

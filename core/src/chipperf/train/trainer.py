@@ -235,7 +235,7 @@ class Trainer:
         for micro_step in range(accumulate):
             batch = next(batches)
             with self._synchronised_gradients(micro_step == accumulate - 1):
-                with self._autocast():
+                with self.autocast():
                     loss = self._workload.loss(self._parallel, batch)
                 self._scaler.scale(loss / accumulate if accumulate > 1 else loss).backward()
             self._loss_sum += loss.detach().float() / accumulate
@@ -255,7 +255,7 @@ class Trainer:
             # Every rank keeps its own batch statistics; the model that is evaluated is the main rank's.
             context.collectives.broadcast(list(self._model.buffers()))
             before = _hash_buffers(self._model)
-            evaluation = self._workload.evaluate(self._model, context.collectives, self._autocast)
+            evaluation = self._workload.evaluate(self._model, context.collectives, self.autocast)
             if self._model.training or _hash_buffers(self._model) != before:
                 raise TrainingError(
                     "evaluation changed the model: its buffers differ afterwards, or it is in training mode",
@@ -270,7 +270,7 @@ class Trainer:
         context.events.write("eval_accuracy", evaluation.value, metric=context.metric, epoch=epoch, step=outcome.steps)
         context.events.write("eval_stop", epoch, step=outcome.steps)
         context.progress.evaluated(epoch, context.metric, evaluation.value)
-        context.session.notify(
+        self._notify(
             "perf_evaluation_finished",
             EvaluationFinished(
                 run_id=context.run_id, epoch=epoch, step=outcome.steps, metric=context.metric, value=evaluation.value
@@ -323,7 +323,7 @@ class Trainer:
                 epoch=window.epoch,
                 step=last_step,
             )
-            context.session.notify(
+            self._notify(
                 "perf_window_finished",
                 WindowFinished(
                     run_id=context.run_id,
@@ -337,10 +337,15 @@ class Trainer:
         context.events.write("epoch_stop", epoch + 1, step=self.outcome.steps)
         if windows:
             mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
-            context.session.notify(
+            self._notify(
                 "perf_epoch_finished",
                 EpochFinished(run_id=context.run_id, epoch=epoch + 1, step=self.outcome.steps, mean_loss=mean_loss),
             )
+
+    def _notify(self, hook: str, event: object) -> None:
+        """Tell the observers. No window is open then, and the span shows what they add to the whole run."""
+        with self._context.spans.measure("observers"):
+            self._context.session.notify(hook, event)
 
     def _break_down(self, batches: Iterator[Batch]) -> StepBreakdown | None:
         """Time the phases of single steps with a synchronise after each; slower than training, and says by how much."""
@@ -350,7 +355,7 @@ class Trainer:
             start_s = self._edge()
             batch = self._workload.to_device(next(batches))
             start_s = self._lap(phases["h2d"], start_s)
-            with self._autocast():
+            with self.autocast():
                 loss = self._workload.loss(self._parallel, batch)
             start_s = self._lap(phases["forward"], start_s)
             self._scaler.scale(loss).backward()
@@ -397,7 +402,8 @@ class Trainer:
             for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context that forward passes compute in."""
         dtype = self._context.precision.autocast_dtype
         if dtype is None:
             return nullcontext()

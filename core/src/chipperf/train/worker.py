@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf import catalogue
 from chipperf.cases.registry import find_case
+from chipperf.errors import RecordError
 from chipperf.launch.failure import report_failure
 from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.launch.ranks import rank_from_environment
@@ -51,7 +52,9 @@ def main(run_directory: Path) -> None:
                 "perf_run_failed",
                 RunFailed(run_id=plan.run_id, failure_class=type(error).__name__, message=str(error)),
             )
-            events.write("run_stop", "failed", reason=str(error))
+            # On a full disk this fails too, and must not hide why the run failed.
+            with suppress(RecordError):
+                events.write("run_stop", "failed", reason=str(error))
             raise
         finally:
             events.close()
@@ -69,14 +72,15 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         import torch.distributed as dist
 
         from chipperf.train.collectives import Collectives
+        from chipperf.train.effective_precision import measure_effective_precision
         from chipperf.train.results import RuntimeFacts, write_results
         from chipperf.train.telemetry import TelemetrySampler
         from chipperf.train.trainer import RunContext, Trainer
 
         device = session.device_init(rank)
-        distributed = _initialise_distributed(session, rank, device)
     try:
         with spans.measure("init"):
+            distributed = _initialise_distributed(session, rank, device)
             case = find_case(plan.case)
             hyperparameters = type(case.base).model_validate(plan.hyperparameters.values)
             collectives = Collectives(rank, device)
@@ -107,13 +111,16 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             facts = RuntimeFacts(
                 runtime=runtime,
                 precision=precision,
+                measured_precision=measure_effective_precision(device, trainer.autocast),
                 devices=collectives.gather(session.device_info(device)),
                 applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
                 target=target,
             )
         events.write("init_stop")
         _announce_start(plan, session, rank, events, workload)
-        sampler = TelemetrySampler(session, directory.telemetry(rank.node_rank), _local_devices(facts.devices, rank))
+        sampler = TelemetrySampler(
+            session, directory.telemetry(rank.node_rank), _local_devices(facts.devices, rank), plan.idle_memory_bytes
+        )
         completed = False
         try:
             with sampler if rank.local_rank == 0 else nullcontext():
@@ -130,7 +137,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         session.notify("perf_run_finished", RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
     finally:
         session.device_teardown(device)
-        if distributed:
+        if dist.is_initialized():
             dist.destroy_process_group()
 
 

@@ -1,0 +1,60 @@
+"""Cost of telemetry: throughput of the same training steps with the sampling process beside them and without.
+
+The steps run in one process on device-resident batches; the sampling process is started and stopped around every other
+round. The process restarts itself with the environment the CPU reference asks for.
+
+Run: python benchmarks/telemetry_cost.py --rounds 12
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+from trainer_fixture import apply_environment, build_trainer
+
+STEPS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=16)
+    arguments = parser.parse_args()
+    apply_environment()
+
+    from chipperf.train.telemetry import TelemetrySampler
+
+    session, device, trainer, batches = build_trainer(arguments.batch_size)
+    path = Path(tempfile.mkdtemp()) / "telemetry.jsonl"
+    sampler = TelemetrySampler(session, path, [session.device_info(device)], {})
+
+    def seconds(*, sampled: bool) -> float:
+        with sampler if sampled else nullcontext():
+            window = trainer._window(batches, epoch=0, steps=STEPS, on_device=True)
+        return float(window.nanoseconds) / 1e9
+
+    seconds(sampled=False)
+    costs = []
+    for index in range(arguments.rounds):
+        # The order alternates, so that a drift of the machine's speed favours neither.
+        if index % 2:
+            with_s, without_s = seconds(sampled=True), seconds(sampled=False)
+        else:
+            without_s, with_s = seconds(sampled=False), seconds(sampled=True)
+        costs.append(with_s / without_s - 1)
+    ordered = sorted(costs)
+    quarter = len(ordered) // 4
+    readings = len(path.read_text(encoding="utf-8").splitlines())
+    print(
+        f"cost of telemetry: median {statistics.median(costs):+.2%} of the time, "
+        f"middle half [{ordered[quarter]:+.2%}, {ordered[-1 - quarter]:+.2%}], "
+        f"{arguments.rounds} rounds of {STEPS} steps, {readings} readings"
+    )
+
+
+if __name__ == "__main__":
+    main()

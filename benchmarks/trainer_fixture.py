@@ -1,0 +1,89 @@
+"""A trainer as a worker builds it, for benchmarks that time its steps; prints nothing when run by itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from chipperf.session import Session
+    from chipperf.train.trainer import Trainer
+
+_RESTARTED = "CHIPPERF_BENCHMARK_RESTARTED"
+
+
+def apply_environment() -> None:
+    """Restart this program with the variables a worker on the CPU reference would have."""
+    if _RESTARTED in os.environ:
+        return
+    from chipperf.catalogue import find_vendor
+    from chipperf.session import bind
+    from chipperf.types import EnvironmentSettings, Rank
+
+    settings = EnvironmentSettings(case="mobilenetv2", precision="fp32")
+    variables = bind(find_vendor("cpu")).environment(Rank(), settings)
+    environment = os.environ | {variable.name: variable.value for variable in variables} | {_RESTARTED: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iterator[Any]]:
+    """Return session, device, a MobileNetV2 trainer, and an endless iterator over device-resident batches."""
+    import torch
+    from chipperf.cases.registry import find_case
+    from chipperf.catalogue import find_vendor
+    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+    from chipperf.records.events import EventLog
+    from chipperf.records.schema import Limits
+    from chipperf.session import bind
+    from chipperf.train.collectives import Collectives
+    from chipperf.train.progress import ProgressFile
+    from chipperf.train.spans import Spans
+    from chipperf.train.trainer import POOL_BATCHES, RunContext, Trainer
+    from chipperf.train.workload import WorkloadContext
+    from chipperf.types import Rank
+
+    session, rank = bind(find_vendor("cpu")), Rank()
+    session.load_runtime()
+    device = session.device_init(rank)
+    case = find_case("mobilenetv2")
+    hyperparameters = case.base.model_copy(update={"batch_size": batch_size})
+    workload = case.load_workload()(
+        WorkloadContext(
+            hyperparameters=hyperparameters,
+            data_root=ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2)),
+            rank=rank,
+            device=device,
+            loader_options=session.loader_options(device),
+            loader_workers=0,
+        )
+    )
+    torch.manual_seed(0)
+    trainer = Trainer(
+        RunContext(
+            run_id="benchmark",
+            session=session,
+            workload=workload,
+            hyperparameters=hyperparameters,
+            limits=Limits(),
+            target=None,
+            metric=case.metric,
+            precision=session.precision("fp32", device),
+            distributed=None,
+            device=device,
+            rank=rank,
+            collectives=Collectives(rank, device),
+            events=EventLog(Path(tempfile.mkdtemp()) / "events.jsonl", 0),
+            progress=ProgressFile(None, 1),
+            spans=Spans(time.monotonic()),
+        )
+    )
+    loader = workload.epoch_batches(0)
+    return session, device, trainer, cycle([workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])

@@ -1,0 +1,94 @@
+"""``perf record-tools``: keep what a vendor's management tools print, as test data for the plugin's parsers."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chipperf import catalogue
+from chipperf.errors import CheckFailed, UsageError
+from chipperf.hardware import run_tool
+from chipperf.records.store import write_atomically
+from chipperf.session import bind
+
+if TYPE_CHECKING:
+    from chipperf.types import ToolCommand
+
+_TIMEOUT_S = 30.0
+_UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+
+
+def record_tools(
+    vendor: str = typer.Argument(..., help="Vendor whose tools to run."),
+    out: Path = typer.Option(..., "--out", help="Directory to write; must be new or empty."),
+) -> None:
+    """Run a vendor's query tools and keep their output, with UUIDs, serial numbers and the host's name replaced.
+
+    Example: perf record-tools nvidia --out tests/fixtures/a100-driver-550
+    """
+    session = bind(catalogue.find_vendor(vendor), purpose="inspect")
+    commands = session.tool_commands()
+    if not commands:
+        raise UsageError(f"{session.entry} lists no tools", hint="the plugin has to implement perf_tool_commands")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is not an empty directory", hint="choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    anonymous = Anonymiser(commands)
+    entries = [_record(command, out, anonymous) for command in commands]
+    manifest = {
+        "vendor": vendor,
+        "plugin": session.entry.source,
+        "recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commands": entries,
+    }
+    write_atomically(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    problems = [f"{entry['name']}: {entry['problem']}" for entry in entries if entry["problem"]]
+    complete = len(entries) - len(problems)
+    typer.echo(f"{complete} of {len(entries)} outputs are in {out}; read them before you publish them")
+    if problems:
+        raise CheckFailed("; ".join(problems), hint="the manifest lists them; the others are complete")
+
+
+class Anonymiser:
+    """Replaces what identifies a machine, the same text always by the same substitute of equal length.
+
+    Args:
+        commands: Commands whose private patterns count everywhere.
+    """
+
+    def __init__(self, commands: tuple[ToolCommand, ...]) -> None:
+        patterns = [pattern for command in commands for pattern in command.private_patterns]
+        host = platform.node()
+        self._pattern = re.compile("|".join([_UUID, *patterns, *([re.escape(host)] if host else [])]))
+        self._substitutes: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        """Return ``text`` with everything private replaced; layout and column widths stay."""
+        return self._pattern.sub(self._substitute, text)
+
+    def _substitute(self, match: re.Match[str]) -> str:
+        found = match.group()
+        if found not in self._substitutes:
+            digits = iter(f"{len(self._substitutes) + 1:0{sum(char.isalnum() for char in found)}d}")
+            self._substitutes[found] = "".join(next(digits) if char.isalnum() else char for char in found)
+        return self._substitutes[found]
+
+
+def _record(command: ToolCommand, out: Path, anonymous: Anonymiser) -> dict[str, object]:
+    output = run_tool(command.argv, timeout_s=_TIMEOUT_S)
+    file = f"{command.name}.txt"
+    if output.stdout:
+        write_atomically(out / file, anonymous(output.stdout))
+    problem = None if output.problem is None else anonymous(output.problem)
+    return {
+        "name": command.name,
+        "argv": list(command.argv),
+        "file": file if output.stdout else None,
+        "problem": problem,
+    }

@@ -1,0 +1,98 @@
+"""Which arithmetic matrix products and convolutions really use, read off their results.
+
+A product with the identity returns its input as the unit saw it. An input of ``1 + 2**-k`` comes back unchanged only if
+the unit keeps ``k`` bits behind the point; one value beyond fp16's range and one far below the largest tell floating
+from fixed point. The formats' widths are those of IEEE 754 (fp32: 23 bits, fp16: 10), of bfloat16 (7) and of TF32 (10,
+with fp32's range).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+_SIZE = 128
+_BITS = range(1, 24)
+_BEYOND_FP16 = 2.0**17
+_FAR_BELOW_LARGEST = 2.0**-10
+
+# Winograd and blocked kernels lose a few of fp32's bits to rounding, but never as many as a narrower format does.
+_FP32_AT_LEAST = 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectivePrecision:
+    """Arithmetic of each kind of product, for example ``fp32`` or ``tf32``."""
+
+    matmul: str
+    convolution: str
+
+
+def measure_effective_precision(
+    device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
+) -> EffectivePrecision:
+    """Return the arithmetic that is in force on a device.
+
+    Args:
+        device: Where to compute.
+        autocast: Context that training computes in.
+    """
+    with torch.no_grad(), autocast():
+        return EffectivePrecision(
+            matmul=classify(_through_matmul(device)), convolution=classify(_through_convolution(device))
+        )
+
+
+def classify(product: Callable[[list[float]], list[float]]) -> str:
+    """Name the arithmetic of a product with the identity.
+
+    Args:
+        product: Takes at most :data:`_SIZE` values and returns them as the unit saw them.
+    """
+    kept_bits = 0
+    for bits, seen in zip(_BITS, product([1 + 2.0**-bits for bits in _BITS]), strict=True):
+        if abs(seen - 1 - 2.0**-bits) > 2.0**-bits / 4:
+            break
+        kept_bits = bits
+    largest, smallest = product([_BEYOND_FP16, _FAR_BELOW_LARGEST])
+    if smallest == 0 and largest == _BEYOND_FP16:
+        return "fixed point"
+    if kept_bits >= _FP32_AT_LEAST:
+        return "fp32"
+    if largest != _BEYOND_FP16:
+        return "fp16" if kept_bits <= 10 else f"reduced ({kept_bits} bits, fp16 range)"
+    return {10: "tf32", 7: "bf16"}.get(kept_bits, f"reduced ({kept_bits} bits)")
+
+
+def _through_matmul(device: torch.device) -> Callable[[list[float]], list[float]]:
+    identity = torch.eye(_SIZE, device=device)
+
+    def product(values: list[float]) -> list[float]:
+        matrix = torch.zeros(_SIZE, _SIZE)
+        matrix[0, : len(values)] = torch.tensor(values)
+        return _read(torch.mm(matrix.to(device), identity)[0], len(values))
+
+    return product
+
+
+def _through_convolution(device: torch.device) -> Callable[[list[float]], list[float]]:
+    weight = torch.zeros(_SIZE, _SIZE, 3, 3, device=device)
+    weight[:, :, 1, 1] = torch.eye(_SIZE, device=device)
+
+    def product(values: list[float]) -> list[float]:
+        images = torch.zeros(1, _SIZE, 8, 8)
+        images[0, : len(values), 4, 4] = torch.tensor(values)
+        seen = torch.nn.functional.conv2d(images.to(device), weight, padding=1)
+        return _read(seen[0, :, 4, 4], len(values))
+
+    return product
+
+
+def _read(seen: torch.Tensor, count: int) -> list[float]:
+    return [float(value) for value in seen[:count].float().cpu().tolist()]

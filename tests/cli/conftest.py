@@ -1,0 +1,46 @@
+"""Fixtures of the command-line tests."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from chipperf.cli import main as program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Invoke(Protocol):
+    """Runs ``perf`` in this process."""
+
+    def __call__(self, *arguments: object) -> Ended: ...
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Invoke:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PERF_DEBUG", "PERF_VENDOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["perf", *(str(argument) for argument in arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            program.main()
+        captured = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return Ended(caught.value.code, captured.out, captured.err)
+
+    return run

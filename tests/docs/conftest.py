@@ -1,0 +1,64 @@
+"""A place in which the commands of the documentation can be run: tiny data, and the run that README.md tells of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+from documents import README, TOML_PAGE, blocks, commands
+
+_SMALLER = {
+    "perf train": "--vendor cpu --preset tiny --max-steps 8 --data {data}",
+    "perf data check": "--any-size",
+    "perf data sample": "--train-per-class 2 --val-per-class 1",
+}
+"""Options that make a command harmless; they follow its own, and the last of two equal options counts."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A directory to run commands in, and a dataset of 48 images in place of ImageNet."""
+
+    directory: Path
+    data: Path
+
+    def harmless(self, command: str) -> str:
+        """Return the command with other data, and options that make it small."""
+        options = [text for start, text in _SMALLER.items() if command.startswith(start)]
+        return " ".join([command.replace("/data/imagenet", str(self.data)), *options]).format(data=self.data)
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run the harmless form of a command as a shell would."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PERF_")}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-c", self.harmless(command)],
+            capture_output=True,
+            text=True,
+            cwd=self.directory,
+            env=environment,
+        )
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The workplace, without any run."""
+    options = SampleOptions(classes=2, train_per_class=24, val_per_class=4, width=48, height=36)
+    data = ensure_sample_dataset(options, tmp_path_factory.mktemp("data"))
+    directory = tmp_path_factory.mktemp("workplace")
+    (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")
+    return Workplace(directory, data)
+
+
+@pytest.fixture(scope="session")
+def trained(workplace: Workplace) -> Workplace:
+    """The workplace after README's own training command."""
+    training = next(item.text for item in commands(README) if item.text.startswith("perf train") and not item.marked)
+    completed = workplace.run(training)
+    assert completed.returncode == 0, completed.stderr
+    return workplace

@@ -1,0 +1,147 @@
+"""Real runs that are disturbed from outside: what the record says, and that no process stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from chipperf.records.store import RunDirectory, read_record
+from conftest import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+BOUNDED_S = 40
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
+    if not directory.events.exists():
+        return []
+    lines = directory.events.read_text(encoding="utf-8").split("\n")
+    # What comes after the last line's end was cut off.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+@pytest.fixture
+def training(image_folder: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[Any, RunDirectory]]]:
+    """Starts a run that would take hours, and returns when it has trained a while."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
+        directory = RunDirectory(root / "run")
+        command = perf_command(
+            *("train", "mobilenetv2", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
+            *("--set", "batch_size=2", "--set", "measure_warmup_steps=1", "--set", "workers=1", *arguments),
+        )
+        process = subprocess.Popen(
+            command,
+            env=perf_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process)
+        return process, directory
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def signal_group(process: subprocess.Popen[str]) -> None:
+    """What a terminal does when Ctrl-C is typed."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def signal_launcher(process: subprocess.Popen[str]) -> None:
+    """What a scheduler does when time is up."""
+    process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal_group, signal_launcher])
+def test_interrupted_run_says_so_and_keeps_what_it_has(training, stop) -> None:  # type: ignore[no-untyped-def]
+    """Slow: a real run each."""
+    process, directory = training()
+    before = directory.events.read_text(encoding="utf-8")
+
+    stop(process)
+    _, complaints = process.communicate(timeout=BOUNDED_S)
+
+    assert process.returncode == 1
+    assert "perf: error: stopped by a signal" in complaints
+    assert "Traceback" not in complaints
+    record = read_record(directory.path)
+    assert record.status.state == "interrupted"
+    assert record.metrics.curve
+    assert isinstance(record.metrics.steps, int)
+    assert record.metrics.steps >= 12
+    assert directory.events.read_text(encoding="utf-8").startswith(before)
+    assert events_of(directory)[-1]["event"] == "RUN_STOP"
+    assert processes_naming(str(directory.path)) == []
+
+
+@pytest.mark.slow
+def test_killed_rank_ends_the_run_and_is_named(training) -> None:  # type: ignore[no-untyped-def]
+    """Slow: a real run of two ranks."""
+    process, directory = training("--nproc", 2)
+    workers = [
+        worker
+        for worker in processes_naming(str(directory.path))
+        if "chipperf.train.worker" in worker.cmdline() and worker.ppid() == process.pid
+    ]
+    [second] = [worker for worker in workers if worker.environ()["RANK"] == "1"]
+
+    second.kill()
+    _, complaints = process.communicate(timeout=BOUNDED_S)
+
+    assert process.returncode == 1
+    assert "perf: error: rank 1: the process was killed by SIGKILL without saying why" in complaints
+    record = read_record(directory.path)
+    assert record.status.state == "failed"
+    assert record.status.failure is not None
+    assert record.status.failure.failure_class == "rank_died"
+    assert record.metrics.curve
+    psutil.wait_procs(processes_naming(str(directory.path)), timeout=10)
+    assert processes_naming(str(directory.path)) == []
+
+
+@pytest.mark.slow
+def test_full_disk_ends_the_run_and_is_recorded(training, small_disk: Path) -> None:  # type: ignore[no-untyped-def]
+    """Slow: a real run."""
+    process, directory = training(root=small_disk)
+    before = events_of(directory)
+
+    fill(small_disk)
+    _, complaints = process.communicate(timeout=BOUNDED_S)
+
+    assert process.returncode == 1
+    [line] = [line for line in complaints.splitlines() if line.startswith("perf: error: ")]
+    assert "cannot write the event log" in line or "the disk is full" in line
+    assert "Traceback" not in complaints
+    record = read_record(directory.path)
+    assert record.status.state == "failed"
+    assert record.status.failure is not None
+    assert record.status.failure.failure_class == "RecordError"
+    assert record.metrics.curve
+    assert events_of(directory)[: len(before)] == before

@@ -1,0 +1,95 @@
+"""One rank of a job on the CPU reference: trains, evaluates, and prints what it holds then as JSON.
+
+Arguments: rank, number of ranks, a file for the rendezvous, and the dataset's directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
+from chipperf.cases.classification_workload import ClassificationWorkload
+from chipperf.cases.mobilenetv2 import CASE
+from chipperf.records.events import EventLog
+from chipperf.records.schema import Limits
+from chipperf.session import bind
+from chipperf.train.collectives import Collectives
+from chipperf.train.config import resolve
+from chipperf.train.progress import ProgressFile
+from chipperf.train.spans import Spans
+from chipperf.train.trainer import RunContext, Trainer
+from chipperf.train.workload import WorkloadContext
+
+DEVICE = torch.device("cpu")
+
+
+def digest(tensors: list[torch.Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def main() -> None:
+    number, ranks, rendezvous, data_root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    rank = Rank(rank=number, local_rank=number, world_size=ranks, local_world_size=ranks)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=ranks)
+    torch.set_num_threads(1)
+    # Every rank begins elsewhere: equal weights in the end come from the synchronisation alone.
+    torch.manual_seed(number)
+    hyperparameters = resolve(CASE, preset="tiny").values
+
+    def workload(place: Rank) -> ClassificationWorkload:
+        return ClassificationWorkload(
+            WorkloadContext(
+                hyperparameters=hyperparameters,
+                data_root=data_root,
+                rank=place,
+                device=DEVICE,
+                loader_options=LoaderOptions(),
+                loader_workers=0,
+            )
+        )
+
+    trainer = Trainer(
+        RunContext(
+            run_id="run-1",
+            session=bind(catalogue.find_vendor("cpu")),
+            workload=workload(rank),
+            hyperparameters=hyperparameters,
+            limits=Limits(max_steps=2),
+            target=None,
+            metric="top1",
+            precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+            distributed=DistributedConfig(backend="gloo"),
+            device=DEVICE,
+            rank=rank,
+            collectives=Collectives(rank, DEVICE),
+            events=EventLog(None, number),
+            progress=ProgressFile(None, ranks),
+            spans=Spans(0.0),
+        )
+    )
+    initial = digest(list(trainer._model.parameters()))
+    trainer.train()
+    [point] = trainer.outcome.curve
+    model = trainer._model.eval()
+    alone = workload(Rank()).evaluate(model, Collectives(Rank(), DEVICE), nullcontext)
+    dist.destroy_process_group()
+    result = {
+        "initial": initial,
+        "weights": digest(list(model.parameters())),
+        "buffers": digest(list(model.buffers())),
+        "accuracy": point.value,
+        "accuracy_alone": alone.value,
+        "counted": point.samples,
+        "samples": trainer.outcome.samples,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The sampling process, and what its readings add up to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from chipperf import DeviceInfo, catalogue
+from chipperf.records.schema import Missing, Power
+from chipperf.session import bind
+from chipperf.train.telemetry import TelemetrySampler, read_telemetry, summarise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNKNOWN = Missing(missing="unknown", reason="the device does not tell")
+CPU = DeviceInfo(index=0, name="A CPU")
+
+
+def reading(time_s: float, device: str = "a", **values: Any) -> dict[str, Any]:
+    return {"time_s": time_s, "device": device, "source": "fake", **values}
+
+
+def power_of(readings: list[dict[str, Any]], idle: dict[str, int] | None = None) -> Power:
+    power = summarise(readings, idle or {})
+    assert isinstance(power, Power)
+    return power
+
+
+def sampler_command(path: Path) -> list[str]:
+    return [sys.executable, "-m", "chipperf.train.telemetry", "cpu", str(path), json.dumps([asdict(CPU)])]
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    deadline_s = time.monotonic() + 60
+    while len(read_telemetry(path)) < count:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_energy_is_the_trapezoidal_integral_of_power() -> None:
+    readings = [reading(10.0, power_w=100), reading(11.0, power_w=300), reading(13.0, power_w=200)]
+
+    power = power_of(readings)
+
+    assert power.energy_j == pytest.approx((100 + 300) / 2 * 1 + (300 + 200) / 2 * 2)
+    assert (power.mean_w, power.max_w, power.samples) == (200, 300, 3)
+
+
+def test_energy_is_integrated_per_device_and_added_up() -> None:
+    readings = [
+        reading(0.0, "a", power_w=100),
+        reading(0.5, "b", power_w=10),
+        reading(2.0, "a", power_w=100),
+        reading(2.5, "b", power_w=10),
+        reading(4.0, "a", power_w=100),
+    ]
+
+    power = power_of(readings)
+
+    assert power.energy_j == pytest.approx(4 * 100 + 2 * 10)
+    assert power.samples == 2
+
+
+def test_device_without_power_makes_the_energy_unknown() -> None:
+    readings = [reading(0.0, "a", power_w=100), reading(1.0, "a", power_w=100), reading(0.0, "b"), reading(1.0, "b")]
+
+    assert power_of(readings).energy_j == UNKNOWN
+
+
+def test_reading_without_power_is_bridged() -> None:
+    readings = [reading(0.0, power_w=100), reading(1.0, power_w=None), reading(2.0, power_w=100)]
+
+    assert power_of(readings).energy_j == pytest.approx(200)
+
+
+def test_one_reading_has_power_but_no_energy() -> None:
+    power = power_of([reading(0.0, power_w=100)])
+
+    assert power.mean_w == 100
+    assert power.energy_j == UNKNOWN
+
+
+def test_what_no_device_tells_is_unknown_and_never_zero() -> None:
+    power = power_of([reading(0.0), reading(1.0, power_w=None)])
+
+    for name in ("mean_w", "max_w", "energy_j", "max_temperature_c", "mean_utilisation_percent", "used_peak_bytes"):
+        assert getattr(power, name) == UNKNOWN, name
+
+
+def test_zero_that_was_measured_stays_zero() -> None:
+    assert power_of([reading(0.0, utilisation_percent=0.0)]).mean_utilisation_percent == 0
+
+
+def test_extremes_and_means() -> None:
+    readings = [
+        reading(0.0, temperature_c=50, utilisation_percent=20, memory_used_bytes=100),
+        reading(1.0, temperature_c=70, utilisation_percent=40, memory_used_bytes=300),
+        reading(2.0, temperature_c=60, utilisation_percent=90, memory_used_bytes=200),
+    ]
+
+    power = power_of(readings)
+
+    assert (power.max_temperature_c, power.mean_utilisation_percent, power.used_peak_bytes) == (70, 50, 300)
+
+
+def test_memory_in_use_before_the_run_is_not_the_runs() -> None:
+    readings = [reading(0.0, "a", memory_used_bytes=500), reading(0.0, "b", memory_used_bytes=450)]
+
+    assert power_of(readings, {"a": 400, "b": 50}).used_peak_bytes == 400
+
+
+def test_no_reading_at_all_is_a_failure() -> None:
+    assert summarise([], {}) == Missing(missing="failed", reason="no telemetry was read")
+
+
+def test_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    path.write_text(json.dumps(reading(0.0)) + "\n" + '{"time_s": 1.0, "dev')
+
+    assert read_telemetry(path) == [reading(0.0)]
+    assert read_telemetry(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("farewell", [b"", b"\n"])
+def test_sampler_ends_when_its_input_closes_or_says_so(tmp_path: Path, farewell: bytes) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    with subprocess.Popen(sampler_command(path), stdin=subprocess.PIPE) as sampler:
+        wait_for_lines(path, 1)
+
+        assert sampler.stdin is not None
+        sampler.stdin.write(farewell)
+        sampler.stdin.close()
+
+        assert sampler.wait(timeout=10) == 0
+    [first, *_] = read_telemetry(path)
+    assert first["device"] == "A CPU #0"
+    assert first["memory_used_bytes"] > 0
+
+
+def test_sampler_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    program = """
+import subprocess, sys, time
+print(subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *sampler_command(path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        sampler = int(parent.stdout.readline())
+        wait_for_lines(path, 1)
+        parent.kill()
+
+    deadline_s = time.monotonic() + 10
+    while running(sampler):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_sampler_ends_although_a_forked_loader_process_holds_its_input(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    sampler = TelemetrySampler(bind(catalogue.find_vendor("cpu")), path, [CPU], {})
+    with sampler:
+        wait_for_lines(path, 1)
+        loader = os.fork()
+        if loader == 0:
+            time.sleep(600)
+            os._exit(0)
+    process = sampler._process
+    os.kill(loader, signal.SIGKILL)
+    os.waitpid(loader, 0)
+
+    # It ended of itself, and was not killed after a wait that would be part of the run's time.
+    assert process is not None
+    assert process.returncode == 0
+    assert isinstance(sampler.summary(), Power)

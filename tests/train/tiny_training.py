@@ -1,0 +1,223 @@
+"""A trainer around a linear model on data in memory, with a session that counts and a clock that is turned by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from chipperf.cases.base import Hyperparameters
+from chipperf.records.events import EventLog
+from chipperf.records.schema import Dataset, Limits, Loader, Missing
+from chipperf.train import trainer as trainer_module
+from chipperf.train.collectives import Collectives
+from chipperf.train.progress import ProgressFile
+from chipperf.train.spans import Spans
+from chipperf.train.trainer import RunContext, Trainer
+from chipperf.train.workload import Evaluation
+from chipperf.types import MemoryStats, PrecisionPolicy, Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pytest
+    from chipperf.session import Session
+
+FEATURES = 3
+UNKNOWN = Missing(missing="unknown")
+DEVICE = torch.device("cpu")
+
+
+@dataclass
+class FakeDevice:
+    """A device whose work is queued at once and done only when somebody waits for it."""
+
+    now_s: float = 0.0
+    queued_s: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    def spend(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def synchronize(self) -> None:
+        self.now_s += self.queued_s
+        self.queued_s = 0.0
+
+
+@dataclass
+class FakeSession:
+    """Records what the trainer asks of a vendor."""
+
+    device: FakeDevice = field(default_factory=FakeDevice)
+    memory: MemoryStats = field(default_factory=lambda: MemoryStats(source="fake"))
+    calls: list[str] = field(default_factory=list)
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    step_end: Callable[[torch.device], None] | None = None
+
+    def prepare_model(self, model: torch.nn.Module, precision: object, device: object) -> torch.nn.Module:
+        return model
+
+    def synchronize(self, device: object) -> None:
+        self.calls.append("synchronize")
+        self.device.synchronize()
+
+    def memory_reset_peak(self, device: object) -> None:
+        self.calls.append("reset")
+
+    def memory_query(self, device: object) -> MemoryStats:
+        return self.memory
+
+    def notify(self, hook: str, event: object) -> None:
+        self.events.append((hook, event))
+
+
+class FakeWorkload:
+    """Binary targets from a linear model with batch statistics, or what a test puts in the place of a method."""
+
+    dataset = Dataset(
+        name="memory",
+        version=UNKNOWN,
+        fingerprint=UNKNOWN,
+        fingerprint_method="",
+        train_samples=UNKNOWN,
+        eval_samples=UNKNOWN,
+        classes=UNKNOWN,
+        is_sample=True,
+    )
+    loader = Loader(
+        workers=0,
+        prefetch_factor=None,
+        pin_memory=False,
+        persistent_workers=False,
+        start_method=None,
+        decoder="",
+        resize="",
+    )
+    target: float | None = None
+    eval_samples = 10
+
+    def __init__(self, session: FakeSession, *, batches_per_epoch: int, accumulate_steps: int, batch_size: int) -> None:
+        self.session = session
+        self.batch_size = batch_size
+        self.batches_per_epoch = batches_per_epoch
+        self.steps_per_epoch = batches_per_epoch // accumulate_steps
+        self.memory_format = torch.contiguous_format
+        self.qualities: Iterator[float] = iter(())
+        self.device_seconds_per_step = 1.0
+        self.host_seconds_per_step = 0.001
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def build_model(self) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.BatchNorm1d(FEATURES), torch.nn.Linear(FEATURES, 1))
+
+    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        return self.optimizer
+
+    def learning_rates(self, step: int) -> list[float]:
+        return [0.01 / (step + 1)]
+
+    def epoch_batches(self, epoch: int) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(epoch)
+        for _ in range(self.batches_per_epoch):
+            yield torch.randn(self.batch_size, FEATURES, generator=generator)
+
+    def to_device(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+    def sample_count(self, batch: torch.Tensor) -> int:
+        return len(batch)
+
+    def loss(self, model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        self.session.calls.append("step")
+        self.session.device.spend(self.host_seconds_per_step)
+        self.session.device.queued_s += self.device_seconds_per_step
+        return cast("torch.Tensor", model(batch)).square().mean()
+
+    def evaluate(self, model: torch.nn.Module, collectives: object, autocast: object) -> Evaluation:
+        self.session.calls.append("evaluate")
+        return Evaluation(value=next(self.qualities, 0.5), samples=self.eval_samples)
+
+
+class TwoRanks(Collectives):
+    """What a collective over this rank and a slower one with ``other_samples`` of every ten returns."""
+
+    def __init__(self) -> None:
+        super().__init__(Rank(), DEVICE)
+        self.barriers = 0
+
+    def barrier(self) -> None:
+        self.barriers += 1
+
+    def sum_counts(self, values: Sequence[int]) -> list[int]:
+        return [2 * value for value in values]
+
+    def max_counts(self, values: Sequence[int]) -> list[int]:
+        return [3 * value for value in values]
+
+
+@dataclass
+class Training:
+    """A trainer with everything a test looks at."""
+
+    trainer: Trainer
+    session: FakeSession
+    workload: FakeWorkload
+    spans: Spans
+
+
+def make_training(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    batches_per_epoch: int = 12,
+    batch_size: int = 5,
+    limits: Limits | None = None,
+    target: float | None = None,
+    collectives: Collectives | None = None,
+    rank: Rank | None = None,
+    session: FakeSession | None = None,
+    **hyperparameters: Any,
+) -> Training:
+    session = session or FakeSession()
+    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=session.device.perf_counter))
+    values: dict[str, Any] = {
+        "model": "linear",
+        "dataset": "memory",
+        "target": 0.9,
+        "epochs": 2,
+        "batch_size": batch_size,
+        "lr": 0.1,
+        "eval_batch_size": 5,
+        "seed": 0,
+        "measure_warmup_steps": 2,
+        "measure_window_steps": 5,
+        "measure_core_steps": 2,
+    }
+    h = Hyperparameters(**{**values, **hyperparameters})
+    workload = FakeWorkload(
+        session, batches_per_epoch=batches_per_epoch, accumulate_steps=h.accumulate_steps, batch_size=batch_size
+    )
+    rank = rank or Rank()
+    spans = Spans(0.0)
+    context = RunContext(
+        run_id="run-1",
+        session=cast("Session", session),
+        workload=workload,
+        hyperparameters=h,
+        limits=limits or Limits(),
+        target=target,
+        metric="top1",
+        precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+        distributed=None,
+        device=DEVICE,
+        rank=rank,
+        collectives=collectives or Collectives(rank, DEVICE),
+        events=EventLog(None, rank.rank),
+        progress=ProgressFile(None, rank.world_size),
+        spans=spans,
+    )
+    torch.manual_seed(0)
+    return Training(Trainer(context), session, workload, spans)
