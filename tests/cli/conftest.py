@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.cli import main as program
+from invocation import Ended
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Invoke(Protocol):
-    """Runs ``perf`` in this process."""
-
-    def __call__(self, *arguments: object) -> Ended: ...
+    from invocation import Invoke
 
 
 @pytest.fixture

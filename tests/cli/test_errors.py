@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Invoke
+    from invocation import Invoke
 
 TRAIN = ("train", "mobilenetv2", "--vendor", "cpu")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Perf
+    from support import Perf
 
 
 def empty(root: Path, _: Path) -> str:
@@ -45,6 +45,7 @@ def test_unusable_data_is_named_and_recorded(
     process = perf(
         *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--data", root, "--out", out),
         *("--max-epochs", 1, "--set", "workers=1"),
+        OMP_NUM_THREADS="1",
     )
 
     assert process.returncode == 1

@@ -13,13 +13,13 @@ from chipperf.cli.main import app
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import click
-    from conftest import FakeDistributions, Invoke
+    from invocation import Invoke
+    from support import FakeDistributions
 
 
 def commands() -> list[tuple[str, ...]]:
     def below(command: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-        subcommands: dict[str, click.Command] = getattr(command, "commands", {})
+        subcommands: dict[str, Any] = getattr(command, "commands", {})
         if not subcommands:
             return [path]
         return [leaf for name, child in subcommands.items() for leaf in below(child, (*path, name))]

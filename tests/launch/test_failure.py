@@ -10,13 +10,14 @@ import pytest
 from chipperf.errors import ConfigError, DataError, PluginLoadError, TrainingError
 from chipperf.launch.failure import INTERRUPTED, describe, first_failure, report_failure
 from chipperf.launch.local import _outcome
+from chipperf.records import store
 from chipperf.records.store import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import MakePlan
+    from support import MakePlan
 
 
 class OutOfMemoryError(RuntimeError):
@@ -31,11 +32,12 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 @pytest.fixture(autouse=True)
-def own_signal_handler() -> Iterator[None]:
-    """report_failure takes SIGTERM over; a test process wants its own back."""
-    before = signal.getsignal(signal.SIGTERM)
+def own_signal_handlers() -> Iterator[None]:
+    """report_failure takes signals over; a test process wants its own handlers back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def report(directory: RunDirectory, rank: int, error: BaseException, at_s: float) -> None:
@@ -89,13 +91,39 @@ def test_rank_ends_with_the_exit_code_of_its_error(
     assert f"{type(error).__name__}: x" in capsys.readouterr().err
 
 
-def test_termination_is_an_interruption(run: RunDirectory) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_is_an_interruption(run: RunDirectory, number: signal.Signals) -> None:
     with pytest.raises(SystemExit), report_failure(run, 0):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
     reported = first_failure(run, 1)
     assert reported is not None
     assert reported[0].failure_class == INTERRUPTED
+
+
+@pytest.mark.parametrize("error", [DataError("broken"), KeyboardInterrupt()])
+def test_signals_do_not_disturb_saving(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """A rank is stopped while it reports why it failed, and its loader processes end."""
+
+    def complain(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker is killed by signal")
+
+    def disturbed_write(path: Path, text: str) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.raise_signal(number)
+        path.write_text(text)
+
+    monkeypatch.setattr(store, "write_atomically", disturbed_write)
+    signal.signal(signal.SIGCHLD, complain)
+
+    with pytest.raises(SystemExit), report_failure(run, 0):
+        raise error
+
+    reported = first_failure(run, 1)
+    assert reported is not None
+    assert reported[0] == describe(error, 0)
 
 
 def test_block_that_ends_well_reports_nothing(run: RunDirectory) -> None:

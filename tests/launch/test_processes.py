@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from chipperf.records.store import RunDirectory, read_record
-from conftest import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming
+from support import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from support import FakeDistributions
 
 BOUNDED_S = 40
 
@@ -38,20 +40,33 @@ def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+ENDLESS = """
+from dataclasses import replace
+from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
+
+tiny = {**MOBILENETV2.presets["tiny"], "epochs": 1_000_000}
+CASE = replace(MOBILENETV2, name="endless", base=MOBILENETV2.base.model_copy(update=tiny))
+"""
+
+
 @pytest.fixture
-def training(image_folder: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[Any, RunDirectory]]]:
-    """Starts a run that would take hours, and returns when it has trained a while."""
+def training(
+    image_folder: Path, tmp_path: Path, distributions: FakeDistributions
+) -> Iterator[Callable[..., tuple[subprocess.Popen[str], RunDirectory]]]:
+    """Starts a run of small steps that would take days, and returns when it has evaluated once."""
+    (distributions.root / "endless_case.py").write_text(ENDLESS)
+    distributions.add("perf-endless", "[chipperf.cases]\nendless = endless_case:CASE\n")
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
         directory = RunDirectory(root / "run")
         command = perf_command(
-            *("train", "mobilenetv2", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
-            *("--set", "batch_size=2", "--set", "measure_warmup_steps=1", "--set", "workers=1", *arguments),
+            *("train", "endless", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
+            *("--set", "workers=1", *arguments),
         )
         process = subprocess.Popen(
             command,
-            env=perf_environment(),
+            env=perf_environment(PYTHONPATH=str(distributions.root), OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -95,7 +110,7 @@ def test_interrupted_run_says_so_and_keeps_what_it_has(training, stop) -> None: 
     assert record.status.state == "interrupted"
     assert record.metrics.curve
     assert isinstance(record.metrics.steps, int)
-    assert record.metrics.steps >= 12
+    assert record.metrics.steps >= 6
     assert directory.events.read_text(encoding="utf-8").startswith(before)
     assert events_of(directory)[-1]["event"] == "RUN_STOP"
     assert processes_naming(str(directory.path)) == []
@@ -127,7 +142,7 @@ def test_killed_rank_ends_the_run_and_is_named(training) -> None:  # type: ignor
 
 
 @pytest.mark.slow
-def test_full_disk_ends_the_run_and_is_recorded(training, small_disk: Path) -> None:  # type: ignore[no-untyped-def]
+def test_full_disk_ends_the_run_and_is_recorded(small_disk: Path, training) -> None:  # type: ignore[no-untyped-def]
     """Slow: a real run."""
     process, directory = training(root=small_disk)
     before = events_of(directory)

@@ -19,7 +19,7 @@ from chipperf.vendors import cpu
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import FinishedRun, MakePlan
+    from support import FinishedRun, MakePlan
 
 
 @pytest.fixture

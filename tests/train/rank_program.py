@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
+from chipperf.cases.classification import ClassificationHyperparameters
 from chipperf.cases.classification_workload import ClassificationWorkload
 from chipperf.cases.mobilenetv2 import CASE
 from chipperf.records.events import EventLog
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # Every rank begins elsewhere: equal weights in the end come from the synchronisation alone.
     torch.manual_seed(number)
-    hyperparameters = resolve(CASE, preset="tiny").values
+    hyperparameters = ClassificationHyperparameters.model_validate(resolve(CASE, preset="tiny").values.model_dump())
 
     def workload(place: Rank) -> ClassificationWorkload:
         return ClassificationWorkload(

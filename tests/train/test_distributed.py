@@ -14,7 +14,7 @@ from chipperf.records.store import read_record
 
 if TYPE_CHECKING:
     from chipperf.records.schema import Record
-    from conftest import FinishedRun
+    from support import FinishedRun
 
 PROGRAM = Path(__file__).with_name("rank_program.py")
 
@@ -105,9 +105,8 @@ def test_spans_cover_the_run_in_order(record: Record) -> None:
     spans = record.metrics.spans
 
     assert [span.start_s for span in spans] == sorted(span.start_s for span in spans)
-    assert {span.name for span in spans} == {
-        *("launch", "init", "warmup", "train", "eval", "core_pass", "diagnostic_pass", "teardown")
-    }
+    expected = {"launch", "init", "warmup", "train", "eval", "core_pass", "diagnostic_pass", "teardown"}
+    assert expected <= {span.name for span in spans}
     assert isinstance(record.metrics.e2e_time_s, float)
     last = spans[-1]
     assert last.name == "teardown"

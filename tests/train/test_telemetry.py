@@ -46,12 +46,12 @@ def wait_for_lines(path: Path, count: int) -> None:
 
 
 def test_energy_is_the_trapezoidal_integral_of_power() -> None:
-    readings = [reading(10.0, power_w=100), reading(11.0, power_w=300), reading(13.0, power_w=200)]
+    readings = [reading(10.0, power_w=100), reading(11.0, power_w=300), reading(13.0, power_w=50)]
 
     power = power_of(readings)
 
-    assert power.energy_j == pytest.approx((100 + 300) / 2 * 1 + (300 + 200) / 2 * 2)
-    assert (power.mean_w, power.max_w, power.samples) == (200, 300, 3)
+    assert power.energy_j == pytest.approx((100 + 300) / 2 * 1 + (300 + 50) / 2 * 2)
+    assert (power.mean_w, power.max_w, power.samples) == (150, 300, 3)
 
 
 def test_energy_is_integrated_per_device_and_added_up() -> None:

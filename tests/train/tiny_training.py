@@ -165,7 +165,7 @@ class Training:
 
     trainer: Trainer
     session: FakeSession
-    workload: FakeWorkload
+    workload: Any
     spans: Spans
 
 

@@ -30,7 +30,7 @@ def record_tools(
 ) -> None:
     """Run a vendor's query tools and keep their output, with UUIDs, serial numbers and the host's name replaced.
 
-    Example: perf record-tools nvidia --out tests/fixtures/a100-driver-550
+    Example: perf record-tools acme --out tests/fixtures/a1-driver-3
     """
     session = bind(catalogue.find_vendor(vendor), purpose="inspect")
     commands = session.tool_commands()

@@ -25,10 +25,12 @@ INTERRUPTED = "interrupted"
 @contextmanager
 def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
     """Write why the block failed beside the rank's log and exit with the error's code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
         yield
     except BaseException as error:
+        ignore_signals()
         if isinstance(error, SystemExit) and not error.code:
             raise
         failure = describe(error, rank)
@@ -39,6 +41,16 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
         with suppress(RecordError):
             directory.write_failure(rank, json.dumps(content))
         sys.exit(content["exit_code"])
+
+
+def ignore_signals() -> None:
+    """Let no signal interrupt what follows: results, or the cause of a failure, are about to be saved.
+
+    The signal that stops a rank also ends its loader processes, and torch's handler of SIGCHLD raises an error then. A
+    rank that takes too long to save is killed by the launcher.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, _do_nothing)
 
 
 def describe(error: BaseException, rank: int) -> Failure:
@@ -86,4 +98,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
+    ignore_signals()
     raise KeyboardInterrupt
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    return

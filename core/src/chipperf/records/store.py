@@ -18,7 +18,8 @@ from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Re
 if TYPE_CHECKING:
     from pathlib import Path
 
-_RESERVE_BYTES = 256 * 1024
+_RESERVE_BYTES = 4 * 1024 * 1024
+"""More than the record of a full ImageNet run, whose ten thousand windows are its largest part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         max_temperature_c=max(temperatures_c, default=unknown),
         mean_utilisation_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
         used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
-        source=readings[0]["source"],
+        source=next((r["source"] for r in readings if _tells_anything(r)), readings[0]["source"]),
     )
 
 
@@ -165,6 +165,10 @@ def _peak_over_idle_bytes(readings: Sequence[dict[str, Any]], idle_memory_bytes:
         if reading.get("memory_used_bytes") is not None
     ]
     return max(used, default=None)
+
+
+def _tells_anything(reading: Mapping[str, Any]) -> bool:
+    return any(value is not None for key, value in reading.items() if key not in ("time_s", "device", "source"))
 
 
 def _values(readings: Iterable[dict[str, Any]], key: str) -> list[float]:

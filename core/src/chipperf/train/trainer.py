@@ -164,12 +164,12 @@ class Trainer:
         steps = min(self._workload.steps_per_epoch, self.planned_steps - outcome.steps)
         warmup = min(max(0, h.measure_warmup_steps - outcome.steps), steps)
         self._context.events.write("epoch_start", epoch + 1, step=outcome.steps)
-        windows = []
+        warmup_windows, windows = [], []
         with self._context.spans.measure("train"):
             batches = self._workload.epoch_batches(epoch)
             if warmup:
                 with self._context.spans.measure("warmup"):
-                    self._window(batches, epoch=epoch, steps=warmup)
+                    warmup_windows.append(self._window(batches, epoch=epoch, steps=warmup))
             if warmup or epoch == 0:
                 self._context.session.memory_reset_peak(self._device)
             length = fitting_window_steps(h.measure_window_steps, self.planned_steps, h.measure_warmup_steps)
@@ -177,6 +177,7 @@ class Trainer:
                 windows.append(self._window(batches, epoch=epoch, steps=window_steps))
         combined = self._combine(windows)
         outcome.windows += combined
+        outcome.samples += sum(window.samples for window in (*self._combine(warmup_windows), *combined))
         outcome.epochs = outcome.steps / self._workload.steps_per_epoch
         self._announce(epoch, combined)
 
@@ -192,14 +193,13 @@ class Trainer:
                 samples += self._training_step(batches)
         end_s = self._edge()
         loss = float(self._loss_sum) / steps
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and not on_device:
             raise TrainingError(
                 f"the training loss is {loss} between steps {first_step + 1} and {first_step + steps}",
                 failure_class="non_finite_loss",
                 hint="lower lr, add warm-up, or use a wider precision",
             )
         if not on_device:
-            self.outcome.samples += samples * self._context.rank.world_size
             self._context.progress.loss = loss
         return LocalWindow(
             epoch=epoch + 1,
@@ -308,7 +308,7 @@ class Trainer:
                 steps=window.steps,
                 samples=total,
                 seconds=slowest / 1e9,
-                loss=loss,
+                loss=loss if math.isfinite(loss) else None,
             )
             for window, total, slowest, loss in zip(windows, samples, nanoseconds, losses, strict=True)
         ]

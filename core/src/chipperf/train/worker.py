@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError
-from chipperf.launch.failure import report_failure
+from chipperf.launch.failure import ignore_signals, report_failure
 from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.launch.ranks import rank_from_environment
 from chipperf.launch.worker import APPLIED_VARIABLE
@@ -130,6 +130,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             trainer.measure_core()
             completed = True
         finally:
+            ignore_signals()
             if rank.is_main:
                 write_results(directory, context, trainer, facts, sampler.summary(), completed=completed)
         events.write("run_stop", "success")
