@@ -1,16 +1,48 @@
-"""Identity of the GPUs that NVML lists.
+"""What NVML, NVIDIA's management library, says: identity, driver, memory, readings.
 
-NVML numbers all GPUs of the machine, whatever ``CUDA_VISIBLE_DEVICES`` says: join with torch by UUID, not by index.
+NVML numbers all GPUs of the machine by PCI address, whatever ``CUDA_VISIBLE_DEVICES`` says, and divides a GPU into MIG
+instances that have UUIDs of their own. torch's devices are therefore found by UUID, never by index.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chipperf import ProbedDevice
+from chipperf import DeviceError, ProbedDevice
 from chipperf.hardware import normalise_pci_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstance:
+    """A MIG instance.
+
+    Attributes:
+        device: Its identity; the PCI address is that of its GPU.
+        legacy_uuid: The name drivers before R470 gave it: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``.
+    """
+
+    device: ProbedDevice
+    legacy_uuid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU with its place in NVML's list.
+
+    Attributes:
+        device: Identity.
+        instances: MIG instances; ``None`` if the GPU is not in MIG mode.
+    """
+
+    device: ProbedDevice
+    instances: tuple[MigInstance, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,17 +51,26 @@ class Inventory:
 
     Attributes:
         driver_version: Version of the kernel driver.
-        devices: GPUs that answered.
+        gpus: GPUs that answered, by PCI address.
         faults: One message for each GPU that did not, with its index.
     """
 
     driver_version: str
-    devices: tuple[ProbedDevice, ...]
+    gpus: tuple[Gpu, ...]
     faults: tuple[str, ...]
 
 
-def read_inventory() -> Inventory:
-    """List the machine's GPUs; NVML is initialised for this call and shut down again.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryReading:
+    """Memory of a GPU or MIG instance in bytes; ``None`` is unknown."""
+
+    used_bytes: int | None
+    total_bytes: int | None
+
+
+@contextmanager
+def opened() -> Iterator[Any]:
+    """Give the ``pynvml`` module with NVML initialised; NVML counts its users, so this may nest.
 
     Raises:
         ImportError: ``nvidia-ml-py`` is missing.
@@ -38,34 +79,113 @@ def read_inventory() -> Inventory:
     pynvml = importlib.import_module("pynvml")
     pynvml.nvmlInit()
     try:
-        devices = []
-        faults = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            try:
-                devices.append(_read_device(pynvml, index))
-            except pynvml.NVMLError as error:
-                faults.append(f"GPU {index}: {error}")
-        return Inventory(
-            driver_version=_text(pynvml.nvmlSystemGetDriverVersion()), devices=tuple(devices), faults=tuple(faults)
-        )
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
 
 
-def _read_device(pynvml: Any, index: int) -> ProbedDevice:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+@functools.cache
+def open_for_good() -> Any:
+    """Give the ``pynvml`` module with NVML initialised until the process ends; for readings that are often repeated.
+
+    Raises:
+        ImportError: ``nvidia-ml-py`` is missing.
+        pynvml.NVMLError: NVML's library is missing or does not accept the loaded driver.
+    """
+    pynvml = importlib.import_module("pynvml")
+    pynvml.nvmlInit()
+    return pynvml
+
+
+def read_inventory() -> Inventory:
+    """List the machine's GPUs and their MIG instances.
+
+    Raises:
+        ImportError: ``nvidia-ml-py`` is missing.
+        pynvml.NVMLError: NVML's library is missing or does not accept the loaded driver.
+    """
+    gpus = []
+    faults = []
+    with opened() as pynvml:
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                gpus.append(_read_gpu(pynvml, index))
+            except pynvml.NVMLError as error:
+                faults.append(f"GPU {index}: {error}")
+        driver_version = _text(pynvml.nvmlSystemGetDriverVersion())
+    return Inventory(driver_version=driver_version, gpus=tuple(gpus), faults=tuple(faults))
+
+
+def find_handle(pynvml: Any, uuid: str) -> Any:
+    """Return NVML's handle of the GPU or MIG instance with this UUID.
+
+    Raises:
+        DeviceError: NVML does not list it, or it no longer answers.
+    """
     try:
-        # Parts that share the host's memory report no memory of their own: an error, or 0.
-        total_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) or None
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError as error:
+        raise DeviceError(
+            f"NVML cannot reach {uuid}: {error}", hint="nvidia-smi -L lists the GPUs; dmesg names those that were lost"
+        ) from error
+
+
+def read_memory(pynvml: Any, handle: Any) -> MemoryReading:
+    """Read memory; ``used_bytes`` is everybody's use without the driver's reserve, as ``nvidia-smi`` shows it."""
+    memory = value_or_none(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
+    if memory is None:
+        # Drivers before R510 know this form only, whose use includes the reserve.
+        memory = value_or_none(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
+    # Parts that share the host's memory report no memory of their own: an error, or 0.
+    if memory is None or not memory.total:
+        return MemoryReading(used_bytes=None, total_bytes=None)
+    return MemoryReading(used_bytes=int(memory.used), total_bytes=int(memory.total))
+
+
+def value_or_none(pynvml: Any, read: Callable[[], Any]) -> Any:
+    """Return what ``read`` returns, or ``None`` if NVML does not support it on this device."""
+    try:
+        return read()
     except pynvml.NVMLError:
-        total_bytes = None
-    return ProbedDevice(
+        return None
+
+
+def version(pynvml: Any) -> str:
+    """Return the version of NVML's library."""
+    return _text(pynvml.nvmlSystemGetNVMLVersion())
+
+
+def _read_gpu(pynvml: Any, index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    device = ProbedDevice(
         index=index,
         name=_text(pynvml.nvmlDeviceGetName(handle)),
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         pci_bus_id=normalise_pci_address(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId)),
-        total_bytes=total_bytes,
+        total_bytes=read_memory(pynvml, handle).total_bytes,
     )
+    mode = value_or_none(pynvml, lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])
+    if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
+        return Gpu(device=device)
+    return Gpu(device=device, instances=tuple(_read_instances(pynvml, handle, device)))
+
+
+def _read_instances(pynvml: Any, gpu_handle: Any, gpu: ProbedDevice) -> Iterator[MigInstance]:
+    for slot in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu_handle)):
+        try:
+            handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu_handle, slot)
+        except pynvml.NVMLError:
+            # Most slots are empty: a GPU has fewer instances than it could have.
+            continue
+        ids = (pynvml.nvmlDeviceGetGpuInstanceId(handle), pynvml.nvmlDeviceGetComputeInstanceId(handle))
+        device = ProbedDevice(
+            index=slot,
+            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+            pci_bus_id=gpu.pci_bus_id,
+            total_bytes=read_memory(pynvml, handle).total_bytes,
+        )
+        yield MigInstance(device=device, legacy_uuid=f"MIG-{gpu.uuid}/{ids[0]}/{ids[1]}")
 
 
 def _text(value: str | bytes) -> str:

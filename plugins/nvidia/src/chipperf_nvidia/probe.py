@@ -1,18 +1,25 @@
 """Finds NVIDIA GPUs without torch.
 
 Several vendors present themselves as CUDA, one of them down to an NVML library of its own. So a GPU counts only if the
-kernel lists it as a PCI display device of NVIDIA; NVML and the driver's files then say whether it can be used.
+kernel lists it as a PCI display device of NVIDIA; NVML and the driver's files then say whether it can be used, and
+``CUDA_VISIBLE_DEVICES`` whether it may.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chipperf import ProbedDevice, ProbeResult
+from chipperf import ProbedDevice, ProbeResult, ToolCommand
 from chipperf.hardware import call_bounded, find_pci_devices, normalise_pci_address, read_text
 
-from chipperf_nvidia.nvml import Inventory, read_inventory
+from chipperf_nvidia.nvml import Gpu, Inventory, read_inventory
+from chipperf_nvidia.visibility import VARIABLE, visible_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PCI_VENDOR_ID = 0x10DE
 _DRIVER_VERSION = re.compile(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\b")
@@ -26,7 +33,7 @@ def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
         timeout_s: How long NVML may take.
 
     Returns:
-        NVIDIA's GPUs in NVML's order, or what was looked for and what to do.
+        NVIDIA's GPUs as CUDA numbers them, or what was looked for and what to do.
     """
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
@@ -53,6 +60,15 @@ def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
     return _accept(inventory, addresses, found)
 
 
+def driver_file_commands() -> tuple[ToolCommand, ...]:
+    """Return commands that print the driver's files the probe parses."""
+    find_gpus = ("find", "/proc/driver/nvidia/gpus", "-name", "information", "-exec", "cat", "{}", "+")
+    return (
+        ToolCommand(name="driver-version", argv=("cat", "/proc/driver/nvidia/version")),
+        ToolCommand(name="driver-gpus", argv=find_gpus),
+    )
+
+
 def read_driver_version(root: Path) -> str | None:
     """Return the version of the loaded kernel driver, or ``None`` if none is loaded."""
     match = _DRIVER_VERSION.search(read_text(root / "proc/driver/nvidia/version") or "")
@@ -60,22 +76,32 @@ def read_driver_version(root: Path) -> str | None:
 
 
 def _accept(inventory: Inventory, addresses: set[str], found: str) -> ProbeResult:
-    devices = tuple(device for device in inventory.devices if device.pci_bus_id in addresses)
+    gpus = [gpu for gpu in inventory.gpus if gpu.device.pci_bus_id in addresses]
     faults = "".join(f"; {fault}" for fault in inventory.faults)
-    if not devices:
-        foreign = ", ".join(f"{d.name} at {d.pci_bus_id}" for d in inventory.devices) or "no GPU"
+    if not gpus:
+        foreign = ", ".join(f"{g.device.name} at {g.device.pci_bus_id}" for g in inventory.gpus) or "no GPU"
         reason = (
             f"{found}, but NVML lists {foreign}{faults}; check that the container was started with the GPUs "
             "and that libnvidia-ml.so is NVIDIA's own"
         )
         return ProbeResult(available=False, reason=reason, driver_version=inventory.driver_version)
-    names = ", ".join(sorted({device.name for device in devices}))
-    return ProbeResult(
-        available=True,
-        reason=f"NVML lists {len(devices)} GPU(s): {names}; driver {inventory.driver_version}{faults}",
-        devices=devices,
-        driver_version=inventory.driver_version,
-    )
+    return _result(gpus, inventory.driver_version, "NVML lists", faults)
+
+
+def _result(gpus: list[Gpu], driver_version: str, listed_by: str, remarks: str) -> ProbeResult:
+    value = os.environ.get(VARIABLE)
+    names = ", ".join(sorted({gpu.device.name for gpu in gpus}))
+    listed = f"{listed_by} {len(gpus)} GPU(s): {names}; driver {driver_version}{remarks}"
+    devices = visible_devices(gpus, value)
+    if devices:
+        if value is not None:
+            listed += f"; {VARIABLE}={value} shows {len(devices)} device(s)"
+        return ProbeResult(available=True, reason=listed, devices=devices, driver_version=driver_version)
+    if value is None:
+        why = "all are in MIG mode and have no instance; create one with nvidia-smi mig -cgi, or leave MIG mode"
+    else:
+        why = f"{VARIABLE}={value!r} shows none of them; unset it, or list indices or UUIDs of nvidia-smi -L"
+    return ProbeResult(available=False, reason=f"{listed}; {why}", driver_version=driver_version)
 
 
 def _explain_nvml(found: str, driver_version: str | None, error: Exception) -> str:
@@ -92,26 +118,24 @@ def _explain_nvml(found: str, driver_version: str | None, error: Exception) -> s
 
 def _probe_driver_files(root: Path, found: str, driver_version: str | None, doubt: str) -> ProbeResult:
     remedy = "install nvidia-ml-py"
-    devices = tuple(_read_driver_devices(root))
+    gpus = list(_read_driver_gpus(root))
     has_nodes = any((root / "dev").glob("nvidia[0-9]*"))
-    if not (driver_version and devices and has_nodes):
+    if not (driver_version and gpus and has_nodes):
         reason = (
             f"{found}, but the driver's files under /proc/driver/nvidia and /dev/nvidia* are incomplete, and {doubt}; "
             f"load NVIDIA's driver or start the container with the GPUs, and {remedy}"
         )
         return ProbeResult(available=False, reason=reason, driver_version=driver_version)
-    reason = f"the driver's files list {len(devices)} GPU(s); driver {driver_version}; {doubt}: {remedy}"
-    return ProbeResult(available=True, reason=reason, devices=devices, driver_version=driver_version)
+    return _result(gpus, driver_version, "the driver's files list", f"; {doubt}: {remedy}")
 
 
-def _read_driver_devices(root: Path) -> list[ProbedDevice]:
-    devices = []
+def _read_driver_gpus(root: Path) -> Iterator[Gpu]:
     for index, path in enumerate(sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))):
         lines = (read_text(path) or "").splitlines()
         facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         uuid = facts.get("GPU UUID")
-        devices.append(
-            ProbedDevice(
+        yield Gpu(
+            device=ProbedDevice(
                 index=index,
                 name=facts.get("Model") or "NVIDIA GPU",
                 # The driver writes question marks until somebody has opened the GPU.
@@ -119,4 +143,3 @@ def _read_driver_devices(root: Path) -> list[ProbedDevice]:
                 pci_bus_id=normalise_pci_address(path.parent.name),
             )
         )
-    return devices

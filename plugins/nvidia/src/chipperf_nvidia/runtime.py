@@ -1,0 +1,132 @@
+"""Loads torch and says what the stack consists of; refuses builds that only imitate CUDA."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from chipperf import DeviceError, Knob, PluginError, RuntimeInfo
+from chipperf.hardware import call_bounded, distribution_version
+
+from chipperf_nvidia.nvml import read_inventory
+from chipperf_nvidia.probe import read_driver_version
+
+_NVML_TIMEOUT_S = 5.0
+
+_FOREIGN_MODULES: Final = {"torch_xmlir": "Kunlunxin's XPyTorch", "torch_xray": "Kunlunxin's XPyTorch"}
+"""Modules whose presence alone turns ``torch.cuda`` into another vendor's, and whose they are."""
+
+_FOREIGN_TAGS: Final = {
+    "metax": "MetaX's",
+    "mc": "MetaX's",
+    "maca": "MetaX's",
+    "corex": "Iluvatar's",
+    "das": "Hygon's",
+    "dtk": "Hygon's",
+    "rocm": "AMD's",
+}
+"""Beginnings of the local version (``2.8.0+metax3.5``) of builds of other vendors, and whose they are."""
+
+_FOREIGN_ATTRIBUTES: Final = {"hip": "a HIP", "maca": "MetaX's", "metax": "MetaX's", "corex": "Iluvatar's"}
+"""Attributes of ``torch.version`` or ``torch`` that such builds set."""
+
+_WATCHED_VARIABLES: Final = {
+    "NVIDIA_TF32_OVERRIDE": "0 forbids TF32 in all of NVIDIA's libraries",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "changes torch's default for TF32 products; the plugin sets TF32 itself",
+    "PYTORCH_CUDA_ALLOC_CONF": "torch's allocator",
+    "PYTORCH_ALLOC_CONF": "torch's allocator",
+    "CUDA_LAUNCH_BLOCKING": "makes every kernel launch wait",
+    "CUDA_VISIBLE_DEVICES": "devices CUDA shows",
+    "NCCL_ALGO": "order in which NCCL adds gradients",
+    "NCCL_PROTO": "how NCCL transfers gradients",
+    "NCCL_P2P_DISABLE": "gradients go through host memory",
+    "NCCL_IB_DISABLE": "gradients go through sockets",
+}
+"""Variables of the user that change numerics or speed, and what they do."""
+
+
+def load() -> RuntimeInfo:
+    """Import torch.
+
+    Raises:
+        PluginError: The installed torch is another vendor's and only presents itself as CUDA.
+        DeviceError: The installed torch has no CUDA.
+    """
+    # Before torch is imported: importing it may load the other vendor's stack.
+    _refuse(_foreign_installation())
+
+    import torch
+
+    _refuse(_foreign_build(torch))
+    if torch.version.cuda is None:
+        raise DeviceError(
+            f"torch {torch.__version__} is built without CUDA",
+            hint="install a CUDA build of torch; perf doctor shows which torch is in use",
+        )
+    return RuntimeInfo(
+        torch=torch.__version__,
+        driver=_driver_version(),
+        sdk=_sdk(torch),
+        collectives=_nccl(torch),
+        framework=f"pytorch-{torch.__version__}",
+        knobs=tuple(
+            Knob(name=name, value=os.environ[name], reason=reason)
+            for name, reason in _WATCHED_VARIABLES.items()
+            if name in os.environ
+        ),
+    )
+
+
+def _refuse(stack: str | None) -> None:
+    if stack is not None:
+        raise PluginError(
+            f"the installed torch is not NVIDIA's: {stack} only presents itself as CUDA",
+            hint="choose the vendor of the cards with --vendor, or use an environment with an upstream build of torch",
+        )
+
+
+def _foreign_installation() -> str | None:
+    """Name the imitation by what is installed, importing nothing; ``None`` if there is none."""
+    for module, stack in _FOREIGN_MODULES.items():
+        if importlib.util.find_spec(module) is not None:
+            return f"{stack} ({module})"
+    return _foreign_version(distribution_version("torch") or "")
+
+
+def _foreign_build(torch: Any) -> str | None:
+    """Name the imitation by what torch says of itself; ``None`` if there is none."""
+    for attribute, owner in _FOREIGN_ATTRIBUTES.items():
+        value = getattr(torch.version, attribute, None) or getattr(torch, attribute, None)
+        if value:
+            return f"{owner} build {torch.__version__}"
+    return _foreign_version(torch.__version__)
+
+
+def _foreign_version(version: str) -> str | None:
+    local = version.partition("+")[2].lower()
+    for tag, owner in _FOREIGN_TAGS.items():
+        if local.startswith(tag):
+            return f"{owner} build {version}"
+    return None
+
+
+def _driver_version() -> str | None:
+    try:
+        return call_bounded(read_inventory, timeout_s=_NVML_TIMEOUT_S).driver_version
+    except Exception:  # Without NVML the driver's own file says it.
+        return read_driver_version(Path("/"))
+
+
+def _sdk(torch: Any) -> str:
+    cudnn = torch.backends.cudnn.version()
+    return f"CUDA {torch.version.cuda}" + ("" if cudnn is None else f", cuDNN {cudnn}")
+
+
+def _nccl(torch: Any) -> str | None:
+    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
+        return None
+    version = torch.cuda.nccl.version()
+    # torch before 1.10 gave one number.
+    return f"NCCL {'.'.join(map(str, version)) if isinstance(version, tuple) else version}"
