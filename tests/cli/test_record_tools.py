@@ -26,7 +26,7 @@ def perf_tool_commands():
         ToolCommand(name="missing", argv=("/nowhere/acme-smi",)),
     )
 """
-UUID = "09d75c76-1b13-5686-a3d2-a9647e48f619"
+UUID = "12345678-9abc-def0-1234-56789abcdef0"
 
 
 @pytest.fixture

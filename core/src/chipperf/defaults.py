@@ -53,7 +53,9 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """
     import torch
 
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        # The call imports the compiler, which takes seconds: it is left out where it changes nothing.
+        torch.use_deterministic_algorithms(deterministic)
     if device.type == "cpu":
         # Core has seeded torch's CPU generator.
         return

@@ -1,23 +1,39 @@
-"""Finds and reads MetaX's management tool, ``mx-smi``.
+"""MetaX's management tool: where it is, what it is asked, and which devices it lists.
 
-Only options that read are ever passed: the tool also has ones that reset devices and kill processes.
+The tool can also reset devices, flash firmware and kill processes; so it is only ever run with a :class:`Query`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from chipperf import ProbedDevice
-from chipperf.hardware import find_tool, normalise_pci_address
+from chipperf.hardware import ToolOutput, find_tool, normalise_pci_address, run_tool
 
+# ht-smi is the same tool under the name of a white label.
+_NAMES = ("mx-smi", "ht-smi")
 _INSTALLED_IN = (Path("/opt/mxdriver/bin"), Path("/opt/maca/bin"))
-# "GPU#0    MXC500      0000:37:00.0   Available (UUID: GPU-...)", before that "GPU 0: MXC500 (UUID: MX-...)". Slices of
-# a shared GPU follow theirs as indented SGPU rows.
+
+# "GPU#0    MXC500      0000:37:00.0   Available (UUID: GPU-...)", before that "GPU 0: MXC500 (UUID: MX-...)".
 _GPU_ROW = re.compile(r"^\s*GPU(?:#(?P<new>\d+)\s|\s+(?P<old>\d+):)\s*(?P<name>\S.*?)(?=\s{2,}|\s*\(|$)(?P<rest>.*)$")
+# A slice follows its GPU: "  SGPU#3   25% 15.625gb   Available (UUID: GPU-...) sgpu-...".
+_SLICE_ROW = re.compile(r"^\s+SGPU#\d+\s(?P<rest>.*)$")
 _UUID = re.compile(r"UUID:\s*([^\s)]+)")
 _NOT_AVAILABLE = re.compile(r"Not Available(?:\(([^)]*)\))?")
+
+
+class Query(Enum):
+    """Everything the tool is asked; each value is its arguments, and none of them changes a device."""
+
+    LIST = ("-L",)
+    TABLE = ()
+    SUMMARY = ("--summary",)
+    VERSION = ("--show-version",)
+    JSON = ("-j",)
+    DMON = ("dmon", "-c", "1", "--format", "csv", "--total-memory", "--show-bdf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,36 +41,76 @@ class DeviceList:
     """What ``mx-smi -L`` lists.
 
     Attributes:
-        devices: GPUs that can be used.
-        unavailable: One message for each GPU the tool marks as not available, with its index.
+        devices: Devices that can be used, as MetaX's runtime counts them: GPUs, and slices in place of a sliced GPU.
+        sliced: Addresses of the GPUs that are divided into slices.
+        unavailable: One message for each GPU the tool marks as not available, with the tool's index.
     """
 
-    devices: tuple[ProbedDevice, ...]
-    unavailable: tuple[str, ...]
+    devices: tuple[ProbedDevice, ...] = ()
+    sliced: frozenset[str | None] = frozenset()
+    unavailable: tuple[str, ...] = ()
 
 
 def find_mx_smi() -> str | None:
     """Return the tool's path, or ``None`` if it is not installed."""
-    return find_tool("mx-smi", _INSTALLED_IN)
+    return next(filter(None, (find_tool(name, _INSTALLED_IN) for name in _NAMES)), None)
+
+
+def ask(query: Query, *, timeout_s: float) -> ToolOutput:
+    """Run the tool.
+
+    Args:
+        query: What to ask.
+        timeout_s: How long it may take.
+    """
+    tool = find_mx_smi()
+    if tool is None:
+        return ToolOutput(problem="mx-smi is not installed")
+    output = run_tool([tool, *query.value], timeout_s=timeout_s)
+    # Records quote the problem, and where the tool is installed is no part of it.
+    return replace(output, problem=output.problem and output.problem.replace(tool, Path(tool).name))
 
 
 def parse_list(text: str) -> DeviceList:
-    """Parse the output of ``mx-smi -L`` in its two known layouts; lines of any other form are skipped."""
-    devices = []
+    """Parse the output of ``mx-smi -L`` in its two known layouts; lines of any other form are skipped.
+
+    A GPU that is shared has slices, and MetaX's runtime shows those instead: with their own UUID, at the address of
+    their GPU.
+    """
+    devices: list[ProbedDevice] = []
+    sliced = set()
     unavailable = []
-    for row in filter(None, map(_GPU_ROW.match, text.splitlines())):
-        index = int(row["new"] or row["old"])
-        missing = _NOT_AVAILABLE.search(row.string)
-        if missing:
-            unavailable.append(f"GPU {index}: {missing[1] or 'not available'}")
-            continue
-        uuid = _UUID.search(row["rest"])
-        devices.append(
-            ProbedDevice(
-                index=index,
-                name=row["name"],
-                uuid=uuid[1] if uuid else None,
-                pci_bus_id=normalise_pci_address(row["rest"]),
-            )
-        )
-    return DeviceList(devices=tuple(devices), unavailable=tuple(unavailable))
+    gpu: ProbedDevice | None = None
+    for line in text.splitlines():
+        row, slice_row = _GPU_ROW.match(line), _SLICE_ROW.match(line)
+        if row:
+            gpu = _gpu(row)
+            if gpu is None:
+                missing = _NOT_AVAILABLE.search(line)
+                reason = missing[1] if missing and missing[1] else "not available"
+                unavailable.append(f"GPU {row['new'] or row['old']}: {reason}")
+            else:
+                devices.append(gpu)
+        elif slice_row and gpu and not _NOT_AVAILABLE.search(line):
+            if devices[-1] == gpu:
+                devices.pop()
+            sliced.add(gpu.pci_bus_id)
+            devices.append(replace(gpu, uuid=_uuid(slice_row["rest"])))
+    numbered = (replace(device, index=index) for index, device in enumerate(devices))
+    return DeviceList(devices=tuple(numbered), sliced=frozenset(sliced), unavailable=tuple(unavailable))
+
+
+def _gpu(row: re.Match[str]) -> ProbedDevice | None:
+    if _NOT_AVAILABLE.search(row["rest"]):
+        return None
+    return ProbedDevice(
+        index=int(row["new"] or row["old"]),
+        name=row["name"],
+        uuid=_uuid(row["rest"]),
+        pci_bus_id=normalise_pci_address(row["rest"]),
+    )
+
+
+def _uuid(text: str) -> str | None:
+    match = _UUID.search(text)
+    return match[1] if match else None

@@ -1,0 +1,107 @@
+"""Environment variables: what a worker is given, and what a record should say about those that are set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from chipperf import DeviceError, EnvironmentVariable, Knob
+
+from chipperf_metax.visible_devices import find_conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chipperf import EnvironmentSettings
+
+_MACA_HOME: Final = Path("/opt/maca")
+
+NCHW_VARIABLE: Final = "PYTORCH_DEFAULT_NCHW"
+
+AUTOTUNE_VARIABLE: Final = "CHIPPERF_METAX_CUDNN_BENCHMARK"
+"""1 lets torch choose convolution algorithms by trying them, unless the run is to be reproducible."""
+
+_AUTOTUNE: Final = EnvironmentVariable(
+    name=AUTOTUNE_VARIABLE,
+    value="0",
+    reason="FlagPerf's batches nearly fill the GPU, and trying convolution algorithms needs memory of its own",
+)
+
+_DETERMINISTIC: Final = (
+    EnvironmentVariable(
+        name="CUBLAS_WORKSPACE_CONFIG",
+        value=":4096:8",
+        reason="torch demands a fixed workspace for reproducible matrix products",
+    ),
+    EnvironmentVariable(name="MCDNN_USE_DETERMINISTIC_ALGO", value="1", reason="reproducible convolutions"),
+    EnvironmentVariable(name="ENABLE_BLAS_DETERMINISTIC_MODE", value="1", reason="reproducible matrix products"),
+)
+
+# MetaX's torch only looks whether these exist: with the value 0 they are on as well.
+_PRESENCE_SWITCHES: Final[Mapping[str, str]] = {
+    NCHW_VARIABLE: "4-D tensors keep their layout when they are copied to the device",
+    "PYTORCH_DEFAULT_NDHWC": "5-D tensors are copied to the device channels-last",
+    "PYTORCH_DEFAULT_NLC": "3-D tensors are copied to the device channels-last",
+    "PYTORCH_ALLOW_CUDA_CUDNN_TF32": "changes the build's default of TF32 convolutions; this run sets it itself",
+    "PYTORCH_DISABLE_CUDA_CUDNN_TF32": "changes the build's default of TF32 convolutions; this run sets it itself",
+    "PYTORCH_ENABLE_SAME_RAND_A100": "random numbers are drawn in the grid of an A100",
+}
+_VALUE_SETTINGS: Final[Mapping[str, str]] = {
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "forces TF32 matrix products",
+    "METAX_USE_TF32": "has no effect here: it belongs to FlagPerf",
+    "PYTORCH_CUDA_ALLOC_CONF": "settings of the memory allocator",
+    "PYTORCH_ALLOC_CONF": "settings of the memory allocator",
+    "MACA_SMALL_PAGESIZE_ENABLE": "page size of device memory",
+    "MACA_MPS_MODE": "several processes may use one GPU",
+    "MACA_LAUNCH_BLOCKING": "every kernel is waited for, which is slow",
+    "ISU_FASTMODEL": "MetaX sets it for some language models to avoid precision errors",
+    **{variable.name: variable.reason for variable in _DETERMINISTIC},
+}
+
+
+def worker_environment(
+    settings: EnvironmentSettings, environment: Mapping[str, str] = os.environ, maca_home: Path = _MACA_HOME
+) -> tuple[EnvironmentVariable, ...]:
+    """Return what a worker's environment must hold before its interpreter starts.
+
+    FlagPerf's ``METAX_USE_TF32`` is left out on purpose: TF32 is a precision that is asked for.
+
+    Args:
+        settings: What the run is about to do.
+        environment: The environment so far.
+        maca_home: Where the SDK is installed by default.
+
+    Raises:
+        DeviceError: The variables that choose devices contradict each other.
+    """
+    conflict = find_conflict(environment)
+    if conflict:
+        problem, _, remedy = conflict.rpartition(": ")
+        raise DeviceError(problem, hint=remedy)
+    variables = (_AUTOTUNE, *(_DETERMINISTIC if settings.deterministic else ()))
+    if not maca_home.is_dir():
+        return variables
+    home = EnvironmentVariable(
+        name="MACA_PATH",
+        value=str(maca_home),
+        reason="MetaX's torch takes itself for an upstream build if it is not set",
+    )
+    return (home, *variables)
+
+
+def environment_knobs(environment: Mapping[str, str] = os.environ) -> tuple[Knob, ...]:
+    """Return the variables that are set, whoever set them, and change numerics, memory or speed.
+
+    The layout switch is reported in any case, because its absence means channels-last.
+    """
+    knobs = []
+    for name, meaning in _PRESENCE_SWITCHES.items():
+        if name in environment:
+            knobs.append(Knob(name=name, value=f"{environment[name]!r}: on, whatever its value", reason=meaning))
+        elif name == NCHW_VARIABLE:
+            knobs.append(Knob(name=name, value="not set", reason=f"if set, {meaning}"))
+    for name, meaning in _VALUE_SETTINGS.items():
+        if name in environment:
+            knobs.append(Knob(name=name, value=environment[name], reason=meaning))
+    return tuple(knobs)
