@@ -15,7 +15,6 @@ CLASSIFICATION_KEYS = {
     "accumulate_steps",
     "warmup_epochs",
     "workers",
-    "log_every_steps",
 }
 FREE_KEYS = {
     "resnet50": CLASSIFICATION_KEYS,
@@ -33,7 +32,7 @@ ROWS: dict[tuple[str, str, str], dict[str, float]] = {
     ("kunlunxin", "resnet50", "1x1"): row(256, 256, lr=0.8),
     ("kunlunxin", "resnet50", "1x8"): row(32, 32, lr=0.1, seed=23333),
     ("kunlunxin", "resnet50", "2x8"): row(64, 64, lr=0.8),
-    ("kunlunxin", "mobilenetv2", "1x1"): row(256, 128, lr=0.1, accumulate_steps=1, log_every_steps=10),
+    ("kunlunxin", "mobilenetv2", "1x1"): row(256, 128, lr=0.1, accumulate_steps=1),
     ("kunlunxin", "mobilenetv2", "1x8"): row(256, 256, lr=0.36, accumulate_steps=1),
     ("kunlunxin", "mobilenetv2", "2x8"): row(256, 256, lr=0.72, accumulate_steps=1),
     ("kunlunxin", "detr", "1x1"): row(8, 8),

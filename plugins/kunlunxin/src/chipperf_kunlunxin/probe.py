@@ -9,73 +9,70 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.hardware import PciDevice, find_pci_devices, read_text, run_tool
+from chipperf.hardware import PciDevice, find_pci_devices
 
-from chipperf_kunlunxin.xpu_smi import find_xpu_smi, parse_machine_rows
+from chipperf_kunlunxin import machine
+from chipperf_kunlunxin.profiles import choose_profile
+from chipperf_kunlunxin.variables import hazards_in_force
+from chipperf_kunlunxin.visibility import visible_devices
+from chipperf_kunlunxin.xpu_reading import XpuReading
+from chipperf_kunlunxin.xpu_smi import find_xpu_smi, identify_devices
 
-PCI_VENDOR_ID = 0x1D22
-# The PCIe version of the P800 carries another company's vendor id, so only this one device of it counts.
-P800_PCIE_ID = (0x2057, 0x3686)
-PRODUCTS = {0x3684: "Kunlun 1", 0x3685: "Kunlun 2", 0x3686: "P800 PCIe", 0x3688: "P800 OAM"}
-RUNTIME_MODULES = ("torch_xmlir", "torch_xray")
-# Containers without the matching library show this instead of the driver's version.
-PLACEHOLDER_DRIVER_VERSION = "515.58"
-_VERSION = re.compile(r"\b\d+\.\d+(?:\.\d+)*\b")
-_DEVICE_NODE = re.compile(r"xpu\d+")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 
 
-def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
-    """Find the XPUs of the machine whose file system starts at ``root``.
+def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
+    """Find the visible XPUs of the machine whose file system starts at ``root``.
 
     Args:
-        root: Directory that holds ``sys``, ``proc`` and ``dev``.
-        timeout_s: How long ``xpu-smi`` may take.
+        root: Directory that holds ``sys``, ``proc`` and ``dev``; this machine's if not given.
+        timeout_s: How long each of the two calls of ``xpu-smi`` may take.
 
     Returns:
-        Kunlunxin's devices in the order of ``xpu-smi``, or of their device nodes where the tool says nothing; or what
-        was looked for and what to do.
+        Kunlunxin's devices in the order of ``xpu-smi``, or of their device nodes where the tool says nothing, as far as
+        the visible-devices variable leaves them; or what was looked for and what to do.
     """
+    root = root or machine.MACHINE_ROOT
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
-    cards = [function for function in functions if _is_kunlunxin(function)]
-    driver_version = read_driver_version(root)
+    cards = [function for function in functions if machine.is_kunlunxin(function)]
+    driver = machine.read_driver_version(root)
     if not cards:
         reason = (
             f"no Kunlunxin XPU: none of the {len(functions)} PCI devices under {pci_root} has vendor id 0x1d22 or is "
             f"2057:3686{_intel_hint()}; check that the card is powered, seated and passed to this machine"
         )
-        return ProbeResult(available=False, reason=reason, driver_version=driver_version)
+        return ProbeResult(available=False, reason=reason, driver_version=driver)
     found = f"PCI lists Kunlunxin devices at {', '.join(card.address for card in cards)}"
-    nodes = find_device_nodes(root)
+    nodes = machine.find_device_nodes(root)
     if not nodes:
         return ProbeResult(
-            available=False, reason=f"{found}, but {_explain_missing_nodes(root)}", driver_version=driver_version
+            available=False, reason=f"{found}, but {_explain_missing_nodes(root)}", driver_version=driver
         )
-    devices, source = _ask_xpu_smi(cards, timeout_s)
-    devices = devices or _name_by_pci(cards, nodes)
+    survey, query = identify_devices(timeout_s=timeout_s)
+    driver = driver or query.driver_version
+    problem = survey.problem or _misfit(survey.readings, cards)
+    readings = _by_nodes(cards, nodes) if problem else survey.readings
+    source = f"their device nodes ({problem})" if problem else survey.source
+    visible, restriction = _restrict(readings)
+    if not visible:
+        reason = f"{found}, but {restriction} leaves none of {len(readings)} visible; unset it, or name devices"
+        return ProbeResult(available=False, reason=reason, driver_version=driver)
+    remarks = (f"with {restriction}" if restriction else "", describe_runtime(), *hazards_in_force())
     return ProbeResult(
         available=True,
-        reason=f"{len(devices)} XPU(s) by {source}; {describe_runtime()}",
-        devices=devices,
-        driver_version=driver_version,
+        reason="; ".join((f"{len(visible)} XPU(s) by {source}", *filter(None, remarks))),
+        devices=_probed(visible, cards),
+        driver_version=driver,
     )
-
-
-def read_driver_version(root: Path) -> str | None:
-    """Return the version of the loaded kernel driver, or ``None`` if it is unknown or a placeholder."""
-    match = _VERSION.search(read_text(root / "proc/kunlun/version") or "")
-    return match[0] if match and match[0] != PLACEHOLDER_DRIVER_VERSION else None
-
-
-def find_device_nodes(root: Path) -> tuple[str, ...]:
-    """Return the names of the device nodes in the order of their numbers; ``xpuctrl`` is none of them."""
-    names = (path.name for path in (root / "dev").glob("xpu*"))
-    return tuple(sorted(filter(_DEVICE_NODE.fullmatch, names), key=lambda name: int(name.removeprefix("xpu"))))
 
 
 def describe_runtime() -> str:
@@ -85,10 +82,6 @@ def describe_runtime() -> str:
         if name in sys.modules or importlib.util.find_spec(name):
             return f"{name} is installed"
     return f"neither {' nor '.join(RUNTIME_MODULES)} is installed here: install Kunlunxin's torch to train"
-
-
-def _is_kunlunxin(function: PciDevice) -> bool:
-    return function.vendor_id == PCI_VENDOR_ID or (function.vendor_id, function.device_id) == P800_PCIE_ID
 
 
 def _intel_hint() -> str:
@@ -105,21 +98,36 @@ def _explain_missing_nodes(root: Path) -> str:
     return "there is no /dev/xpu0 and no /proc/kunlun; install or load Kunlunxin's kernel driver"
 
 
-def _ask_xpu_smi(cards: list[PciDevice], timeout_s: float) -> tuple[tuple[ProbedDevice, ...], str]:
-    tool = find_xpu_smi()
-    if tool is None:
-        return (), "their device nodes (xpu-smi is not installed)"
-    output = run_tool([tool, "-m"], timeout_s=timeout_s)
-    if output.problem:
-        return (), f"their device nodes ({output.problem})"
+def _misfit(readings: Sequence[XpuReading], cards: Sequence[PciDevice]) -> str:
+    """Say why the tool's devices cannot be those that PCI lists; empty if they can."""
     addresses = {card.address for card in cards}
-    devices = parse_machine_rows(output.stdout)
-    if not devices or any(device.pci_bus_id not in addresses for device in devices):
-        return (), f"their device nodes (the output of {tool} -m does not fit the PCI devices)"
-    return devices, "xpu-smi -m"
+    strangers = [reading.pci_bus_id for reading in readings if reading.pci_bus_id not in addresses]
+    return "the output of xpu-smi does not fit the PCI devices" if strangers else ""
 
 
-def _name_by_pci(cards: list[PciDevice], nodes: tuple[str, ...]) -> tuple[ProbedDevice, ...]:
-    products = sorted({PRODUCTS.get(card.device_id, f"Kunlunxin device {card.device_id:04x}") for card in cards})
+def _by_nodes(cards: Sequence[PciDevice], nodes: Sequence[str]) -> tuple[XpuReading, ...]:
+    name = machine.product_name(cards)
     # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
-    return tuple(ProbedDevice(index=index, name=" or ".join(products)) for index, _ in enumerate(nodes))
+    return tuple(XpuReading(device_id=int(node.removeprefix("xpu")), name=name) for node in nodes)
+
+
+def _restrict(readings: Sequence[XpuReading]) -> tuple[tuple[XpuReading, ...], str]:
+    """Return the visible devices, and the variable that restricts them, with its value."""
+    profile = choose_profile()
+    name = profile.VISIBLE_DEVICES_ENV
+    value = os.environ.get(name)
+    visible = visible_devices(readings, value, keeps_order=profile.KEEPS_VISIBLE_ORDER)
+    return visible, "" if value is None else f"{name}={value}"
+
+
+def _probed(readings: Sequence[XpuReading], cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:
+    return tuple(
+        ProbedDevice(
+            index=index,
+            name=reading.name or machine.product_name(cards),
+            uuid=reading.uuid,
+            pci_bus_id=reading.pci_bus_id,
+            total_bytes=reading.memory_total_bytes,
+        )
+        for index, reading in enumerate(readings)
+    )

@@ -3,34 +3,97 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from chipperf import PluginError
 from chipperf.hardware import distribution_version
 
+from chipperf_kunlunxin import p800, r300
+
+if TYPE_CHECKING:
+    import torch
+    from chipperf import (
+        Capability,
+        DeviceInfo,
+        DistributedConfig,
+        EnvironmentSettings,
+        EnvironmentVariable,
+        LoaderOptions,
+        MemoryStats,
+        Precision,
+        PrecisionPolicy,
+        Rank,
+        RuntimeInfo,
+    )
+
 PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """How a stack presents itself to torch.
+class Profile(Protocol):
+    """What the modules :mod:`chipperf_kunlunxin.r300` and :mod:`chipperf_kunlunxin.p800` have in common.
 
-    Attributes:
-        device_type: ``torch.device`` type.
-        visible_devices_env: Environment variable that restricts the visible devices.
+    Each function is the hook of its name on that stack.
     """
 
-    device_type: str
-    visible_devices_env: str
+    @property
+    def DEVICE_TYPE(self) -> str:
+        """``torch.device`` type."""
+
+    @property
+    def VISIBLE_DEVICES_ENV(self) -> str:
+        """Environment variable that restricts the visible devices."""
+
+    @property
+    def KEEPS_VISIBLE_ORDER(self) -> bool:
+        """Whether torch numbers devices in that variable's order."""
+
+    @property
+    def CAPABILITIES(self) -> frozenset[Capability]:
+        """What the stack can do beyond the required hooks."""
+
+    def environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
+        """See ``perf_environment``."""
+
+    def load_runtime(self) -> RuntimeInfo:
+        """See ``perf_load_runtime``."""
+
+    def device_init(self, rank: Rank) -> torch.device:
+        """See ``perf_device_init``."""
+
+    def device_info(self, device: torch.device) -> DeviceInfo:
+        """See ``perf_device_info``."""
+
+    def synchronize(self, device: torch.device) -> None:
+        """See ``perf_synchronize``."""
+
+    def memory_query(self, device: torch.device) -> MemoryStats:
+        """See ``perf_memory_query``."""
+
+    def memory_reset_peak(self, device: torch.device) -> None:
+        """See ``perf_memory_reset_peak``."""
+
+    def distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
+        """See ``perf_distributed_setup``."""
+
+    def seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
+        """See ``perf_seed``."""
+
+    def precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
+        """See ``perf_precision``."""
+
+    def prepare_model(
+        self, model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device
+    ) -> torch.nn.Module:
+        """See ``perf_prepare_model``."""
+
+    def loader_options(self, device: torch.device) -> LoaderOptions:
+        """See ``perf_loader_options``."""
+
+    def device_teardown(self, device: torch.device) -> None:
+        """See ``perf_device_teardown``."""
 
 
-PROFILES: Final = {
-    # torch 1.x and torch_xmlir, with a device type of its own (Kunlun 2: R200, R300).
-    "r300": Profile(device_type="xpu", visible_devices_env="XPU_VISIBLE_DEVICES"),
-    # XPyTorch on torch 2.x, which impersonates CUDA (Kunlun 3: P800). XPU_VISIBLE_DEVICES breaks its import.
-    "p800": Profile(device_type="cuda", visible_devices_env="CUDA_VISIBLE_DEVICES"),
-}
+PROFILES: Final[dict[str, Profile]] = {"r300": r300, "p800": p800}
 
 
 def choose_profile() -> Profile:

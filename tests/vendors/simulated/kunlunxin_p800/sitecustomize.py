@@ -1,0 +1,8 @@
+"""FAKE: shows the Kunlunxin plugin a made-up machine instead of this one."""
+
+import os
+from pathlib import Path
+
+from chipperf_kunlunxin import machine
+
+machine.MACHINE_ROOT = Path(os.environ["FAKE_MACHINE_ROOT"])
