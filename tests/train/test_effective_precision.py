@@ -58,6 +58,11 @@ def test_autocast_on_the_cpu_is_seen_in_both_kinds_of_product(dtype, name):
     assert (measured.matmul, measured.convolution) == (name, name)
 
 
+def test_half_precision_weights_are_seen_without_autocast():
+    measured = measure_effective_precision(CPU, nullcontext, torch.float16)
+    assert (measured.matmul, measured.convolution) == ("fp16", "fp16")
+
+
 def test_fp32_that_is_really_bf16_is_detected(monkeypatch):
     multiply = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b: multiply(a.bfloat16(), b.bfloat16()).float())

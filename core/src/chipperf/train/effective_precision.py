@@ -35,17 +35,20 @@ class EffectivePrecision:
 
 
 def measure_effective_precision(
-    device: torch.device, autocast: Callable[[], AbstractContextManager[object]]
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+    dtype: torch.dtype = torch.float32,
 ) -> EffectivePrecision:
     """Return the arithmetic that is in force on a device.
 
     Args:
         device: Where to compute.
         autocast: Context that training computes in.
+        dtype: Type of the model's weights.
     """
     with torch.no_grad(), autocast():
         return EffectivePrecision(
-            matmul=classify(_through_matmul(device)), convolution=classify(_through_convolution(device))
+            matmul=classify(_through_matmul(device, dtype)), convolution=classify(_through_convolution(device, dtype))
         )
 
 
@@ -70,25 +73,26 @@ def classify(product: Callable[[list[float]], list[float]]) -> str:
     return {10: "tf32", 7: "bf16"}.get(kept_bits, f"reduced ({kept_bits} bits)")
 
 
-def _through_matmul(device: torch.device) -> Callable[[list[float]], list[float]]:
-    identity = torch.eye(_SIZE, device=device)
+def _through_matmul(device: torch.device, dtype: torch.dtype) -> Callable[[list[float]], list[float]]:
+    identity = torch.eye(_SIZE).to(device, dtype)
 
     def product(values: list[float]) -> list[float]:
         matrix = torch.zeros(_SIZE, _SIZE)
         matrix[0, : len(values)] = torch.tensor(values)
-        return _read(torch.mm(matrix.to(device), identity)[0], len(values))
+        return _read(torch.mm(matrix.to(device, dtype), identity)[0], len(values))
 
     return product
 
 
-def _through_convolution(device: torch.device) -> Callable[[list[float]], list[float]]:
-    weight = torch.zeros(_SIZE, _SIZE, 3, 3, device=device)
-    weight[:, :, 1, 1] = torch.eye(_SIZE, device=device)
+def _through_convolution(device: torch.device, dtype: torch.dtype) -> Callable[[list[float]], list[float]]:
+    weight = torch.zeros(_SIZE, _SIZE, 3, 3)
+    weight[:, :, 1, 1] = torch.eye(_SIZE)
+    weight = weight.to(device, dtype)
 
     def product(values: list[float]) -> list[float]:
         images = torch.zeros(1, _SIZE, 8, 8)
         images[0, : len(values), 4, 4] = torch.tensor(values)
-        seen = torch.nn.functional.conv2d(images.to(device), weight, padding=1)
+        seen = torch.nn.functional.conv2d(images.to(device, dtype), weight, padding=1)
         return _read(seen[0, :, 4, 4], len(values))
 
     return product

@@ -184,8 +184,8 @@ def _knobs(facts: RuntimeFacts, trainer: Trainer) -> list[Knob]:
     knobs = [Knob.model_validate(item) for item in facts.applied_environment]
     for knob in (*facts.runtime.knobs, *facts.precision.knobs):
         knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
-    for name, value in trainer.knobs.items():
-        knobs.append(Knob(name=name, value=value, reason="chosen for speed", origin="core"))
+    for knob in trainer.knobs:
+        knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
     # A variable that was applied may be read back and reported again; once is enough if both agree.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 

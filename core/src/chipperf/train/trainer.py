@@ -8,6 +8,7 @@ own after training.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +29,7 @@ from chipperf.train.windows import (
     spread,
     throughput,
 )
-from chipperf.types import EpochFinished, EvaluationFinished, WindowFinished
+from chipperf.types import EpochFinished, EvaluationFinished, Knob, WindowFinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,13 +111,23 @@ class Trainer:
         self._train_start_s = 0.0
 
     @property
-    def knobs(self) -> dict[str, str]:
-        """Choices of core that change speed: memory format and optimiser implementation."""
-        fused = bool(self._optimizer.defaults.get("fused"))
-        return {
-            "memory_format": str(self._workload.memory_format).removeprefix("torch."),
-            "optimizer": f"{type(self._optimizer).__name__}{' fused' if fused else ''}",
-        }
+    def knobs(self) -> tuple[Knob, ...]:
+        """What core chose, or found chosen, that changes speed or numerics."""
+        fused = " fused" if self._optimizer.defaults.get("fused") else ""
+        layout = str(self._workload.memory_format).removeprefix("torch.")
+        deterministic = str(torch.are_deterministic_algorithms_enabled()).lower()
+        return (
+            Knob(name="memory_format", value=layout, reason="layout of the convolution weights; inputs follow it"),
+            Knob(
+                name="optimizer", value=f"{type(self._optimizer).__name__}{fused}", reason="the fastest that is there"
+            ),
+            Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
+        )
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """Type of the weights that products are computed with."""
+        return next((p.dtype for p in self._model.parameters() if p.dim() > 1), torch.float32)
 
     @property
     def planned_steps(self) -> int:
@@ -418,14 +429,21 @@ class Trainer:
         config = self._context.distributed
         if config is None:
             return model
+        buffer_option: dict[str, Any] = {_buffer_option(): config.ddp.broadcast_buffers}
         return DistributedDataParallel(
             model,
             device_ids=None if self._device.type == "cpu" else [self._device.index],
             bucket_cap_mb=config.ddp.bucket_cap_mb,
             gradient_as_bucket_view=config.ddp.gradient_as_bucket_view,
-            broadcast_buffers=config.ddp.broadcast_buffers,
             static_graph=config.ddp.static_graph,
+            **buffer_option,
         )
+
+
+def _buffer_option() -> str:
+    """Return the name of DDP's option that sends buffers in every step; torch 2.15 renamed it."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
 
 
 def _memory_format(model: torch.nn.Module) -> torch.memory_format:

@@ -111,7 +111,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             facts = RuntimeFacts(
                 runtime=runtime,
                 precision=precision,
-                measured_precision=measure_effective_precision(device, trainer.autocast),
+                measured_precision=measure_effective_precision(device, trainer.autocast, trainer.weight_dtype),
                 devices=collectives.gather(session.device_info(device)),
                 applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
                 target=target,
