@@ -9,11 +9,10 @@ Run: python benchmarks/harness_overhead.py --rounds 15
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from typing import Any
 
-from trainer_fixture import apply_environment, build_trainer
+from trainer_fixture import apply_environment, build_trainer, compare_in_turn
 
 STEPS = 4
 
@@ -27,22 +26,11 @@ def main() -> None:
 
     _, _, trainer, batches = build_trainer(arguments.batch_size)
     bare = _bare_loop(trainer, batches)
-    overheads = []
-    trainer._window(batches, epoch=0, steps=STEPS, on_device=True)
+    _harness_s(trainer, batches)
     bare()
-    for index in range(arguments.rounds):
-        # The order alternates, so that a drift of the machine's speed favours neither.
-        if index % 2:
-            bare_s, harness_s = bare(), _harness_s(trainer, batches)
-        else:
-            harness_s, bare_s = _harness_s(trainer, batches), bare()
-        overheads.append(harness_s / bare_s - 1)
-    ordered = sorted(overheads)
-    quarter = len(ordered) // 4
+    overhead = compare_in_turn(lambda: _harness_s(trainer, batches), bare, arguments.rounds)
     print(
-        f"overhead of the trainer over a bare loop: median {statistics.median(overheads):+.2%} of a step, "
-        f"middle half [{ordered[quarter]:+.2%}, {ordered[-1 - quarter]:+.2%}], "
-        f"{arguments.rounds} rounds of {STEPS} steps"
+        f"overhead of the trainer over a bare loop, of a step: {overhead}, {arguments.rounds} rounds of {STEPS} steps"
     )
 
 

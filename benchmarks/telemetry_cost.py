@@ -9,12 +9,11 @@ Run: python benchmarks/telemetry_cost.py --rounds 12
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from trainer_fixture import apply_environment, build_trainer
+from trainer_fixture import apply_environment, build_trainer, compare_in_turn
 
 STEPS = 12
 
@@ -38,22 +37,9 @@ def main() -> None:
         return float(window.nanoseconds) / 1e9
 
     seconds(sampled=False)
-    costs = []
-    for index in range(arguments.rounds):
-        # The order alternates, so that a drift of the machine's speed favours neither.
-        if index % 2:
-            with_s, without_s = seconds(sampled=True), seconds(sampled=False)
-        else:
-            without_s, with_s = seconds(sampled=False), seconds(sampled=True)
-        costs.append(with_s / without_s - 1)
-    ordered = sorted(costs)
-    quarter = len(ordered) // 4
+    cost = compare_in_turn(lambda: seconds(sampled=True), lambda: seconds(sampled=False), arguments.rounds)
     readings = len(path.read_text(encoding="utf-8").splitlines())
-    print(
-        f"cost of telemetry: median {statistics.median(costs):+.2%} of the time, "
-        f"middle half [{ordered[quarter]:+.2%}, {ordered[-1 - quarter]:+.2%}], "
-        f"{arguments.rounds} rounds of {STEPS} steps, {readings} readings"
-    )
+    print(f"cost of telemetry, of the time: {cost}, {arguments.rounds} rounds of {STEPS} steps, {readings} readings")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import torch
     from chipperf.session import Session
@@ -32,6 +33,27 @@ def apply_environment() -> None:
     variables = bind(find_vendor("cpu")).environment(Rank(), settings)
     environment = os.environ | {variable.name: variable.value for variable in variables} | {_RESTARTED: "1"}
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], rounds: int) -> str:
+    """Time two ways in turn and return what the first costs over the second, summed up over rounds.
+
+    Args:
+        changed: Runs the first way and returns its seconds.
+        plain: Runs the second way and returns its seconds.
+        rounds: How often each is run; the order alternates, so that a drift of the machine's speed favours neither.
+    """
+    costs = []
+    for index in range(rounds):
+        if index % 2:
+            plain_s, changed_s = plain(), changed()
+        else:
+            changed_s, plain_s = changed(), plain()
+        costs.append(changed_s / plain_s - 1)
+    ordered = sorted(costs)
+    quarter = len(ordered) // 4
+    middle_half = f"middle half [{ordered[quarter]:+.2%}, {ordered[-1 - quarter]:+.2%}]"
+    return f"median {statistics.median(costs):+.2%}, {middle_half}"
 
 
 def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iterator[Any]]:

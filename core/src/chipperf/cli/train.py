@@ -7,7 +7,7 @@ import secrets
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import psutil
 import typer
@@ -25,7 +25,7 @@ from chipperf.session import bind
 from chipperf.suggestions import did_you_mean
 from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
 from chipperf.train.telemetry import read_idle_memory
-from chipperf.types import Precision, Rank
+from chipperf.types import PRECISIONS, Precision, Rank
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
@@ -185,11 +185,11 @@ def _sample_dataset() -> Path:
 
 
 def _checked_precision(name: str) -> Precision:
-    known = get_args(Precision)
-    for precision in known:
+    for precision in PRECISIONS:
         if precision == name:
-            return precision  # type: ignore[no-any-return]
-    raise UsageError(f"unknown precision {name!r}{did_you_mean(name, known)}", hint=f"precisions: {', '.join(known)}")
+            return precision
+    known = ", ".join(PRECISIONS)
+    raise UsageError(f"unknown precision {name!r}{did_you_mean(name, PRECISIONS)}", hint=f"precisions: {known}")
 
 
 def _process_start_s() -> float:

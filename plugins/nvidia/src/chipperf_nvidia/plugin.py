@@ -159,7 +159,7 @@ def perf_loader_options() -> LoaderOptions:
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's A100 values for the case and topology."""
-    topology = f"{rank.node_count}x{rank.local_world_size}"
+    topology = rank.topology
     no_row = f"FlagPerf has no NVIDIA configuration of {case} on {topology}: the case's base values apply"
     return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
 
