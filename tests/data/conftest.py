@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from chipperf.data.coco_sample import SIZES, ensure_coco_sample
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 from chipperf.data.turbojpeg import load_turbojpeg
 from PIL import Image
@@ -54,3 +55,9 @@ def region_decoder() -> TurboJpeg:
     if decoder is None:
         pytest.skip("no libjpeg-turbo 3 on this machine; benchmarks/build_libturbojpeg.sh builds one")
     return decoder
+
+
+@pytest.fixture(scope="session")
+def coco_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample dataset in COCO format of 16 training and 8 evaluation images; not to be written to."""
+    return ensure_coco_sample(SIZES["tiny"], tmp_path_factory.mktemp("coco"))

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 from chipperf.data import check
-from chipperf.data.check import IMAGENET2012, ExpectedDataset, check_imagefolder
+from chipperf.data.check import check_imagefolder
+from chipperf.data.identity import IMAGENET2012, ExpectedDataset
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from chipperf.data import identity
-from chipperf.data.identity import identify
+from chipperf.data.identity import ExpectedDataset, identify, imagefolder_files, listing_sha256
 from chipperf.data.imagefolder import scan_imagefolder
 from chipperf.errors import DataError
 
@@ -22,7 +22,7 @@ def test_sample_dataset_is_known_by_its_manifest(tiny_dataset):
     assert found.is_sample
     assert (found.name, found.version) == ("chipperf-sample-3", "1")
     assert (found.train_samples, found.eval_samples, found.classes) == (21, 9, 3)
-    assert found.target_top1 == 0.5
+    assert found.target == 0.5
     assert len(found.fingerprint) == 64
 
 
@@ -47,7 +47,7 @@ def test_changed_sample_dataset_is_an_error(copy, change):
 def test_own_directory_is_known_by_its_name_and_listing(copy, tmp_path):
     (copy / "dataset.json").unlink()
     found = identify(scan_imagefolder(copy))
-    assert (found.name, found.is_sample, found.version, found.target_top1) == ("my-pictures", False, None, None)
+    assert (found.name, found.is_sample, found.version, found.target) == ("my-pictures", False, None, None)
     elsewhere = tmp_path / "elsewhere" / "my-pictures"
     shutil.copytree(copy, elsewhere)
     assert identify(scan_imagefolder(elsewhere)) == found
@@ -57,11 +57,10 @@ def test_own_directory_is_known_by_its_name_and_listing(copy, tmp_path):
 
 def test_imagenet_is_known_by_its_counts(copy, monkeypatch):
     (copy / "dataset.json").unlink()
-    monkeypatch.setattr(identity, "IMAGENET2012_TRAIN_SAMPLES", 21)
-    monkeypatch.setattr(identity, "IMAGENET2012_EVAL_SAMPLES", 9)
-    assert identify(scan_imagefolder(copy)).name == "my-pictures"
-    monkeypatch.setattr(identity, "IMAGENET2012_CLASSES", 3)
-    assert identify(scan_imagefolder(copy)).name == "imagenet2012"
+    for classes, name in ((1000, "my-pictures"), (3, "imagenet2012")):
+        size = ExpectedDataset(name="imagenet2012", train_samples=21, eval_samples=9, classes=classes)
+        monkeypatch.setattr(identity, "IMAGENET2012", size)
+        assert identify(scan_imagefolder(copy)).name == name
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[]", "is not a dataset manifest")])
@@ -72,7 +71,7 @@ def test_manifest_that_cannot_be_used_is_named(copy, text, message):
 
 
 def test_manifest_without_a_key_names_it(copy):
-    listing = identity.listing_sha256(copy)
+    listing = listing_sha256(copy, imagefolder_files(copy))
     (copy / "dataset.json").write_text(f'{{"listing_sha256": "{listing}"}}')
     with pytest.raises(DataError, match="lacks the key 'name'"):
         identify(scan_imagefolder(copy))

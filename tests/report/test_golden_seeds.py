@@ -141,16 +141,6 @@ SEED_RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 }
 
 
-@pytest.fixture
-def detr_case(tmp_path, monkeypatch):
-    """Install the DETR case as a distribution with an entry point; a built-in case of that name goes before it."""
-    metadata = tmp_path / "seed_detr-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: seed-detr\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[chipperf.cases]\ndetr = seed_detr_case:CASE\n")
-    monkeypatch.syspath_prepend(tmp_path)
-
-
 def _rendered(seed: str) -> Document:
     facts, rows = SEED_RECORDS[seed]
     vendor = facts["vendor__name"]
@@ -164,7 +154,7 @@ def _original(seed: str) -> Document:
 
 
 @pytest.fixture(params=SEED_RECORDS)
-def documents(request, detr_case) -> tuple[Document, Document]:
+def documents(request) -> tuple[Document, Document]:
     """Return a seed document and the report rendered from its facts."""
     return _original(request.param), _rendered(request.param)
 

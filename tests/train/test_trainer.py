@@ -378,6 +378,18 @@ def test_accumulated_gradients_are_those_of_one_large_batch(monkeypatch: pytest.
         torch.testing.assert_close(one, other)
 
 
+def test_gradients_are_clipped_before_the_weights_are_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training(monkeypatch, batches_per_epoch=1, epochs=1)
+    training.workload.max_gradient_norm = 0.001
+    before = [parameter.detach().clone() for parameter in training.trainer._model.parameters()]
+
+    training.trainer.train()
+
+    changes = [new.detach() - old for new, old in zip(training.trainer._model.parameters(), before, strict=True)]
+    rate = training.workload.learning_rates(0)[0]
+    assert float(torch.cat([change.flatten() for change in changes]).norm()) == pytest.approx(rate * 0.001, rel=0.02)
+
+
 def test_vendor_step_mark_is_called_once_per_optimiser_step(monkeypatch: pytest.MonkeyPatch) -> None:
     marks = []
     session = FakeSession(step_end=lambda device: marks.append(device))

@@ -105,6 +105,7 @@ class FakeWorkload:
         self.batches_per_epoch = batches_per_epoch
         self.steps_per_epoch = batches_per_epoch // accumulate_steps
         self.memory_format = torch.contiguous_format
+        self.max_gradient_norm: float | None = None
         self.qualities: Iterator[float] = iter(())
         self.device_seconds_per_step = 1.0
         self.host_seconds_per_step = 0.001

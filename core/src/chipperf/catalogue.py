@@ -10,6 +10,8 @@ import os
 import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distribution, distributions
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 VENDOR_GROUP: Final = "chipperf.vendors"
 OBSERVER_GROUP: Final = "chipperf.observers"
+CORE_PACKAGE: Final = "chipperf"
+"""Name of core's package and of its distribution."""
+
 VENDOR_VARIABLE: Final = "PERF_VENDOR"
 AUTO: Final = "auto"
 
@@ -128,6 +133,24 @@ def load(entry: PluginEntry) -> ModuleType:
     return module
 
 
+def normal_name(distribution_name: str) -> str:
+    """Return the one spelling among those that pip takes for the same distribution, by PEP 503."""
+    return re.sub(r"[-_.]+", "-", distribution_name).lower()
+
+
+def package_directory(entry: PluginEntry) -> Path | None:
+    """Return the directory of the plugin's package, found without importing the plugin.
+
+    That is its top-level package; of a plugin that core brings along, the package around its module. ``None``: there is
+    no such package, or the plugin is a module in no package.
+    """
+    parts = entry.value.partition(":")[0].split(".")
+    package = ".".join(parts[:-1]) if parts[0] == CORE_PACKAGE else parts[0]
+    spec = find_spec(package)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
 def select_vendor(name: str | None = None) -> Selection:
     """Choose exactly one vendor and make sure that its devices are here.
 
@@ -208,8 +231,7 @@ def _providers(group: str) -> set[str]:
         try:
             # Only the few that mention the group have their metadata parsed, which is slow.
             if f"[{group}]" in (provider.read_text("entry_points.txt") or ""):
-                # Spellings that pip takes for the same name, by PEP 503.
-                names.add(re.sub(r"[-_.]+", "-", provider.metadata["Name"]).lower())
+                names.add(normal_name(provider.metadata["Name"]))
         # Whatever is wrong with one distribution on the path must not hide the others.
         except Exception as error:
             logger.warning("a distribution with unreadable metadata is ignored: %s: %s", type(error).__name__, error)

@@ -65,17 +65,18 @@ class ToolOutput:
     problem: str | None = None
 
 
-def find_pci_devices(root: Path = PCI_ROOT) -> tuple[PciDevice, ...]:
+def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
     """List the machine's PCI functions by address.
 
     Args:
-        root: Directory with one entry per function, each with the files ``vendor``, ``device`` and ``class``.
+        root: Directory with one entry per function, each with the files ``vendor``, ``device`` and ``class``;
+            :data:`PCI_ROOT` if not given.
 
     Returns:
         Functions whose identity is readable; none if ``root`` does not exist.
     """
     with suppress(OSError):
-        entries = sorted(root.iterdir())
+        entries = sorted((root or PCI_ROOT).iterdir())
         return tuple(device for device in map(_read_pci_device, entries) if device is not None)
     return ()
 

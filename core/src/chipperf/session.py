@@ -11,12 +11,16 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-import pluggy
-
 from chipperf import catalogue, defaults
 from chipperf.errors import PerfError, PluginLoadError, VendorHookError
-from chipperf.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
-from chipperf.specification import OBSERVER_HOOKS, VENDOR_HOOKS, register, require_consistent, require_hooks
+from chipperf.specification import (
+    OBSERVER_HOOKS,
+    VENDOR_HOOKS,
+    new_manager,
+    register,
+    require_consistent,
+    require_hooks,
+)
 from chipperf.types import (
     CaseOverrides,
     DeviceInfo,
@@ -75,9 +79,7 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
         PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification; every fault is listed.
         VendorHookError: ``perf_vendor_info`` raised or returned something else.
     """
-    manager = pluggy.PluginManager(PROJECT_NAME)
-    manager.add_hookspecs(VendorSpecs)
-    manager.add_hookspecs(ObserverSpecs)
+    manager = new_manager()
     hooks = register(manager, entry, VENDOR_HOOKS)
     require_hooks(entry, hooks, purpose)
     session = Session(entry, hooks)

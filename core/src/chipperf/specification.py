@@ -1,6 +1,7 @@
 """Registering a plugin, after checking that it fulfils the hook specification.
 
-Every fault of a plugin is reported at once, and nothing is registered if there is one.
+Every fault of a plugin is reported at once, and nothing is registered if there is one. The functions that find one kind
+of fault each are also checks of the contract suite.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import pluggy
 
 from chipperf.catalogue import load
 from chipperf.errors import PluginLoadError
-from chipperf.hookspecs import ObserverSpecs, VendorSpecs
+from chipperf.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
 from chipperf.suggestions import did_you_mean
 from chipperf.types import API_VERSION, Capability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
     from types import ModuleType
 
     from chipperf.catalogue import PluginEntry
@@ -65,6 +66,14 @@ CAPABILITY_HOOKS: Final = {
 _VENDOR_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
+def new_manager() -> pluggy.PluginManager:
+    """Return a plugin manager that knows every hook and no plugin."""
+    manager = pluggy.PluginManager(PROJECT_NAME)
+    manager.add_hookspecs(VendorSpecs)
+    manager.add_hookspecs(ObserverSpecs)
+    return manager
+
+
 def register(
     manager: pluggy.PluginManager, entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Hook]:
@@ -82,7 +91,7 @@ def register(
         PluginLoadError: The plugin cannot be imported or breaks the specification; every fault is listed.
     """
     module = load(entry)
-    faults = [*_faults_of_unmarked(manager, module), *_faults_of_marked(manager, module, hooks)]
+    faults = [*mismatches(manager, module, hooks), *forbidden_options(manager, module)]
     if faults:
         raise _broken(entry, faults)
     try:
@@ -104,8 +113,7 @@ def require_hooks(entry: PluginEntry, hooks: Mapping[str, Hook], purpose: Purpos
     Raises:
         PluginLoadError: Required hooks are missing; all are named.
     """
-    required = INSPECTION_HOOKS if purpose == "inspect" else REQUIRED_HOOKS
-    missing = [name for name in required if name not in hooks]
+    missing = missing_hooks(hooks, purpose)
     if missing:
         raise PluginLoadError(
             f"{entry} lacks required hooks: {', '.join(missing)}",
@@ -119,44 +127,23 @@ def require_consistent(entry: PluginEntry, hooks: Mapping[str, Hook], info: Vend
     Raises:
         PluginLoadError: It does not; every disagreement is named.
     """
-    faults = []
-    if info.name != entry.name:
-        faults.append(f"VendorInfo.name is {info.name!r}, but the entry point is called {entry.name!r}")
-    if not _VENDOR_NAME.fullmatch(info.name):
-        faults.append(f"VendorInfo.name {info.name!r} is not of the form {_VENDOR_NAME.pattern}")
-    if info.api_version.partition(".")[0] != API_VERSION.partition(".")[0]:
-        faults.append(f"it is written for API version {info.api_version}, this chipperf has {API_VERSION}")
-    for capability, hook in CAPABILITY_HOOKS.items():
-        if hook in hooks and capability not in info.capabilities:
-            faults.append(f"it implements {hook}, but does not declare Capability.{capability.name}")
-        # A plugin that is still being written can be listed.
-        if purpose == "train" and capability in info.capabilities and hook not in hooks:
-            faults.append(f"it declares Capability.{capability.name}, but does not implement {hook}")
+    faults = [*name_faults(entry, info), *api_version_faults(info), *undeclared_capabilities(hooks, info)]
+    # A plugin that is still being written can be listed.
+    if purpose == "train":
+        faults += unfounded_capabilities(hooks, info)
     if faults:
         raise _broken(entry, faults)
 
 
-def _faults_of_unmarked(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
-    for name, value in sorted(vars(module).items()):
-        if not name.startswith("perf_") or not callable(value) or manager.parse_hookimpl_opts(module, name):
-            continue
-        # A helper that was imported, such as time.perf_counter, is not meant to be a hook.
-        if getattr(value, "__module__", None) == module.__name__ or name in {**VENDOR_HOOKS, **OBSERVER_HOOKS}:
-            yield f"{name} lacks @hookimpl and would never be called"
-
-
-def _faults_of_marked(
+def mismatches(
     manager: pluggy.PluginManager, module: ModuleType, hooks: Mapping[str, tuple[str, ...]]
 ) -> Iterator[str]:
-    for name, function in sorted(vars(module).items()):
-        options = manager.parse_hookimpl_opts(module, name)
-        if options is None:
-            continue
-        used = [key for key in ("wrapper", "hookwrapper", "tryfirst", "trylast", "specname") if options[key]]
-        if used:
-            yield f"{name} uses {' and '.join(used)}: a hook is one function of its name, called alone"
-        if name in hooks:
-            yield from _faults_of_signature(name, function, hooks[name])
+    """Yield what in ``module`` looks like a hook and would not be called as one of ``hooks``."""
+    for name, value in sorted(vars(module).items()):
+        if manager.parse_hookimpl_opts(module, name) is None:
+            yield from _unmarked(module, name, value)
+        elif name in hooks:
+            yield from _unknown_arguments(name, value, hooks[name])
         elif name in VENDOR_HOOKS:
             yield f"{name} is a vendor's hook, which an observer may not implement"
         elif name in OBSERVER_HOOKS:
@@ -165,14 +152,68 @@ def _faults_of_marked(
             yield f"{name} is not a hook{did_you_mean(name, hooks)}"
 
 
-def _faults_of_signature(name: str, function: Callable[..., object], specified: tuple[str, ...]) -> Iterator[str]:
+def forbidden_options(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
+    """Yield every use of what pluggy offers and a hook does without: wrappers, an order, defaults of arguments."""
+    for name, function in sorted(vars(module).items()):
+        options = manager.parse_hookimpl_opts(module, name)
+        if options is None:
+            continue
+        used = [key for key in ("wrapper", "hookwrapper", "tryfirst", "trylast", "specname") if options[key]]
+        if used:
+            yield f"{name} uses {' and '.join(used)}: a hook is one function of its name, called alone"
+        for argument in inspect.signature(function).parameters.values():
+            if argument.default is not inspect.Parameter.empty:
+                yield f"{name} gives {argument.name!r} a default, so it would never be passed"
+
+
+def missing_hooks(hooks: Container[str], purpose: Purpose) -> list[str]:
+    """Return the hooks that ``purpose`` needs and that are not among ``hooks``."""
+    required = INSPECTION_HOOKS if purpose == "inspect" else REQUIRED_HOOKS
+    return [name for name in required if name not in hooks]
+
+
+def name_faults(entry: PluginEntry, info: VendorInfo) -> Iterator[str]:
+    """Yield why the vendor cannot be selected by its name."""
+    if info.name != entry.name:
+        yield f"VendorInfo.name is {info.name!r}, but the entry point is called {entry.name!r}"
+    if not _VENDOR_NAME.fullmatch(info.name):
+        yield f"VendorInfo.name {info.name!r} is not of the form {_VENDOR_NAME.pattern}"
+
+
+def api_version_faults(info: VendorInfo) -> Iterator[str]:
+    """Yield why this core cannot run a plugin of the vendor's API version."""
+    if info.api_version.partition(".")[0] != API_VERSION.partition(".")[0]:
+        yield f"it is written for API version {info.api_version}, this chipperf has {API_VERSION}"
+
+
+def undeclared_capabilities(hooks: Container[str], info: VendorInfo) -> Iterator[str]:
+    """Yield hooks whose capability the vendor does not declare."""
+    for capability, hook in CAPABILITY_HOOKS.items():
+        if hook in hooks and capability not in info.capabilities:
+            yield f"it implements {hook}, but does not declare Capability.{capability.name}"
+
+
+def unfounded_capabilities(hooks: Container[str], info: VendorInfo) -> Iterator[str]:
+    """Yield capabilities whose hook the vendor does not implement."""
+    for capability, hook in CAPABILITY_HOOKS.items():
+        if capability in info.capabilities and hook not in hooks:
+            yield f"it declares Capability.{capability.name}, but does not implement {hook}"
+
+
+def _unmarked(module: ModuleType, name: str, value: object) -> Iterator[str]:
+    if not name.startswith("perf_") or not callable(value):
+        return
+    # A helper that was imported, such as time.perf_counter, is not meant to be a hook.
+    if getattr(value, "__module__", None) == module.__name__ or name in {**VENDOR_HOOKS, **OBSERVER_HOOKS}:
+        yield f"{name} lacks @hookimpl and would never be called"
+
+
+def _unknown_arguments(name: str, function: Callable[..., object], specified: tuple[str, ...]) -> Iterator[str]:
     for argument in inspect.signature(function).parameters.values():
         if argument.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
             yield f"{name} takes {argument}: name the arguments ({', '.join(specified)})"
         elif argument.name not in specified:
             yield f"{name} takes {argument.name!r}, but the hook passes ({', '.join(specified)})"
-        elif argument.default is not inspect.Parameter.empty:
-            yield f"{name} gives {argument.name!r} a default, so it would never be passed"
 
 
 def _with_arguments(implementation: pluggy.HookImpl, arguments: tuple[str, ...]) -> Hook:

@@ -5,6 +5,7 @@ Importing a case imports no torch; :meth:`Case.workload` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from chipperf.train.workload import Workload, WorkloadContext
     from chipperf.types import Title
@@ -98,6 +100,10 @@ class ReportProfile:
     quality_as_percent: bool = True
 
 
+Progress = Callable[[int, int], None]
+"""Called with the number of finished parts and of all parts."""
+
+
 class WorkloadFactory(Protocol):
     """Builds the torch side of a case."""
 
@@ -118,6 +124,8 @@ class Case:
         metric: Name of the quality, for example ``top1``.
         report: How a report speaks of it.
         load_workload: Imports torch and returns the factory of the case's workload.
+        ensure_sample: Generates the dataset that is used without ``--data``, unless it is there, and returns its
+            directory; takes a function to tell the progress to. ``None`` if there is no such dataset.
     """
 
     name: str
@@ -128,3 +136,4 @@ class Case:
     metric: str
     report: ReportProfile
     load_workload: Callable[[], WorkloadFactory]
+    ensure_sample: Callable[[Progress], Path] | None = None

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from chipperf.cases.base import Hyperparameters, ReportProfile, Role, WorkloadFactory
+from chipperf.cases.base import Hyperparameters, Progress, ReportProfile, Role, WorkloadFactory
 from chipperf.types import Title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from chipperf.records.schema import Setting
 
@@ -80,3 +81,10 @@ def load_classification_workload() -> WorkloadFactory:
     from chipperf.cases.classification_workload import ClassificationWorkload
 
     return ClassificationWorkload
+
+
+def ensure_classification_sample(progress: Progress) -> Path:
+    """Generate the sample dataset of images in class directories and return its directory."""
+    from chipperf.data.sample import ensure_sample_dataset
+
+    return ensure_sample_dataset(progress=progress)

@@ -8,12 +8,18 @@ import torch
 import torchvision
 from torch.nn.functional import cross_entropy
 
+from chipperf.cases.workload_parts import (
+    dataset_record,
+    fused_if_possible,
+    loader_options,
+    loader_record,
+    optimiser_steps_per_epoch,
+)
 from chipperf.data.identity import identify
 from chipperf.data.imagefolder import scan_imagefolder
-from chipperf.data.loader import LoaderOptions, build_evaluation_loader, build_training_loader
+from chipperf.data.loader import build_evaluation_loader, build_training_loader
 from chipperf.data.transforms import Normalise
-from chipperf.errors import ConfigError, TrainingError
-from chipperf.records.schema import Dataset, Loader, Missing
+from chipperf.errors import TrainingError
 from chipperf.train.workload import Evaluation, WorkloadContext
 
 if TYPE_CHECKING:
@@ -38,17 +44,11 @@ class ClassificationWorkload:
         self._classes = len(folder.classes)
         self._normalise = Normalise(context.device)
         self.memory_format = torch.contiguous_format
-        options = LoaderOptions(
-            workers=context.loader_workers,
-            prefetch_factor=context.hyperparameters.prefetch_factor,
-            pin_memory=context.loader_options.pin_memory,
-            start_method=context.loader_options.start_method,
-        )
         shared: dict[str, Any] = {
             "rank": context.rank.rank,
             "world_size": context.rank.world_size,
             "image_size": context.hyperparameters.image_size,
-            "options": options,
+            "options": loader_options(context),
         }
         self._train_loader = build_training_loader(
             folder.train, batch_size=context.hyperparameters.batch_size, seed=context.hyperparameters.seed, **shared
@@ -59,35 +59,12 @@ class ClassificationWorkload:
             resize_to=context.hyperparameters.eval_resize_size,
             **shared,
         )
-        self.steps_per_epoch = self._train_loader.steps_per_epoch // context.hyperparameters.accumulate_steps
-        if self.steps_per_epoch == 0:
-            raise ConfigError(
-                f"accumulate_steps is {context.hyperparameters.accumulate_steps}, but an epoch has "
-                f"{self._train_loader.steps_per_epoch} batches",
-                hint="lower accumulate_steps or batch_size, or use more data",
-            )
+        self.steps_per_epoch = optimiser_steps_per_epoch(self._train_loader, context.hyperparameters)
         self.eval_samples = len(folder.val)
-        self.target = identity.target_top1
-        self.dataset = Dataset(
-            name=identity.name,
-            version=identity.version or Missing(missing="not_applicable", reason="the files state no version"),
-            fingerprint=identity.fingerprint,
-            fingerprint_method=identity.fingerprint_method,
-            train_samples=identity.train_samples,
-            eval_samples=identity.eval_samples,
-            classes=identity.classes,
-            is_sample=identity.is_sample,
-        )
-        settings = self._train_loader.settings
-        self.loader = Loader(
-            workers=settings.workers,
-            prefetch_factor=settings.prefetch_factor,
-            pin_memory=settings.pin_memory,
-            persistent_workers=settings.persistent_workers,
-            start_method=settings.start_method,
-            decoder=settings.decoder,
-            resize=settings.resize,
-        )
+        self.target = identity.target
+        self.max_gradient_norm: float | None = None
+        self.dataset = dataset_record(identity)
+        self.loader = loader_record(self._train_loader.settings)
 
     def build_model(self) -> torch.nn.Module:
         """Return torchvision's model with as many outputs as the dataset has classes."""
@@ -97,16 +74,11 @@ class ClassificationWorkload:
         return model
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return SGD with momentum; fused where the device has such a kernel, which changes speed only."""
-        arguments: dict[str, Any] = {
-            "lr": self._hyperparameters.lr,
-            "momentum": self._hyperparameters.momentum,
-            "weight_decay": self._hyperparameters.weight_decay,
-        }
-        try:
-            return torch.optim.SGD(model.parameters(), fused=True, **arguments)
-        except (RuntimeError, ValueError):
-            return torch.optim.SGD(model.parameters(), **arguments)
+        """Return SGD with momentum."""
+        h = self._hyperparameters
+        return fused_if_possible(
+            torch.optim.SGD, model.parameters(), lr=h.lr, momentum=h.momentum, weight_decay=h.weight_decay
+        )
 
     def learning_rates(self, step: int) -> list[float]:
         """Return the rate after linear warm-up and stepwise decay."""

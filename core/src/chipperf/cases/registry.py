@@ -6,12 +6,13 @@ from importlib.metadata import EntryPoint, entry_points
 
 from chipperf.cases import mobilenetv2, resnet50
 from chipperf.cases.base import Case
+from chipperf.cases.detr import case as detr
 from chipperf.errors import PluginLoadError, UsageError
 from chipperf.suggestions import did_you_mean
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
-_BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE)}
+_BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE, detr.CASE)}
 
 
 def case_names() -> tuple[str, ...]:

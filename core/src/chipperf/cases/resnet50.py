@@ -10,6 +10,7 @@ from chipperf.cases.classification import (
     PRESETS,
     ClassificationHyperparameters,
     classification_report,
+    ensure_classification_sample,
     load_classification_workload,
 )
 
@@ -35,4 +36,5 @@ CASE = Case(
     metric="top1",
     report=classification_report("resnet50"),
     load_workload=load_classification_workload,
+    ensure_sample=ensure_classification_sample,
 )

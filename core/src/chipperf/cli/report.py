@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from chipperf import catalogue
 from chipperf.errors import UsageError
 from chipperf.records.store import read_record, write_atomically
-from chipperf.report.render import render_report
+from chipperf.report.render import render_report, template_directory
 
 
 class Language(str, Enum):
@@ -45,14 +44,9 @@ def report(
 
 
 def _vendor_templates(vendor: str) -> Path | None:
-    """Return the ``templates`` directory beside the vendor plugin's package, found without importing the plugin."""
+    """Return the ``templates`` directory in the vendor plugin's package, found without importing the plugin."""
     for entry in catalogue.vendors():
         if entry.name == vendor:
-            package = find_spec(entry.value.partition(":")[0].partition(".")[0])
-            for location in (package and package.submodule_search_locations) or ():
-                directory = Path(location) / "templates"
-                if directory.is_dir() and entry.name != catalogue.REFERENCE_VENDOR:
-                    return directory
-            return None
+            return template_directory(entry)
     typer.echo(f"note: the plugin of vendor {vendor!r} is not installed; rendering without its templates", err=True)
     return None

@@ -58,7 +58,7 @@ def train(
     """
     started_s = _process_start_s()
     chosen_case = find_case(case)
-    chosen_precision = _checked_precision(precision)
+    chosen_precision = checked_precision(precision)
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
     if data is not None and not data.is_dir():
         raise DataError(f"the dataset directory {data} does not exist", hint="check --data; 'perf data check' explains")
@@ -83,7 +83,7 @@ def train(
     if data is None:
         # Generating the sample happens once per machine and belongs to no run's end-to-end time.
         generation_start_s = time.monotonic()
-        data_root = _sample_dataset()
+        data_root = _sample_dataset(chosen_case)
         started_s += time.monotonic() - generation_start_s
     else:
         data_root = data
@@ -177,14 +177,15 @@ def _vendor_overrides(session: Session, selection: Selection, case: str, nproc: 
     return session.case_overrides(case, rank, selection.probe.devices[0].name)
 
 
-def _sample_dataset() -> Path:
-    from chipperf.data.sample import ensure_sample_dataset
-
+def _sample_dataset(case: Case) -> Path:
+    if case.ensure_sample is None:
+        raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
     with counting_progress("no --data given: preparing the sample dataset") as advance:
-        return ensure_sample_dataset(progress=advance)
+        return case.ensure_sample(advance)
 
 
-def _checked_precision(name: str) -> Precision:
+def checked_precision(name: str) -> Precision:
+    """Return the precision called ``name``; a :class:`UsageError` suggests the nearest one."""
     for precision in PRECISIONS:
         if precision == name:
             return precision

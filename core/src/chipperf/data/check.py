@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from chipperf.data.decode import decode_rgb, read_size
 from chipperf.data.identity import (
-    IMAGENET2012_CLASSES,
-    IMAGENET2012_EVAL_SAMPLES,
-    IMAGENET2012_TRAIN_SAMPLES,
     MANIFEST_NAME,
+    ExpectedDataset,
+    imagefolder_files,
     listing_sha256,
     read_manifest,
 )
@@ -38,31 +37,6 @@ Severity = Literal["error", "warning"]
 _HEADER_BYTES = 64 * 1024
 _FILES_PER_TASK = 64
 _THREADS = min(32, 4 * (os.cpu_count() or 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedDataset:
-    """Size a dataset has to have.
-
-    Attributes:
-        name: Name of the dataset.
-        train_samples: Images in the training split.
-        eval_samples: Images in the evaluation split.
-        classes: Number of classes.
-    """
-
-    name: str
-    train_samples: int
-    eval_samples: int
-    classes: int
-
-
-IMAGENET2012 = ExpectedDataset(
-    name="imagenet2012",
-    train_samples=IMAGENET2012_TRAIN_SAMPLES,
-    eval_samples=IMAGENET2012_EVAL_SAMPLES,
-    classes=IMAGENET2012_CLASSES,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,16 +99,16 @@ def check_imagefolder(
     """
     root = Path(root)
     if not root.is_dir():
-        return _report(root, [], full, [_error("layout", f"{root} is not a directory")])
+        return _report(root, [], full, [error("layout", f"{root} is not a directory")])
     splits = [_list_split(root / name) for name in (TRAIN_SPLIT, EVAL_SPLIT)]
     train, val = splits
     findings = [finding for split in splits for finding in split.findings]
     findings += _compare_classes(train, val)
-    findings += _check_manifest(root)
+    findings += check_manifest(root, imagefolder_files)
     if expected is not None:
-        findings += _check_size(train, val, expected)
+        findings += check_counts(len(train.images), len(val.images), len(train.classes), expected)
     images = [path for split in splits for path in split.images]
-    findings += _read_images(images, full, progress)
+    findings += read_images(images, full, progress)
     return _report(root, splits, full, findings)
 
 
@@ -149,17 +123,17 @@ class _SplitListing:
 def _list_split(directory: Path) -> _SplitListing:
     try:
         classes = class_directories(directory)
-    except DataError as error:
-        return _SplitListing(directory.name, (), [], [_error("layout", error.message)])
+    except DataError as problem:
+        return _SplitListing(directory.name, (), [], [error("layout", problem.message)])
     findings: list[Finding] = []
     images: list[str] = []
     if not classes:
-        findings.append(_error("no-classes", f"{directory} holds no class directories"))
+        findings.append(error("no-classes", f"{directory} holds no class directories"))
     for name, count in Counter(name.casefold() for name in classes).items():
         if count > 1:
             same = ", ".join(other for other in classes if other.casefold() == name)
             findings.append(
-                _warning("case-only-difference", f"{directory}: classes differ in upper and lower case only: {same}")
+                warning("case-only-difference", f"{directory}: classes differ in upper and lower case only: {same}")
             )
     for name in classes:
         found, problems = _list_class(directory / name)
@@ -171,49 +145,63 @@ def _list_split(directory: Path) -> _SplitListing:
 def _list_class(directory: Path) -> tuple[list[str], list[Finding]]:
     try:
         paths = files_below(directory)
-    except DataError as error:
-        return [], [_error("layout", error.message)]
+    except DataError as problem:
+        return [], [error("layout", problem.message)]
     images = [os.path.join(directory, path) for path in paths if is_image_name(path)]
     findings = [
-        _warning("not-an-image", f"{directory / path} is ignored: its name is not that of an image")
+        warning("not-an-image", f"{directory / path} is ignored: its name is not that of an image")
         for path in paths
         if not is_image_name(path)
     ]
     if not images:
-        findings.append(_error("empty-class", f"class directory {directory} holds no images"))
+        findings.append(error("empty-class", f"class directory {directory} holds no images"))
     return images, findings
 
 
 def _compare_classes(train: _SplitListing, val: _SplitListing) -> list[Finding]:
     if not train.classes or not val.classes or train.classes == val.classes:
         return []
-    return [_error("class-difference", describe_class_difference(train.classes, val.classes))]
+    return [error("class-difference", describe_class_difference(train.classes, val.classes))]
 
 
-def _check_manifest(root: Path) -> list[Finding]:
+def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[Finding]:
+    """See whether a sample dataset still consists of the files it was generated with.
+
+    Args:
+        root: The dataset's directory.
+        files: Lists the files that its manifest covers.
+    """
     try:
         manifest = read_manifest(root)
-        if manifest is None or manifest.get("listing_sha256") == listing_sha256(root):
+        if manifest is None or manifest.get("listing_sha256") == listing_sha256(root, files(root)):
             return []
-    except DataError as error:
-        return [_error("manifest", error.message)]
-    return [_error("manifest", f"{root}: the images are not those that its {MANIFEST_NAME} was written for")]
+    except DataError as problem:
+        return [error("manifest", problem.message)]
+    return [error("manifest", f"{root}: the images are not those that its {MANIFEST_NAME} was written for")]
 
 
-def _check_size(train: _SplitListing, val: _SplitListing, expected: ExpectedDataset) -> list[Finding]:
+def check_counts(train_samples: int, eval_samples: int, classes: int, expected: ExpectedDataset) -> list[Finding]:
+    """Compare the size of a dataset with the one it has to have."""
     comparisons = (
-        ("train-count", "training images", len(train.images), expected.train_samples),
-        ("eval-count", "evaluation images", len(val.images), expected.eval_samples),
-        ("class-count", "classes", len(train.classes), expected.classes),
+        ("train-count", "training images", train_samples, expected.train_samples),
+        ("eval-count", "evaluation images", eval_samples, expected.eval_samples),
+        ("class-count", "classes", classes, expected.classes),
     )
     return [
-        _error(code, f"{found} {what}; {expected.name} has {wanted}")
+        error(code, f"{found} {what}; {expected.name} has {wanted}")
         for code, what, found, wanted in comparisons
         if found != wanted
     ]
 
 
-def _read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[Finding]:
+def read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[Finding]:
+    """Yield what is wrong with image files.
+
+    Args:
+        paths: The files.
+        full: Decode them instead of reading their headers only.
+        progress: Called with the number of files read and of all files.
+    """
     done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         batches = (paths[start : start + _FILES_PER_TASK] for start in range(0, len(paths), _FILES_PER_TASK))
@@ -238,7 +226,7 @@ def _read_image(path: str, full: bool) -> Finding | None:
         with open(path, "rb") as file:
             data = file.read() if full else file.read(_HEADER_BYTES)
             if not data:
-                return _error("empty-file", f"{path} is empty")
+                return error("empty-file", f"{path} is empty")
             if full:
                 decode_rgb(data, path)
                 return None
@@ -247,10 +235,10 @@ def _read_image(path: str, full: bool) -> Finding | None:
             except DataError:
                 # Some headers carry embedded profiles and previews of more than the first bytes.
                 read_size(data + file.read(), path)
-    except DataError as error:
-        return _error("unreadable", error.message)
-    except OSError as error:
-        return _error("unreadable", f"{path}: cannot be read: {error.strerror}")
+    except DataError as problem:
+        return error("unreadable", problem.message)
+    except OSError as problem:
+        return error("unreadable", f"{path}: cannot be read: {problem.strerror}")
     return None
 
 
@@ -267,9 +255,11 @@ def _report(root: Path, splits: list[_SplitListing], full: bool, findings: list[
     )
 
 
-def _error(code: str, message: str) -> Finding:
+def error(code: str, message: str) -> Finding:
+    """Return a finding that has to be put right."""
     return Finding(severity="error", code=code, message=message)
 
 
-def _warning(code: str, message: str) -> Finding:
+def warning(code: str, message: str) -> Finding:
+    """Return a finding that is worth knowing."""
     return Finding(severity="warning", code=code, message=message)

@@ -26,6 +26,11 @@ def decoder_name() -> str:
     turbojpeg = load_turbojpeg()
     if turbojpeg is not None:
         return "libjpeg-turbo 3 region"
+    return whole_decoder_name()
+
+
+def whole_decoder_name() -> str:
+    """Name the decoder that :func:`decode_rgb` uses for JPEG files, for the record of a run."""
     return f"simplejpeg {simplejpeg.__version__} whole"
 
 

@@ -12,6 +12,7 @@ from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, files_below, is_i
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from chipperf.data.imagefolder import ImageFolder
@@ -19,12 +20,31 @@ if TYPE_CHECKING:
 MANIFEST_NAME = "dataset.json"
 """File at the root of a sample dataset that says what it is."""
 
-IMAGENET2012_TRAIN_SAMPLES = 1_281_167
-IMAGENET2012_EVAL_SAMPLES = 50_000
-IMAGENET2012_CLASSES = 1000
-
 LISTING_METHOD = "sha256 of sorted relative paths and sizes"
 CONTENT_METHOD = "sha256 of all file contents at generation; paths and sizes verified"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedDataset:
+    """Size by which a published dataset is known, and which a dataset for its benchmark has to have.
+
+    Attributes:
+        name: Name of the dataset.
+        train_samples: Images in the training split.
+        eval_samples: Images in the evaluation split.
+        classes: Number of classes.
+    """
+
+    name: str
+    train_samples: int
+    eval_samples: int
+    classes: int
+
+
+IMAGENET2012 = ExpectedDataset(name="imagenet2012", train_samples=1_281_167, eval_samples=50_000, classes=1000)
+
+COCO2017 = ExpectedDataset(name="coco2017", train_samples=118_287, eval_samples=5_000, classes=80)
+"""Its classes are the categories of things."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +52,7 @@ class DatasetIdentity:
     """What a record says about its dataset.
 
     Attributes:
-        name: ``imagenet2012``, the name in a sample dataset's manifest, or the directory's base name.
+        name: Name of a published dataset, the name in a sample dataset's manifest, or the directory's base name.
         version: Version of a sample dataset; ``None`` where the files do not state one.
         fingerprint: Hexadecimal digest of the dataset.
         fingerprint_method: What the digest was computed from.
@@ -40,7 +60,7 @@ class DatasetIdentity:
         eval_samples: Images in the evaluation split.
         classes: Number of classes.
         is_sample: Whether this is a generated sample and not a real dataset.
-        target_top1: Accuracy to reach, as a fraction, where the dataset itself states one.
+        target: Quality to reach, as a fraction, where the dataset itself states one.
     """
 
     name: str
@@ -51,49 +71,96 @@ class DatasetIdentity:
     eval_samples: int
     classes: int
     is_sample: bool
-    target_top1: float | None
+    target: float | None
 
 
 def identify(folder: ImageFolder) -> DatasetIdentity:
-    """Identify a dataset directory.
-
-    Reads the size of every file: seconds for ImageNet on a local disk. In a distributed run one rank is enough.
+    """Identify a directory of classified images; see :func:`identify_directory`.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
     """
-    listing = listing_sha256(folder.root)
-    manifest = read_manifest(folder.root)
-    if manifest is not None:
-        return _identify_sample(folder, manifest, listing)
-    counts = (len(folder.train), len(folder.val), len(folder.classes))
-    is_imagenet = counts == (IMAGENET2012_TRAIN_SAMPLES, IMAGENET2012_EVAL_SAMPLES, IMAGENET2012_CLASSES)
-    return DatasetIdentity(
-        name="imagenet2012" if is_imagenet else folder.root.resolve().name,
-        version=None,
-        fingerprint=listing,
-        fingerprint_method=LISTING_METHOD,
+    return identify_directory(
+        folder.root,
+        imagefolder_files(folder.root),
         train_samples=len(folder.train),
         eval_samples=len(folder.val),
         classes=len(folder.classes),
-        is_sample=False,
-        target_top1=None,
+        published=IMAGENET2012,
+        target_key="target_top1",
     )
 
 
-def listing_sha256(root: Path) -> str:
-    """Return the digest over relative path and size in bytes of every image in both splits.
+def identify_directory(
+    root: Path,
+    paths: Iterable[str],
+    *,
+    train_samples: int,
+    eval_samples: int,
+    classes: int,
+    published: ExpectedDataset,
+    target_key: str,
+) -> DatasetIdentity:
+    """Identify a dataset directory.
+
+    Reads the size of every file: seconds for ImageNet on a local disk. In a distributed run one rank is enough.
+
+    Args:
+        root: The directory.
+        paths: Paths of the dataset's files relative to ``root``, always in the same order.
+        train_samples: Images in the training split.
+        eval_samples: Images in the evaluation split.
+        classes: Number of classes.
+        published: The dataset it is if it has that one's counts.
+        target_key: Key of a sample dataset's manifest that holds the quality to reach.
 
     Raises:
-        DataError: A directory or file cannot be read.
+        DataError: A sample dataset was changed after it was generated, or a file disappeared.
+    """
+    listing = listing_sha256(root, paths)
+    manifest = read_manifest(root)
+    counts = ExpectedDataset(
+        name=published.name, train_samples=train_samples, eval_samples=eval_samples, classes=classes
+    )
+    if manifest is not None:
+        return _identify_sample(root, manifest, listing, counts, target_key)
+    return DatasetIdentity(
+        name=published.name if counts == published else root.resolve().name,
+        version=None,
+        fingerprint=listing,
+        fingerprint_method=LISTING_METHOD,
+        train_samples=train_samples,
+        eval_samples=eval_samples,
+        classes=classes,
+        is_sample=False,
+        target=None,
+    )
+
+
+def imagefolder_files(root: Path) -> Iterator[str]:
+    """Yield the path, relative to ``root``, of every image in both splits of an ImageFolder directory.
+
+    Raises:
+        DataError: A directory cannot be read.
+    """
+    for split in (TRAIN_SPLIT, EVAL_SPLIT):
+        yield from (f"{split}/{path}" for path in files_below(root / split) if is_image_name(path))
+
+
+def listing_sha256(root: Path, paths: Iterable[str]) -> str:
+    """Return the digest over path and size in bytes of files.
+
+    Args:
+        root: Directory of the dataset.
+        paths: Paths relative to it.
+
+    Raises:
+        DataError: A file cannot be read.
     """
     digest = hashlib.sha256()
-    for split in (TRAIN_SPLIT, EVAL_SPLIT):
-        directory = root / split
-        for path in files_below(directory):
-            if is_image_name(path):
-                size_bytes = _size_bytes(os.path.join(directory, path))
-                digest.update(os.fsencode(f"{split}/{path}") + b"\0%d\n" % size_bytes)
+    for path in paths:
+        size_bytes = _size_bytes(os.path.join(root, path))
+        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
     return digest.hexdigest()
 
 
@@ -115,10 +182,12 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _identify_sample(folder: ImageFolder, manifest: dict[str, Any], listing: str) -> DatasetIdentity:
+def _identify_sample(
+    root: Path, manifest: dict[str, Any], listing: str, counts: ExpectedDataset, target_key: str
+) -> DatasetIdentity:
     if manifest.get("listing_sha256") != listing:
         raise DataError(
-            f"{folder.root}: the images are not those of its {MANIFEST_NAME}: files were added, removed or changed",
+            f"{root}: the images are not those of its {MANIFEST_NAME}: files were added, removed or changed",
             hint=f"generate it again, or remove {MANIFEST_NAME} to use the directory as a dataset of its own",
         )
     try:
@@ -127,15 +196,15 @@ def _identify_sample(folder: ImageFolder, manifest: dict[str, Any], listing: str
             version=manifest["version"],
             fingerprint=manifest["content_sha256"],
             fingerprint_method=CONTENT_METHOD,
-            train_samples=len(folder.train),
-            eval_samples=len(folder.val),
-            classes=len(folder.classes),
+            train_samples=counts.train_samples,
+            eval_samples=counts.eval_samples,
+            classes=counts.classes,
             is_sample=True,
-            target_top1=manifest["target_top1"],
+            target=manifest[target_key],
         )
     except KeyError as error:
-        path = folder.root / MANIFEST_NAME
-        raise DataError(f"{path} lacks the key {error}", hint=f"remove {folder.root} and generate it again") from error
+        path = root / MANIFEST_NAME
+        raise DataError(f"{path} lacks the key {error}", hint=f"remove {root} and generate it again") from error
 
 
 def _size_bytes(path: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -15,9 +15,11 @@ from chipperf.data.transforms import EvaluationTransform, TrainingTransform, res
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from chipperf.data.imagefolder import Split
+
+B = TypeVar("B")
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 images of shape ``(N, 3, H, W)``, channels last in memory, and int64 labels of shape ``(N,)``."""
@@ -63,8 +65,8 @@ class LoaderSettings:
     resize: str
 
 
-class ImageLoader:
-    """Iterable over :data:`Batch`; a file that cannot be decoded stops it with one :class:`DataError`."""
+class ImageLoader(Generic[B]):
+    """Iterable over batches; a file that cannot be decoded stops it with one :class:`DataError`."""
 
     def __init__(self, loader: DataLoader[Any], settings: LoaderSettings) -> None:
         self._loader = loader
@@ -73,7 +75,7 @@ class ImageLoader:
     def __len__(self) -> int:
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         for batch in self._loader:
             if isinstance(batch, DataError):
                 self.close()
@@ -87,7 +89,7 @@ class ImageLoader:
         self._loader._iterator = None
 
 
-class TrainingLoader(ImageLoader):
+class TrainingLoader(ImageLoader[B]):
     """Loader of one rank's share of the training split."""
 
     def __init__(self, loader: DataLoader[Any], settings: LoaderSettings, sampler: TrainingBatchSampler) -> None:
@@ -117,7 +119,7 @@ def build_training_loader(
     world_size: int = 1,
     image_size: int = 224,
     options: LoaderOptions | None = None,
-) -> TrainingLoader:
+) -> TrainingLoader[Batch]:
     """Build the loader of randomly cropped and flipped training batches.
 
     Args:
@@ -134,7 +136,9 @@ def build_training_loader(
     """
     sampler = TrainingBatchSampler(len(split), batch_size, seed, rank, world_size)
     dataset = ImageFolderDataset(split, TrainingTransform(seed, image_size))
-    loader, settings = _data_loader(dataset, options or LoaderOptions(), batch_sampler=sampler)
+    loader, settings = data_loader(
+        dataset, _collate, options or LoaderOptions(), decoder=decoder_name(), batch_sampler=sampler
+    )
     return TrainingLoader(loader, settings, sampler)
 
 
@@ -147,7 +151,7 @@ def build_evaluation_loader(
     resize_to: int = 256,
     image_size: int = 224,
     options: LoaderOptions | None = None,
-) -> ImageLoader:
+) -> ImageLoader[Batch]:
     """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
 
     Args:
@@ -161,37 +165,24 @@ def build_evaluation_loader(
     """
     sampler = EvaluationSampler(len(split), rank, world_size)
     dataset = ImageFolderDataset(split, EvaluationTransform(resize_to, image_size))
-    loader, settings = _data_loader(dataset, options or LoaderOptions(), sampler=sampler, batch_size=batch_size)
+    loader, settings = data_loader(
+        dataset, _collate, options or LoaderOptions(), decoder=decoder_name(), sampler=sampler, batch_size=batch_size
+    )
     return ImageLoader(loader, settings)
 
 
-class _ErrorsAsItems(Dataset[Any]):
-    """Returns a :class:`DataError` instead of raising it: torch would wrap it into the text of a traceback."""
-
-    def __init__(self, dataset: ImageFolderDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int] | DataError:
-        try:
-            return self._dataset[key]
-        except DataError as error:
-            return error
-
-
-def _collate(samples: list[tuple[torch.Tensor, int] | DataError]) -> Batch | DataError:
-    pairs = []
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-        pairs.append(sample)
-    # Stacked in the order in which the pixels lie in memory; in a worker, default_collate writes to shared memory.
-    images: torch.Tensor = default_collate([image.permute(1, 2, 0) for image, _ in pairs])
-    return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in pairs])
-
-
-def _data_loader(
-    dataset: ImageFolderDataset, options: LoaderOptions, **sampling: Any
+def data_loader(
+    dataset: Dataset[Any], collate: Callable[[list[Any]], Any], options: LoaderOptions, *, decoder: str, **sampling: Any
 ) -> tuple[DataLoader[Any], LoaderSettings]:
+    """Build torch's loader for an :class:`ImageLoader`, and say how it works.
+
+    Args:
+        dataset: Samples by :class:`SampleKey`.
+        collate: Makes a batch of a list of samples; runs in the loader's processes.
+        options: Worker processes and memory.
+        decoder: Name of the decoder in force.
+        sampling: Sampler and batch size, as torch's ``DataLoader`` takes them.
+    """
     has_workers = options.workers > 0
     loader = DataLoader(
         _ErrorsAsItems(dataset),
@@ -200,7 +191,7 @@ def _data_loader(
         pin_memory=options.pin_memory,
         persistent_workers=has_workers,
         multiprocessing_context=options.start_method if has_workers else None,
-        collate_fn=_collate,
+        collate_fn=_CollateUnlessError(collate),
         **sampling,
     )
     settings = LoaderSettings(
@@ -209,7 +200,39 @@ def _data_loader(
         pin_memory=options.pin_memory,
         persistent_workers=has_workers,
         start_method=options.start_method or torch.multiprocessing.get_start_method() if has_workers else None,
-        decoder=decoder_name(),
+        decoder=decoder,
         resize=resize_name(),
     )
     return loader, settings
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """Returns a :class:`DataError` instead of raising it: torch would wrap it into the text of a traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: SampleKey) -> Any:
+        try:
+            return self._dataset[key]
+        except DataError as error:
+            return error
+
+
+class _CollateUnlessError:
+    """Collates samples, or returns the first :class:`DataError` among them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        for sample in samples:
+            if isinstance(sample, DataError):
+                return sample
+        return self._collate(samples)
+
+
+def _collate(samples: list[tuple[torch.Tensor, int]]) -> Batch:
+    # Stacked in the order in which the pixels lie in memory; in a worker, default_collate writes to shared memory.
+    images: torch.Tensor = default_collate([image.permute(1, 2, 0) for image, _ in samples])
+    return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in samples])

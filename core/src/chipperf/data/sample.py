@@ -18,20 +18,23 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import platformdirs
 import simplejpeg
 
-from chipperf.data.identity import MANIFEST_NAME, listing_sha256, read_manifest
+from chipperf.data.identity import MANIFEST_NAME, imagefolder_files, listing_sha256, read_manifest
 from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT
 from chipperf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 GENERATOR_VERSION = 1
 """Raised whenever the generated pixels change."""
@@ -111,21 +114,50 @@ def ensure_sample_dataset(
         DataError: The directory cannot be written, the disk is full, or something else lies under that name.
     """
     options = options or SampleOptions()
-    root = root or default_sample_root()
-    destination = root / options.directory_name
+    return ensure_generated(
+        root or default_sample_root(),
+        options.directory_name,
+        lambda directory: _generate(options, directory, progress),
+        imagefolder_files,
+        estimated_bytes=int(options.images * options.width * options.height * _ESTIMATED_BYTES_PER_PIXEL),
+    )
+
+
+def ensure_generated(
+    root: Path,
+    name: str,
+    generate: Callable[[Path], None],
+    files: Callable[[Path], Iterable[str]],
+    *,
+    estimated_bytes: int,
+) -> Path:
+    """Return the directory ``name`` below ``root``, generated if it is not there yet.
+
+    It appears under its name only when it is complete: it is generated beside it and then renamed.
+
+    Args:
+        root: Directory that holds sample datasets.
+        name: Name of the dataset's directory.
+        generate: Writes the dataset, with its manifest, to a directory.
+        files: Lists the files whose paths and sizes the manifest's ``listing_sha256`` covers.
+        estimated_bytes: Space it takes.
+
+    Raises:
+        DataError: The directory cannot be written, the disk is full, or something else lies under that name.
+    """
+    destination = root / name
     if destination.exists():
-        _require_complete(destination)
+        _require_complete(destination, files)
         return destination
-    needed_bytes = int(options.images * options.width * options.height * _ESTIMATED_BYTES_PER_PIXEL)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _require_space(root, needed_bytes)
-        with tempfile.TemporaryDirectory(prefix=f".{options.directory_name}-", dir=root) as partial:
-            _generate(options, Path(partial), progress)
-            _publish(Path(partial), destination)
+        _require_space(root, estimated_bytes)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as partial:
+            generate(Path(partial))
+            _publish(Path(partial), destination, files)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(root, needed_bytes) from error
+            raise _no_space(root, estimated_bytes) from error
         raise DataError(
             f"cannot write the sample dataset to {root}: {error.strerror}",
             hint="name another directory that you may write to",
@@ -133,9 +165,9 @@ def ensure_sample_dataset(
     return destination
 
 
-def _require_complete(directory: Path) -> None:
+def _require_complete(directory: Path, files: Callable[[Path], Iterable[str]]) -> None:
     manifest = read_manifest(directory)
-    if manifest is None or manifest.get("listing_sha256") != listing_sha256(directory):
+    if manifest is None or manifest.get("listing_sha256") != listing_sha256(directory, files(directory)):
         raise DataError(
             f"{directory} is not a complete sample dataset, or was changed", hint=f"remove {directory} and try again"
         )
@@ -153,14 +185,14 @@ def _no_space(root: Path, needed_bytes: int) -> DataError:
     )
 
 
-def _publish(partial: Path, destination: Path) -> None:
+def _publish(partial: Path, destination: Path, files: Callable[[Path], Iterable[str]]) -> None:
     try:
         partial.rename(destination)
     except OSError:
         # Another process, generating the same dataset, was first.
         if not destination.exists():
             raise
-        _require_complete(destination)
+        _require_complete(destination, files)
     else:
         destination.chmod(0o755)
         # TemporaryDirectory removes what it created when it exits; it must find it.
@@ -187,17 +219,31 @@ def _generate(options: SampleOptions, directory: Path, progress: Callable[[int, 
         return relative, hashlib.sha256(data).hexdigest()
 
     content = hashlib.sha256()
+    for relative, digest in map_in_order(write, jobs, progress):
+        content.update(f"{relative} {digest}\n".encode())
+    manifest = _manifest(options, content.hexdigest(), listing_sha256(directory, imagefolder_files(directory)))
+    (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def map_in_order(
+    function: Callable[[J], R], jobs: Sequence[J], progress: Callable[[int, int], None] | None
+) -> Iterator[R]:
+    """Yield the function's results in the order of the jobs, computed by as many threads as there are cores.
+
+    Args:
+        function: Called with one job.
+        jobs: What to do.
+        progress: Called with the number of finished jobs and of all jobs.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            for done, (relative, digest) in enumerate(pool.map(write, jobs), start=1):
-                content.update(f"{relative} {digest}\n".encode())
+            for done, result in enumerate(pool.map(function, jobs), start=1):
+                yield result
                 if progress is not None:
                     progress(done, len(jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    manifest = _manifest(options, content.hexdigest(), listing_sha256(directory))
-    (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def _manifest(options: SampleOptions, content_sha256: str, listing: str) -> dict[str, Any]:
@@ -233,7 +279,7 @@ def render(options: SampleOptions, split: str, label: int, number: int) -> NDArr
         height, width = width, height
     pattern = tuple(_PATTERNS.values())[label % len(_PATTERNS)]
     wave = pattern(height, width, rng)
-    shade = _shading(height, width, rng)
+    shade = shading(height, width, rng)
     hue = (_hue_degrees(label, options.classes) + rng.uniform(-0.25, 0.25) * 360 / options.classes) / 360 % 1
     light, dark = _colour(hue, rng, bright=True), _colour(hue, rng, bright=False)
     pixels = np.empty((height, width, 3), np.uint8)
@@ -261,7 +307,7 @@ def _colour(hue: float, rng: np.random.RandomState, *, bright: bool) -> list[int
     return [round(255 * red), round(255 * green), round(255 * blue)]
 
 
-def _shading(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
+def shading(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
     """Return a slanted brightness ramp, as light from one side gives."""
     slope_y, slope_x = rng.randint(-60, 61), rng.randint(-60, 61)
     rows = (np.arange(height) - height // 2) * slope_y // height
@@ -269,50 +315,53 @@ def _shading(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.
     return (rows[:, None] + columns).astype(np.int16)
 
 
-def _linear_wave(height: int, width: int, rng: np.random.RandomState, degrees: float) -> NDArray[np.int16]:
+def linear_wave(height: int, width: int, rng: np.random.RandomState, degrees: float) -> NDArray[np.int16]:
     """Return a plane wave, values -127 to 127, with 12 to 40 pixels per period in the direction ``degrees``."""
     period = rng.uniform(12, 40)
     angle = math.radians(degrees + rng.uniform(-10, 10))
     # Phases in 1/256 of a period, with 8 fractional bits.
     step_x = round(_PHASES * 256 * math.cos(angle) / period)
     step_y = round(_PHASES * 256 * math.sin(angle) / period)
-    phase = rng.randint(_PHASES * 256) + np.arange(height)[:, None] * step_y + np.arange(width) * step_x
-    wave: NDArray[np.int16] = _WAVE[(phase >> 8) % _PHASES]
+    rows, columns = np.arange(height, dtype=np.int32)[:, None], np.arange(width, dtype=np.int32)
+    phase = rng.randint(_PHASES * 256) + rows * step_y + columns * step_x
+    wave: NDArray[np.int16] = _WAVE[phase >> 8 & _PHASES - 1]
     return wave
 
 
 def _stripes_horizontal(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
-    return _linear_wave(height, width, rng, 90)
+    return linear_wave(height, width, rng, 90)
 
 
 def _stripes_vertical(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
-    return _linear_wave(height, width, rng, 0)
+    return linear_wave(height, width, rng, 0)
 
 
 def _stripes_diagonal(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
     # Training flips images, so both diagonals are one class.
-    return _linear_wave(height, width, rng, 45 if rng.random_sample() < 0.5 else 135)
+    return linear_wave(height, width, rng, 45 if rng.random_sample() < 0.5 else 135)
 
 
-def _checks(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
-    rows, columns = _linear_wave(height, width, rng, 90), _linear_wave(height, width, rng, 0)
+def checks(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
+    """Return a chessboard pattern of the values -127 and 127."""
+    rows, columns = linear_wave(height, width, rng, 90), linear_wave(height, width, rng, 0)
     same_sign: NDArray[np.int16] = ((rows > 0) == (columns > 0)).astype(np.int16)
     return 254 * same_sign - 127
 
 
-def _rings(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
+def rings(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
+    """Return a circular wave around a random point, values -127 to 127."""
     y, x = rng.randint(height), rng.randint(width)
     squares = (np.arange(height)[:, None] - y) ** 2 + (np.arange(width) - x) ** 2
     # sqrt is exactly rounded by IEEE 754, so the phases are the same everywhere.
     phase = (np.sqrt(squares) * round(_PHASES * 256 / rng.uniform(12, 40))).astype(np.int64)
-    wave: NDArray[np.int16] = _WAVE[(phase >> 8) % _PHASES]
+    wave: NDArray[np.int16] = _WAVE[phase >> 8 & _PHASES - 1]
     return wave
 
 
 _PATTERNS = {
     "stripes-horizontal": _stripes_horizontal,
-    "rings": _rings,
+    "rings": rings,
     "stripes-vertical": _stripes_vertical,
-    "checks": _checks,
+    "checks": checks,
     "stripes-diagonal": _stripes_diagonal,
 }

@@ -93,7 +93,8 @@ def _outcome(plan: RunPlan, directory: RunDirectory, died: dict[int, int], inter
     if not interrupted:
         # What the others report then is that their peer left them, or that they were stopped because of it.
         if killed:
-            return _silent_death(*next(iter(killed.items())))
+            # A peer's death can crash a process, but hardly ever kill it: SIGKILL comes from outside, and came first.
+            return _silent_death(*min(killed.items(), key=lambda death: -death[1] != signal.SIGKILL))
         if reported and reported[0].failure_class != INTERRUPTED:
             return Status(state="failed", failure=reported[0]), reported[1]
         if silent:

@@ -269,13 +269,14 @@ class StepBreakdown(_Model):
 
 
 class EvaluationPoint(_Model):
-    """One point of the convergence curve."""
+    """One point of the convergence curve; ``details`` are further figures of the case, by name, as fractions."""
 
     epoch: int
     step: int
     value: FiniteFloat
     elapsed_s: FiniteFloat
     samples: int
+    details: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 
 class TimeToTarget(_Model):

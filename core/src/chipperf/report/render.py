@@ -18,6 +18,7 @@ from jinja2 import (
 )
 from markupsafe import Markup
 
+from chipperf.catalogue import package_directory
 from chipperf.errors import PerfError, UsageError
 from chipperf.records.schema import Missing
 from chipperf.report import format as formatting
@@ -27,6 +28,7 @@ from chipperf.report.format import Language
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chipperf.catalogue import PluginEntry
     from chipperf.records.schema import Record, Text
     from chipperf.report.view import Shared
 
@@ -73,6 +75,13 @@ def render_report(
         f"{place}/{name}.{language}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")
     ]
     return banner + _render(environment, names, view=view)
+
+
+def template_directory(entry: PluginEntry) -> Path | None:
+    """Return the ``templates`` directory in a vendor plugin's package, or ``None`` if it has none."""
+    package = package_directory(entry)
+    directory = package / "templates" if package else None
+    return directory if directory and directory.is_dir() else None
 
 
 def _checked(directory: Path | None) -> Path | None:

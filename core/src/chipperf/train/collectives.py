@@ -66,3 +66,10 @@ class Collectives:
         tensor = torch.tensor(values, dtype=torch.int64, device=self._device)
         dist.all_reduce(tensor, op=operation)
         return [int(value) for value in tensor.tolist()]
+
+
+def mean_over_ranks(scalar: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a scalar over ranks, on its device and without waiting for it; needs a process group."""
+    mean = scalar.detach().clone()
+    dist.all_reduce(mean)
+    return mean / dist.get_world_size()

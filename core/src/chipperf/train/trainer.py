@@ -8,7 +8,6 @@ own after training.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.errors import DataError, TrainingError
 from chipperf.records.schema import EvaluationPoint, Limits, StepBreakdown, Throughput, TimeToTarget, Window
+from chipperf.train.preparation import autocast, data_parallel, memory_format_of
 from chipperf.train.windows import (
     MINIMUM_WINDOWS,
     LocalWindow,
@@ -102,8 +102,8 @@ class Trainer:
         self.outcome = Outcome()
         model = context.workload.build_model().to(context.device)
         self._model = context.session.prepare_model(model, context.precision, context.device)
-        context.workload.memory_format = _memory_format(self._model)
-        self._parallel = self._wrap(self._model)
+        context.workload.memory_format = memory_format_of(self._model)
+        self._parallel = data_parallel(self._model, context.distributed, context.device)
         self._optimizer = context.workload.build_optimizer(self._model)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision.grad_scaler)
         self._loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
@@ -251,11 +251,18 @@ class Trainer:
                 self._scaler.scale(loss / accumulate if accumulate > 1 else loss).backward()
             self._loss_sum += loss.detach().float() / accumulate
             samples += self._workload.sample_count(batch)
+        self._update_weights()
+        return samples
+
+    def _update_weights(self) -> None:
+        """Clip the gradients if the case wants it, and let the optimiser step."""
+        if self._workload.max_gradient_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._workload.max_gradient_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._context.session.step_end:
             self._context.session.step_end(self._device)
-        return samples
 
     def _evaluate(self, epoch: int) -> bool:
         """Evaluate, add a point to the curve and return True if the target is met."""
@@ -275,7 +282,12 @@ class Trainer:
             self._model.train()
             elapsed_s = self._edge() - self._train_start_s
         point = EvaluationPoint(
-            epoch=epoch, step=outcome.steps, value=evaluation.value, elapsed_s=elapsed_s, samples=evaluation.samples
+            epoch=epoch,
+            step=outcome.steps,
+            value=evaluation.value,
+            elapsed_s=elapsed_s,
+            samples=evaluation.samples,
+            details=dict(evaluation.details),
         )
         outcome.curve.append(point)
         context.events.write("eval_accuracy", evaluation.value, metric=context.metric, epoch=epoch, step=outcome.steps)
@@ -371,10 +383,7 @@ class Trainer:
             start_s = self._lap(phases["forward"], start_s)
             self._scaler.scale(loss).backward()
             start_s = self._lap(phases["backward"], start_s)
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-            if self._context.session.step_end:
-                self._context.session.step_end(self._device)
+            self._update_weights()
             self._lap(phases["optimiser"], start_s)
         steps_s = [sum(parts) for parts in zip(*phases.values(), strict=True)]
         step = spread(steps_s)
@@ -415,45 +424,12 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that forward passes compute in."""
-        dtype = self._context.precision.autocast_dtype
-        if dtype is None:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=getattr(torch, dtype))
+        return autocast(self._context.precision, self._device)
 
     def _synchronised_gradients(self, last_micro_step: bool) -> AbstractContextManager[object]:
         if last_micro_step or not isinstance(self._parallel, DistributedDataParallel):
             return nullcontext()
         return self._parallel.no_sync()
-
-    def _wrap(self, model: torch.nn.Module) -> torch.nn.Module:
-        config = self._context.distributed
-        if config is None:
-            return model
-        buffer_option: dict[str, Any] = {_buffer_option(): config.ddp.broadcast_buffers}
-        return DistributedDataParallel(
-            model,
-            device_ids=None if self._device.type == "cpu" else [self._device.index],
-            bucket_cap_mb=config.ddp.bucket_cap_mb,
-            gradient_as_bucket_view=config.ddp.gradient_as_bucket_view,
-            static_graph=config.ddp.static_graph,
-            **buffer_option,
-        )
-
-
-def _buffer_option() -> str:
-    """Return the name of DDP's option that sends buffers in every step; torch 2.15 renamed it."""
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-
-
-def _memory_format(model: torch.nn.Module) -> torch.memory_format:
-    """Return the layout of the model's convolution weights; its inputs follow it."""
-    for parameter in model.parameters():
-        if parameter.dim() == 4 and parameter.shape[1] > 1 and parameter.shape[2] > 1:
-            if parameter.is_contiguous(memory_format=torch.channels_last) and not parameter.is_contiguous():
-                return torch.channels_last
-            return torch.contiguous_format
-    return torch.contiguous_format
 
 
 def _hash_buffers(model: torch.nn.Module) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import random
 import sys
 import time
 from contextlib import nullcontext, suppress
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ from chipperf.launch.worker import APPLIED_VARIABLE
 from chipperf.records.events import EventLog
 from chipperf.records.store import RunDirectory
 from chipperf.session import Session, bind
+from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
 from chipperf.types import RunFailed, RunFinished, RunStarted
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.types import DeviceInfo, DistributedConfig, Rank
+    from chipperf.types import DeviceInfo, Rank
 
 
 def main(run_directory: Path) -> None:
@@ -80,11 +79,11 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         device = session.device_init(rank)
     try:
         with spans.measure("init"):
-            distributed = _initialise_distributed(session, rank, device)
+            distributed = join_process_group(session, rank, device)
             case = find_case(plan.case)
             hyperparameters = type(case.base).model_validate(plan.hyperparameters.values)
             collectives = Collectives(rank, device)
-            _seed(session, hyperparameters.seed, device, hyperparameters.deterministic)
+            seed_everything(session, hyperparameters.seed, device, hyperparameters.deterministic)
             precision = session.precision(plan.precision, device)
             workload = case.load_workload()(_workload_context(plan, session, rank, device, hyperparameters))
             target = workload.target
@@ -140,34 +139,6 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         session.device_teardown(device)
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _initialise_distributed(session: Session, rank: Rank, device: torch.device) -> DistributedConfig | None:
-    """Initialise the process group; a single process needs none."""
-    if rank.world_size == 1:
-        return None
-    import torch.distributed as dist
-
-    config = session.distributed_setup(rank, device)
-    dist.init_process_group(
-        backend=config.backend,
-        init_method=config.init_method,
-        rank=rank.rank,
-        world_size=rank.world_size,
-        timeout=timedelta(seconds=config.timeout_s),
-    )
-    return config
-
-
-def _seed(session: Session, seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed every generator alike on all ranks, so that all begin with the same weights."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    session.seed(seed, device, deterministic)
 
 
 def _workload_context(plan: RunPlan, session: Session, rank: Rank, device: torch.device, hyperparameters: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -45,10 +45,14 @@ class WorkloadContext(Generic[H]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Result over the whole evaluation split: quality as a fraction, and how many samples it counts."""
+    """Result over the whole evaluation split: quality as a fraction, and how many samples it counts.
+
+    ``details`` are further figures of the case, by name, as fractions.
+    """
 
     value: float
     samples: int
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 class Workload(Protocol):
@@ -61,6 +65,7 @@ class Workload(Protocol):
         steps_per_epoch: Optimiser steps of an epoch.
         eval_samples: Samples of the evaluation split.
         memory_format: Layout of the images that the model wants; the trainer sets it from the prepared model.
+        max_gradient_norm: Norm to which the gradients are clipped before each optimiser step; ``None`` does not clip.
     """
 
     dataset: Dataset
@@ -69,6 +74,7 @@ class Workload(Protocol):
     steps_per_epoch: int
     eval_samples: int
     memory_format: torch.memory_format
+    max_gradient_norm: float | None
 
     def build_model(self) -> torch.nn.Module:
         """Return the model with fresh weights, on the CPU."""

@@ -1,0 +1,192 @@
+"""Time of a detection evaluation: as it is made, collected once with plain pycocotools, and batch by batch.
+
+The last is what DETR's public implementation and FlagPerf's copy of it do: for every batch an index of its results and
+pycocotools' evaluation of its images, and in the end one accumulation over all of them. All run in this one process, in
+turn, round after round, on the same generated detections, and have to agree in every figure. Measured is CPU time.
+
+Run: python benchmarks/detr_evaluation.py --images 1000 --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tempfile
+import time
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluator, coco_index
+from chipperf.cases.detr.postprocess import Detections
+from chipperf.data.coco import EVAL_SPLIT, instances_name
+from chipperf.train.collectives import Collectives
+from chipperf.types import Rank
+from pycocotools.cocoeval import COCOeval
+from trainer_fixture import compare_in_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Batch = tuple[list[int], Detections]
+
+SIDE_PX = 640
+CATEGORIES = 80
+OBJECTS = 7
+QUERIES = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000, help="images of the split; COCO's has 5000")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    rng = np.random.RandomState(0)
+    truth = generate_truth(arguments.images, rng)
+    batches = generate_batches(truth, arguments.batch_size, rng)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / instances_name(EVAL_SPLIT)
+        path.parent.mkdir()
+        path.write_text(json.dumps(truth), encoding="utf-8")
+        evaluator = DetectionEvaluator(Path(directory), np.array([image["id"] for image in truth["images"]]))
+        ours = evaluated_once(evaluator, batches)
+        others = {"batch by batch": evaluated_per_batch(truth, batches), "collected once": plain_once(truth, batches)}
+        print(f"{arguments.images} images in batches of {arguments.batch_size}, {arguments.rounds} rounds")
+        for name, other in others.items():
+            if not np.allclose(ours(), other(), rtol=0, atol=1e-9):
+                raise SystemExit(f"{name}: other figures")
+            cost = compare_in_turn(lambda way=other: cpu_s(way), lambda: cpu_s(ours), arguments.rounds)
+            print(f"plain pycocotools, {name}: costs {cost} over chipperf's evaluation")
+
+
+def generate_truth(images: int, rng: np.random.RandomState) -> dict[str, Any]:
+    """Return annotations with as many categories and objects per image as COCO has."""
+    annotations = [
+        {
+            "id": image * OBJECTS + number + 1,
+            "image_id": image + 1,
+            "category_id": int(rng.randint(CATEGORIES)) + 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for image in range(images)
+        for number, box in enumerate(random_boxes(OBJECTS, rng).tolist())
+    ]
+    return {
+        "images": [{"id": image + 1, "height": SIDE_PX, "width": SIDE_PX} for image in range(images)],
+        "annotations": annotations,
+        "categories": [{"id": number + 1, "name": f"{number}"} for number in range(CATEGORIES)],
+    }
+
+
+def generate_batches(truth: dict[str, Any], batch_size: int, rng: np.random.RandomState) -> list[Batch]:
+    """Return detections near the objects, the others anywhere."""
+    objects = np.array([entry["bbox"] for entry in truth["annotations"]]).reshape(-1, OBJECTS, 4)
+    labels = np.array([entry["category_id"] for entry in truth["annotations"]]).reshape(-1, OBJECTS)
+    ids = [image["id"] for image in truth["images"]]
+    batches = []
+    for start in range(0, len(ids), batch_size):
+        chosen = slice(start, start + batch_size)
+        count = len(ids[chosen])
+        boxes = random_boxes(count * QUERIES, rng).reshape(count, QUERIES, 4)
+        boxes[:, :OBJECTS] = objects[chosen] + rng.uniform(-8, 8, (count, OBJECTS, 4))
+        found = rng.randint(1, CATEGORIES + 1, (count, QUERIES))
+        found[:, :OBJECTS] = labels[chosen]
+        corners = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=2)
+        detections = Detections(
+            scores=torch.from_numpy(rng.uniform(size=(count, QUERIES)).astype(np.float32)),
+            labels=torch.from_numpy(found),
+            boxes=torch.from_numpy(corners.astype(np.float32)),
+        )
+        batches.append((ids[chosen], detections))
+    return batches
+
+
+def random_boxes(count: int, rng: np.random.RandomState) -> np.ndarray[Any, Any]:
+    """Return left, top, width and height of boxes that lie in the image."""
+    sizes = rng.uniform(20, SIDE_PX / 2, (count, 2))
+    return np.concatenate([rng.uniform(size=(count, 2)) * (SIDE_PX - sizes), sizes], axis=1)
+
+
+def evaluated_once(evaluator: DetectionEvaluator, batches: list[Batch]) -> Callable[[], list[float]]:
+    alone = Collectives(Rank(), torch.device("cpu"))
+
+    def run() -> list[float]:
+        collector = DetectionCollector()
+        for ids, detections in batches:
+            collector.add(ids, detections)
+        quality = evaluator.evaluate(collector.collected(), alone, is_main=True)
+        return [-1.0 if value is None else value for value in asdict(quality.bbox).values()]
+
+    return run
+
+
+def plain_once(truth: dict[str, Any], batches: list[Batch]) -> Callable[[], list[float]]:
+    index = coco_index(truth)
+
+    def run() -> list[float]:
+        results = [result for ids, detections in batches for result in results_of(ids, detections)]
+        with redirect_stdout(io.StringIO()):
+            whole = COCOeval(index, index.loadRes(results), "bbox")
+            whole.evaluate()
+            whole.accumulate()
+            whole.summarize()
+        figures: list[float] = whole.stats.tolist()
+        return figures
+
+    return run
+
+
+def evaluated_per_batch(truth: dict[str, Any], batches: list[Batch]) -> Callable[[], list[float]]:
+    index = coco_index(truth)
+
+    def run() -> list[float]:
+        evaluated, ids_in_order = [], []
+        for ids, detections in batches:
+            with redirect_stdout(io.StringIO()):
+                part = COCOeval(index, index.loadRes(results_of(ids, detections)), "bbox")
+                part.params.imgIds = ids
+                part.evaluate()
+            shape = (len(part.params.catIds), len(part.params.areaRng), len(ids))
+            evaluated.append(np.array(part.evalImgs, dtype=object).reshape(shape))
+            ids_in_order += ids
+        whole = COCOeval(index, iouType="bbox")
+        whole.params.imgIds = ids_in_order
+        whole.evalImgs = np.concatenate(evaluated, axis=2).ravel().tolist()
+        whole._paramsEval = whole.params
+        with redirect_stdout(io.StringIO()):
+            whole.accumulate()
+            whole.summarize()
+        figures: list[float] = whole.stats.tolist()
+        return figures
+
+    return run
+
+
+def results_of(ids: list[int], detections: Detections) -> list[dict[str, Any]]:
+    """Return a batch as the public implementation prepares it."""
+    corners = detections.boxes
+    boxes = torch.cat([corners[..., :2], corners[..., 2:] - corners[..., :2]], dim=2)
+    return [
+        {"image_id": image_id, "category_id": label, "bbox": box, "score": score}
+        for number, image_id in enumerate(ids)
+        for label, box, score in zip(
+            detections.labels[number].tolist(), boxes[number].tolist(), detections.scores[number].tolist(), strict=True
+        )
+    ]
+
+
+def cpu_s(run: Callable[[], list[float]]) -> float:
+    start_s = time.process_time()
+    run()
+    return time.process_time() - start_s
+
+
+if __name__ == "__main__":
+    main()

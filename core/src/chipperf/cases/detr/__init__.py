@@ -1,0 +1,1 @@
+"""DETR: detection and panoptic segmentation on COCO."""

@@ -1,0 +1,122 @@
+"""DETR on COCO 2017.
+
+Base values and target are those of FlagPerf's ``training/benchmarks/detr/pytorch/config/_base.py``, which are the
+reference's (Carion et al., 2020) but for the batch size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from chipperf.cases.base import Case, Hyperparameters, Progress, ReportProfile, Role, WorkloadFactory
+from chipperf.types import Title
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from chipperf.records.schema import Setting
+
+
+class DetrHyperparameters(Hyperparameters):
+    """Hyperparameters of DETR.
+
+    ``lr`` is that of the transformer, the backbone trains at ``lr * backbone_lr_factor``; both fall to a tenth after
+    ``lr_drop_epochs``. ``resolution`` is the shorter side of the images in pixels and scales the whole augmentation.
+    ``targets`` says what is learned: boxes, masks of instances too (reported as mask mAP), or segments of things and
+    stuff (reported as panoptic quality). ``backbone_weights`` is a file in the dataset's directory that holds the
+    ``state_dict`` of torchvision's ResNet50; empty trains the whole backbone from fresh weights.
+
+    ``padding_multiple`` rounds the batches' sizes up, and ``static_shapes`` gives every batch the same one: for
+    compilers that build a program per shape.
+    """
+
+    optimizer: Annotated[Literal["adamw"], Role.LOCKED] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0), Role.LOCKED] = 1e-4
+    max_gradient_norm: Annotated[float, Field(gt=0), Role.LOCKED] = 0.1
+    backbone_lr_factor: Annotated[float, Field(gt=0, le=1), Role.LOCKED] = 0.1
+    lr_drop_epochs: Annotated[int, Field(ge=1), Role.LOCKED] = 200
+    resolution: Annotated[int, Field(ge=32), Role.LOCKED] = 800
+    queries: Annotated[int, Field(ge=1), Role.LOCKED] = 100
+    dilation: Annotated[bool, Role.LOCKED] = False
+    targets: Annotated[Literal["boxes", "masks", "panoptic"], Role.LOCKED] = "boxes"
+    dropout: Annotated[float, Field(ge=0, lt=1), Role.LOCKED] = 0.1
+    backbone_weights: Annotated[str, Role.LOCKED] = "resnet50-0676ba61.pth"
+
+    padding_multiple: Annotated[int, Field(ge=1), Role.FREE] = 1
+    static_shapes: Annotated[bool, Role.FREE] = False
+
+
+PRESETS: Mapping[str, Mapping[str, Setting]] = {
+    "full": {},
+    "demo": {
+        "resolution": 128,
+        "epochs": 30,
+        "lr_drop_epochs": 24,
+        "evaluate_every_epochs": 2,
+        "batch_size": 8,
+        "eval_batch_size": 8,
+        "backbone_weights": "",
+        "backbone_lr_factor": 1.0,
+        "dropout": 0.0,
+        "measure_window_steps": 10,
+    },
+    "tiny": {
+        "resolution": 64,
+        "epochs": 2,
+        "batch_size": 2,
+        "eval_batch_size": 2,
+        "backbone_weights": "",
+        "measure_warmup_steps": 1,
+        "measure_window_steps": 2,
+        "measure_core_steps": 1,
+    },
+}
+"""``full`` is the benchmark, ``demo`` learns on a few CPU cores, ``tiny`` only shows that all parts run.
+
+Every preset keeps the model's structure: 6 + 6 layers, 100 queries and the ResNet50.
+"""
+
+
+def _load_workload() -> WorkloadFactory:
+    from chipperf.cases.detr.workload import DetrWorkload
+
+    return DetrWorkload
+
+
+def _ensure_sample(progress: Progress) -> Path:
+    from chipperf.data.coco_sample import ensure_coco_sample
+
+    return ensure_coco_sample(progress=progress)
+
+
+CASE = Case(
+    name="detr",
+    version="1.0",
+    summary="DETR object detection and panoptic segmentation, AdamW, COCO 2017",
+    base=DetrHyperparameters(
+        model="detr",
+        dataset="coco2017",
+        target=0.42,
+        epochs=300,
+        batch_size=128,
+        lr=1e-4,
+        eval_batch_size=128,
+        seed=42,
+    ),
+    presets=PRESETS,
+    metric="mAP",
+    report=ReportProfile(
+        model_title="detr",
+        dataset_title="coco2017",
+        task=Title(zh="目标检测、全景分割", en="Object detection, panoptic segmentation"),
+        quality_column="mAP",
+        quality_legend=Title(zh="所有类别的 Average Precision（平均精度）的均值", en="mean average precision"),
+        sample_noun=Title(zh="样本", en="samples"),
+        quality_as_percent=False,
+    ),
+    load_workload=_load_workload,
+    ensure_sample=_ensure_sample,
+)

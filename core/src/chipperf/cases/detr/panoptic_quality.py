@@ -1,0 +1,182 @@
+"""Panoptic quality (Kirillov, He, Girshick, Rother, Dollár: "Panoptic Segmentation", 2019).
+
+A predicted segment matches a true one of the same category if their intersection over union exceeds 1/2; at most one
+can. Per category, over all images: segmentation quality SQ is the mean IoU of the matches, recognition quality RQ is
+``tp / (tp + fp / 2 + fn / 2)``, and PQ is their product. Pixels that the truth leaves unlabelled do not count in
+unions. True crowds are neither matched nor missed, and an unmatched prediction counts as false only if no more than
+half of it lies on unlabelled pixels and crowds of its category.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+_MATCH_IOU = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedImage:
+    """An image divided into segments.
+
+    Attributes:
+        indices: Which segment each pixel belongs to, int64 of shape ``(H, W)``, counted from 1; 0 is unlabelled.
+        categories: Category ids of the segments, int64 of shape ``(n,)``.
+        is_crowd: Whether a segment holds many objects that are not told apart, bool of shape ``(n,)``.
+    """
+
+    indices: NDArray[np.int64]
+    categories: NDArray[np.int64]
+    is_crowd: NDArray[np.bool_]
+
+    @classmethod
+    def from_map(
+        cls,
+        segment_map: NDArray[np.int32],
+        ids: NDArray[np.int64],
+        categories: NDArray[np.int64],
+        is_crowd: NDArray[np.bool_] | None = None,
+    ) -> SegmentedImage:
+        """Build it from a map of segment ids.
+
+        Args:
+            segment_map: Segment id of each pixel, shape ``(H, W)``; 0 is unlabelled.
+            ids: Ids of the segments.
+            categories: Their category ids.
+            is_crowd: Which of them are crowds; none if not given.
+
+        Raises:
+            ValueError: The map has an id that is not among ``ids``, or lacks one of them.
+        """
+        present, positions = np.unique(segment_map, return_inverse=True)
+        if set(present.tolist()) - {0} != set(ids.tolist()):
+            difference = sorted((set(present.tolist()) - {0}) ^ set(ids.tolist()))
+            raise ValueError(f"map and list of segments differ in the segments {difference[:5]}")
+        order = np.argsort(ids)
+        ranks = np.searchsorted(ids[order], present)
+        index_of_present = np.where(present == 0, 0, np.append(order, 0)[ranks] + 1)
+        crowds = np.zeros(len(ids), np.bool_) if is_crowd is None else is_crowd
+        return cls(
+            indices=index_of_present[positions.reshape(segment_map.shape)], categories=categories, is_crowd=crowds
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchCounts:
+    """Matches per category id; arrays of one length with an element for each id from 0 on.
+
+    Attributes:
+        iou: Sum of the IoU of all matches.
+        tp: Matches.
+        fp: Predicted segments that match nothing.
+        fn: True segments that nothing matches.
+    """
+
+    iou: NDArray[np.float64]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    fn: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Panoptic, segmentation and recognition quality, as fractions; means over ``categories`` categories."""
+
+    pq: float
+    sq: float
+    rq: float
+    categories: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanopticQuality:
+    """Quality over a dataset; ``None`` where no category of the group occurs in truth or prediction.
+
+    Attributes:
+        all: Mean over things and stuff.
+        things: Mean over the categories of things.
+        stuff: Mean over the categories of stuff.
+        by_category: Quality of each category that occurs, by its id.
+    """
+
+    all: Quality | None
+    things: Quality | None
+    stuff: Quality | None
+    by_category: dict[int, Quality]
+
+
+def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_category: int) -> MatchCounts:
+    """Match the predicted segments of one image with the true ones.
+
+    Args:
+        truth: The annotated image.
+        predicted: The prediction, of the same size.
+        largest_category: Largest category id that occurs.
+    """
+    true_count, predicted_count = len(truth.categories), len(predicted.categories)
+    pairs = truth.indices * (predicted_count + 1) + predicted.indices
+    pixels = np.bincount(pairs.ravel(), minlength=(true_count + 1) * (predicted_count + 1))
+    overlaps = pixels.reshape(true_count + 1, predicted_count + 1)
+    true_areas, predicted_areas = overlaps[1:].sum(axis=1), overlaps[:, 1:].sum(axis=0)
+    on_unlabelled, intersections = overlaps[0, 1:], overlaps[1:, 1:]
+
+    unions = true_areas[:, None] + predicted_areas - on_unlabelled - intersections
+    same_category = truth.categories[:, None] == predicted.categories
+    iou = np.where(same_category & ~truth.is_crowd[:, None], intersections / unions, 0)
+    matches = iou > _MATCH_IOU
+
+    on_crowd = np.where(same_category & truth.is_crowd[:, None], intersections, 0).sum(axis=0)
+    is_excused = 2 * (on_unlabelled + on_crowd) > predicted_areas
+    is_false = ~matches.any(axis=0) & ~is_excused
+    is_missed = ~matches.any(axis=1) & ~truth.is_crowd
+    true_rows, predicted_rows = np.nonzero(matches)
+    matched = predicted.categories[predicted_rows]
+    length = largest_category + 1
+    return MatchCounts(
+        iou=np.bincount(matched, weights=iou[true_rows, predicted_rows], minlength=length).astype(np.float64),
+        tp=np.bincount(matched, minlength=length),
+        fp=np.bincount(predicted.categories[is_false], minlength=length),
+        fn=np.bincount(truth.categories[is_missed], minlength=length),
+    )
+
+
+def panoptic_quality(counts: MatchCounts, things: Collection[int], stuff: Collection[int]) -> PanopticQuality:
+    """Return the quality that counts summed over all images amount to.
+
+    Args:
+        counts: The sums.
+        things: Category ids of things.
+        stuff: Category ids of stuff.
+    """
+    by_category = {}
+    for category in sorted({*things, *stuff}):
+        tp, fp, fn = (int(column[category]) for column in (counts.tp, counts.fp, counts.fn))
+        if tp + fp + fn:
+            sq = float(counts.iou[category]) / tp if tp else 0.0
+            rq = tp / (tp + fp / 2 + fn / 2)
+            by_category[category] = Quality(pq=sq * rq, sq=sq, rq=rq, categories=1)
+    return PanopticQuality(
+        all=_mean(list(by_category.values())),
+        things=_mean([quality for category, quality in by_category.items() if category in things]),
+        stuff=_mean([quality for category, quality in by_category.items() if category in stuff]),
+        by_category=by_category,
+    )
+
+
+def _mean(qualities: list[Quality]) -> Quality | None:
+    if not qualities:
+        return None
+    count = len(qualities)
+    return Quality(
+        pq=sum(quality.pq for quality in qualities) / count,
+        sq=sum(quality.sq for quality in qualities) / count,
+        rq=sum(quality.rq for quality in qualities) / count,
+        categories=count,
+    )

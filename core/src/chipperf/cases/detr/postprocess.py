@@ -1,0 +1,191 @@
+"""From predictions to what COCO evaluates: boxes, instance masks and panoptic maps in the original images' pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch.nn.functional import interpolate
+
+from chipperf.cases.detr.boxes import cxcywh_to_xyxy
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from chipperf.cases.detr.model import DetrOutput
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+PANOPTIC_SCORE_THRESHOLD = 0.85
+PANOPTIC_LARGEST_NOISE_PX = 4
+"""Segments of at most so many pixels are dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """The objects of a batch of images, one per query.
+
+    Attributes:
+        scores: Probability of the most likely class, ``(B, Q)``.
+        labels: That class, never "no object", int64 ``(B, Q)``.
+        boxes: Upper left and lower right corner in pixels, ``(B, Q, 4)``.
+    """
+
+    scores: torch.Tensor
+    labels: torch.Tensor
+    boxes: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where an image lies in its batch.
+
+    Attributes:
+        canvas: Size of the padded images of the batch.
+        size: Size of the image as the model saw it, in the upper left of the canvas.
+        original_size: Size of the image in its file.
+    """
+
+    canvas: Size
+    size: Size
+    original_size: Size
+
+
+class Segment(TypedDict):
+    """A segment of a panoptic map, as COCO's ``segments_info`` describes it; ``area`` is in pixels."""
+
+    id: int
+    category_id: int
+    isthing: bool
+    area: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanopticSegmentation:
+    """An image divided into segments.
+
+    Attributes:
+        ids: The segment of every pixel, int32 ``(H, W)`` in the original size; 0 where there is none.
+        segments: The segments, with ids counted from 1.
+    """
+
+    ids: NDArray[np.int32]
+    segments: tuple[Segment, ...]
+
+
+def detections(output: DetrOutput, original_sizes: torch.Tensor) -> Detections:
+    """Return the last layer's objects in pixels.
+
+    Args:
+        output: The model's predictions.
+        original_sizes: Height and width of the images in their files, ``(B, 2)`` on the output's device.
+    """
+    scores, labels = output.logits[-1].softmax(dim=-1)[..., :-1].max(dim=-1)
+    width_height = original_sizes.flip(-1).to(output.boxes.dtype)
+    boxes = cxcywh_to_xyxy(output.boxes[-1]) * width_height.repeat(1, 2)[:, None]
+    return Detections(scores=scores, labels=labels, boxes=boxes)
+
+
+def instance_masks(logits: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """Return the masks of one image's queries, bool ``(Q, H, W)`` in the original size.
+
+    As in the reference a mask is decided at the size the model saw, and its pixels are repeated from there.
+
+    Args:
+        logits: Mask logits of the image, ``(Q, h, w)``.
+        placement: Where the image lies in its batch.
+    """
+    masks = _crop(logits, placement) > 0
+    return interpolate(masks[None].float(), size=placement.original_size, mode="nearest")[0].bool()
+
+
+def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
+    """Return COCO's run-length encoding of bool masks ``(N, H, W)``, with ``counts`` as text."""
+    pixels = np.asfortranarray(masks.permute(1, 2, 0).to(torch.uint8).cpu().numpy())
+    return [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in coco_mask.encode(pixels)]
+
+
+def panoptic_segmentation(
+    class_logits: torch.Tensor,
+    mask_logits: torch.Tensor,
+    placement: Placement,
+    things: Collection[int],
+    score_threshold: float = PANOPTIC_SCORE_THRESHOLD,
+) -> PanopticSegmentation:
+    """Divide one image among the objects that the model is sure of.
+
+    Each pixel goes to the object with the highest mask logit. Objects of the same stuff class become one segment; each
+    thing is its own. Segments of a few pixels are dropped and their pixels go to the next best. The reference counts
+    what it merged as dropped, and gives the pixels of merged stuff away when it drops anything; here they stay. It also
+    stretches the padded canvas to the image, which is right for batches of one image only; here padding is cut off.
+
+    Args:
+        class_logits: Class logits of the image's queries, ``(Q, classes + 1)``.
+        mask_logits: Mask logits of the image's queries, ``(Q, h, w)``.
+        placement: Where the image lies in its batch.
+        things: Category ids of things; all others are stuff.
+        score_threshold: Probability above which an object counts.
+    """
+    scores, classes = class_logits.softmax(dim=-1).max(dim=-1)
+    sure = (scores > score_threshold) & (classes != class_logits.shape[-1] - 1)
+    queries = sure.nonzero()[:, 0]
+    categories, groups = _group(classes[queries].tolist(), things)
+    if not categories:
+        return PanopticSegmentation(ids=np.zeros(placement.original_size, dtype=np.int32), segments=())
+    logits = _crop(mask_logits[queries], placement)
+    alive = np.ones(len(categories), dtype=bool)
+    while True:
+        winners = groups[logits.argmax(dim=0).cpu().numpy()]
+        pixels = _resize_nearest(winners, placement.original_size)
+        areas = np.bincount(pixels.flatten(), minlength=len(categories))
+        noise = alive & (areas <= PANOPTIC_LARGEST_NOISE_PX)
+        alive &= ~noise
+        if not noise.any() or not alive.any():
+            break
+        dropped = torch.from_numpy(noise[groups]).to(logits.device)
+        logits = logits.masked_fill(dropped[:, None, None], float("-inf"))
+    ids = np.where(alive, np.cumsum(alive), 0).astype(np.int32)
+    segments = tuple(
+        Segment(
+            id=int(ids[group]),
+            category_id=categories[group],
+            isthing=categories[group] in things,
+            area=int(areas[group]),
+        )
+        for group in np.flatnonzero(alive)
+    )
+    return PanopticSegmentation(ids=ids[pixels], segments=segments)
+
+
+def _group(classes: list[int], things: Collection[int]) -> tuple[list[int], NDArray[np.int64]]:
+    """Return the category of every segment, and the segment of every object; stuff of one class is one segment."""
+    categories: list[int] = []
+    stuff: dict[int, int] = {}
+    groups = []
+    for category in classes:
+        group = len(categories) if category in things else stuff.setdefault(category, len(categories))
+        if group == len(categories):
+            categories.append(category)
+        groups.append(group)
+    return categories, np.array(groups, dtype=np.int64)
+
+
+def _crop(logits: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """Return mask logits ``(Q, h, w)`` at the resolution the model saw, without padding."""
+    height, width = placement.size
+    return interpolate(logits[None].float(), size=placement.canvas, mode="bilinear")[0, :, :height, :width]
+
+
+def _resize_nearest(values: NDArray[np.int64], size: Size) -> NDArray[np.int64]:
+    """Return ``(h, w)`` values at another size, each from the pixel under its centre."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, values.shape, strict=True)
+    )
+    resized: NDArray[np.int64] = values[rows[:, None], columns]
+    return resized

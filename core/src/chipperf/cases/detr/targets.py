@@ -1,0 +1,75 @@
+"""What a batch of images shows, in tensors whose shapes can be kept constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """The objects of a batch of ``B`` images, in ``N`` slots per image; the first ``counts[b]`` slots are in use.
+
+    Attributes:
+        image_ids: The images, for error messages.
+        counts: Objects of each image; known on the host, so that nothing has to ask the device.
+        labels: Category ids, int64 ``(B, N)``; 0 in unused slots.
+        boxes: Centre and size as fractions of the image, float32 ``(B, N, 4)``; 0 in unused slots.
+        masks: Every object's pixels, bool ``(sum(counts), H, W)`` on the padded canvas, in the order of images and
+            slots; ``None`` for detection alone. Masks have no unused slots: they would cost more than they save.
+    """
+
+    image_ids: tuple[int, ...]
+    counts: tuple[int, ...]
+    labels: torch.Tensor
+    boxes: torch.Tensor
+    masks: torch.Tensor | None
+
+    def to(self, device: torch.device) -> Targets:
+        """Return the targets on a device."""
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=True),
+            boxes=self.boxes.to(device, non_blocking=True),
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
+        )
+
+
+def stack_targets(
+    images: Sequence[Mapping[str, Any]], *, slots: int = 1, canvas: tuple[int, int] | None = None
+) -> Targets:
+    """Collect the targets of a batch.
+
+    Args:
+        images: One mapping per image with ``image_id``, ``labels`` int64 ``(n,)``, ``boxes`` float32 ``(n, 4)`` and,
+            if ``canvas`` is given, ``masks`` bool ``(n, h, w)``.
+        slots: Fewest slots per image. A number that no image exceeds gives every batch the same shapes; at least one,
+            so that a batch without any object has predictions to look at too.
+        canvas: Height and width of the padded images in pixels, to which the masks are padded; ``None`` leaves the
+            masks out.
+    """
+    counts = tuple(len(image["labels"]) for image in images)
+    width = max(slots, *counts)
+    labels = torch.zeros(len(images), width, dtype=torch.int64)
+    boxes = torch.zeros(len(images), width, 4)
+    for index, (image, count) in enumerate(zip(images, counts, strict=True)):
+        labels[index, :count] = image["labels"]
+        boxes[index, :count] = image["boxes"]
+    return Targets(
+        image_ids=tuple(int(image["image_id"]) for image in images),
+        counts=counts,
+        labels=labels,
+        boxes=boxes,
+        masks=None if canvas is None else torch.cat([_pad_masks(image["masks"], canvas) for image in images]),
+    )
+
+
+def _pad_masks(masks: torch.Tensor, canvas: tuple[int, int]) -> torch.Tensor:
+    height, width = canvas
+    return pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))

@@ -1,0 +1,328 @@
+"""Batches of images of different sizes with their boxes and masks, and the loaders that make them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from chipperf.data.coco import read_file, require_size
+from chipperf.data.coco_transforms import (
+    FULL_RESOLUTION,
+    DetectionEvaluationTransform,
+    DetectionSample,
+    DetectionTrainingTransform,
+)
+from chipperf.data.decode import decode_rgb, whole_decoder_name
+from chipperf.data.loader import ImageLoader, LoaderOptions, TrainingLoader, data_loader
+from chipperf.data.samplers import EvaluationSampler, TrainingBatchSampler
+from chipperf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.data.coco import CocoSplit
+    from chipperf.data.dataset import SampleKey
+    from chipperf.data.transforms import Normalise
+
+Target = dict[str, Any]
+"""What one image shows, see :meth:`DetectionBatch.targets`."""
+
+
+class DetectionBatch(NamedTuple):
+    """Images padded to one size, and their objects.
+
+    The objects of all images stand in one tensor each: a batch is a handful of tensors to send between processes, to
+    pin and to copy, however many images it has.
+
+    Attributes:
+        images: uint8 of shape ``(B, 3, H, W)``, channels last in memory; padding is 0, right and below.
+        mask: bool of shape ``(B, H, W)``, true on padding.
+        image_ids: COCO image ids, on the host.
+        counts: Number of objects on each image, on the host.
+        boxes: float32 of shape ``(n, 4)``: centre x, centre y, width and height as fractions of the unpadded image.
+        labels: int64 of shape ``(n,)``: category ids.
+        areas: float32 of shape ``(n,)``: square pixels of the resized image.
+        masks: bool of shape ``(n, H, W)``; ``None`` if they are not learned.
+        sizes: int64 of shape ``(B, 2)``: height and width of the unpadded image.
+        orig_sizes: int64 of shape ``(B, 2)``: height and width of the image file.
+    """
+
+    images: torch.Tensor
+    mask: torch.Tensor
+    image_ids: Sequence[int]
+    counts: Sequence[int]
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    areas: torch.Tensor
+    masks: torch.Tensor | None
+    sizes: torch.Tensor
+    orig_sizes: torch.Tensor
+
+    def to(self, device: torch.device) -> DetectionBatch:
+        """Return the batch with its tensors on ``device``, copied without waiting where memory is pinned."""
+        return self._replace(
+            images=self.images.to(device, non_blocking=True),
+            mask=self.mask.to(device, non_blocking=True),
+            boxes=self.boxes.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            areas=self.areas.to(device, non_blocking=True),
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
+            sizes=self.sizes.to(device, non_blocking=True),
+            orig_sizes=self.orig_sizes.to(device, non_blocking=True),
+        )
+
+    def targets(self) -> list[Target]:
+        """Return one dictionary per image, of views.
+
+        Its keys are ``image_id`` (int), ``boxes``, ``labels``, ``area``, ``iscrowd`` (all 0: crowds are no targets),
+        ``size``, ``orig_size``, and ``masks`` if they are learned.
+        """
+        counts = list(self.counts)
+        columns = {
+            "boxes": self.boxes.split(counts),
+            "labels": self.labels.split(counts),
+            "area": self.areas.split(counts),
+            "iscrowd": torch.zeros_like(self.labels).split(counts),
+            "size": self.sizes.unbind(),
+            "orig_size": self.orig_sizes.unbind(),
+        }
+        if self.masks is not None:
+            columns["masks"] = self.masks.split(counts)
+        return [
+            {"image_id": image_id} | {key: values[number] for key, values in columns.items()}
+            for number, image_id in enumerate(self.image_ids)
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Padding:
+    """To which size the images of a batch are padded.
+
+    Compilers that build a program per shape want few shapes, or one.
+
+    Attributes:
+        multiple: Height and width are rounded up to a multiple of it; 1 pads to the largest image of the batch.
+        fixed_side: Height and width of every batch; ``None`` to follow the images.
+    """
+
+    multiple: int = 1
+    fixed_side: int | None = None
+
+    def size(self, heights: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
+        """Return height and width that hold all images.
+
+        Raises:
+            ConfigError: An image is larger than the fixed size.
+        """
+        height, width = max(heights), max(widths)
+        if self.fixed_side is None:
+            return -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
+        if max(height, width) > self.fixed_side:
+            raise ConfigError(
+                f"an image of {width}x{height} pixels does not fit into batches of {self.fixed_side}x{self.fixed_side}",
+                hint="use a fixed size of at least the longest side that the transforms allow",
+            )
+        return self.fixed_side, self.fixed_side
+
+
+class DetectionTransform(Protocol):
+    """Transforms an image together with its objects."""
+
+    def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
+        """Return what is to be seen of sample ``index`` in ``epoch``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSample:
+    """A transformed sample and where it comes from.
+
+    Attributes:
+        sample: What is seen of it.
+        image_id: COCO image id.
+        orig_size: Height and width of the image file in pixels.
+    """
+
+    sample: DetectionSample
+    image_id: int
+    orig_size: tuple[int, int]
+
+
+class CocoDataset(Dataset[LoadedSample]):
+    """Transformed samples of a split.
+
+    Args:
+        split: Images and annotations.
+        transform: What is done to both.
+        masks: Whether masks are loaded.
+    """
+
+    def __init__(self, split: CocoSplit, transform: DetectionTransform, *, masks: bool) -> None:
+        self._split = split
+        self._transform = transform
+        self._masks = masks
+
+    def __len__(self) -> int:
+        return len(self._split.images)
+
+    def __getitem__(self, key: SampleKey) -> LoadedSample:
+        """Return one sample.
+
+        Raises:
+            DataError: The image or its annotation cannot be used; the error names it.
+        """
+        images = self._split.images
+        path = images.path(key.sample)
+        pixels = decode_rgb(read_file(path), path)
+        require_size(pixels.shape, images.sizes[key.sample], path)
+        whole = DetectionSample(pixels, self._split.objects(key.sample, masks=self._masks))
+        seen = self._transform(whole, key.epoch, key.sample)
+        return LoadedSample(seen, int(images.ids[key.sample]), whole.size)
+
+
+class Collate:
+    """Makes a batch of samples.
+
+    Args:
+        padding: Size of the batch.
+    """
+
+    def __init__(self, padding: Padding) -> None:
+        self._padding = padding
+
+    def __call__(self, loaded: Sequence[LoadedSample]) -> DetectionBatch:
+        """Return the padded batch.
+
+        Raises:
+            ConfigError: An image does not fit into batches of the fixed size.
+        """
+        samples = [item.sample for item in loaded]
+        objects = [sample.objects for sample in samples]
+        sizes = [sample.size for sample in samples]
+        height, width = self._padding.size(*zip(*sizes, strict=True))
+        images = np.zeros((len(samples), height, width, 3), np.uint8)
+        padded = np.ones((len(samples), height, width), np.bool_)
+        for number, (sample, (rows, columns)) in enumerate(zip(samples, sizes, strict=True)):
+            images[number, :rows, :columns] = sample.pixels
+            padded[number, :rows, :columns] = False
+        return DetectionBatch(
+            images=torch.from_numpy(images).permute(0, 3, 1, 2),
+            mask=torch.from_numpy(padded),
+            image_ids=[item.image_id for item in loaded],
+            counts=[len(found.labels) for found in objects],
+            boxes=torch.from_numpy(np.concatenate([_relative_boxes(sample) for sample in samples])),
+            labels=torch.from_numpy(np.concatenate([found.labels for found in objects])),
+            areas=torch.from_numpy(np.concatenate([found.areas for found in objects])),
+            masks=_padded_masks(samples, height, width),
+            sizes=torch.tensor(sizes),
+            orig_sizes=torch.tensor([item.orig_size for item in loaded]),
+        )
+
+
+def normalise_padded(normalise: Normalise, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Normalise uint8 images ``(B, 3, H, W)`` and set their padding to 0, the mean colour, as the reference has it.
+
+    Args:
+        normalise: The normalisation.
+        images: Padded images on its device.
+        mask: bool of shape ``(B, H, W)``, true on padding.
+    """
+    return normalise(images).masked_fill_(mask.unsqueeze(1), 0)
+
+
+def build_detection_training_loader(
+    split: CocoSplit,
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    resolution: int = FULL_RESOLUTION,
+    masks: bool = False,
+    padding: Padding | None = None,
+    options: LoaderOptions | None = None,
+) -> TrainingLoader[DetectionBatch]:
+    """Build the loader of augmented training batches.
+
+    Args:
+        split: Training split.
+        batch_size: Samples per rank and step.
+        seed: Seed of the run; order and augmentation follow from it.
+        rank: This process.
+        world_size: Number of processes.
+        resolution: Largest shorter side of the images in pixels.
+        masks: Whether masks are learned.
+        padding: Size of the batches; that of the largest image if not given.
+        options: Worker processes and memory.
+
+    Raises:
+        ConfigError: The split has fewer samples than one global batch.
+    """
+    sampler = TrainingBatchSampler(len(split.images), batch_size, seed, rank, world_size)
+    dataset = CocoDataset(split, DetectionTrainingTransform(seed, resolution), masks=masks)
+    loader, settings = data_loader(
+        dataset,
+        Collate(padding or Padding()),
+        options or LoaderOptions(),
+        decoder=whole_decoder_name(),
+        batch_sampler=sampler,
+    )
+    return TrainingLoader(loader, settings, sampler)
+
+
+def build_detection_evaluation_loader(
+    split: CocoSplit,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    resolution: int = FULL_RESOLUTION,
+    padding: Padding | None = None,
+    options: LoaderOptions | None = None,
+) -> ImageLoader[DetectionBatch]:
+    """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
+
+    Args:
+        split: Evaluation split.
+        batch_size: Samples per batch; the last batch may be smaller.
+        rank: This process.
+        world_size: Number of processes.
+        resolution: Shorter side of the images in pixels.
+        padding: Size of the batches; that of the largest image if not given.
+        options: Worker processes and memory.
+    """
+    sampler = EvaluationSampler(len(split.images), rank, world_size)
+    dataset = CocoDataset(split, DetectionEvaluationTransform(resolution), masks=False)
+    loader, settings = data_loader(
+        dataset,
+        Collate(padding or Padding()),
+        options or LoaderOptions(),
+        decoder=whole_decoder_name(),
+        sampler=sampler,
+        batch_size=batch_size,
+    )
+    return ImageLoader(loader, settings)
+
+
+def _relative_boxes(sample: DetectionSample) -> Any:
+    height, width = sample.size
+    left_top, right_bottom = sample.objects.boxes[:, :2], sample.objects.boxes[:, 2:]
+    centred = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
+    return centred / np.array([width, height, width, height], np.float32)
+
+
+def _padded_masks(samples: Sequence[DetectionSample], height: int, width: int) -> torch.Tensor | None:
+    masks = [sample.objects.masks for sample in samples]
+    padded = np.zeros((sum(len(sample.objects.labels) for sample in samples), height, width), np.bool_)
+    start = 0
+    for drawn in masks:
+        if drawn is None:
+            return None
+        count, rows, columns = drawn.shape
+        padded[start : start + count, :rows, :columns] = drawn
+        start += count
+    return torch.from_numpy(padded)

@@ -1,0 +1,200 @@
+"""DETR's augmentation on uint8 pixels, with the boxes, areas and masks that go along.
+
+Training (Carion et al., "End-to-End Object Detection with Transformers", 2020, appendix A.4): horizontal flip; then,
+with equal chances, either a resize of the shorter side to 480–800 pixels, or a resize to 400–600, a crop with sides of
+384–600 and the resize to 480–800. Evaluation: shorter side to 800. No side exceeds 1333 pixels afterwards. All these
+sizes scale with one parameter, ``resolution``, which is 800 in the paper. Normalisation comes after collation, on the
+device.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from chipperf.data.transforms import resize
+from chipperf.data.turbojpeg import Box
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from chipperf.data.coco import Objects
+
+FULL_RESOLUTION = 800
+LONGEST_SIDE = 1333
+SHORTER_SIDES = tuple(range(480, 801, 32))
+SIDES_BEFORE_CROP = (400, 500, 600)
+CROP_SIDES = (384, 600)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionSample:
+    """An image and what it shows.
+
+    Attributes:
+        pixels: RGB, uint8 of shape ``(height, width, 3)``.
+        objects: Objects with boxes in pixels of this image.
+    """
+
+    pixels: NDArray[np.uint8]
+    objects: Objects
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.pixels.shape[:2]
+        return height, width
+
+
+class DetectionTrainingTransform:
+    """Random flip, scale and crop.
+
+    The random numbers of a sample follow from (seed, epoch, sample index) alone: a run sees the same pixels with any
+    number of workers and ranks.
+
+    Args:
+        seed: Seed of the run.
+        resolution: Largest shorter side of the result in pixels; all other sizes scale with it.
+    """
+
+    def __init__(self, seed: int, resolution: int = FULL_RESOLUTION) -> None:
+        self._seed = seed
+        self._shorter_sides = tuple(_scaled(side, resolution) for side in SHORTER_SIDES)
+        self._sides_before_crop = tuple(_scaled(side, resolution) for side in SIDES_BEFORE_CROP)
+        self._smallest_crop, self._largest_crop = (_scaled(side, resolution) for side in CROP_SIDES)
+        self._longest_side = _scaled(LONGEST_SIDE, resolution)
+
+    def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
+        """Return the sample as it is trained in an epoch.
+
+        Args:
+            sample: The sample as it is in the dataset.
+            epoch: Epoch the sample is drawn in.
+            index: Index of the sample in its dataset.
+        """
+        rng = random.Random(f"{self._seed}/{epoch}/{index}")
+        if rng.random() < 0.5:
+            sample = flip(sample)
+        if rng.random() < 0.5:
+            sample = resize_sample(sample, *shorter_side_to(_choose(rng, self._sides_before_crop), *sample.size))
+            sample = crop(sample, self._crop_box(rng, *sample.size))
+        size = shorter_side_to(_choose(rng, self._shorter_sides), *sample.size, longest=self._longest_side)
+        return drop_degenerate(resize_sample(sample, *size))
+
+    def _crop_box(self, rng: random.Random, height: int, width: int) -> Box:
+        crop_height, crop_width = (
+            _integer(rng, min(self._smallest_crop, side), min(self._largest_crop, side)) for side in (height, width)
+        )
+        return Box(
+            _integer(rng, 0, height - crop_height), _integer(rng, 0, width - crop_width), crop_height, crop_width
+        )
+
+
+class DetectionEvaluationTransform:
+    """Resize of the shorter side.
+
+    Args:
+        resolution: Shorter side of the result in pixels; the longest side that is allowed scales with it.
+    """
+
+    def __init__(self, resolution: int = FULL_RESOLUTION) -> None:
+        self._shorter_side = resolution
+        self._longest_side = _scaled(LONGEST_SIDE, resolution)
+
+    def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
+        """Return the resized sample; epoch and index are ignored: evaluation is the same every time."""
+        size = shorter_side_to(self._shorter_side, *sample.size, longest=self._longest_side)
+        return drop_degenerate(resize_sample(sample, *size))
+
+
+def largest_size(resolution: int = FULL_RESOLUTION) -> int:
+    """Return the longest side in pixels that an image has after either transform."""
+    return _scaled(LONGEST_SIDE, resolution)
+
+
+def shorter_side_to(length: int, height: int, width: int, *, longest: int | None = None) -> tuple[int, int]:
+    """Return height and width with the shorter side scaled to ``length``, and the longer rounded down.
+
+    It is scaled to less if the longer side would exceed ``longest``.
+    """
+    shorter, longer = min(height, width), max(height, width)
+    if longest is not None and longer / shorter * length > longest:
+        length = max(1, round(longest * shorter / longer))
+    longer = int(length * longer / shorter)
+    return (length, longer) if height <= width else (longer, length)
+
+
+def flip(sample: DetectionSample) -> DetectionSample:
+    """Mirror left and right."""
+    objects = sample.objects
+    left, top, right, bottom = objects.boxes.T
+    width = np.float32(sample.size[1])
+    return DetectionSample(
+        np.ascontiguousarray(sample.pixels[:, ::-1]),
+        replace(
+            objects,
+            boxes=np.stack([width - right, top, width - left, bottom], axis=1),
+            masks=None if objects.masks is None else np.ascontiguousarray(objects.masks[:, :, ::-1]),
+        ),
+    )
+
+
+def resize_sample(sample: DetectionSample, height: int, width: int) -> DetectionSample:
+    """Resize pixels bilinearly with antialiasing, masks to the nearest pixel, and scale boxes and areas."""
+    if sample.size == (height, width):
+        return sample
+    objects = sample.objects
+    ratio_y, ratio_x = (np.float32(new / old) for new, old in zip((height, width), sample.size, strict=True))
+    masks = objects.masks
+    if masks is not None:
+        masks = interpolate(torch.from_numpy(masks).unsqueeze(1), (height, width)).squeeze(1).numpy()
+    return DetectionSample(
+        resize(sample.pixels, height, width).permute(1, 2, 0).numpy(),
+        replace(
+            objects,
+            boxes=objects.boxes * np.array([ratio_x, ratio_y, ratio_x, ratio_y]),
+            areas=objects.areas * (ratio_x * ratio_y),
+            masks=masks,
+        ),
+    )
+
+
+def crop(sample: DetectionSample, box: Box) -> DetectionSample:
+    """Cut out a rectangle; objects outside are dropped, and areas become those of the clipped boxes."""
+    rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    objects = sample.objects
+    boxes = objects.boxes - np.array([box.left, box.top, box.left, box.top], np.float32)
+    cropped = drop_degenerate(
+        DetectionSample(
+            sample.pixels[rows, columns],
+            replace(objects, boxes=boxes, masks=None if objects.masks is None else objects.masks[:, rows, columns]),
+        )
+    )
+    sides = cropped.objects.boxes[:, 2:] - cropped.objects.boxes[:, :2]
+    return replace(cropped, objects=replace(cropped.objects, areas=sides[:, 0] * sides[:, 1]))
+
+
+def drop_degenerate(sample: DetectionSample) -> DetectionSample:
+    """Clip boxes to the image and drop objects whose box has no area left."""
+    height, width = sample.size
+    boxes = np.clip(sample.objects.boxes, 0, np.array([width, height, width, height], np.float32))
+    has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return replace(sample, objects=replace(sample.objects, boxes=boxes).select(has_area))
+
+
+def _scaled(length: int, resolution: int) -> int:
+    return max(1, round(length * resolution / FULL_RESOLUTION))
+
+
+def _choose(rng: random.Random, values: tuple[int, ...]) -> int:
+    return values[_integer(rng, 0, len(values) - 1)]
+
+
+def _integer(rng: random.Random, low: int, high: int) -> int:
+    """Draw from ``low`` to ``high`` inclusive, by the one method whose sequence no version of Python changes."""
+    return low + int(rng.random() * (high - low + 1))

@@ -1,0 +1,84 @@
+"""What every training process does before it trains: join the others, seed every generator, set the model up."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from chipperf.session import Session
+    from chipperf.types import DistributedConfig, PrecisionPolicy, Rank
+
+
+def join_process_group(session: Session, rank: Rank, device: torch.device) -> DistributedConfig | None:
+    """Initialise the process group as the vendor asks; a single process needs none and gets ``None``."""
+    if rank.world_size == 1:
+        return None
+    import torch.distributed as dist
+
+    config = session.distributed_setup(rank, device)
+    dist.init_process_group(
+        backend=config.backend,
+        init_method=config.init_method,
+        rank=rank.rank,
+        world_size=rank.world_size,
+        timeout=timedelta(seconds=config.timeout_s),
+    )
+    return config
+
+
+def seed_everything(session: Session, seed: int, device: torch.device, deterministic: bool) -> None:
+    """Seed every generator alike on all ranks, so that all begin with the same weights."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    session.seed(seed, device, deterministic)
+
+
+def autocast(precision: PrecisionPolicy, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context that forward passes compute in."""
+    if precision.autocast_dtype is None:
+        return nullcontext()
+    import torch
+
+    return torch.autocast(device.type, dtype=getattr(torch, precision.autocast_dtype))
+
+
+def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
+    """Return the layout of the model's convolution weights; its inputs follow it."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.dim() == 4 and parameter.shape[1] > 1 and parameter.shape[2] > 1:
+            if parameter.is_contiguous(memory_format=torch.channels_last) and not parameter.is_contiguous():
+                return torch.channels_last
+            return torch.contiguous_format
+    return torch.contiguous_format
+
+
+def data_parallel(model: torch.nn.Module, config: DistributedConfig | None, device: torch.device) -> torch.nn.Module:
+    """Return the model with its gradients averaged over ranks as the vendor asks; a single process trains it as is."""
+    if config is None:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+
+    # torch 2.15 renamed the option that sends buffers in every step.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    buffer_option: dict[str, Any] = {name: config.ddp.broadcast_buffers}
+    return DistributedDataParallel(
+        model,
+        device_ids=None if device.type == "cpu" else [device.index],
+        bucket_cap_mb=config.ddp.bucket_cap_mb,
+        gradient_as_bucket_view=config.ddp.gradient_as_bucket_view,
+        static_graph=config.ddp.static_graph,
+        **buffer_option,
+    )

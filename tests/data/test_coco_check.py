@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from chipperf.data import check
+from chipperf.data.coco_check import check_coco
+from chipperf.data.identity import COCO2017, ExpectedDataset
+
+
+@pytest.fixture
+def dataset(coco_sample, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(coco_sample, root)
+    (root / "dataset.json").unlink()
+    return root
+
+
+def edit(root, name, change):
+    path = root / "annotations" / name
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def codes(report):
+    return {finding.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_good_dataset_has_no_findings(coco_sample, full):
+    report = check_coco(coco_sample, full=full)
+    assert report.ok
+    assert report.findings == ()
+    assert (report.train_samples, report.eval_samples, report.classes, report.images_read) == (16, 8, 5, 24)
+    assert report.fully_decoded is full
+
+
+def test_dataset_without_panoptic_annotations_is_good(dataset):
+    for path in [*dataset.glob("panoptic_*"), *dataset.glob("annotations/panoptic_*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert check_coco(dataset).findings == ()
+
+
+def test_all_problems_are_listed_at_once(dataset):
+    absent, text, truncated = sorted((dataset / "train2017").iterdir())[:3]
+    absent.unlink()
+    text.write_text("<html>404</html>")
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    absent_map = next((dataset / "panoptic_val2017").iterdir())
+    absent_map.unlink()
+
+    def damage(document):
+        document["annotations"][0]["category_id"] = 77
+        document["annotations"][1]["image_id"] = 12345
+        document["annotations"][2]["bbox"][2] = 0
+        document["categories"].append({"id": 300})
+
+    edit(dataset, "instances_train2017.json", damage)
+    (dataset / "annotations" / "instances_val2017.json").write_text('{"images": [')
+    report = check_coco(dataset, full=True)
+    assert codes(report) == {
+        "category-unknown",
+        "image-unknown",
+        "category-range",
+        "image-absent",
+        "degenerate-box",
+        "annotations",
+        "map-absent",
+        "unreadable",
+    }
+    assert not report.ok
+    messages = " ".join(finding.message for finding in report.findings)
+    for part in (absent.name, str(text), str(truncated), absent_map.name, "77", "12345", "300", "line 1, column 13"):
+        assert part in messages
+    assert report.eval_samples == 0
+
+
+def test_headers_alone_find_what_is_no_image_but_not_truncation(dataset):
+    text, truncated = sorted((dataset / "val2017").iterdir())[:2]
+    text.write_text("<html>404</html>")
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    assert [str(text) in finding.message for finding in check_coco(dataset).findings] == [True]
+
+
+@pytest.mark.parametrize("bbox", [[5, 5, 0, 9], [5, 5, 9, -1], [-20, 5, 10, 9], [5, 4000, 9, 9]])
+def test_box_without_area_in_its_image_is_a_warning(dataset, bbox):
+    edit(dataset, "instances_val2017.json", lambda document: document["annotations"][3].update(bbox=bbox))
+    report = check_coco(dataset)
+    assert report.ok
+    [finding] = report.findings
+    assert (finding.severity, finding.code) == ("warning", "degenerate-box")
+    assert finding.message.endswith("1 boxes have no area within their image and are not trained: 4")
+
+
+def test_wrong_size_is_a_finding_with_both_numbers(coco_sample):
+    findings = {finding.code: finding.message for finding in check_coco(coco_sample, COCO2017).findings}
+    assert findings == {
+        "train-count": "16 training images; coco2017 has 118287",
+        "eval-count": "8 evaluation images; coco2017 has 5000",
+        "class-count": "5 classes; coco2017 has 80",
+    }
+    assert check_coco(coco_sample, ExpectedDataset(name="own", train_samples=16, eval_samples=8, classes=5)).ok
+
+
+def test_changed_sample_dataset_is_a_finding(coco_sample, tmp_path):
+    root = tmp_path / "sample"
+    shutil.copytree(coco_sample, root)
+    with next(root.glob("val2017/*.jpg")).open("ab") as file:
+        file.write(b"\0")
+    assert codes(check_coco(root)) == {"manifest"}
+
+
+@pytest.mark.parametrize("layout", ["none", "file", "empty", "no-images"])
+def test_directory_of_another_layout_is_a_finding_and_no_exception(dataset, tmp_path, layout):
+    root = tmp_path / layout
+    if layout == "file":
+        root.write_text("")
+    elif layout == "empty":
+        root.mkdir()
+    elif layout == "no-images":
+        shutil.copytree(dataset / "annotations", root / "annotations")
+    report = check_coco(root, COCO2017)
+    assert not report.ok
+    assert codes(report) & {"layout", "annotations"}
+
+
+def test_progress_ends_at_the_number_of_images(coco_sample, monkeypatch):
+    monkeypatch.setattr(check, "_FILES_PER_TASK", 10)
+    seen = []
+    check_coco(coco_sample, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(10, 24), (20, 24), (24, 24)]
