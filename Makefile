@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PROJECTS := core/pyproject.toml $(addsuffix pyproject.toml,$(PLUGINS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs
+.PHONY: help setup demo test lint format bench docs mutants
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write it
 	printf '\nreport:  demo/report.zh.md  demo/report.en.md\nrecord:  %s/record.json\n' $$run
 
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .
@@ -35,6 +35,9 @@ format: $(INSTALLED) ## put style right
 
 bench: $(INSTALLED) ## measure speed against plain loops, side by side
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+mutants: $(INSTALLED) ## hold every broken plugin to the contract and print which checks find it
+	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.trial
 
 docs: $(INSTALLED) ## write the generated pages again
 	for script in docs/generate_*.py; do $(BIN)/python $$script || exit 1; done

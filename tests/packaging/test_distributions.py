@@ -12,11 +12,14 @@ from projects import PROJECTS, ROOT
 
 pytestmark = pytest.mark.slow  # Builds four distributions and installs them into a new environment.
 
-TEMPLATES = sorted(path.name for path in (ROOT / "templates").iterdir())
+TEMPLATES = sorted(
+    path.relative_to(ROOT / "templates").as_posix() for path in (ROOT / "templates").rglob("*") if path.is_file()
+)
 ENTRY_POINTS = {
     "chipperf": {
         "console_scripts": {"perf": "chipperf.cli.main:main", "chipperf": "chipperf.cli.main:main"},
         "chipperf.vendors": {"cpu": "chipperf.vendors.cpu"},
+        "pytest11": {"chipperf_contract": "chipperf.contract.pytest_plugin"},
     },
     "chipperf-kunlunxin": {"chipperf.vendors": {"kunlunxin": "chipperf_kunlunxin.plugin"}},
     "chipperf-metax": {"chipperf.vendors": {"metax": "chipperf_metax.plugin"}},

@@ -23,7 +23,17 @@ def imported_by(*arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["cases"], ["cases", "resnet50"], ["plugins"], ["data", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["cases"],
+        ["cases", "resnet50"],
+        ["plugins"],
+        ["plugins", "new", "--help"],
+        ["contract", "list"],
+        ["data", "--help"],
+    ],
 )
 def test_command_imports_nothing_heavy(arguments):
     imported = imported_by(*arguments)

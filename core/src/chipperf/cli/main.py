@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli import cases, data, doctor, plugins, record_tools, report, train
+from chipperf.cli import cases, contract, data, doctor, plugins, record_tools, report, train
 from chipperf.errors import PerfError, PluginError
 
 DEBUG_VARIABLE = "PERF_DEBUG"
@@ -26,10 +26,11 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("report")(report.report)
 app.command("cases")(cases.cases)
-app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.command("record-tools")(record_tools.record_tools)
+app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")
+app.add_typer(contract.app, name="contract")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,20 +1,27 @@
-"""``perf plugins``: which vendor and observer plugins are installed."""
+"""``perf plugins``: which vendor and observer plugins are installed, and how a new one begins."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import typer
 
 from chipperf import catalogue
 from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.scaffold import NewPlugin, create_plugin
+
+app = typer.Typer(invoke_without_command=True)
 
 
-def plugins(as_json: bool = JSON_OPTION) -> None:
-    """List the installed plugins, without loading any of them.
+@app.callback()
+def plugins(context: typer.Context, as_json: bool = JSON_OPTION) -> None:
+    """List the installed plugins, without loading any of them, or make a new one.
 
     Example: perf plugins --json
     """
+    if context.invoked_subcommand is not None:
+        return
     entries = [*catalogue.vendors(), *catalogue.observers()]
     if as_json:
         print_json([asdict(entry) for entry in entries])
@@ -22,3 +29,27 @@ def plugins(as_json: bool = JSON_OPTION) -> None:
     rows = [(entry.name, entry.group.rpartition(".")[2], entry.source, entry.value) for entry in entries]
     print_table(("plugin", "group", "distribution", "module"), rows)
     typer.echo("'perf doctor' asks every vendor whether its devices are here.")
+
+
+@app.command("new")
+def new(
+    name: str = typer.Argument(..., help="The vendor's name, as --vendor will take it: a-z, 0-9 and _."),
+    directory: Path = typer.Option(Path(), "--directory", help="Where to make the project, chipperf-NAME."),
+    title: str | None = typer.Option(None, "--title", help="The vendor's name in reports. [NAME]"),
+    device_type: str | None = typer.Option(
+        None, "--device-type", help="Type of its torch.device; stacks that imitate CUDA have cuda. [NAME]"
+    ),
+) -> None:
+    """Make a plugin that can be installed, and that passes level 0 of the contract before its hooks are written.
+
+    Example: perf plugins new acme --title "ACME"
+    """
+    plugin = NewPlugin(
+        name=name,
+        title=name if title is None else title,
+        device_type=name if device_type is None else device_type,
+    )
+    project = directory / plugin.distribution
+    for file in create_plugin(plugin, project):
+        typer.echo(project / file)
+    typer.echo(f"next: pip install -e '{project.absolute()}[test]' && perf contract run --vendor {name} --level 0")

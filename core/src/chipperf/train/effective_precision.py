@@ -69,7 +69,7 @@ def classify(product: Callable[[list[float]], list[float]]) -> str:
     if kept_bits >= _FP32_AT_LEAST:
         return "fp32"
     if largest != _BEYOND_FP16:
-        return "fp16" if kept_bits <= 10 else f"reduced ({kept_bits} bits, fp16 range)"
+        return "fp16" if kept_bits == 10 else f"reduced ({kept_bits} bits, fp16 range)"
     return {10: "tf32", 7: "bf16"}.get(kept_bits, f"reduced ({kept_bits} bits)")
 
 

@@ -1,0 +1,166 @@
+"""``perf contract``: check a vendor plugin against the contract and the CPU reference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from chipperf import catalogue
+from chipperf.cli.certify import certify
+from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.contract.check import LEVELS
+from chipperf.contract.registry import all_checks, find_check
+from chipperf.contract.runner import Runner
+from chipperf.contract.statement import Statement, make_statement
+from chipperf.contract.waivers import read_waivers
+from chipperf.errors import CheckFailed, PluginError, UsageError
+from chipperf.records.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.contract.check import Check
+    from chipperf.contract.runner import CheckResult
+
+app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
+app.command("certify")(certify)
+
+_MARKS = {
+    "passed": "ok",
+    "failed": "FAILED",
+    "waived": "waived",
+    "unexpected_pass": "FAILED",
+    "advisory": "advice",
+    "not_applicable": "n/a",
+    "not_run": "not run",
+}
+
+
+app.command("certify")(certify)
+
+
+@app.command("list")
+def list_checks(as_json: bool = JSON_OPTION) -> None:
+    """List every check: its id, level, the capability it needs, and what a conforming plugin does.
+
+    Example: perf contract list --json
+    """
+    checks = all_checks()
+    if as_json:
+        print_json([_describe(check) for check in checks])
+        return
+    rows = [(check.id, f"L{check.level}", check.since, check.capability or "-", check.summary) for check in checks]
+    print_table(("check", "level", "since", "capability", "a conforming plugin"), rows)
+    counts = ", ".join(f"L{level} {name} {_count(level)}" for level, name in LEVELS.items())
+    typer.echo(f"{len(checks)} checks: {counts}")
+
+
+@app.command("run")
+def run(
+    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to check."),
+    level: int = typer.Option(
+        None, "--level", min=0, max=3, help="Highest level: 0 static, 1 device, 2 training, 3 distributed. [all]"
+    ),
+    only: list[str] = typer.Option([], "--check", help="Run only this check, for example M4; may be repeated."),
+    waivers: Path = typer.Option(None, "--waivers", help="Checks known to fail, as TOML."),
+    statement: Path = typer.Option(None, "--statement", help="Write the conformance statement to this file, as JSON."),
+    timeout_factor: float = typer.Option(1.0, "--timeout-factor", min=0.1, help="Multiply every check's time limit."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Check a plugin and say which levels of the contract it may claim.
+
+    Level 0 needs neither torch nor a device. Without --level everything is tried, and what cannot run here is not
+    claimed; a level that is asked for and cannot run is an error. Exit code 4 if a check fails that is not waived.
+
+    Example: perf contract run --vendor cpu --level 0
+    """
+    entry = catalogue.find_vendor(vendor)
+    known_failures = read_waivers(waivers) if waivers else {}
+    checks = _chosen(only, level)
+    if statement:
+        _require_writable(statement)
+    with Runner(entry, timeout_factor=timeout_factor) as runner:
+        results = _carry_out(runner, checks, quiet=as_json)
+        highest = max(check.level for check in checks)
+        standing = runner.standing if highest else runner.static_standing
+    report = make_statement(entry, standing, results, known_failures, level=None if only else highest)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        _print(report, results)
+    # Last, so that a full disk hides no result.
+    if statement:
+        write_atomically(statement, report.model_dump_json(indent=2) + "\n")
+    if not report.succeeded:
+        raise CheckFailed(f"{entry} does not conform", hint="each message above says what to correct")
+    if level and (standing.no_device or standing.device_fault):
+        reason = standing.device_fault or f"no device: {standing.no_device}"
+        raise PluginError(f"level {level} was asked for and did not run: {reason}")
+
+
+def _require_writable(statement: Path) -> None:
+    """Refuse a file that cannot be written before minutes are spent on the checks."""
+    if statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK):
+        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
+
+
+def _chosen(only: list[str], level: int | None) -> list[Check]:
+    if only and level is not None:
+        raise UsageError("--check and --level exclude each other", hint="give one of the two")
+    if only:
+        wanted = {find_check(id.upper()).id for id in only}
+        return [check for check in all_checks() if check.id in wanted]
+    highest = max(LEVELS) if level is None else level
+    # By level, because the lower ones are quicker and explain failures of the higher ones.
+    return sorted((check for check in all_checks() if check.level <= highest), key=lambda check: check.level)
+
+
+def _carry_out(runner: Runner, checks: Sequence[Check], *, quiet: bool) -> list[CheckResult]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    results = []
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        task = progress.add_task("checking", total=len(checks))
+        for check in checks:
+            progress.update(task, description=f"{check.id} {check.summary}"[:60])
+            results.append(runner.run(check))
+            progress.advance(task)
+    return results
+
+
+def _print(report: Statement, results: Sequence[CheckResult]) -> None:
+    rows = []
+    for judged, result in zip(report.results, results, strict=True):
+        remark = judged.message if judged.verdict != "passed" else ""
+        reason = f" [{judged.waiver.kind}: {judged.waiver.reason}]" if judged.waiver else ""
+        note = f"{result.check.summary} {remark}{reason}" if remark or reason else result.check.summary
+        rows.append((judged.check, f"L{judged.level}", _MARKS[judged.verdict], f"{judged.seconds:.1f} s", note))
+    print_table(("check", "level", "result", "time", ""), rows)
+    for result, judged in zip(results, report.results, strict=True):
+        if result.detail and judged.verdict == "failed":
+            typer.echo(f"\n{result.check.id}:\n{result.detail}")
+    if report.simulated:
+        typer.echo("simulated: fake modules stand in for the vendor's stack; nothing above level 0 is claimed")
+    typer.echo(report.line)
+
+
+def _describe(check: Check) -> dict[str, object]:
+    return {
+        "id": check.id,
+        "level": check.level,
+        "since": check.since,
+        "capability": check.capability,
+        "ranks": check.ranks,
+        "summary": check.summary,
+        "fault": check.fault,
+        "advisory": check.advisory,
+    }
+
+
+def _count(level: int) -> int:
+    return sum(check.level == level for check in all_checks())

@@ -1,0 +1,260 @@
+"""D: the life of a device, from its initialisation to its release."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from chipperf import catalogue
+from chipperf.contract.check import Failed, NotApplicable, check, fail, require
+from chipperf.contract.devices import local_ranks, probed_devices, require_computes
+from chipperf.contract.tolerances import tolerance
+from chipperf.errors import DeviceError, PerfError, PluginError
+from chipperf.session import bind
+from chipperf.types import Capability, Rank
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    import torch
+
+    from chipperf.catalogue import PluginEntry
+    from chipperf.contract.subject import Subject
+    from chipperf.types import DeviceInfo, ProbedDevice, VendorInfo
+
+_REPETITIONS: Final = 10
+_SPAWN_TIMEOUT_S: Final = 150.0
+
+
+@check("D1", level=1, needs="session", fault="a device without index, or the global rank taken for the local one")
+def init_returns_device_of_local_rank(subject: Subject) -> None:
+    """Initialisation returns a device of the declared type whose index is the local rank, on every machine of a job."""
+    count = len(probed_devices(subject))
+    _ = subject.runtime
+    for rank in (*local_ranks(count), *local_ranks(count, node_rank=1)):
+        # The session itself compares type and index.
+        subject.session.device_init(rank)
+
+
+@check("D2", level=1, fault="initialisation returns a device without making it current")
+def tensors_land_on_initialised_device(subject: Subject) -> None:
+    """A new tensor lands on the device that was initialised last, also when its index is left out."""
+    import torch
+
+    _ = subject.runtime
+    for rank in local_ranks(len(probed_devices(subject))):
+        device = subject.session.device_init(rank)
+        for wanted in (device, torch.device(device.type)):
+            found = torch.ones(1, device=wanted).device
+            # torch gives the tensors of a cpu no index.
+            require(
+                found.type == device.type and (found.index or 0) == (device.index or 0),
+                f"perf_device_init returned {device}, but a tensor made for '{wanted}' is on {found}: "
+                "make the device current",
+            )
+
+
+@check("D3", level=1, fault="every call creates another context, handle or thread")
+def repeated_init_is_harmless(subject: Subject) -> None:
+    """Initialising again returns the same device, keeps its tensors, and leaves nothing behind."""
+    import torch
+
+    device = subject.device
+    kept = torch.arange(1000, device=device)
+    for _ in range(2):
+        _initialise_again(subject, device)
+    before = _footprint(subject, device)
+    for _ in range(_REPETITIONS):
+        _initialise_again(subject, device)
+    after = _footprint(subject, device)
+    bounds = {"bytes": tolerance("repeated_query_bytes")}
+    for what, value in after.items():
+        grown = value - before[what]
+        require(
+            grown < bounds.get(what, tolerance("repeated_init") * _REPETITIONS),
+            f"{_REPETITIONS} more calls of perf_device_init left {grown} {what} behind: make it idempotent",
+        )
+    require(torch.equal(kept.cpu(), torch.arange(1000)), "initialising again changed a tensor on the device")
+
+
+@check("D4", level=1, fault="an opaque error of the runtime, or another card than was asked for")
+def missing_device_is_named(subject: Subject) -> None:
+    """A local rank without a device raises DeviceError, and the message says how many devices there are."""
+    if Capability.UNIFIED_MEMORY in subject.info.capabilities:
+        raise NotApplicable("all ranks share the device")
+    count = len(probed_devices(subject))
+    _ = subject.runtime
+    # Far out of range, so that the rank's own number in the message is not mistaken for the number of devices.
+    missing = count + 100
+    rank = Rank(rank=missing, local_rank=missing, world_size=missing + 1, local_world_size=missing + 1)
+    try:
+        device = subject.session.device_init(rank)
+    except DeviceError as error:
+        own_words = error.message.replace(str(subject.entry), "")
+        require(
+            re.search(rf"\b{count}\b", own_words),
+            f"local rank {missing} raised DeviceError, but its message does not say that {count} device(s) are "
+            f"available: {own_words.strip(': ')!r}",
+        )
+    except PerfError as error:
+        fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError: {error.message}")
+    else:
+        fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError, it returned {device}")
+
+
+@check("D5", level=1, fault="a device that can be used only once per process, or a release that needs a perfect run")
+def device_can_be_released_and_used_again(subject: Subject) -> None:
+    """A released device can be initialised again, and releasing it twice does no harm."""
+    device = subject.device
+    require_computes(subject, device, "after initialisation")
+    subject.teardown()
+    subject.teardown()
+    again = subject.session.device_init(Rank())
+    require(again == device, f"after a teardown perf_device_init returned {again} instead of {device}")
+    require_computes(subject, again, "after a teardown")
+
+
+@check("D6", level=1, fault="a plugin that counts on state of the process that started it")
+def spawned_process_can_use_device(subject: Subject) -> None:
+    """A process that multiprocessing spawned can initialise the device and compute on it."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (subject.entry, subject.workspace, sender)
+    child = context.Process(target=_compute_in_spawned_process, args=arguments, daemon=True)
+    child.start()
+    sender.close()
+    if not receiver.poll(_SPAWN_TIMEOUT_S):
+        fail(f"a spawned process did not finish a small product within {_SPAWN_TIMEOUT_S:g} s")
+    try:
+        fault = receiver.recv()
+    except EOFError:
+        child.join()
+        fail(f"a spawned process ended with status {child.exitcode} before it finished a small product")
+    require(fault is None, f"in a spawned process: {fault}")
+
+
+@check("D7", level=1, fault="reporting another card, or a capacity in another unit")
+def device_info_agrees_with_probe(subject: Subject) -> None:
+    """What the runtime says of each device agrees with the probe: name, UUID, PCI address, and capacity within 2 %."""
+    uuid_declared = Capability.UUID in subject.info.capabilities
+    devices = probed_devices(subject)
+    _ = subject.runtime
+    for rank, probed in zip(local_ranks(len(devices)), devices, strict=True):
+        info = subject.session.device_info(subject.session.device_init(rank))
+        _require_same_device(rank, info, probed)
+        if uuid_declared:
+            require(
+                info.uuid and probed.uuid,
+                f"{info.name} has no UUID (probe: {probed.uuid}, perf_device_info: {info.uuid}), but "
+                "Capability.UUID is declared",
+            )
+        else:
+            require(info.uuid is None, f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared")
+
+
+@check("D8", level=1, fault="the vendor's or device type's name as a product, or another vendor's product")
+def device_has_product_name(subject: Subject) -> None:
+    """The device's name is that of a product, not of a vendor or device type, and no other vendor's product."""
+    name = subject.session.device_info(subject.device).name
+    info = subject.info
+    generic = {"cuda", "gpu", "device", info.device_type, info.name, info.title.en, info.title.zh}
+    require(
+        name.casefold() not in {word.casefold() for word in generic},
+        f"perf_device_info calls the device {name!r}, which names no product: ask the driver for the product's name",
+    )
+    if name.casefold() in {device.name.casefold() for device in info.known_devices}:
+        return
+    for other in _other_vendors(subject):
+        claimed = _belongs_to(name, other, subject.device)
+        require(
+            claimed is None,
+            f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real product",
+        )
+
+
+@check("D9", level=1, fault="an error that poisons the device for the rest of the process")
+def device_survives_shape_error(subject: Subject) -> None:
+    """After an operator refused its operands the device computes as before."""
+    import torch
+
+    device = subject.device
+    operand = torch.ones(2, 3, device=device)
+    try:
+        torch.mm(operand, operand)
+        subject.session.synchronize(device)
+    except RuntimeError:
+        require_computes(subject, device, "after an operator refused its operands")
+    else:
+        fail(f"torch.mm of two 2x3 matrices on {device} should raise RuntimeError, it raised nothing")
+
+
+def _initialise_again(subject: Subject, device: torch.device) -> None:
+    again = subject.session.device_init(Rank())
+    require(again == device, f"initialising again returned {again} instead of {device}")
+
+
+def _footprint(subject: Subject, device: torch.device) -> dict[str, int]:
+    """Return, by name, how much there is of what repeated calls must not add to."""
+    process = psutil.Process()
+    stats = subject.session.memory_query(device)
+    return {
+        "threads": process.num_threads(),
+        "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
+        "bytes": stats.allocated_bytes or 0,
+    }
+
+
+def _compute_in_spawned_process(entry: PluginEntry, workspace: Path, answer: Connection) -> None:
+    """Send why the device could not be used, or ``None``; the program of a spawned process."""
+    # subject needs the registry, and that this module.
+    from chipperf.contract.subject import Subject
+
+    fault = None
+    try:
+        subject = Subject(entry, Rank(), workspace)
+        require_computes(subject, subject.device, "after initialisation")
+    except (PerfError, Failed) as error:
+        fault = str(error)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+    answer.send(fault)
+
+
+def _require_same_device(rank: Rank, info: DeviceInfo, probed: ProbedDevice) -> None:
+    for key in ("name", "uuid", "pci_bus_id"):
+        said, found = getattr(info, key), getattr(probed, key)
+        require(
+            said is None or found is None or said.casefold() == found.casefold(),
+            f"the device of local rank {rank.local_rank} has {key} {said!r} by perf_device_info, but {found!r} by the "
+            "probe: find it by its UUID or PCI address",
+        )
+    if info.total_bytes is not None and probed.total_bytes is not None:
+        require(
+            abs(info.total_bytes - probed.total_bytes) <= tolerance("total_memory") * probed.total_bytes,
+            f"the device of local rank {rank.local_rank} has {info.total_bytes} bytes by perf_device_info and "
+            f"{probed.total_bytes} bytes by the probe: report the device's own capacity, in bytes",
+        )
+
+
+def _other_vendors(subject: Subject) -> list[VendorInfo]:
+    found = []
+    for entry in catalogue.vendors():
+        # Everybody's host may have a processor like the reference's. A broken plugin speaks for no product.
+        if entry.name not in (subject.entry.name, catalogue.REFERENCE_VENDOR):
+            with suppress(PluginError):
+                found.append(bind(entry, purpose="inspect").vendor_info())
+    return found
+
+
+def _belongs_to(name: str, other: VendorInfo, device: torch.device) -> str | None:
+    """Return the part of a device's name that belongs to another vendor."""
+    names = [product.name for product in other.known_devices]
+    # A host's processor may be made by the vendor of an accelerator, and be called like one in short.
+    if device.type != "cpu":
+        names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
+    return next((each for each in names if re.search(rf"(?<!\w){re.escape(each)}(?!\w)", name, re.IGNORECASE)), None)

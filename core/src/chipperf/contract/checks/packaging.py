@@ -1,0 +1,346 @@
+"""A: the plugin as a package: metadata, import, hooks, what it says of itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, replace
+from difflib import get_close_matches
+from importlib.metadata import distribution
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_referenced_templates
+
+from chipperf import catalogue
+from chipperf.cases import registry as cases
+from chipperf.catalogue import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
+from chipperf.contract import observation
+from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
+from chipperf.contract.distribution_files import importable_names, licence_files, requirements
+from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
+from chipperf.contract.plugin_source import named_templates, private_names, source_files
+from chipperf.contract.specimen import RANKS, device_names
+from chipperf.contract.tolerances import tolerance
+from chipperf.errors import PerfError, PluginError, PluginLoadError, VendorHookError
+from chipperf.report.render import CORE_TEMPLATES, template_directory
+from chipperf.session import Session
+from chipperf.specification import (
+    VENDOR_HOOKS,
+    api_version_faults,
+    forbidden_options,
+    mismatches,
+    missing_hooks,
+    name_faults,
+    new_manager,
+    register,
+    undeclared_capabilities,
+    unfounded_capabilities,
+)
+from chipperf.suggestions import did_you_mean
+from chipperf.types import PRECISIONS, Capability, EnvironmentSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from chipperf.contract.isolation import CallOutcome
+    from chipperf.contract.subject import Subject
+    from chipperf.specification import Hook
+    from chipperf.types import VendorInfo
+
+_GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
+_PRECISION_CAPABILITIES: Final = (Capability.BF16, Capability.FP16, Capability.TF32)
+_IMPORT_TIMEOUT_S: Final = 15.0
+
+
+@check("A1", level=0, needs="entry", fault="a misspelled group that nobody reads, an entry point that leads nowhere")
+def entry_points_resolve(subject: Subject) -> None:
+    """Every entry point that is meant for chipperf is in a group that chipperf reads, and can be loaded."""
+    for point in distribution(subject.entry.distribution).entry_points:
+        if point.group in _GROUPS:
+            outcome = _try_import(replace(subject.entry, name=point.name, value=point.value, group=point.group))
+            require(
+                outcome.fault is None, f"entry point {point.name} = {point.value!r} cannot be loaded: {outcome.fault}"
+            )
+        else:
+            require(
+                CORE_PACKAGE not in point.group and not get_close_matches(point.group, _GROUPS, cutoff=0.8),
+                f"entry point {point.name!r} is in the group {point.group!r}, which nobody reads"
+                f"{did_you_mean(point.group, _GROUPS)}",
+            )
+
+
+def import_entry_point(arguments: Mapping[str, Any]) -> None:
+    """Import what an entry point names; called in a process of its own, which that may hang or end."""
+    entry = PluginEntry(**arguments["entry"])
+    if entry.group == cases.ENTRY_POINT_GROUP:
+        cases.find_case(entry.name)
+    else:
+        catalogue.load(entry)
+
+
+@check("A2", level=0, needs="entry", fault="a vendor that cannot be selected by the name it gives itself")
+def entry_point_bears_vendor_name(subject: Subject) -> None:
+    """The entry point is called like VendorInfo.name, in lower-case letters, digits and underscores."""
+    _require_none(name_faults(subject.entry, _vendor_info(subject)))
+
+
+@check("A3", level=0, needs="entry", fault="a plugin that pip leaves installed when the next core breaks it")
+def core_is_bounded(subject: Subject) -> None:
+    """The distribution requires chipperf with a lower and an upper bound."""
+    provider = distribution(subject.entry.distribution)
+    if catalogue.normal_name(subject.entry.distribution) == CORE_PACKAGE:
+        raise NotApplicable("the plugin is part of core's own distribution")
+    required = [each for each in requirements(provider) if each.name == CORE_PACKAGE and not each.optional]
+    remedy = f"write 'chipperf>=X.Y,<X+1' among the dependencies of {subject.entry.distribution}"
+    require(required, f"{subject.entry.source} does not require chipperf; {remedy}")
+    require(any(each.has_lower_bound for each in required), f"any older chipperf satisfies it; {remedy}")
+    require(any(each.has_upper_bound for each in required), f"any later chipperf satisfies it; {remedy}")
+
+
+@check("A4", level=0, needs="entry", fault="torch or the vendor's runtime loaded by every command, also without a card")
+def import_is_light(subject: Subject) -> None:
+    """Importing the module loads neither torch, nor a shared library, nor a package that is not required."""
+    observed = _outcome(subject, observation.observe_import).value
+    top_level = {name.partition(".")[0] for name in observed["modules"]}
+    remedy = "import it inside the hooks that use it"
+    # Whatever the distribution requires: this import takes seconds, and some vendors' builds patch it.
+    require("torch" not in top_level, f"importing {subject.entry.value} imports torch; {remedy}")
+    require(
+        not observed["libraries"],
+        f"importing {subject.entry.value} opens {', '.join(observed['libraries'])}; {remedy}",
+    )
+    own = {subject.entry.value.partition(".")[0], *importable_names(distribution(subject.entry.distribution))}
+    foreign = sorted(name for name in top_level - own if not _is_standard(name))
+    require(
+        not foreign,
+        f"importing {subject.entry.value} imports {', '.join(foreign)}, which {subject.entry.distribution} does not "
+        f"require; {remedy}",
+    )
+
+
+@check("A5", level=0, needs="entry", fault="import hooks, patched modules, environment variables set behind the user")
+def process_stays_unchanged(subject: Subject) -> None:
+    """Import, registration and probe leave environment, modules, threads and standard output as they were."""
+    changes = _outcome(subject, observation.observe_changes).value
+    require(not changes, f"{'; '.join(changes)}: do it in the hooks that need it, or return it from perf_environment")
+
+
+@check("A6", level=0, needs="entry", fault="a plugin that works once per machine or process")
+def registration_repeats(subject: Subject) -> None:
+    """The plugin can be loaded and registered twice, and in a spawned process."""
+    fault = _outcome(subject, observation.register_again).value
+    require(fault is None, f"{fault}; keep no state that another registration trips over")
+
+
+@check("A7", level=0, needs="entry", fault="a misspelled hook that is never called")
+def hooks_match_specification(subject: Subject) -> None:
+    """Everything that looks like a hook is marked as one, and has the name and arguments of a vendor's hook."""
+    _require_none(mismatches(new_manager(), _load(subject), VENDOR_HOOKS))
+
+
+@check(
+    "A8", level=0, needs="entry", fault="a result that depends on the order of registration or the version of pluggy"
+)
+def hooks_are_plain(subject: Subject) -> None:
+    """No hook is a wrapper, asks for a place in an order, or gives an argument a default."""
+    _require_none(forbidden_options(new_manager(), _load(subject)))
+
+
+@check("A9", level=0, needs="entry", fault="a run that ends when it comes to the hook that is not there")
+def required_hooks_are_there(subject: Subject) -> None:
+    """Every required hook is implemented."""
+    missing = missing_hooks(vars(_load(subject)), "train")
+    require(not missing, f"required hooks are missing: {', '.join(missing)}; docs/hooks.md has an example of each")
+
+
+@check("A10", level=0, needs="entry", fault="a dict or another unit where a record expects the documented dataclass")
+def data_hooks_return_specified_types(subject: Subject) -> None:
+    """Hooks that need no device return exactly the specified types, with values that fit their units."""
+    hooks = _hooks(subject)
+    if "perf_vendor_info" not in hooks:
+        raise NotRun("perf_vendor_info is missing, see A9")
+    try:
+        session = Session(subject.entry, hooks)
+        _call_data_hooks(session)
+    except VendorHookError as error:
+        raise Failed(error.message) from error
+    except PerfError as error:
+        raise NotRun(f"a hook refuses this machine: {error.message}") from error
+    probed = _outcome(subject, observation.observe_probe_result, required=False).value
+    # Without a value it raised, which is the business of B1 and B2.
+    if probed:
+        require(probed["fault"] is None, f"perf_probe returned {probed['fault']}")
+        for name, memory_bytes in probed["memory_bytes"]:
+            _require_plausible_memory(memory_bytes, f"the probed device {name}")
+
+
+@check("A11", level=0, needs="entry", fault="a plugin for another version of the hooks, which fails when it runs")
+def api_version_is_supported(subject: Subject) -> None:
+    """The plugin is written for a version of the hook specification that this core has."""
+    _require_none(api_version_faults(_vendor_info(subject)))
+
+
+@check("A12", level=0, needs="entry", fault="claims that no hook stands behind, or hooks that no check tries")
+def capabilities_have_hooks(subject: Subject) -> None:
+    """Each declared capability has the hook it stands for, and each such hook is declared."""
+    hooks, info = _hooks(subject), _vendor_info(subject)
+    faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
+    for capability in _PRECISION_CAPABILITIES:
+        # Without the hook, core runs fp32 and nothing else.
+        if capability in info.capabilities and "perf_precision" not in hooks:
+            faults.append(f"it declares Capability.{capability.name}, but does not implement perf_precision")
+    _require_none(faults)
+
+
+@check("A13", level=0, needs="entry", fault="a plugin that breaks when core's inside changes")
+def only_public_core_is_used(subject: Subject) -> None:
+    """The plugin's source uses no private name of chipperf."""
+    used = [f"{path.name}, {use}" for path in _source(subject) for use in private_names(_read(path))]
+    require(not used, f"{'; '.join(used)}: import from chipperf and its public modules only")
+
+
+@check("A14", level=0, needs="entry", fault="files that the author has and an installation lacks")
+def files_are_complete(subject: Subject) -> None:
+    """The distribution contains its licence, py.typed, and the templates that it names."""
+    provider = distribution(subject.entry.distribution)
+    package = package_directory(subject.entry)
+    if package is None:
+        _load(subject)
+        fail(f"{subject.entry.value} is in no package: py.typed and templates need one to lie in")
+    # The package of a plugin that core brings along lies in core's.
+    marked = any((place / "py.typed").is_file() for place in (package, package.parent))
+    require(marked, f"{package.name}/py.typed is missing: without it nobody's type checker reads the annotations")
+    _require_none(_missing_templates(subject, package))
+    licences = licence_files(provider)
+    if licences is None:
+        raise NotRun(f"{provider.metadata['Name']} was not installed by pip: nothing lists its files")
+    require(licences, f"{provider.metadata['Name']} has no licence file: name it in license-files of pyproject.toml")
+
+
+def _try_import(entry: PluginEntry) -> CallOutcome:
+    target = f"{__name__}:{import_entry_point.__name__}"
+    return call_in_fork(target, {"entry": asdict(entry)}, timeout_s=_IMPORT_TIMEOUT_S)
+
+
+def _load(subject: Subject) -> ModuleType:
+    """Import the plugin's module, after a try in another process."""
+    outcome = _try_import(subject.entry)
+    if outcome.fault:
+        raise NotRun(f"the plugin cannot be imported, see A1: {outcome.fault}")
+    return catalogue.load(subject.entry)
+
+
+def _hooks(subject: Subject) -> dict[str, Hook]:
+    """Return what the plugin implements."""
+    _load(subject)
+    try:
+        return register(new_manager(), subject.entry, VENDOR_HOOKS)
+    except PluginLoadError as error:
+        raise NotRun(f"the plugin cannot be registered, see A7 and A8: {error.message}") from error
+
+
+def _vendor_info(subject: Subject) -> VendorInfo:
+    hooks = _hooks(subject)
+    if "perf_vendor_info" not in hooks:
+        raise NotRun("perf_vendor_info is missing, see A9")
+    try:
+        return Session(subject.entry, hooks).vendor_info()
+    except VendorHookError as error:
+        raise NotRun(f"perf_vendor_info does not work, see A10: {error.message}") from error
+
+
+def _outcome(subject: Subject, function: Callable[..., object], *, required: bool = True) -> CallOutcome:
+    """Call a function of :mod:`~chipperf.contract.observation` in a new interpreter, which has this one's environment.
+
+    Raises:
+        NotRun: An outcome is required, and the function does not return.
+    """
+    target = f"{function.__module__}:{function.__name__}"
+    try:
+        outcome = call_in_new_interpreter(target, {"entry": asdict(subject.entry)}, timeout_s=2 * _IMPORT_TIMEOUT_S)
+    except PluginError as error:
+        raise NotRun(error.message) from error
+    if outcome.fault and required:
+        raise NotRun(f"import, registration or probe do not come to their end: {outcome.fault}")
+    return outcome
+
+
+def _is_standard(module: str) -> bool:
+    # What sysconfig reads is called after the platform, and not among the names of the standard library.
+    return module in sys.stdlib_module_names or module.startswith("_sysconfigdata")
+
+
+def _call_data_hooks(session: Session) -> None:
+    info = session.vendor_info()
+    for known in info.known_devices:
+        _require_plausible_memory(known.memory_bytes, f"VendorInfo.known_devices: {known.name}")
+    for case in cases.case_names():
+        for rank in RANKS:
+            for device_name in device_names(info):
+                session.case_overrides(case, rank, device_name)
+            for deterministic in (False, True):
+                settings = EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic)
+                session.environment(rank, settings)
+    session.tool_commands()
+    for device_name in device_names(info):
+        for precision in PRECISIONS:
+            peak = session.peak_flops(device_name, precision)
+            if peak is not None:
+                require(
+                    peak.flops_per_s >= tolerance("least_peak_flops_per_s"),
+                    f"perf_peak_flops gives {device_name} {peak.flops_per_s:g} FLOP/s at {precision}: "
+                    "the unit is FLOP/s, not TFLOP/s",
+                )
+
+
+def _require_plausible_memory(memory_bytes: int | None, what: str) -> None:
+    require(
+        memory_bytes is None or memory_bytes >= tolerance("least_device_memory_bytes"),
+        f"{what} has {memory_bytes} bytes: the unit is bytes, not MiB or GiB",
+    )
+
+
+def _missing_templates(subject: Subject, package: Path) -> list[str]:
+    own = template_directory(subject.entry)
+    faults = [
+        f"{path.name} names {name}, which is not in {package.name}"
+        for path in _source(subject)
+        for name in named_templates(_read(path))
+        if not any(package.rglob(name.rpartition("/")[2]))
+    ]
+    for path in sorted(own.glob("*.j2")) if own else ():
+        try:
+            names = find_referenced_templates(Environment(autoescape=True).parse(_read(path)))
+        except TemplateError as error:
+            raise NotRun(f"{path.name} cannot be read, see R3: {error}") from error
+        faults += [f"{path.name} uses {name}, which does not exist" for name in names if not _exists(name, own)]
+    return faults
+
+
+def _exists(template: str | None, own: Path | None) -> bool:
+    # A name that is computed can only be tried by rendering, and what a user adds is not the plugin's business.
+    if template is None or template.startswith("user/"):
+        return True
+    places = {"core": CORE_TEMPLATES, "vendor": own}
+    place, separator, name = template.partition("/")
+    directories = [places[place]] if separator and place in places else [own, CORE_TEMPLATES]
+    file = name if separator and place in places else template
+    return any(directory is not None and (directory / file).is_file() for directory in directories)
+
+
+def _source(subject: Subject) -> tuple[Path, ...]:
+    files = source_files(subject.entry)
+    if not files:
+        raise NotRun(f"there is no source of {subject.entry.value}")
+    return files
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _require_none(faults: Iterable[str]) -> None:
+    found = list(faults)
+    require(not found, "; ".join(found))

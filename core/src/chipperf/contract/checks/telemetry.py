@@ -1,0 +1,144 @@
+"""R: what telemetry reads, and what reading it costs."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
+
+from chipperf.contract.check import check, fail, require
+from chipperf.contract.tolerances import tolerance
+from chipperf.types import Capability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from chipperf.contract.subject import Subject
+    from chipperf.train.telemetry import TelemetrySampler
+    from chipperf.types import TelemetrySample
+
+_CALLS: Final = 7
+_TENSOR_BYTES: Final = 2**26
+_FIELDS: Final = ("power_w", "temperature_c", "utilisation_percent", "memory_used_bytes", "clock_mhz")
+
+_BLOCK_S: Final = 1.5
+"""Longer than the time between two readings, so that every block has one."""
+
+_ROUNDS: Final = 8
+_STUDENT_T: Final = 2.998
+"""99 % one-sided quantile of Student's distribution with ``_ROUNDS - 1`` degrees of freedom."""
+
+_SAMPLER_START_S: Final = 60.0
+
+
+@check(
+    "R1",
+    level=1,
+    capability=Capability.TELEMETRY,
+    fault="milliwatts, kelvin or MiB under another unit's name, zeros for unknown values, or a tool that takes seconds",
+)
+def readings_are_physical(subject: Subject) -> None:
+    """Telemetry reads something, each reading is in physical range or None, and a call takes at most 200 ms."""
+    import torch
+
+    info = subject.session.device_info(subject.device)
+    kept = torch.ones(_TENSOR_BYTES // 4, device=subject.device)
+    subject.session.synchronize(subject.device)
+    durations_s = []
+    for _ in range(_CALLS):
+        started_s = time.perf_counter()
+        sample = subject.session.telemetry(info)
+        durations_s.append(time.perf_counter() - started_s)
+        _require_physical(sample, held_bytes=kept.nbytes, total_bytes=info.total_bytes)
+    median_s, most_s = statistics.median(durations_s), tolerance("telemetry_call_s")
+    require(
+        median_s <= most_s,
+        f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: read a management library instead of "
+        "starting a tool, or keep its handle",
+    )
+
+
+@check(
+    "R2",
+    level=2,
+    capability=Capability.TELEMETRY,
+    fault="telemetry that takes the host's cores or stops the device while it reads",
+    timeout_s=600,
+)
+def sampling_costs_little(subject: Subject) -> None:
+    """Sampling telemetry beside training costs less than 2 % of the throughput."""
+    from chipperf.contract.small_training import train
+    from chipperf.train.telemetry import TelemetrySampler
+
+    path = subject.workspace / "telemetry.jsonl"
+    # The sampling process must find the plugin where this one did.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    sampler = TelemetrySampler(subject.session, path, [subject.session.device_info(subject.device)], {})
+    train(subject, 2)
+    steps, block_s = 1, 0.0
+    while block_s < _BLOCK_S:
+        steps = max(2 * steps, math.ceil(steps * _BLOCK_S / max(block_s, 1e-3)) if block_s else 0)
+        block_s = _block_s(subject, steps, None, path)
+    costs = []
+    for turn in range(_ROUNDS):
+        # The order alternates, so that a drift of the machine's speed favours neither.
+        order = (sampler, None) if turn % 2 else (None, sampler)
+        seconds = {each is None: _block_s(subject, steps, each, path) for each in order}
+        costs.append(math.log(seconds[False] / seconds[True]))
+    least = math.expm1(statistics.fmean(costs) - margin(costs))
+    require(
+        least <= tolerance("sampler_cost"),
+        f"with telemetry sampled once a second, {steps} steps take at least {least:.1%} longer (99 % confidence, "
+        f"{_ROUNDS} rounds), where {tolerance('sampler_cost'):.0%} are allowed: let perf_telemetry do less",
+    )
+
+
+def margin(values: Sequence[float]) -> float:
+    """Return how far the mean of ``_ROUNDS`` values may be above the truth, with 99 % confidence."""
+    return _STUDENT_T * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _require_physical(sample: TelemetrySample, *, held_bytes: int, total_bytes: int | None) -> None:
+    known = {name: getattr(sample, name) for name in _FIELDS if getattr(sample, name) is not None}
+    require(known, "telemetry is declared, but every reading is None")
+    _require_within(known, "power_w", tolerance("least_power_w"), tolerance("most_power_w"))
+    _require_within(known, "temperature_c", tolerance("least_temperature_c"), tolerance("most_temperature_c"))
+    _require_within(known, "utilisation_percent", 0, 100)
+    _require_within(known, "clock_mhz", tolerance("least_clock_mhz"), tolerance("most_clock_mhz"))
+    _require_within(known, "memory_used_bytes", held_bytes, total_bytes or math.inf)
+
+
+def _require_within(known: dict[str, float], name: str, least: float, most: float) -> None:
+    if name in known:
+        require(
+            least <= known[name] <= most,
+            f"perf_telemetry gives {name} = {known[name]:g}, which should be {least:g} to {most:g}: check the unit the "
+            "device reports in; what is unknown is None",
+        )
+
+
+def _block_s(subject: Subject, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
+    """Return how long training takes, with the sampler beside it or without."""
+    from chipperf.contract.small_training import train
+
+    path.unlink(missing_ok=True)
+    with sampler or nullcontext():
+        if sampler is not None:
+            _wait_for_reading(path)
+        started_s = time.perf_counter()
+        train(subject, steps)
+        return time.perf_counter() - started_s
+
+
+def _wait_for_reading(path: Path) -> None:
+    """Wait until the sampling process has started, which a run pays once."""
+    deadline_s = time.monotonic() + _SAMPLER_START_S
+    while not (path.exists() and path.stat().st_size):
+        if time.monotonic() > deadline_s:
+            fail(f"the sampling process gave no reading within {_SAMPLER_START_S:g} s")
+        time.sleep(0.02)

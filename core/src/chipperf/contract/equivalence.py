@@ -1,0 +1,511 @@
+"""Short-horizon equivalence: the first steps of a case on a vendor's device beside the CPU reference in fp32.
+
+Both sides begin with the same weights, take the same batches, and are compared after every step. What is trained is the
+case's own model, optimiser and loss; three things are set so that correct devices stay together:
+
+* Dropout is off, because its random numbers differ from device to device.
+* Batch normalisation starts with a shift of three standard deviations. Without it half of the units lie below the kink
+  of their ReLU, rounding carries some across, and fifty such layers multiply the difference by ten thousand: two
+  correct devices part after the first step. With it the cases' gradients differ by 3e-5 of their norm between two
+  layouts on one CPU, by 3e-3 to 2e-2 with products in TF32, and by 0.2 in bf16.
+* The learning rates are scaled by one factor, so that the first step changes the weights by a few millionths. The loss
+  still falls over twenty steps, and the differences do not grow: the bounds are the same for every step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import platform
+import statistics
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+import chipperf
+from chipperf.cases.registry import find_case
+from chipperf.catalogue import PluginEntry
+from chipperf.contract.tolerances import tolerance
+from chipperf.data.identity import COCO2017, IMAGENET2012
+from chipperf.errors import PluginError, UsageError
+from chipperf.session import bind
+from chipperf.train.config import resolve
+from chipperf.train.preparation import autocast, memory_format_of, seed_everything
+from chipperf.train.progress import ProgressFile
+from chipperf.types import LoaderOptions, PrecisionPolicy, Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from chipperf.cases.base import Case, Hyperparameters
+    from chipperf.session import Session
+    from chipperf.train.workload import Batch, Workload
+
+Size = Literal["tiny", "real"]
+"""Of the images: those of the case's preset ``tiny``, or those of the benchmark."""
+
+DEFAULT_STEPS: Final = 20
+SEED: Final = 1
+
+_BATCHES: Final = 4
+"""Batches that the steps take in turn: the loss can only be seen to fall on batches that come again."""
+
+_TINY_BATCHES: Final = 2
+"""Batches of the preset ``tiny`` in one: its images are single pixels in the last layers, and batch normalisation of
+four values loses most of their bits."""
+
+_REAL_BATCH_SIZE: Final = 4
+
+_SHIFT: Final = 3.0
+_FIRST_CHANGE: Final = 3e-6
+"""Fraction of their norm by which the first step changes the weights."""
+
+_INITIAL_SCALE: Final = 2.0**10
+"""Of the fp16 gradients: torch's first choice overflows, and skips steps until it does no more."""
+
+_KINK: Final = 10.0
+_ROUNDED_LIKE: Final = {"amp": "fp16"}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StepComparison(_Model):
+    """One step on both sides; ``None`` is a value that is not finite.
+
+    Attributes:
+        step: Counted from 1.
+        loss: On the device.
+        reference_loss: On the CPU.
+        gradient_norm: Of all parameters together, on the device.
+        reference_gradient_norm: On the CPU.
+        gradient_distance: Norm of the gradients' difference, as a fraction of the reference's norm.
+    """
+
+    step: int
+    loss: FiniteFloat | None
+    reference_loss: FiniteFloat
+    gradient_norm: FiniteFloat | None
+    reference_gradient_norm: FiniteFloat
+    gradient_distance: FiniteFloat | None
+
+    @property
+    def loss_error(self) -> float:
+        """Relative error of the loss."""
+        return _relative_error(self.loss, self.reference_loss)
+
+
+class CaseComparison(_Model):
+    """The first steps of one case.
+
+    Every loss has to be within its tolerance, the gradient distance in the median of the steps. Where a unit, a box or
+    an assignment crosses a kink, the gradient of a single step leaps; even then it stays below ten times the tolerance.
+
+    Attributes:
+        case: Name of the case.
+        case_version: Its version.
+        dataset: Name of the data.
+        batch_size: Samples per step.
+        learning_rate_scale: Factor of the case's learning rates.
+        loss_tolerance: Bound of the relative error of the loss.
+        gradient_tolerance: Bound of the gradient distance, and so of the relative error of the gradient norm.
+        steps: What was compared.
+    """
+
+    case: str
+    case_version: str
+    dataset: str
+    batch_size: int
+    learning_rate_scale: FiniteFloat
+    loss_tolerance: FiniteFloat
+    gradient_tolerance: FiniteFloat
+    steps: tuple[StepComparison, ...]
+
+    @property
+    def within(self) -> bool:
+        """True if the device is as close to the reference as its precision allows."""
+        return not self._faults()
+
+    @property
+    def falls(self) -> bool:
+        """True if the loss on the device is lower in the end than in the beginning, each batch counted once."""
+        losses = [_number(step.loss) for step in self.steps]
+        return sum(losses[-_BATCHES:]) < sum(losses[:_BATCHES])
+
+    @property
+    def summary(self) -> str:
+        """One line: what is outside the tolerances, or how far within them it is."""
+        faults = self._faults()
+        if faults:
+            return f"{self.case}: {'; '.join(faults)}"
+        return (
+            f"{self.case}: {len(self.steps)} steps within tolerance; losses off by at most "
+            f"{max(step.loss_error for step in self.steps):.1e}, gradients by {self._median_distance:.1e} in the median"
+        )
+
+    @property
+    def _median_distance(self) -> float:
+        return statistics.median(_number(step.gradient_distance) for step in self.steps)
+
+    def _faults(self) -> list[str]:
+        faults = []
+        # Once it has left the reference's path, a device does not come back: the first step says it all.
+        step = next((step for step in self.steps if step.loss_error > self.loss_tolerance), None)
+        if step is not None:
+            loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
+            faults.append(
+                f"at step {step.step} the loss is {loss} and on the CPU reference {step.reference_loss:.6g}, where "
+                f"{self.loss_tolerance:.0e} of it are allowed"
+            )
+        worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
+        if self._median_distance > self.gradient_tolerance:
+            faults.append(
+                f"in the median of the steps the gradients differ by {self._median_distance:.1e} of their norm, where "
+                f"{self.gradient_tolerance:.0e} are allowed"
+            )
+        elif _number(worst.gradient_distance) > _KINK * self.gradient_tolerance:
+            faults.append(
+                f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm, "
+                f"where {_KINK * self.gradient_tolerance:.0e} are allowed for a single step"
+            )
+        return faults
+
+
+class Certificate(_Model):
+    """What ``equivalence.json`` holds: how closely a device follows the CPU reference, and everything it depends on.
+
+    Attributes:
+        schema_version: Of this file.
+        chipperf_version: Version of core.
+        created_at: When it was made, UTC.
+        vendor: Name of the plugin.
+        distribution: Distribution that provides it, with its version.
+        simulated: True if fake modules stood in for the vendor's stack.
+        device: Identity of the device.
+        runtime: Versions of its stack.
+        reference: Processor architecture and torch of the reference.
+        precision: What the device was asked for, and how it carries it out.
+        size: Of the images.
+        seed: Of weights and data.
+        comparisons: The cases.
+    """
+
+    schema_version: Literal[1] = 1
+    chipperf_version: str
+    created_at: datetime
+    vendor: str
+    distribution: str
+    simulated: bool
+    device: dict[str, Any]
+    runtime: dict[str, Any]
+    reference: str
+    precision: dict[str, Any]
+    size: Size
+    seed: int
+    within: bool
+    comparisons: tuple[CaseComparison, ...]
+
+
+def certify(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare cases in this process, which has the environment the vendor wants, and return a certificate as JSON.
+
+    Args:
+        arguments: ``entry``: the plugin's entry point; ``cases``: names; ``size``; ``steps``; ``precision``;
+            ``data``: a dataset's directory, ``None`` for generated samples; ``progress``: file to report to.
+    """
+    session = bind(PluginEntry(**arguments["entry"]))
+    runtime = session.load_runtime()
+    device = session.device_init(Rank())
+    policy = session.precision(arguments["precision"], device)
+    progress = ProgressFile(Path(arguments["progress"]), world_size=1)
+    comparisons = []
+    for name in arguments["cases"]:
+        case = find_case(name)
+        progress.report(0, arguments["steps"], 0)
+        progress.phase(name)
+        data = Path(arguments["data"]) if arguments["data"] else sample_data(case, arguments["size"])
+        comparisons.append(
+            compare(
+                session, device, policy, case, data, size=arguments["size"], steps=arguments["steps"], progress=progress
+            )
+        )
+    info = session.device_info(device)
+    certificate = Certificate(
+        chipperf_version=chipperf.__version__,
+        created_at=datetime.now(timezone.utc),
+        vendor=session.entry.name,
+        distribution=session.entry.source,
+        simulated=session.simulated,
+        device=asdict(info),
+        runtime=asdict(runtime),
+        reference=f"{platform.machine()} CPU, torch {runtime.torch}",
+        precision=asdict(policy),
+        size=arguments["size"],
+        seed=SEED,
+        within=all(comparison.within for comparison in comparisons),
+        comparisons=tuple(comparisons),
+    )
+    session.device_teardown(device)
+    return certificate.model_dump(mode="json")
+
+
+def compare(
+    session: Session,
+    device: torch.device,
+    policy: PrecisionPolicy,
+    case: Case,
+    data: Path,
+    *,
+    size: Size = "tiny",
+    steps: int = DEFAULT_STEPS,
+    progress: ProgressFile | None = None,
+) -> CaseComparison:
+    """Train the first steps of a case on a device and on the CPU, side by side.
+
+    Args:
+        session: The vendor.
+        device: Its device, initialised.
+        policy: The precision in force.
+        case: What to train.
+        data: Directory of a dataset for the case.
+        size: Of the images.
+        steps: Optimiser steps.
+        progress: Where to report every step.
+
+    Raises:
+        PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
+    """
+    import torch
+
+    _require_reference_in_fp32()
+    hyperparameters = hyperparameters_of(case, size)
+    seed_everything(session, SEED, device, False)
+    reference = _Side(case, hyperparameters, data, torch.device("cpu"))
+    reference.take(_well_conditioned(reference.workload.build_model()))
+    vendor = _Side(case, hyperparameters, data, device, session=session, policy=policy)
+    vendor.take(copy.deepcopy(reference.model))
+    batches = list(islice(reference.workload.epoch_batches(0), _BATCHES))
+    scale = _learning_rate_scale(reference, batches[0])
+    rows = []
+    for step, batch in enumerate(islice(cycle(batches), steps), start=1):
+        loss, gradients = vendor.gradients(batch)
+        reference_loss, reference_gradients = reference.gradients(batch)
+        rows.append(_compare_step(step, (loss, gradients), (reference_loss, reference_gradients)))
+        vendor.step(scale)
+        reference.step(scale)
+        if progress is not None:
+            progress.report(step, steps, hyperparameters.batch_size)
+    precision = _ROUNDED_LIKE.get(policy.requested, policy.requested)
+    return CaseComparison(
+        case=case.name,
+        case_version=case.version,
+        dataset=reference.workload.dataset.name,
+        batch_size=hyperparameters.batch_size,
+        learning_rate_scale=scale,
+        loss_tolerance=tolerance(f"equivalence_loss_{precision}"),
+        gradient_tolerance=tolerance(f"equivalence_gradient_{precision}"),
+        steps=tuple(rows),
+    )
+
+
+def sample_data(case: Case, size: Size, root: Path | None = None) -> Path:
+    """Return the directory of generated data for a case, as many samples as the steps take.
+
+    Args:
+        case: The case.
+        size: Of the images.
+        root: Where to keep it; the user's cache directory if not given.
+
+    Raises:
+        UsageError: The case is trained on a dataset that cannot be generated.
+    """
+    samples = _BATCHES * hyperparameters_of(case, size).batch_size
+    if case.base.dataset == IMAGENET2012.name:
+        from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+
+        classes = 4
+        width, height = {"tiny": (128, 96), "real": (500, 375)}[size]
+        per_class = samples // classes
+        images = SampleOptions(classes=classes, train_per_class=per_class, val_per_class=1, width=width, height=height)
+        return ensure_sample_dataset(images, root)
+    if case.base.dataset == COCO2017.name:
+        from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
+
+        width, height = {"tiny": (128, 96), "real": (640, 480)}[size]
+        scenes = CocoSampleOptions(train_samples=samples, val_samples=1, width=width, height=height)
+        return ensure_coco_sample(scenes, root)
+    raise UsageError(
+        f"no data can be generated for case {case.name}, which trains on {case.base.dataset}",
+        hint="name a directory with --data",
+    )
+
+
+def hyperparameters_of(case: Case, size: Size) -> Hyperparameters:
+    """Return the values that a comparison trains a case with."""
+    tiny = resolve(case, preset="tiny").values
+    if size == "tiny":
+        return tiny.model_copy(update={"batch_size": _TINY_BATCHES * tiny.batch_size})
+    # Texts that the preset replaces name files, such as pretrained weights, that generated data does not come with.
+    texts = {key: value for key, value in tiny.model_dump().items() if isinstance(value, str)}
+    return case.base.model_copy(update={**texts, "batch_size": _REAL_BATCH_SIZE})
+
+
+def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, device: torch.device) -> Workload:
+    """Return the workload of a single process that loads its data itself."""
+    from chipperf.train.workload import WorkloadContext
+
+    context = WorkloadContext(
+        hyperparameters=hyperparameters,
+        data_root=data,
+        rank=Rank(),
+        device=device,
+        loader_options=LoaderOptions(),
+        loader_workers=0,
+    )
+    return case.load_workload()(context)
+
+
+class _Side:
+    """Model, optimiser and batches on one device."""
+
+    def __init__(
+        self,
+        case: Case,
+        hyperparameters: Hyperparameters,
+        data: Path,
+        device: torch.device,
+        *,
+        session: Session | None = None,
+        policy: PrecisionPolicy | None = None,
+    ) -> None:
+        import torch
+
+        self._device = device
+        self._session = session
+        self._policy = policy or PrecisionPolicy(requested="fp32", effective="fp32")
+        self._scaler = torch.amp.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=self._policy.grad_scaler)
+        self.workload = build_workload(case, hyperparameters, data, device)
+
+    def take(self, model: torch.nn.Module) -> None:
+        """Train ``model`` from now on; the vendor may lay it out."""
+        self.model = model.to(self._device).train()
+        if self._session is not None:
+            self.model = self._session.prepare_model(self.model, self._policy, self._device)
+        self.workload.memory_format = memory_format_of(self.model)
+        self.optimizer = self.workload.build_optimizer(self.model)
+
+    def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
+        """Return the loss and every parameter's gradient, float32 on the host; zeros where there is none."""
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self._policy, self._device):
+            loss = self.workload.loss(self.model, self.workload.to_device(batch))
+        self._scaler.scale(loss).backward()
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self.optimizer)
+        gradients = [
+            torch.zeros(parameter.shape) if parameter.grad is None else parameter.grad.detach().float().cpu()
+            for parameter in self.model.parameters()
+        ]
+        return float(loss.detach()), gradients
+
+    def step(self, scale: float) -> None:
+        """Change the weights at ``scale`` times the case's first learning rates."""
+        import torch
+
+        for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
+            group["lr"] = scale * rate
+        if self.workload.max_gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.max_gradient_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self._session is not None and self._session.step_end:
+            self._session.step_end(self._device)
+
+
+def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
+    """Set a fresh model up as the module's docstring says."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.dropout import _DropoutNd
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.bias is not None:
+            nn.init.constant_(module.bias, _SHIFT)
+        elif isinstance(module, _DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return model
+
+
+def _learning_rate_scale(side: _Side, batch: Batch) -> float:
+    """Return the factor at which the first step changes the weights by :data:`_FIRST_CHANGE`, and undo that step."""
+    model = side.model
+    before = copy.deepcopy(model.state_dict())
+    side.gradients(batch)
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
+    side.step(1.0)
+    changes = [parameter.detach() - old for parameter, old in zip(model.parameters(), weights, strict=True)]
+    change = _norm(changes) / _norm(weights)
+    model.load_state_dict(before)
+    side.take(model)
+    return _FIRST_CHANGE / change
+
+
+def _require_reference_in_fp32() -> None:
+    import torch
+
+    from chipperf.train.effective_precision import EffectivePrecision, measure_effective_precision
+
+    cpu = torch.device("cpu")
+    found = measure_effective_precision(cpu, lambda: autocast(PrecisionPolicy(requested="fp32", effective="fp32"), cpu))
+    if found != EffectivePrecision(matmul="fp32", convolution="fp32"):
+        raise PluginError(
+            f"with the plugin's switches the CPU computes matrix products in {found.matmul} and convolutions in "
+            f"{found.convolution}: there is no fp32 reference to compare with",
+            hint="set switches of the device's own, not those of all devices",
+        )
+
+
+def _compare_step(
+    step: int,
+    found: tuple[float, Sequence[torch.Tensor]],
+    reference: tuple[float, Sequence[torch.Tensor]],
+) -> StepComparison:
+    (loss, gradients), (reference_loss, reference_gradients) = found, reference
+    differences = [mine - other for mine, other in zip(gradients, reference_gradients, strict=True)]
+    reference_norm = _norm(reference_gradients)
+    return StepComparison(
+        step=step,
+        loss=_finite(loss),
+        reference_loss=reference_loss,
+        gradient_norm=_finite(_norm(gradients)),
+        reference_gradient_norm=reference_norm,
+        gradient_distance=_finite(_norm(differences) / reference_norm),
+    )
+
+
+def _norm(tensors: Sequence[torch.Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.norm()) ** 2 for tensor in tensors))
+
+
+def _relative_error(value: float | None, reference: float) -> float:
+    return math.inf if value is None else abs(value - reference) / max(abs(reference), sys.float_info.min)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -1,0 +1,282 @@
+"""Processes in which checks call a plugin, so that its hang, crash or output is a result like any other.
+
+A :class:`ForkServer` is an interpreter that has imported the heavy modules once, with the environment the vendor asks
+for, and forks for each call: a call starts in milliseconds, from a state no other call has touched. It runs no
+operator and no plugin code itself, because threads and device contexts do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from chipperf.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_BOOTSTRAP: Final = (
+    "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"
+)
+_START_TIMEOUT_S: Final = 300.0
+_POLL_S: Final = 0.05
+_OUTPUT_TAIL_BYTES: Final = 4000
+_PR_SET_CHILD_SUBREAPER: Final = 36
+"""linux/prctl.h: orphaned descendants become this process's children."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOutcome:
+    """What came of a call in a process of its own.
+
+    Attributes:
+        value: What the function returned; ``None`` if ``fault`` is set.
+        fault: Why there is no value: it raised, hung, crashed or ended its process.
+        output: The end of what it printed.
+        seconds: How long it took.
+    """
+
+    value: Any = None
+    fault: str | None = None
+    output: str = ""
+    seconds: float = 0.0
+
+
+class ForkServer:
+    """A process that forks for each call.
+
+    Args:
+        environment: Environment of the server and of every call.
+        preload: Modules that every call finds imported.
+
+    Raises:
+        PluginError: The interpreter does not start, or a module cannot be imported.
+    """
+
+    def __init__(self, environment: Mapping[str, str], preload: Sequence[str] = ()) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", _BOOTSTRAP, json.dumps(list(preload)), "\n".join(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(environment),
+            start_new_session=True,
+        )
+        greeting = self._read(_START_TIMEOUT_S)
+        if greeting.get("fault") is not None:
+            self.close()
+            raise PluginError(f"a process for the checks does not start: {greeting['fault']}")
+
+    def call(
+        self, target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+    ) -> CallOutcome:
+        """Call a function in a fork of the server.
+
+        Args:
+            target: ``module:function``; the function takes ``arguments`` and returns a JSON value.
+            arguments: A JSON value.
+            timeout_s: Time after which it is killed with everything it started.
+            environment: Variables to set before.
+        """
+        request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
+        with self._lock:
+            started_s = time.monotonic()
+            try:
+                requests = self._process.stdin
+                print(json.dumps(request), file=requests, flush=True)
+            # ValueError: it was closed.
+            except (BrokenPipeError, ValueError):
+                return CallOutcome(fault="the process for the checks has ended")
+            answer = self._read(timeout_s + 30)
+        return CallOutcome(**answer, seconds=time.monotonic() - started_s)
+
+    def stop_call(self) -> None:
+        """Kill the call that is under way, with everything it started; its outcome is a fault."""
+        with suppress(psutil.NoSuchProcess):
+            _kill_all(psutil.Process(self._process.pid).children(recursive=True))
+
+    def close(self) -> None:
+        """End the server and whatever still runs below it."""
+        self.stop_call()
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+    def _read(self, timeout_s: float) -> dict[str, Any]:
+        stdout = self._process.stdout
+        if stdout is None or not select.select([stdout], [], [], timeout_s)[0]:
+            return {"fault": "the process for the checks does not answer"}
+        line = stdout.readline()
+        if not line:
+            return {"fault": f"the process for the checks ended with status {self._process.wait()}"}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def call_in_fork(
+    target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> CallOutcome:
+    """Call a function in a fork of this process, which has no threads and no children; see :meth:`ForkServer.call`."""
+    started_s = time.monotonic()
+    request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
+    return CallOutcome(**_call_in_fork(request), seconds=time.monotonic() - started_s)
+
+
+def call_in_new_interpreter(
+    target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> CallOutcome:
+    """Call a function in a process that shares nothing with this one; see :meth:`ForkServer.call`.
+
+    Raises:
+        PluginError: The interpreter does not start.
+    """
+    server = ForkServer({**os.environ, **(environment or {})})
+    try:
+        return server.call(target, arguments, timeout_s=timeout_s)
+    finally:
+        server.close()
+
+
+def serve() -> None:
+    """Import modules, then answer one request per line of standard input until it ends; the server's program."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # A module that prints while it is imported must not write into the answers.
+    os.dup2(2, 1)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def answer(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    try:
+        for name in json.loads(sys.argv[1]):
+            importlib.import_module(name)
+    except BaseException as error:
+        answer({"fault": f"importing {name} failed: {type(error).__name__}: {error}"})
+        return
+    answer({"fault": None})
+    for line in sys.stdin:
+        answer(_call_in_fork(json.loads(line)))
+
+
+def _call_in_fork(request: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryFile() as output:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            _become_callee(request, writing, output.fileno())
+        os.close(writing)
+        content, status = _wait(child, reading, request["timeout_s"])
+        os.close(reading)
+        _kill_descendants(child)
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_TAIL_BYTES))
+        printed = output.read().decode(errors="replace").strip()
+    try:
+        answer: dict[str, Any] = json.loads(content)
+    except ValueError:
+        answer = {"fault": _why_no_answer(status, request["timeout_s"])}
+    return {**answer, "output": printed}
+
+
+def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
+    """Run the function in the forked child, write what it returned, and end; never returns."""
+    try:
+        os.setsid()
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # The plugin must not reach the server's pipes, neither to write into them nor to keep them open.
+        os.closerange(3, writing)
+        os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
+        os.environ.update(request["environment"])
+        module, _, name = request["target"].partition(":")
+        value = getattr(importlib.import_module(module), name)(request["arguments"])
+        content = json.dumps({"value": value})
+    except BaseException as error:
+        traceback.print_exc()
+        content = json.dumps({"fault": f"{type(error).__name__}: {error}"})
+    with suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with os.fdopen(writing, "wb") as file:
+        file.write(content.encode())
+    # Threads and exit handlers of the plugin must not keep the process.
+    os._exit(0)
+
+
+def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None]:
+    """Collect the child's answer until it ends or its time is over; the status is ``None`` if it was killed."""
+    deadline_s = time.monotonic() + timeout_s
+    content = b""
+    os.set_blocking(reading, False)
+    while True:
+        ready = select.select([reading], [], [], _POLL_S)[0]
+        received = _read_available(reading) if ready else b""
+        content += received
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return content + _read_available(reading), os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline_s:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return content, None
+        if ready and not received:
+            # The pipe is closed: only the child's end is outstanding.
+            time.sleep(0.001)
+
+
+def _read_available(reading: int) -> bytes:
+    content = b""
+    with suppress(BlockingIOError):
+        while block := os.read(reading, 65536):
+            content += block
+    return content
+
+
+def _kill_descendants(child: int) -> None:
+    """Kill whatever the call left behind; as their reaper the server has inherited it."""
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    _kill_all(psutil.Process().children(recursive=True))
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            pass
+
+
+def _kill_all(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _why_no_answer(status: int | None, timeout_s: float) -> str:
+    if status is None:
+        return f"it did not finish within {timeout_s:g} s and was killed"
+    if status < 0:
+        return f"it crashed the process with {signal.Signals(-status).name}"
+    return f"it ended the process with status {status}"

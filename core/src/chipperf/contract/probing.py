@@ -1,0 +1,178 @@
+"""Probing a plugin in processes of its own, on this machine and where another vendor's devices stand in for its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import chipperf.hardware
+from chipperf.catalogue import PluginEntry
+from chipperf.contract.check import NotRun
+from chipperf.contract.isolation import call_in_fork
+from chipperf.errors import VendorHookError
+from chipperf.probe import PROBE_TIMEOUT_S
+from chipperf.session import bind
+from chipperf.types import ProbedDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_CLONE_NEWNS: Final = 0x00020000
+_CLONE_NEWUSER: Final = 0x10000000
+_MS_BIND: Final = 4096
+
+_IMPERSONATOR: Final = '''
+"""Claims a CUDA device, as builds of torch for other vendors' devices do."""
+
+from types import SimpleNamespace
+
+__version__ = "2.4.0+impersonator"
+version = SimpleNamespace(cuda="12.4", hip=None)
+_properties = SimpleNamespace(name="Impersonator", total_memory=2**34, uuid="GPU-00000000", major=8, minor=0)
+cuda = SimpleNamespace(
+    is_available=lambda: True,
+    is_initialized=lambda: True,
+    device_count=lambda: 1,
+    current_device=lambda: 0,
+    get_device_name=lambda *device: "Impersonator",
+    get_device_capability=lambda *device: (8, 0),
+    get_device_properties=lambda *device: _properties,
+    mem_get_info=lambda *device: (2**34, 2**34),
+)
+'''
+
+_FOREIGN_VENDOR: Final = "0xfffe"
+"""A PCI vendor id under which nobody sells accelerators."""
+
+_FOREIGN_DEVICES: Final = {"0000:f1:00.0": "0x030200", "0000:f2:00.0": "0x120000"}
+"""Address and class of each foreign device: a 3D controller, and a processing accelerator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """What came of a probe.
+
+    Attributes:
+        fault: Why there is no result: it raised, hung or ended its process; ``None`` otherwise.
+        seconds: How long the hook took.
+        reason: What it says of the devices.
+        devices: Devices it claims.
+        imported_torch: True if the hook imported torch.
+        visible_devices_env: What VendorInfo says, which this process cannot ask without importing the plugin.
+    """
+
+    fault: str | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    devices: tuple[ProbedDevice, ...] = ()
+    imported_torch: bool = False
+    visible_devices_env: tuple[str, ...] = ()
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """What tells each device from all others, as far as the probe knows."""
+        return tuple(device.uuid or device.pci_bus_id or f"{device.name} {device.index}" for device in self.devices)
+
+
+def probe(
+    entry: PluginEntry,
+    *,
+    variables: Mapping[str, str] | None = None,
+    without: Iterable[str] = (),
+    pci: Path | None = None,
+    path: Path | None = None,
+) -> Probing:
+    """Probe in a fork of this process, which must not have imported the plugin.
+
+    Args:
+        entry: The plugin.
+        variables: Environment variables to set.
+        without: Environment variables to remove.
+        pci: Directory to find in place of the kernel's list of PCI functions.
+        path: Directory to search first for modules.
+
+    Raises:
+        NotRun: The probe returns something that is no valid result.
+    """
+    arguments = {
+        "entry": asdict(entry),
+        "without": list(without),
+        "pci": str(pci) if pci else None,
+        "path": str(path) if path else None,
+    }
+    outcome = call_in_fork(
+        f"{__name__}:{run_probe.__name__}", arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables
+    )
+    if outcome.fault:
+        return Probing(fault=outcome.fault)
+    value = outcome.value
+    if "mistyped" in value:
+        raise NotRun(f"see A10: {value['mistyped']}")
+    devices = tuple(ProbedDevice(**device) for device in value.pop("devices"))
+    return Probing(devices=devices, visible_devices_env=tuple(value.pop("visible_devices_env")), **value)
+
+
+def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Probe in this process; see :func:`probe`, which calls it in another."""
+    for name in arguments["without"]:
+        os.environ.pop(name, None)
+    if arguments["path"]:
+        sys.path.insert(0, arguments["path"])
+    if arguments["pci"]:
+        _replace_pci(Path(arguments["pci"]))
+    session = bind(PluginEntry(**arguments["entry"]), purpose="inspect")
+    had_torch = "torch" in sys.modules
+    started_s = time.monotonic()
+    try:
+        result = session.probe()
+    except VendorHookError as error:
+        if error.__cause__ is not None:
+            raise
+        # The hook raised nothing: its result is wrong.
+        return {"mistyped": error.message}
+    return {
+        "seconds": time.monotonic() - started_s,
+        "reason": result.reason,
+        "devices": [asdict(device) for device in result.devices],
+        "imported_torch": "torch" in sys.modules and not had_torch,
+        "visible_devices_env": session.vendor_info().visible_devices_env,
+    }
+
+
+def make_foreign_pci(directory: Path) -> Path:
+    """Make a list of PCI functions, as the kernel has it, of devices that are no vendor's, and return it."""
+    for address, class_code in _FOREIGN_DEVICES.items():
+        function = directory / address
+        function.mkdir(parents=True)
+        for name, text in (("vendor", _FOREIGN_VENDOR), ("device", "0x0001"), ("class", class_code)):
+            (function / name).write_text(text + "\n", encoding="utf-8")
+    return directory
+
+
+def make_impersonator(directory: Path) -> Path:
+    """Make a ``torch`` that claims a CUDA device, and return the directory it is to be imported from."""
+    directory.mkdir(parents=True)
+    (directory / "torch.py").write_text(_IMPERSONATOR, encoding="utf-8")
+    return directory
+
+
+def _replace_pci(directory: Path) -> None:
+    """Let this process find ``directory`` where the kernel lists PCI functions.
+
+    A plugin that reads the list itself is deceived only where the kernel lets a process mount something for itself.
+    """
+    chipperf.hardware.PCI_ROOT, original = directory, chipperf.hardware.PCI_ROOT
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    unshare = getattr(libc, "unshare", None)
+    if unshare is None or unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
+        return
+    # Without a mapping the process would own none of its files any more (user_namespaces(7)).
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        Path("/proc/self", name).write_text(text, encoding="ascii")
+    libc.mount(os.fsencode(directory), os.fsencode(original), None, _MS_BIND, None)

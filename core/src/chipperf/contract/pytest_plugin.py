@@ -1,0 +1,49 @@
+"""The contract suite's door for pytest: ``pytest --pyargs chipperf.contract --perf-vendor NAME``.
+
+Options have to come from an installed plugin: pytest does not see those of a conftest.py with ``--pyargs``
+(pytest-dev/pytest#1596). Nothing but options is added to other projects' runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the contract's options."""
+    group = parser.getgroup("chipperf", "chipperf contract suite (--pyargs chipperf.contract)")
+    group.addoption(
+        "--perf-vendor", action="append", default=[], metavar="NAME", help="Vendor plugin to check; may be repeated."
+    )
+    group.addoption(
+        "--perf-level", type=int, choices=(0, 1, 2, 3), default=0, help="Highest level to check; 0 needs no device."
+    )
+    group.addoption("--perf-waivers", type=Path, metavar="FILE", help="Checks known to fail, as TOML.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop before anything is collected if an option names what does not exist."""
+    vendors = config.getoption("--perf-vendor")
+    if vendors:
+        _require_usable(vendors, config.getoption("--perf-waivers"))
+
+
+def _require_usable(vendors: Sequence[str], waivers: Path | None) -> None:
+    # Imported here, because every run of pytest in the environment imports this module.
+    from chipperf.catalogue import find_vendor
+    from chipperf.contract.waivers import read_waivers
+    from chipperf.errors import PerfError
+
+    try:
+        for vendor in vendors:
+            find_vendor(vendor)
+        if waivers is not None:
+            read_waivers(waivers)
+    except PerfError as error:
+        raise pytest.UsageError(f"{error.message}\nhint: {error.hint}") from error

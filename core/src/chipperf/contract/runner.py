@@ -1,0 +1,272 @@
+"""Carrying out checks: one process each, in the order of their levels, each with a bounded time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from chipperf.contract import subject
+from chipperf.contract.isolation import CallOutcome, ForkServer
+from chipperf.contract.registry import all_checks
+from chipperf.errors import PluginError
+from chipperf.probe import probe_vendor
+from chipperf.types import Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from chipperf.catalogue import PluginEntry
+    from chipperf.contract.check import Check
+
+Status = Literal["passed", "failed", "not_applicable", "not_run"]
+
+_DESCRIBE_TIMEOUT_S: Final = 30.0
+_INITIALISE_TIMEOUT_S: Final = 300.0
+"""First use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
+
+_GRACE_S: Final = 5.0
+"""Time the other ranks have to notice that one failed, so that their view of it is known too."""
+
+# Importing the checks takes longer than carrying out most of those of level 0.
+_TORCH_FREE_PRELOAD: Final = (subject.__name__, *sorted({check.function.__module__ for check in all_checks()}))
+_PRELOAD: Final = (*_TORCH_FREE_PRELOAD, "torch", "torch.distributed", "torchvision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check found.
+
+    Attributes:
+        check: The check.
+        status: ``not_applicable`` if it does not concern the plugin, ``not_run`` if it could not be carried out.
+        message: Why it did not pass; empty if it did.
+        detail: Traceback or output that explains the message.
+        seconds: Time it took.
+    """
+
+    check: Check
+    status: Status
+    message: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a plugin works on this machine, found before the first check.
+
+    Attributes:
+        session_fault: Why it cannot be bound; ``None`` if it can.
+        device_fault: Why its device cannot be used; ``None`` if it can.
+        no_device: Why there is no device here; ``None`` if there is one.
+        simulated: True if fake modules stand in for the vendor's stack.
+        capabilities: What it declares.
+        device_count: Devices its probe found.
+        device: Identity of the first one.
+        runtime: Versions of its stack.
+    """
+
+    session_fault: str | None = None
+    device_fault: str | None = None
+    no_device: str | None = None
+    simulated: bool = False
+    capabilities: frozenset[str] = frozenset()
+    device_count: int = 0
+    device: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Runner:
+    """Carries out checks on one plugin; a context manager, because it keeps processes.
+
+    Args:
+        entry: The plugin.
+        timeout_factor: Multiplies the time each check has, for slow machines.
+    """
+
+    def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0) -> None:
+        self.entry = entry
+        self._timeout_factor = timeout_factor
+        self._servers: dict[Rank | None, ForkServer] = {}
+        self._workspace = tempfile.TemporaryDirectory(prefix="chipperf-contract-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in self._servers.values():
+            server.close()
+        self._workspace.cleanup()
+
+    @cached_property
+    def static_standing(self) -> Standing:
+        """Whether the plugin can be bound, without torch or a device."""
+        outcome = self._torch_free("describe", {}, _DESCRIBE_TIMEOUT_S)
+        fault = outcome.fault or outcome.value["fault"]
+        if fault:
+            return Standing(session_fault=fault, device_fault=fault)
+        return Standing(simulated=outcome.value["simulated"], capabilities=frozenset(outcome.value["capabilities"]))
+
+    @cached_property
+    def standing(self) -> Standing:
+        """How far the plugin works, its device included."""
+        static = self.static_standing
+        if static.session_fault:
+            return static
+        known: dict[str, Any] = {"simulated": static.simulated, "capabilities": static.capabilities}
+        try:
+            probe = probe_vendor(self.entry)
+        except PluginError as error:
+            return Standing(**known, device_fault=error.message)
+        if not probe.available:
+            return Standing(**known, no_device=probe.reason)
+        known["device_count"] = len(probe.devices)
+        try:
+            outcome = self._call(self._server(Rank()), "initialise", {}, Rank(), _INITIALISE_TIMEOUT_S)
+        except PluginError as error:
+            return Standing(**known, device_fault=error.message)
+        if outcome.fault:
+            return Standing(**known, device_fault=outcome.fault)
+        return Standing(**known, device=outcome.value["device"], runtime=outcome.value["runtime"])
+
+    def run(self, check: Check) -> CheckResult:
+        """Carry out one check, whatever the plugin does."""
+        prevented = self._prevented(check)
+        if prevented:
+            return prevented
+        if check.level == 0:
+            outcome = self._torch_free("carry_out", {"check": check.id}, check.timeout_s)
+            return _result(check, [outcome])
+        try:
+            servers = [self._server(rank) for rank in _ranks(check)]
+        except PluginError as error:
+            return CheckResult(check=check, status="not_run", message=error.message)
+        return _result(check, self._together(check, servers))
+
+    def _prevented(self, check: Check) -> CheckResult | None:
+        """Return the result of a check that cannot say anything about this plugin, or ``None``."""
+        standing = self.static_standing if check.level == 0 else self.standing
+        if check.needs != "entry" and standing.session_fault:
+            return _not_run(check, f"the plugin cannot be bound: {standing.session_fault}")
+        if check.capability is not None and check.capability not in standing.capabilities:
+            return CheckResult(check=check, status="not_applicable", message=f"{check.capability} is not declared")
+        if check.level > 0 and standing.no_device:
+            return _not_run(check, f"no device: {standing.no_device}")
+        if check.needs == "device" and standing.device_fault:
+            return _not_run(check, f"the device cannot be used: {standing.device_fault}")
+        # Several ranks may share a device that is the whole host.
+        if check.ranks > max(1, standing.device_count) and "unified_memory" not in standing.capabilities:
+            return _not_run(check, f"it takes {check.ranks} devices, and {standing.device_count} is here")
+        return None
+
+    def _together(self, check: Check, servers: list[ForkServer]) -> list[CallOutcome]:
+        ranks = _ranks(check)
+        variables: list[dict[str, str]] = [{} for _ in ranks]
+        if check.ranks > 1:
+            rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+            variables = [{**rendezvous, **_launcher_variables(rank)} for rank in ranks]
+        with ThreadPoolExecutor(len(ranks)) as pool:
+            calls = [
+                pool.submit(
+                    self._call, server, "carry_out", {"check": check.id}, rank, check.timeout_s, environment=environment
+                )
+                for server, rank, environment in zip(servers, ranks, variables, strict=True)
+            ]
+            for call in as_completed(calls):
+                if _report(call.result())["status"] == "failed":
+                    break
+            # The ranks that wait for the failed one would do so until their time is over.
+            _, stuck = wait(calls, timeout=_GRACE_S)
+            for server, call in zip(servers, calls, strict=True):
+                if call in stuck:
+                    server.stop_call()
+            return [call.result() for call in calls if call not in stuck]
+
+    def _torch_free(self, function: str, arguments: Mapping[str, Any], timeout_s: float) -> CallOutcome:
+        if None not in self._servers:
+            self._servers[None] = ForkServer(os.environ, _TORCH_FREE_PRELOAD)
+        return self._call(self._servers[None], function, arguments, Rank(), timeout_s)
+
+    def _server(self, rank: Rank) -> ForkServer:
+        """Return the process that checks of ``rank`` are forked from; it has the environment the vendor wants."""
+        if rank not in self._servers:
+            wanted = self._torch_free("environment", {"rank": asdict(rank)}, _DESCRIBE_TIMEOUT_S)
+            if wanted.fault:
+                raise PluginError(f"{self.entry}: perf_environment: {wanted.fault}")
+            self._servers[rank] = ForkServer({**os.environ, **wanted.value}, _PRELOAD)
+        return self._servers[rank]
+
+    def _call(
+        self,
+        server: ForkServer,
+        function: str,
+        arguments: Mapping[str, Any],
+        rank: Rank,
+        timeout_s: float,
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> CallOutcome:
+        return server.call(
+            f"{subject.__name__}:{function}",
+            {"entry": asdict(self.entry), "rank": asdict(rank), "workspace": self._workspace.name, **arguments},
+            timeout_s=timeout_s * self._timeout_factor,
+            environment=environment,
+        )
+
+
+def _not_run(check: Check, reason: str) -> CheckResult:
+    return CheckResult(check=check, status="not_run", message=reason)
+
+
+def _ranks(check: Check) -> list[Rank]:
+    if check.ranks == 1:
+        return [Rank()]
+    size = check.ranks
+    return [Rank(rank=index, local_rank=index, world_size=size, local_world_size=size) for index in range(size)]
+
+
+def _launcher_variables(rank: Rank) -> dict[str, str]:
+    """Return what torch's launcher exports to a worker."""
+    return {
+        "RANK": str(rank.rank),
+        "LOCAL_RANK": str(rank.local_rank),
+        "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_WORLD_SIZE": str(rank.local_world_size),
+        "GROUP_RANK": str(rank.node_rank),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _result(check: Check, outcomes: list[CallOutcome]) -> CheckResult:
+    """Join what each rank found: the worst decides."""
+    seconds = max(outcome.seconds for outcome in outcomes)
+    reports = [_report(outcome) for outcome in outcomes]
+    for status in ("failed", "not_run", "not_applicable"):
+        concerned = [(rank, report) for rank, report in enumerate(reports) if report["status"] == status]
+        if concerned:
+            prefix = len(reports) > 1
+            message = "; ".join(f"rank {rank}: {r['message']}" if prefix else r["message"] for rank, r in concerned)
+            detail = "\n".join(report["detail"] for _, report in concerned if report["detail"])
+            return CheckResult(check=check, status=status, message=message, detail=detail, seconds=seconds)
+    return CheckResult(check=check, status="passed", seconds=seconds)
+
+
+def _report(outcome: CallOutcome) -> dict[str, str]:
+    if outcome.fault:
+        return {"status": "failed", "message": outcome.fault, "detail": outcome.output}
+    report: dict[str, str] = {"detail": "", **outcome.value}
+    return report

@@ -1,0 +1,202 @@
+"""The conformance statement: what was checked, what came of it, and which levels a vendor may claim."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+import chipperf
+from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level
+from chipperf.contract.waivers import Waiver
+from chipperf.types import API_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from chipperf.catalogue import PluginEntry
+    from chipperf.contract.runner import CheckResult, Standing
+
+Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "not_applicable", "not_run"]
+"""A result in the light of the waivers: ``unexpected_pass`` is a waived check that passed, ``advisory`` one that failed
+and is too new to count."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JudgedResult(_Model):
+    """A check's result; ``message`` says why it is not a pass."""
+
+    check: str
+    level: Level
+    verdict: Verdict
+    message: str
+    seconds: float
+    waiver: Waiver | None
+
+
+class LevelClaim(_Model):
+    """What may be said of a level.
+
+    Attributes:
+        level: The level.
+        claimed: True if every check that applies, of this level and below, passed or is waived as unsupported.
+        passed: Checks that passed.
+        applicable: Checks that concern the plugin.
+        remark: Why it is not claimed, or which waivers it rests on; empty if neither.
+    """
+
+    level: Level
+    claimed: bool
+    passed: int
+    applicable: int
+    remark: str
+
+
+class Statement(_Model):
+    """What a run of the contract found.
+
+    Attributes:
+        contract_version: Version of the list of checks.
+        chipperf_version: Version of core that ran them.
+        api_version: Hook specification.
+        vendor: Name of the plugin.
+        distribution: Distribution that provides it.
+        distribution_version: Its version.
+        finished_utc: When the run ended, ISO 8601.
+        python: Version of the interpreter.
+        system: Operating system and architecture.
+        simulated: True if fake modules stood in for the vendor's stack; then nothing above level 0 is claimed.
+        device: Identity of the first device.
+        runtime: Versions of the vendor's stack.
+        levels: What may be claimed, per level that was asked for.
+        results: Every check's result.
+    """
+
+    contract_version: str
+    chipperf_version: str
+    api_version: str
+    vendor: str
+    distribution: str
+    distribution_version: str
+    finished_utc: str
+    python: str
+    system: str
+    simulated: bool
+    device: dict[str, Any]
+    runtime: dict[str, Any]
+    levels: tuple[LevelClaim, ...]
+    results: tuple[JudgedResult, ...]
+
+    @property
+    def succeeded(self) -> bool:
+        """False if a check failed that is not waived, or a waived one passed."""
+        return not any(result.verdict in ("failed", "unexpected_pass") for result in self.results)
+
+    @property
+    def line(self) -> str:
+        """The one line for a README, for example ``contract 1.0 · L0 14/14 · L1 not run (no device)``."""
+        return " · ".join([f"contract {self.contract_version}", *(_phrase(claim) for claim in self.levels)])
+
+
+def make_statement(
+    entry: PluginEntry,
+    standing: Standing,
+    results: Sequence[CheckResult],
+    waivers: Mapping[str, Waiver],
+    *,
+    level: int | None,
+) -> Statement:
+    """Judge the results of every check up to ``level`` and say what may be claimed; ``None`` claims nothing."""
+    judged = tuple(judge(result, waivers.get(result.check.id)) for result in results)
+    claims: list[LevelClaim] = []
+    for each in LEVELS:
+        if level is not None and each <= level:
+            claims.append(_claim(each, [result for result in judged if result.level == each], claims, standing))
+    return Statement(
+        contract_version=CONTRACT_VERSION,
+        chipperf_version=chipperf.__version__,
+        api_version=API_VERSION,
+        vendor=entry.name,
+        distribution=entry.distribution,
+        distribution_version=entry.version,
+        finished_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        simulated=standing.simulated,
+        device=dict(standing.device),
+        runtime=dict(standing.runtime),
+        levels=tuple(claims),
+        results=judged,
+    )
+
+
+def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
+    """Return a result in the light of its waiver."""
+    verdict: Verdict = result.status
+    message = result.message
+    if result.status == "failed" and waiver is not None:
+        verdict = "waived"
+    elif result.status == "failed" and result.check.advisory:
+        verdict = "advisory"
+    elif result.status == "passed" and waiver is not None:
+        verdict = "unexpected_pass"
+        message = f"it passes, but is waived as {waiver.kind} ({waiver.reason}): remove the waiver"
+    return JudgedResult(
+        check=result.check.id,
+        level=result.check.level,
+        verdict=verdict,
+        message=message,
+        seconds=round(result.seconds, 3),
+        waiver=waiver,
+    )
+
+
+def _claim(
+    level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: Standing
+) -> LevelClaim:
+    applicable = [result for result in results if result.verdict not in ("not_applicable", "advisory")]
+    faults = _why_not_claimed(level, applicable, below, standing)
+    unsupported = [result.check for result in applicable if result.waiver and result.waiver.kind == "unsupported"]
+    remark = "; ".join(faults) or (f"{', '.join(unsupported)} unsupported" if unsupported else "")
+    return LevelClaim(
+        level=level,
+        claimed=not faults,
+        passed=sum(result.verdict == "passed" for result in applicable),
+        applicable=len(applicable),
+        remark=remark,
+    )
+
+
+def _why_not_claimed(
+    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: Standing
+) -> list[str]:
+    if level > 0 and standing.no_device:
+        return ["no device"]
+    faults = ["simulated"] if level > 0 and standing.simulated else []
+    for verdict, words in (("failed", "failed"), ("unexpected_pass", "waived but passing"), ("not_run", "not run")):
+        concerned = [result.check for result in applicable if result.verdict == verdict]
+        if concerned:
+            faults.append(f"{', '.join(concerned)} {words}")
+    for kind in ("bug", "planned"):
+        concerned = [r.check for r in applicable if r.verdict == "waived" and r.waiver and r.waiver.kind == kind]
+        if concerned:
+            faults.append(f"{', '.join(concerned)} waived as {kind}")
+    if not applicable:
+        faults.append("no check ran")
+    if not faults and not all(claim.claimed for claim in below):
+        faults.append("a lower level is not claimed")
+    return faults
+
+
+def _phrase(claim: LevelClaim) -> str:
+    if claim.remark == "no device":
+        return f"L{claim.level} not run (no device)"
+    phrase = f"L{claim.level} {claim.passed}/{claim.applicable}"
+    if not claim.claimed:
+        return f"{phrase} not claimed ({claim.remark})"
+    return f"{phrase} ({claim.remark})" if claim.remark else phrase

@@ -1,0 +1,95 @@
+"""Waivers: checks that a plugin's authors know to fail, each with the reason, in a TOML file beside the plugin.
+
+They are strict: a waived check that passes fails the run, a waiver names exactly one check, and one that matches no
+check is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from chipperf.contract.registry import find_check
+from chipperf.errors import ConfigError, UsageError
+from chipperf.types import API_VERSION
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Waiver(BaseModel):
+    """One check that is known to fail.
+
+    Attributes:
+        check: Its id.
+        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: it is broken.
+            ``planned``: it is not built yet. With the last two the run succeeds, but the level is not claimed.
+        reason: Why.
+        issue: Where it is tracked.
+        until_api: API version from which on the waiver is no longer accepted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    check: _Text
+    kind: Literal["unsupported", "bug", "planned"]
+    reason: _Text
+    issue: _Text | None = None
+    until_api: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+$")] | None = None
+
+
+class _WaiverFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    waiver: tuple[Waiver, ...] = Field(default=())
+
+
+def read_waivers(path: Path) -> dict[str, Waiver]:
+    """Return the waivers in a TOML file by check id.
+
+    Raises:
+        ConfigError: The file cannot be read, is malformed, waives a check that does not exist or the same one twice,
+            or a waiver has expired. The message names the file and the waiver.
+    """
+    try:
+        content = _WaiverFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", hint="write each waiver as a [[waiver]] table") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{path}: {place}: {first['msg']}", hint="a waiver has check, kind and reason; issue and until_api if any"
+        ) from error
+    waivers: dict[str, Waiver] = {}
+    for waiver in content.waiver:
+        _require_valid(path, waiver, waivers)
+        waivers[waiver.check] = waiver
+    return waivers
+
+
+def _require_valid(path: Path, waiver: Waiver, earlier: dict[str, Waiver]) -> None:
+    try:
+        find_check(waiver.check)
+    except UsageError as error:
+        raise ConfigError(f"{path}: a waiver matches nothing: {error.message}", hint=error.hint) from error
+    if waiver.check in earlier:
+        raise ConfigError(f"{path}: {waiver.check} is waived twice", hint="keep one of the two")
+    if waiver.until_api is not None and _numbers(API_VERSION) >= _numbers(waiver.until_api):
+        raise ConfigError(
+            f"{path}: the waiver of {waiver.check} ended with API version {waiver.until_api}, this is {API_VERSION}",
+            hint="mend the check, or agree on a new end",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))

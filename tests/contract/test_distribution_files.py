@@ -1,0 +1,88 @@
+"""Reading a distribution's requirements, importable names and licence from its metadata."""
+
+from __future__ import annotations
+
+from importlib.metadata import Distribution, PathDistribution
+from typing import TYPE_CHECKING
+
+import pytest
+from chipperf.contract.distribution_files import importable_names, licence_files, requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def distribution(site: Path, *lines: str, record: Iterable[str] | None = (), **files: str) -> Distribution:
+    folder = site / "board-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", "Name: board", "Version: 1.0", *lines]) + "\n")
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    if record is not None:
+        (folder / "RECORD").write_text("".join(f"{name},,\n" for name in record))
+    return PathDistribution(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "lower", "upper"),
+    [
+        ("chipperf<1,>=0.1", True, True),
+        ("chipperf (>=0.1,<1)", True, True),
+        ("ChipPerf[train]~=0.1", True, True),
+        ("chipperf == 0.1.*", True, True),
+        ("chipperf>0.1,<=0.9", True, True),
+        ("chipperf>=0.1", True, False),
+        ("chipperf<1", False, True),
+        ("chipperf!=0.3", False, False),
+        ("chipperf", False, False),
+        ("chipperf @ file:///src/chipperf", False, False),
+    ],
+)
+def test_bounds_of_a_requirement(tmp_path: Path, text: str, lower: bool, upper: bool) -> None:
+    (found,) = requirements(distribution(tmp_path, f"Requires-Dist: {text}"))
+    assert found.name == "chipperf"
+    assert (found.has_lower_bound, found.has_upper_bound, found.optional) == (lower, upper, False)
+
+
+def test_requirement_of_an_extra_is_optional(tmp_path: Path) -> None:
+    found = requirements(
+        distribution(tmp_path, "Requires-Dist: tomli>=2; python_version < '3.11'", "Requires-Dist: torch; extra == 'x'")
+    )
+    assert [(each.name, each.optional) for each in found] == [("tomli", False), ("torch", True)]
+
+
+def test_importable_names_follow_requirements_but_not_extras(tmp_path: Path) -> None:
+    record = [
+        "board/__init__.py",
+        "_board.cpython-311-x86_64-linux-gnu.so",
+        "../../bin/board",
+        "board-1.0.dist-info/RECORD",
+    ]
+    names = importable_names(
+        distribution(tmp_path, "Requires-Dist: pluggy", "Requires-Dist: pytest; extra == 'test'", record=record)
+    )
+    assert {"board", "_board", "pluggy"} <= names
+    assert not {"pytest", "bin", "", "..", "board-1"} & names
+
+
+def test_importable_names_of_an_editable_installation(tmp_path: Path) -> None:
+    source = tmp_path / "project" / "src"
+    (source / "board_tools").mkdir(parents=True)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "_board.pth").write_text(f"import sys\n{source}\n")
+    assert importable_names(distribution(tmp_path / "site", record=["_board.pth"])) == {"board_tools"}
+
+
+def test_importable_names_without_a_list_of_files_are_guessed(tmp_path: Path) -> None:
+    assert importable_names(distribution(tmp_path, record=None)) == {"board"}
+
+
+def test_licence_is_one_that_is_there_and_belongs_to_the_metadata(tmp_path: Path) -> None:
+    record = ["board-1.0.dist-info/LICENCE.txt", "board-1.0.dist-info/COPYING", "board/license.py"]
+    found = licence_files(distribution(tmp_path, record=record, COPYING="text"))
+    assert found == [tmp_path / "board-1.0.dist-info" / "COPYING"]
+
+
+def test_licence_is_unknown_without_a_list_of_files(tmp_path: Path) -> None:
+    assert licence_files(distribution(tmp_path, record=None, LICENSE="text")) is None

@@ -1,0 +1,324 @@
+"""The certificate follows a device that computes rightly, and leaves one that does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from chipperf.cases import mobilenetv2
+from chipperf.cases.detr.case import CASE as DETR
+from chipperf.catalogue import find_vendor
+from chipperf.contract.equivalence import (
+    CaseComparison,
+    Certificate,
+    StepComparison,
+    compare,
+    hyperparameters_of,
+    sample_data,
+)
+from chipperf.contract.equivalence_plot import write_plot
+from chipperf.errors import PluginError, UsageError
+from chipperf.session import bind
+from chipperf.types import PrecisionPolicy
+from small_case import CASE
+from support import FakeDistributions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chipperf.session import Session
+    from support import Perf
+
+CPU = torch.device("cpu")
+NOWHERE = Path("unused")
+HALVED = '''"""The CPU reference with gradients that are too small."""
+
+from dataclasses import replace
+
+from chipperf import hookimpl
+from chipperf.vendors import cpu
+from chipperf.vendors.cpu import (
+    perf_device_info,
+    perf_device_init,
+    perf_load_runtime,
+    perf_memory_query,
+    perf_memory_reset_peak,
+    perf_probe,
+    perf_synchronize,
+)
+
+
+@hookimpl
+def perf_vendor_info():
+    return replace(cpu.perf_vendor_info(), name="halved", capabilities=frozenset())
+
+
+@hookimpl
+def perf_prepare_model(model, precision, device):
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: gradient / 2)
+    return model
+'''
+
+
+def step(number: int = 1, loss: float | None = 1.0, distance: float | None = 1e-5) -> StepComparison:
+    return StepComparison(
+        step=number,
+        loss=loss,
+        reference_loss=1.0,
+        gradient_norm=None if distance is None else 2.0 + distance,
+        reference_gradient_norm=2.0,
+        gradient_distance=distance,
+    )
+
+
+def comparison(*steps: StepComparison) -> CaseComparison:
+    return CaseComparison(
+        case="small",
+        case_version="1.0",
+        dataset="seed",
+        batch_size=4,
+        learning_rate_scale=0.1,
+        loss_tolerance=1e-4,
+        gradient_tolerance=1e-3,
+        steps=steps,
+    )
+
+
+def certificate(*comparisons: CaseComparison) -> Certificate:
+    return Certificate(
+        chipperf_version="1.0",
+        created_at="2026-01-02T03:04:05Z",  # type: ignore[arg-type]
+        vendor="acme",
+        distribution="chipperf-acme 1.0",
+        simulated=False,
+        device={"name": "Acme A1"},
+        runtime={},
+        reference="x86_64 CPU",
+        precision={"requested": "fp32"},
+        size="tiny",
+        seed=1,
+        within=all(one.within for one in comparisons),
+        comparisons=comparisons,
+    )
+
+
+class OtherDevice:
+    """The CPU as a vendor's device whose models are prepared by a function of the test."""
+
+    step_end: Callable[[torch.device], None] | None = None
+
+    def __init__(self, prepare: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
+        self._prepare = prepare
+
+    def seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
+        pass
+
+    def prepare_model(self, model: torch.nn.Module, precision: object, device: object) -> torch.nn.Module:
+        return self._prepare(model)
+
+
+def rounded(bits: int) -> Callable[[torch.nn.Module], torch.nn.Module]:
+    """Return what makes a model's products round their inputs to so many bits behind the point."""
+
+    def prepare(model: torch.nn.Module) -> torch.nn.Module:
+        for module in model.modules():
+            if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+                module.register_forward_pre_hook(lambda module, inputs: (rounding(inputs[0]),))
+        return model
+
+    def rounding(values: torch.Tensor) -> torch.Tensor:
+        factor = 2.0 ** torch.floor(torch.log2(values.detach().abs().clamp(min=1e-30))) / 2**bits
+        return values + (torch.round(values.detach() / factor) * factor - values.detach())
+
+    return prepare
+
+
+def follow(prepare: Callable[[torch.nn.Module], torch.nn.Module], policy: PrecisionPolicy, **options: Any) -> Any:
+    session: Any = OtherDevice(prepare)
+    return compare(session, CPU, policy, CASE, NOWHERE, **options)
+
+
+def reverse_gradients(model: torch.nn.Module) -> torch.nn.Module:
+    for parameter in model[-1].parameters():  # type: ignore[index]
+        parameter.register_hook(lambda gradient: gradient.flip(0))
+    return model
+
+
+FP32 = PrecisionPolicy(requested="fp32", effective="fp32")
+BF16 = PrecisionPolicy(requested="bf16", effective="bf16", autocast_dtype="bfloat16")
+
+
+def test_other_layout_is_within_and_its_loss_falls() -> None:
+    found = follow(lambda model: model.to(memory_format=torch.channels_last), FP32)
+
+    assert found.within, found.summary
+    assert found.falls
+    assert [one.step for one in found.steps] == list(range(1, 21))
+    assert (found.case, found.batch_size, found.dataset) == ("small", 32, "drawn from a seed")
+    assert found.steps[0].gradient_norm == pytest.approx(found.steps[0].reference_gradient_norm, rel=1e-3)
+
+
+def test_same_seed_gives_the_same_numbers() -> None:
+    first, second = (follow(lambda model: model, FP32, steps=2) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(rounded(10), id="TF32"),
+        pytest.param(rounded(7), id="bf16"),
+        pytest.param(reverse_gradients, id="wrong backward pass"),
+        pytest.param(lambda model: model.eval(), id="evaluation mode"),
+        pytest.param(lambda model: model.requires_grad_(False).append(torch.nn.Linear(3, 3)), id="another model"),
+    ],
+)
+def test_fault_is_outside_in_fp32(fault: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
+    try:
+        found = follow(fault, FP32, steps=3)
+    # Models of different structure cannot be compared at all.
+    except ValueError:
+        return
+    assert not found.within
+
+
+def test_bf16_is_within_its_own_tolerance_alone() -> None:
+    assert follow(lambda model: model, BF16, steps=5).within
+    assert not follow(rounded(7), FP32, steps=5).within
+
+
+def test_reference_that_is_not_in_fp32_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiply = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda one, other: multiply(one.bfloat16(), other.bfloat16()).float())
+    with pytest.raises(PluginError, match="no fp32 reference"):
+        follow(lambda model: model, FP32)
+
+
+def test_values_within_tolerance_are_within() -> None:
+    found = comparison(step(1, loss=1.00005), step(2, distance=9e-4))
+    assert found.within
+    assert found.summary.startswith("small: 2 steps within tolerance; losses off by at most 5.0e-05")
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([step(), step(2, loss=1.0002), step(3, loss=3.0)], "at step 2 the loss is 1.0002 and on the CPU reference 1,"),
+        ([step(loss=None)], "at step 1 the loss is not finite"),
+        ([step(), step(2, distance=2e-3), step(3, distance=2e-3)], "in the median of the steps the gradients differ"),
+        ([step(distance=None)], "in the median of the steps the gradients differ by inf"),
+        ([step(), step(2), step(3, distance=0.02)], "at step 3 the gradients differ by 2.0e-02 of their norm"),
+    ],
+)
+def test_value_outside_is_named(steps: list[StepComparison], words: str) -> None:
+    found = comparison(*steps)
+    assert not found.within
+    assert words in found.summary
+
+
+def test_one_step_across_a_kink_is_within() -> None:
+    assert comparison(step(1), step(2), step(3, distance=9e-3)).within
+
+
+@pytest.mark.parametrize(
+    ("losses", "falls"),
+    [([4, 3, 2, 1, 3.9, 2.9, 1.9, 0.9], True), ([1, 1, 1, 1, 1, 1, 1, 1], False), ([4, 3, 2, 1, 3, 2, 1, None], False)],
+)
+def test_loss_falls_if_it_ends_lower(losses: list[float | None], falls: bool) -> None:
+    steps = [step(number, loss=loss) for number, loss in enumerate(losses, start=1)]
+    assert comparison(*steps).falls is falls
+
+
+def test_real_size_is_the_benchmarks_without_files_that_generated_data_lacks() -> None:
+    assert hyperparameters_of(mobilenetv2.CASE, "real").model_dump()["image_size"] == 224
+    detr = hyperparameters_of(DETR, "real").model_dump()
+    assert (detr["resolution"], detr["backbone_weights"]) == (800, "")
+
+
+@pytest.mark.parametrize("case", [mobilenetv2.CASE, DETR], ids=lambda case: case.name)
+def test_sample_data_fills_the_batches(case: Any, tmp_path: Path) -> None:
+    data = sample_data(case, "tiny", tmp_path)
+    manifest = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    assert manifest["train_samples"] == 4 * hyperparameters_of(case, "tiny").batch_size
+
+
+def test_unknown_dataset_needs_a_directory() -> None:
+    with pytest.raises(UsageError, match="no data can be generated for case small"):
+        sample_data(CASE, "tiny")
+
+
+def test_certificate_survives_writing_and_reading() -> None:
+    written = certificate(comparison(step(loss=None)))
+    assert Certificate.model_validate_json(written.model_dump_json()) == written
+
+
+def test_plot_is_drawn_for_values_that_are_not_finite(tmp_path: Path) -> None:
+    path = tmp_path / "equivalence.png"
+    write_plot(certificate(comparison(step(), step(2, loss=None, distance=None)), comparison(step())), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Session:
+    return bind(find_vendor("cpu"))
+
+
+def test_classifier_on_the_reference_itself_is_within(reference: Session, tmp_path: Path) -> None:
+    device_policy = reference.precision("fp32", CPU)
+    case = mobilenetv2.CASE
+    found = compare(reference, CPU, device_policy, case, sample_data(case, "tiny", tmp_path), steps=1)
+    assert found.within, found.summary
+
+
+def test_command_writes_certificate_and_plot(perf: Perf, tmp_path: Path) -> None:
+    done = perf(
+        *("contract", "certify", "--vendor", "cpu", "--case", "mobilenetv2", "--steps", 1, "--out", tmp_path / "new"),
+        XDG_CACHE_HOME=str(tmp_path),
+        OMP_NUM_THREADS="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mobilenetv2: 1 steps within tolerance" in done.stdout
+    written = Certificate.model_validate_json((tmp_path / "new/equivalence.json").read_text(encoding="utf-8"))
+    assert (written.vendor, written.within, written.comparisons[0].case) == ("cpu", True, "mobilenetv2")
+    assert (tmp_path / "new/equivalence.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_command_fails_for_a_device_that_leaves_the_reference(perf: Perf, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "halved.py").write_text(HALVED, encoding="utf-8")
+    FakeDistributions(site).add("chipperf-halved", "[chipperf.vendors]\nhalved = halved\n")
+    done = perf(
+        *("contract", "certify", "--vendor", "halved", "--case", "mobilenetv2", "--steps", 1, "--out", tmp_path),
+        XDG_CACHE_HOME=str(tmp_path),
+        OMP_NUM_THREADS="1",
+        PYTHONPATH=str(site),
+    )
+    assert done.returncode == 4, done.stderr
+    assert "the gradients differ by 5.0e-01 of their norm" in done.stdout
+    assert "does not follow the CPU reference in fp32" in done.stderr
+    assert not Certificate.model_validate_json((tmp_path / "equivalence.json").read_text(encoding="utf-8")).within
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--case", "resnet51"), 2, "did you mean 'resnet50'"),
+        (("--precision", "fp23", "--case", "mobilenetv2"), 2, "unknown precision 'fp23'"),
+        (("--precision", "amp", "--case", "mobilenetv2"), 3, "does not run amp"),
+        (("--data", "."), 2, "give one --case"),
+        (("--out", "/proc/nowhere", "--case", "mobilenetv2"), 2, "cannot write to /proc/nowhere"),
+        (("--vendor", "cpv", "--case", "mobilenetv2"), 3, "did you mean 'cpu'"),
+    ],
+)
+def test_command_says_what_is_wrong(
+    perf: Perf, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = perf("contract", "certify", "--vendor", "cpu", "--out", tmp_path, *arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert not (tmp_path / "equivalence.json").exists()

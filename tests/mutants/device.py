@@ -1,0 +1,158 @@
+"""Faults of a device's life cycle."""
+
+from __future__ import annotations
+
+from mutants.mutant import Change, Mutant
+
+_DEVICE = "    device = torch.device(_DEVICE_TYPE, rank.local_rank)\n"
+_MAKE_CURRENT = "    _torch_acme().set_device(device)\n"
+_MESSAGE = "but {available} card(s) are visible"
+_PROPERTIES = "properties = _torch_acme().get_device_properties(device)"
+
+
+def _named(name: str) -> tuple[Change, ...]:
+    """Let the probe and the runtime call the card ``name``."""
+    return tuple(Change(old=f"name={source}.name,", new=f'name="{name}",') for source in ("card", "properties"))
+
+
+MUTANTS = [
+    Mutant(
+        name="device_without_index",
+        kills=("D1",),
+        changes=(Change(old=_DEVICE, new="    device = torch.device(_DEVICE_TYPE)\n"),),
+    ),
+    Mutant(
+        name="global_rank_as_device_index",
+        kills=("D1",),
+        changes=(
+            Change(
+                old="    available = _torch_acme().device_count()\n",
+                new="    available = _torch_acme().device_count()\n    rank = type(rank)(local_rank=rank.rank)\n",
+            ),
+        ),
+    ),
+    Mutant(name="device_not_made_current", kills=("D2",), changes=(Change(old=_MAKE_CURRENT, new=""),)),
+    Mutant(
+        name="init_leaks_handle",
+        kills=("D3",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=_MAKE_CURRENT + '    _original_switches[str(len(_original_switches))] = open("/dev/null")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="init_leaks_memory",
+        kills=("D3",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=_MAKE_CURRENT
+                + """    seen = _original_switches.setdefault("contexts", [])
+    seen.append(torch.empty(len(seen) and 2**20, device=device))
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="missing_card_is_an_error_of_the_runtime",
+        kills=("D4",),
+        changes=(Change(old="if rank.local_rank >= available:", new="if rank.local_rank >= 1000:"),),
+    ),
+    Mutant(
+        name="missing_card_message_without_count",
+        kills=("D4",),
+        changes=(Change(old=_MESSAGE, new="which is not visible"),),
+    ),
+    Mutant(
+        name="missing_card_replaced_by_another",
+        kills=("D4",),
+        changes=(
+            Change(
+                old="if rank.local_rank >= available:",
+                new="rank = type(rank)(local_rank=rank.local_rank % available)\n    if rank.local_rank >= available:",
+            ),
+        ),
+    ),
+    Mutant(
+        name="device_usable_once",
+        kills=("D5",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=_MAKE_CURRENT
+                + """    if "released" in _original_switches:
+        raise RuntimeError("the runtime is shut down")
+""",
+            ),
+            Change(
+                old="    _torch_acme().empty_cache()\n",
+                new='    _torch_acme().empty_cache()\n    _original_switches["released"] = True\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="teardown_needs_complete_run",
+        kills=("D5",),
+        changes=(Change(old='if "allow_tf32" in _original_switches:', new="if True:"),),
+    ),
+    Mutant(
+        name="device_of_main_process_only",
+        kills=("D6",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=_MAKE_CURRENT
+                + """    import multiprocessing
+
+    if multiprocessing.parent_process() is not None:
+        raise RuntimeError("the cards belong to the main process")
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="identity_of_first_card",
+        kills=("D7",),
+        changes=(Change(old=_PROPERTIES, new="properties = _torch_acme().get_device_properties(0)"),),
+    ),
+    Mutant(
+        name="capacity_in_mib",
+        kills=("D7",),
+        changes=(
+            Change(old="total_bytes=properties.total_bytes,", new="total_bytes=properties.total_bytes // 2**20,"),
+        ),
+    ),
+    Mutant(name="uuid_reported_but_not_declared", kills=("D7",), changes=(Change(old="Capability.UUID,", new=""),)),
+    Mutant(name="device_type_as_product_name", kills=("D8",), changes=_named("acme")),
+    Mutant(name="product_line_of_another_vendor", kills=("D8",), changes=_named("nvidia A100")),
+    Mutant(
+        name="shape_error_poisons_device",
+        kills=("D9",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=_MAKE_CURRENT
+                + """    multiply = torch.mm
+
+    def remember_failure(*operands: Any) -> Any:
+        try:
+            return multiply(*operands)
+        except RuntimeError:
+            _original_switches["failed"] = True
+            raise
+
+    torch.mm = remember_failure
+""",
+            ),
+            Change(
+                old="    _torch_acme().synchronize(device)\n",
+                new="""    if "failed" in _original_switches:
+        raise RuntimeError("a previous operator failed")
+    _torch_acme().synchronize(device)
+""",
+            ),
+        ),
+    ),
+]

@@ -1,0 +1,142 @@
+"""Faults of reading memory."""
+
+from __future__ import annotations
+
+from mutants.mutant import Change, Mutant
+
+_ALLOCATED = "allocated_bytes=_torch_acme().memory_allocated(device),"
+_PEAK = "peak_allocated_bytes=_torch_acme().max_memory_allocated(device),"
+_RESERVED = "        reserved_bytes=_torch_acme().memory_reserved(device),"
+_QUERY = "    free_bytes, total_bytes = _torch_acme().mem_get_info(device)\n"
+_RESET = "    _torch_acme().reset_peak_memory_stats(device)\n"
+_MAKE_CURRENT = "    _torch_acme().set_device(device)\n"
+_STEP_END = '    """Do nothing: every operator is queued when it is called."""\n'
+
+
+def _total(total: str) -> tuple[Change, ...]:
+    """Let the query say ``total`` of the card's capacity."""
+    return (Change(old="        total_bytes=total_bytes,\n", new=f"        total_bytes={total},\n"),)
+
+
+def _after_query(statement: str) -> tuple[Change, ...]:
+    """Do something between reading the counters and returning them."""
+    start, end = "    return MemoryStats(\n", "        total_bytes=total_bytes,\n    )\n"
+    return (
+        Change(old=start, new="    stats = MemoryStats(\n"),
+        Change(old=end, new=f"{end}    {statement}\n    return stats\n"),
+    )
+
+
+MUTANTS = [
+    Mutant(
+        name="host_memory_as_card_memory",
+        kills=("M1",),
+        changes=_total('__import__("psutil").virtual_memory().total'),
+    ),
+    Mutant(name="total_in_mib", kills=("M1",), changes=_total("total_bytes // 2**20")),
+    Mutant(name="total_unknown", kills=("M1",), changes=_total("None")),
+    Mutant(
+        name="allocated_in_mib",
+        kills=("M2",),
+        changes=(Change(old=f"        {_ALLOCATED}", new=f"        {_ALLOCATED[:-1]} // 2**20,"),),
+    ),
+    Mutant(
+        name="cache_counts_as_allocated",
+        kills=("M2",),
+        changes=(
+            Change(old=f"        {_ALLOCATED}", new="        allocated_bytes=_torch_acme().memory_reserved(device),"),
+        ),
+    ),
+    Mutant(name="peak_is_current_value", kills=("M3",), changes=(Change(old=_PEAK, new=f"peak_{_ALLOCATED}"),)),
+    Mutant(name="peak_is_never_reset", kills=("M3",), changes=(Change(old=_RESET, new="    pass\n"),)),
+    Mutant(
+        name="query_resets_peak",
+        kills=("M4",),
+        changes=_after_query("_torch_acme().reset_peak_memory_stats(device)"),
+    ),
+    Mutant(name="query_empties_cache", kills=("M4",), changes=_after_query("_torch_acme().empty_cache()")),
+    Mutant(
+        name="query_needs_an_allocator",
+        kills=("M5",),
+        changes=(
+            Change(
+                old=_QUERY,
+                new=_QUERY
+                + """    if _torch_acme().memory_reserved(device) == 0:
+        raise RuntimeError("the allocator is not initialised")
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="context_counts_as_allocated",
+        kills=("M5",),
+        changes=tuple(
+            Change(old=f"        {line}", new=f"        {line[:-1]} + 2**28,") for line in (_ALLOCATED, _PEAK)
+        ),
+    ),
+    Mutant(
+        name="memory_of_current_card",
+        kills=("M6",),
+        changes=(Change(old=f"        {_ALLOCATED}", new="        allocated_bytes=_torch_acme().memory_allocated(),"),),
+    ),
+    Mutant(
+        name="memory_of_all_cards",
+        kills=("M6",),
+        changes=(
+            Change(
+                old=f"        {_ALLOCATED}",
+                new="        allocated_bytes=sum(map(_torch_acme().memory_allocated, (0, 1))),",
+            ),
+        ),
+    ),
+    Mutant(
+        name="step_leaves_memory_behind",
+        kills=("M7",),
+        changes=(
+            Change(
+                old=_STEP_END,
+                new=_STEP_END
+                + """    import torch
+
+    _original_switches.setdefault("kept", []).append(torch.empty(2**18, device=device))
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="unknown_reserved_is_zero",
+        kills=("M8",),
+        changes=(Change(old=_RESERVED, new="        reserved_bytes=0,"),),
+    ),
+    Mutant(
+        name="reserved_reported_but_not_declared",
+        kills=("M8",),
+        changes=(Change(old="Capability.MEMORY_RESERVED,", new=""),),
+    ),
+    Mutant(
+        name="reserved_declared_but_unknown",
+        kills=("M8",),
+        changes=(Change(old=_RESERVED, new="        reserved_bytes=None,"),),
+    ),
+    Mutant(
+        name="out_of_memory_as_any_error",
+        kills=("M9",),
+        changes=(
+            Change(
+                old=_MAKE_CURRENT,
+                new=_MAKE_CURRENT
+                + """    allocate = torch.empty
+
+    def with_error_code(*size: Any, **options: Any) -> Any:
+        try:
+            return allocate(*size, **options)
+        except torch.OutOfMemoryError:
+            raise RuntimeError("acmeMalloc returned 2") from None
+
+    torch.empty = with_error_code
+""",
+            ),
+        ),
+    ),
+]

@@ -1,0 +1,181 @@
+"""Faults of arithmetic, precision, and what becomes of models."""
+
+from __future__ import annotations
+
+from mutants.mutant import Change, Mutant
+
+_LOADED = "    acme_runtime.load()\n\n    import torch\n"
+_PRECISION = '    """Run every precision; fp32 without TF32."""\n'
+_SET_TF32 = '    _torch_acme().set_allow_tf32(requested == "tf32")\n'
+_SCALER = '        grad_scaler=requested == "amp",\n'
+_KNOBS = "        knobs=(knob,),\n"
+_PREPARED = "    return model.to(memory_format=torch.channels_last)\n"
+_TEARDOWN = '    """Put the switches back and free cached memory."""\n'
+
+
+def _patched_torch(patch: str) -> tuple[Change, ...]:
+    """Let loading the runtime replace functions of torch, as builds for accelerators do."""
+    lines = "".join(f"    {line}\n" if line else "\n" for line in patch.strip().splitlines())
+    return (Change(old=_LOADED, new=f"{_LOADED}\n{lines}"),)
+
+
+MUTANTS = [
+    Mutant(
+        name="tf32_as_fp32",
+        kills=("N1",),
+        changes=(Change(old=_SET_TF32, new="    _torch_acme().set_allow_tf32(True)\n"),),
+    ),
+    Mutant(
+        name="normalisation_without_gradient_of_its_weight",
+        kills=("N1", "N5"),
+        changes=_patched_torch("""
+normalise = torch.nn.functional.layer_norm
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    if input.device.type == "acme" and weight is not None:
+        weight = weight.detach()
+    return normalise(input, normalized_shape, weight, bias, eps)
+
+torch.nn.functional.layer_norm = layer_norm
+"""),
+    ),
+    Mutant(
+        name="matmul_precision_is_lowered_in_secret",
+        kills=("N2",),
+        changes=(
+            Change(
+                old=_PRECISION,
+                new=f'{_PRECISION}    import torch\n\n    torch.set_float32_matmul_precision("high")\n',
+            ),
+            Change(
+                old=f"{_TEARDOWN}    import torch\n",
+                new=f'{_TEARDOWN}    import torch\n\n    torch.set_float32_matmul_precision("highest")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        name="numerics_are_set_by_a_hidden_variable",
+        kills=("N2",),
+        changes=(
+            Change(old=_PRECISION, new=f'{_PRECISION}    import os\n\n    os.environ["ACME_CONV_DTYPE"] = "int16"\n'),
+        ),
+    ),
+    Mutant(
+        name="knob_is_not_in_force",
+        kills=("N2",),
+        changes=(
+            Change(
+                old=_KNOBS,
+                new='        knobs=(knob, Knob(name="float32_matmul_precision", value="high", reason="faster")),\n',
+            ),
+        ),
+    ),
+    Mutant(name="bf16_runs_in_fp32", kills=("N3",), changes=(Change(old='    "bf16": "bfloat16",\n', new=""),)),
+    Mutant(
+        name="fp16_runs_in_bf16",
+        kills=("N3",),
+        changes=(Change(old='    "fp16": "float16",\n', new='    "fp16": "bfloat16",\n'),),
+    ),
+    Mutant(
+        name="tf32_runs_in_fp32",
+        kills=("N3",),
+        changes=(Change(old=_SET_TF32, new="    _torch_acme().set_allow_tf32(False)\n"),),
+    ),
+    Mutant(
+        name="effective_precision_is_not_told",
+        kills=("N3",),
+        changes=(Change(old='"fp16" if requested == "amp" else requested', new="requested"),),
+    ),
+    Mutant(
+        name="tf32_is_not_declared",
+        kills=("N3",),
+        changes=(Change(old="            Capability.TF32,\n", new=""),),
+    ),
+    Mutant(
+        name="amp_without_gradient_scaling",
+        kills=("N4",),
+        changes=(Change(old=_SCALER, new="        grad_scaler=False,\n"),),
+    ),
+    Mutant(
+        name="bf16_with_gradient_scaling",
+        kills=("N4",),
+        changes=(Change(old=_SCALER, new='        grad_scaler=requested in ("amp", "bf16"),\n'),),
+    ),
+    Mutant(
+        name="overflow_is_not_found",
+        kills=("N4",),
+        changes=_patched_torch("""
+def unscale(gradients, found_inf, inverse_scale):
+    torch._foreach_mul_(gradients, inverse_scale)
+
+torch._amp_foreach_non_finite_check_and_unscale_ = unscale
+"""),
+    ),
+    Mutant(
+        name="gradients_are_halved",
+        kills=("N5",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="""    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda gradient: gradient / 2)
+"""
+                + _PREPARED,
+            ),
+        ),
+    ),
+    Mutant(
+        name="ignored_labels_count",
+        kills=("N6",),
+        changes=_patched_torch("""
+entropy = torch.nn.functional.cross_entropy
+
+def cross_entropy(input, target, *arguments, **options):
+    if input.device.type == "acme":
+        target = target.clamp(min=0)
+    return entropy(input, target, *arguments, **options)
+
+torch.nn.functional.cross_entropy = cross_entropy
+"""),
+    ),
+    Mutant(
+        name="checkpoint_in_half_precision",
+        kills=("N7",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="""    def halve(module, state, prefix, metadata):
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                state[name] = tensor.half()
+
+    model._register_state_dict_hook(halve)
+"""
+                + _PREPARED,
+            ),
+        ),
+    ),
+    Mutant(
+        name="model_is_wrapped",
+        kills=("N8",),
+        changes=(
+            Change(old=_PREPARED, new="    return torch.nn.Sequential(model.to(memory_format=torch.channels_last))\n"),
+        ),
+    ),
+    Mutant(
+        name="dropout_is_removed",
+        kills=("N8",),
+        changes=(
+            Change(
+                old=_PREPARED,
+                new="""    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Dropout):
+                setattr(module, name, torch.nn.Identity())
+"""
+                + _PREPARED,
+            ),
+        ),
+    ),
+]

@@ -1,0 +1,256 @@
+"""Faults of a plugin as a package."""
+
+from __future__ import annotations
+
+from mutants.mutant import Change, Mutant
+
+_METADATA = "chipperf_acme-0.1.0.dist-info/METADATA"
+_ENTRY_POINTS = "chipperf_acme-0.1.0.dist-info/entry_points.txt"
+_ENTRY_POINT = "acme = chipperf_acme.plugin\n"
+_REQUIREMENT = "Requires-Dist: chipperf>=0.1,<1\n"
+_FIRST_IMPORT = "from typing import TYPE_CHECKING, Any, Final, Literal\n"
+_PROBE_DOCSTRING = '    """Ask the management library, if it is installed, for the visible cards."""\n'
+_RETURN_INFO = "    return _INFO\n"
+_TEMPLATE = "chipperf_acme/templates/report.zh.md.j2"
+
+
+def _at_import(code: str) -> tuple[Change, ...]:
+    return (Change(old=_FIRST_IMPORT, new=_FIRST_IMPORT + code),)
+
+
+def _in_probe(code: str) -> tuple[Change, ...]:
+    return (Change(old=_PROBE_DOCSTRING, new=_PROBE_DOCSTRING + code),)
+
+
+def _without_hook(name: str) -> tuple[Change, ...]:
+    return (Change(old=f"@hookimpl\ndef perf_{name}(", new=f"def _{name}("),)
+
+
+MUTANTS = [
+    Mutant(
+        name="entry_point_in_misspelled_group",
+        kills=("A1",),
+        changes=(
+            Change(
+                file=_ENTRY_POINTS,
+                old=_ENTRY_POINT,
+                new=f"{_ENTRY_POINT}[chipperf.observer]\nboard = chipperf_acme.plugin\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="entry_point_names_no_module",
+        kills=("A1",),
+        changes=(Change(file=_ENTRY_POINTS, old=_ENTRY_POINT, new="acme = chipperf_acme.hooks\n"),),
+    ),
+    Mutant(
+        name="entry_point_names_a_function",
+        kills=("A1",),
+        changes=(Change(file=_ENTRY_POINTS, old=_ENTRY_POINT, new="acme = chipperf_acme.plugin:perf_probe\n"),),
+    ),
+    Mutant(name="import_crashes", kills=("A1",), changes=_at_import("import ctypes\nctypes.string_at(0)\n")),
+    Mutant(name="import_ends_the_process", kills=("A1",), changes=_at_import("import os\nos._exit(0)\n")),
+    Mutant(
+        name="vendor_has_another_name",
+        kills=("A2",),
+        changes=(Change(old='    name="acme",\n', new='    name="acme2",\n'),),
+    ),
+    Mutant(
+        name="vendor_name_is_capitalised",
+        kills=("A2",),
+        changes=(Change(old='    name="acme",\n', new='    name="Acme",\n'),),
+    ),
+    Mutant(
+        name="core_without_upper_bound",
+        kills=("A3",),
+        changes=(Change(file=_METADATA, old=_REQUIREMENT, new="Requires-Dist: chipperf>=0.1\n"),),
+    ),
+    Mutant(
+        name="core_without_lower_bound",
+        kills=("A3",),
+        changes=(Change(file=_METADATA, old=_REQUIREMENT, new="Requires-Dist: chipperf<1\n"),),
+    ),
+    Mutant(
+        name="core_required_by_an_extra_only",
+        kills=("A3",),
+        changes=(Change(file=_METADATA, old=_REQUIREMENT, new="Requires-Dist: chipperf<1,>=0.1; extra == 'test'\n"),),
+    ),
+    Mutant(
+        name="torch_imported_at_import",
+        kills=("A4",),
+        # An empty module stands in for torch, whose import takes seconds.
+        changes=(*_at_import("import torch\n"), Change(file="torch.py", new="")),
+    ),
+    Mutant(name="runtime_imported_at_import", kills=("A4",), changes=_at_import("import acme_runtime\n")),
+    Mutant(
+        name="runtime_library_opened_at_import",
+        kills=("A4",),
+        changes=_at_import('import ctypes\nctypes.CDLL("libm.so.6")\n'),
+    ),
+    Mutant(
+        name="environment_changed_at_import",
+        kills=("A5",),
+        changes=_at_import('import os\nos.environ["ACME_TRACE"] = "1"\n'),
+    ),
+    Mutant(
+        name="import_hooked_at_import",
+        kills=("A5",),
+        changes=_at_import(
+            "import builtins\n_import = builtins.__import__\n"
+            "builtins.__import__ = lambda *args, **kwargs: _import(*args, **kwargs)\n"
+        ),
+    ),
+    Mutant(
+        name="core_patched_at_import",
+        kills=("A5",),
+        changes=_at_import("from chipperf import hardware\nhardware.find_tool = lambda *_: None\n"),
+    ),
+    Mutant(name="banner_printed_at_import", kills=("A5",), changes=_at_import('print("Acme SDK 2.1")\n')),
+    Mutant(
+        name="tool_run_at_import",
+        kills=("A5",),
+        changes=_at_import('import subprocess\nsubprocess.run(["/bin/true"])\n'),
+    ),
+    Mutant(
+        name="signals_handled_at_import",
+        kills=("A5",),
+        changes=_at_import("import signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\n"),
+    ),
+    Mutant(
+        name="environment_changed_by_probe",
+        kills=("A5",),
+        changes=_in_probe('    import os\n    os.environ["ACME_TRACE"] = "1"\n'),
+    ),
+    Mutant(
+        name="thread_left_by_probe",
+        kills=("A5",),
+        changes=_in_probe(
+            "    import threading\n    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        ),
+    ),
+    Mutant(
+        name="daemon_left_by_probe",
+        kills=("A5",),
+        changes=_in_probe('    import subprocess\n    subprocess.Popen(["/bin/sleep", "60"])\n'),
+    ),
+    Mutant(
+        name="second_registration_fails",
+        kills=("A6",),
+        changes=(
+            Change(
+                old=_RETURN_INFO,
+                new="""    if "registered" in _original_switches:
+        raise RuntimeError("the plugin is registered already")
+    _original_switches["registered"] = True
+    return _INFO
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        name="spawned_process_is_refused",
+        kills=("A6",),
+        changes=_at_import(
+            "import multiprocessing\nif multiprocessing.parent_process():\n    raise RuntimeError('not for children')\n"
+        ),
+    ),
+    Mutant(
+        name="hook_misspelled",
+        kills=("A7",),
+        changes=(Change(old="def perf_loader_options(", new="def perf_loader_option("),),
+    ),
+    Mutant(
+        name="hook_unmarked",
+        kills=("A7",),
+        changes=(Change(old="@hookimpl\ndef perf_loader_options(", new="def perf_loader_options("),),
+    ),
+    Mutant(
+        name="hook_argument_misspelled",
+        kills=("A7",),
+        changes=(Change(old="def perf_step_end(device: torch.device)", new="def perf_step_end(dev: torch.device)"),),
+    ),
+    Mutant(
+        name="hook_asks_to_be_last",
+        kills=("A8",),
+        changes=(Change(old="@hookimpl\ndef perf_step_end(", new="@hookimpl(trylast=True)\ndef perf_step_end("),),
+    ),
+    Mutant(
+        name="hook_argument_has_default",
+        kills=("A8",),
+        changes=(
+            Change(
+                old="def perf_seed(seed: int, device: torch.device, deterministic: bool)",
+                new="def perf_seed(seed: int, device: torch.device, deterministic: bool = False)",
+            ),
+        ),
+    ),
+    Mutant(name="required_hook_missing", kills=("A9",), changes=_without_hook("synchronize")),
+    Mutant(
+        name="vendor_info_is_a_dict",
+        kills=("A10",),
+        changes=(Change(old=_RETURN_INFO, new='    return {"name": "acme", "device_type": _DEVICE_TYPE}\n'),),
+    ),
+    Mutant(
+        name="probe_result_is_a_list",
+        kills=("A10",),
+        changes=_in_probe("    return []\n"),
+    ),
+    Mutant(
+        name="environment_is_a_dict",
+        kills=("A10",),
+        changes=(
+            Change(
+                old='(EnvironmentVariable(name="OMP_NUM_THREADS", value="1", reason=reason),)',
+                new='{"OMP_NUM_THREADS": "1"}',
+            ),
+        ),
+    ),
+    Mutant(
+        name="probed_memory_in_mib",
+        kills=("A10",),
+        changes=(Change(old="total_bytes=card.total_bytes", new="total_bytes=card.total_bytes // 2**20"),),
+    ),
+    Mutant(
+        name="peak_in_gigaflops",
+        kills=("A10",),
+        changes=(Change(old="flops_per_s=_PEAK_FLOPS_PER_S", new="flops_per_s=_PEAK_FLOPS_PER_S / 1e9"),),
+    ),
+    Mutant(
+        name="written_for_another_api_version",
+        kills=("A11",),
+        changes=(Change(old='    name="acme",\n', new='    name="acme",\n    api_version="2.0",\n'),),
+    ),
+    Mutant(
+        name="telemetry_not_declared",
+        kills=("A12",),
+        changes=(Change(old="            Capability.TELEMETRY,\n", new=""),),
+    ),
+    Mutant(name="distributed_declared_without_hook", kills=("A12",), changes=_without_hook("distributed_setup")),
+    Mutant(name="precisions_declared_without_hook", kills=("A12",), changes=_without_hook("precision")),
+    Mutant(
+        name="private_name_of_core_imported",
+        kills=("A13",),
+        changes=_at_import("from chipperf.session import _add_source\n"),
+    ),
+    Mutant(
+        name="private_name_of_core_read",
+        kills=("A13",),
+        changes=_at_import("import chipperf.hardware as core\n_CLASS = core._DISPLAY_CLASS\n"),
+    ),
+    Mutant(
+        name="licence_missing",
+        kills=("A14",),
+        changes=(Change(file="chipperf_acme-0.1.0.dist-info/licenses/LICENSE", new=None),),
+    ),
+    Mutant(name="type_marker_missing", kills=("A14",), changes=(Change(file="chipperf_acme/py.typed", new=None),)),
+    Mutant(
+        name="template_extends_one_that_is_missing",
+        kills=("A14",),
+        changes=(Change(file=_TEMPLATE, new='{% extends "vendor/base.zh.md.j2" %}\n'),),
+    ),
+    Mutant(
+        name="named_template_missing",
+        kills=("A14",),
+        changes=_at_import('_SUMMARY = "summary.zh.md.j2"\n'),
+    ),
+]

@@ -1,0 +1,48 @@
+"""Faults of seeding, and of putting switches back."""
+
+from __future__ import annotations
+
+from mutants.mutant import Change, Mutant
+
+_SEED = "    _torch_acme().manual_seed_all(seed)\n"
+_DETERMINISTIC = "    torch.use_deterministic_algorithms(deterministic)\n"
+
+MUTANTS = [
+    Mutant(name="seed_does_nothing", kills=("S1",), changes=(Change(old=_SEED, new=""),)),
+    Mutant(
+        name="seed_is_constant",
+        kills=("S1",),
+        changes=(Change(old=_SEED, new="    _torch_acme().manual_seed_all(0)\n"),),
+    ),
+    Mutant(
+        name="seed_disturbs_host",
+        kills=("S2",),
+        changes=(Change(old=_SEED, new=f"{_SEED}    torch.manual_seed(seed + 1)\n{_SEED}"),),
+    ),
+    Mutant(
+        name="determinism_ignored",
+        kills=("S3",),
+        changes=(Change(old=_DETERMINISTIC, new="    torch.use_deterministic_algorithms(False)\n"),),
+    ),
+    Mutant(
+        name="deterministic_seed_from_the_clock",
+        kills=("S3",),
+        changes=(
+            Change(
+                old=_SEED,
+                new="    import time\n\n"
+                "    _torch_acme().manual_seed_all(time.time_ns() % 2**32 if deterministic else seed)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        name="tf32_left_on",
+        kills=("S4",),
+        changes=(Change(old='if "allow_tf32" in _original_switches:', new="if False:"),),
+    ),
+    Mutant(
+        name="determinism_left_on",
+        kills=("S4",),
+        changes=(Change(old='if "deterministic" in _original_switches:', new="if False:"),),
+    ),
+]

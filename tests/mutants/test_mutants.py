@@ -1,0 +1,55 @@
+"""Every mutant is found by the checks that are made for it, and by no other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from acme_build import CompilerMissing, library
+from chipperf.contract.registry import all_checks
+
+from mutants.mutant import Mutant
+from mutants.trial import all_mutants, carry_out, failed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _accelerator() -> None:
+    try:
+        library()
+    except CompilerMissing as error:
+        pytest.skip(f"the simulated accelerator cannot be built: {error}")
+
+
+def representatives() -> list[Mutant]:
+    """Return the first mutant of each check; ``make mutants`` tries the others too, on the checks of all areas."""
+    chosen: list[Mutant] = []
+    for mutant in all_mutants():
+        known = {id for earlier in chosen for id in earlier.kills}
+        if not known.issuperset(mutant.kills):
+            chosen.append(mutant)
+    return chosen
+
+
+def checks_of_the_areas(mutant: Mutant) -> list[str]:
+    """Return the checks beside which a mutant's must be the only ones to fail: those of the same letter."""
+    areas = {id[0] for id in mutant.kills}
+    return [check.id for check in all_checks() if check.id[0] in areas]
+
+
+@pytest.mark.parametrize("mutant", representatives(), ids=lambda mutant: mutant.name)
+def test_mutant_fails_its_checks_alone(mutant: Mutant, tmp_path: Path) -> None:
+    statement = carry_out(mutant, tmp_path, checks_of_the_areas(mutant))
+    messages = {result.check: result.message for result in statement.results if result.verdict == "failed"}
+    assert failed(statement) == set(mutant.kills), messages
+
+
+def test_good_plugin_fails_no_check(tmp_path: Path) -> None:
+    statement = carry_out(Mutant(name="good", kills=(), changes=()), tmp_path, [check.id for check in all_checks()])
+    assert {r.check: r.message for r in statement.results if r.verdict in ("failed", "not_run")} == {}
+
+
+def test_every_check_is_killed_by_a_mutant() -> None:
+    assert {check.id for check in all_checks()} == {id for mutant in all_mutants() for id in mutant.kills}
