@@ -170,20 +170,13 @@ def test_same_seed_gives_the_same_numbers() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(rounded(10), id="TF32"),
         pytest.param(rounded(7), id="bf16"),
         pytest.param(reverse_gradients, id="wrong backward pass"),
         pytest.param(lambda model: model.eval(), id="evaluation mode"),
-        pytest.param(lambda model: model.requires_grad_(False).append(torch.nn.Linear(3, 3)), id="another model"),
     ],
 )
 def test_fault_is_outside_in_fp32(fault: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
-    try:
-        found = follow(fault, FP32, steps=3)
-    # Models of different structure cannot be compared at all.
-    except ValueError:
-        return
-    assert not found.within
+    assert not follow(fault, FP32, steps=3).within
 
 
 def test_bf16_is_within_its_own_tolerance_alone() -> None:

@@ -160,7 +160,19 @@ torch.nn.functional.cross_entropy = cross_entropy
         name="model_is_wrapped",
         kills=("N8",),
         changes=(
-            Change(old=_PREPARED, new="    return torch.nn.Sequential(model.to(memory_format=torch.channels_last))\n"),
+            Change(
+                old=_PREPARED,
+                new="""    class Wrapped(torch.nn.Module):
+        def __init__(self, model: torch.nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return self.model(*inputs)
+
+    return Wrapped(model.to(memory_format=torch.channels_last))
+""",
+            ),
         ),
     ),
     Mutant(

@@ -134,14 +134,15 @@ TOLERANCES: Final = (
     ),
     Tolerance(
         name="equivalence_loss_fp32",
-        value=5e-5,
-        justification="relative; two layouts on one CPU differ by 3e-6, products in TF32 by 1e-3",
+        value=1e-4,
+        justification="relative; two layouts on one CPU differ by up to 2e-5 in twenty steps, and classifiers with "
+        "products in TF32 by 1e-3",
     ),
     Tolerance(
         name="equivalence_gradient_fp32",
-        value=1e-3,
-        justification="of the gradient's norm; two layouts on one CPU differ by 3e-5 in the median of twenty steps and "
-        "by up to 4e-3 in a single one, where a box crosses a kink; products in TF32 differ by 3e-3 to 2e-2",
+        value=3e-3,
+        justification="of the gradient's norm, in the median of twenty steps: two layouts on one CPU differ by 3e-5 "
+        "for the classifiers and by 5e-4 for DETR, whose loss has kinks; with products in TF32 it is 5e-3 to 3e-2",
     ),
     Tolerance(
         name="equivalence_loss_tf32",

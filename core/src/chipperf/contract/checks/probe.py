@@ -147,6 +147,8 @@ def visible_devices_are_honoured(subject: Subject) -> None:
     names = everything.visible_devices_env
     if not names:
         raise NotApplicable("VendorInfo.visible_devices_env names no variable")
+    if _probe_here(subject).devices != everything.devices:
+        raise NotRun("two probes disagree, see B5: devices cannot be told apart")
     # Where a scheduler has chosen already, its words for the devices are the ones that count.
     words = next((os.environ[name] for name in names if name in os.environ), "").split(",")
     if len(words) != len(everything.devices):

@@ -34,7 +34,7 @@ _GENERIC: Final = frozenset({"localhost", "root"})
 
 _LEAST_LENGTH: Final = 3
 
-_ABSOLUTE_PATH: Final = re.compile(r"(?<![\w/.<])/(?!sys/|proc/|dev/)[\w.+@-]+/[\w.+@/-]+")
+_ABSOLUTE_PATH: Final = re.compile(r"(?:(?<![\w/.<])|(?<=://))/(?!sys/|proc/|dev/)[\w.+@-]+/[\w.+@/-]+")
 """The kernel's own interfaces are the same on every machine, and name a source."""
 
 
