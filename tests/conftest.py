@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +93,15 @@ def planned(make_plan: MakePlan) -> Record:
 
 
 @pytest.fixture
-def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDistributions:
+def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDistributions]:
     root = tmp_path / "site"
     root.mkdir()
     monkeypatch.syspath_prepend(root)
-    return FakeDistributions(root)
+    yield FakeDistributions(root)
+    # The next test may bring another module of the same name.
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(f"{root}/"):
+            del sys.modules[name]
 
 
 @pytest.fixture

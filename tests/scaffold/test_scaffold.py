@@ -117,8 +117,7 @@ def test_new_code_has_good_style(tmp_path):
     assert (checked.returncode, formatted.returncode) == (0, 0)
 
 
-def test_unwritten_hooks_say_what_to_write(tmp_path, distributions, monkeypatch):
-    monkeypatch.delitem(sys.modules, "chipperf_acme.plugin", raising=False)
+def test_unwritten_hooks_say_what_to_write(tmp_path, distributions):
     create_plugin(ACME, tmp_path / "project")
     session = bind_rendered(ACME, tmp_path / "project", distributions)
     calls = {
