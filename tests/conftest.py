@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Hyperparameters, Limits, Topology
 from chipperf.session import bind
 from support import TIMEOUT_S, FakeDistributions, FinishedRun, perf_command, perf_environment
+
+# Tests run side by side: threads that spin while they wait would take each other's cores. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -83,7 +83,12 @@ def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[Environ
             name="OMP_NUM_THREADS",
             value=str(threads),
             reason=f"{_physical_cores()} physical cores shared by {rank.local_world_size} ranks",
-        )
+        ),
+        EnvironmentVariable(
+            name="OMP_WAIT_POLICY",
+            value="passive",
+            reason="a thread that waits sleeps: spinning, it would keep loader and other work off its core",
+        ),
     ]
     if platform.libc_ver()[0] == "glibc":
         tunables = {
