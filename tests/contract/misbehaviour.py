@@ -20,6 +20,13 @@ def hang(_):
     time.sleep(600)
 
 
+def hang_and_say_so(path):
+    """Hang, after leaving the process's id in a file."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(600)
+
+
 def hang_deaf_to_signals(_):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -111,6 +118,10 @@ def start_orphan_and_hang(marker):
 def start_orphan_and_crash(marker):
     print(start_orphan(marker), flush=True)
     os.abort()
+
+
+def stop_the_server(_):
+    os.kill(os.getppid(), signal.SIGSTOP)
 
 
 def remember(value):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
+from contextlib import closing
+from pathlib import Path
 
 import psutil
 import pytest
-from chipperf.contract.isolation import ForkServer
+from chipperf.contract.isolation import ForkServer, ForkServers
 from chipperf.errors import PluginError
 from support import processes_naming
 
@@ -197,3 +201,44 @@ def test_server_that_was_killed_says_so():
 
     assert "the process for the checks" in fault
     assert "ended" in fault
+
+
+def test_server_that_does_not_answer_is_not_asked_again(monkeypatch):
+    monkeypatch.setattr("chipperf.contract.isolation._KILL_TIMEOUT_S", 0.5)
+    server = ForkServer(os.environ, ["misbehaviour"])
+
+    silent = server.call("misbehaviour:stop_the_server", None, timeout_s=0.1)
+
+    assert silent.fault == "the process for the checks does not answer"
+    assert server.ended
+    assert server.call("misbehaviour:add", [], timeout_s=AMPLE_S).fault == "the process for the checks has ended"
+
+
+def test_call_does_not_outlive_the_program_that_waits_for_it(tmp_path):
+    program = (
+        "import os; from chipperf.contract.isolation import ForkServer; "
+        f"ForkServer(os.environ).call('misbehaviour:hang_and_say_so', {str(tmp_path / 'pid')!r}, timeout_s=600)"
+    )
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    caller = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})
+    while not (tmp_path / "pid").exists() or not (text := (tmp_path / "pid").read_text()).endswith("\n"):
+        time.sleep(0.01)
+    callee = psutil.Process(int(text))
+    server = callee.parent()
+
+    caller.kill()
+    caller.wait()
+
+    _, alive = psutil.wait_procs([callee, server], timeout=AMPLE_S)
+    assert not alive
+
+
+def test_servers_are_kept_and_replaced_once_they_ended():
+    with closing(ForkServers()) as servers:
+        server = servers.get(os.environ, ["misbehaviour"])
+        assert servers.get(os.environ, ["misbehaviour"]) is server
+        assert servers.get(os.environ, ["misbehaviour"], number=1) is not server
+        server.close()
+        another = servers.get(os.environ, ["misbehaviour"])
+        assert another.call("misbehaviour:add", [1, 2], timeout_s=AMPLE_S).value == 3
+    assert another.ended

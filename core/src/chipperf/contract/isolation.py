@@ -34,6 +34,9 @@ _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"
 )
 _START_TIMEOUT_S: Final = 300.0
+_KILL_TIMEOUT_S: Final = 30.0
+"""Time the server has to kill a call whose time is over."""
+
 _POLL_S: Final = 0.05
 _OUTPUT_TAIL_BYTES: Final = 4000
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -103,8 +106,13 @@ class ForkServer:
             # ValueError: it was closed.
             except (BrokenPipeError, ValueError):
                 return CallOutcome(fault="the process for the checks has ended")
-            answer = self._read(timeout_s + 30)
+            answer = self._read(timeout_s + _KILL_TIMEOUT_S)
         return CallOutcome(**answer, seconds=time.monotonic() - started_s)
+
+    @property
+    def ended(self) -> bool:
+        """True once it can answer no more calls."""
+        return self._process.poll() is not None
 
     def stop_call(self) -> None:
         """Kill the call that is under way, with everything it started; its outcome is a fault."""
@@ -124,12 +132,42 @@ class ForkServer:
     def _read(self, timeout_s: float) -> dict[str, Any]:
         stdout = self._process.stdout
         if stdout is None or not select.select([stdout], [], [], timeout_s)[0]:
+            # A late answer must not be taken for that of the next call.
+            self.close()
             return {"fault": "the process for the checks does not answer"}
         line = stdout.readline()
         if not line:
             return {"fault": f"the process for the checks ended with status {self._process.wait()}"}
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+class ForkServers:
+    """Fork servers that are started when they are first asked for, and kept."""
+
+    def __init__(self) -> None:
+        self._servers: dict[object, ForkServer] = {}
+
+    def get(self, environment: Mapping[str, str], preload: Sequence[str] = (), *, number: int = 0) -> ForkServer:
+        """Return the server with this environment and these modules; another one if the last has ended.
+
+        Args:
+            environment: See :class:`ForkServer`, as ``preload``.
+            preload: Modules that every call finds imported.
+            number: Tells servers apart that are alike and answer at the same time.
+
+        Raises:
+            PluginError: The interpreter does not start, or a module cannot be imported.
+        """
+        key = (number, tuple(preload), frozenset(environment.items()))
+        if key not in self._servers or self._servers[key].ended:
+            self._servers[key] = ForkServer(environment, preload)
+        return self._servers[key]
+
+    def close(self) -> None:
+        """End every server and whatever still runs below it."""
+        for server in self._servers.values():
+            server.close()
 
 
 def call_in_fork(
@@ -175,8 +213,9 @@ def serve() -> None:
         answer({"fault": f"importing {name} failed: {type(error).__name__}: {error}"})
         return
     answer({"fault": None})
-    for line in sys.stdin:
-        answer(_call_in_fork(json.loads(line)))
+    with suppress(BrokenPipeError):
+        for line in sys.stdin:
+            answer(_call_in_fork(json.loads(line)))
 
 
 def _call_in_fork(request: dict[str, Any]) -> dict[str, Any]:
@@ -229,6 +268,7 @@ def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
 def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None]:
     """Collect the child's answer until it ends or its time is over; the status is ``None`` if it was killed."""
     deadline_s = time.monotonic() + timeout_s
+    caller = os.getppid()
     content = b""
     os.set_blocking(reading, False)
     while True:
@@ -238,7 +278,8 @@ def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return content + _read_available(reading), os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline_s:
+        # Nobody waits for the answer once the caller has been killed.
+        if time.monotonic() > deadline_s or os.getppid() != caller:
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             with suppress(ProcessLookupError):
