@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import subject
-from chipperf.contract.isolation import CallOutcome, ForkServer
+from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.contract.registry import all_checks
 from chipperf.errors import PluginError
 from chipperf.probe import probe_vendor
@@ -88,12 +88,15 @@ class Runner:
     Args:
         entry: The plugin.
         timeout_factor: Multiplies the time each check has, for slow machines.
+        servers: Processes to share with the runners of other plugins on the same path; its own if not given.
     """
 
-    def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0) -> None:
+    def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0, servers: ForkServers | None = None) -> None:
         self.entry = entry
         self._timeout_factor = timeout_factor
-        self._servers: dict[Rank | None, ForkServer] = {}
+        self._own_servers = ForkServers()
+        self._servers = servers or self._own_servers
+        self._environments: dict[Rank, dict[str, str]] = {}
         self._workspace = tempfile.TemporaryDirectory(prefix="chipperf-contract-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Runner:
@@ -102,8 +105,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for server in self._servers.values():
-            server.close()
+        self._own_servers.close()
         self._workspace.cleanup()
 
     @cached_property
@@ -144,7 +146,7 @@ class Runner:
             return prevented
         if check.level == 0:
             outcome = self._torch_free("carry_out", {"check": check.id}, check.timeout_s)
-            return _result(check, [outcome])
+            return _result(check, {0: outcome})
         try:
             servers = [self._server(rank) for rank in _ranks(check)]
         except PluginError as error:
@@ -167,7 +169,8 @@ class Runner:
             return _not_run(check, f"it takes {check.ranks} devices, and {standing.device_count} is here")
         return None
 
-    def _together(self, check: Check, servers: list[ForkServer]) -> list[CallOutcome]:
+    def _together(self, check: Check, servers: list[ForkServer]) -> dict[int, CallOutcome]:
+        """Return the outcome of each rank but those that only waited for one that failed."""
         ranks = _ranks(check)
         variables: list[dict[str, str]] = [{} for _ in ranks]
         if check.ranks > 1:
@@ -188,21 +191,20 @@ class Runner:
             for server, call in zip(servers, calls, strict=True):
                 if call in stuck:
                     server.stop_call()
-            return [call.result() for call in calls if call not in stuck]
+            return {rank: call.result() for rank, call in enumerate(calls) if call not in stuck}
 
     def _torch_free(self, function: str, arguments: Mapping[str, Any], timeout_s: float) -> CallOutcome:
-        if None not in self._servers:
-            self._servers[None] = ForkServer(os.environ, _TORCH_FREE_PRELOAD)
-        return self._call(self._servers[None], function, arguments, Rank(), timeout_s)
+        server = self._servers.get(os.environ, _TORCH_FREE_PRELOAD)
+        return self._call(server, function, arguments, Rank(), timeout_s)
 
     def _server(self, rank: Rank) -> ForkServer:
         """Return the process that checks of ``rank`` are forked from; it has the environment the vendor wants."""
-        if rank not in self._servers:
+        if rank not in self._environments:
             wanted = self._torch_free("environment", {"rank": asdict(rank)}, _DESCRIBE_TIMEOUT_S)
             if wanted.fault:
                 raise PluginError(f"{self.entry}: perf_environment: {wanted.fault}")
-            self._servers[rank] = ForkServer({**os.environ, **wanted.value}, _PRELOAD)
-        return self._servers[rank]
+            self._environments[rank] = {**os.environ, **wanted.value}
+        return self._servers.get(self._environments[rank], _PRELOAD, number=rank.local_rank)
 
     def _call(
         self,
@@ -251,15 +253,17 @@ def _free_port() -> int:
         return port
 
 
-def _result(check: Check, outcomes: list[CallOutcome]) -> CheckResult:
-    """Join what each rank found: the worst decides."""
-    seconds = max(outcome.seconds for outcome in outcomes)
-    reports = [_report(outcome) for outcome in outcomes]
+def _result(check: Check, outcomes: Mapping[int, CallOutcome]) -> CheckResult:
+    """Join what the ranks found: the worst decides."""
+    seconds = max(outcome.seconds for outcome in outcomes.values())
+    reports = {rank: _report(outcome) for rank, outcome in outcomes.items()}
     for status in ("failed", "not_run", "not_applicable"):
-        concerned = [(rank, report) for rank, report in enumerate(reports) if report["status"] == status]
+        concerned = [(rank, report) for rank, report in reports.items() if report["status"] == status]
         if concerned:
-            prefix = len(reports) > 1
-            message = "; ".join(f"rank {rank}: {r['message']}" if prefix else r["message"] for rank, r in concerned)
+            message = "; ".join(
+                f"rank {rank}: {report['message']}" if check.ranks > 1 else report["message"]
+                for rank, report in concerned
+            )
             detail = "\n".join(report["detail"] for _, report in concerned if report["detail"])
             return CheckResult(check=check, status=status, message=message, detail=detail, seconds=seconds)
     return CheckResult(check=check, status="passed", seconds=seconds)

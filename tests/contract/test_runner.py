@@ -1,0 +1,51 @@
+"""How the runner joins what the ranks of a check found."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from chipperf.catalogue import find_vendor
+from chipperf.contract.isolation import CallOutcome
+from chipperf.contract.registry import find_check
+from chipperf.contract.runner import Runner
+
+PASSED = {"status": "passed", "message": ""}
+
+
+class Server:
+    """Answers a call with a report, or hangs until it is stopped if there is none."""
+
+    def __init__(self, report: dict[str, str] | None) -> None:
+        self.report = report
+        self.stopped = threading.Event()
+
+    def call(self, *_, **__) -> CallOutcome:
+        if self.report is None:
+            self.stopped.wait()
+            return CallOutcome(fault="it crashed the process with SIGKILL")
+        return CallOutcome(value=self.report)
+
+    def stop_call(self) -> None:
+        self.stopped.set()
+
+
+@pytest.mark.parametrize(
+    ("reports", "status", "message"),
+    [
+        ((PASSED, PASSED), "passed", ""),
+        (({"status": "failed", "message": "too late"}, PASSED), "failed", "rank 0: too late"),
+        ((None, {"status": "failed", "message": "wrong sum"}), "failed", "rank 1: wrong sum"),
+        (({"status": "not_run", "message": "no group"}, PASSED), "not_run", "rank 0: no group"),
+    ],
+)
+def test_message_names_the_rank_that_failed(monkeypatch, reports, status, message):
+    servers = [Server(report) for report in reports]
+    monkeypatch.setattr("chipperf.contract.runner._GRACE_S", 0.1)
+    monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
+    monkeypatch.setattr(Runner, "_server", lambda _, rank: servers[rank.rank])
+
+    with Runner(find_vendor("cpu")) as runner:
+        result = runner.run(find_check("P2"))
+
+    assert (result.status, result.message) == (status, message)
