@@ -124,6 +124,11 @@ MUTANTS = [
             Change(old="total_bytes=properties.total_bytes,", new="total_bytes=properties.total_bytes // 2**20,"),
         ),
     ),
+    Mutant(
+        name="device_cannot_be_identified",
+        kills=("D7",),
+        changes=(Change(old=_PROPERTIES, new='raise RuntimeError("the management library is too old")'),),
+    ),
     Mutant(name="uuid_reported_but_not_declared", kills=("D7",), changes=(Change(old="Capability.UUID,", new=""),)),
     Mutant(name="device_type_as_product_name", kills=("D8",), changes=_named("acme")),
     Mutant(name="product_line_of_another_vendor", kills=("D8",), changes=_named("nvidia A100")),

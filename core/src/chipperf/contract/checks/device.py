@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from chipperf import catalogue
-from chipperf.contract.check import Failed, NotApplicable, check, fail, require
+from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, require_computes
+from chipperf.contract.other_vendors import other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
-from chipperf.session import bind
 from chipperf.types import Capability, Rank
 
 if TYPE_CHECKING:
@@ -138,14 +136,20 @@ def spawned_process_can_use_device(subject: Subject) -> None:
     require(fault is None, f"in a spawned process: {fault}")
 
 
-@check("D7", level=1, fault="reporting another card, or a capacity in another unit")
+@check("D7", level=1, needs="session", fault="reporting another card, a capacity in another unit, or nothing")
 def device_info_agrees_with_probe(subject: Subject) -> None:
     """What the runtime says of each device agrees with the probe: name, UUID, PCI address, and capacity within 2 %."""
     uuid_declared = Capability.UUID in subject.info.capabilities
     devices = probed_devices(subject)
-    _ = subject.runtime
     for rank, probed in zip(local_ranks(len(devices)), devices, strict=True):
-        info = subject.session.device_info(subject.session.device_init(rank))
+        try:
+            _ = subject.runtime
+            device = subject.session.device_init(rank)
+        except PluginError as error:
+            raise NotRun(
+                f"the device of local rank {rank.local_rank} cannot be used, see D1: {error.message}"
+            ) from error
+        info = subject.session.device_info(device)
         _require_same_device(rank, info, probed)
         if uuid_declared:
             require(
@@ -169,7 +173,7 @@ def device_has_product_name(subject: Subject) -> None:
     )
     if name.casefold() in {device.name.casefold() for device in info.known_devices}:
         return
-    for other in _other_vendors(subject):
+    for other in other_vendors(subject):
         claimed = _belongs_to(name, other, subject.device)
         require(
             claimed is None,
@@ -239,16 +243,6 @@ def _require_same_device(rank: Rank, info: DeviceInfo, probed: ProbedDevice) -> 
             f"the device of local rank {rank.local_rank} has {info.total_bytes} bytes by perf_device_info and "
             f"{probed.total_bytes} bytes by the probe: report the device's own capacity, in bytes",
         )
-
-
-def _other_vendors(subject: Subject) -> list[VendorInfo]:
-    found = []
-    for entry in catalogue.vendors():
-        # Everybody's host may have a processor like the reference's. A broken plugin speaks for no product.
-        if entry.name not in (subject.entry.name, catalogue.REFERENCE_VENDOR):
-            with suppress(PluginError):
-                found.append(bind(entry, purpose="inspect").vendor_info())
-    return found
 
 
 def _belongs_to(name: str, other: VendorInfo, device: torch.device) -> str | None:
