@@ -48,12 +48,13 @@ def environment(site: Path, **changes: str) -> dict[str, str]:
     Raises:
         acme_build.CompilerMissing: The accelerator cannot be built here.
     """
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
     variables = {
         "ACME_DRIVER": "1",
         "ACME_LIBRARY": str(library()),
         "OMP_NUM_THREADS": "1",
         "PERF_SIMULATED_STACK": "acme",
-        "PYTHONPATH": os.pathsep.join([str(site), str(RUNTIME_SITE)]),
+        "PYTHONPATH": os.pathsep.join([str(site), str(RUNTIME_SITE), *inherited]),
     }
     foreign = ("ACME_", "PERF_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,18 +10,20 @@ from acme_build import CompilerMissing, library
 from chipperf.contract.registry import all_checks
 
 from mutants.mutant import Mutant
-from mutants.trial import all_mutants, carry_out, failed
+from mutants.trial import Workbench, all_mutants, failed
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _accelerator() -> None:
+@pytest.fixture(scope="session")
+def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     try:
         library()
     except CompilerMissing as error:
         pytest.skip(f"the simulated accelerator cannot be built: {error}")
+    with closing(Workbench(tmp_path_factory.mktemp("site"))) as workbench:
+        yield workbench
 
 
 def representatives() -> list[Mutant]:
@@ -33,8 +36,8 @@ def representatives() -> list[Mutant]:
     return chosen
 
 
-LONG_CHECKS = {"N5", "P8", "R2", "R5", "R6"}
-"""Checks that train or wait for tens of seconds; here only the mutants made for them meet them."""
+LONG_CHECKS = {"D6", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
+"""Checks that take seconds to minutes; here only the mutants made for them meet them."""
 
 
 def checks_of_the_areas(mutant: Mutant) -> list[str]:
@@ -45,14 +48,14 @@ def checks_of_the_areas(mutant: Mutant) -> list[str]:
 
 
 @pytest.mark.parametrize("mutant", representatives(), ids=lambda mutant: mutant.name)
-def test_mutant_fails_its_checks_alone(mutant: Mutant, tmp_path: Path) -> None:
-    statement = carry_out(mutant, tmp_path, checks_of_the_areas(mutant))
+def test_mutant_fails_its_checks_alone(mutant: Mutant, workbench: Workbench) -> None:
+    statement = workbench.carry_out(mutant, checks_of_the_areas(mutant))
     messages = {result.check: result.message for result in statement.results if result.verdict == "failed"}
     assert failed(statement) == set(mutant.kills), messages
 
 
-def test_good_plugin_fails_no_check(tmp_path: Path) -> None:
-    statement = carry_out(Mutant(name="good", kills=(), changes=()), tmp_path, [check.id for check in all_checks()])
+def test_good_plugin_fails_no_check(workbench: Workbench) -> None:
+    statement = workbench.carry_out(Mutant(name="good", kills=(), changes=()), [check.id for check in all_checks()])
     assert {r.check: r.message for r in statement.results if r.verdict in ("failed", "not_run")} == {}
 
 

@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
-import subprocess
+import shutil
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
-from acme_stack import environment
+from acme_stack import RUNTIME_SITE, environment
+from chipperf.catalogue import find_vendor
+from chipperf.contract.isolation import ForkServers
 from chipperf.contract.registry import all_checks
-from chipperf.contract.statement import Statement
-from support import perf_command
+from chipperf.contract.runner import Runner
+from chipperf.contract.statement import Statement, make_statement
 
 import mutants
 from mutants.mutant import install_mutant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
 
     from mutants.mutant import Mutant
-
-TIMEOUT_S = 900
 
 
 def all_mutants() -> list[Mutant]:
@@ -40,26 +44,57 @@ def all_mutants() -> list[Mutant]:
     return sorted(found, key=lambda mutant: [positions[id] for id in mutant.kills])
 
 
-def carry_out(mutant: Mutant, site: Path, checks: Sequence[str]) -> Statement:
-    """Install a mutant in ``site`` and hold it to some checks."""
-    install_mutant(mutant, site)
-    chosen = [argument for id in checks for argument in ("--check", id)]
-    completed = subprocess.run(
-        perf_command("contract", "run", "--vendor", "acme", "--json", *chosen),
-        env=environment(site, **mutant.environment),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    try:
-        return Statement.model_validate_json(completed.stdout)
-    except ValueError as error:
-        raise AssertionError(f"{mutant.name}: no statement: {completed.stdout}{completed.stderr}") from error
+class Workbench:
+    """Where one mutant after the other is held to the contract, in processes that all of them are forked from.
+
+    Only the plugin differs between mutants, and none of these processes imports it: torch is imported once for all.
+
+    Args:
+        site: Directory to install each mutant in.
+    """
+
+    def __init__(self, site: Path) -> None:
+        self._site = site
+        self._servers = ForkServers()
+
+    def carry_out(self, mutant: Mutant, checks: Collection[str]) -> Statement:
+        """Install a mutant instead of the last one, and hold it to some checks."""
+        # Compiled modules of the last one as well: within a second, Python takes them for this one's.
+        shutil.rmtree(self._site)
+        self._site.mkdir()
+        install_mutant(mutant, self._site)
+        chosen = [check for check in all_checks() if check.id in checks]
+        path = [str(self._site), str(RUNTIME_SITE), *sys.path]
+        variables = environment(self._site, **mutant.environment)
+        with (
+            patch.object(sys, "path", path),
+            patch.dict(os.environ, variables, clear=True),
+            Runner(find_vendor("acme"), servers=self._servers) as runner,
+        ):
+            results = [runner.run(check) for check in chosen]
+            standing = runner.standing if any(check.level for check in chosen) else runner.static_standing
+            return make_statement(runner.entry, standing, results, {}, level=None)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._servers.close()
 
 
 def failed(statement: Statement) -> set[str]:
     """Return the ids of the checks that failed."""
     return {result.check for result in statement.results if result.verdict == "failed"}
+
+
+@cache
+def _workbench(root: Path) -> Workbench:
+    """Return the only workbench of this process; what it has started ends when the process does."""
+    return Workbench(Path(tempfile.mkdtemp(dir=root)))
+
+
+def killers(root: Path, mutant: Mutant) -> set[str]:
+    """Return which checks a mutant fails, up to the highest level at which it must fail one."""
+    highest = max(check.level for check in all_checks() if check.id in mutant.kills)
+    return failed(_workbench(root).carry_out(mutant, [check.id for check in all_checks() if check.level <= highest]))
 
 
 def main() -> None:
@@ -69,17 +104,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the mutants to try")
     arguments = parser.parse_args()
     chosen = [mutant for mutant in all_mutants() if arguments.only in mutant.name]
-
-    def killers(mutant: Mutant) -> set[str]:
-        highest = max(check.level for check in all_checks() if check.id in mutant.kills)
-        checks = [check.id for check in all_checks() if check.level <= highest]
-        with tempfile.TemporaryDirectory() as site:
-            return failed(carry_out(mutant, Path(site), checks))
-
     wrong = 0
     killed: set[str] = set()
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for mutant, found in zip(chosen, pool.map(killers, chosen), strict=True):
+    with (
+        tempfile.TemporaryDirectory() as root,
+        ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool,
+    ):
+        for mutant, found in zip(chosen, pool.map(partial(killers, Path(root)), chosen), strict=True):
             expected = set(mutant.kills)
             killed |= found & expected
             remark = "" if found == expected else f"   EXPECTED {' '.join(sorted(expected))}"
