@@ -147,6 +147,13 @@ def test_level_that_is_asked_for_and_has_no_device_ends_with_3(contract, vendor,
     assert asked.out.splitlines()[-1] == not_asked.out.splitlines()[-1] == claim
 
 
+def test_check_that_is_asked_for_and_has_no_device_ends_with_3(contract, vendor):
+    ended = contract("run", "--vendor", vendor, "--check", PASSING, "--check", NEEDS_DEVICE)
+
+    assert ended.code == 3
+    assert f"level 1 was asked for and did not run: {NO_DEVICE}" in ended.error
+
+
 @pytest.mark.usefixtures("few_checks")
 def test_level_that_is_asked_for_without_torch_ends_with_3(contract, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so is missing')\n")
@@ -174,6 +181,7 @@ def test_waived_check_that_passes_ends_with_4(contract, vendor, tmp_path):
     ended = contract("run", "--vendor", vendor, "--check", PASSING, "--waivers", waivers)
 
     assert ended.code == 4
+    assert ended.out.count("metadata by hand") == 1
     assert "remove the waiver" in " ".join(ended.out.split())
 
 

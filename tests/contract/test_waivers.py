@@ -88,7 +88,7 @@ def test_file_that_holds_something_else_is_an_error(tmp_path, content):
         read_waivers(path)
 
     assert str(path) in caught.value.message
-    assert "waiver" in caught.value.hint
+    assert "[[waiver]]" in caught.value.hint
 
 
 def test_file_that_is_not_there_is_an_error(tmp_path):

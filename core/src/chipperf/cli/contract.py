@@ -41,9 +41,6 @@ _MARKS = {
 }
 
 
-app.command("certify")(certify)
-
-
 @app.command("list")
 def list_checks(as_json: bool = JSON_OPTION) -> None:
     """List every check: its id, level, the capability it needs, and what a conforming plugin does.
@@ -75,7 +72,8 @@ def run(
     """Check a plugin and say which levels of the contract it may claim.
 
     Level 0 needs neither torch nor a device. Without --level everything is tried, and what cannot run here is not
-    claimed; a level that is asked for and cannot run is an error. Exit code 4 if a check fails that is not waived.
+    claimed; a level or check that is asked for and has no device is an error. Exit code 4 if a check fails that is not
+    waived.
 
     Example: perf contract run --vendor cpu --level 0
     """
@@ -98,9 +96,10 @@ def run(
         write_atomically(statement, report.model_dump_json(indent=2) + "\n")
     if not report.succeeded:
         raise CheckFailed(f"{entry} does not conform", hint="each message above says what to correct")
-    if level and (standing.no_device or standing.device_fault):
+    asked = (only or level is not None) and highest > 0
+    if asked and (standing.no_device or standing.device_fault):
         reason = standing.device_fault or f"no device: {standing.no_device}"
-        raise PluginError(f"level {level} was asked for and did not run: {reason}")
+        raise PluginError(f"level {highest} was asked for and did not run: {reason}")
 
 
 def _require_writable(statement: Path) -> None:
@@ -137,8 +136,10 @@ def _print(report: Statement, results: Sequence[CheckResult]) -> None:
     rows = []
     for judged, result in zip(report.results, results, strict=True):
         remark = judged.message if judged.verdict != "passed" else ""
-        reason = f" [{judged.waiver.kind}: {judged.waiver.reason}]" if judged.waiver else ""
-        note = f"{result.check.summary} {remark}{reason}" if remark or reason else result.check.summary
+        reason = (
+            f" [{judged.waiver.kind}: {judged.waiver.reason}]" if judged.waiver and judged.verdict == "waived" else ""
+        )
+        note = f"{result.check.summary}\n{remark}{reason}" if remark else result.check.summary
         rows.append((judged.check, f"L{judged.level}", _MARKS[judged.verdict], f"{judged.seconds:.1f} s", note))
     print_table(("check", "level", "result", "time", ""), rows)
     for result, judged in zip(results, report.results, strict=True):

@@ -68,7 +68,8 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"{path}: {place}: {first['msg']}", hint="a waiver has check, kind and reason; issue and until_api if any"
+            f"{path}: {place}: {first['msg']}",
+            hint="write each waiver as a [[waiver]] table with check, kind and reason; issue and until_api if any",
         ) from error
     waivers: dict[str, Waiver] = {}
     for waiver in content.waiver:
