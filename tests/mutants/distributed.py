@@ -9,6 +9,12 @@ _SETUP = '    """Use accl on cards, and gloo for what stays on the host."""\n'
 _STEP_END = '    """Do nothing: every operator is queued when it is called."""\n'
 _ENVIRONMENT = '    """Keep every card on one core of the host, which computes for it."""\n'
 
+# Only where there are several ranks: that a single one reports another card is found earlier.
+_CARD_0 = Change(
+    old="get_device_properties(device)",
+    new='get_device_properties(0 if "LOCAL_RANK" in __import__("os").environ else device)',
+)
+
 
 def _patched_runtime(patch: str) -> tuple[Change, ...]:
     """Let loading the runtime change torch, as vendors' builds do."""
@@ -52,10 +58,17 @@ MUTANTS = [
             "DistributedDataParallel.__init__ = without_sync"
         ),
     ),
+    Mutant(name="all_ranks_report_card_0", kills=("P5",), changes=(_CARD_0,)),
     Mutant(
-        name="all_ranks_report_card_0",
+        name="shared_card_excused_by_unified_memory",
         kills=("P5",),
-        changes=(Change(old="get_device_properties(device)", new="get_device_properties(0)"),),
+        changes=(
+            _CARD_0,
+            Change(
+                old="            Capability.UUID,\n",
+                new="            Capability.UNIFIED_MEMORY,\n            Capability.UUID,\n",
+            ),
+        ),
     ),
     Mutant(
         name="environment_sets_the_rank",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.contract.check import NotRun, require
 from chipperf.errors import PluginError
 from chipperf.probe import probe_vendor
-from chipperf.types import Rank
+from chipperf.types import Capability, Rank
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,11 @@ def probed_devices(subject: Subject) -> tuple[ProbedDevice, ...]:
         return probe_vendor(subject.entry).devices
     except PluginError as error:
         raise NotRun(f"the probe fails, see B1: {error.message}") from error
+
+
+def ranks_share_device(subject: Subject) -> bool:
+    """Tell whether all ranks may use one device: the host itself, which is there once and has the host's memory."""
+    return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
 
 
 def local_ranks(count: int, *, node_rank: int = 0) -> list[Rank]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import local_ranks, probed_devices, require_computes
+from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
 from chipperf.contract.other_vendors import other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
@@ -83,7 +83,7 @@ def repeated_init_is_harmless(subject: Subject) -> None:
 @check("D4", level=1, fault="an opaque error of the runtime, or another card than was asked for")
 def missing_device_is_named(subject: Subject) -> None:
     """A local rank without a device raises DeviceError, and the message says how many devices there are."""
-    if Capability.UNIFIED_MEMORY in subject.info.capabilities:
+    if ranks_share_device(subject):
         raise NotApplicable("all ranks share the device")
     count = len(probed_devices(subject))
     _ = subject.runtime

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import local_ranks
+from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device
 from chipperf.contract.tolerances import tolerance
 from chipperf.types import Capability, EnvironmentSettings, Rank
 
@@ -147,8 +147,8 @@ def ranks_have_devices_of_their_own(subject: Subject) -> None:
     """Two ranks of a machine drive two different devices."""
     import torch.distributed as dist
 
-    if Capability.UNIFIED_MEMORY in subject.info.capabilities:
-        raise NotApplicable("all ranks share the device, as unified_memory declares")
+    if ranks_share_device(subject):
+        raise NotApplicable("all ranks share the device, the only one, as unified_memory declares")
     _join(subject)
     info = subject.session.device_info(subject.device)
     mine = info.uuid or info.pci_bus_id or f"index {info.index}"
@@ -207,10 +207,9 @@ def group_can_be_made_again(subject: Subject) -> None:
 @check("P8", level=3, capability=Capability.DISTRIBUTED, fault="the run hangs when a rank dies", timeout_s=420)
 def failing_rank_ends_the_run(subject: Subject) -> None:
     """When one of two training ranks is killed, the run ends in bounded time, is not a success, and names that rank."""
-    from chipperf.contract.devices import probed_devices
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
-    if len(probed_devices(subject)) < 2 and Capability.UNIFIED_MEMORY not in subject.info.capabilities:
+    if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("it takes 2 devices")
     data = ensure_sample_dataset(
         SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64), subject.workspace
