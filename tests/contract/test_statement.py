@@ -157,6 +157,16 @@ def test_level_of_which_nothing_ran_is_not_claimed():
     assert not statement.levels[1].claimed
 
 
+@pytest.mark.parametrize(
+    ("count", "named"),
+    [(6, "T1, T2, T3, T4, T5, T6 not run"), (26, "T1, T2, T3, T4, T5 and 21 more not run")],
+)
+def test_line_names_a_few_checks_and_counts_many(count, named):
+    statement = state(*(result(f"T{number}", "not_run") for number in range(1, count + 1)))
+
+    assert statement.line.endswith(f"L0 0/{count} not claimed ({named})")
+
+
 def test_single_checks_claim_no_level():
     statement = make_statement(ENTRY, Standing(), [result("A1")], {}, level=None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "not_applicable", "not_run"]
 """A result in the light of the waivers: ``unexpected_pass`` is a waived check that passed, ``advisory`` one that failed
 and is too new to count."""
+
+_NAMED: Final = 5
+"""Checks that a claim names before it counts them; the results name all."""
 
 
 class _Model(BaseModel):
@@ -181,16 +184,22 @@ def _why_not_claimed(
     for verdict, words in (("failed", "failed"), ("unexpected_pass", "waived but passing"), ("not_run", "not run")):
         concerned = [result.check for result in applicable if result.verdict == verdict]
         if concerned:
-            faults.append(f"{', '.join(concerned)} {words}")
+            faults.append(f"{_enumerate(concerned)} {words}")
     for kind in ("bug", "planned"):
         concerned = [r.check for r in applicable if r.verdict == "waived" and r.waiver and r.waiver.kind == kind]
         if concerned:
-            faults.append(f"{', '.join(concerned)} waived as {kind}")
+            faults.append(f"{_enumerate(concerned)} waived as {kind}")
     if not applicable:
         faults.append("no check ran")
     if not faults and not all(claim.claimed for claim in below):
         faults.append("a lower level is not claimed")
     return faults
+
+
+def _enumerate(checks: Sequence[str]) -> str:
+    """Name the checks, or the first ones if they would not fit into a line."""
+    more = len(checks) - _NAMED
+    return f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)
 
 
 def _phrase(claim: LevelClaim) -> str:
