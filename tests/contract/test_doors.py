@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from chipperf.contract.registry import all_checks
 from chipperf.contract.statement import Statement
 from chipperf.errors import PerfError
 from new_vendor import FAILING, NEEDS_CAPABILITY, NEEDS_DEVICE, PASSING, VENDOR
-from support import fill
+from support import TIMEOUT_S, fill, perf_command
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
@@ -224,6 +226,19 @@ def test_program_ends_with_the_code_and_one_line(perf, tmp_path):
         f"perf: error: vendor '{VENDOR}' (chipperf-{VENDOR} 1.2) does not conform",
         "  hint: each message above says what to correct",
     ]
+
+
+def test_terminated_program_leaves_no_file(tmp_path):
+    program = subprocess.Popen(
+        perf_command("contract", "run", "--vendor", "cpu"), env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    while not any(tmp_path.iterdir()):
+        time.sleep(0.01)
+
+    program.terminate()
+
+    assert program.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -49,3 +50,16 @@ def test_message_names_the_rank_that_failed(monkeypatch, reports, status, messag
         result = runner.run(find_check("P2"))
 
     assert (result.status, result.message) == (status, message)
+
+
+def test_interrupted_check_of_several_ranks_ends_at_once(monkeypatch):
+    servers = [Server(None), Server(None)]
+    monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
+    monkeypatch.setattr(Runner, "_server", lambda _, rank: servers[rank.rank])
+    interrupt = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+    interrupt.start()
+
+    with Runner(find_vendor("cpu")) as runner, pytest.raises(KeyboardInterrupt):
+        runner.run(find_check("P2"))
+
+    assert all(server.stopped.is_set() for server in servers)

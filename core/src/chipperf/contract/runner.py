@@ -183,14 +183,18 @@ class Runner:
                 )
                 for server, rank, environment in zip(servers, ranks, variables, strict=True)
             ]
-            for call in as_completed(calls):
-                if _report(call.result())["status"] == "failed":
-                    break
-            # The ranks that wait for the failed one would do so until their time is over.
-            _, stuck = wait(calls, timeout=_GRACE_S)
-            for server, call in zip(servers, calls, strict=True):
-                if call in stuck:
-                    server.stop_call()
+            stuck = set(calls)
+            try:
+                for call in as_completed(calls):
+                    if _report(call.result())["status"] == "failed":
+                        break
+                # The ranks that wait for the failed one would do so until their time is over.
+                _, stuck = wait(calls, timeout=_GRACE_S)
+            finally:
+                # Also if the user interrupts: the pool is left when every call has ended.
+                for server, call in zip(servers, calls, strict=True):
+                    if call in stuck:
+                        server.stop_call()
             return {rank: call.result() for rank, call in enumerate(calls) if call not in stuck}
 
     def _torch_free(self, function: str, arguments: Mapping[str, Any], timeout_s: float) -> CallOutcome:
