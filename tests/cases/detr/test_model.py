@@ -168,6 +168,11 @@ def test_frozen_detector_without_masks_is_an_error() -> None:
         small_config(freeze_detector=True)
 
 
+def test_dilated_basic_blocks_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="cannot dilate resnet18"):
+        small_config(dilation=True, backbone="resnet18")
+
+
 MODES = pytest.mark.parametrize(
     "changes",
     [{}, {"masks": True}, {"masks": True, "freeze_detector": True}, {"train_whole_backbone": True}],

@@ -27,7 +27,7 @@ class DetrHyperparameters(Hyperparameters):
     ``lr_drop_epochs``. ``resolution`` is the shorter side of the images in pixels and scales the whole augmentation.
     ``targets`` says what is learned: boxes, masks of instances too (reported as mask mAP), or segments of things and
     stuff (reported as panoptic quality). ``backbone_weights`` is a file in the dataset's directory that holds the
-    ``state_dict`` of torchvision's ResNet50; empty trains the whole backbone from fresh weights.
+    ``state_dict`` of torchvision's ResNet; empty trains the whole backbone from fresh weights.
 
     ``padding_multiple`` rounds the batches' sizes up, and ``static_shapes`` gives every batch the same one: for
     compilers that build a program per shape.
@@ -39,6 +39,9 @@ class DetrHyperparameters(Hyperparameters):
     backbone_lr_factor: Annotated[float, Field(gt=0, le=1), Role.LOCKED] = 0.1
     lr_drop_epochs: Annotated[int, Field(ge=1), Role.LOCKED] = 200
     resolution: Annotated[int, Field(ge=32), Role.LOCKED] = 800
+    backbone: Annotated[Literal["resnet50", "resnet18"], Role.LOCKED] = "resnet50"
+    encoder_layers: Annotated[int, Field(ge=1), Role.LOCKED] = 6
+    decoder_layers: Annotated[int, Field(ge=1), Role.LOCKED] = 6
     queries: Annotated[int, Field(ge=1), Role.LOCKED] = 100
     dilation: Annotated[bool, Role.LOCKED] = False
     targets: Annotated[Literal["boxes", "masks", "panoptic"], Role.LOCKED] = "boxes"

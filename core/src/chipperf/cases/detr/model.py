@@ -40,7 +40,8 @@ class DetrConfig:
         freeze_detector: Train the mask branch alone.
 
     Raises:
-        ConfigError: ``freeze_detector`` without ``masks`` would leave nothing to train.
+        ConfigError: ``freeze_detector`` without ``masks`` would leave nothing to train, and ResNets of basic blocks
+            cannot be dilated.
     """
 
     classes: int = 91
@@ -62,6 +63,11 @@ class DetrConfig:
             raise ConfigError(
                 "freeze_detector is set without masks: nothing is left to train",
                 hint="set masks too, or leave freeze_detector out",
+            )
+        if self.dilation and self.backbone in ("resnet18", "resnet34"):
+            raise ConfigError(
+                f"dilation is set, and torchvision cannot dilate {self.backbone}",
+                hint="set backbone to resnet50, or dilation to false",
             )
 
 

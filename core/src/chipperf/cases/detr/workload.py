@@ -122,6 +122,9 @@ class DetrWorkload:
         model = Detr(
             DetrConfig(
                 classes=self._classes,
+                backbone=h.backbone,
+                encoder_layers=h.encoder_layers,
+                decoder_layers=h.decoder_layers,
                 queries=h.queries,
                 dropout=h.dropout,
                 dilation=h.dilation,
