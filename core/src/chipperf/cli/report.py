@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 
 import typer
 
 from chipperf import catalogue
+from chipperf.cli.language import Language, note_fonts
 from chipperf.errors import UsageError
 from chipperf.records.store import read_record, write_atomically
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.render import render_view, template_directory
-
-
-class Language(str, Enum):
-    """Language of a report."""
-
-    ZH = "zh"
-    EN = "en"
 
 
 def report(
@@ -68,11 +61,8 @@ def report(
 def _note_about_picture(links: CurveFiles, lang: Language) -> None:
     if links.png is None:
         typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
-    elif links.language != lang.value:
-        typer.echo(
-            "note: the picture is labelled in English, no Chinese font was found: install one, such as Noto Sans CJK",
-            err=True,
-        )
+    elif links.language:
+        note_fonts(links.language, lang, links.unwritten)
 
 
 def _vendor_templates(vendor: str) -> Path | None:

@@ -134,13 +134,13 @@ def _row(record: Record, case: Case, *, name: str) -> Row:
     metrics = record.metrics
     used_bytes, total_bytes, source = _memory(metrics.memory)
     cells = {
-        "e2e_time": _cell(record, metrics.e2e_time_s),
-        "p_whole": _cell(record, metrics.p_whole),
-        "p_train": _cell(record, _headline(metrics.p_train)),
-        "p_core": _cell(record, _headline(metrics.p_core)),
-        case.report.quality_column: _cell(record, metrics.quality),
+        "e2e_time": completed_value(record, metrics.e2e_time_s),
+        "p_whole": completed_value(record, metrics.p_whole),
+        "p_train": completed_value(record, headline(metrics.p_train)),
+        "p_core": completed_value(record, headline(metrics.p_core)),
+        case.report.quality_column: completed_value(record, metrics.quality),
     }
-    used = _cell(record, used_bytes)
+    used = completed_value(record, used_bytes)
     quality = cells[case.report.quality_column]
     return Row(
         record=record,
@@ -168,7 +168,8 @@ def _row(record: Record, case: Case, *, name: str) -> Row:
 NumberT = TypeVar("NumberT", int, float)
 
 
-def _cell(record: Record, value: NumberT | Missing) -> NumberT | Missing:
+def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missing:
+    """Return a value of a run as it may be shown: that of a run that did not complete is missing as failed."""
     state = record.status.state
     if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
         return value
@@ -176,7 +177,8 @@ def _cell(record: Record, value: NumberT | Missing) -> NumberT | Missing:
     return Missing(missing="failed", reason=failure.failure_class if failure else state)
 
 
-def _headline(throughput: Throughput | Number) -> Number:
+def headline(throughput: Throughput | Number) -> Number:
+    """Return the one number that stands for a throughput."""
     return throughput.median if isinstance(throughput, Throughput) else throughput
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chipperf.plotting import Fonts, PictureFormat, drawing_style, find_fonts, make_figure, picture_bytes
 from chipperf.report.format import Language, quality
@@ -24,6 +24,8 @@ _PLOT_HEIGHT_INCHES = 4.0
 _LEGEND_LINE_INCHES = 0.2
 _MARKED_POINTS = 40
 """A curve with more points is a line without markers."""
+_DENSE_POINTS = 500
+"""A curve with more points is a thin line, or the noise of one would hide the others."""
 _LONGEST_NAME = 40
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -140,27 +142,36 @@ def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fon
 
 def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, value_scale: float) -> Line2D:
     """Draw one curve and return the line that stands for it in the legend."""
-    colour = _COLOURS[(curve.number - 1) % len(_COLOURS)]
     styles = _BASELINE_STYLES if curve.baseline else _STYLES
-    style = styles[(curve.number - 1) // len(_COLOURS) % len(styles)]
-    marker = "o" if curve.points <= _MARKED_POINTS else ""
+    look: dict[str, Any] = {
+        "color": _COLOURS[(curve.number - 1) % len(_COLOURS)],
+        "linestyle": styles[(curve.number - 1) // len(_COLOURS) % len(styles)],
+    }
+    main: dict[str, Any] = {
+        "linewidth": 1.5 if curve.points <= _DENSE_POINTS else 0.7,
+        "marker": "o" if curve.points <= _MARKED_POINTS else "",
+        "markersize": 3,
+    }
     single = len(curve.runs) == 1
-    drawn = []
+    details: dict[str, Any] = main if single else {"linewidth": 0.5, "alpha": 0.6}
+    lines: list[Line2D] = []
     for run in curve.runs:
         line = run.line(curves.axis)
-        places, values = [place / place_scale for place, _ in line], [value * value_scale for _, value in line]
-        if single:
-            drawn += axes.plot(places, values, color=colour, linestyle=style, marker=marker, markersize=3)
-        else:
-            drawn += axes.plot(places, values, color=colour, linestyle=style, linewidth=0.6, alpha=0.6)
+        places = _scaled((place for place, _ in line), 1 / place_scale)
+        lines += axes.plot(places, _scaled((value for _, value in line), value_scale), **look, **details)
     if single or not curve.positions:
-        return drawn[0]
-    places = [position.place / place_scale for position in curve.positions]
+        return lines[0]
+    places = _scaled((position.place for position in curve.positions), 1 / place_scale)
     low, median, high = (
-        [getattr(position, name) * value_scale for position in curve.positions] for name in ("low", "median", "high")
+        _scaled((getattr(position, name) for position in curve.positions), value_scale)
+        for name in ("low", "median", "high")
     )
-    axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
-    return axes.plot(places, median, color=colour, linestyle=style, marker=marker, markersize=3)[0]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    return axes.plot(places, median, **look, **main)[0]
+
+
+def _scaled(values: Iterable[float], factor: float) -> list[float]:
+    return [value * factor for value in values]
 
 
 def _place_unit(curves: Curves) -> tuple[str, float]:

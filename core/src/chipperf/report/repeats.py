@@ -44,12 +44,14 @@ def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, .
 
 
 def curve_names(records: Sequence[Record], case: Case) -> list[str]:
-    """Return a name for the curve of each record: device, topology and precision, and more where these are equal."""
+    """Return a name for the curve of each record: device, topology and precision, and ``fix_hp`` where that helps."""
     names = [f"{_device(record)} {record.topology.label} {_precision(record)}" for record in records]
-    count = Counter(names)
+    changes = [fix_hp(record, case) for record in records]
+    variants: dict[str, set[str]] = {}
+    for name, change in zip(names, changes, strict=True):
+        variants.setdefault(name, set()).add(change)
     return [
-        name if count[name] == 1 else f"{name} {fix_hp(record, case)}"
-        for record, name in zip(records, names, strict=True)
+        name if len(variants[name]) == 1 else f"{name} {change}" for name, change in zip(names, changes, strict=True)
     ]
 
 
