@@ -15,6 +15,7 @@ from chipperf.errors import UsageError
 from chipperf.plotting import PictureFormat, require_matplotlib
 from chipperf.records.schema import Missing
 from chipperf.records.store import read_record, write_atomically
+from chipperf.report.comparability import differences
 from chipperf.report.comparison import Comparison, compare_curves, compare_runs
 from chipperf.report.curve_files import points_csv
 from chipperf.report.curves import common_places, median_at
@@ -178,6 +179,10 @@ def _print_curves(curves: Curves, comparison: Comparison) -> None:
     # A target is one of quality.
     count = len(columns) - (curves.quantity == "loss")
     print_table(columns[:count], [row[:count] for row in rows])
+    different = differences([curve.runs[0].record for curve in curves.curves], comparison.case)
+    if different:
+        typer.echo("\nThe curves differ in")
+        _print_beside({difference.name: difference.values for difference in different})
     places = common_places(curves)
     if not places:
         typer.echo(f"\nThere is no {curves.axis} at which all curves have a value.")
