@@ -98,10 +98,10 @@ def test_a_run_that_diverged_is_a_curve_of_its_own():
 @pytest.mark.parametrize(
     ("quantity", "changes", "message"),
     [
-        ("quality", {}, "run b has 0 evaluations, a curve takes 2"),
-        ("quality", {"metrics__curve": curve([0.1])["metrics__curve"]}, "run b has 1 evaluations"),
-        ("loss", {"metrics__p_train": UNKNOWN}, "run b has 0 measurement windows with a loss"),
-        ("loss", losses([None, 1.0]), "run b has 1 measurement windows with a loss"),
+        ("quality", {}, "run b has too few evaluations for a curve: 0 of at least 2"),
+        ("quality", {"metrics__curve": curve([0.1])["metrics__curve"]}, "run b has too few evaluations for a curve: 1"),
+        ("loss", {"metrics__p_train": UNKNOWN}, "run b has too few measurement windows with a loss for a curve: 0"),
+        ("loss", losses([None, 1.0]), "run b has too few measurement windows with a loss for a curve: 1"),
     ],
 )
 def test_a_run_without_a_curve_is_refused(quantity, changes, message):

@@ -80,6 +80,16 @@ def test_a_second_run_with_the_same_seed_is_no_repeat():
     assert [run.record.run_id for run in found.runs] == ["newer"]
 
 
+def test_of_two_repeats_with_one_seed_the_newer_is_taken():
+    repeats = [
+        make_record(run_id=f"of-{year}", seed=7, created_at=f"{year}-01-01T00:00:00Z", **curve([0.1, 0.2]))
+        for year in (2020, 2022, 2021)
+    ]
+    (found,) = curves_of(*repeats, make_record(**curve([0.3, 0.4])))
+
+    assert [run.record.run_id for run in found.runs] == ["of-2022", make_record().run_id]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

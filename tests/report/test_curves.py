@@ -29,6 +29,13 @@ def test_evaluations_are_points_over_epochs():
     assert [(position.place, position.median) for position in curves.curves[0].positions] == [(1, 0.1), (2, 0.5)]
 
 
+def test_qualities_of_runs_with_other_steps_per_epoch_share_their_usual_axis():
+    records = [make_record(**curve([0.1, 0.5])), make_record(**curve([0.1, 0.5], steps_per_epoch=5))]
+    curves = build_curves([group(record) for record in records], "quality")
+
+    assert (curves.axis, curves.not_on, common_places(curves)) == ("epoch", None, [1, 2])
+
+
 def test_losses_of_windows_are_points_over_steps():
     record = make_record(**losses([3.0, 2.0, None, 1.0]))
     curves = build_curves([group(record, quantity="loss")], "loss")

@@ -110,7 +110,7 @@ def _require_enough_points(record: Record, points: int, quantity: Quantity) -> N
         return
     what = "evaluations" if quantity == "quality" else "measurement windows with a loss"
     raise UsageError(
-        f"run {record.run_id} has {points} {what}, a curve takes {MINIMUM_POINTS}",
+        f"run {record.run_id} has too few {what} for a curve: {points} of at least {MINIMUM_POINTS}",
         hint="leave it out" if quantity == "quality" else "leave it out, or see docs/metrics.md on measurement windows",
     )
 

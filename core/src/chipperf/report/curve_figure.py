@@ -159,7 +159,7 @@ def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, va
         line = run.line(curves.axis)
         places = _scaled((place for place, _ in line), 1 / place_scale)
         lines += axes.plot(places, _scaled((value for _, value in line), value_scale), **look, **details)
-    if single or not curve.positions:
+    if single:
         return lines[0]
     places = _scaled((position.place for position in curve.positions), 1 / place_scale)
     low, median, high = (
