@@ -25,7 +25,7 @@ _LEGEND_LINE_INCHES = 0.2
 _MARKED_POINTS = 40
 """A curve with more points is a line without markers."""
 _DENSE_POINTS = 500
-"""A curve with more points is a thin line, or the noise of one would hide the others."""
+"""A curve with more points is a thin, translucent line, or the noise of one would hide the others."""
 _LONGEST_NAME = 40
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -147,8 +147,10 @@ def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, va
         "color": _COLOURS[(curve.number - 1) % len(_COLOURS)],
         "linestyle": styles[(curve.number - 1) // len(_COLOURS) % len(styles)],
     }
+    dense = curve.points > _DENSE_POINTS
     main: dict[str, Any] = {
-        "linewidth": 1.5 if curve.points <= _DENSE_POINTS else 0.7,
+        "linewidth": 0.7 if dense else 1.5,
+        "alpha": 0.6 if dense else 1.0,
         "marker": "o" if curve.points <= _MARKED_POINTS else "",
         "markersize": 3,
     }
