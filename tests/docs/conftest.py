@@ -13,7 +13,7 @@ from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 from documents import README, TOML_PAGE, blocks, commands
 
 _SMALLER = {
-    "perf train": "--vendor cpu --preset tiny --max-steps 8 --data {data}",
+    "perf train": "--vendor cpu --preset tiny --max-steps 14 --data {data}",
     "perf data check": "--any-size",
     "perf data sample": "--train-per-class 2 --val-per-class 1",
 }
@@ -48,7 +48,7 @@ class Workplace:
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """The workplace, without any run."""
-    options = SampleOptions(classes=2, train_per_class=24, val_per_class=4, width=48, height=36)
+    options = SampleOptions(classes=6, train_per_class=8, val_per_class=4, width=48, height=36)
     data = ensure_sample_dataset(options, tmp_path_factory.mktemp("data"))
     directory = tmp_path_factory.mktemp("workplace")
     (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")

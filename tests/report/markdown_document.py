@@ -22,6 +22,8 @@ class Document:
     headings: list[tuple[int, str]] = field(default_factory=list)
     list_items: dict[str, list[str]] = field(default_factory=dict)
     tables: list[list[list[str]]] = field(default_factory=list)
+    images: list[tuple[str, str]] = field(default_factory=list)
+    """Heading above it and target."""
 
     def section(self, heading: str) -> list[str]:
         """Return the list items under a heading."""
@@ -42,7 +44,10 @@ def parse(markdown: str) -> Document:
             inside.append(token.type)
         elif token.type.endswith("_close") and token.type != "heading_close":
             inside.pop()
-        elif token.type == "inline" and "list_item_open" in inside and document.headings:
+        if token.type == "inline" and document.headings:
+            images = [child for child in token.children or [] if child.type == "image"]
+            document.images += [(document.headings[-1][1], str(image.attrs["src"])) for image in images]
+        if token.type == "inline" and "list_item_open" in inside and document.headings:
             document.list_items.setdefault(document.headings[-1][1], []).append(_text(token))
     return document
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chipperf.report import render_report
+from chipperf.report.build import build_view
+from chipperf.report.curve_files import make_curve_files
+from chipperf.report.render import render_view
+from curve_records import curve
 from factory import GIB, NOT_APPLICABLE, UNKNOWN, make_record
 from markdown_document import Document, parse
 
@@ -149,6 +154,23 @@ def _rendered(seed: str) -> Document:
     return parse(render_report(records, language="zh", vendor_templates=templates))
 
 
+def _with_curve(seed: str, directory: Path) -> Document:
+    """Return the report on records that have the seed's facts and curves, as it is written beside its pictures."""
+    facts, rows = SEED_RECORDS[seed]
+    vendor = facts["vendor__name"]
+    records = [make_record(**_imported(facts, row), **curve([0.01, 0.08, 0.15])) for row in rows]
+    baseline = make_record(
+        **_imported({**facts, "vendor__name": "gpu", "environment__row_label": "GPU"}, rows[0]), **curve([0.02, 0.1])
+    )
+    view = build_view(records, baseline=[baseline.model_copy(update={"run_id": "gpu"})])
+    assert view.convergence
+    content = make_curve_files(view.convergence.curves, view.profile, "zh", directory / "README.md")
+    content.write()
+    view = replace(view, convergence=replace(view.convergence, files=content.links))
+    templates = PLUGINS / vendor / "src" / f"chipperf_{vendor}" / "templates"
+    return parse(render_view(view, language="zh", vendor_templates=templates))
+
+
 def _original(seed: str) -> Document:
     return parse((SEEDS / f"{seed}.md").read_text(encoding="utf-8"))
 
@@ -163,6 +185,16 @@ def test_headings_are_the_seed_documents(documents):
     original, rendered = documents
     # The curve is drawn from the record's evaluation points, which an imported document does not have.
     assert rendered.headings == [heading for heading in original.headings if heading != (3, "收敛曲线")]
+
+
+def test_curve_section_is_the_seed_documents(tmp_path):
+    original, rendered = _original("kunlunxin-detr"), _with_curve("kunlunxin-detr", tmp_path)
+
+    assert (3, "收敛曲线") in original.headings
+    assert rendered.headings == original.headings
+    assert rendered.images == original.images == [("收敛曲线", "mAP.png")]
+    assert (tmp_path / "mAP.png").read_bytes().startswith(b"\x89PNG")
+    assert any("基准" in item and "GPU" in item for item in rendered.section("收敛曲线"))
 
 
 @pytest.mark.parametrize("heading", ["硬件环境", "软件环境"])

@@ -209,6 +209,7 @@ def test_loss_that_is_not_finite_ends_training_and_keeps_what_was_measured(
     with pytest.raises(TrainingError, match="between steps 13 and 16") as caught:
         training.trainer.train()
     assert caught.value.failure_class == "non_finite_loss"
+    assert training.trainer.outcome.epochs == pytest.approx(16 / 12)
     assert len(training.trainer.outcome.curve) == 1
     assert sum(window.steps for window in training.trainer.outcome.windows) == 10
 

@@ -7,7 +7,6 @@ import tempfile
 from contextlib import closing
 from dataclasses import asdict
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +17,8 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.live import run_progress
 from chipperf.cli.train import checked_precision
 from chipperf.contract.isolation import ForkServer
-from chipperf.errors import CheckFailed, PluginError, RecordError, UsageError
+from chipperf.errors import CheckFailed, PluginError, UsageError
+from chipperf.plotting import require_matplotlib
 from chipperf.records.store import write_atomically
 from chipperf.session import bind
 from chipperf.types import EnvironmentSettings, Precision, Rank
@@ -57,8 +57,7 @@ def certify(
     names = [find_case(name).name for name in case] or list(case_names())
     if data is not None and (len(names) != 1 or not data.is_dir()):
         raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
-    if find_spec("matplotlib") is None:
-        raise PluginError("matplotlib is not installed", hint="pip install 'chipperf[contract]'")
+    require_matplotlib("contract")
     entry = catalogue.select_vendor(vendor).entry
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,4 @@ def _write(certificate: Certificate, directory: Path) -> None:
     from chipperf.contract.equivalence_plot import write_plot
 
     write_atomically(directory / "equivalence.json", certificate.model_dump_json(indent=2) + "\n")
-    try:
-        write_plot(certificate, directory / "equivalence.png")
-    except OSError as error:
-        raise RecordError(f"cannot write {directory / 'equivalence.png'}: {error.strerror}") from error
+    write_plot(certificate, directory / "equivalence.png")

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli import cases, contract, data, doctor, plugins, record_tools, report, train
+from chipperf.cli import cases, compare, contract, data, doctor, plugins, record_tools, report, train
 from chipperf.errors import PerfError, PluginError
 
 DEBUG_VARIABLE = "PERF_DEBUG"
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)
 app.command("record-tools")(record_tools.record_tools)

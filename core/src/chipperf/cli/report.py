@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 
 import typer
 
 from chipperf import catalogue
+from chipperf.cli.language import Language, note_fonts
 from chipperf.errors import UsageError
 from chipperf.records.store import read_record, write_atomically
-from chipperf.report.render import render_report, template_directory
-
-
-class Language(str, Enum):
-    """Language of a report."""
-
-    ZH = "zh"
-    EN = "en"
+from chipperf.report.build import build_view
+from chipperf.report.convergence import CurveFiles
+from chipperf.report.curve_files import make_curve_files
+from chipperf.report.render import render_view, template_directory
 
 
 def report(
     runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
+    baseline: list[Path] = typer.Option(
+        [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
+    ),
     lang: Language = typer.Option(Language.ZH, "--lang", help="Language of the report."),
-    out: Path | None = typer.Option(None, "--out", help="File to write; standard output if not given."),
+    out: Path | None = typer.Option(
+        None, "--out", help="File to write, with pictures beside it; standard output, without them, if not given."
+    ),
     templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
 ) -> None:
     """Render the vendor report of one case from the records of its runs.
@@ -33,14 +35,34 @@ def report(
     records = [read_record(path) for path in runs]
     names = {record.vendor.name for record in records}
     vendor_templates = _vendor_templates(names.pop()) if len(names) == 1 else None
-    text = render_report(records, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
+    view = build_view(records, baseline=[read_record(path) for path in baseline])
     if out is None:
+        if view.convergence:
+            typer.echo("note: without --out there is no picture of the convergence curves", err=True)
+        text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+    content = None
+    if view.convergence:
+        content = make_curve_files(view.convergence.curves, view.profile, lang.value, out)
+        view = replace(view, convergence=replace(view.convergence, files=content.links))
+    text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
+    # The report comes last: what it links is there.
+    if content:
+        content.write()
+        _note_about_picture(content.links, lang)
     write_atomically(out, text)
-    typer.echo(f"wrote {out}", err=True)
+    for path in (*(content.files if content else ()), out):
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _note_about_picture(links: CurveFiles, lang: Language) -> None:
+    if links.png is None:
+        typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
+    elif links.language:
+        note_fonts(links.language, lang, links.unwritten)
 
 
 def _vendor_templates(vendor: str) -> Path | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from chipperf.plotting import drawing_style, find_fonts, make_figure, picture_bytes
+from chipperf.records.store import write_atomically
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from chipperf.contract.equivalence import CaseComparison, Certificate
 
@@ -24,12 +28,17 @@ def write_plot(certificate: Certificate, path: Path) -> None:
     Args:
         certificate: What to draw; one row of panels per case.
         path: File to write.
-    """
-    # Without pyplot: no display and no global state.
-    from matplotlib.figure import Figure
 
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    with drawing_style(find_fonts()):
+        write_atomically(path, picture_bytes(_draw(certificate), "png"))
+
+
+def _draw(certificate: Certificate) -> Figure:
     rows = len(certificate.comparisons)
-    figure = Figure(figsize=(3 * _PANEL_INCHES[0], rows * _PANEL_INCHES[1]), layout="constrained")
+    figure = make_figure(3 * _PANEL_INCHES[0], rows * _PANEL_INCHES[1])
     panels = figure.subplots(rows, 3, squeeze=False)
     for comparison, (loss, norm, errors) in zip(certificate.comparisons, panels, strict=True):
         steps = [step.step for step in comparison.steps]
@@ -44,7 +53,7 @@ def write_plot(certificate: Certificate, path: Path) -> None:
     verdict = "within tolerance" if certificate.within else "OUTSIDE TOLERANCE"
     simulated = ", simulated" if certificate.simulated else ""
     figure.suptitle(f"{_device(certificate)}{simulated}, {certificate.size} size: {verdict}")
-    figure.savefig(path, format="png")
+    return figure
 
 
 def _draw_errors(panel: Axes, comparison: CaseComparison) -> None:

@@ -139,8 +139,10 @@ def record_text(record: Record) -> str:
     return record.model_dump_json(indent=2) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a reader sees the old content or the new one, and a crash loses neither.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old content or the new one, and a crash loses neither.
+
+    Text is written as UTF-8.
 
     Raises:
         RecordError: The file cannot be written; what was there before is intact.
@@ -148,8 +150,8 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

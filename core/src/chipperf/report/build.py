@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from datetime import timezone
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.cases.base import Role
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, Missing, Throughput, TimeToTarget
 from chipperf.records.store import record_text
-from chipperf.report.format import NOT_APPLICABLE, REASON_IN_MARKER, gib, setting
+from chipperf.report.comparability import dataset_name, require_one
+from chipperf.report.configuration import card_short_name, fix_hp, not_blank, row_label
+from chipperf.report.convergence import build_convergence
+from chipperf.report.format import REASON_IN_MARKER, gib
+from chipperf.report.selection import choose_rows
 from chipperf.report.view import Gap, MemorySource, ReportView, Row, Shared, Shortening, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Environment, Memory, MissingKind, Number, Record, Text
@@ -37,11 +38,9 @@ _REQUIRED_FACTS = (
 )
 _MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
 _USUAL_PRECISIONS = ("fp32", "amp", "fp16")
-_FIRST_KEYS = ("batch_size", "lr")
-_SHORT_KEYS = {"batch_size": "bs"}
 
 
-def build_view(records: Sequence[Record]) -> ReportView:
+def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) -> ReportView:
     """Return the view of one vendor's records of one case.
 
     A row is a device, topology, precision and set of hyperparameter changes, and rows keep the order in which the
@@ -50,15 +49,17 @@ def build_view(records: Sequence[Record]) -> ReportView:
 
     Args:
         records: At least one record, all of the same vendor, case and version, dataset and kind.
+        baseline: Records of another vendor or device, whose convergence curves are shown beside the vendor's.
 
     Raises:
-        UsageError: There are no records, they do not belong into one report, or their case is not installed.
+        UsageError: There are no records, they do not belong into one report, their case is not installed, or a
+            baseline cannot be compared with them.
         RecordError: A record's values follow other metric definitions than this version's.
     """
-    _check_metrics_version(records)
+    _check_metrics_version([*records, *baseline])
     _check_same(records)
     case = find_case(records[0].case.name)
-    chosen, superseded = _choose(records, case)
+    chosen, superseded = choose_rows(records, case)
     rows = _rows(chosen, case)
     first = chosen[0]
     environment = _environment(rows)
@@ -75,6 +76,7 @@ def build_view(records: Sequence[Record]) -> ReportView:
         shortened=_share(rows, lambda row: _shortenings(row.record)),
         rows=rows,
         superseded=superseded,
+        convergence=build_convergence(chosen, superseded, baseline, case),
         missing_kinds=_missing_kinds(rows, environment),
         memory_sources=_share(rows, lambda row: [row.memory_source] if row.memory_source else []),
         knobs=_share(rows, lambda row: row.record.knobs),
@@ -105,46 +107,12 @@ def _check_metrics_version(records: Iterable[Record]) -> None:
 def _check_same(records: Sequence[Record]) -> None:
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
-    _check_one("cases", [record.case.name for record in records])
-    _check_one("vendors", [record.vendor.name for record in records])
-    _check_one("case versions", [f"{record.case.name} {record.case.version}" for record in records])
-    _check_one("datasets", [f"{record.dataset.name} {record.dataset.version}" for record in records])
-    _check_one("kinds", [record.kind for record in records])
-
-
-def _check_one(plural: str, values: Iterable[str]) -> None:
-    different = sorted(set(values))
-    if len(different) > 1:
-        raise UsageError(
-            f"the records are of several {plural}: {', '.join(different)}",
-            hint="render one report for each, naming only its runs",
-        )
-
-
-def _choose(records: Sequence[Record], case: Case) -> tuple[list[Record], tuple[Record, ...]]:
-    best: dict[tuple[Hashable, ...], Record] = {}
-    superseded = []
-    for record in records:
-        key = (
-            record.environment.row_label,
-            record.topology.label,
-            record.precision.requested,
-            _fix_hp(record, case),
-        )
-        other = best.setdefault(key, record)
-        if other is record:
-            continue
-        winner, loser = (record, other) if _preference(record) > _preference(other) else (other, record)
-        best[key] = winner
-        superseded.append(loser)
-    return list(best.values()), tuple(superseded)
-
-
-def _preference(record: Record) -> tuple[bool, bool, datetime]:
-    created = record.created_at
-    if created.tzinfo is None:
-        created = created.replace(tzinfo=timezone.utc)
-    return record.status.state == "completed", not record.limits.shortened, created
+    hint = "render one report for each, naming only its runs"
+    require_one("cases", [record.case.name for record in records], hint=hint)
+    require_one("vendors", [record.vendor.name for record in records], hint=hint)
+    require_one("case versions", [f"{record.case.name} {record.case.version}" for record in records], hint=hint)
+    require_one("datasets", [dataset_name(record.dataset) for record in records], hint=hint)
+    require_one("kinds", [record.kind for record in records], hint=hint)
 
 
 def _rows(records: Sequence[Record], case: Case) -> tuple[Row, ...]:
@@ -159,27 +127,27 @@ def _rows(records: Sequence[Record], case: Case) -> tuple[Row, ...]:
 def _long_name(record: Record, case: Case, short_name: str) -> str:
     label = record.environment.row_label
     card = "" if isinstance(label, Missing) else f"{label} "
-    return f"{card}{short_name} {_fix_hp(record, case)}"
+    return f"{card}{short_name} {fix_hp(record, case)}"
 
 
 def _row(record: Record, case: Case, *, name: str) -> Row:
     metrics = record.metrics
     used_bytes, total_bytes, source = _memory(metrics.memory)
     cells = {
-        "e2e_time": _cell(record, metrics.e2e_time_s),
-        "p_whole": _cell(record, metrics.p_whole),
-        "p_train": _cell(record, _headline(metrics.p_train)),
-        "p_core": _cell(record, _headline(metrics.p_core)),
-        case.report.quality_column: _cell(record, metrics.quality),
+        "e2e_time": completed_value(record, metrics.e2e_time_s),
+        "p_whole": completed_value(record, metrics.p_whole),
+        "p_train": completed_value(record, headline(metrics.p_train)),
+        "p_core": completed_value(record, headline(metrics.p_core)),
+        case.report.quality_column: completed_value(record, metrics.quality),
     }
-    used = _cell(record, used_bytes)
+    used = completed_value(record, used_bytes)
     quality = cells[case.report.quality_column]
     return Row(
         record=record,
         digest=record_digest(record),
         name=name,
-        card=_labelled(record, record.environment.row_label),
-        fix_hp=_fix_hp(record, case),
+        card=row_label(record),
+        fix_hp=fix_hp(record, case),
         e2e_time_s=cells["e2e_time"],
         p_whole=cells["p_whole"],
         p_train=cells["p_train"],
@@ -200,7 +168,8 @@ def _row(record: Record, case: Case, *, name: str) -> Row:
 NumberT = TypeVar("NumberT", int, float)
 
 
-def _cell(record: Record, value: NumberT | Missing) -> NumberT | Missing:
+def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missing:
+    """Return a value of a run as it may be shown: that of a run that did not complete is missing as failed."""
     state = record.status.state
     if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
         return value
@@ -208,7 +177,8 @@ def _cell(record: Record, value: NumberT | Missing) -> NumberT | Missing:
     return Missing(missing="failed", reason=failure.failure_class if failure else state)
 
 
-def _headline(throughput: Throughput | Number) -> Number:
+def headline(throughput: Throughput | Number) -> Number:
+    """Return the one number that stands for a throughput."""
     return throughput.median if isinstance(throughput, Throughput) else throughput
 
 
@@ -238,20 +208,6 @@ def _is_own_dataset(record: Record, case: Case) -> bool:
     return record.dataset.name == case.base.dataset and not record.dataset.is_sample
 
 
-def _fix_hp(record: Record, case: Case) -> str:
-    keys = case.base.keys()
-    order = {key: place for place, key in enumerate(dict.fromkeys((*_FIRST_KEYS, *keys)))}
-    shown = [
-        change
-        for change in record.hyperparameters.changes
-        # A key the case does not have, from an older version or an imported document, is shown rather than hidden.
-        if change.key not in keys or case.base.role(change.key) is not Role.FREE
-    ]
-    shown.sort(key=lambda change: order.get(change.key, len(order)))
-    texts = [f"{_SHORT_KEYS.get(change.key, change.key)}={setting(change.value)}" for change in shown]
-    return ",".join(texts) or NOT_APPLICABLE
-
-
 def _shortenings(record: Record) -> list[Shortening]:
     preset = None if record.case.preset == "full" else record.case.preset
     limits = record.limits
@@ -260,24 +216,12 @@ def _shortenings(record: Record) -> list[Shortening]:
     return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps)]
 
 
-def _labelled(record: Record, text: Text) -> Text:
-    """Return a device's name such that a simulated device cannot be taken for a real one."""
-    text = _not_blank(text)
-    if record.kind != "simulated":
-        return text
-    return "simulated" if isinstance(text, Missing) else f"simulated {text}"
-
-
-def _not_blank(text: Text) -> Text:
-    return text if isinstance(text, Missing) or text.strip() else Missing(missing="unknown")
-
-
 def _environment(rows: Sequence[Row]) -> dict[str, tuple[Shared[Text], ...]]:
     def text(name: str) -> tuple[Shared[Text], ...]:
-        return _share(rows, lambda row: [_not_blank(getattr(row.record.environment, name))])
+        return _share(rows, lambda row: [not_blank(getattr(row.record.environment, name))])
 
     facts = {name: text(name) for name in (*_REQUIRED_FACTS, *_MORE_FACTS)}
-    facts["card_short_name"] = _share(rows, lambda row: [_labelled(row.record, row.record.environment.card_short_name)])
+    facts["card_short_name"] = _share(rows, lambda row: [card_short_name(row.record)])
     facts["cpu_cores"] = _share(rows, lambda row: [_cpu_cores(row.record.environment)])
     facts["memory"] = _share(rows, lambda row: [_host_memory(row.record.environment)])
     return facts

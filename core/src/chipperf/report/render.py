@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from chipperf.catalogue import PluginEntry
     from chipperf.records.schema import Record, Text
-    from chipperf.report.view import Shared
+    from chipperf.report.view import ReportView, Shared
 
 CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
 TEMPLATE_VERSION = 1
@@ -45,18 +45,16 @@ _LIST: dict[Language, tuple[str, str, str]] = {"zh": ("；", "{}（{}）", "、"
 def render_report(
     records: Sequence[Record],
     *,
+    baseline: Sequence[Record] = (),
     language: Language = "zh",
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
 ) -> str:
-    """Return one vendor's report on one case, as Markdown.
-
-    In the user's directory, then the vendor's, then core's, ``CASE.LANGUAGE.md.j2`` is looked for before
-    ``report.LANGUAGE.md.j2``, and the first found is rendered. The banner that marks simulated runs and sample datasets
-    comes before it from core, whatever the template does. ``docs/report.md`` describes what templates can use.
+    """Return one vendor's report on one case, as Markdown, without the picture of its convergence curves.
 
     Args:
         records: Records of one vendor, case, dataset and kind; see :func:`~chipperf.report.build.build_view`.
+        baseline: Records whose convergence curves are shown beside those of ``records``.
         language: Language of the report.
         user_templates: Directory whose templates come first.
         vendor_templates: Directory of the vendor plugin's templates.
@@ -66,9 +64,35 @@ def render_report(
         RecordError: A record follows other metric definitions.
         PerfError: A template is broken; names the template and what is wrong.
     """
+    view = build_view(records, baseline=baseline)
+    return render_view(view, language=language, user_templates=user_templates, vendor_templates=vendor_templates)
+
+
+def render_view(
+    view: ReportView,
+    *,
+    language: Language,
+    user_templates: Path | None = None,
+    vendor_templates: Path | None = None,
+) -> str:
+    """Return a report as Markdown.
+
+    In the user's directory, then the vendor's, then core's, ``CASE.LANGUAGE.md.j2`` is looked for before
+    ``report.LANGUAGE.md.j2``, and the first found is rendered. The banner that marks simulated runs and sample datasets
+    comes before it from core, whatever the template does. ``docs/report.md`` describes what templates can use.
+
+    Args:
+        view: What the report shows.
+        language: Language of the report.
+        user_templates: Directory whose templates come first.
+        vendor_templates: Directory of the vendor plugin's templates.
+
+    Raises:
+        UsageError: A directory or language does not exist.
+        PerfError: A template is broken; names the template and what is wrong.
+    """
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
-    view = build_view(records)
     environment = _environment(language, _checked(user_templates), _checked(vendor_templates))
     banner = _render(environment, [f"core/banner.{language}{_SUFFIX}"], view=view)
     names = [

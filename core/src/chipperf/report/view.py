@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TimeToTarget,
         Vendor,
     )
+    from chipperf.report.convergence import Convergence
 
 T = TypeVar("T", bound="Hashable")
 
@@ -133,6 +134,7 @@ class ReportView:
         shortened: What kept runs from being the whole benchmark.
         rows: The performance table, in the order in which the records were given.
         superseded: Records that lost their row to a better one, see :func:`~chipperf.report.build.build_view`.
+        convergence: The convergence curves; ``None`` if no row was evaluated more than once.
         missing_kinds: Kinds of missing values that occur in environment and rows.
         memory_sources: Where the memory column comes from.
         knobs: Settings in force that change numerics or speed.
@@ -156,6 +158,7 @@ class ReportView:
     shortened: tuple[Shared[Shortening], ...]
     rows: tuple[Row, ...]
     superseded: tuple[Record, ...]
+    convergence: Convergence | None
     missing_kinds: frozenset[MissingKind]
     memory_sources: tuple[Shared[MemorySource], ...]
     knobs: tuple[Shared[Knob], ...]

@@ -75,17 +75,22 @@ class RunContext:
 class Outcome:
     """What a run measured so far; complete even when training fails halfway."""
 
+    steps_per_epoch: int
     windows: list[Window] = field(default_factory=list)
     curve: list[EvaluationPoint] = field(default_factory=list)
     data_waits_s: list[float] = field(default_factory=list)
     samples: int = 0
     steps: int = 0
-    epochs: float = 0.0
     train_seconds: float | None = None
     time_to_target: TimeToTarget | None = None
     core: Throughput | None = None
     breakdown: StepBreakdown | None = None
     memory: MemoryStats | None = None
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training data, with the fraction of one that was not finished."""
+        return self.steps / self.steps_per_epoch
 
 
 class Trainer:
@@ -99,7 +104,7 @@ class Trainer:
         self._context = context
         self._workload = context.workload
         self._device = context.device
-        self.outcome = Outcome()
+        self.outcome = Outcome(steps_per_epoch=context.workload.steps_per_epoch)
         model = context.workload.build_model().to(context.device)
         self._model = context.session.prepare_model(model, context.precision, context.device)
         context.workload.memory_format = memory_format_of(self._model)
@@ -189,7 +194,6 @@ class Trainer:
         combined = self._combine(windows)
         outcome.windows += combined
         outcome.samples += sum(window.samples for window in (*self._combine(warmup_windows), *combined))
-        outcome.epochs = outcome.steps / self._workload.steps_per_epoch
         self._announce(epoch, combined)
 
     def _window(self, batches: Iterator[Batch], *, epoch: int, steps: int, on_device: bool = False) -> LocalWindow:

@@ -1,0 +1,152 @@
+"""What all pictures share: no display, equal bytes for equal content, and no character that a font cannot write.
+
+matplotlib is imported inside the functions: whoever draws nothing does not need it.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+from chipperf.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+
+PictureFormat = Literal["png", "svg"]
+
+_LATIN_FAMILY = "DejaVu Sans"
+"""Comes with matplotlib."""
+
+_CHINESE_FAMILIES = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "Source Han Sans CN",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "SimHei",
+    "Heiti SC",
+    # matplotlib before 3.11 knows of a collection of fonts only the first, which in Noto's is this one.
+    "Noto Sans CJK JP",
+)
+
+_METADATA: dict[PictureFormat, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+"""Without what would differ between two pictures of the same content."""
+
+
+def has_matplotlib() -> bool:
+    """Tell whether pictures can be drawn, without importing what draws them."""
+    return find_spec("matplotlib") is not None
+
+
+def require_matplotlib(extra: str) -> None:
+    """Refuse to go on without matplotlib.
+
+    Args:
+        extra: The extra of chipperf that the caller belongs to and that brings matplotlib.
+
+    Raises:
+        PluginError: It is not installed.
+    """
+    if not has_matplotlib():
+        raise PluginError("matplotlib is not installed", hint=f"pip install 'chipperf[{extra}]'")
+
+
+@dataclass(frozen=True, slots=True)
+class Fonts:
+    """Font families in the order in which they are asked for a character."""
+
+    families: tuple[str, ...]
+
+    def can_write(self, text: str) -> bool:
+        """Tell whether every character of ``text`` is in one of the fonts."""
+        from matplotlib.font_manager import get_font
+
+        fonts = [get_font(file) for family in self.families if (file := _font_file(family))]
+        return all(any(font.get_char_index(ord(character)) for font in fonts) for character in text)
+
+
+def find_fonts() -> Fonts:
+    """Return matplotlib's own font and, if the machine has one, a Chinese one."""
+    chinese = _installed_chinese_family()
+    return Fonts((_LATIN_FAMILY, chinese) if chinese else (_LATIN_FAMILY,))
+
+
+@contextmanager
+def drawing_style(fonts: Fonts) -> Iterator[None]:
+    """Draw and save inside of this: neither the user's settings nor the time show in the picture.
+
+    Args:
+        fonts: What texts are written with.
+    """
+    import matplotlib.style
+
+    settings = {
+        "font.family": list(fonts.families),
+        "savefig.dpi": 150,
+        # Element ids are made from this and the content instead of a random number.
+        "svg.hashsalt": "chipperf",
+        # A viewer without the font shows the text all the same.
+        "svg.fonttype": "path",
+        # A device's name is no formula.
+        "text.parse_math": False,
+    }
+    with matplotlib.style.context(["default", settings]):
+        yield
+
+
+def make_figure(width_inches: float, height_inches: float) -> Figure:
+    """Return an empty figure that lays its parts out by itself."""
+    # Without pyplot: no display and no global state.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def picture_bytes(figure: Figure, picture_format: PictureFormat) -> bytes:
+    """Return the file of a figure; the same for the same content, fonts and version of matplotlib."""
+    file = io.BytesIO()
+    figure.savefig(file, format=picture_format, metadata=_METADATA[picture_format])
+    return file.getvalue()
+
+
+def _installed_chinese_family() -> str | None:
+    family = next(filter(_font_file, _CHINESE_FAMILIES), None)
+    if family is None and _add_new_fonts():
+        family = next(filter(_font_file, _CHINESE_FAMILIES), None)
+    return family
+
+
+def _add_new_fonts() -> bool:
+    """Tell matplotlib of fonts that were installed after it made its list, and return True if there are any."""
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    listed = {entry.fname for entry in fontManager.ttflist}
+    added = False
+    for file in sorted(set(findSystemFonts()) - listed):
+        # A font that cannot be read is one that is not there; its reader raises whatever it likes.
+        with suppress(Exception):
+            fontManager.addfont(file)
+            added = True
+    return added
+
+
+def _font_file(family: str) -> str | None:
+    from matplotlib.font_manager import FontProperties, fontManager
+
+    try:
+        return str(fontManager.findfont(FontProperties(family=[family]), fallback_to_default=False))
+    except ValueError:
+        return None

@@ -1,0 +1,117 @@
+"""Which runs may stand side by side, and in what those that may still differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.cases.base import Role
+from chipperf.errors import UsageError
+from chipperf.records.schema import Missing
+from chipperf.report.format import marker, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from chipperf.cases.base import Case
+    from chipperf.records.schema import Dataset, Record, Setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Something that is not the same for all runs.
+
+    Attributes:
+        name: What it is: a hyperparameter's key, or a fact of the record.
+        values: Its value in every run, in the order of the runs.
+    """
+
+    name: str
+    values: tuple[str, ...]
+
+
+def require_comparable(records: Sequence[Record]) -> None:
+    """Refuse runs whose results mean different things.
+
+    Args:
+        records: At least one record.
+
+    Raises:
+        UsageError: The runs are of several cases, case versions, metrics, metrics versions or datasets; names them.
+    """
+    hint = "compare runs of one case on one dataset"
+    require_one("cases", [record.case.name for record in records], hint=hint)
+    require_one("case versions", [f"{record.case.name} {record.case.version}" for record in records], hint=hint)
+    require_one("metrics", [record.case.metric for record in records], hint=hint)
+    require_one(
+        "metrics versions", [str(record.metrics_version) for record in records], hint="run the older ones again"
+    )
+    require_one("datasets", [dataset_name(record.dataset) for record in records], hint=hint)
+    for fingerprints in _fingerprints(record.dataset for record in records):
+        require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
+
+
+def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
+    """Refuse records that differ in something.
+
+    Raises:
+        UsageError: There is more than one value; names them.
+    """
+    different = sorted(set(values))
+    if len(different) > 1:
+        raise UsageError(f"the records are of several {plural}: {', '.join(different)}", hint=hint)
+
+
+def dataset_name(dataset: Dataset) -> str:
+    """Return name and version of a dataset."""
+    version = marker(dataset.version, "en") if isinstance(dataset.version, Missing) else dataset.version
+    return f"{dataset.name} {version}"
+
+
+def differences(records: Sequence[Record], case: Case) -> tuple[Difference, ...]:
+    """Return what differs between comparable runs and may explain why their results do.
+
+    Hyperparameters that are *free* are not among it, as they are not in ``fix_hp``.
+
+    Args:
+        records: Comparable records of ``case``.
+        case: Says which hyperparameters are free.
+    """
+    rows = [_facts(record, case) for record in records]
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    return tuple(
+        Difference(name=name, values=values)
+        for name in names
+        if len(set(values := tuple(row[name] for row in rows))) > 1
+    )
+
+
+def _facts(record: Record, case: Case) -> dict[str, str]:
+    keys = case.base.keys()
+    values: dict[str, Setting | Missing | None] = {
+        "kind": record.kind,
+        "preset": record.case.preset,
+        "max_epochs": record.limits.max_epochs,
+        "max_steps": record.limits.max_steps,
+        "effective precision": record.precision.effective,
+        "global_batch_size": record.hyperparameters.global_batch_size,
+    }
+    for key, value in record.hyperparameters.values.items():
+        if key not in keys or case.base.role(key) is not Role.FREE:
+            values[key] = value
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: Setting | Missing | None) -> str:
+    if isinstance(value, Missing):
+        return marker(value, "en")
+    return "none" if value is None else setting(value)
+
+
+def _fingerprints(datasets: Iterable[Dataset]) -> Iterable[list[str]]:
+    """Return the known fingerprints, those of one method together: only they can be compared."""
+    methods: dict[str, list[str]] = {}
+    for dataset in datasets:
+        if not isinstance(dataset.fingerprint, Missing):
+            methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
+    return methods.values()

@@ -1,0 +1,141 @@
+"""Runs side by side: what each achieved, and in what ratio to the first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.cases.registry import find_case
+from chipperf.errors import UsageError
+from chipperf.records.schema import Missing, TimeToTarget
+from chipperf.report.build import completed_value, headline, record_digest
+from chipperf.report.comparability import Difference, differences, require_comparable
+from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
+from chipperf.report.repeats import curve_names, group_repeats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chipperf.cases.base import Case
+    from chipperf.records.schema import Number, Record
+    from chipperf.report.curves import Axis, Curves, Quantity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One metric of all runs.
+
+    Attributes:
+        name: The metric, as in ``docs/metrics.md``.
+        unit: Unit of its values; ``fraction`` for a quality.
+        values: Its value in every run.
+        ratios: Value by the first run's value; ``None`` where one of the two is not there, or the first is 0.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float | Missing, ...]
+    ratios: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        case: Case of all of them.
+        names: What each run is called.
+        records: The runs, in the order in which they were given.
+        measures: What they achieved.
+        differences: Settings that differ between them.
+    """
+
+    case: Case
+    names: tuple[str, ...]
+    records: tuple[Record, ...]
+    measures: tuple[Measure, ...]
+    differences: tuple[Difference, ...]
+
+
+def compare_runs(records: Sequence[Record]) -> Comparison:
+    """Put runs side by side; a record that is given twice counts once.
+
+    Args:
+        records: Runs of any vendors, precisions and topologies.
+
+    Raises:
+        UsageError: There are none, or their results mean different things; see
+            :func:`~chipperf.report.comparability.require_comparable`.
+    """
+    if not records:
+        raise UsageError("there are no runs to compare", hint="name run directories")
+    require_comparable(records)
+    case = find_case(records[0].case.name)
+    distinct = tuple({record_digest(record): record for record in records}.values())
+    return Comparison(
+        case=case,
+        names=tuple(curve_names(distinct, case)),
+        records=distinct,
+        measures=tuple(_measure(name, unit, read, distinct) for name, unit, read in _MEASURES),
+        differences=differences(distinct, case),
+    )
+
+
+def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | None = None) -> Curves:
+    """Return the curves of compared runs; repeats of a configuration with other seeds are one curve.
+
+    Runs that did not complete have their curve, too: how a loss diverged is worth seeing.
+
+    Args:
+        comparison: The runs.
+        quantity: What the curves show.
+        axis: Unit of the axis; see :func:`~chipperf.report.curves.build_curves`.
+
+    Raises:
+        UsageError: A run has too few points, or cannot be on the axis.
+    """
+    groups = group_repeats(comparison.records, comparison.case)
+    names = curve_names([group[0] for group in groups], comparison.case)
+    curves = []
+    for name, group in zip(names, groups, strict=True):
+        runs = tuple(read_points(record, quantity) for record in group)
+        for run in runs:
+            _require_enough_points(run.record, len(run.points), quantity)
+        curves.append(CurveRuns(name=name, baseline=False, runs=runs))
+    return build_curves(curves, quantity, axis=axis)
+
+
+def _require_enough_points(record: Record, points: int, quantity: Quantity) -> None:
+    if points >= MINIMUM_POINTS:
+        return
+    what = "evaluations" if quantity == "quality" else "measurement windows with a loss"
+    raise UsageError(
+        f"run {record.run_id} has too few {what} for a curve: {points} of at least {MINIMUM_POINTS}",
+        hint="leave it out" if quantity == "quality" else "leave it out, or see docs/metrics.md on measurement windows",
+    )
+
+
+def _measure(name: str, unit: str, read: Callable[[Record], Number], records: Sequence[Record]) -> Measure:
+    values = tuple(completed_value(record, read(record)) for record in records)
+    return Measure(name=name, unit=unit, values=values, ratios=tuple(_ratio(value, values[0]) for value in values))
+
+
+def _ratio(value: float | Missing, first: float | Missing) -> float | None:
+    if isinstance(value, Missing) or isinstance(first, Missing) or first == 0:
+        return None
+    return value / first
+
+
+def _seconds_to_target(record: Record) -> Number:
+    time_to_target = record.metrics.time_to_target
+    return time_to_target.seconds if isinstance(time_to_target, TimeToTarget) else time_to_target
+
+
+_MEASURES: tuple[tuple[str, str, Callable[[Record], Number]], ...] = (
+    ("quality", "fraction", lambda record: record.metrics.quality),
+    ("best_quality", "fraction", lambda record: record.metrics.best_quality),
+    ("time_to_target", "s", _seconds_to_target),
+    ("p_whole", "samples/s", lambda record: record.metrics.p_whole),
+    ("p_train", "samples/s", lambda record: headline(record.metrics.p_train)),
+    ("p_core", "samples/s", lambda record: headline(record.metrics.p_core)),
+)

@@ -1,0 +1,130 @@
+"""The report's convergence curves: of which runs they are, and what has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from chipperf.errors import UsageError
+from chipperf.report.comparability import Difference, differences, require_comparable, require_one
+from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
+from chipperf.report.repeats import curve_names, repeats_of
+from chipperf.report.selection import choose_rows, preference
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.cases.base import Case
+    from chipperf.records.schema import Record
+    from chipperf.report.format import Language
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutCurve:
+    """A row, a baseline or a repeat of one that is not among the curves.
+
+    Attributes:
+        name: What its curve would be called; of a repeat, the run.
+        reason: It did not complete, or was evaluated too rarely.
+    """
+
+    name: str
+    reason: Literal["incomplete", "too_few_evaluations"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveFiles:
+    """Links to what lies beside the report; their names are percent-encoded.
+
+    Attributes:
+        csv: Every point of every curve.
+        png: The picture.
+        svg: The same as a vector graphic.
+        language: Language of the texts in the picture, which is not the report's if no font can write that.
+        unwritten: Curves whose name no font can write; the picture shows their number alone.
+    """
+
+    csv: str
+    png: str | None = None
+    svg: str | None = None
+    language: Language | None = None
+    unwritten: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convergence:
+    """The convergence curves of a report.
+
+    Attributes:
+        curves: One for each row and baseline that was evaluated more than once.
+        without_curve: The others, and repeats that did not complete.
+        differences: Settings that differ between the curves, each with its values in their order.
+        files: Picture and points; ``None`` in a report that is not a file.
+    """
+
+    curves: Curves
+    without_curve: tuple[WithoutCurve, ...]
+    differences: tuple[Difference, ...]
+    files: CurveFiles | None = None
+
+
+def build_convergence(
+    chosen: Sequence[Record], superseded: Sequence[Record], baseline: Sequence[Record], case: Case
+) -> Convergence | None:
+    """Return the curves of a report, or ``None`` if no row was evaluated more than once.
+
+    A row's curve is that of its run and of those superseded runs that repeat it with another seed.
+
+    Args:
+        chosen: The records that rows show.
+        superseded: The records that lost their row.
+        baseline: What the rows are compared with.
+        case: Case of all of them.
+
+    Raises:
+        UsageError: The baseline cannot be compared with the rows, or one of the two has no curve.
+    """
+    if baseline:
+        _require_comparable(chosen, baseline)
+    others, superseded_others = choose_rows(baseline, case)
+    shown = [*chosen, *others]
+    repeats = sorted((*superseded, *superseded_others), key=preference, reverse=True)
+    groups, without_curve = [], []
+    for index, (record, name) in enumerate(zip(shown, curve_names(shown, case), strict=True)):
+        runs = [read_points(run, "quality") for run in repeats_of(record, repeats, case)]
+        drawn = tuple(run for run in runs if len(run.points) >= MINIMUM_POINTS)
+        if record.status.state != "completed":
+            without_curve.append(WithoutCurve(name=name, reason="incomplete"))
+        elif not drawn:
+            without_curve.append(WithoutCurve(name=name, reason="too_few_evaluations"))
+        else:
+            groups.append(CurveRuns(name=name, baseline=index >= len(chosen), runs=drawn))
+    # Leaving them out silently would make a configuration that fails now and then look like one that never does.
+    without_curve += [
+        WithoutCurve(name=record.run_id, reason="incomplete")
+        for record in repeats
+        if record.status.state != "completed"
+    ]
+    if baseline and {group.baseline for group in groups} != {True, False}:
+        raise UsageError(
+            "nothing to compare: a convergence curve takes a completed run with two evaluations or more",
+            hint="leave out --baseline, or name other runs",
+        )
+    if not groups:
+        return None
+    return Convergence(
+        curves=build_curves(groups, "quality"),
+        without_curve=tuple(without_curve),
+        differences=differences([group.runs[0].record for group in groups], case),
+    )
+
+
+def _require_comparable(chosen: Sequence[Record], baseline: Sequence[Record]) -> None:
+    both = [*chosen, *baseline]
+    require_comparable(both)
+    require_one("kinds", [record.kind for record in both], hint="take a baseline of the same kind")
+    shared = {record.run_id for record in chosen} & {record.run_id for record in baseline}
+    if shared:
+        raise UsageError(
+            f"run {min(shared)} is to be both reported and its own baseline", hint="name it once, as one of the two"
+        )

@@ -1,0 +1,212 @@
+"""The picture of convergence curves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chipperf.plotting import Fonts, PictureFormat, drawing_style, find_fonts, make_figure, picture_bytes
+from chipperf.report.format import Language, quality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from chipperf.cases.base import ReportProfile
+    from chipperf.report.curves import Curve, Curves
+
+_WIDTH_INCHES = 7.2
+_PLOT_HEIGHT_INCHES = 4.0
+_LEGEND_LINE_INCHES = 0.2
+_MARKED_POINTS = 40
+"""A curve with more points is a line without markers."""
+_DENSE_POINTS = 500
+"""A curve with more points is a thin, translucent line, or the noise of one would hide the others."""
+_LONGEST_NAME = 40
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Those of Okabe and Ito that are legible on white: distinguishable with any kind of colour vision."""
+_BASELINE_STYLES = ("--", ":")
+_STYLES = ("-", "-.")
+
+_TEXTS: Mapping[Language, Mapping[str, str]] = {
+    "zh": {
+        "epoch": "训练轮次（epoch）",
+        "step": "训练步数（step）",
+        "s": "训练时间（秒）",
+        "min": "训练时间（分钟）",
+        "h": "训练时间（小时）",
+        "loss": "训练损失",
+        "target": "目标 {}",
+        "one_run": "{}（1 次运行）",
+        "runs": "{}（{} 次运行：中位数，最低至最高）",
+        "runs_apart": "{}（{} 次运行）",
+        "baseline": "{}，基准",
+        "unfinished": "{}，未完成",
+        "simulated": "模拟数据（simulated）",
+        "sample": "样例数据集",
+    },
+    "en": {
+        "epoch": "epoch",
+        "step": "optimiser step",
+        "s": "training time (s)",
+        "min": "training time (min)",
+        "h": "training time (h)",
+        "loss": "training loss",
+        "target": "target {}",
+        "one_run": "{} (1 run)",
+        "runs": "{} ({} runs: median, lowest to highest)",
+        "runs_apart": "{} ({} runs)",
+        "baseline": "{}, baseline",
+        "unfinished": "{}, not completed",
+        "simulated": "simulated",
+        "sample": "sample dataset",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePicture:
+    """A picture of curves, in memory.
+
+    Attributes:
+        files: The file of every format that was asked for.
+        language: Language of the texts in it: English where no font has the wanted one's characters.
+        unwritten: Numbers of the curves whose name no font can write; the legend shows only the number.
+    """
+
+    files: Mapping[PictureFormat, bytes]
+    language: Language
+    unwritten: tuple[int, ...]
+
+
+def draw_curves(
+    curves: Curves, profile: ReportProfile, language: Language, formats: Iterable[PictureFormat]
+) -> CurvePicture:
+    """Draw curves; needs matplotlib.
+
+    A curve of several runs is their median with a band from the lowest to the highest value, over the places where all
+    of them have a point, and a thin line for each run.
+
+    Args:
+        curves: What to draw.
+        profile: How the case's quality is called and written.
+        language: Language of the texts, if there is a font for it.
+        formats: Kinds of files.
+    """
+    fonts = find_fonts()
+    if not fonts.can_write("".join(_TEXTS[language].values())):
+        language = "en"
+    unwritten = tuple(curve.number for curve in curves.curves if not fonts.can_write(_short(curve.name)))
+    with drawing_style(fonts):
+        figure = _draw(curves, profile, language, fonts, unwritten)
+        files = {picture_format: picture_bytes(figure, picture_format) for picture_format in formats}
+    return CurvePicture(files=files, language=language, unwritten=unwritten)
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+    """Return the unit in which a time is easily read, and its seconds."""
+    return next(((name, size) for name, size in (("h", 3600.0), ("min", 60.0)) if seconds >= 2 * size), ("s", 1.0))
+
+
+def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fonts, unwritten: Sequence[int]) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
+    texts = _TEXTS[language]
+    entries = len(curves.curves) + len(curves.targets)
+    figure = make_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + _LEGEND_LINE_INCHES * entries)
+    axes = figure.subplots()
+    unit, place_scale = _place_unit(curves)
+    percent = curves.quantity == "quality" and profile.quality_as_percent
+    value_scale = 100.0 if percent else 1.0
+    lines = [_draw_curve(axes, curve, curves, place_scale, value_scale) for curve in curves.curves]
+    labels = [_label(curve, curves, texts, named=curve.number not in unwritten) for curve in curves.curves]
+    for target in curves.targets:
+        lines.append(axes.axhline(target * value_scale, color="0.4", linestyle=(0, (1, 1)), linewidth=1.2))
+        labels.append(texts["target"].format(quality(target, as_percent=percent)))
+    axes.set_xlabel(texts[unit])
+    column = profile.quality_column if fonts.can_write(profile.quality_column) else "quality"
+    axes.set_ylabel(texts["loss"] if curves.quantity == "loss" else f"{column} (%)" if percent else column)
+    axes.set_title(_title(curves, texts, fonts), fontsize="medium")
+    axes.grid(visible=True, color="0.9")
+    axes.set_axisbelow(True)
+    if curves.axis != "time":
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+    figure.legend(lines, labels, loc="outside lower center", fontsize="small", frameon=False)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, value_scale: float) -> Line2D:
+    """Draw one curve and return the line that stands for it in the legend."""
+    styles = _BASELINE_STYLES if curve.baseline else _STYLES
+    look: dict[str, Any] = {
+        "color": _COLOURS[(curve.number - 1) % len(_COLOURS)],
+        "linestyle": styles[(curve.number - 1) // len(_COLOURS) % len(styles)],
+    }
+    dense = curve.points > _DENSE_POINTS
+    main: dict[str, Any] = {
+        "linewidth": 0.7 if dense else 1.5,
+        "alpha": 0.6 if dense else 1.0,
+        "marker": "o" if curve.points <= _MARKED_POINTS else "",
+        "markersize": 3,
+    }
+    single = len(curve.runs) == 1
+    details: dict[str, Any] = main if single else {"linewidth": 0.5, "alpha": 0.6}
+    lines: list[Line2D] = []
+    for run in curve.runs:
+        line = run.line(curves.axis)
+        places = _scaled((place for place, _ in line), 1 / place_scale)
+        lines += axes.plot(places, _scaled((value for _, value in line), value_scale), **look, **details)
+    if single:
+        return lines[0]
+    places = _scaled((position.place for position in curve.positions), 1 / place_scale)
+    low, median, high = (
+        _scaled((getattr(position, name) for position in curve.positions), value_scale)
+        for name in ("low", "median", "high")
+    )
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    return axes.plot(places, median, **look, **main)[0]
+
+
+def _scaled(values: Iterable[float], factor: float) -> list[float]:
+    return [value * factor for value in values]
+
+
+def _place_unit(curves: Curves) -> tuple[str, float]:
+    if curves.axis != "time":
+        return curves.axis, 1.0
+    return time_unit(max(curve.last_place for curve in curves.curves))
+
+
+def _label(curve: Curve, curves: Curves, texts: Mapping[str, str], *, named: bool) -> str:
+    count = len(curve.runs)
+    # The number comes first: it leads to the text, and matplotlib leaves labels out that start with an underscore.
+    name = f"{curve.number}: {_short(curve.name)}" if named else str(curve.number)
+    if curve.baseline:
+        name = texts["baseline"].format(name)
+    if not curve.finished:
+        name = texts["unfinished"].format(name)
+    form = "one_run" if count == 1 else "runs" if curve.positions else "runs_apart"
+    return texts[form].format(name, count)
+
+
+def _title(curves: Curves, texts: Mapping[str, str], fonts: Fonts) -> str:
+    """Return what makes the picture understandable, and harmless, apart from its report."""
+    records = [run.record for curve in curves.curves for run in curve.runs]
+    dataset = records[0].dataset
+    parts = [_short(text) for text in (records[0].case.name, dataset.name) if fonts.can_write(_short(text))]
+    if dataset.is_sample:
+        parts.append(texts["sample"])
+    if any(record.kind == "simulated" for record in records):
+        parts.append(texts["simulated"])
+    return ", ".join(parts)
+
+
+def _short(name: str) -> str:
+    """Return a name on one line that fits into the picture."""
+    name = re.sub(r"\s+", " ", name).strip()
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

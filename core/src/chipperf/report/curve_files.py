@@ -1,0 +1,98 @@
+"""The files of convergence curves: picture and points, and what they are called beside a report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from chipperf.plotting import PictureFormat, has_matplotlib
+from chipperf.records.schema import Missing
+from chipperf.records.store import write_atomically
+from chipperf.report.convergence import CurveFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from chipperf.cases.base import ReportProfile
+    from chipperf.report.curves import Curves
+    from chipperf.report.format import Language
+
+_LONGEST_METRIC = 40
+_PICTURE_FORMATS: tuple[PictureFormat, ...] = ("png", "svg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveContent:
+    """The files of a report's curves, in memory, and how the report links them."""
+
+    links: CurveFiles
+    files: Mapping[Path, str | bytes]
+
+    def write(self) -> None:
+        """Write all files.
+
+        Raises:
+            RecordError: One cannot be written.
+        """
+        for path, content in self.files.items():
+            write_atomically(path, content)
+
+
+def make_curve_files(curves: Curves, profile: ReportProfile, language: Language, report: Path) -> CurveContent:
+    """Return the files that go beside a report: points as CSV, and the picture if matplotlib is installed.
+
+    Args:
+        curves: What they show.
+        profile: How the case's quality is called and written.
+        language: Language of the picture, if there is a font for it.
+        report: File of the report.
+    """
+    stem = _stem(report, profile.quality_column)
+    paths = {kind: report.with_name(f"{stem}.{kind}") for kind in ("csv", *_PICTURE_FORMATS)}
+    links = {kind: quote(path.name) for kind, path in paths.items()}
+    files: dict[Path, str | bytes] = {paths["csv"]: points_csv(curves)}
+    if not has_matplotlib():
+        return CurveContent(links=CurveFiles(csv=links["csv"]), files=files)
+
+    from chipperf.report.curve_figure import draw_curves
+
+    picture = draw_curves(curves, profile, language, _PICTURE_FORMATS)
+    return CurveContent(
+        links=CurveFiles(
+            csv=links["csv"],
+            png=links["png"],
+            svg=links["svg"],
+            language=picture.language,
+            unwritten=picture.unwritten,
+        ),
+        files=files | {paths[kind]: content for kind, content in picture.files.items()},
+    )
+
+
+def points_csv(curves: Curves) -> str:
+    """Return every point of every run as CSV with a heading; qualities are fractions."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["curve", "name", "baseline", "run", "seed", "epoch", "step", "elapsed_s", curves.quantity])
+    for curve in curves.curves:
+        for run in curve.runs:
+            seed = "" if isinstance(run.record.seed, Missing) else run.record.seed
+            first = [curve.number, curve.name, "yes" if curve.baseline else "no", run.record.run_id, seed]
+            for point in run.points:
+                table.writerow([*first, point.epoch, point.step, point.elapsed_s, point.value])
+    return text.getvalue()
+
+
+def _stem(report: Path, metric: str) -> str:
+    """Return the files' common name: the metric's, as in ``mAP.png``, for the one README of a directory.
+
+    Reports of any other name may share their directory, in two languages for example, and their pictures differ.
+    """
+    # A case that is not core's may call its metric anything, and this becomes a part of a path.
+    name = re.sub(r"[^\w-]+", "_", metric)[:_LONGEST_METRIC]
+    return name if report.name == "README.md" else f"{report.stem}-{name}"

@@ -1,0 +1,341 @@
+"""Convergence curves: the points of runs on one axis, and repeats of a configuration as one curve.
+
+Nothing is interpolated: curves are compared where they have points, and only there.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Literal
+
+from chipperf.errors import UsageError
+from chipperf.records.schema import Missing, Throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from chipperf.records.schema import Record
+
+Quantity = Literal["quality", "loss"]
+Axis = Literal["epoch", "step", "time"]
+
+MINIMUM_POINTS = 2
+"""Fewer points are no curve."""
+
+_AXES: dict[Quantity, tuple[Axis, ...]] = {"quality": ("epoch", "step"), "loss": ("step", "epoch")}
+"""The axes that are tried, in order, where the user names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A value and where in training it was measured.
+
+    Attributes:
+        epoch: Passes over the training data until then; ``None`` if the record does not tell.
+        step: Optimiser steps until then.
+        elapsed_s: Time since the start of training; ``None`` for a loss, whose time is not recorded.
+        value: Quality as a fraction, or mean training loss since the point before.
+    """
+
+    epoch: float | None
+    step: int
+    elapsed_s: float | None
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPoints:
+    """The points of one run, by step."""
+
+    record: Record
+    points: tuple[Point, ...]
+
+    def line(self, axis: Axis) -> tuple[tuple[float, float], ...]:
+        """Return place on the axis and value of every point."""
+        return tuple((_place(point, axis), point.value) for point in self.points)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """The values of all runs of a curve at one place of the axis."""
+
+    place: float
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveRuns:
+    """Runs to be drawn as one curve: repeats of one configuration.
+
+    Attributes:
+        name: What the curve is called.
+        baseline: True if the others are compared with it.
+        runs: At least one; each has at least :data:`MINIMUM_POINTS` points.
+    """
+
+    name: str
+    baseline: bool
+    runs: tuple[RunPoints, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Repeats of one configuration over training.
+
+    Attributes:
+        number: Counts from 1; joins picture, text and table.
+        name: What the curve is called.
+        baseline: True if the others are compared with it.
+        runs: Its runs.
+        positions: Median, lowest and highest value at every place where all runs have a point.
+        last_place: Where the last point of any run is.
+        best: Highest value of any run.
+        lowest: Lowest value of any run.
+        reached: How many of the runs met the target.
+    """
+
+    number: int
+    name: str
+    baseline: bool
+    runs: tuple[RunPoints, ...]
+    positions: tuple[Position, ...]
+    last_place: float
+    best: float
+    lowest: float
+    reached: int
+
+    @property
+    def seeds(self) -> tuple[int | Missing, ...]:
+        """The seed of every run."""
+        return tuple(run.record.seed for run in self.runs)
+
+    @property
+    def points(self) -> int:
+        """Points of the run that has most."""
+        return max(len(run.points) for run in self.runs)
+
+    @property
+    def target(self) -> float | Missing:
+        """The quality at which a run counts as converged."""
+        return self.runs[0].record.case.target
+
+    @property
+    def finished(self) -> bool:
+        """True if all its runs completed."""
+        return all(run.record.status.state == "completed" for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """Two curves at the last place where both have points."""
+
+    curve: Curve
+    baseline: Curve
+    place: float
+    value: float
+    baseline_value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """Curves on one axis.
+
+    Attributes:
+        quantity: What is shown.
+        axis: Unit of the axis.
+        not_on: Why the curves are not on the axis that is usual for the quantity; ``None`` if they are.
+        curves: At least one.
+    """
+
+    quantity: Quantity
+    axis: Axis
+    not_on: str | None
+    curves: tuple[Curve, ...]
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """Every target of a run, once; none for a loss."""
+        if self.quantity == "loss":
+            return ()
+        return tuple(dict.fromkeys(curve.target for curve in self.curves if not isinstance(curve.target, Missing)))
+
+    @property
+    def meetings(self) -> tuple[Meeting, ...]:
+        """Every curve beside every baseline, where they have a place in common."""
+        pairs = [(curve, base) for curve in self.curves for base in self.curves if base.baseline and not curve.baseline]
+        return tuple(meeting for curve, base in pairs if (meeting := _meeting(curve, base)))
+
+
+def read_points(record: Record, quantity: Quantity) -> RunPoints:
+    """Return the points of a run: its evaluations, or the mean losses of its measurement windows."""
+    points = _quality_points(record) if quantity == "quality" else _loss_points(record)
+    # A document that was imported may list its points in any order, or twice.
+    by_step = {point.step: point for point in points}
+    return RunPoints(record=record, points=tuple(by_step[step] for step in sorted(by_step)))
+
+
+def build_curves(groups: Sequence[CurveRuns], quantity: Quantity, *, axis: Axis | None = None) -> Curves:
+    """Put curves on an axis on which all of them can be.
+
+    Without ``axis``, qualities are shown over epochs and losses over steps, and over the other of the two where a run
+    cannot be on that one, or would be beside runs whose steps are not the same amount of training.
+
+    Args:
+        groups: At least one, of comparable runs.
+        quantity: What their points are.
+        axis: Unit of the axis.
+
+    Raises:
+        UsageError: A run cannot be on the axis, or on none; says which and why.
+    """
+    runs = [run for group in groups for run in group.runs]
+    wanted = (axis,) if axis else _AXES[quantity]
+    problems = {name: _AXIS_PROBLEMS[name](runs) for name in wanted}
+    usable = [name for name, problem in problems.items() if problem is None]
+    if not usable:
+        reasons = "; ".join(f"no {name} axis: {problem}" for name, problem in problems.items())
+        raise UsageError(reasons, hint="choose another --axis, or leave a run out")
+    chosen = usable[0]
+    return Curves(
+        quantity=quantity,
+        axis=chosen,
+        not_on=problems[wanted[0]],
+        curves=tuple(_curve(group, chosen, quantity, number=number) for number, group in enumerate(groups, start=1)),
+    )
+
+
+def common_places(curves: Curves) -> list[float]:
+    """Return the places at which every curve has a value for all of its runs."""
+    shared = reduce(set.intersection, ({position.place for position in curve.positions} for curve in curves.curves))
+    return sorted(shared)
+
+
+def median_at(curve: Curve, place: float) -> float:
+    """Return a curve's median at a place that it has."""
+    return next(position.median for position in curve.positions if position.place == place)
+
+
+def _curve(group: CurveRuns, axis: Axis, quantity: Quantity, *, number: int) -> Curve:
+    lines = [run.line(axis) for run in group.runs]
+    values = [value for line in lines for _, value in line]
+    return Curve(
+        number=number,
+        name=group.name,
+        baseline=group.baseline,
+        runs=group.runs,
+        positions=_positions(lines),
+        last_place=max(line[-1][0] for line in lines),
+        best=max(values),
+        lowest=min(values),
+        reached=sum(map(_reached_target, group.runs)) if quantity == "quality" else 0,
+    )
+
+
+def _positions(lines: Iterable[Sequence[tuple[float, float]]]) -> tuple[Position, ...]:
+    by_place = [dict(line) for line in lines]
+    shared = reduce(set.intersection, (set(values) for values in by_place))
+    positions = []
+    for place in sorted(shared):
+        values = [line[place] for line in by_place]
+        low, high = min(values), max(values)
+        positions.append(Position(place=place, low=low, median=statistics.median(values), high=high))
+    return tuple(positions)
+
+
+def _reached_target(run: RunPoints) -> bool:
+    target = run.record.case.target
+    return not isinstance(target, Missing) and any(point.value >= target for point in run.points)
+
+
+def _meeting(curve: Curve, baseline: Curve) -> Meeting | None:
+    values = {position.place: position.median for position in baseline.positions}
+    for position in reversed(curve.positions):
+        if position.place in values:
+            return Meeting(
+                curve=curve,
+                baseline=baseline,
+                place=position.place,
+                value=position.median,
+                baseline_value=values[position.place],
+            )
+    return None
+
+
+def _quality_points(record: Record) -> Iterable[Point]:
+    evaluations = record.metrics.curve
+    steps_per_epoch = _steps_per_epoch(record)
+    # A run that --max-steps ended within an epoch was evaluated there, and not at the epoch's end.
+    within = steps_per_epoch is not None and all(
+        math.ceil(point.step / steps_per_epoch) == point.epoch for point in evaluations
+    )
+    for point in evaluations:
+        epoch = point.step / steps_per_epoch if within and steps_per_epoch else float(point.epoch)
+        yield Point(epoch=epoch, step=point.step, elapsed_s=point.elapsed_s, value=point.value)
+
+
+def _loss_points(record: Record) -> Iterable[Point]:
+    throughput = record.metrics.p_train
+    windows = throughput.windows if isinstance(throughput, Throughput) else []
+    steps_per_epoch = _steps_per_epoch(record)
+    for window in windows:
+        if window.loss is not None:
+            last_step = window.first_step + window.steps - 1
+            epoch = last_step / steps_per_epoch if steps_per_epoch else None
+            yield Point(epoch=epoch, step=last_step, elapsed_s=None, value=window.loss)
+
+
+def _steps_per_epoch(record: Record) -> int | None:
+    steps, epochs = record.metrics.steps, record.metrics.epochs
+    if isinstance(steps, Missing) or isinstance(epochs, Missing) or epochs <= 0:
+        return None
+    return round(steps / epochs) or None
+
+
+def _place(point: Point, axis: Axis) -> float:
+    place = {"epoch": point.epoch, "step": point.step, "time": point.elapsed_s}[axis]
+    if place is None:
+        raise ValueError(f"a point of step {point.step} has no place on an axis of {axis}")
+    return place
+
+
+def _epoch_problem(runs: Iterable[RunPoints]) -> str | None:
+    for run in runs:
+        epochs = [point.epoch for point in run.points]
+        if None in epochs:
+            return f"run {run.record.run_id} does not tell how many steps an epoch has"
+        if len(set(epochs)) < len(epochs):
+            return f"run {run.record.run_id} has several points in one epoch"
+    return None
+
+
+def _step_problem(runs: Sequence[RunPoints]) -> str | None:
+    """A step is the same amount of training only for runs whose epochs have the same number of them."""
+    if len(runs) == 1:
+        return None
+    counts: dict[int | None, str] = {}
+    for run in runs:
+        counts.setdefault(_steps_per_epoch(run.record), run.record.run_id)
+    if None in counts:
+        return f"run {counts[None]} does not tell how many steps an epoch has"
+    if len(counts) > 1:
+        return "an epoch has " + ", ".join(f"{count} steps in run {run_id}" for count, run_id in counts.items())
+    return None
+
+
+def _time_problem(runs: Iterable[RunPoints]) -> str | None:
+    for run in runs:
+        if any(point.elapsed_s is None for point in run.points):
+            return "the time of a training loss is not recorded"
+    return None
+
+
+_AXIS_PROBLEMS: dict[Axis, Callable[[Sequence[RunPoints]], str | None]] = {
+    "epoch": _epoch_problem,
+    "step": _step_problem,
+    "time": _time_problem,
+}

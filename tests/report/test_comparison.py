@@ -1,0 +1,110 @@
+"""Runs side by side."""
+
+from __future__ import annotations
+
+import pytest
+from chipperf.errors import UsageError
+from chipperf.records.schema import Missing
+from chipperf.report.comparison import compare_curves, compare_runs
+from curve_records import curve, losses
+from factory import UNKNOWN, make_record, throughput
+
+OTHER = {"run_id": "other", "vendor__name": "other", "environment__row_label": "B2"}
+
+
+def measure(comparison, name):
+    return next(measure for measure in comparison.measures if measure.name == name)
+
+
+def test_values_stand_beside_their_ratio_to_the_first_run():
+    comparison = compare_runs([make_record(), make_record(**OTHER, metrics__p_train=throughput(9172.5))])
+
+    p_train = measure(comparison, "p_train")
+    assert (p_train.unit, p_train.values, p_train.ratios) == ("samples/s", (4586.25, 9172.5), (1, 2))
+    assert comparison.names == ("A1 1x8 fp32", "B2 1x8 fp32")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ratios"),
+    [(UNKNOWN, 5.0, (None, None)), (5.0, UNKNOWN, (1, None)), (0.0, 5.0, (None, None))],
+)
+def test_there_is_no_ratio_without_both_values(first, second, ratios):
+    comparison = compare_runs([make_record(metrics__p_whole=first), make_record(**OTHER, metrics__p_whole=second)])
+
+    assert measure(comparison, "p_whole").ratios == ratios
+
+
+def test_a_run_that_did_not_complete_has_failed_in_every_value():
+    comparison = compare_runs([make_record(), make_record(**OTHER, status={"state": "killed"})])
+
+    assert all(item.values[1] == Missing(missing="failed", reason="killed") for item in comparison.measures)
+
+
+def test_a_record_that_is_named_twice_counts_once():
+    assert len(compare_runs([make_record(), make_record()]).records) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"case__name": "mobilenetv2"}, "cases: mobilenetv2, resnet50"),
+        ({"case__metric": "top5"}, "metrics: top1, top5"),
+        ({"dataset__name": "other"}, "datasets: imagenet2012 1, other 1"),
+        ({"dataset__fingerprint": "f"}, "contents of the dataset"),
+        ({"metrics_version": 7}, "metrics versions: 1, 7"),
+    ],
+)
+def test_results_that_mean_different_things_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        compare_runs([make_record(), make_record(**OTHER | changes)])
+
+
+def test_no_runs_are_refused():
+    with pytest.raises(UsageError, match="no runs"):
+        compare_runs([])
+
+
+def test_what_differs_is_listed():
+    changes = {"limits": {"max_steps": 9}, "kind": "simulated", "hyperparameters__global_batch_size": 512}
+    comparison = compare_runs([make_record(), make_record(**OTHER | changes)])
+
+    assert {item.name: item.values for item in comparison.differences} == {
+        "kind": ("measured", "simulated"),
+        "max_steps": ("none", "9"),
+        "global_batch_size": ("256", "512"),
+    }
+    assert comparison.names[1] == "simulated B2 1x8 fp32"
+
+
+def test_repeats_are_one_curve_and_a_second_run_with_a_seed_another():
+    records = [
+        make_record(run_id=run_id, seed=seed, **curve([0.1, 0.2])) for run_id, seed in (("a", 1), ("b", 2), ("c", 1))
+    ]
+    curves = compare_curves(compare_runs(records), "quality")
+
+    assert [[run.record.run_id for run in found.runs] for found in curves.curves] == [["a", "b"], ["c"]]
+
+
+def test_a_run_that_diverged_is_a_curve_of_its_own():
+    records = [
+        make_record(**losses([2.0, 1.0])),
+        make_record(run_id="b", seed=7, status={"state": "failed"}, **losses([2.0, 9.0])),
+    ]
+    curves = compare_curves(compare_runs(records), "loss")
+
+    assert [found.finished for found in curves.curves] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "changes", "message"),
+    [
+        ("quality", {}, "run b has too few evaluations for a curve: 0 of at least 2"),
+        ("quality", {"metrics__curve": curve([0.1])["metrics__curve"]}, "run b has too few evaluations for a curve: 1"),
+        ("loss", {"metrics__p_train": UNKNOWN}, "run b has too few measurement windows with a loss for a curve: 0"),
+        ("loss", losses([None, 1.0]), "run b has too few measurement windows with a loss for a curve: 1"),
+    ],
+)
+def test_a_run_without_a_curve_is_refused(quantity, changes, message):
+    records = [make_record(**curve([0.1, 0.2]) | losses([2.0, 1.0])), make_record(run_id="b", **changes)]
+    with pytest.raises(UsageError, match=message):
+        compare_curves(compare_runs(records), quantity)
