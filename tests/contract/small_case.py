@@ -52,7 +52,7 @@ class SmallWorkload:
     def learning_rates(self, step: int) -> list[float]:
         return [0.1]
 
-    def epoch_batches(self, epoch: int) -> Iterator[Any]:
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(epoch)
         while True:
             images = torch.randn(self._batch_size, 3, 8, 8, generator=generator)

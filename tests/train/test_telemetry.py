@@ -35,7 +35,7 @@ def power_of(readings: list[dict[str, Any]], idle: dict[str, int] | None = None)
 
 
 def sampler_command(path: Path) -> list[str]:
-    return [sys.executable, "-m", "chipperf.train.telemetry", "cpu", str(path), json.dumps([asdict(CPU)])]
+    return [sys.executable, "-m", "chipperf.train.telemetry", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
 
 
 def wait_for_lines(path: Path, count: int) -> None:

@@ -121,10 +121,12 @@ class FakeWorkload:
     def learning_rates(self, step: int) -> list[float]:
         return [0.01 / (step + 1)]
 
-    def epoch_batches(self, epoch: int) -> Iterator[torch.Tensor]:
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[torch.Tensor]:
+        # torch's loaders draw a seed for their processes whenever they are opened.
+        torch.rand(1)
         generator = torch.Generator().manual_seed(epoch)
-        for _ in range(self.batches_per_epoch):
-            yield torch.randn(self.batch_size, FEATURES, generator=generator)
+        batches = [torch.randn(self.batch_size, FEATURES, generator=generator) for _ in range(self.batches_per_epoch)]
+        yield from batches[first_batch:]
 
     def to_device(self, batch: torch.Tensor) -> torch.Tensor:
         return batch

@@ -402,10 +402,10 @@ class EpochFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationFinished:
-    """Observer event: an evaluation is done; ``value`` is a fraction."""
+    """Observer event: an evaluation is done; ``value`` is a fraction, and so is ``epoch`` within an epoch."""
 
     run_id: str
-    epoch: int
+    epoch: float
     step: int
     metric: str
     value: float

@@ -39,7 +39,8 @@ class Hyperparameters(BaseModel):
 
     Batch sizes are per device. ``target`` is the quality, as a fraction, at which the case counts as converged on
     ``dataset``. ``workers`` is the number of loader processes per rank, -1 leaves it to core. The ``measure_*`` keys
-    set the measurement windows, in steps.
+    set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimiser steps or epochs;
+    0 is never.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -55,6 +56,10 @@ class Hyperparameters(BaseModel):
     accumulate_steps: Annotated[int, Field(ge=1), Role.SCALED] = 1
 
     eval_batch_size: Annotated[int, Field(ge=1), Role.FREE]
+    evaluate_every_steps: Annotated[int, Field(ge=0), Role.FREE] = 0
+    checkpoint_every_steps: Annotated[int, Field(ge=0), Role.FREE] = 0
+    checkpoint_every_epochs: Annotated[int, Field(ge=0), Role.FREE] = 1
+    keep_checkpoints: Annotated[int, Field(ge=1), Role.FREE] = 2
     seed: Annotated[int, Field(ge=0, lt=2**32), Role.FREE]
     deterministic: Annotated[bool, Role.FREE] = False
     workers: Annotated[int, Field(ge=-1), Role.FREE] = -1

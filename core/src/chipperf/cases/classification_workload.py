@@ -88,9 +88,9 @@ class ClassificationWorkload:
             return [h.lr * min(1.0, (step + 1) / warmup_steps)]
         return [h.lr * h.lr_gamma ** (step // self.steps_per_epoch // h.lr_step_epochs)]
 
-    def epoch_batches(self, epoch: int) -> Iterator[Images]:
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Images]:
         """Yield this rank's batches of an epoch."""
-        self._train_loader.set_epoch(epoch)
+        self._train_loader.set_epoch(epoch, first_batch)
         return iter(self._train_loader)
 
     def to_device(self, batch: Images) -> Images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,11 @@ from chipperf.cases.registry import find_case
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.errors import DataError, UsageError
 from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
-from chipperf.launch.plan import RunPlan
+from chipperf.launch.plan import RunPlan, read_plan
+from chipperf.launch.resume import require_same_software
+from chipperf.launch.resume import resume as resume_run
 from chipperf.records.assemble import planned_record
+from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
 from chipperf.records.store import RunDirectory, read_record, write_atomically
 from chipperf.session import bind
@@ -36,7 +39,8 @@ if TYPE_CHECKING:
 
 
 def train(
-    case: str = typer.Argument(..., help="What to train; 'perf cases' lists it."),
+    context: typer.Context,
+    case: str = typer.Argument(None, help="What to train; 'perf cases' lists it.", show_default=False),
     data: Path | None = typer.Option(None, "--data", help="Dataset directory; the generated sample if not given."),
     vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
     precision: str = typer.Option("fp32", "--precision", help="fp32, tf32, amp, fp16 or bf16."),
@@ -50,19 +54,58 @@ def train(
     device_check: bool = typer.Option(
         True, "--device-check/--no-device-check", help="Let every card finish a small kernel first; a CPU needs none."
     ),
+    evaluate_every: int | None = typer.Option(
+        None,
+        "--evaluate-every",
+        min=0,
+        help="Evaluate also every so many steps, not only after epochs; --set evaluate_every_steps=N.",
+    ),
+    checkpoint_every: int | None = typer.Option(
+        None,
+        "--checkpoint-every",
+        min=0,
+        help="Write a checkpoint also every so many steps, not only after epochs; --set checkpoint_every_steps=N.",
+    ),
+    keep_checkpoints: int | None = typer.Option(
+        None, "--keep-checkpoints", min=1, help="How many checkpoints stay; --set keep_checkpoints=N. [2]"
+    ),
+    max_restarts: int = typer.Option(
+        0, "--max-restarts", min=0, help="Start processes that died again, from the newest checkpoint, so many times."
+    ),
+    resume: Path | None = typer.Option(
+        None, "--resume", help="Directory of a run that stopped: continue it, as it was planned, without other options."
+    ),
     out: Path | None = typer.Option(None, "--out", help="Directory of this run; must not hold a run yet."),
 ) -> None:
-    """Train a case and write its record.
+    """Train a case and write its record, or continue a run that stopped.
 
     Example: perf train mobilenetv2 --vendor cpu --preset demo --out runs/demo
+
+    Example: perf train --resume runs/demo
     """
     started_s = _process_start_s()
+    if resume is not None:
+        _resume(resume, started_s, case=case, given=_given_options(context))
+        return
+    if case is None:
+        raise UsageError(
+            "no case is named", hint="perf train CASE, or perf train --resume RUN; 'perf cases' lists cases"
+        )
     chosen_case = find_case(case)
     chosen_precision = checked_precision(precision)
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
     if data is not None and not data.is_dir():
         raise DataError(f"the dataset directory {data} does not exist", hint="check --data; 'perf data check' explains")
-    command_line = parse_assignments(assignments) | ({} if seed is None else {"seed": seed})
+    command_line = parse_assignments(assignments) | {
+        key: value
+        for key, value in (
+            ("seed", seed),
+            ("evaluate_every_steps", evaluate_every),
+            ("checkpoint_every_steps", checkpoint_every),
+            ("keep_checkpoints", keep_checkpoints),
+        )
+        if value is not None
+    }
     resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
 
     selection = catalogue.select_vendor(vendor)
@@ -108,6 +151,8 @@ def train(
         stated_environment=dict(file.environment),
         device_check_timeout_s=DEFAULT_TIMEOUT_S if device_check and accelerator else None,
         idle_memory_bytes=read_idle_memory(session, selection.probe.devices),
+        max_restarts=max_restarts,
+        session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
     )
     directory = RunDirectory(out or Path("runs") / run_id)
     _run(plan, session, chosen_case, directory)
@@ -115,12 +160,19 @@ def train(
 
 def _run(plan: RunPlan, session: Session, case: Case, directory: RunDirectory) -> None:
     # Imported before the directory is created: without torch there is no run, and no trace of one.
-    from chipperf.launch.local import run_workers
+    import chipperf.launch.local  # noqa: F401
 
     directory.create()
     write_atomically(directory.plan, plan.model_dump_json(indent=2) + "\n")
     directory.write_record(planned_record(plan, session, metric=case.metric))
     typer.echo(f"run {plan.run_id} in {directory.path}", err=True)
+    _finish(plan, directory)
+
+
+def _finish(plan: RunPlan, directory: RunDirectory) -> None:
+    """Let the workers train, and say what came of it."""
+    from chipperf.launch.local import run_workers
+
     with run_progress(directory.progress, plan.case):
         status, code = run_workers(plan, directory)
     if status.failure:
@@ -129,6 +181,43 @@ def _run(plan: RunPlan, session: Session, case: Case, directory: RunDirectory) -
     _print_summary(read_record(directory.record), directory)
     typer.echo(f"record: {directory.record}")
     typer.echo(f"report: perf report {directory.path} --lang zh")
+
+
+_RESUME_OPTIONS = ("case", "resume")
+
+
+def _given_options(context: typer.Context) -> list[str]:
+    """Return the options on the command line, as they are typed."""
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in _RESUME_OPTIONS and source is not None and source.name == "COMMANDLINE":
+            given.append(parameter.opts[0])
+    return given
+
+
+def _resume(path: Path, started_s: float, *, case: str | None, given: list[str]) -> None:
+    directory = RunDirectory(path)
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
+        )
+    record = read_record(directory.path)
+    if case is not None and case != record.case.name:
+        raise UsageError(f"the run in {path} is one of {record.case.name}, not of {case}", hint="leave the case out")
+    if record.status.state == "completed":
+        typer.echo(f"the run in {path} is complete: there is nothing to resume")
+        return
+    plan = read_plan(directory.plan)
+    chosen_case = find_case(plan.case)
+    require_same_software(plan, record, chosen_case, bind(catalogue.find_vendor(plan.vendor)))
+    import torch
+
+    resumed = resume_run(directory, torch.__version__, started_s=started_s)
+    for warning in resumed.warnings[len(plan.warnings) :]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"run {resumed.run_id} in {path}, resumed from {resumed.checkpoint}", err=True)
+    _finish(resumed, directory)
 
 
 def _report_failure(status: Status, directory: RunDirectory) -> None:
@@ -140,6 +229,9 @@ def _report_failure(status: Status, directory: RunDirectory) -> None:
     if failure.hint:
         typer.echo(f"  hint: {failure.hint}", err=True)
     typer.echo(f"  the record of the {status.state} run is {directory.record}", err=True)
+    step = newest_complete_step(directory.checkpoints)
+    if step is not None:
+        typer.echo(f"  to continue after step {step}: perf train --resume {directory.path}", err=True)
 
 
 def _print_summary(record: Record, directory: RunDirectory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -191,6 +192,7 @@ def data_loader(
         pin_memory=options.pin_memory,
         persistent_workers=has_workers,
         multiprocessing_context=options.start_method if has_workers else None,
+        worker_init_fn=_leave_process_group if has_workers else None,
         collate_fn=_CollateUnlessError(collate),
         **sampling,
     )
@@ -204,6 +206,11 @@ def data_loader(
         resize=resize_name(),
     )
     return loader, settings
+
+
+def _leave_process_group(worker: int) -> None:
+    """Let a signal to the rank's process group not end its loader processes: the step that runs needs its batch."""
+    os.setpgid(0, 0)
 
 
 class _ErrorsAsItems(Dataset[Any]):

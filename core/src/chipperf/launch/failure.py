@@ -10,7 +10,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from chipperf.errors import PerfError, RecordError, TrainingError
+from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, VendorHookError
 from chipperf.records.schema import Failure
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
         if isinstance(error, SystemExit) and not error.code:
             raise
         failure = describe(error, rank)
-        content = failure.model_dump() | {"monotonic_s": time.monotonic(), "exit_code": getattr(error, "exit_code", 1)}
+        content = failure.model_dump() | {
+            "monotonic_s": time.monotonic(),
+            "exit_code": getattr(error, "exit_code", 1),
+            "would_recur": would_recur(error),
+        }
         # The log may lie on the full disk that is about to be reported.
         with suppress(OSError):
             traceback.print_exc()
@@ -72,6 +76,16 @@ def describe(error: BaseException, rank: int) -> Failure:
     )
 
 
+def would_recur(error: BaseException) -> bool:
+    """Return True if a restart would meet the error again: it lies in the data, the settings or the model.
+
+    What a device or a peer did may be over after a restart, and errors of hooks are mostly those of their devices.
+    """
+    if isinstance(error, (DeviceError, VendorHookError)):
+        return False
+    return isinstance(error, (PerfError, MemoryError)) or "OutOfMemory" in type(error).__name__
+
+
 def rank_log_name(rank: int) -> str:
     """Return the log's path inside the run's directory."""
     return f"logs/rank{rank}.log"
@@ -84,12 +98,21 @@ def first_failure(directory: RunDirectory, ranks: int) -> tuple[Failure, int] | 
         try:
             content = json.loads(directory.failure(rank).read_text(encoding="utf-8"))
             moment, code = content.pop("monotonic_s"), content.pop("exit_code")
+            content.pop("would_recur", None)
             reports.append((moment, Failure.model_validate(content), code))
         except (OSError, ValueError, KeyError):
             continue
     # Ranks that were stopped because another one failed are interrupted later, or seconds earlier by clock resolution.
     reports.sort(key=lambda report: (report[1].failure_class == INTERRUPTED, report[0]))
     return (reports[0][1], reports[0][2]) if reports else None
+
+
+def reported_recurring(directory: RunDirectory, rank: int) -> bool:
+    """Return True if a rank reported an error that a restart would meet again."""
+    try:
+        return bool(json.loads(directory.failure(rank).read_text(encoding="utf-8"))["would_recur"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _one_line(error: BaseException) -> str:

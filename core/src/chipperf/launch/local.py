@@ -13,7 +13,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name
+from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
+from chipperf.launch.resume import restart
 from chipperf.records.schema import Failure, Missing, Span, Status
 from chipperf.records.store import RunDirectory, read_record
 
@@ -29,7 +30,8 @@ _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL
 def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
     """Start one worker per device, wait for all of them, and finish the run's record.
 
-    The first rank that fails stops the others.
+    The first rank that fails stops the others. As often as the plan allows they are started again then, from the newest
+    checkpoint, unless the failure would recur.
 
     Args:
         plan: The run.
@@ -39,30 +41,49 @@ def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
         How the run ended, and the exit code that says so.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    nproc = plan.topology.nproc_per_node
+    restarts_left = plan.max_restarts
+    died: dict[int, int] = {}
+    try:
+        while died := _launch(plan, directory):
+            status, _ = _outcome(plan, directory, died, interrupted=False)
+            if not restarts_left or not _may_restart(status, directory):
+                break
+            restarts_left -= 1
+            plan = restart(plan, directory, status)
+    except (SignalException, KeyboardInterrupt):
+        return _finish(plan, directory, died, interrupted=True)
+    return _finish(plan, directory, died, interrupted=False)
+
+
+def _launch(plan: RunPlan, directory: RunDirectory) -> dict[int, int]:
+    """Start the workers and wait for them; return the exit codes of those that failed, by rank."""
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
-            nproc_per_node=nproc,
+            nproc_per_node=plan.topology.nproc_per_node,
             run_id=plan.run_id,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             # Without it the workers look for each other under this machine's name, which need not resolve.
             local_addr="localhost",
+            # The launcher itself restarts: it has to choose a checkpoint, and to know why the workers died.
             max_restarts=0,
             monitor_interval=_WATCH_INTERVAL_S,
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
         )
-        interrupted = False
-        died: dict[int, int] = {}
         try:
             elastic_launch(config, sys.executable)("-m", "chipperf.launch.worker", str(directory.path))
         except ChildFailedError as error:
-            died = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        except (SignalException, KeyboardInterrupt):
-            interrupted = True
-    return _finish(plan, directory, died, interrupted)
+            return {rank: failure.exitcode for rank, failure in error.failures.items()}
+    return {}
+
+
+def _may_restart(status: Status, directory: RunDirectory) -> bool:
+    failure = status.failure
+    if status.state != "failed" or failure is None:
+        return False
+    return failure.rank is None or not reported_recurring(directory, failure.rank)
 
 
 def _finish(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interrupted: bool) -> tuple[Status, int]:
@@ -72,15 +93,17 @@ def _finish(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interr
     record = read_record(directory.record)
     spans = list(record.metrics.spans)
     if spans:
-        last_end_s = plan.started_s + max(span.start_s + span.seconds for span in spans)
-        spans.append(Span(name="teardown", start_s=last_end_s - plan.started_s, seconds=max(0.0, ended_s - last_end_s)))
-    e2e_time_s = ended_s - plan.started_s
+        last_end_s = plan.origin_s + max(span.start_s + span.seconds for span in spans)
+        spans.append(Span(name="teardown", start_s=last_end_s - plan.origin_s, seconds=max(0.0, ended_s - last_end_s)))
+    e2e_time_s = ended_s - plan.origin_s
     failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
     metrics = record.metrics.model_copy(
         update={"spans": spans, "e2e_time_s": e2e_time_s if status.state == "completed" else failed}
     )
     directory.write_record(record.model_copy(update={"status": status, "metrics": metrics}))
     directory.release_reserve()
+    if status.state == "completed":
+        directory.remove_checkpoints()
     return status, code
 
 

@@ -1,4 +1,8 @@
-"""What the launcher tells the workers: ``plan.json``, written once and read by every rank."""
+"""What the launcher tells the workers: ``plan.json``, read by every rank.
+
+What was decided when the run was planned never changes. Whenever its processes are started again, only the fields about
+that session do.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ class RunPlan(BaseModel):
 
     Attributes:
         run_id: Unique name of the run.
-        created_at: When the launcher started, UTC.
-        started_s: ``time.monotonic()`` at that moment.
+        created_at: When the run was planned, UTC.
+        started_s: ``time.monotonic()`` when this session's launcher started.
         vendor: Name of the vendor's entry point.
         case: Name of the case.
         case_version: Its version.
@@ -32,6 +36,11 @@ class RunPlan(BaseModel):
         device_check_timeout_s: Time each device has to finish its first kernel; ``None`` leaves the check out.
         idle_memory_bytes: Memory in use on each device of this machine before the workers started.
         warnings: Remarks that belong into the record.
+        max_restarts: How many times processes that died are started again.
+        session: How many times the processes have been started, this time included.
+        session_started_at: When they were, UTC.
+        earlier_s: What the sessions of earlier launchers took.
+        checkpoint: Name of the checkpoint to continue from; ``None`` begins with the first step.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +61,16 @@ class RunPlan(BaseModel):
     device_check_timeout_s: float | None = None
     idle_memory_bytes: dict[str, int] = {}
     warnings: list[str] = []
+    max_restarts: int = 0
+    session: int = 1
+    session_started_at: datetime | None = None
+    earlier_s: float = 0.0
+    checkpoint: str | None = None
+
+    @property
+    def origin_s(self) -> float:
+        """The run's start on this session's clock, as if nothing had been between its sessions."""
+        return self.started_s - self.earlier_s
 
 
 def read_plan(path: Path) -> RunPlan:

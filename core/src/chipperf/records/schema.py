@@ -269,9 +269,12 @@ class StepBreakdown(_Model):
 
 
 class EvaluationPoint(_Model):
-    """One point of the convergence curve; ``details`` are further figures of the case, by name, as fractions."""
+    """One point of the convergence curve; ``details`` are further figures of the case, by name, as fractions.
 
-    epoch: int
+    ``epoch`` is the number of epochs done, a fraction within one.
+    """
+
+    epoch: int | FiniteFloat
     step: int
     value: FiniteFloat
     elapsed_s: FiniteFloat
@@ -283,7 +286,7 @@ class TimeToTarget(_Model):
     """Training time until the first evaluation that met the target, evaluations included."""
 
     seconds: FiniteFloat
-    epoch: int
+    epoch: int | FiniteFloat
 
 
 class Memory(_Model):
@@ -340,6 +343,23 @@ class Metrics(_Model):
     steps: int | Missing
     spans: list[Span]
     curve: list[EvaluationPoint]
+    restart_windows: list[Window] = []
+
+
+class Interruption(_Model):
+    """Where a run stopped and was continued.
+
+    ``session_seconds`` is how long the processes that stopped had run, ``gap_seconds`` how long nothing ran then. The
+    run was continued after optimiser step ``step``; ``lost_steps``, as far as the progress tells, had to be done again.
+    """
+
+    stopped_at: datetime
+    session_seconds: FiniteFloat
+    cause: Failure
+    resumed_at: datetime
+    gap_seconds: FiniteFloat
+    step: Annotated[int, Field(ge=0)]
+    lost_steps: Annotated[int, Field(ge=0)] | Missing
 
 
 class Record(_Model):
@@ -364,6 +384,7 @@ class Record(_Model):
     environment: Environment
     knobs: list[Knob]
     metrics: Metrics
+    interruptions: list[Interruption] = []
     disabled_observers: list[str] = []
     warnings: list[str] = []
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ class RunDirectory:
         return self.path / "process.json"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie until the run completes."""
+        return self.path / "checkpoints"
+
+    @property
     def _reserve(self) -> Path:
         return self.path / ".reserve"
 
@@ -82,8 +88,7 @@ class RunDirectory:
                     f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
                 )
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
-            self.process.write_text(json.dumps(_identify_process()), encoding="utf-8")
+            self._occupy()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._reserve.unlink(missing_ok=True)
@@ -91,6 +96,43 @@ class RunDirectory:
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
             ) from error
+
+    def reopen(self) -> None:
+        """Take over the directory of a run whose processes are gone, to continue it.
+
+        Raises:
+            UsageError: The run's processes are alive, or the directory cannot be written.
+            RecordError: The disk is full.
+        """
+        if self.has_live_process():
+            raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
+        try:
+            self.forget_failures()
+            self._occupy()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._reserve.unlink(missing_ok=True)
+                raise _disk_full(self.path) from error
+            raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint="check its permissions") from error
+
+    def forget_failures(self) -> None:
+        """Remove what the ranks of the session before said of its end."""
+        for failure in self.path.glob("logs/rank*.failure.json"):
+            failure.unlink(missing_ok=True)
+
+    def _occupy(self) -> None:
+        """Set space aside, and say whose the directory is."""
+        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+        self.process.write_text(json.dumps(_identify_process()), encoding="utf-8")
+
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints of a run that is complete and needs none."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def last_sign_of_life_s(self) -> float:
+        """Return when the run last wrote any of its files, in seconds since the epoch."""
+        written = [self.record, self.events, self.progress, *self.path.glob("telemetry-*"), *self.path.glob("logs/*")]
+        return max((path.stat().st_mtime for path in written if path.exists()), default=0.0)
 
     def write_record(self, record: Record) -> None:
         """Replace ``record.json`` atomically; on a full disk the space set aside is used.

@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from chipperf.session import Session
@@ -41,6 +43,45 @@ def seed_everything(session: Session, seed: int, device: torch.device, determini
     np.random.seed(seed)
     torch.manual_seed(seed)
     session.seed(seed, device, deterministic)
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """Return the state of every generator that :func:`seed_everything` seeds, in types that ``torch.load`` trusts.
+
+    ``device`` is ``None`` for a CPU, and where torch's module for the device type cannot tell.
+    """
+    import numpy as np
+    import torch
+
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = numpy_state
+    read = getattr(_module_of(device), "get_rng_state", None)
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "device": None if read is None else read(device).cpu(),
+    }
+
+
+def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
+    """Set every generator to where :func:`generator_states` found it."""
+    import numpy as np
+    import torch
+
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["device"] is not None:
+        _module_of(device).set_rng_state(states["device"], device)
+
+
+def _module_of(device: torch.device) -> Any:
+    """Return torch's module for an accelerator's type, or ``None``; the generator of a CPU is torch's own."""
+    import torch
+
+    return None if device.type == "cpu" else getattr(torch, device.type, None)
 
 
 def autocast(precision: PrecisionPolicy, device: torch.device) -> AbstractContextManager[object]:

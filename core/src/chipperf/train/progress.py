@@ -79,9 +79,9 @@ class ProgressFile:
         self._samples, self._reported_s = 0, now_s
         self._write()
 
-    def evaluated(self, epoch: int, metric: str, value: float) -> None:
+    def evaluated(self, epoch: float, metric: str, value: float) -> None:
         """Tell the result of an evaluation."""
-        self._progress.evaluation = f"epoch {epoch}: {metric} {value:.2%}"
+        self._progress.evaluation = f"epoch {epoch:g}: {metric} {value:.2%}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()
 

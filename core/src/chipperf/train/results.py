@@ -84,7 +84,12 @@ def write_results(
                 f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
                 for observer in context.session.disabled_observers
             ],
-            "warnings": [*planned.warnings, *_warnings(metrics), *_precision_warnings(facts)],
+            "warnings": [
+                *planned.warnings,
+                *trainer.outcome.warnings,
+                *_warnings(metrics),
+                *_precision_warnings(facts),
+            ],
         }
     )
     directory.write_record(Record.model_validate(record.model_dump()))
@@ -117,6 +122,7 @@ def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: 
             "steps": outcome.steps,
             "spans": context.spans.as_records(),
             "curve": outcome.curve,
+            "restart_windows": outcome.restart_windows,
         }
     )
 
@@ -128,7 +134,7 @@ def _why_no_time_to_target(outcome: Outcome, facts: RuntimeFacts) -> Missing:
         return Missing(missing="not_run", reason="no evaluation was completed")
     best = max(outcome.curve, key=lambda point: point.value)
     return Missing(
-        missing="failed", reason=f"not reached: best {best.value:.4f} in epoch {best.epoch}, target {facts.target:g}"
+        missing="failed", reason=f"not reached: best {best.value:.4f} in epoch {best.epoch:g}, target {facts.target:g}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from chipperf.records.schema import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 class Spans:
@@ -17,10 +17,12 @@ class Spans:
 
     Args:
         origin_s: ``time.monotonic()`` when the launcher started; on one machine the clock is common to all processes.
+            For a resumed run earlier by what its sessions before took, as if nothing had been between them.
     """
 
     def __init__(self, origin_s: float) -> None:
         self._origin_s = origin_s
+        self._open: dict[str, float] = {}
         self._spans: dict[str, tuple[float, float]] = {}
 
     def add(self, name: str, start_s: float, end_s: float) -> None:
@@ -31,15 +33,30 @@ class Spans:
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Add the time the block takes, also if it raises."""
-        start_s = time.monotonic()
+        start_s = self._open[name] = time.monotonic()
         try:
             yield
         finally:
+            del self._open[name]
             self.add(name, start_s, time.monotonic())
 
     def seconds(self, name: str) -> float:
         """Return the time added under ``name`` so far."""
         return self._spans.get(name, (0.0, 0.0))[1]
+
+    def state(self) -> dict[str, tuple[float, float]]:
+        """Return all spans for a checkpoint, open ones up to now: start after the origin, and seconds."""
+        spans, now_s = dict(self._spans), time.monotonic()
+        for name, start_s in self._open.items():
+            first_s, seconds = spans.get(name, (start_s, 0.0))
+            spans[name] = (first_s, seconds + now_s - start_s)
+        return {name: (first_s - self._origin_s, seconds) for name, (first_s, seconds) in spans.items()}
+
+    def restore(self, state: Mapping[str, tuple[float, float]]) -> None:
+        """Put the spans of a checkpoint before those added so far."""
+        for name, (start_s, seconds) in state.items():
+            later = self.seconds(name)
+            self._spans[name] = (self._origin_s + start_s, seconds + later)
 
     def as_records(self) -> list[Span]:
         """Return all spans in the order of their start."""

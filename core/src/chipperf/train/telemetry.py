@@ -41,11 +41,18 @@ class TelemetrySampler:
         path: File the readings are appended to, one JSON object per line.
         devices: Devices of this machine.
         idle_memory_bytes: Memory in use on each of them before the run.
+        run_session: How many times the run's processes have been started, this time included.
     """
 
     def __init__(
-        self, session: Session, path: Path, devices: Sequence[DeviceInfo], idle_memory_bytes: Mapping[str, int]
+        self,
+        session: Session,
+        path: Path,
+        devices: Sequence[DeviceInfo],
+        idle_memory_bytes: Mapping[str, int],
+        run_session: int = 1,
     ) -> None:
+        self._run_session = run_session
         self._idle_memory_bytes = idle_memory_bytes
         self._path = path
         self._devices = devices
@@ -57,7 +64,10 @@ class TelemetrySampler:
         if self._supported:
             devices = json.dumps([asdict(device) for device in self._devices])
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "chipperf.train.telemetry", self._vendor, str(self._path), devices],
+                [
+                    *(sys.executable, "-m", "chipperf.train.telemetry"),
+                    *(self._vendor, str(self._path), devices, str(self._run_session)),
+                ],
                 stdin=subprocess.PIPE,
             )
 
@@ -125,17 +135,20 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         readings: Readings of a telemetry file.
         idle_memory_bytes: Memory in use on each device before the run; it is not the run's.
 
-    Energy is the trapezoidal integral of each device's power over its own readings, added up over devices.
+    Energy is the trapezoidal integral of each device's power over its own readings, added up over devices; where a run
+    was interrupted, its sessions are added up and the time between them is left out.
     """
     if not readings:
         return Missing(missing="failed", reason="no telemetry was read")
     by_device: dict[str, list[dict[str, Any]]] = {}
+    by_session: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for reading in readings:
         by_device.setdefault(reading["device"], []).append(reading)
+        by_session.setdefault((reading["device"], reading.get("session", 1)), []).append(reading)
     powers_w = _values(readings, "power_w")
     temperatures_c = _values(readings, "temperature_c")
     utilisations_percent = _values(readings, "utilisation_percent")
-    energies_j = [_energy_j(series) for series in by_device.values()]
+    energies_j = [_energy_j(series) for series in by_session.values()]
     used_peak_bytes = _peak_over_idle_bytes(readings, idle_memory_bytes)
     unknown = Missing(missing="unknown", reason="the device does not tell")
     return Power(
@@ -168,7 +181,9 @@ def _peak_over_idle_bytes(readings: Sequence[dict[str, Any]], idle_memory_bytes:
 
 
 def _tells_anything(reading: Mapping[str, Any]) -> bool:
-    return any(value is not None for key, value in reading.items() if key not in ("time_s", "device", "source"))
+    return any(
+        value is not None for key, value in reading.items() if key not in ("time_s", "session", "device", "source")
+    )
 
 
 def _values(readings: Iterable[dict[str, Any]], key: str) -> list[float]:
@@ -187,7 +202,7 @@ def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
     )
 
 
-def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
+def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: int = 1) -> None:
     """Append a reading of every device about once a second until standard input ends or carries a line."""
     session = bind(catalogue.find_vendor(vendor), purpose="inspect")
     with path.open("a", encoding="utf-8") as file:
@@ -198,7 +213,7 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
                     reading = session.telemetry(device)
                 except PerfError as error:
                     reading = TelemetrySample(source=f"failed: {error.message}")
-                entry = {"time_s": time.monotonic(), "device": _key(device)}
+                entry = {"time_s": time.monotonic(), "session": run_session, "device": _key(device)}
                 file.write(json.dumps(entry | asdict(reading)) + "\n")
             file.flush()
             next_s = max(next_s + INTERVAL_S, time.monotonic())
@@ -208,4 +223,4 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo]) -> None:
 
 
 if __name__ == "__main__":
-    sample(sys.argv[1], Path(sys.argv[2]), [DeviceInfo(**device) for device in json.loads(sys.argv[3])])
+    sample(sys.argv[1], Path(sys.argv[2]), [DeviceInfo(**each) for each in json.loads(sys.argv[3])], int(sys.argv[4]))

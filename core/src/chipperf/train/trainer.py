@@ -2,7 +2,10 @@
 
 The loop that is measured is the loop that trains: windows open and close at synchronised edges, and nothing between two
 edges reads from the device. What would disturb it (device-resident batches, a synchronise per phase) has passes of its
-own after training.
+own after training, and evaluations and checkpoints come between windows.
+
+A run that is interrupted and resumed does what an uninterrupted one does, bit for bit: its state holds a window that was
+cut with the sum of its losses, and generators are set back after a loader that was opened again has drawn from them.
 """
 
 from __future__ import annotations
@@ -12,24 +15,32 @@ import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from itertools import chain, cycle, islice
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.errors import DataError, TrainingError
 from chipperf.records.schema import EvaluationPoint, Limits, StepBreakdown, Throughput, TimeToTarget, Window
-from chipperf.train.preparation import autocast, data_parallel, memory_format_of
+from chipperf.train.preparation import (
+    autocast,
+    data_parallel,
+    generator_states,
+    memory_format_of,
+    restore_generators,
+)
+from chipperf.train.stop import StopRequest
 from chipperf.train.windows import (
     MINIMUM_WINDOWS,
     LocalWindow,
     fitting_window_steps,
-    plan_window_lengths,
+    plan_windows,
+    segment_around,
     spread,
     throughput,
 )
-from chipperf.types import EpochFinished, EvaluationFinished, Knob, WindowFinished
+from chipperf.types import EpochFinished, EvaluationFinished, Knob, MemoryStats, WindowFinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,11 +48,13 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Hyperparameters
     from chipperf.records.events import EventLog
     from chipperf.session import Session
+    from chipperf.train.checkpoint import CheckpointWriter, State
     from chipperf.train.collectives import Collectives
     from chipperf.train.progress import ProgressFile
     from chipperf.train.spans import Spans
+    from chipperf.train.windows import PlannedWindow, WindowKind
     from chipperf.train.workload import Batch, Workload
-    from chipperf.types import DistributedConfig, MemoryStats, PrecisionPolicy, Rank
+    from chipperf.types import DistributedConfig, PrecisionPolicy, Rank
 
 POOL_BATCHES = 4
 """Device-resident batches the core pass rotates through, so that no cache keeps a single one warm."""
@@ -52,7 +65,7 @@ DIAGNOSTIC_STEPS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a trainer works with; every field is this rank's."""
+    """What a trainer works with; every field is this rank's. Without ``checkpoints`` none are written."""
 
     run_id: str
     session: Session
@@ -69,14 +82,20 @@ class RunContext:
     events: EventLog
     progress: ProgressFile
     spans: Spans
+    checkpoints: CheckpointWriter | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run measured so far; complete even when training fails halfway."""
+    """What a run measured so far; complete even when training fails halfway.
+
+    ``restart_windows`` are windows in which a resumed run warmed up.
+    """
 
     steps_per_epoch: int
     windows: list[Window] = field(default_factory=list)
+    restart_windows: list[Window] = field(default_factory=list)
     curve: list[EvaluationPoint] = field(default_factory=list)
     data_waits_s: list[float] = field(default_factory=list)
     samples: int = 0
@@ -86,6 +105,44 @@ class Outcome:
     core: Throughput | None = None
     breakdown: StepBreakdown | None = None
     memory: MemoryStats | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def state(self) -> State:
+        """Return what is known before training ends, for a checkpoint."""
+        return {
+            "windows": [window.model_dump() for window in self.windows],
+            "restart_windows": [window.model_dump() for window in self.restart_windows],
+            "curve": [point.model_dump() for point in self.curve],
+            "data_waits_s": torch.tensor(self.data_waits_s, dtype=torch.float64),
+            "samples": self.samples,
+            "steps": self.steps,
+            "time_to_target": self.time_to_target and self.time_to_target.model_dump(),
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_state(cls, state: State, steps_per_epoch: int) -> Outcome:
+        """Return the outcome that :meth:`state` described."""
+        return cls(
+            steps_per_epoch=steps_per_epoch,
+            windows=[Window.model_validate(window) for window in state["windows"]],
+            restart_windows=[Window.model_validate(window) for window in state["restart_windows"]],
+            curve=[EvaluationPoint.model_validate(point) for point in state["curve"]],
+            data_waits_s=state["data_waits_s"].tolist(),
+            samples=state["samples"],
+            steps=state["steps"],
+            time_to_target=state["time_to_target"] and TimeToTarget.model_validate(state["time_to_target"]),
+            warnings=state["warnings"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutWindow:
+    """One rank's part of a window in which training was stopped: the rest follows when it is resumed."""
+
+    samples: int
+    nanoseconds: int
+    loss_sum: float
 
     @property
     def epochs(self) -> float:
@@ -114,6 +171,14 @@ class Trainer:
         self._loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
         self._rates: list[float] = []
         self._train_start_s = 0.0
+        self._earlier_s = 0.0
+        self._batches: tuple[int, Iterator[Batch]] | None = None
+        self._pending: list[LocalWindow] = []
+        self._cut: CutWindow | None = None
+        self._peak_is_of_warmup = True
+        self._memory_before: MemoryStats | None = None
+        self._settled_step = 0
+        self._saved_step: int | None = None
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -147,17 +212,61 @@ class Trainer:
 
         Raises:
             TrainingError: The loss is not finite, or evaluation changed the model.
+            KeyboardInterrupt: Training was asked to stop; a checkpoint was written if the run writes any.
         """
-        self._train_start_s = self._edge()
-        epoch = 0
-        while self.outcome.steps < self.planned_steps:
-            self._train_epoch(epoch)
-            epoch += 1
-            finished = self.outcome.steps >= self.planned_steps
-            if (epoch % self._context.hyperparameters.evaluate_every_epochs == 0 or finished) and self._evaluate(epoch):
-                break
+        self._train_start_s = self._edge() - self._earlier_s
+        with self._context.stop.deferred():
+            while self.outcome.time_to_target is None:
+                if self._evaluation_is_due:
+                    self._evaluate()
+                elif self.outcome.steps < self.planned_steps:
+                    self._train_segment()
+                else:
+                    break
+        self._batches = None
+        if self.outcome.steps < self.planned_steps and self.outcome.steps % self._workload.steps_per_epoch:
+            self._finish_epoch(self.outcome.steps // self._workload.steps_per_epoch)
         self.outcome.train_seconds = self._edge() - self._train_start_s
         self.outcome.memory = self._peak_memory()
+
+    def state(self) -> tuple[State, State]:
+        """Return what all ranks share, and what only this one has, as it is between two steps."""
+        shared: State = {
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "outcome": self.outcome.state(),
+            "spans": self._context.spans.state(),
+            "elapsed_s": time.perf_counter() - self._train_start_s,
+        }
+        own: State = {
+            # Batch statistics are every rank's own until an evaluation.
+            "buffers": dict(self._model.named_buffers()),
+            "generators": generator_states(self._device),
+            "pending": [asdict(window) for window in self._pending],
+            "cut": self._cut and asdict(self._cut),
+            "memory": self._memory_state(),
+        }
+        return shared, own
+
+    def restore(self, shared: State, own: State) -> None:
+        """Go back to a :meth:`state`, before training begins."""
+        self._model.load_state_dict(shared["model"])
+        with torch.no_grad():
+            for name, buffer in self._model.named_buffers():
+                buffer.copy_(own["buffers"][name])
+        self._optimizer.load_state_dict(shared["optimizer"])
+        self._scaler.load_state_dict(shared["scaler"])
+        self.outcome = Outcome.from_state(shared["outcome"], self._workload.steps_per_epoch)
+        self._context.spans.restore(shared["spans"])
+        self._earlier_s = shared["elapsed_s"]
+        self._pending = [LocalWindow(**window) for window in own["pending"]]
+        self._cut = own["cut"] and CutWindow(**own["cut"])
+        self._memory_before = own["memory"] and MemoryStats(**own["memory"])
+        self._saved_step = self.outcome.steps
+        self._settled_step = self.outcome.steps + self._context.hyperparameters.measure_warmup_steps
+        restore_generators(own["generators"], self._device)
+        self._context.events.write("run_resume", self.outcome.steps, step=self.outcome.steps)
 
     def measure_core(self) -> None:
         """Measure throughput with device-resident batches, and break a step down; changes the weights."""
@@ -168,62 +277,174 @@ class Trainer:
             for _ in range(2):
                 self._step(batches)
             windows = [
-                self._window(batches, epoch=0, steps=h.measure_core_steps, on_device=True)
+                self._window(
+                    batches, epoch=0, first_step=self.outcome.steps, steps=h.measure_core_steps, on_device=True
+                )
                 for _ in range(MINIMUM_WINDOWS)
             ]
             self.outcome.core = throughput(self._combine(windows))
         with self._context.spans.measure("diagnostic_pass"):
             self.outcome.breakdown = self._break_down(cycle(pool))
 
-    def _train_epoch(self, epoch: int) -> None:
-        h, outcome = self._context.hyperparameters, self.outcome
-        steps = min(self._workload.steps_per_epoch, self.planned_steps - outcome.steps)
-        warmup = min(max(0, h.measure_warmup_steps - outcome.steps), steps)
-        self._context.events.write("epoch_start", epoch + 1, step=outcome.steps)
-        warmup_windows, windows = [], []
-        with self._context.spans.measure("train"):
-            batches = self._workload.epoch_batches(epoch)
-            if warmup:
-                with self._context.spans.measure("warmup"):
-                    warmup_windows.append(self._window(batches, epoch=epoch, steps=warmup))
-            if warmup or epoch == 0:
-                self._context.session.memory_reset_peak(self._device)
-            length = fitting_window_steps(h.measure_window_steps, self.planned_steps, h.measure_warmup_steps)
-            for window_steps in plan_window_lengths(steps - warmup, length):
-                windows.append(self._window(batches, epoch=epoch, steps=window_steps))
-        combined = self._combine(windows)
-        outcome.windows += combined
-        outcome.samples += sum(window.samples for window in (*self._combine(warmup_windows), *combined))
-        self._announce(epoch, combined)
+    @property
+    def _epoch(self) -> int | float:
+        """Epochs that are done, a fraction within one."""
+        whole, rest = divmod(self.outcome.steps, self._workload.steps_per_epoch)
+        return self.outcome.steps / self._workload.steps_per_epoch if rest else whole
 
-    def _window(self, batches: Iterator[Batch], *, epoch: int, steps: int, on_device: bool = False) -> LocalWindow:
-        """Run ``steps`` optimiser steps between two synchronised edges."""
-        first_step, samples = self.outcome.steps, 0
-        self._loss_sum.zero_()
+    @property
+    def _evaluation_is_due(self) -> bool:
+        h, steps, curve = self._context.hyperparameters, self.outcome.steps, self.outcome.curve
+        if steps == 0 or self._cut is not None or (curve and curve[-1].step == steps):
+            return False
+        return steps >= self.planned_steps or self._is_multiple(h.evaluate_every_steps, h.evaluate_every_epochs)
+
+    @property
+    def _checkpoint_is_due(self) -> bool:
+        h = self._context.hyperparameters
+        return self._is_multiple(h.checkpoint_every_steps, h.checkpoint_every_epochs)
+
+    def _is_multiple(self, every_steps: int, every_epochs: int) -> bool:
+        """Return True if that many steps, or whole epochs, were done since the last time; 0 is never."""
+        epochs, rest = divmod(self.outcome.steps, self._workload.steps_per_epoch)
+        by_epoch = every_epochs > 0 and rest == 0 and epochs % every_epochs == 0
+        return by_epoch or (every_steps > 0 and self.outcome.steps % every_steps == 0)
+
+    def _train_segment(self) -> None:
+        """Train to the next place where something else happens, and write a checkpoint there if one is due.
+
+        A checkpoint comes before the evaluation of the same place: a run that is killed then has lost no training.
+        """
+        h, outcome, per_epoch = self._context.hyperparameters, self.outcome, self._workload.steps_per_epoch
+        start, end = segment_around(
+            outcome.steps,
+            steps_per_epoch=per_epoch,
+            last_step=self.planned_steps,
+            every=(h.evaluate_every_steps, h.checkpoint_every_steps),
+        )
+        epoch = start // per_epoch
+        if outcome.steps % per_epoch == 0 and self._cut is None:
+            self._context.events.write("epoch_start", epoch + 1, step=outcome.steps)
+        length = fitting_window_steps(h.measure_window_steps, self.planned_steps, h.measure_warmup_steps)
+        with self._context.spans.measure("train"):
+            batches = self._open_batches(epoch)
+            for window in plan_windows(start, end, warmup_steps=h.measure_warmup_steps, window_steps=length):
+                if window.end > outcome.steps:
+                    self._train_window(window, epoch, batches)
+                    if window.end < end and self._stop_is_reached():
+                        self._interrupt()
+        self._combine_pending()
+        if end % per_epoch == 0 or end == self.planned_steps:
+            self._finish_epoch(epoch)
+        stops = self._stop_is_reached()
+        if stops or self._checkpoint_is_due:
+            self._save()
+        if stops:
+            raise KeyboardInterrupt
+
+    def _open_batches(self, epoch: int) -> Iterator[Batch]:
+        """Return the epoch's batches from the next step on; an epoch that has begun leaves no trace in the generators."""
+        if self._batches is not None and self._batches[0] == epoch:
+            return self._batches[1]
+        done = self.outcome.steps - epoch * self._workload.steps_per_epoch
+        batches = self._workload.epoch_batches(epoch, done * self._context.hyperparameters.accumulate_steps)
+        if done:
+            # Whoever opens a loader draws a seed for its processes. This epoch's has been drawn before.
+            states = generator_states(self._device)
+            batches = chain(list(islice(batches, 1)), batches)
+            restore_generators(states, self._device)
+        self._batches = (epoch, batches)
+        return batches
+
+    def _train_window(self, planned: PlannedWindow, epoch: int, batches: Iterator[Batch]) -> None:
+        kind: WindowKind = "measured"
+        if planned.is_warmup:
+            kind = "warmup"
+        elif planned.start < self._settled_step:
+            kind = "restart"
+        elif self._peak_is_of_warmup:
+            self._context.session.memory_reset_peak(self._device)
+            self._peak_is_of_warmup = False
+        before, self._cut = self._cut, None
+        with self._context.spans.measure("warmup") if kind == "warmup" else nullcontext():
+            window = self._window(
+                batches, epoch=epoch, first_step=planned.start, steps=planned.end - planned.start, before=before
+            )
+        self._pending.append(replace(window, kind=kind))
+
+    def _window(
+        self,
+        batches: Iterator[Batch],
+        *,
+        epoch: int,
+        first_step: int,
+        steps: int,
+        before: CutWindow | None = None,
+        on_device: bool = False,
+    ) -> LocalWindow:
+        """Run optimiser steps between two synchronised edges.
+
+        Args:
+            batches: This rank's, on the device if ``on_device``.
+            epoch: Counted from 0.
+            first_step: Optimiser steps that were done when the window opened first.
+            steps: Length of the window.
+            before: Its part that an earlier session trained.
+            on_device: True in the core pass, which trains nothing.
+        """
+        before = before or CutWindow(samples=0, nanoseconds=0, loss_sum=0.0)
+        samples, left = before.samples, steps if on_device else first_step + steps - self.outcome.steps
+        self._loss_sum.fill_(before.loss_sum)
         start_s = self._edge()
-        for _ in range(steps):
-            if on_device:
-                samples += self._step(batches)
-            else:
-                samples += self._training_step(batches)
-        end_s = self._edge()
-        loss = float(self._loss_sum) / steps
+        while left:
+            samples += self._step(batches) if on_device else self._training_step(batches)
+            left -= 1
+            if left and not on_device and self._stop_is_reached():
+                break
+        nanoseconds = before.nanoseconds + round((self._edge() - start_s) * 1e9)
+        loss_sum = float(self._loss_sum)
+        loss = loss_sum / (steps - left)
         if not math.isfinite(loss) and not on_device:
             raise TrainingError(
-                f"the training loss is {loss} between steps {first_step + 1} and {first_step + steps}",
+                f"the training loss is {loss} between steps {first_step + 1} and {first_step + steps - left}",
                 failure_class="non_finite_loss",
                 hint="lower lr, add warm-up, or use a wider precision",
             )
+        if left:
+            self._cut = CutWindow(samples=samples, nanoseconds=nanoseconds, loss_sum=loss_sum)
+            self._interrupt()
         if not on_device:
             self._context.progress.loss = loss
         return LocalWindow(
-            epoch=epoch + 1,
-            first_step=first_step + 1,
-            steps=steps,
-            samples=samples,
-            nanoseconds=round((end_s - start_s) * 1e9),
-            loss=loss,
+            epoch=epoch + 1, first_step=first_step + 1, steps=steps, samples=samples, nanoseconds=nanoseconds, loss=loss
         )
+
+    def _interrupt(self) -> NoReturn:
+        """End training between two steps of a segment."""
+        self._save()
+        # For the record of this session; in the checkpoint these windows still wait for the end of their segment.
+        self._combine_pending()
+        raise KeyboardInterrupt
+
+    def _stop_is_reached(self) -> bool:
+        return self._context.stop.reached(lambda: self._context.session.synchronize(self._device))
+
+    def _save(self) -> None:
+        """Write a checkpoint; if it cannot be written, go on with the ones that are there, and say so."""
+        context, steps = self._context, self.outcome.steps
+        if context.checkpoints is None:
+            return
+        context.events.write("checkpoint_start", steps, step=steps)
+        with context.spans.measure("checkpoint"):
+            self._edge()
+            shared, own = self.state()
+            fault = context.checkpoints.save(steps, shared if context.rank.is_main else None, own)
+            self._edge()
+        if fault is None:
+            self._saved_step = steps
+        else:
+            self.outcome.warnings.append(f"no checkpoint after step {steps}: {fault}; the ones before are kept")
+        context.events.write("checkpoint_stop", fault or "written", step=steps)
 
     def _training_step(self, batches: Iterator[Batch]) -> int:
         samples = self._step(self._to_device(batches))
@@ -268,11 +489,13 @@ class Trainer:
         if self._context.session.step_end:
             self._context.session.step_end(self._device)
 
-    def _evaluate(self, epoch: int) -> bool:
-        """Evaluate, add a point to the curve and return True if the target is met."""
-        context, outcome = self._context, self.outcome
+    def _evaluate(self) -> None:
+        """Evaluate, add a point to the curve, and note if the target is met."""
+        context, outcome, epoch = self._context, self.outcome, self._epoch
         context.events.write("eval_start", epoch, step=outcome.steps)
-        with context.spans.measure("eval"):
+        # With a checkpoint of the model that is evaluated nothing is lost by stopping.
+        is_saved = self._saved_step == outcome.steps
+        with context.stop.immediate() if is_saved else nullcontext(), context.spans.measure("eval"):
             self._model.eval()
             # Every rank keeps its own batch statistics; the model that is evaluated is the main rank's.
             context.collectives.broadcast(list(self._model.buffers()))
@@ -303,14 +526,29 @@ class Trainer:
                 run_id=context.run_id, epoch=epoch, step=outcome.steps, metric=context.metric, value=evaluation.value
             ),
         )
-        if context.target is None or evaluation.value < context.target:
-            return False
-        outcome.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=epoch)
-        return True
+        if context.target is not None and evaluation.value >= context.target:
+            outcome.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=epoch)
+        if self._stop_is_reached():
+            self._save()
+            raise KeyboardInterrupt
+
+    def _memory_state(self) -> State | None:
+        known = self._memory_before if self._peak_is_of_warmup else self._local_memory()
+        return None if known is None else asdict(known)
+
+    def _local_memory(self) -> MemoryStats:
+        """Return this rank's counters, of a resumed run the highest of all its sessions."""
+        local, before = self._context.session.memory_query(self._device), self._memory_before
+        if before is None:
+            return local
+        names = [name for name in asdict(local) if name.endswith("_bytes")]
+        pairs = {name: (getattr(local, name), getattr(before, name)) for name in names}
+        highest: dict[str, Any] = {name: None if None in pair else max(pair) for name, pair in pairs.items()}
+        return replace(local, **highest)
 
     def _peak_memory(self) -> MemoryStats:
         """Return the highest value of every counter over ranks; a counter that a rank does not know stays unknown."""
-        local = self._context.session.memory_query(self._device)
+        local = self._local_memory()
         names = [name for name in asdict(local) if name.endswith("_bytes")]
         values = [getattr(local, name) for name in names]
         known = self._context.collectives.sum_counts([value is not None for value in values])
@@ -340,7 +578,31 @@ class Trainer:
             for window, total, slowest, loss in zip(windows, samples, nanoseconds, losses, strict=True)
         ]
 
-    def _announce(self, epoch: int, windows: Sequence[Window]) -> None:
+    def _combine_pending(self) -> None:
+        """Add the windows that were closed since the last time to the outcome."""
+        outcome, pending, self._pending = self.outcome, self._pending, []
+        combined = self._combine(pending)
+        outcome.samples += sum(window.samples for window in combined)
+        by_kind = {
+            kind: [window for window, local in zip(combined, pending, strict=True) if local.kind == kind]
+            for kind in ("measured", "restart")
+        }
+        outcome.windows += by_kind["measured"]
+        outcome.restart_windows += by_kind["restart"]
+        self._announce([*by_kind["restart"], *by_kind["measured"]])
+
+    def _finish_epoch(self, epoch: int) -> None:
+        context, outcome = self._context, self.outcome
+        context.events.write("epoch_stop", epoch + 1, step=outcome.steps)
+        windows = [window for window in (*outcome.restart_windows, *outcome.windows) if window.epoch == epoch + 1]
+        if windows:
+            mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
+            self._notify(
+                "perf_epoch_finished",
+                EpochFinished(run_id=context.run_id, epoch=epoch + 1, step=outcome.steps, mean_loss=mean_loss),
+            )
+
+    def _announce(self, windows: Sequence[Window]) -> None:
         context = self._context
         for window in windows:
             last_step = window.first_step + window.steps - 1
@@ -360,13 +622,6 @@ class Trainer:
                     seconds=window.seconds,
                     loss=window.loss or 0.0,
                 ),
-            )
-        context.events.write("epoch_stop", epoch + 1, step=self.outcome.steps)
-        if windows:
-            mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
-            self._notify(
-                "perf_epoch_finished",
-                EpochFinished(run_id=context.run_id, epoch=epoch + 1, step=self.outcome.steps, mean_loss=mean_loss),
             )
 
     def _notify(self, hook: str, event: object) -> None:

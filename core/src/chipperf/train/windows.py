@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from chipperf.records.schema import Spread, Throughput, Window
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 MINIMUM_WINDOWS = 5
 """Below this many windows a median and its spread say little, and no throughput is reported."""
+
+
+WindowKind = Literal["measured", "warmup", "restart"]
+"""``warmup`` is that of the run, ``restart`` that of a run that was resumed; only other times say how fast it trains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,51 @@ class LocalWindow:
     samples: int
     nanoseconds: int
     loss: float
+    kind: WindowKind = "measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedWindow:
+    """A window before it runs: the optimiser steps that are done when it opens, and when it closes."""
+
+    start: int
+    end: int
+    is_warmup: bool
+
+
+def segment_around(step: int, *, steps_per_epoch: int, last_step: int, every: Sequence[int]) -> tuple[int, int]:
+    """Return between which steps training is not interrupted by anything else, around the step after ``step``.
+
+    Windows are planned within it, so that they end where an epoch does, or before an evaluation or a checkpoint. It
+    depends on the schedule alone: a resumed run finds the windows of the one that stopped.
+
+    Args:
+        step: Optimiser steps that are done.
+        steps_per_epoch: Steps of an epoch.
+        last_step: Steps of the whole run.
+        every: Intervals in steps after which something happens; 0 is never.
+    """
+    intervals = [steps_per_epoch, *(interval for interval in every if interval)]
+    start = max(step // interval * interval for interval in intervals)
+    end = min(step // interval * interval + interval for interval in intervals)
+    return start, min(end, last_step)
+
+
+def plan_windows(start: int, end: int, *, warmup_steps: int, window_steps: int) -> list[PlannedWindow]:
+    """Divide the steps from ``start`` to ``end`` into windows, with one of its own for the run's first ``warmup_steps``.
+
+    Args:
+        start: Optimiser steps that are done at its beginning.
+        end: Optimiser steps that are done at its end.
+        warmup_steps: Steps at the beginning of the run that are not measured.
+        window_steps: Largest length of a window.
+    """
+    warm = min(max(start, warmup_steps), end)
+    windows = [PlannedWindow(start=start, end=warm, is_warmup=True)] if warm > start else []
+    for length in plan_window_lengths(end - warm, window_steps):
+        windows.append(PlannedWindow(start=warm, end=warm + length, is_warmup=False))
+        warm += length
+    return windows
 
 
 def plan_window_lengths(steps: int, window_steps: int) -> list[int]:

@@ -60,7 +60,7 @@ def main(run_directory: Path) -> None:
 
 
 def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, events: EventLog) -> None:
-    spans = Spans(plan.started_s)
+    spans = Spans(plan.origin_s)
     spans.add("launch", plan.started_s, time.monotonic())
     progress = ProgressFile(directory.progress if rank.is_main else None, rank.world_size)
     progress.phase("initialising")
@@ -70,9 +70,11 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
         import torch.distributed as dist
 
+        from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
         from chipperf.train.collectives import Collectives
         from chipperf.train.effective_precision import measure_effective_precision
         from chipperf.train.results import RuntimeFacts, write_results
+        from chipperf.train.stop import StopRequest
         from chipperf.train.telemetry import TelemetrySampler
         from chipperf.train.trainer import RunContext, Trainer
 
@@ -85,6 +87,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             collectives = Collectives(rank, device)
             seed_everything(session, hyperparameters.seed, device, hyperparameters.deterministic)
             precision = session.precision(plan.precision, device)
+            devices = collectives.gather(session.device_info(device))
             workload = case.load_workload()(_workload_context(plan, session, rank, device, hyperparameters))
             target = workload.target
             if target is None and workload.dataset.name == hyperparameters.dataset:
@@ -105,20 +108,39 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 events=events,
                 progress=progress,
                 spans=spans,
+                checkpoints=CheckpointWriter(
+                    directory.checkpoints,
+                    run_id=plan.run_id,
+                    session=plan.session,
+                    keep=hyperparameters.keep_checkpoints,
+                    rank=rank,
+                    collectives=collectives,
+                    devices=[info.name for info in devices],
+                ),
+                stop=StopRequest(rank),
             )
             trainer = Trainer(context)
             facts = RuntimeFacts(
                 runtime=runtime,
                 precision=precision,
                 measured_precision=measure_effective_precision(device, trainer.autocast, trainer.weight_dtype),
-                devices=collectives.gather(session.device_info(device)),
+                devices=devices,
                 applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
                 target=target,
             )
+            if plan.checkpoint is not None:
+                checkpoint = directory.checkpoints / plan.checkpoint
+                require_same_devices(checkpoint, [info.name for info in devices])
+                # Last: from here on nothing may draw a random number that the run before did not draw.
+                trainer.restore(*read_checkpoint(checkpoint, rank.rank))
         events.write("init_stop")
         _announce_start(plan, session, rank, events, workload)
         sampler = TelemetrySampler(
-            session, directory.telemetry(rank.node_rank), _local_devices(facts.devices, rank), plan.idle_memory_bytes
+            session,
+            directory.telemetry(rank.node_rank),
+            _local_devices(devices, rank),
+            plan.idle_memory_bytes,
+            plan.session,
         )
         completed = False
         try:

@@ -85,8 +85,12 @@ class Workload(Protocol):
     def learning_rates(self, step: int) -> list[float]:
         """Return the learning rate of each parameter group at optimiser step ``step``, counted from 0."""
 
-    def epoch_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this rank's training batches of an epoch, on the host."""
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Yield this rank's training batches of an epoch, on the host, beginning with the one at ``first_batch``.
+
+        What a batch holds follows from the seed, the epoch and its place alone: a run that was interrupted goes on with
+        the same batches.
+        """
 
     def to_device(self, batch: Batch) -> Batch:
         """Return the batch on the device, ready for the model."""

@@ -152,9 +152,9 @@ class DetrWorkload:
         rate = h.lr * (0.1 if step // self.steps_per_epoch >= h.lr_drop_epochs else 1.0)
         return [rate, rate * h.backbone_lr_factor]
 
-    def epoch_batches(self, epoch: int) -> Iterator[DetectionBatch]:
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[DetectionBatch]:
         """Yield this rank's batches of an epoch."""
-        self._train_loader.set_epoch(epoch)
+        self._train_loader.set_epoch(epoch, first_batch)
         return iter(self._train_loader)
 
     def to_device(self, batch: DetectionBatch) -> DeviceBatch:

@@ -1,0 +1,223 @@
+"""Writing and reading checkpoints: what all ranks share once, and what only one rank has in a file of its own."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from chipperf.errors import RecordError, UsageError
+from chipperf.records.checkpoints import (
+    MANIFEST,
+    SHARED,
+    FileDigest,
+    Manifest,
+    checkpoint_name,
+    prune,
+    rank_file,
+    read_manifest,
+    remove,
+)
+from chipperf.records.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from chipperf.train.collectives import Collectives
+    from chipperf.types import Rank
+
+State = dict[str, Any]
+"""Tensors, numbers and texts in dictionaries, lists and tuples: what ``torch.load`` reads without running any code."""
+
+
+class CheckpointWriter:
+    """Writes a run's checkpoints; every rank has one, and all write at the same step.
+
+    Args:
+        directory: Where the run's checkpoints lie.
+        run_id: The run.
+        session: How many times the run's processes have been started, this time included.
+        keep: Complete checkpoints that stay.
+        rank: Place of this worker.
+        collectives: Over all ranks.
+        devices: Product name of each rank's device.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        run_id: str,
+        session: int,
+        keep: int,
+        rank: Rank,
+        collectives: Collectives,
+        devices: Sequence[str],
+    ) -> None:
+        self._directory = directory
+        self._run_id = run_id
+        self._session = session
+        self._keep = keep
+        self._rank = rank
+        self._collectives = collectives
+        self._devices = list(devices)
+
+    def save(self, step: int, shared: State | None, own: State) -> str | None:
+        """Write a checkpoint and remove those it makes superfluous.
+
+        Args:
+            step: Optimiser steps that are done.
+            shared: What is the same on all ranks; from the main rank.
+            own: What only this rank has.
+
+        Returns:
+            Why there is no new checkpoint, the same on every rank; the older ones are intact then. ``None`` if it is
+            written.
+        """
+        checkpoint = self._directory / checkpoint_name(self._session, step)
+        contents = {rank_file(self._rank.rank): own} | ({} if shared is None else {SHARED: shared})
+        written: dict[str, FileDigest] = {}
+        fault = None
+        try:
+            checkpoint.mkdir(parents=True, exist_ok=True)
+            for name, content in contents.items():
+                written[name] = _write(checkpoint / name, content)
+        except OSError as error:
+            fault = _describe(error)
+        reports = self._collectives.gather((written, fault))
+        fault = next((fault for _, fault in reports if fault), None)
+        if self._rank.is_main:
+            if fault is None:
+                files = {name: digest for digests, _ in reports for name, digest in digests.items()}
+                fault = self._complete(checkpoint, step, files)
+            if fault is not None:
+                remove(checkpoint)
+        return self._collectives.gather(fault)[0]
+
+    def _complete(self, checkpoint: Path, step: int, files: Mapping[str, FileDigest]) -> str | None:
+        manifest = Manifest(
+            run_id=self._run_id,
+            step=step,
+            world_size=self._rank.world_size,
+            written_at=datetime.now(timezone.utc),
+            torch=torch.__version__,
+            devices=self._devices,
+            files=dict(sorted(files.items())),
+        )
+        try:
+            _sync_directory(checkpoint)
+            write_atomically(checkpoint / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+            _sync_directory(checkpoint)
+        except RecordError as error:
+            return error.message
+        except OSError as error:
+            return _describe(error)
+        prune(self._directory, self._keep)
+        return None
+
+
+def require_same_devices(checkpoint: Path, devices: Sequence[str]) -> None:
+    """Refuse devices other than those the checkpoint was written on: one record describes one kind of device.
+
+    Raises:
+        UsageError: They are others.
+    """
+    before = read_manifest(checkpoint).devices
+    if list(devices) != before:
+        raise UsageError(
+            f"the run was begun on {', '.join(dict.fromkeys(before))}, and here is {', '.join(dict.fromkeys(devices))}",
+            hint="resume it on the same devices, or start a new run",
+        )
+
+
+def read_checkpoint(checkpoint: Path, rank: int) -> tuple[State, State]:
+    """Return what all ranks share, and what ``rank`` alone has, on the host.
+
+    Raises:
+        RecordError: A file cannot be read.
+    """
+    states = []
+    for name in (SHARED, rank_file(rank)):
+        try:
+            states.append(torch.load(checkpoint / name, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise RecordError(
+                f"checkpoint {checkpoint.name}: {name} cannot be loaded: {error}",
+                hint="another version of torch may have written it; start the run again",
+            ) from error
+    return states[0], states[1]
+
+
+def on_host(state: Any) -> Any:
+    """Return the state with every tensor on the host: not every accelerator's tensors can be written as they are."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().cpu()
+    if isinstance(state, dict):
+        return {key: on_host(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(on_host(value) for value in state)
+    return state
+
+
+class _DigestingFile:
+    """A file that is written once; its first error is kept, because torch's writer does not pass errors on."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        self._size_bytes += len(view)
+        rest = view
+        while rest and self._error is None:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except OSError as error:
+                self._error = error
+        return len(view)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def close(self) -> FileDigest:
+        """Wait until the content is on the disk.
+
+        Raises:
+            OSError: It is not.
+        """
+        try:
+            if self._error is None:
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
+        if self._error is not None:
+            raise self._error
+        return FileDigest(size_bytes=self._size_bytes, sha256=self._digest.hexdigest())
+
+
+def _write(path: Path, content: State) -> FileDigest:
+    file = _DigestingFile(path)
+    torch.save(on_host(content), file)  # type: ignore[arg-type]  # Only write and flush are used.
+    return file.close()
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _describe(error: OSError) -> str:
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error.strerror}: {error.filename}"
