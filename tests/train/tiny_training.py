@@ -11,15 +11,18 @@ from chipperf.cases.base import Hyperparameters
 from chipperf.records.events import EventLog
 from chipperf.records.schema import Dataset, Limits, Loader, Missing
 from chipperf.train import trainer as trainer_module
+from chipperf.train.checkpoint import CheckpointWriter
 from chipperf.train.collectives import Collectives
 from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
+from chipperf.train.stop import StopRequest
 from chipperf.train.trainer import RunContext, Trainer
 from chipperf.train.workload import Evaluation
 from chipperf.types import MemoryStats, PrecisionPolicy, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import pytest
     from chipperf.session import Session
@@ -74,6 +77,18 @@ class FakeSession:
         self.events.append((hook, event))
 
 
+class StopAt(StopRequest):
+    """Stops training at an edge, counted from 1: after a step, or after an evaluation."""
+
+    def __init__(self, edge: int) -> None:
+        super().__init__()
+        self._stops_at = edge
+
+    def reached(self, synchronise: Callable[[], object]) -> bool:
+        self._edge += 1
+        return self._edge == self._stops_at
+
+
 class FakeWorkload:
     """Binary targets from a linear model with batch statistics, or what a test puts in the place of a method."""
 
@@ -115,7 +130,7 @@ class FakeWorkload:
         return torch.nn.Sequential(torch.nn.BatchNorm1d(FEATURES), torch.nn.Linear(FEATURES, 1))
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
         return self.optimizer
 
     def learning_rates(self, step: int) -> list[float]:
@@ -182,6 +197,9 @@ def make_training(
     collectives: Collectives | None = None,
     rank: Rank | None = None,
     session: FakeSession | None = None,
+    checkpoints: Path | None = None,
+    run_session: int = 1,
+    stop: StopRequest | None = None,
     **hyperparameters: Any,
 ) -> Training:
     session = session or FakeSession()
@@ -204,7 +222,19 @@ def make_training(
         session, batches_per_epoch=batches_per_epoch, accumulate_steps=h.accumulate_steps, batch_size=batch_size
     )
     rank = rank or Rank()
+    collectives = collectives or Collectives(rank, DEVICE)
     spans = Spans(0.0)
+    writer = None
+    if checkpoints is not None:
+        writer = CheckpointWriter(
+            checkpoints,
+            run_id="run-1",
+            session=run_session,
+            keep=h.keep_checkpoints,
+            rank=rank,
+            collectives=collectives,
+            devices=["linear unit"],
+        )
     context = RunContext(
         run_id="run-1",
         session=cast("Session", session),
@@ -217,10 +247,12 @@ def make_training(
         distributed=None,
         device=DEVICE,
         rank=rank,
-        collectives=collectives or Collectives(rank, DEVICE),
+        collectives=collectives,
         events=EventLog(None, rank.rank),
         progress=ProgressFile(None, rank.world_size),
         spans=spans,
+        checkpoints=writer,
+        stop=stop or StopRequest(),
     )
     torch.manual_seed(0)
     return Training(Trainer(context), session, workload, spans)

@@ -7,8 +7,10 @@ be set before that. This program loads the vendor's plugin without torch, asks i
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from chipperf.records.store import RunDirectory
 from chipperf.session import bind
 from chipperf.types import EnvironmentSettings
 
+_PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h; it outlasts an exec."""
+
 APPLIED_VARIABLE = "CHIPPERF_APPLIED_ENVIRONMENT"
 """Tells the training program which variables were set, by whom and why, as JSON."""
 
@@ -29,6 +34,8 @@ def main(run_directory: Path) -> None:
     """Prepare this rank's environment and become its training program; does not return."""
     directory = RunDirectory(run_directory)
     rank = rank_from_environment()
+    _end_with_launcher()
+    directory.register_rank(rank.rank)
     _redirect_output(directory.log(rank.rank))
     with report_failure(directory, rank.rank):
         plan = read_plan(directory.plan)
@@ -53,6 +60,12 @@ def main(run_directory: Path) -> None:
             check_device(plan.vendor, rank.local_rank, environment, plan.device_check_timeout_s)
         environment[APPLIED_VARIABLE] = json.dumps(applied)
         os.execve(sys.executable, [sys.executable, "-m", "chipperf.train.worker", str(run_directory)], environment)
+
+
+def _end_with_launcher() -> None:
+    """Let Linux send this process SIGTERM when the launcher is gone, even killed: nobody else would stop it then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _redirect_output(log: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,17 +154,25 @@ class RunDirectory:
     def release_reserve(self) -> None:
         """Give back the space set aside, when the run has written everything."""
         self._reserve.unlink(missing_ok=True)
-        self.process.unlink(missing_ok=True)
+        for process in self._processes():
+            process.unlink(missing_ok=True)
+
+    def register_rank(self, rank: int) -> None:
+        """Say that this process is one of the run's: it may outlive the launcher by a moment.
+
+        It goes without on a disk that is full.
+        """
+        with suppress(OSError):
+            self.process.with_name(f"process-rank{rank}.json").write_text(
+                json.dumps(_identify_process()), encoding="utf-8"
+            )
 
     def has_live_process(self) -> bool:
-        """Return False if the launcher is known to be gone; nothing is known of one on another machine."""
-        try:
-            written = json.loads(self.process.read_text(encoding="utf-8"))
-            if written["host"] != platform.node():
-                return True
-            return bool(abs(psutil.Process(written["pid"]).create_time() - written["created"]) < 1)
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-            return False
+        """Return False if the launcher and its ranks are known to be gone; nothing is known of another machine's."""
+        return any(_is_alive(process) for process in self._processes())
+
+    def _processes(self) -> list[Path]:
+        return list(self.path.glob("process*.json"))
 
     def _write_with_reserve(self, path: Path, text: str) -> None:
         try:
@@ -269,6 +278,16 @@ def _disk_full(path: Path) -> RecordError:
     return RecordError(
         f"the disk is full: cannot write {path}", hint="free some space; what was written before is intact"
     )
+
+
+def _is_alive(process: Path) -> bool:
+    try:
+        written = json.loads(process.read_text(encoding="utf-8"))
+        if written["host"] != platform.node():
+            return True
+        return bool(abs(psutil.Process(written["pid"]).create_time() - written["created"]) < 1)
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return False
 
 
 def _identify_process() -> dict[str, Any]:

@@ -4,8 +4,8 @@ The loop that is measured is the loop that trains: windows open and close at syn
 edges reads from the device. What would disturb it (device-resident batches, a synchronise per phase) has passes of its
 own after training, and evaluations and checkpoints come between windows.
 
-A run that is interrupted and resumed does what an uninterrupted one does, bit for bit: its state holds a window that was
-cut with the sum of its losses, and generators are set back after a loader that was opened again has drawn from them.
+A run that is interrupted and resumed does what an uninterrupted one does, bit for bit: a window that was cut is kept
+with the sum of its losses, and generators are set back after a loader that was opened again has drawn from them.
 """
 
 from __future__ import annotations
@@ -343,7 +343,7 @@ class Trainer:
             raise KeyboardInterrupt
 
     def _open_batches(self, epoch: int) -> Iterator[Batch]:
-        """Return the epoch's batches from the next step on; an epoch that has begun leaves no trace in the generators."""
+        """Return the epoch's batches from the next step on; one that has begun leaves generators as they are."""
         if self._batches is not None and self._batches[0] == epoch:
             return self._batches[1]
         done = self.outcome.steps - epoch * self._workload.steps_per_epoch
@@ -442,8 +442,8 @@ class Trainer:
             self._edge()
         if fault is None:
             self._saved_step = steps
-        else:
-            self.outcome.warnings.append(f"no checkpoint after step {steps}: {fault}; the ones before are kept")
+        elif not any(fault in warning for warning in self.outcome.warnings):
+            self.outcome.warnings.append(f"no checkpoint after step {steps}: {fault}; older ones were kept")
         context.events.write("checkpoint_stop", fault or "written", step=steps)
 
     def _training_step(self, batches: Iterator[Batch]) -> int:

@@ -20,7 +20,7 @@ MINIMUM_WINDOWS = 5
 
 
 WindowKind = Literal["measured", "warmup", "restart"]
-"""``warmup`` is that of the run, ``restart`` that of a run that was resumed; only other times say how fast it trains."""
+"""``warmup`` is that of the run, ``restart`` that of a resumed one; only other times say how fast it trains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def segment_around(step: int, *, steps_per_epoch: int, last_step: int, every: Se
 
 
 def plan_windows(start: int, end: int, *, warmup_steps: int, window_steps: int) -> list[PlannedWindow]:
-    """Divide the steps from ``start`` to ``end`` into windows, with one of its own for the run's first ``warmup_steps``.
+    """Divide the steps from ``start`` to ``end`` into windows, with one of its own for the first ``warmup_steps``.
 
     Args:
         start: Optimiser steps that are done at its beginning.

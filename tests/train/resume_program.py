@@ -1,0 +1,126 @@
+"""One rank of a job on the CPU reference: trains once whole, and once for each of some edges stopped there and resumed.
+
+Prints as JSON what it holds then. Arguments: case, rank, number of ranks, a file for the rendezvous, the dataset's
+directory, a directory for checkpoints, and the edges, separated by commas.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
+from chipperf.cases.registry import find_case
+from chipperf.records.checkpoints import newest_valid
+from chipperf.records.events import EventLog
+from chipperf.records.schema import Limits
+from chipperf.session import bind
+from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
+from chipperf.train.collectives import Collectives
+from chipperf.train.config import resolve
+from chipperf.train.preparation import seed_everything
+from chipperf.train.progress import ProgressFile
+from chipperf.train.spans import Spans
+from chipperf.train.stop import StopRequest
+from chipperf.train.trainer import RunContext, Trainer
+from chipperf.train.workload import WorkloadContext
+from tiny_training import StopAt
+
+DEVICE = torch.device("cpu")
+SETTINGS = {
+    "mobilenetv2": ({"evaluate_every_steps": 4, "measure_window_steps": 3}, Limits()),
+    "detr": ({"measure_window_steps": 2}, Limits(max_steps=3)),
+}
+
+
+def make_trainer(case_name: str, rank: Rank, data: Path, directory: Path, session: int, stop: StopRequest) -> Trainer:
+    case = find_case(case_name)
+    settings, limits = SETTINGS[case_name]
+    tiny = resolve(case, preset="tiny", command_line=settings).values
+    h = type(case.base).model_validate(tiny.model_dump())
+    vendor = bind(catalogue.find_vendor("cpu"))
+    collectives = Collectives(rank, DEVICE)
+    seed_everything(vendor, h.seed, DEVICE, False)
+    workload = case.load_workload()(
+        WorkloadContext(
+            hyperparameters=h,
+            data_root=data,
+            rank=rank,
+            device=DEVICE,
+            loader_options=LoaderOptions(),
+            loader_workers=1 if case_name == "mobilenetv2" else 0,
+        )
+    )
+    return Trainer(
+        RunContext(
+            run_id="run-1",
+            session=vendor,
+            workload=workload,
+            hyperparameters=h,
+            limits=limits,
+            target=None,
+            metric=case.metric,
+            precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+            distributed=DistributedConfig(backend="gloo") if rank.world_size > 1 else None,
+            device=DEVICE,
+            rank=rank,
+            collectives=collectives,
+            events=EventLog(None, rank.rank),
+            progress=ProgressFile(None, rank.world_size),
+            spans=Spans(0.0),
+            checkpoints=CheckpointWriter(
+                directory, run_id="run-1", session=session, keep=1, rank=rank, collectives=collectives, devices=["cpu"]
+            )
+            if session
+            else None,
+            stop=stop,
+        )
+    )
+
+
+def held(trainer: Trainer) -> dict[str, Any]:
+    outcome = trainer.outcome
+    windows = sorted((*outcome.windows, *outcome.restart_windows), key=lambda window: window.first_step)
+    weights = b"".join(tensor.numpy().tobytes() for tensor in trainer._model.state_dict().values())
+    return {
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "windows": [window.model_dump(exclude={"seconds"}) for window in windows],
+        "curve": [point.model_dump(exclude={"elapsed_s"}) for point in outcome.curve],
+        "counts": [outcome.steps, outcome.samples, outcome.epochs, len(outcome.data_waits_s)],
+    }
+
+
+def main() -> None:
+    case, number, ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    rendezvous, data, directory = sys.argv[4], Path(sys.argv[5]), Path(sys.argv[6])
+    rank = Rank(rank=number, local_rank=number, world_size=ranks, local_world_size=ranks)
+    if ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=ranks)
+    torch.set_num_threads(1)
+    whole = make_trainer(case, rank, data, directory, 0, StopRequest())
+    whole.train()
+    results = {"0": held(whole)}
+    for edge in sys.argv[7].split(","):
+        stopped = make_trainer(case, rank, data, directory / edge, 1, StopAt(int(edge)))
+        try:
+            stopped.train()
+        except KeyboardInterrupt:
+            found, _ = newest_valid(directory / edge)
+            if found is None:
+                raise
+            resumed = make_trainer(case, rank, data, directory / edge, 2, StopRequest())
+            resumed.restore(*read_checkpoint(found[0], number))
+            resumed.train()
+            results[edge] = held(resumed)
+    if ranks > 1:
+        dist.destroy_process_group()
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

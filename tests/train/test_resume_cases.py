@@ -1,0 +1,58 @@
+"""Real cases on one rank and on two: stopped and resumed, they end with the same weights and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
+
+PROGRAM = Path(__file__).with_name("resume_program.py")
+
+
+def train(case: str, ranks: int, data: Path, scratch: Path, edges: str) -> list[dict[str, Any]]:
+    paths = os.pathsep.join([str(PROGRAM.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), case, str(rank), str(ranks), str(scratch / "store"), str(data), str(scratch)]
+            + [edges],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(ranks)
+    ]
+    results = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        results.append(json.loads(out.splitlines()[-1]))
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "edges"), [(1, "1,2,5,8,10"), (2, "1,2,3,5")])
+def test_classifier(image_folder: Path, tmp_path: Path, ranks: int, edges: str) -> None:
+    """Slow: trains a real model eleven times."""
+    for result in train("mobilenetv2", ranks, image_folder, tmp_path, edges):
+        assert set(result) == {"0", *edges.split(",")}
+        whole = result.pop("0")
+        assert whole["counts"][:2] == [12 // ranks, 48]
+        assert all(stopped == whole for stopped in result.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_detector(tmp_path: Path, ranks: int) -> None:
+    """Slow: forty million weights, whose dropout and AdamW have a state."""
+    data = ensure_coco_sample(CocoSampleOptions(train_samples=12, val_samples=2), tmp_path)
+
+    for result in train("detr", ranks, data, tmp_path, "1"):
+        assert result["1"] == result["0"]
+        assert result["0"]["counts"][0] == 3
