@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from chipperf.data.imagefolder import scan_imagefolder
@@ -105,3 +107,19 @@ def test_length_is_what_is_left_of_the_epoch(tiny_dataset):
     loader.set_epoch(0, first_step=3)
     assert len(loader) == len(list(loader)) == 2
     assert loader.steps_per_epoch == 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_draws_from_no_global_generator(image_folder, workers):
+    """A resumed run opens its loaders once more than one that was never stopped."""
+    split = scan_imagefolder(image_folder).train
+    loader = build_training_loader(split, batch_size=4, seed=0, options=LoaderOptions(workers=workers))
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    before = (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist())
+
+    assert len(list(loader)) == 6
+
+    assert (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()) == before
+    loader.close()

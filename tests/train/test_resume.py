@@ -290,3 +290,16 @@ def test_generators_go_on_where_they_were() -> None:
     restore_generators(states, DEVICE)
 
     assert draw() == drawn
+
+
+def test_evaluations_do_not_change_the_course_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    seldom, often = make(monkeypatch, evaluate_every_epochs=9), make(monkeypatch, evaluate_every_steps=1)
+    for training in (seldom, often):
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+        training.trainer.train()
+
+    assert len(often.trainer.outcome.curve) == STEPS
+    for one, other in zip(weights(seldom), weights(often), strict=True):
+        assert torch.equal(one, other)

@@ -193,6 +193,8 @@ def data_loader(
         persistent_workers=has_workers,
         multiprocessing_context=options.start_method if has_workers else None,
         worker_init_fn=_leave_process_group if has_workers else None,
+        # Its own: a loader draws a seed for its processes when it starts them, which a resumed run does once more.
+        generator=torch.Generator().manual_seed(0),
         collate_fn=_CollateUnlessError(collate),
         **sampling,
     )

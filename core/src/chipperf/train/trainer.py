@@ -499,7 +499,7 @@ class Trainer:
             self._model.eval()
             # Every rank keeps its own batch statistics; the model that is evaluated is the main rank's.
             context.collectives.broadcast(list(self._model.buffers()))
-            before = _hash_buffers(self._model)
+            before, states = _hash_buffers(self._model), generator_states(self._device)
             evaluation = self._workload.evaluate(self._model, context.collectives, self.autocast)
             if self._model.training or _hash_buffers(self._model) != before:
                 raise TrainingError(
@@ -507,6 +507,8 @@ class Trainer:
                     failure_class="evaluation_changed_model",
                 )
             self._model.train()
+            # Training takes the same course however often it is evaluated.
+            restore_generators(states, self._device)
             elapsed_s = self._edge() - self._train_start_s
         point = EvaluationPoint(
             epoch=epoch,

@@ -88,8 +88,8 @@ class Workload(Protocol):
     def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield this rank's training batches of an epoch, on the host, beginning with the one at ``first_batch``.
 
-        What a batch holds follows from the seed, the epoch and its place alone: a run that was interrupted goes on with
-        the same batches.
+        What a batch holds follows from the seed, the epoch and its place alone, and loading draws from no generator
+        that training draws from: a run that was interrupted goes on with the same batches and random numbers.
         """
 
     def to_device(self, batch: Batch) -> Batch:

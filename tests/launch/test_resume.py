@@ -1,0 +1,489 @@
+"""Runs that are stopped or killed and go on: with real processes where it matters, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import torch
+from chipperf import catalogue
+from chipperf.cases.mobilenetv2 import CASE
+from chipperf.errors import DataError, DeviceError, PerfError, RecordError, TrainingError, UsageError, VendorHookError
+from chipperf.launch import resume as resume_module
+from chipperf.launch.failure import describe, reported_recurring, would_recur
+from chipperf.launch.local import _may_restart
+from chipperf.launch.plan import read_plan
+from chipperf.launch.resume import require_same_software, require_same_torch, restart, resume
+from chipperf.records.checkpoints import list_checkpoints, newest_valid
+from chipperf.records.schema import Failure, Missing, Status, Throughput
+from chipperf.records.store import RunDirectory, read_record, write_atomically
+from chipperf.session import bind
+from chipperf.train.checkpoint import CheckpointWriter
+from chipperf.train.collectives import Collectives
+from chipperf.types import Rank
+from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
+from test_processes import BOUNDED_S, events_of, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from chipperf.records.schema import Record
+    from support import FakeDistributions, FinishedRun, MakePlan, Perf
+
+EPOCHS = 8
+
+WATCHED = """
+import hashlib, os
+from dataclasses import replace
+from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
+
+def load_workload():
+    from chipperf.cases.classification_workload import ClassificationWorkload
+
+    class Watched(ClassificationWorkload):
+        def evaluate(self, model, collectives, autocast):
+            weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+            evaluation = super().evaluate(model, collectives, autocast)
+            digest = int(hashlib.sha256(weights).hexdigest()[:12], 16)
+            return replace(evaluation, details={"weights": float(digest)})
+
+    return Watched
+
+tiny = {**MOBILENETV2.presets["tiny"], "epochs": EPOCHS, "measure_window_steps": 4}
+CASE = replace(
+    MOBILENETV2, name="watched", base=MOBILENETV2.base.model_copy(update=tiny), load_workload=load_workload
+)
+"""
+
+
+@pytest.fixture
+def perf_train(
+    image_folder: Path, tmp_path: Path, distributions: FakeDistributions
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts ``perf train`` with a case that records a digest of its weights at every evaluation."""
+    (distributions.root / "watched_case.py").write_text(WATCHED.replace("EPOCHS", str(EPOCHS)))
+    distributions.add("perf-watched", "[chipperf.cases]\nwatched = watched_case:CASE\n")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(directory: Path, *arguments: object, resumes: bool = False) -> subprocess.Popen[str]:
+        new = ("watched", "--vendor", "cpu", "--data", image_folder, "--set", "workers=1", "--out", directory)
+        process = subprocess.Popen(
+            perf_command("train", *(("--resume", directory) if resumes else new), *arguments),
+            env=perf_environment(PYTHONPATH=f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+            | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    for worker in processes_naming(str(tmp_path)):
+        worker.kill()
+
+
+def completed(process: subprocess.Popen[str], directory: Path) -> Record:
+    out, complaints = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, complaints
+    assert "Traceback" not in complaints
+    record = read_record(directory)
+    assert record.status.state == "completed"
+    assert not RunDirectory(directory).checkpoints.exists()
+    return record
+
+
+def measured(record: Record) -> dict[str, Any]:
+    """Everything that is not a time."""
+    metrics = record.metrics
+    windows = [*metrics.restart_windows, *(metrics.p_train.windows if isinstance(metrics.p_train, Throughput) else [])]
+    return {
+        "windows": {
+            window.first_step: (window.epoch, window.steps, window.samples, window.loss)
+            for window in sorted(windows, key=lambda window: window.first_step)
+        },
+        "curve": [point.model_dump(exclude={"elapsed_s"}) for point in metrics.curve],
+        "counts": (metrics.steps, metrics.train_samples, metrics.epochs, metrics.quality, metrics.best_quality),
+    }
+
+
+def evaluations(directory: Path) -> int:
+    return sum(event["event"] == "EVAL_STOP" for event in events_of(RunDirectory(directory)))
+
+
+def ranks_of(directory: Path) -> list[psutil.Process]:
+    return [each for each in processes_naming(str(directory)) if "chipperf.train.worker" in each.cmdline()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, perf_train: Any, ranks: int) -> None:
+    """Slow: three real runs. The second time, the newest checkpoint is damaged."""
+    whole = completed(perf_train(tmp_path / "whole", "--nproc", ranks), tmp_path / "whole")
+    out = tmp_path / "run"
+    process = perf_train(out, "--nproc", ranks)
+    wait_for(lambda: evaluations(out) >= 2, process)
+
+    process.terminate()
+    _, complaints = process.communicate(timeout=BOUNDED_S)
+
+    assert process.returncode == 1
+    assert "perf: error: stopped by a signal" in complaints
+    record = read_record(out)
+    assert record.status.state == "interrupted"
+    found, faults = newest_valid(RunDirectory(out).checkpoints)
+    assert found is not None
+    assert faults == []
+    assert f"to continue after step {found[1].step}: perf train --resume {out}" in complaints
+    assert processes_naming(str(out)) == []
+    newest, before = list_checkpoints(RunDirectory(out).checkpoints)
+    if ranks == 2:
+        (newest / "rank1.pt").unlink()
+
+    process = perf_train(out, resumes=True)
+    resumed = completed(process, out)
+
+    assert measured(resumed) == measured(whole)
+    [interruption] = resumed.interruptions
+    assert interruption.cause.failure_class == "interrupted"
+    assert interruption.step == int((before if ranks == 2 else newest).name.partition("-step")[2])
+    damage = [warning for warning in resumed.warnings if "rank1.pt cannot be read" in warning]
+    assert len(damage) == ranks - 1
+    assert all(warning.endswith(f"resumed from {before.name} instead") for warning in damage)
+    metrics = resumed.metrics
+    assert isinstance(metrics.e2e_time_s, float)
+    assert isinstance(metrics.train_seconds, float)
+    assert metrics.e2e_time_s > interruption.session_seconds + metrics.train_seconds / 2
+    last = metrics.spans[-1]
+    assert last.start_s + last.seconds == pytest.approx(metrics.e2e_time_s)
+    assert not [path for path in out.iterdir() if path.name.startswith((".", "process"))]
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, perf_train: Any, perf: Perf) -> None:
+    """Slow: three real runs."""
+    whole = completed(perf_train(tmp_path / "whole"), tmp_path / "whole")
+    out = tmp_path / "run"
+    process = perf_train(out)
+    wait_for(lambda: evaluations(out) >= 2, process)
+    early = perf("train", "--resume", out)
+    assert early.returncode == 2
+    assert "is still running" in early.stderr
+    assert process.poll() is None
+
+    for victim in (*ranks_of(out), psutil.Process(process.pid)):
+        victim.kill()
+    process.communicate()
+    assert read_record(out).status.state == "killed"
+    psutil.wait_procs(processes_naming(str(out)), timeout=20)
+    resumed = completed(perf_train(out, resumes=True), out)
+
+    assert measured(resumed) == measured(whole)
+    assert resumed.interruptions[0].cause.failure_class == "killed"
+    assert resumed.interruptions[0].step % 6 == 0
+
+
+@pytest.mark.slow
+def test_ranks_save_and_end_when_their_launcher_is_killed(tmp_path: Path, perf_train: Any) -> None:
+    """Slow: a real run."""
+    out = tmp_path / "run"
+    process = perf_train(out)
+    wait_for(lambda: evaluations(out) >= 1, process)
+    ranks = ranks_of(out)
+
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(ranks, timeout=BOUNDED_S)
+
+    assert alive == []
+    assert not RunDirectory(out).has_live_process()
+    found, _ = newest_valid(RunDirectory(out).checkpoints)
+    assert found is not None
+    assert found[1].step > 6 or len(list_checkpoints(RunDirectory(out).checkpoints)) > 1
+
+
+@pytest.mark.slow
+def test_rank_that_dies_is_restarted(tmp_path: Path, perf_train: Any) -> None:
+    """Slow: a real run of two ranks, started twice."""
+    out = tmp_path / "run"
+    process = perf_train(out, "--nproc", 2, "--max-restarts", 1)
+    wait_for(lambda: evaluations(out) >= 1, process)
+    ranks = ranks_of(out)
+    [second] = [each for each in ranks if each.environ().get("RANK") == "1" and each.ppid() == process.pid]
+
+    second.kill()
+    record = completed(process, out)
+
+    [interruption] = record.interruptions
+    assert (interruption.cause.failure_class, interruption.cause.rank) == ("rank_died", 1)
+    assert interruption.gap_seconds == 0
+    assert interruption.step >= 3
+    assert (record.metrics.steps, len(record.metrics.curve)) == (3 * EPOCHS, EPOCHS)
+
+
+@pytest.mark.slow
+def test_run_completes_on_a_disk_too_small_for_its_checkpoints(small_disk: Path, perf_train: Any) -> None:
+    """Slow: a real run."""
+    record = completed(perf_train(small_disk / "run", "--max-steps", 7), small_disk / "run")
+
+    [warning] = [warning for warning in record.warnings if "checkpoint" in warning]
+    assert warning == "no checkpoint after step 6: the disk is full; older ones were kept"
+    assert record.metrics.steps == 7
+
+
+def test_completed_run_is_left_alone(perf: Perf, trained_run: FinishedRun) -> None:
+    before = (trained_run.directory / "record.json").read_bytes()
+
+    process = perf("train", "--resume", trained_run.directory)
+
+    assert process.returncode == 0
+    assert "is complete: there is nothing to resume" in process.stdout
+    assert (trained_run.directory / "record.json").read_bytes() == before
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, make_plan: MakePlan, planned: Record) -> RunDirectory:
+    """A run on two ranks that was interrupted after its checkpoints of steps 10 and 20, when it had done 24."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    plan = make_plan(created_at=datetime.now(timezone.utc) - timedelta(seconds=100), warnings=["mind the gap"])
+    write_atomically(directory.plan, plan.model_dump_json())
+    failure = Failure(failure_class="interrupted", message="stopped by a signal")
+    directory.write_record(
+        planned.model_copy(
+            update={"status": Status(state="interrupted", failure=failure), "warnings": ["mind the gap", "it was slow"]}
+        )
+    )
+    directory.progress.write_text(json.dumps({"step": 24}))
+    directory.failure(1).write_text("{}")
+    for step in (10, 20):
+        save(directory, step)
+    directory.release_reserve()
+    return directory
+
+
+class TwoRanks(Collectives):
+    """Lets one process write the files of two ranks."""
+
+    def gather(self, item: Any) -> list[Any]:
+        if not isinstance(item, tuple):
+            return [item, item]
+        written, fault = item
+        return [item, ({"rank1.pt": written["rank0.pt"]}, fault)]
+
+
+def save(directory: RunDirectory, step: int) -> None:
+    rank = Rank(world_size=2, local_world_size=2)
+    writer = CheckpointWriter(
+        directory.checkpoints,
+        run_id="run-1",
+        session=1,
+        keep=9,
+        rank=rank,
+        collectives=TwoRanks(Rank(), torch.device("cpu")),
+        devices=["unit", "unit"],
+    )
+    assert writer.save(step, {"step": step}, {"rank": 0}) is None
+    newest = list_checkpoints(directory.checkpoints)[0]
+    (newest / "rank1.pt").write_bytes((newest / "rank0.pt").read_bytes())
+
+
+def test_plan_and_record_say_how_the_run_goes_on(stopped: RunDirectory) -> None:
+    plan = resume(stopped, torch.__version__, started_s=50.0)
+
+    assert plan == read_plan(stopped.plan)
+    assert (plan.session, plan.checkpoint, plan.run_id) == (2, "session001-step000000020", "run-1")
+    assert plan.earlier_s == pytest.approx(100, abs=30)
+    assert plan.origin_s == 50.0 - plan.earlier_s
+    record = read_record(stopped.path)
+    assert record.status.state == "running"
+    # What a session warned of is found again by the next one; what was known before it began stays.
+    assert record.warnings == plan.warnings == ["mind the gap"]
+    [interruption] = record.interruptions
+    assert (interruption.step, interruption.lost_steps, interruption.cause.message) == (20, 4, "stopped by a signal")
+    assert interruption.session_seconds == plan.earlier_s
+    assert not stopped.progress.exists()
+    assert not stopped.failure(1).exists()
+    assert stopped.has_live_process()
+
+
+def test_sessions_add_up(stopped: RunDirectory) -> None:
+    first = resume(stopped, torch.__version__, started_s=50.0)
+    stopped.release_reserve()
+
+    second = resume(stopped, torch.__version__, started_s=70.0)
+
+    assert second.session == 3
+    assert second.earlier_s >= first.earlier_s
+    interruptions = read_record(stopped.path).interruptions
+    assert sum(each.session_seconds for each in interruptions) == second.earlier_s
+    assert interruptions[1].lost_steps == Missing(missing="unknown", reason="the run left no progress")
+
+
+def test_damaged_checkpoint_is_left_out_and_that_is_said(stopped: RunDirectory) -> None:
+    newest = list_checkpoints(stopped.checkpoints)[0]
+    (newest / "shared.pt").write_bytes(b"")
+
+    plan = resume(stopped, torch.__version__, started_s=50.0)
+
+    assert plan.checkpoint == "session001-step000000010"
+    assert plan.warnings[1].startswith("checkpoint session001-step000000020: shared.pt has 0 bytes instead of")
+    assert plan.warnings[1].endswith("; resumed from session001-step000000010 instead")
+    # It could never be resumed from again, and would be counted among those that are kept.
+    assert not newest.exists()
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_run_without_a_checkpoint_cannot_be_resumed(stopped: RunDirectory, damaged: bool) -> None:
+    for checkpoint in list_checkpoints(stopped.checkpoints):
+        for path in checkpoint.iterdir():
+            path.unlink()
+        if not damaged:
+            checkpoint.rmdir()
+    before = stopped.record.read_bytes()
+
+    with pytest.raises(RecordError, match="has no checkpoint to resume from") as caught:
+        resume(stopped, torch.__version__, started_s=50.0)
+
+    assert ("is incomplete" in caught.value.message) == damaged
+    assert stopped.record.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["process.json", "process-rank1.json"])
+def test_living_run_is_not_resumed(stopped: RunDirectory, name: str) -> None:
+    me = psutil.Process()
+    (stopped.path / name).write_text(
+        json.dumps({"pid": me.pid, "created": me.create_time(), "host": os.uname().nodename})
+    )
+
+    with pytest.raises(UsageError, match="is still running"):
+        resume(stopped, torch.__version__, started_s=50.0)
+
+
+def test_checkpoint_of_another_run_is_refused(stopped: RunDirectory, make_plan: MakePlan) -> None:
+    write_atomically(stopped.plan, make_plan(run_id="run-2").model_dump_json())
+
+    with pytest.raises(RecordError, match="belongs to run run-1 on 2 ranks, not to run-2 on 2"):
+        resume(stopped, torch.__version__, started_s=50.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"chipperf_version": "0.0.1"}, "chipperf 0.0.1"),
+        ({"metrics_version": 0}, "the definitions of the metrics 0"),
+    ],
+)
+def test_other_software_is_refused(make_plan: MakePlan, planned: Record, changes: dict[str, Any], what: str) -> None:
+    session = bind(catalogue.find_vendor("cpu"))
+    require_same_software(make_plan(), planned, CASE, session)
+
+    with pytest.raises(UsageError, match=f"begun with {what}, and this is"):
+        require_same_software(make_plan(), planned.model_copy(update=changes), CASE, session)
+    with pytest.raises(UsageError, match="begun with case mobilenetv2 0.9"):
+        require_same_software(make_plan(case_version="0.9"), planned, CASE, session)
+
+
+def test_other_torch_is_refused(stopped: RunDirectory) -> None:
+    before = stopped.record.read_bytes()
+    found, _ = newest_valid(stopped.checkpoints)
+    assert found is not None
+    require_same_torch(found[1], torch.__version__)
+
+    with pytest.raises(UsageError, match="begun with torch .*, and this is 1.0"):
+        resume(stopped, "1.0", started_s=50.0)
+    assert stopped.record.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "RUN", "--nproc", "2", "--preset", "tiny"], "--preset, --nproc cannot change a run"),
+        (["resnet50", "--resume", "RUN"], "is one of mobilenetv2, not of resnet50"),
+        (["--resume", "RUN/nowhere"], "no record at"),
+        ([], "no case is named"),
+    ],
+)
+def test_command_line_that_contradicts_the_run(
+    perf: Perf, stopped: RunDirectory, arguments: list[str], message: str
+) -> None:
+    before = stopped.record.read_bytes()
+
+    process = perf("train", *(argument.replace("RUN", str(stopped.path)) for argument in arguments))
+
+    assert process.returncode in (1, 2)
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    assert stopped.record.read_bytes() == before
+
+
+def test_restart_goes_on_from_the_newest_checkpoint(stopped: RunDirectory) -> None:
+    cause = Failure(failure_class="rank_died", message="it died", rank=1)
+    plan = restart(read_plan(stopped.plan), stopped, Status(state="failed", failure=cause))
+
+    assert (plan.session, plan.checkpoint, plan.earlier_s) == (2, "session001-step000000020", 0.0)
+    [interruption] = read_record(stopped.path).interruptions
+    assert (interruption.cause, interruption.step, interruption.gap_seconds) == (cause, 20, 0.0)
+    assert not stopped.failure(1).exists()
+
+
+def test_restart_without_a_checkpoint_begins_anew(stopped: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume_module, "newest_valid", lambda directory: (None, []))
+
+    plan = restart(read_plan(stopped.plan), stopped, Status(state="failed"))
+
+    assert plan.checkpoint is None
+    assert read_record(stopped.path).interruptions[0].lost_steps == 24
+
+
+@pytest.mark.parametrize(
+    ("error", "recurs"),
+    [
+        (DataError("broken image"), True),
+        (TrainingError("loss is nan", failure_class="non_finite_loss"), True),
+        (MemoryError(), True),
+        (RuntimeError("connection closed by peer"), False),
+        (VendorHookError("perf_synchronize raised"), False),
+        (DeviceError("lost"), False),
+    ],
+)
+def test_only_failures_that_may_be_over_are_worth_a_restart(
+    stopped: RunDirectory, error: BaseException, recurs: bool
+) -> None:
+    assert would_recur(error) == recurs
+    stopped.failure(0).write_text(json.dumps({"would_recur": would_recur(error)}))
+
+    assert reported_recurring(stopped, 0) == recurs
+    assert _may_restart(Status(state="failed", failure=describe(error, 0)), stopped) != recurs
+
+
+def test_interrupted_run_is_not_restarted(stopped: RunDirectory) -> None:
+    failure = Failure(failure_class="interrupted", message="stopped")
+
+    assert not _may_restart(Status(state="interrupted", failure=failure), stopped)
+
+
+def test_listing_checkpoints_needs_no_torch() -> None:
+    program = "import sys, chipperf.launch.resume, chipperf.records.checkpoints; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_errors_have_a_remedy(stopped: RunDirectory) -> None:
+    with pytest.raises(PerfError) as caught:
+        resume(stopped, "1.0", started_s=50.0)
+    assert caught.value.hint
