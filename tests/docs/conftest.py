@@ -29,7 +29,8 @@ class Workplace:
 
     def harmless(self, command: str) -> str:
         """Return the command with other data, and options that make it small."""
-        options = [text for start, text in _SMALLER.items() if command.startswith(start)]
+        takes_options = "--resume" not in command
+        options = [text for start, text in _SMALLER.items() if command.startswith(start) and takes_options]
         return " ".join([command.replace("/data/imagenet", str(self.data)), *options]).format(data=self.data)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:

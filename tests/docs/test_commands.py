@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from documents import Command
 
 COMMANDS = perf_commands()
-TRAININGS = [command for command in COMMANDS if command.text.startswith("perf train ")]
+TRAININGS = [
+    command for command in COMMANDS if command.text.startswith("perf train ") and "--resume" not in command.text
+]
 OTHERS = [command for command in COMMANDS if command not in TRAININGS]
 
 

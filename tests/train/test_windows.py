@@ -8,6 +8,8 @@ from chipperf.train.windows import (
     MINIMUM_WINDOWS,
     fitting_window_steps,
     plan_window_lengths,
+    plan_windows,
+    segment_around,
     spread,
     throughput,
 )
@@ -99,3 +101,51 @@ def test_coefficient_of_variation_is_deviation_over_mean() -> None:
 
     assert measured is not None
     assert measured.cv == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "expected"),
+    [
+        (0, (), (0, 12)),
+        (11, (), (0, 12)),
+        (12, (), (12, 24)),
+        (13, (0, 0), (12, 24)),
+        (13, (5,), (12, 15)),
+        (15, (5,), (15, 20)),
+        (20, (5, 7), (20, 21)),
+        (24, (), (24, 30)),
+        (29, (5, 100), (25, 30)),
+    ],
+)
+def test_segment_ends_where_something_else_happens(
+    step: int, every: tuple[int, ...], expected: tuple[int, int]
+) -> None:
+    assert segment_around(step, steps_per_epoch=12, last_step=30, every=every) == expected
+
+
+def test_segments_follow_each_other_and_are_found_from_every_step() -> None:
+    step = 0
+    while step < 50:
+        start, end = segment_around(step, steps_per_epoch=12, last_step=50, every=(5, 7))
+        assert start == step < end
+        for inside in range(start, end):
+            assert segment_around(inside, steps_per_epoch=12, last_step=50, every=(5, 7)) == (start, end)
+        step = end
+    assert step == 50
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "warmup_steps", "expected"),
+    [
+        (0, 10, 0, [(0, 5, False), (5, 10, False)]),
+        (0, 10, 3, [(0, 3, True), (3, 7, False), (7, 10, False)]),
+        (0, 10, 10, [(0, 10, True)]),
+        (0, 10, 99, [(0, 10, True)]),
+        (12, 20, 14, [(12, 14, True), (14, 17, False), (17, 20, False)]),
+        (12, 13, 5, [(12, 13, False)]),
+    ],
+)
+def test_windows_of_a_segment(start: int, end: int, warmup_steps: int, expected: list[tuple[int, int, bool]]) -> None:
+    windows = plan_windows(start, end, warmup_steps=warmup_steps, window_steps=5)
+
+    assert [(window.start, window.end, window.is_warmup) for window in windows] == expected

@@ -282,7 +282,8 @@ def _loss_points(record: Record) -> Iterable[Point]:
     throughput = record.metrics.p_train
     windows = throughput.windows if isinstance(throughput, Throughput) else []
     steps_per_epoch = _steps_per_epoch(record)
-    for window in windows:
+    # The losses of a resumed run's restart are like the others'.
+    for window in sorted([*windows, *record.metrics.restart_windows], key=lambda window: window.first_step):
         if window.loss is not None:
             last_step = window.first_step + window.steps - 1
             epoch = last_step / steps_per_epoch if steps_per_epoch else None

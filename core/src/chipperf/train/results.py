@@ -86,6 +86,7 @@ def write_results(
             ],
             "warnings": [
                 *planned.warnings,
+                *_interruption_warnings(planned),
                 *trainer.outcome.warnings,
                 *_warnings(metrics),
                 *_precision_warnings(facts),
@@ -209,6 +210,20 @@ def _warnings(metrics: Metrics) -> list[str]:
                 "the run is short or was disturbed"
             )
     return warnings
+
+
+def _interruption_warnings(planned: Record) -> list[str]:
+    """Return what a reader of the run's times has to know."""
+    if not planned.interruptions:
+        return []
+    gap_s = sum(interruption.gap_seconds for interruption in planned.interruptions)
+    steps = ", ".join(str(interruption.step) for interruption in planned.interruptions)
+    return [
+        (
+            f"the run was interrupted and continued after step {steps}: e2e_time_s adds up its sessions and leaves out "
+            f"{gap_s:.0f} s between them"
+        )
+    ]
 
 
 def _precision_warnings(facts: RuntimeFacts) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from chipperf.types import Rank
@@ -25,6 +26,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _AGREEMENT_S = 20.0
 """Time in which every rank must have been told. The launcher tells all; it kills ranks 30 seconds later."""
+
+
+_CONNECTION_S = 5.0
+"""A launcher that is alive answers at once; one that was killed never does."""
 
 
 class Store(Protocol):
@@ -130,7 +135,10 @@ def launcher_store() -> Store:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError) as error:
         raise RuntimeError("the launcher names no store") from error
-    store: Store = distributed.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]
+    timeout = timedelta(seconds=_CONNECTION_S)
+    store: Store = distributed.TCPStore(  # type: ignore[attr-defined]
+        host, port, is_master=False, timeout=timeout
+    )
     return store
 
 

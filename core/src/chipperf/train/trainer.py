@@ -107,6 +107,11 @@ class Outcome:
     memory: MemoryStats | None = None
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def epochs(self) -> float:
+        """Passes over the training data, with the fraction of one that was not finished."""
+        return self.steps / self.steps_per_epoch
+
     def state(self) -> State:
         """Return what is known before training ends, for a checkpoint."""
         return {
@@ -143,11 +148,6 @@ class CutWindow:
     samples: int
     nanoseconds: int
     loss_sum: float
-
-    @property
-    def epochs(self) -> float:
-        """Passes over the training data, with the fraction of one that was not finished."""
-        return self.steps / self.steps_per_epoch
 
 
 class Trainer:
