@@ -11,7 +11,7 @@ import pytest
 from chipperf.cases.base import Role
 from chipperf.cases.classification import PRESETS
 from chipperf.cases.resnet50 import CASE
-from chipperf.records.schema import Memory, Metrics, MissingKind, Power, StepBreakdown
+from chipperf.records.schema import Interruption, Memory, Metrics, MissingKind, Power, StepBreakdown
 from chipperf.specification import REQUIRED_HOOKS, VENDOR_HOOKS
 from chipperf.train.config import STATEABLE_FACTS, read_config_file, resolve
 from documents import LINKED_PAGES, README, README_ZH, ROOT, TOML_PAGE, anchors, blocks, links
@@ -50,7 +50,9 @@ def test_committed_schema_is_what_the_models_export():
     assert json.loads(generator.FILE.read_text(encoding="utf-8")) == json.loads(generator.content()), "run: make docs"
 
 
-@pytest.mark.parametrize("name", [*Metrics.model_fields, *Memory.model_fields, *Power.model_fields])
+@pytest.mark.parametrize(
+    "name", [*Metrics.model_fields, *Memory.model_fields, *Power.model_fields, *Interruption.model_fields]
+)
 def test_metric_is_defined(name):
     assert re.search(rf"^(\| [^|]*`{name}`[^|]* \| |Under `{name}`, )", METRICS_PAGE, re.MULTILINE)
 
@@ -61,7 +63,7 @@ def test_part_of_a_metric_is_named(name):
 
 
 def test_metrics_page_defines_nothing_that_is_not_recorded():
-    recorded = {name for model in (Metrics, Memory, Power) for name in model.model_fields}
+    recorded = {name for model in (Metrics, Memory, Power, Interruption) for name in model.model_fields}
     own_sections = METRICS_PAGE.partition("## Headline metrics")[2].partition("## Compared with FlagPerf")[0]
     first_columns = re.findall(r"^\| ([^|]*) \|", own_sections, re.MULTILINE)
 

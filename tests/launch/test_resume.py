@@ -129,11 +129,30 @@ def ranks_of(directory: Path) -> list[psutil.Process]:
     return [each for each in processes_naming(str(directory)) if "chipperf.train.worker" in each.cmdline()]
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[int, dict[str, Any]]:
+    """What uninterrupted runs measured, by their number of ranks."""
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path, perf_train: Any, known: dict[int, dict[str, Any]]) -> Callable[[int], dict[str, Any]]:
+    """Trains without a stop, once for each number of ranks."""
+
+    def train(ranks: int) -> dict[str, Any]:
+        if ranks not in known:
+            known[ranks] = measured(completed(perf_train(tmp_path / "whole", "--nproc", ranks), tmp_path / "whole"))
+        return known[ranks]
+
+    return train
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, perf_train: Any, ranks: int) -> None:
-    """Slow: three real runs. The second time, the newest checkpoint is damaged."""
-    whole = completed(perf_train(tmp_path / "whole", "--nproc", ranks), tmp_path / "whole")
+def test_interrupted_run_goes_on_to_the_same_end(
+    tmp_path: Path, perf_train: Any, uninterrupted: Callable[[int], dict[str, Any]], ranks: int
+) -> None:
+    """Slow: three real runs. On two ranks the newest checkpoint is damaged then."""
     out = tmp_path / "run"
     process = perf_train(out, "--nproc", ranks)
     wait_for(lambda: evaluations(out) >= 2, process)
@@ -157,7 +176,7 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, perf_train: Any
     process = perf_train(out, resumes=True)
     resumed = completed(process, out)
 
-    assert measured(resumed) == measured(whole)
+    assert measured(resumed) == uninterrupted(ranks)
     [interruption] = resumed.interruptions
     assert interruption.cause.failure_class == "interrupted"
     assert interruption.step == int((before if ranks == 2 else newest).name.partition("-step")[2])
@@ -174,9 +193,10 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, perf_train: Any
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, perf_train: Any, perf: Perf) -> None:
-    """Slow: three real runs."""
-    whole = completed(perf_train(tmp_path / "whole"), tmp_path / "whole")
+def test_killed_run_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, perf_train: Any, perf: Perf, uninterrupted: Callable[[int], dict[str, Any]]
+) -> None:
+    """Slow: two real runs."""
     out = tmp_path / "run"
     process = perf_train(out)
     wait_for(lambda: evaluations(out) >= 2, process)
@@ -192,7 +212,7 @@ def test_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, perf_train:
     psutil.wait_procs(processes_naming(str(out)), timeout=20)
     resumed = completed(perf_train(out, resumes=True), out)
 
-    assert measured(resumed) == measured(whole)
+    assert measured(resumed) == uninterrupted(1)
     assert resumed.interruptions[0].cause.failure_class == "killed"
     assert resumed.interruptions[0].step % 6 == 0
 

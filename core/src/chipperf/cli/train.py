@@ -208,6 +208,7 @@ def _resume(path: Path, started_s: float, *, case: str | None, given: list[str])
     if record.status.state == "completed":
         typer.echo(f"the run in {path} is complete: there is nothing to resume")
         return
+    directory.require_ended()
     plan = read_plan(directory.plan)
     chosen_case = find_case(plan.case)
     require_same_software(plan, record, chosen_case, bind(catalogue.find_vendor(plan.vendor)))

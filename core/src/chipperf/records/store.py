@@ -105,8 +105,7 @@ class RunDirectory:
             UsageError: The run's processes are alive, or the directory cannot be written.
             RecordError: The disk is full.
         """
-        if self.has_live_process():
-            raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
+        self.require_ended()
         try:
             self.forget_failures()
             self._occupy()
@@ -115,6 +114,15 @@ class RunDirectory:
                 self._reserve.unlink(missing_ok=True)
                 raise _disk_full(self.path) from error
             raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint="check its permissions") from error
+
+    def require_ended(self) -> None:
+        """Refuse a run that is alive.
+
+        Raises:
+            UsageError: The launcher or one of its ranks is.
+        """
+        if self.has_live_process():
+            raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
 
     def forget_failures(self) -> None:
         """Remove what the ranks of the session before said of its end."""
@@ -285,7 +293,9 @@ def _is_alive(process: Path) -> bool:
         written = json.loads(process.read_text(encoding="utf-8"))
         if written["host"] != platform.node():
             return True
-        return bool(abs(psutil.Process(written["pid"]).create_time() - written["created"]) < 1)
+        found = psutil.Process(written["pid"])
+        # Where nobody waits for orphans, one that has ended keeps its number.
+        return abs(found.create_time() - written["created"]) < 1 and found.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return False
 
