@@ -44,6 +44,15 @@ def test_losses_of_windows_are_points_over_steps():
     assert [(position.place, position.median) for position in curves.curves[0].positions] == [(5, 3), (10, 2), (20, 1)]
 
 
+def test_losses_of_a_restart_lie_between_the_others():
+    values = losses([3.0, 2.0, 1.0])
+    windows = values["metrics__p_train"]["windows"]
+    record = make_record(**values | {"metrics__restart_windows": [windows.pop(1)]})
+    curves = build_curves([group(record, quantity="loss")], "loss")
+
+    assert [(position.place, position.median) for position in curves.curves[0].positions] == [(5, 3), (10, 2), (15, 1)]
+
+
 def test_an_evaluation_within_an_epoch_is_placed_there():
     points = curve([0.1, 0.2])
     points["metrics__curve"][1]["step"] = 15
