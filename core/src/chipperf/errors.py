@@ -63,6 +63,10 @@ class RecordError(PerfError):
     """A run's record cannot be read or written."""
 
 
+class DocumentError(UsageError):
+    """A document or log that somebody wrote cannot be read, or nothing in it is understood."""
+
+
 class TrainingError(PerfError):
     """Training ran and failed.
 

@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 METRICS_VERSION = 1
 """Version of the metric definitions in ``docs/metrics.md``; values of two versions never share a table."""
 
+MetricsDefinition = Literal["chipperf", "flagperf"]
+"""Whose definitions the values follow: ``docs/metrics.md``, or FlagPerf's code, which its hand-written reports state."""
+
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 
 
@@ -142,7 +145,7 @@ class Hyperparameters(_Model):
     """Values in force and how they differ from the base."""
 
     values: dict[str, Setting]
-    changes: list[HyperparameterChange]
+    changes: list[HyperparameterChange] | Missing
     notes: list[str] = []
     global_batch_size: int | Missing
 
@@ -363,10 +366,14 @@ class Interruption(_Model):
 
 
 class Record(_Model):
-    """One run, or one row of an imported report."""
+    """One run, or one row of an imported report.
+
+    ``remarks`` is what an imported document says beyond the other fields, in its order.
+    """
 
     schema_version: Literal[1] = 1
     metrics_version: int = METRICS_VERSION
+    metrics_definition: MetricsDefinition = "chipperf"
     kind: Literal["measured", "simulated", "imported"]
     run_id: str
     chipperf_version: str
@@ -387,6 +394,7 @@ class Record(_Model):
     interruptions: list[Interruption] = []
     disabled_observers: list[str] = []
     warnings: list[str] = []
+    remarks: list[str] = []
 
 
 def json_schema() -> dict[str, Any]:

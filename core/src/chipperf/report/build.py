@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.schema import Environment, Memory, MissingKind, Number, Record, Text
+    from chipperf.records.schema import Environment, HyperparameterChange, Memory, MissingKind, Number, Record, Text
 
     T = TypeVar("T", bound=Hashable)
 
@@ -65,6 +65,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
     environment = _environment(rows)
     return ReportView(
         kind=first.kind,
+        metrics_definition=first.metrics_definition,
         vendor=first.vendor,
         case=case.name,
         case_version=first.case.version,
@@ -80,12 +81,13 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         missing_kinds=_missing_kinds(rows, environment),
         memory_sources=_share(rows, lambda row: [row.memory_source] if row.memory_source else []),
         knobs=_share(rows, lambda row: row.record.knobs),
-        changes=_share(rows, lambda row: row.record.hyperparameters.changes),
+        changes=_share(rows, lambda row: _changes(row.record)),
         change_notes=_share(rows, lambda row: row.record.hyperparameters.notes),
         datasets=_share(rows, lambda row: [row.record.dataset]),
         loaders=_share(rows, lambda row: [row.record.loader]),
         warnings=_share(rows, lambda row: row.record.warnings),
         disabled_observers=_share(rows, lambda row: row.record.disabled_observers),
+        remarks=_share(rows, lambda row: row.record.remarks),
     )
 
 
@@ -113,6 +115,7 @@ def _check_same(records: Sequence[Record]) -> None:
     require_one("case versions", [f"{record.case.name} {record.case.version}" for record in records], hint=hint)
     require_one("datasets", [dataset_name(record.dataset) for record in records], hint=hint)
     require_one("kinds", [record.kind for record in records], hint=hint)
+    require_one("metric definitions", [record.metrics_definition for record in records], hint=hint)
 
 
 def _rows(records: Sequence[Record], case: Case) -> tuple[Row, ...]:
@@ -127,7 +130,8 @@ def _rows(records: Sequence[Record], case: Case) -> tuple[Row, ...]:
 def _long_name(record: Record, case: Case, short_name: str) -> str:
     label = record.environment.row_label
     card = "" if isinstance(label, Missing) else f"{label} "
-    return f"{card}{short_name} {fix_hp(record, case)}"
+    changes = fix_hp(record, case)
+    return f"{card}{short_name}" if isinstance(changes, Missing) else f"{card}{short_name} {changes}"
 
 
 def _row(record: Record, case: Case, *, name: str) -> Row:
@@ -208,6 +212,11 @@ def _is_own_dataset(record: Record, case: Case) -> bool:
     return record.dataset.name == case.base.dataset and not record.dataset.is_sample
 
 
+def _changes(record: Record) -> Sequence[HyperparameterChange]:
+    changes = record.hyperparameters.changes
+    return () if isinstance(changes, Missing) else changes
+
+
 def _shortenings(record: Record) -> list[Shortening]:
     preset = None if record.case.preset == "full" else record.case.preset
     limits = record.limits
@@ -243,6 +252,7 @@ def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Share
         for row in rows
         for cell in (
             row.card,
+            row.fix_hp,
             row.e2e_time_s,
             row.p_whole,
             row.p_train,

@@ -9,13 +9,15 @@ from chipperf.records.schema import Missing
 from chipperf.report.format import NOT_APPLICABLE, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Record, Text
 
+SHORT_KEYS = {"batch_size": "bs"}
+"""Keys that ``fix_hp`` calls otherwise."""
+
 _FIRST_KEYS = ("batch_size", "lr")
-_SHORT_KEYS = {"batch_size": "bs"}
 
 
 def row_key(record: Record, case: Case) -> Hashable:
@@ -28,19 +30,31 @@ def row_key(record: Record, case: Case) -> Hashable:
     )
 
 
-def fix_hp(record: Record, case: Case) -> str:
-    """Return the differences to the case's base that have to be disclosed, ``/`` if there are none."""
+def fix_hp(record: Record, case: Case) -> str | Missing:
+    """Return the differences to the case's base that have to be disclosed, ``/`` if there are none.
+
+    An imported document may not say; what it says is shown, all of it and to the last digit.
+    """
+    changes = record.hyperparameters.changes
+    if isinstance(changes, Missing):
+        return changes
     keys = case.base.keys()
-    order = {key: place for place, key in enumerate(dict.fromkeys((*_FIRST_KEYS, *keys)))}
+    exact = record.kind == "imported"
     shown = [
         change
-        for change in record.hyperparameters.changes
+        for change in changes
         # A key the case does not have, from an older version or an imported document, is shown rather than hidden.
-        if change.key not in keys or case.base.role(change.key) is not Role.FREE
+        if exact or change.key not in keys or case.base.role(change.key) is not Role.FREE
     ]
+    order = hyperparameter_order(case)
     shown.sort(key=lambda change: order.get(change.key, len(order)))
-    texts = [f"{_SHORT_KEYS.get(change.key, change.key)}={setting(change.value)}" for change in shown]
+    texts = [f"{SHORT_KEYS.get(change.key, change.key)}={setting(change.value, exact=exact)}" for change in shown]
     return ",".join(texts) or NOT_APPLICABLE
+
+
+def hyperparameter_order(case: Case) -> Mapping[str, int]:
+    """Return the place of each of the case's hyperparameters in ``fix_hp``; other keys follow them."""
+    return {key: place for place, key in enumerate(dict.fromkeys((*_FIRST_KEYS, *case.base.keys())))}
 
 
 def row_label(record: Record) -> Text:

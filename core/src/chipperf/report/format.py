@@ -43,6 +43,7 @@ REASON_IN_MARKER = ("withheld", "failed")
 
 _SIGNIFICANT_DIGITS = 5
 _GIB = 2**30
+_GIB_DECIMALS = 11
 
 _WHITESPACE = re.compile(r"\s+")
 _LINK = re.compile(r"(?<!!)(\[[^\[\]\n]+\]\(https?://[^\s()<>\"'|]+\))")
@@ -59,25 +60,29 @@ def marker(missing: Missing, language: Language) -> str:
     return text
 
 
-def number(value: float | Missing) -> str | Missing:
+def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
     """Return ``value`` with five significant digits and every digit before the point, without exponent.
 
-    >>> number(1237.64), number(28661), number(0.5)
-    ('1237.6', '28661', '0.5')
+    ``exact`` leaves out no digit: an imported value is shown as its document has it.
+
+    >>> number(1237.64), number(28661), number(0.5), number(1237.64, exact=True)
+    ('1237.6', '28661', '0.5', '1237.64')
     """
     if isinstance(value, Missing):
         return value
+    if exact:
+        return _trimmed(f"{Decimal(repr(float(value))):f}")
     if value == 0:
         return "0"
     magnitude = math.floor(math.log10(abs(value)))
     text = f"{value:.{max(0, _SIGNIFICANT_DIGITS - 1 - magnitude)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    return _trimmed(text)
 
 
-def quality(value: float | Missing, *, as_percent: bool) -> str | Missing:
+def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) -> str | Missing:
     """Return a fraction as a percentage with up to two decimals, or as a fraction with up to four.
 
-    Rounds down: a result below its target must not read like the target.
+    Rounds down: a result below its target must not read like the target. ``exact`` leaves out no digit.
 
     >>> quality(0.6843, as_percent=True), quality(0.75499, as_percent=True), quality(0.405, as_percent=False)
     ('68.43%', '75.49%', '0.405')
@@ -85,29 +90,40 @@ def quality(value: float | Missing, *, as_percent: bool) -> str | Missing:
     if isinstance(value, Missing):
         return value
     # The shortest decimal that is this float: 0.6843 times 100 is 68.43 in decimal, and not in binary, arithmetic.
-    exact = Decimal(repr(float(value))) * (100 if as_percent else 1)
-    text = str(exact.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=ROUND_FLOOR))
+    shortest = Decimal(repr(float(value))) * (100 if as_percent else 1)
+    rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=ROUND_FLOOR)
+    text = f"{shortest if exact else rounded:f}"
     whole, _, decimals = text.partition(".")
     return f"{whole}.{decimals.rstrip('0') or '0'}{'%' if as_percent else ''}"
 
 
-def gib(value_bytes: int | Missing, *, trim: bool = False) -> str | Missing:
+def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) -> str | Missing:
     """Return bytes in GiB (2^30) with one decimal; ``trim`` leaves out a decimal that is 0.
+
+    ``exact`` writes as many decimals as lead back to the same number of bytes.
 
     >>> gib(32 * 2**30), gib(64 * 2**30, trim=True)
     ('32.0', '64')
     """
     if isinstance(value_bytes, Missing):
         return value_bytes
-    text = f"{value_bytes / _GIB:.1f}"
+    texts = (f"{value_bytes / _GIB:.{decimals}f}" for decimals in range(1, _GIB_DECIMALS + 1))
+    text = next((text for text in texts if not exact or round(Decimal(text) * _GIB) == value_bytes), None)
+    if text is None:
+        text = f"{Decimal(value_bytes) / _GIB:f}"
     return text.removesuffix(".0") if trim else text
 
 
-def setting(value: Setting) -> str:
-    """Return a hyperparameter's value: numbers in their shortest form, truth values in lower case."""
+def setting(value: Setting, *, exact: bool = False) -> str:
+    """Return a hyperparameter's value: numbers in their shortest form, truth values in lower case.
+
+    Of a float six digits are shown, which hide how it was computed; ``exact`` shows all.
+    """
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return repr(value) if exact else f"{value:.6g}"
+    return str(value)
 
 
 def escape_markdown(text: str) -> str:
@@ -120,6 +136,10 @@ def escape_markdown(text: str) -> str:
     escaped = "".join(piece if index % 2 else _escape(piece) for index, piece in enumerate(pieces))
     # At the start of a list item these would open a heading, quotation or another list.
     return _BLOCK_START.sub(r"\g<0>\\", escaped)
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _escape(text: str) -> str:

@@ -15,6 +15,7 @@ from jinja2 import (
     StrictUndefined,
     Template,
     TemplateNotFound,
+    pass_context,
 )
 from markupsafe import Markup
 
@@ -27,6 +28,8 @@ from chipperf.report.format import Language
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from jinja2.runtime import Context
 
     from chipperf.catalogue import PluginEntry
     from chipperf.records.schema import Record, Text
@@ -134,9 +137,9 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
     environment.globals["template_version"] = TEMPLATE_VERSION
     environment.tests["known"] = _is_known
     environment.filters |= {
-        "number": formatting.number,
-        "quality": formatting.quality,
-        "gib": formatting.gib,
+        "number": _number,
+        "quality": _quality,
+        "gib": _gib,
         "setting": formatting.setting,
         "marker": partial(formatting.marker, language=language),
         "per_row": partial(_per_row, language=language),
@@ -149,6 +152,26 @@ def _finalize(value: Any, *, language: Language) -> Any:
         return value
     text = formatting.marker(value, language) if isinstance(value, Missing) else str(value)
     return Markup(formatting.escape_markdown(text))
+
+
+@pass_context
+def _number(context: Context, value: float | Missing) -> str | Missing:
+    return formatting.number(value, exact=_is_exact(context))
+
+
+@pass_context
+def _quality(context: Context, value: float | Missing, *, as_percent: bool) -> str | Missing:
+    return formatting.quality(value, as_percent=as_percent, exact=_is_exact(context))
+
+
+@pass_context
+def _gib(context: Context, value_bytes: int | Missing, *, trim: bool = False) -> str | Missing:
+    return formatting.gib(value_bytes, trim=trim, exact=_is_exact(context))
+
+
+def _is_exact(context: Context) -> bool:
+    """Tell whether values are shown to the last digit: those of a document are its own, however many they are."""
+    return bool(context["view"].kind == "imported")
 
 
 def _is_known(value: Any) -> bool:

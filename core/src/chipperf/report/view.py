@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         HyperparameterChange,
         Knob,
         Loader,
+        MetricsDefinition,
         Missing,
         MissingKind,
         Record,
@@ -87,7 +88,7 @@ class Row:
         digest: SHA-256 of the record, see :func:`~chipperf.report.build.record_digest`.
         name: Short name, unique in the report, for example ``1x8 fp32``.
         card: The device's name in the row's label.
-        fix_hp: Differences to the case's base, ``/`` if there are none.
+        fix_hp: Differences to the case's base, ``/`` if there are none; missing if an imported document does not say.
         e2e_time_s: Launcher's start to last exit, in seconds.
         p_whole: Samples per second over the whole training.
         p_train: Samples per second without evaluation, median of windows.
@@ -104,7 +105,7 @@ class Row:
     digest: str
     name: str
     card: Text
-    fix_hp: str
+    fix_hp: str | Missing
     e2e_time_s: float | Missing
     p_whole: float | Missing
     p_train: float | Missing
@@ -123,6 +124,7 @@ class ReportView:
 
     Attributes:
         kind: How the records came about; one kind per report.
+        metrics_definition: Whose definitions the values follow; one per report.
         vendor: Whose devices these are.
         case: Name of the case.
         case_version: Version of the case.
@@ -144,9 +146,11 @@ class ReportView:
         loaders: Settings of the input pipeline.
         warnings: What the runs warned of.
         disabled_observers: Observers that failed and were switched off.
+        remarks: What imported documents say beyond the other fields.
     """
 
     kind: Literal["measured", "simulated", "imported"]
+    metrics_definition: MetricsDefinition
     vendor: Vendor
     case: str
     case_version: str
@@ -168,3 +172,4 @@ class ReportView:
     loaders: tuple[Shared[Loader | Missing], ...]
     warnings: tuple[Shared[str], ...]
     disabled_observers: tuple[Shared[str], ...]
+    remarks: tuple[Shared[str], ...]

@@ -1,0 +1,320 @@
+"""A vendor's case document: environment, general table and performance table, each value with its place.
+
+Everything else the document says is kept as text, and what has a place in the layout but does not fit it is listed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from chipperf.documents import markdown, wording
+from chipperf.documents.cells import marker
+from chipperf.documents.markdown import Block, Located, Place, Table
+from chipperf.documents.topology import RowLabel, parse_row_label
+
+if TYPE_CHECKING:
+    from chipperf.documents.markdown import Markdown
+
+_TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
+_IMPORTED_MARK: Final = re.compile(r"chipperf imported values; metric definitions: (\w+)")
+_LABEL_END: Final = re.compile(r"\s*[:：]\s*")
+_IDEOGRAPH: Final = re.compile(r"[\u3400-\u9fff]")
+_MIN_KNOWN_COLUMNS: Final = 3
+_MIN_KNOWN_ROWS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneralRow:
+    """A row of the general table."""
+
+    label: Located
+    value: Located
+    remark: Located
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of the performance table.
+
+    Attributes:
+        label: Text of the configuration.
+        topology: What it says; ``None`` if no topology can be read from it.
+        cells: Cell by column; a column of the table that the row lacks is there with an empty text.
+        unknown: Cells of columns nobody knows, each after its header.
+        old_layout: True in FlagPerf's first layout, which has no ``p_*`` columns.
+    """
+
+    label: Located
+    topology: RowLabel | None
+    cells: dict[str, Located]
+    unknown: list[tuple[str, Located]]
+    old_layout: bool
+
+    @property
+    def line(self) -> int:
+        """Line of the row."""
+        return self.label.place.line
+
+    @property
+    def precision(self) -> str:
+        """Precision as written, in lower case; empty if there is none."""
+        cell = self.cells.get("precision")
+        return cell.text.casefold() if cell and marker(cell.text) is None else ""
+
+    def text(self, column: str) -> str | None:
+        """Return a cell's text, or ``None`` if the table has no such column."""
+        cell = self.cells.get(column)
+        return cell.text if cell else None
+
+
+@dataclass(slots=True, kw_only=True)
+class CaseDocument:
+    """What a case document says.
+
+    Attributes:
+        name: The file, as messages call it.
+        markdown: Its blocks.
+        language: Language it is mostly written in.
+        generated: True if chipperf rendered it.
+        metrics_definition: Whose definitions its numbers follow.
+        title: Heading of the vendor's own section.
+        facts: Environment by field of the record's environment.
+        general: General table by what its rows say.
+        headers: Header of the performance table by column.
+        rows: Performance tables' rows.
+        remarks: Everything else, in its order.
+        not_understood: What stands in the layout's places and does not fit them.
+        generated_lines: Lines of notes and evidence that chipperf wrote; they repeat what the tables say.
+    """
+
+    name: str
+    markdown: Markdown
+    language: Literal["zh", "en"]
+    generated: bool
+    metrics_definition: Literal["chipperf", "flagperf"]
+    title: Located | None = None
+    facts: dict[str, Located] = field(default_factory=dict)
+    general: dict[str, GeneralRow] = field(default_factory=dict)
+    headers: dict[str, Located] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    remarks: list[Located] = field(default_factory=list)
+    not_understood: list[Located] = field(default_factory=list)
+    generated_lines: int = 0
+
+    @property
+    def is_report(self) -> bool:
+        """True if there is a performance table, or an environment or general table of the layout."""
+        return bool(self.rows or self.headers or self.general or len(self.facts) >= _MIN_KNOWN_ROWS)
+
+
+def read_document(text: str, name: str) -> CaseDocument:
+    """Return what a document says; any Markdown is a document, though perhaps an empty one.
+
+    Raises:
+        DocumentError: A table is too long.
+    """
+    parsed = markdown.parse(text, name)
+    comments = [comment.text for comment in parsed.comments]
+    generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
+    imported = next((match for comment in comments if (match := _IMPORTED_MARK.search(comment))), None)
+    by_chipperf = generated and (imported is None or imported[1] == "chipperf")
+    document = CaseDocument(
+        name=name,
+        markdown=parsed,
+        language="zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else "en",
+        generated=generated,
+        metrics_definition="chipperf" if by_chipperf else "flagperf",
+    )
+    _Reader(document).read()
+    return document
+
+
+class _Reader:
+    """Walks through the blocks and remembers which section it is in."""
+
+    def __init__(self, document: CaseDocument) -> None:
+        self._document = document
+        self._section = "beginning"
+        self._open_fact: tuple[str, int] | None = None
+        self._in_notes = False
+        self._last_heading: Located | None = None
+
+    def read(self) -> None:
+        for block in self._document.markdown.blocks:
+            if isinstance(block, Table):
+                self._table(block)
+            elif block.kind == "heading":
+                self._heading(block)
+            elif self._is_generated_text(block):
+                self._document.generated_lines += block.last_line - block.place.line + 1
+            elif block.kind == "item":
+                self._item(block)
+            else:
+                self._text(block)
+
+    def _heading(self, block: Block) -> None:
+        kind = wording.heading_kind(block.text)
+        heading = Located(block.text, block.place)
+        self._open_fact = None
+        self._in_notes = False
+        if self._section == "evidence" and kind not in ("remarks", "title"):
+            self._document.generated_lines += 1
+            return
+        if kind == "evidence" and not self._document.generated:
+            kind = None
+        if kind == "environment" and self._document.title is None and self._section == "other" and self._last_heading:
+            # A title in words of the vendor's own is the heading above the environment.
+            self._document.title = self._last_heading
+            if self._document.remarks and self._document.remarks[-1] == self._last_heading:
+                self._document.remarks.pop()
+        if kind == "title":
+            if self._document.title is None:
+                self._document.title = heading
+            else:
+                self._remark(heading)
+        elif kind is None or kind == "curve":
+            self._remark(heading)
+        self._section = kind or "other"
+        self._last_heading = heading
+
+    def _is_generated_text(self, block: Block) -> bool:
+        if self._section == "licence":
+            # The layout's own sentence; another licence is a remark.
+            return self._document.generated or wording.normal(block.text) in ("apache20license。", "apache20license")
+        if not self._document.generated:
+            return False
+        if block.kind == "item" and block.depth == 1:
+            self._in_notes = wording.normal(block.text) in wording.NOTES_LABELS
+        return self._in_notes or self._section in ("evidence", "beginning", "dataset")
+
+    def _item(self, block: Block) -> None:
+        if wording.normal(block.text) in wording.TABLE_LABELS:
+            return
+        if self._section == "remarks":
+            self._remark(Located(block.text, block.place))
+            return
+        if self._open_fact and block.depth > self._open_fact[1]:
+            self._continue_fact(self._open_fact[0], block)
+            return
+        self._open_fact = None
+        match = _LABEL_END.search(block.text)
+        key = wording.FACTS.get(wording.normal(block.text[: match.start()])) if match else None
+        if match is None or key is None:
+            self._remark(Located(block.text, block.place))
+            return
+        value = Located(block.text[match.end() :].strip(), block.value or block.place)
+        self._fact(key, value, block)
+
+    def _fact(self, key: str, value: Located, block: Block) -> None:
+        facts = self._document.facts
+        if key == "machine_and_card":
+            key = "card_title"
+            separator = "、" if self._document.language == "zh" else ", "
+            if self._document.generated and separator in value.text and "machine" not in facts:
+                machine, _, card = value.text.partition(separator)
+                facts["machine"] = Located(machine, value.place)
+                value = Located(card, value.place)
+        if key in facts:
+            self._remark(Located(block.text, block.place))
+            return
+        facts[key] = value
+        if not value.text:
+            self._open_fact = (key, block.depth)
+
+    def _continue_fact(self, key: str, block: Block) -> None:
+        before = self._document.facts[key]
+        text = f"{before.text}; {block.text}" if before.text else block.text
+        self._document.facts[key] = Located(text, before.place if before.text else block.place)
+
+    def _text(self, block: Block) -> None:
+        text = Located(block.text, block.place)
+        if self._open_fact and block.kind == "paragraph" and block.depth:
+            self._continue_fact(self._open_fact[0], block)
+        else:
+            self._remark(text)
+
+    def _remark(self, text: Located) -> None:
+        if text.text:
+            self._document.remarks.append(text)
+
+    def _table(self, table: Table) -> None:
+        if self._section == "evidence":
+            self._document.generated_lines += table.last_line - table.place.line + 1
+            return
+        self._open_fact = None
+        columns = [self._column(header) for header in table.header]
+        known = [column for column in columns if column]
+        first = [wording.normal(row[0].text) if row else "" for row in table.rows]
+        if "configuration" in known and len(known) >= _MIN_KNOWN_COLUMNS:
+            self._performance(table, columns)
+        elif sum(label in wording.GENERAL for label in first) >= _MIN_KNOWN_ROWS:
+            self._general(table)
+        else:
+            for row in (table.header, *table.rows):
+                for cell in row:
+                    self._remark(cell)
+
+    def _column(self, header: Located) -> str | None:
+        name = wording.without_unit(header.text)
+        key = wording.COLUMNS.get(wording.normal(name))
+        if key:
+            return key
+        general = self._document.general.get("quality")
+        named = wording.refers_to_column(general.value.text) if general else None
+        is_quality = wording.quality_kind(name) or (named and wording.normal(named) == wording.normal(name))
+        return "quality" if is_quality else None
+
+    def _general(self, table: Table) -> None:
+        for row in table.rows:
+            key = wording.GENERAL.get(wording.normal(row[0].text)) if row else None
+            blank = Located("", row[0].place if row else table.place)
+            label, value, remark, *rest = (*row, blank, blank, blank)[: max(3, len(row))]
+            if key is None or key in self._document.general:
+                self._unknown(" ".join(cell.text for cell in row if cell.text), label.place)
+                continue
+            self._document.general[key] = GeneralRow(label=label, value=value, remark=remark)
+            for cell in rest:
+                self._unknown(f"{label.text}: {cell.text}" if cell.text else "", cell.place)
+
+    def _performance(self, table: Table, columns: list[str | None]) -> None:
+        # A second column of the same name is an unknown one: which of the two to believe is not for us to say.
+        seen: set[str] = set()
+        unique = [None if column in seen or (column and seen.add(column)) else column for column in columns]
+        for column, header in zip(unique, table.header, strict=True):
+            if column:
+                self._document.headers.setdefault(column, header)
+        old_layout = not seen & {"p_train", "p_core"}
+        for cells in table.rows:
+            if cells:
+                self._document.rows.append(self._row(table, unique, cells, old_layout=old_layout))
+
+    def _row(
+        self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool
+    ) -> Row:
+        end = Place(cells[-1].place.line, cells[-1].place.column + len(cells[-1].text))
+        known = {column: Located("", end) for column in columns if column}
+        unknown = []
+        for index, cell in enumerate(cells):
+            column = columns[index] if index < len(columns) else None
+            if column:
+                known[column] = cell
+            elif cell.text:
+                unknown.append((table.header[index].text if index < len(columns) else "", cell))
+        label = known["configuration"]
+        if not label.text:
+            label = Located("", cells[0].place)
+        config_name = known["config_file"].text if "config_file" in known else ""
+        return Row(
+            label=label,
+            topology=parse_row_label(label.text, config_name),
+            cells=known,
+            unknown=unknown,
+            old_layout=old_layout,
+        )
+
+    def _unknown(self, text: str, place: Place) -> None:
+        if text:
+            self._document.not_understood.append(Located(text, place))
+            self._document.remarks.append(Located(text, place))

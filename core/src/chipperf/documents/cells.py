@@ -1,0 +1,153 @@
+"""What is written in a cell: numbers, results, memory, hyperparameters, and the marks for a missing value."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final
+
+from chipperf.records.schema import Missing
+
+if TYPE_CHECKING:
+    from chipperf.records.schema import MissingKind, Setting
+
+_GIB: Final = 2**30
+_MAX_GIB: Final = 2**20
+
+_MARKS: Final[dict[str, MissingKind]] = {
+    "": "unknown",
+    "unknown": "unknown",
+    "未知": "unknown",
+    "?": "unknown",
+    "tbd": "unknown",
+    "/": "not_applicable",
+    "\\": "not_applicable",
+    "-": "not_applicable",
+    "--": "not_applicable",
+    "—": "not_applicable",
+    "——": "not_applicable",
+    "n/a": "not_applicable",
+    "na": "not_applicable",
+    "不适用": "not_applicable",
+    "not run": "not_run",
+    "未运行": "not_run",
+    "未测试": "not_run",
+    "withheld": "withheld",
+    "未公开": "withheld",
+    "failed": "failed",
+    "失败": "failed",
+}
+_WITH_REASON: Final = re.compile(r"(withheld|failed|未公开|失败)\s*[（(](.*)[）)]", re.IGNORECASE | re.DOTALL)
+_NUMBER: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+")
+_UNIT: Final = re.compile(
+    r"\s*(?:s|秒|seconds?|(?:img|imgs|images?|samples?|seqs?|sequences?|tokens?|ips)(?:/(?:s|sec|second))?)?", re.IGNORECASE
+)
+_MEMORY_UNIT: Final = re.compile(r"\s*(?:G|GB|GiB)?", re.IGNORECASE)
+_INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
+_FLOAT: Final = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d{1,3})?")
+_SEPARATOR: Final = re.compile(r"\s*[,，;；]\s*")
+
+
+def marker(text: str) -> Missing | None:
+    """Return the missing value a cell's text stands for, or ``None`` if it stands for none; blank is unknown."""
+    if match := _WITH_REASON.fullmatch(text):
+        return Missing(missing=_MARKS[match[1].casefold()], reason=match[2].strip())
+    kind = _MARKS.get(text.casefold())
+    return Missing(missing=kind) if kind else None
+
+
+def number(text: str) -> float | None:
+    """Return a cell's number that is not negative, with or without thousands separators and unit.
+
+    >>> number("1,237.6"), number("28661 s"), number("80.83.2")
+    (1237.6, 28661.0, None)
+    """
+    decimal = _leading_number(text, _UNIT)
+    return _finite(decimal) if decimal is not None else None
+
+
+def quality(text: str) -> float | None:
+    """Return a result as a fraction: ``68.43%``, ``68.43`` and ``0.6843`` are the same.
+
+    >>> quality("68.43%"), quality("73.08"), quality("0.405"), quality("38.4 && 34.6")
+    (0.6843, 0.7308, 0.405, None)
+    """
+    stripped = text.rstrip("%％ ")
+    decimal = _leading_number(stripped, re.compile(""))
+    if decimal is None:
+        return None
+    is_percent = stripped != text.rstrip() or decimal > 1
+    fraction = _finite(decimal / 100 if is_percent else decimal)
+    return fraction if fraction is not None and fraction <= 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCell:
+    """Used and total memory in bytes; a total that is not stated is missing."""
+
+    used_bytes: int
+    total_bytes: int | Missing
+
+
+def memory(text: str) -> MemoryCell | None:
+    """Return a memory cell's values: ``24.8/32.0``, ``29.3/64`` and ``30.9/ 32.0`` are GiB used and in total."""
+    used_text, separator, total_text = text.partition("/")
+    used = _gib(used_text)
+    total = marker(total_text.strip()) if separator else Missing(missing="unknown")
+    size = total if total is not None else _gib(total_text)
+    if used is None or size is None:
+        return None
+    return MemoryCell(used, size)
+
+
+def assignments(text: str) -> tuple[dict[str, Setting], list[str]]:
+    """Return the hyperparameters of a ``fix_hp`` cell, and its parts that are none.
+
+    >>> assignments("bs=256,lr=0.36"), assignments("lr=1e-4；warm")
+    (({'bs': 256, 'lr': 0.36}, []), ({'lr': 0.0001}, ['warm']))
+    """
+    values: dict[str, Setting] = {}
+    rest = []
+    for part in _SEPARATOR.split(text.strip()):
+        key, separator, value = part.partition("=")
+        key, value = key.strip(), value.strip()
+        if not part:
+            continue
+        if separator and re.fullmatch(r"\w+", key) and value and "=" not in value and key not in values:
+            values[key] = setting(value)
+        else:
+            rest.append(part)
+    return values, rest
+
+
+def setting(text: str) -> Setting:
+    """Return a hyperparameter's value: a truth value, a number, or the text itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text) and math.isfinite(value := float(text)):
+        return value
+    return text
+
+
+def _leading_number(text: str, unit: re.Pattern[str]) -> Decimal | None:
+    match = _NUMBER.match(text)
+    if match is None or not unit.fullmatch(text, match.end()):
+        return None
+    try:
+        return Decimal(match[0].replace(",", ""))
+    except InvalidOperation:
+        return None
+
+
+def _finite(value: Decimal) -> float | None:
+    converted = float(value)
+    return converted if math.isfinite(converted) else None
+
+
+def _gib(text: str) -> int | None:
+    decimal = _leading_number(text.strip(), _MEMORY_UNIT)
+    return round(decimal * _GIB) if decimal is not None and decimal <= _MAX_GIB else None

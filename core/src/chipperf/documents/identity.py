@@ -1,0 +1,79 @@
+"""Whose document it is, and on which case."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from chipperf.cases.registry import case_names, find_case
+from chipperf.documents.cells import marker
+from chipperf.documents.wording import normal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from chipperf.card_names import CardNames
+    from chipperf.cases.base import Case
+    from chipperf.documents.case_document import CaseDocument
+
+_BENCHMARK_LINK: Final = re.compile(r"benchmarks/([\w.-]+)")
+_CASE_DIRECTORY: Final = re.compile(r"(.+)-(?:pytorch|paddle|tensorflow2|mindspore|deepspeed|megatron)[\w.-]*")
+
+
+def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None = None) -> str | None:
+    """Return the vendor a document is about, or ``None`` if nothing tells.
+
+    A directory above the document that is called as a vendor tells most, then the title of its own section, then cards
+    in rows and environment, and last the short name, which is the one most often copied from elsewhere.
+    """
+    title = document.title.text if document.title else ""
+    for vendor in sorted(names.vendors):
+        info = names.info(vendor)
+        if info and title in (info.report_title.zh, info.report_title.en):
+            return vendor
+    if path is not None and (above := path.absolute().parent.parent.name) in names.vendors:
+        return above
+    labels = " ; ".join(row.topology.card for row in document.rows if row.topology)
+    card = document.facts.get("card_title")
+    short = document.general.get("card_short_name")
+    for text in (title, labels, card.text if card else "", short.value.text if short else ""):
+        mentioned = {mention.vendor for mention in names.find(text)}
+        if len(mentioned) == 1:
+            return mentioned.pop()
+    return None
+
+
+def identify_case(document: CaseDocument, path: Path | None = None) -> str | None:
+    """Return the name of the case a document is about, an installed one's if it is one, or ``None``."""
+    candidates = list(_candidates(document, path))
+    for candidate in candidates:
+        if case := find_case_by_model(candidate):
+            return case.name
+    return slug(candidates[0]) if candidates else None
+
+
+def find_case_by_model(model: str) -> Case | None:
+    """Return the installed case whose name, model or title this is, whatever the spelling."""
+    wanted = normal(model)
+    for name in case_names():
+        case = find_case(name)
+        if wanted in (normal(name), normal(case.base.model), normal(case.report.model_title)):
+            return case
+    return None
+
+
+def slug(text: str) -> str:
+    """Return a name for files and records: letters, digits, underscores and hyphens."""
+    return re.sub(r"[^\w-]+", "_", text.casefold()).strip("_") or "unnamed"
+
+
+def _candidates(document: CaseDocument, path: Path | None) -> Iterable[str]:
+    model = document.general.get("model")
+    if model and marker(model.value.text) is None:
+        yield model.value.text
+    for link in document.markdown.links:
+        if match := _BENCHMARK_LINK.search(link.target):
+            yield match[1]
+    if path is not None and (match := _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)):
+        yield match[1]

@@ -1,0 +1,341 @@
+"""The blocks of a Markdown document, each with its place.
+
+The structure is markdown-it's. It gives no columns and drops cells beyond a table's header, so that a table's rows are
+split here once more.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from markdown_it import MarkdownIt
+
+from chipperf.errors import DocumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from markdown_it.token import Token
+
+MAX_BYTES: Final = 4 * 2**20
+"""Largest document that is read; a case document has a few kilobytes."""
+
+MAX_TABLE_ROWS: Final = 5_000
+"""Longest table that is read."""
+
+BlockKind = Literal["heading", "item", "paragraph", "code", "html"]
+
+
+class _Parser(MarkdownIt):
+    def normalizeLink(self, url: str) -> str:
+        """Leave an address as it is written."""
+        return url
+
+
+_PARSER: Final = _Parser("commonmark").enable("table")
+_COMMENT: Final = re.compile(r"<!--(.*?)-->", re.DOTALL)
+_LINE_BREAK_TAG: Final = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_WHITESPACE: Final = re.compile(r"\s+")
+_LINE_START: Final = re.compile(r"[\s>]*(?:(?:[-*+]|\d+[.)])\s+)*")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Line and column of a text, both counted from 1, the column in characters."""
+
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A text on one line, without markup, and where it stands."""
+
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A link or an image, with the address as written."""
+
+    target: str
+    is_image: bool
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A heading, list item, paragraph, code block or piece of HTML.
+
+    Attributes:
+        kind: Which of them.
+        text: Its text on one line. Web links keep their form ``[text](address)``.
+        place: Where the text begins.
+        last_line: Last line of the block.
+        depth: Level of a heading, nesting of a list item (1 is outermost), otherwise 0.
+        value: Of a list item ``label: value``, where the value begins.
+        links: Links and images in it.
+    """
+
+    kind: BlockKind
+    text: str
+    place: Place
+    last_line: int
+    depth: int = 0
+    value: Place | None = None
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table; rows have as many cells as are written, which may differ from the header's."""
+
+    header: tuple[Located, ...]
+    rows: tuple[tuple[Located, ...], ...]
+    place: Place
+    last_line: int
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comment:
+    """An HTML comment: what is between its marks, and its lines."""
+
+    text: str
+    place: Place
+    last_line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Markdown:
+    """A parsed document: its blocks in their order, its comments, and its lines."""
+
+    blocks: tuple[Block | Table, ...]
+    comments: tuple[Comment, ...]
+    lines: tuple[str, ...]
+
+    @property
+    def links(self) -> Iterator[Link]:
+        """Every link and image."""
+        for block in self.blocks:
+            yield from block.links
+
+
+def read_text(path: Path) -> str:
+    """Return a document's text.
+
+    Raises:
+        DocumentError: The file cannot be read, is larger than :data:`MAX_BYTES`, or is not UTF-8; says where.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a file that exists") from error
+    return decode(content, str(path))
+
+
+def decode(content: bytes, name: str) -> str:
+    """Return the text of a document called ``name``.
+
+    Raises:
+        DocumentError: It is larger than :data:`MAX_BYTES`, or not UTF-8; says where.
+    """
+    if len(content) > MAX_BYTES:
+        raise DocumentError(f"{name} is larger than {MAX_BYTES // 2**20} MiB", hint="a case document is a page or two")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before.rpartition(b"\n")[2].decode("utf-8", errors="replace")) + 1
+        raise DocumentError(
+            f"{name}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8", hint="save the file as UTF-8"
+        ) from error
+
+
+def parse(text: str, name: str = "document") -> Markdown:
+    """Return the structure of ``text``; every text is a Markdown document.
+
+    Raises:
+        DocumentError: A table has more than :data:`MAX_TABLE_ROWS` rows.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
+    lines = text.split("\n")
+    blocks: list[Block | Table] = []
+    comments: list[Comment] = []
+    tokens = iter(_PARSER.parse(text))
+    item_depth = 0
+    item_begins = False
+    for token in tokens:
+        if token.type == "heading_open":
+            blocks.append(_block("heading", next(tokens), lines, depth=int(token.tag[1:])))
+        elif token.type == "list_item_open":
+            item_depth += 1
+            item_begins = True
+        elif token.type == "list_item_close":
+            item_depth -= 1
+            item_begins = False
+        elif token.type == "table_open":
+            blocks.append(_table(tokens, token, lines, name))
+        elif token.type == "inline":
+            kind: BlockKind = "item" if item_begins else "paragraph"
+            blocks.append(_block(kind, token, lines, depth=item_depth))
+            comments.extend(_inline_comments(token, lines))
+            item_begins = False
+        elif token.type in ("fence", "code_block"):
+            blocks.append(_verbatim("code", token, token.content))
+        elif token.type == "html_block":
+            comments.extend(_comments(token.content, (token.map or (0, 1))[0], lines))
+            if (content := _COMMENT.sub("", token.content)).strip():
+                blocks.append(_verbatim("html", token, content))
+    return Markdown(blocks=tuple(blocks), comments=tuple(comments), lines=tuple(lines))
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with every run of whitespace as one space, and none at its ends."""
+    return _WHITESPACE.sub(" ", text).strip()
+
+
+def _block(kind: BlockKind, inline: Token, lines: Sequence[str], *, depth: int) -> Block:
+    first, last = inline.map or (0, 1)
+    place = _find(lines, first, inline.content)
+    raw_first_line = inline.content.partition("\n")[0]
+    colon = re.search(r"[:：]\s*", raw_first_line)
+    value = Place(place.line, place.column + colon.end()) if colon and kind == "item" else None
+    return Block(
+        kind=kind,
+        text=_plain(inline.children or ()),
+        place=place,
+        last_line=last,
+        depth=depth,
+        value=value,
+        links=tuple(_links(inline.children or (), lines, first, last)),
+    )
+
+
+def _verbatim(kind: BlockKind, token: Token, content: str) -> Block:
+    first, last = token.map or (0, 1)
+    return Block(kind=kind, text=one_line(content), place=Place(first + 1, 1), last_line=last)
+
+
+def _find(lines: Sequence[str], index: int, content: str) -> Place:
+    wanted = content.partition("\n")[0]
+    line = lines[index] if index < len(lines) else ""
+    return Place(index + 1, max(line.find(wanted), 0) + 1)
+
+
+def _plain(children: Sequence[Token]) -> str:
+    """Return inline content as text: no emphasis, code marks or comments, and links as ``[text](address)``."""
+    parts: list[str] = []
+    targets: list[str] = []
+    for child in children:
+        if child.type in ("softbreak", "hardbreak"):
+            parts.append(" ")
+        elif child.type == "link_open":
+            targets.append(str(child.attrGet("href") or ""))
+            parts.append("[")
+        elif child.type == "link_close":
+            parts.append(f"]({targets.pop()})" if targets else "]")
+        elif child.type == "image":
+            parts.append(f"![{child.content}]({child.attrGet('src') or ''})")
+        elif child.type == "html_inline":
+            if _LINE_BREAK_TAG.fullmatch(child.content):
+                parts.append(" ")
+            elif not child.content.startswith("<!--"):
+                parts.append(child.content)
+        else:
+            parts.append(child.content)
+    return one_line("".join(parts))
+
+
+def _links(children: Sequence[Token], lines: Sequence[str], first: int, last: int) -> Iterator[Link]:
+    for child in children:
+        if child.type in ("link_open", "image"):
+            is_image = child.type == "image"
+            target = str(child.attrGet("src" if is_image else "href") or "")
+            yield Link(target=target, is_image=is_image, place=_place_of(lines, first, last, target))
+
+
+def _place_of(lines: Sequence[str], first: int, last: int, wanted: str) -> Place:
+    for index in range(first, min(last, len(lines))):
+        if wanted and (column := lines[index].find(wanted)) >= 0:
+            return Place(index + 1, column + 1)
+    line = lines[first] if first < len(lines) else ""
+    return Place(first + 1, len(line) - len(line.lstrip()) + 1)
+
+
+def _table(tokens: Iterator[Token], opened: Token, lines: Sequence[str], name: str) -> Table:
+    first, last = opened.map or (0, 1)
+    rows: list[tuple[Located, ...]] = []
+    links: list[Link] = []
+    for token in tokens:
+        if token.type == "table_close":
+            break
+        if token.type == "tr_open":
+            index = (token.map or (first, last))[0]
+            rows.append(tuple(_cells(lines[index], index)))
+            if len(rows) > MAX_TABLE_ROWS:
+                raise DocumentError(
+                    f"{name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",
+                    hint="split the document, a performance table has a row per configuration",
+                )
+        elif token.type == "inline" and token.children:
+            line = rows[-1][0].place.line - 1 if rows and rows[-1] else first
+            links.extend(_links(token.children, lines, line, line + 1))
+    header, *body = rows or [()]
+    return Table(
+        header=header, rows=tuple(body), place=Place(first + 1, 1), last_line=max(last, first + 1), links=tuple(links)
+    )
+
+
+def _cells(line: str, index: int) -> Iterator[Located]:
+    """Split a table's row where GitHub's Markdown does: at every bar that no backslash precedes."""
+    start = 0
+    bars = [match.start() for match in re.finditer(r"(?<!\\)\|", line)]
+    pieces = []
+    for bar in (*bars, len(line)):
+        pieces.append((start, line[start:bar]))
+        start = bar + 1
+    if _LINE_START.fullmatch(pieces[0][1]):
+        pieces = pieces[1:]
+    if pieces and not pieces[-1][1].strip():
+        pieces = pieces[:-1]
+    for column, raw in pieces:
+        text = raw.strip()
+        offset = len(raw) - len(raw.lstrip()) if text else min(1, len(raw))
+        yield Located(inline_text(text.replace("\\|", "|")), Place(index + 1, column + offset + 1))
+
+
+def inline_text(source: str) -> str:
+    """Return inline Markdown as text on one line."""
+    if source.isalnum():
+        return source
+    (inline,) = _PARSER.parseInline(source)
+    return _plain(inline.children or ())
+
+
+def _inline_comments(inline: Token, lines: Sequence[str]) -> Iterator[Comment]:
+    line = (inline.map or (0, 1))[0]
+    for child in inline.children or ():
+        if child.type in ("softbreak", "hardbreak"):
+            line += 1
+        elif child.type == "html_inline":
+            yield from _comments(child.content, line, lines)
+            line += child.content.count("\n")
+
+
+def _comments(content: str, first: int, lines: Sequence[str]) -> Iterator[Comment]:
+    """Return the comments in HTML that begins in line ``first``, counted from 0."""
+    for match in _COMMENT.finditer(content):
+        line = first + content.count("\n", 0, match.start())
+        opening = match[0].partition("\n")[0]
+        place = _place_of(lines, line, line + 1, opening)
+        yield Comment(text=match[1].strip(), place=place, last_line=place.line + match[0].count("\n"))

@@ -1,0 +1,1 @@
+"""Import: records of what other documents and logs say, every value with its place."""

@@ -1,0 +1,109 @@
+"""The record of a run of which nothing is known yet but whose it is."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+
+import chipperf
+from chipperf.cases.registry import case_names, find_case
+from chipperf.records.assemble import empty_metrics
+from chipperf.records.schema import (
+    Case,
+    Dataset,
+    Distribution,
+    Environment,
+    Hyperparameters,
+    Limits,
+    Missing,
+    PrecisionRecord,
+    Record,
+    Status,
+    Titles,
+    Topology,
+    Vendor,
+)
+from chipperf.types import API_VERSION
+
+if TYPE_CHECKING:
+    from chipperf.card_names import CardNames
+    from chipperf.records.schema import MetricsDefinition
+
+UNKNOWN: Final = Missing(missing="unknown")
+UNKNOWN_NAME: Final = "unknown"
+"""Where the record wants a text and the document has none."""
+
+
+def blank_record(
+    *,
+    run_id: str,
+    vendor: str,
+    case: str,
+    topology: Topology,
+    names: CardNames,
+    metrics_definition: MetricsDefinition,
+) -> Record:
+    """Return an imported record in which everything else is unknown.
+
+    Args:
+        run_id: Name of the record.
+        vendor: The vendor's name; its plugin need not be installed.
+        case: The case's name; the case need not be installed.
+        topology: Machines and cards.
+        names: What vendors are called.
+        metrics_definition: Whose definitions the values will follow.
+    """
+    texts = {name: UNKNOWN for name in Environment.model_fields if name not in ("stated", "cards", "distributions")}
+    return Record(
+        metrics_definition=metrics_definition,
+        kind="imported",
+        run_id=run_id,
+        chipperf_version=chipperf.__version__,
+        created_at=datetime.now(timezone.utc).replace(microsecond=0),
+        status=Status(state="completed"),
+        vendor=_vendor(vendor, names),
+        case=_case(case),
+        topology=topology,
+        precision=PrecisionRecord(
+            requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False
+        ),
+        hyperparameters=Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
+        limits=Limits(),
+        seed=UNKNOWN,
+        dataset=Dataset(
+            name=UNKNOWN_NAME,
+            version=UNKNOWN,
+            fingerprint=UNKNOWN,
+            fingerprint_method="",
+            train_samples=UNKNOWN,
+            eval_samples=UNKNOWN,
+            classes=UNKNOWN,
+            is_sample=False,
+        ),
+        loader=UNKNOWN,
+        environment=Environment.model_validate({**texts, "cards": [], "distributions": []}),
+        knobs=[],
+        metrics=empty_metrics(UNKNOWN),
+    )
+
+
+def _vendor(name: str, names: CardNames) -> Vendor:
+    info = names.info(name)
+    title = next(iter(names.titles(name)), name)
+    plain = Titles(zh=title, en=title)
+    return Vendor(
+        name=name,
+        title=Titles(zh=info.title.zh, en=info.title.en) if info else plain,
+        report_title=Titles(zh=info.report_title.zh, en=info.report_title.en) if info else plain,
+        device_type=info.device_type if info else UNKNOWN_NAME,
+        api_version=info.api_version if info else API_VERSION,
+        # No plugin ran; what wrote the record is the importer.
+        plugin=Distribution(name="chipperf", version=chipperf.__version__),
+    )
+
+
+def _case(name: str) -> Case:
+    if name not in case_names():
+        return Case(name=name, version=UNKNOWN_NAME, preset="full", metric=UNKNOWN_NAME, target=UNKNOWN)
+    case = find_case(name)
+    return Case(name=name, version=case.version, preset="full", metric=case.metric, target=case.base.target)

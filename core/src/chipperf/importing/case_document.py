@@ -1,0 +1,366 @@
+"""From a vendor's case document to records: one for each row of its performance table."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from chipperf.cases.registry import case_names, find_case
+from chipperf.documents import cells, wording
+from chipperf.documents.case_document import read_document
+from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor
+from chipperf.errors import DocumentError
+from chipperf.importing.blank import UNKNOWN, UNKNOWN_NAME, blank_record
+from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.records.schema import (
+    HyperparameterChange,
+    Hyperparameters,
+    Memory,
+    Missing,
+    Titles,
+    Topology,
+)
+from chipperf.report.configuration import SHORT_KEYS, hyperparameter_order
+from chipperf.report.format import setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+    from pathlib import Path
+
+    from chipperf.card_names import CardNames
+    from chipperf.cases.base import Case
+    from chipperf.documents.case_document import CaseDocument, Row
+    from chipperf.documents.markdown import Located
+    from chipperf.records.schema import Record, Setting, Text
+
+_MEMORY_SOURCE = "imported document"
+_LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
+_METRICS: Mapping[str, tuple[str, Callable[[str], float | None]]] = {
+    "e2e_time": ("e2e_time_s", cells.number),
+    "p_whole": ("p_whole", cells.number),
+    "p_train": ("p_train", cells.number),
+    "p_core": ("p_core", cells.number),
+    "quality": ("quality", cells.quality),
+}
+_TEXT_COLUMNS = ("config_file", "target", "steps", "epochs")
+_LANGUAGE_MARKS = (" 未知", " unknown")
+
+
+def import_document(
+    text: str,
+    name: str,
+    *,
+    names: CardNames,
+    vendor: str | None = None,
+    case: str | None = None,
+    path: Path | None = None,
+) -> Import:
+    """Return the records of a case document.
+
+    What the document says beyond a record's fields is in the records' remarks; what stands in one of the layout's
+    places and does not fit it is listed as well.
+
+    Args:
+        text: The document.
+        name: What messages and sources call it.
+        names: Names of vendors and cards.
+        vendor: Whose document it is; by default found out.
+        case: Which case it is on; by default found out.
+        path: Where it lies, whose directories may tell vendor and case.
+
+    Raises:
+        DocumentError: It has no row that can be read, or does not tell vendor or case.
+    """
+    document = read_document(text, name)
+    vendor = vendor or identify_vendor(document, names, path)
+    case = case or identify_case(document, path)
+    if not any(row.topology for row in document.rows):
+        raise DocumentError(
+            f"{name} has no performance table with a row whose topology can be read",
+            hint="rows start like 'R300单机8卡（1x8）', below a header with 配置 or Configuration",
+        )
+    if vendor is None:
+        raise DocumentError(f"{name} does not tell whose report it is", hint="say it with --vendor NAME")
+    if case is None:
+        raise DocumentError(f"{name} does not tell which model it is on", hint="say it with --case NAME")
+    return _Importer(document, text, vendor=vendor, case=case, names=names).run()
+
+
+class _Importer:
+    """Builds the records and notes where each value came from."""
+
+    def __init__(self, document: CaseDocument, text: str, *, vendor: str, case: str, names: CardNames) -> None:
+        self._document = document
+        self._names = names
+        self._vendor = vendor
+        self._case_name = case
+        self._case: Case | None = find_case(case) if case in case_names() else None
+        self._sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self._shared: list[Source] = []
+        self._remarks: dict[str, Located] = {}
+        self._not_understood: list[NotUnderstood] = []
+
+    def run(self) -> Import:
+        document = self._document
+        for located in document.not_understood:
+            self._list(located, "a row or cell that the general table does not have")
+        environment = self._environment()
+        dataset = self._dataset()
+        report_title = self._report_title()
+        rows = self._rows()
+        self._general_remarks()
+        for located in document.remarks:
+            self._remark(located.text, located)
+        remarks = list(self._remarks)
+        shared = (*self._shared, *self._remark_sources())
+        records = []
+        for index, (row, changes, sources) in enumerate(rows, start=1):
+            record = self._blank(index, row)
+            label = changes.pop("row_label")
+            update: dict[str, Any] = {
+                **changes,
+                "vendor": record.vendor.model_copy(update={"report_title": report_title(record.vendor.report_title)}),
+                "environment": record.environment.model_copy(update={**environment, "row_label": label}),
+                "dataset": record.dataset.model_copy(update={"name": dataset}),
+                "metrics": record.metrics.model_copy(update=changes["metrics"]),
+                "precision": record.precision.model_copy(update={"requested": changes["precision"]}),
+                "remarks": remarks,
+            }
+            records.append(ImportedRecord(_checked(record, update), (*sources, *shared)))
+        return Import(
+            files=(SourceFile(name=document.name, sha256=self._sha256),),
+            records=tuple(records),
+            not_understood=tuple(sorted(self._not_understood, key=lambda each: (each.line, each.column))),
+            generated_lines=document.generated_lines,
+        )
+
+    def _blank(self, index: int, row: Row) -> Record:
+        topology = row.topology
+        nnodes, nproc = (topology.nnodes, topology.nproc_per_node) if topology else (1, 1)
+        return blank_record(
+            run_id=f"imported-{self._sha256[:8]}-{index}",
+            vendor=self._vendor,
+            case=self._case_name,
+            topology=Topology(nnodes=nnodes, nproc_per_node=nproc),
+            names=self._names,
+            metrics_definition=self._document.metrics_definition,
+        )
+
+    def _environment(self) -> dict[str, Text]:
+        facts: dict[str, Text] = {}
+        for key, located in self._document.facts.items():
+            facts[key] = self._text(f"environment.{key}", located)
+        short = self._document.general.get("card_short_name")
+        if short:
+            facts["card_short_name"] = self._text("environment.card_short_name", short.value)
+        return facts
+
+    def _text(self, field: str, located: Located) -> Text:
+        self._shared.append(self._source(field, located))
+        missing = cells.marker(located.text)
+        return located.text if missing is None else missing
+
+    def _dataset(self) -> str:
+        row = self._document.general.get("dataset")
+        text = row.value.text if row else ""
+        for mark in _LANGUAGE_MARKS:
+            text = text.removesuffix(mark)
+        if row is None or cells.marker(text) is not None:
+            return UNKNOWN_NAME
+        self._shared.append(self._source("dataset.name", row.value))
+        if self._case:
+            own = self._case.base.dataset
+            if wording.normal(text) in (wording.normal(own), wording.normal(self._case.report.dataset_title)):
+                return own
+        return text
+
+    def _report_title(self) -> Callable[[Titles], Titles]:
+        title = self._document.title
+        if title is None or not title.text:
+            return lambda titles: titles
+        self._shared.append(self._source("vendor.report_title", title))
+        language = self._document.language
+        # Without a plugin nobody knows the title in the other language.
+        both = self._names.info(self._vendor) is None
+        changed = {"zh": title.text, "en": title.text} if both else {language: title.text}
+        return lambda titles: titles.model_copy(update=changed)
+
+    def _general_remarks(self) -> None:
+        for key, row in self._document.general.items():
+            if not self._says_the_usual(key, row.value.text):
+                self._remark(f"{row.label.text}: {row.value.text}", row.value)
+            if not wording.is_standard_remark(row.remark.text):
+                self._remark(f"{row.label.text}: {row.remark.text}", row.remark)
+
+    def _says_the_usual(self, key: str, text: str) -> bool:
+        if key in ("card_short_name", "dataset") or cells.marker(text) is not None:
+            return True
+        if key == "model":
+            found = find_case_by_model(text)
+            return found is not None and found.name == self._case_name
+        if key == "task" and self._case:
+            return text in (self._case.report.task.zh, self._case.report.task.en)
+        if key == "changes":
+            return wording.says_nothing(text)
+        return key != "task" and wording.refers_to_column(text) is not None
+
+    def _rows(self) -> list[tuple[Row, dict[str, Any], list[Source]]]:
+        rows = []
+        seen: dict[Hashable, Row] = {}
+        for row in self._document.rows:
+            if row.topology is None:
+                self._list(row.label, "no topology such as 1x8 can be read from it")
+                self._remark(" | ".join(cell.text for cell in row.cells.values() if cell.text), row.label)
+                continue
+            remarks_before = dict(self._remarks)
+            changes, sources = self._row(row)
+            key = _row_key(row, changes)
+            if key in seen:
+                self._remarks = remarks_before
+                self._list(row.label, f"the same card, topology, precision and fix_hp stand in line {seen[key].line}")
+                self._remark(" | ".join(cell.text for cell in row.cells.values() if cell.text), row.label)
+                continue
+            seen[key] = row
+            rows.append((row, changes, sources))
+        return rows
+
+    def _row(self, row: Row) -> tuple[dict[str, Any], list[Source]]:
+        label = row.topology.card if row.topology else ""
+        label_marker = cells.marker(label)
+        sources = [self._source("topology", row.label)]
+        metrics: dict[str, Any] = {}
+        for column, (field, parse) in _METRICS.items():
+            if cell := row.cells.get(column):
+                sources.append(self._source(f"metrics.{field}", cell))
+                metrics[field] = self._number(row, column, cell, parse)
+        if cell := row.cells.get("mem"):
+            sources.append(self._source("metrics.memory", cell))
+            metrics["memory"] = self._memory(row, cell)
+        precision = UNKNOWN_NAME
+        if cell := row.cells.get("precision"):
+            sources.append(self._source("precision.requested", cell))
+            precision = cell.text if cells.marker(cell.text) is None else UNKNOWN_NAME
+        hyperparameters = Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+        if cell := row.cells.get("fix_hp"):
+            sources.append(self._source("hyperparameters.changes", cell))
+            hyperparameters = self._hyperparameters(row, cell)
+        for column in _TEXT_COLUMNS:
+            cell = row.cells.get(column)
+            if cell and cells.marker(cell.text) is None:
+                self._remark(f"{row.label.text}: {self._document.headers[column].text} {cell.text}", cell)
+        for header, cell in row.unknown:
+            self._list(cell, f"nobody knows the column {header!r}" if header else "the table has no such column")
+            self._remark(f"{row.label.text}: {header} {cell.text}", cell)
+        changes = {
+            "row_label": label if label_marker is None else label_marker,
+            "metrics": metrics,
+            "precision": precision,
+            "hyperparameters": hyperparameters,
+        }
+        return changes, sources
+
+    def _number(
+        self, row: Row, column: str, cell: Located, parse: Callable[[str], float | None]
+    ) -> float | Missing:
+        missing = cells.marker(cell.text)
+        if missing is not None:
+            return missing
+        value = parse(cell.text)
+        if value is None:
+            self._misread(row, column, cell, "not a number")
+            return UNKNOWN
+        return value
+
+    def _memory(self, row: Row, cell: Located) -> Memory | Missing:
+        missing = cells.marker(cell.text)
+        if missing is not None:
+            return missing
+        value = cells.memory(cell.text)
+        if value is None:
+            self._misread(row, "mem", cell, "not used/total in GiB")
+            return UNKNOWN
+        return Memory(
+            allocated_peak_bytes=UNKNOWN,
+            reserved_peak_bytes=UNKNOWN,
+            device_peak_bytes=value.used_bytes,
+            total_bytes=value.total_bytes,
+            allocator_source=_MEMORY_SOURCE,
+            device_source=_MEMORY_SOURCE,
+        )
+
+    def _hyperparameters(self, row: Row, cell: Located) -> Hyperparameters:
+        missing = cells.marker(cell.text)
+        if missing is not None:
+            changes = [] if missing.missing == "not_applicable" else missing
+            return Hyperparameters(values={}, changes=changes, global_batch_size=UNKNOWN)
+        written, rest = cells.assignments(cell.text)
+        values: dict[str, Setting] = {}
+        for key, value in written.items():
+            long_key = _LONG_KEYS.get(key, key)
+            if long_key in values:
+                rest.append(f"{key}={setting(value, exact=True)}")
+            else:
+                values[long_key] = value
+        if rest:
+            self._misread(row, "fix_hp", cell, f"not key=value: {', '.join(rest)}")
+        if not values:
+            return Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+        order = hyperparameter_order(self._case) if self._case else {}
+        ordered = dict(sorted(values.items(), key=lambda item: order.get(item[0], len(order))))
+        return Hyperparameters(
+            values=ordered,
+            changes=[self._change(key, value) for key, value in ordered.items()],
+            global_batch_size=_global_batch_size(row, ordered.get("batch_size")),
+        )
+
+    def _change(self, key: str, value: Setting) -> HyperparameterChange:
+        known = self._case is not None and key in self._case.base.keys()
+        base = getattr(self._case.base, key) if self._case and known else UNKNOWN
+        return HyperparameterChange(key=key, base=base, value=value, origin="vendor")
+
+    def _misread(self, row: Row, column: str, cell: Located, reason: str) -> None:
+        self._list(cell, f"{column}: {reason}")
+        self._remark(f"{row.label.text}: {column} {cell.text}", cell)
+
+    def _remark(self, text: str, located: Located) -> None:
+        if text:
+            self._remarks.setdefault(text, located)
+
+    def _remark_sources(self) -> list[Source]:
+        return [self._source(f"remarks.{index}", place) for index, place in enumerate(self._remarks.values())]
+
+    def _list(self, located: Located, reason: str) -> None:
+        place = located.place
+        self._not_understood.append(
+            NotUnderstood(
+                file=self._document.name, line=place.line, column=place.column, text=located.text, reason=reason
+            )
+        )
+
+    def _source(self, field: str, located: Located) -> Source:
+        place = located.place
+        return Source(
+            field=field, file=self._document.name, line=place.line, column=place.column, text=located.text
+        )
+
+
+def _global_batch_size(row: Row, batch_size: Setting | None) -> int | Missing:
+    if row.topology is None or not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        return UNKNOWN
+    return batch_size * row.topology.cards
+
+
+def _row_key(row: Row, changes: Mapping[str, Any]) -> Hashable:
+    changed = changes["hyperparameters"].changes
+    written = (
+        changed
+        if isinstance(changed, Missing)
+        else tuple((change.key, setting(change.value, exact=True)) for change in changed)
+    )
+    shape = row.topology.shape if row.topology else ""
+    return (changes["row_label"], shape, changes["precision"], written)
+
+
+def _checked(record: Record, update: Mapping[str, Any]) -> Record:
+    """Return the record with ``update``, validated: :meth:`model_copy` alone believes everything."""
+    return type(record).model_validate(record.model_copy(update=dict(update)).model_dump())
