@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli import cases, compare, contract, data, doctor, plugins, record_tools, report, train
+from chipperf.cli import cases, compare, contract, data, doctor, lint, plugins, record_tools, report, train
 from chipperf.errors import PerfError, PluginError
 
 DEBUG_VARIABLE = "PERF_DEBUG"
@@ -24,11 +24,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
-app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)
+app.command("lint")(lint.lint)
 app.command("record-tools")(record_tools.record_tools)
+app.add_typer(report.app, name="report")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")
 app.add_typer(contract.app, name="contract")

@@ -8,6 +8,8 @@ from pathlib import Path
 import typer
 
 from chipperf import catalogue
+from chipperf.cli.default_command import DefaultCommandGroup
+from chipperf.cli.import_documents import import_documents
 from chipperf.cli.language import Language, note_fonts
 from chipperf.errors import UsageError
 from chipperf.records.store import read_record, write_atomically
@@ -17,6 +19,17 @@ from chipperf.report.curve_files import make_curve_files
 from chipperf.report.render import render_view, template_directory
 
 
+class ReportGroup(DefaultCommandGroup):
+    """``perf report RUN...`` is short for ``perf report render RUN...``."""
+
+    default_command = "render"
+
+
+app = typer.Typer(cls=ReportGroup, help="Render a vendor's report from records, or import reports as records.")
+app.command("import")(import_documents)
+
+
+@app.command("render")
 def report(
     runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
     baseline: list[Path] = typer.Option(

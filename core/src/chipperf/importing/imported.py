@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +15,7 @@ from chipperf.records.schema import Record
 from chipperf.records.store import RunDirectory, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 SOURCES_FILE: Final = "sources.json"
@@ -88,19 +89,22 @@ class Import:
     generated_lines: int = 0
 
 
-def write_import(imported: Import, out: Path) -> list[Path]:
+def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
     """Write each record into a directory of its own below ``out``, with its sources, and return the directories.
 
+    Sorted by name the directories have the order of their documents' rows.
+
     Raises:
-        UsageError: One of the directories exists, or ``out`` cannot be written; nothing has been written then.
+        UsageError: One of the directories exists, and nothing has been written; or ``out`` cannot be written.
         RecordError: A file cannot be written.
     """
-    names = _directory_names([each.record for each in imported.records])
+    records = [(imported, each) for imported in imports for each in imported.records]
+    names = _directory_names(imports)
     directories = [out / name for name in names]
     for directory in directories:
         if directory.exists():
             raise UsageError(f"{directory} exists", hint="choose another --out; records are never overwritten")
-    for directory, each in zip(directories, imported.records, strict=True):
+    for directory, (imported, each) in zip(directories, records, strict=True):
         try:
             directory.mkdir(parents=True)
         except OSError as error:
@@ -130,14 +134,19 @@ def read_sources(directory: Path) -> Sources:
         raise RecordError(f"{file} does not say where values come from: {error}") from error
 
 
-def _directory_names(records: Sequence[Record]) -> list[str]:
-    names: list[str] = []
-    for record in records:
-        parts = (record.vendor.name, record.case.name, record.topology.label, record.precision.requested)
-        name = stem = slug("-".join(slug(part)[:40] for part in parts))
-        count = 1
-        while name in names:
-            count += 1
-            name = f"{stem}-{count}"
-        names.append(name)
-    return names
+def _directory_names(imports: Sequence[Import]) -> list[str]:
+    names: dict[str, None] = {}
+    for imported in imports:
+        digits = max(2, len(str(len(imported.records))))
+        for row, each in enumerate(imported.records, start=1):
+            record = each.record
+            case = f"{record.vendor.name[:40]}-{record.case.name[:40]}"
+            stem = slug(f"{case}-{row:0{digits}}-{record.topology.label}-{record.precision.requested[:40]}")
+            name = next(name for name in _numbered(stem) if name not in names)
+            names[name] = None
+    return list(names)
+
+
+def _numbered(stem: str) -> Iterator[str]:
+    yield stem
+    yield from (f"{stem}-{number}" for number in count(2))

@@ -1,0 +1,83 @@
+"""``perf lint``: find what is wrong in case documents."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chipperf.cli.listing import print_table
+from chipperf.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    from chipperf.lint.rule import Rule
+
+
+class OutputFormat(str, Enum):
+    """How findings are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+def lint(
+    paths: list[Path] = typer.Argument(None, help="Case documents, or directories that hold some.", metavar="PATH..."),
+    vendor: str | None = typer.Option(None, "--vendor", help="Whose reports they are, if they do not tell."),
+    case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
+    config: Path | None = typer.Option(None, "--config", help="Configurations of the runs. [config beside each file]"),
+    against: list[Path] = typer.Option([], "--against", help="Run behind the reports; may be repeated."),
+    output: OutputFormat = typer.Option(OutputFormat.TEXT, "--format", help="How findings are written."),
+    select: list[str] = typer.Option([], "--select", help="Check only these rules, for example L04,L12."),
+    ignore: list[str] = typer.Option([], "--ignore", help="Do not check these rules."),
+    cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
+    list_rules: bool = typer.Option(False, "--list", help="List the rules."),
+) -> None:
+    """Check hand-written and rendered case documents against rules that each name a mistake of real reports.
+
+    A rule that lacks evidence, such as a configuration, is listed as not checked. A comment accepts a finding:
+    <!-- perf lint: ignore L04: reason -->. Exit code 4 if there is an error.
+
+    Example: perf lint training --format github
+    """
+    # Not at the top: the rules' modules are many, and other commands need none.
+    from chipperf.card_names import read_card_names
+    from chipperf.lint.formats import write
+    from chipperf.lint.registry import choose_rules
+    from chipperf.lint.runner import lint as run_lint
+    from chipperf.records.store import read_record
+
+    rules = choose_rules(_split(select), _split(ignore))
+    if list_rules:
+        _list(rules)
+        return
+    if not paths:
+        raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
+    result = run_lint(
+        paths,
+        rules,
+        names=read_card_names(cards),
+        vendor=vendor,
+        case=case,
+        config=config,
+        records=[read_record(path) for path in against],
+    )
+    typer.echo(write(result, rules, output.value), nl=False)
+    errors = result.count("error")
+    if errors:
+        raise CheckFailed(
+            f"{errors} error{'s' if errors > 1 else ''} in {len(result.files)} document{'s' if len(result.files) > 1 else ''}",
+            hint="docs/lint.md explains every rule, and how to accept a finding",
+        )
+
+
+def _split(ids: list[str]) -> list[str]:
+    return [id.strip().upper() for text in ids for id in text.split(",") if id.strip()]
+
+
+def _list(rules: tuple[Rule, ...]) -> None:
+    rows = [(rule.id, rule.name, rule.severity, rule.evidence or "-", rule.summary) for rule in rules]
+    print_table(("rule", "name", "severity", "needs", "in a good document"), rows)

@@ -1,0 +1,154 @@
+"""Logs of FlagPerf's device monitors: a time, then what the vendor's tool printed, every few seconds.
+
+The tools' formats differ between vendors and versions, and FlagPerf's scripts copy columns by number. The unit behind a
+number is what all of them have, so values are recognised by it.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from chipperf.documents.markdown import Located, Place, one_line
+from chipperf.records.schema import Memory, Missing, Power
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_LISTED_LINES: Final = 20
+"""Lines that are listed as not understood; a tool that fails prints its message every few seconds."""
+
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d")
+_TIME_FORMAT: Final = "%Y-%m-%d-%H:%M:%S"
+_TEMPERATURE: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?C(?!\w)")
+_POWER: Final = re.compile(r"(?<![\w.])(\d{1,5}(?:\.\d+)?)\s?W(?!\w)")
+_MEMORY: Final = re.compile(r"(?<![\w.])(\d{1,9})\s*(?:Mi?B)?\s*[/\s]\s*(\d{1,9})\s*Mi?B")
+_UTILISATION: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?%")
+_TABLE_LINE: Final = re.compile(r"\s*[|+=-]")
+_MIB: Final = 2**20
+_UNKNOWN: Final = Missing(missing="unknown")
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What all devices showed at one time; each list is in the order of the devices."""
+
+    seconds: float
+    temperatures_c: list[float] = field(default_factory=list)
+    powers_w: list[float] = field(default_factory=list)
+    used_bytes: list[int] = field(default_factory=list)
+    totals_bytes: list[int] = field(default_factory=list)
+    utilisations_percent: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorLog:
+    """Telemetry and memory of a log, the place of the highest use, and lines that are no data."""
+
+    power: Power
+    memory: Memory | Missing
+    peak_place: Place | None
+    not_understood: tuple[Located, ...]
+
+
+def read_monitor_log(text: str, source: str) -> MonitorLog | None:
+    """Return what a device monitor's log says, or ``None`` if it has no reading of a device.
+
+    The memory is the highest reading of any device as the tool printed it, which is where people copy it from into a
+    report; what was in use before the run is not taken off.
+
+    Args:
+        text: The log.
+        source: What the record calls it.
+    """
+    readings: list[_Reading] = []
+    unknown: list[Located] = []
+    peak = -1
+    peak_place = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        stamp = _TIME.fullmatch(line.strip())
+        if stamp:
+            if (seconds := _seconds(stamp[0])) is not None:
+                readings.append(_Reading(seconds))
+            continue
+        if not readings or not line.strip():
+            continue
+        found = _take(line, readings[-1])
+        if not found and not _TABLE_LINE.match(line) and len(unknown) < MAX_LISTED_LINES:
+            unknown.append(Located(one_line(line)[:200], Place(number, 1)))
+        if (match := _MEMORY.search(line)) and int(match[1]) > peak:
+            peak = int(match[1])
+            peak_place = Place(number, match.start() + 1)
+    readings = [reading for reading in readings if reading.powers_w or reading.used_bytes]
+    if not readings:
+        return None
+    return MonitorLog(_power(readings, source), _memory(readings, source), peak_place, tuple(unknown))
+
+
+def _seconds(stamp: str) -> float | None:
+    try:
+        return datetime.strptime(stamp, _TIME_FORMAT).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _take(line: str, reading: _Reading) -> bool:
+    temperature, power, memory = _TEMPERATURE.search(line), _POWER.search(line), _MEMORY.search(line)
+    utilisations = _UTILISATION.findall(line)
+    if temperature:
+        reading.temperatures_c.append(float(temperature[1]))
+    if power:
+        # A second number of watts in a line is the limit.
+        reading.powers_w.append(float(power[1]))
+    if memory and int(memory[2]) > 0:
+        reading.used_bytes.append(int(memory[1]) * _MIB)
+        reading.totals_bytes.append(int(memory[2]) * _MIB)
+    if utilisations:
+        reading.utilisations_percent.append(float(utilisations[-1]))
+    return bool(temperature or power or memory or utilisations)
+
+
+def _power(readings: Sequence[_Reading], source: str) -> Power:
+    powers = [value for reading in readings for value in reading.powers_w]
+    temperatures = [value for reading in readings for value in reading.temperatures_c]
+    utilisations = [value for reading in readings for value in reading.utilisations_percent]
+    return Power(
+        samples=len(readings),
+        mean_w=statistics.fmean(powers) if powers else _UNKNOWN,
+        max_w=max(powers) if powers else _UNKNOWN,
+        energy_j=_energy_j(readings),
+        mean_temperature_c=statistics.fmean(temperatures) if temperatures else _UNKNOWN,
+        max_temperature_c=max(temperatures) if temperatures else _UNKNOWN,
+        mean_utilisation_percent=statistics.fmean(utilisations) if utilisations else _UNKNOWN,
+        used_peak_bytes=_UNKNOWN,
+        source=source,
+    )
+
+
+def _energy_j(readings: Sequence[_Reading]) -> float | Missing:
+    """Integrate the power of all devices; unknown if a device is missing from a reading."""
+    if len(readings) < 2 or len({len(reading.powers_w) for reading in readings}) > 1:
+        return _UNKNOWN
+    return sum(
+        (later.seconds - earlier.seconds) * (sum(earlier.powers_w) + sum(later.powers_w)) / 2
+        for earlier, later in pairwise(readings)
+    )
+
+
+def _memory(readings: Sequence[_Reading], source: str) -> Memory | Missing:
+    used = [value for reading in readings for value in reading.used_bytes]
+    totals = {value for reading in readings for value in reading.totals_bytes}
+    if not used:
+        return _UNKNOWN
+    return Memory(
+        allocated_peak_bytes=_UNKNOWN,
+        reserved_peak_bytes=_UNKNOWN,
+        device_peak_bytes=max(used),
+        total_bytes=max(totals),
+        allocator_source="",
+        device_source=source,
+    )

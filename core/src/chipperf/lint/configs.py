@@ -1,0 +1,209 @@
+"""Configurations that lie beside a report: FlagPerf's Python files and variables, and chipperf's TOML files.
+
+FlagPerf's files are read and never run.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from chipperf.documents.markdown import Place, read_text
+from chipperf.documents.topology import ConfigName, parse_config_name
+from chipperf.errors import ConfigError, DocumentError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ENVIRONMENT_FILE: Final = "environment_variables.sh"
+_VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)
+_SPECIAL: Final = ("_base.py", "config_common.py", "__init__.py")
+_OPERATORS: Final = {
+    ast.Add: lambda left, right: left + right,
+    ast.Sub: lambda left, right: left - right,
+    ast.Mult: lambda left, right: left * right,
+    ast.Div: lambda left, right: left / right,
+    ast.FloorDiv: lambda left, right: left // right,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A value of a configuration and its line; ``None`` if it is computed in a way that is not read."""
+
+    value: Any
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One configuration file; ``topology`` is ``None`` if its name does not tell one."""
+
+    path: Path
+    topology: ConfigName | None
+    values: Mapping[str, Assigned]
+
+    def get(self, *keys: str) -> Any:
+        """Return the value of the first key that is set, or ``None``."""
+        return next((self.values[key].value for key in keys if key in self.values), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigDirectory:
+    """Everything that configures a vendor's runs of a case.
+
+    Attributes:
+        path: Where it lies.
+        configs: Configurations by topology or of all.
+        common: Values that hold for all of them.
+        variables: Environment variables, with their lines.
+        unreadable: Files that are called like a configuration and cannot be loaded, with the reason.
+        base_keys: Keys of the case's base configuration, if it was found.
+    """
+
+    path: Path
+    configs: tuple[Config, ...]
+    common: Mapping[str, Assigned]
+    variables: Mapping[str, Assigned]
+    unreadable: Mapping[Path, str]
+    base_keys: frozenset[str]
+
+    def of_topology(self, shape: str) -> list[Config]:
+        """Return the configurations for ``1x8`` and the like; chipperf's own hold for every topology."""
+        return [
+            config
+            for config in self.configs
+            if (config.topology.shape == shape if config.topology else config.path.suffix == ".toml")
+        ]
+
+    def value(self, config: Config, *keys: str) -> Any:
+        """Return a value of a configuration, or the one that holds for all."""
+        own = config.get(*keys)
+        return own if own is not None else next((self.common[key].value for key in keys if key in self.common), None)
+
+
+@lru_cache(maxsize=4096)
+def read_configs(path: Path) -> ConfigDirectory:
+    """Read a directory of configurations, or one file.
+
+    Raises:
+        ConfigError: There is nothing at ``path``.
+    """
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+    else:
+        raise ConfigError(f"there is no configuration at {path}", hint="name a directory or file with --config")
+    configs: list[Config] = []
+    common: dict[str, Assigned] = {}
+    variables: dict[str, Assigned] = {}
+    unreadable: dict[Path, str] = {}
+    for file in files:
+        if file.name == ENVIRONMENT_FILE:
+            variables = _variables(file, unreadable)
+        elif file.suffix not in (".py", ".toml"):
+            if parse_config_name(file.name):
+                unreadable[file] = "its name does not end in .py, so that nothing loads it"
+        elif file.name == "config_common.py":
+            common = dict(_values(file, unreadable) or {})
+        elif file.name not in _SPECIAL and (values := _values(file, unreadable)) is not None:
+            configs.append(Config(path=file, topology=parse_config_name(file.stem), values=values))
+    directory = path if path.is_dir() else path.parent
+    return ConfigDirectory(
+        path=path,
+        configs=tuple(configs),
+        common=common,
+        variables=variables,
+        unreadable=unreadable,
+        base_keys=_base_keys(directory),
+    )
+
+
+def _values(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned] | None:
+    try:
+        text = read_text(path)
+        return dict(_toml(text) if path.suffix == ".toml" else _python(text))
+    except (DocumentError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        unreadable[path] = f"{type(error).__name__}: {error}"
+        return None
+
+
+def _toml(text: str) -> Iterator[tuple[str, Assigned]]:
+    lines = text.split("\n")
+    for key, value in tomllib.loads(text).get("hyperparameters", {}).items():
+        line = next((number for number, line in enumerate(lines, start=1) if line.strip().startswith(key)), 1)
+        yield key, Assigned(value, line)
+
+
+def _python(text: str) -> Iterator[tuple[str, Assigned]]:
+    known: dict[str, Any] = {}
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign):
+            targets, expression = statement.targets, statement.value
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets, expression = [statement.target], statement.value
+        else:
+            continue
+        value = _evaluate(expression, known)
+        for target in targets:
+            if isinstance(target, ast.Name):
+                known[target.id] = value
+                yield target.id, Assigned(value, statement.lineno)
+
+
+def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
+    """Return the value of a constant or of simple arithmetic, otherwise ``None``."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        operand = _evaluate(node.operand, known)
+        return -operand if isinstance(operand, int | float) else None
+    if isinstance(node, ast.BinOp) and (operator := _OPERATORS.get(type(node.op))):
+        left, right = _evaluate(node.left, known), _evaluate(node.right, known)
+        if isinstance(left, int | float) and isinstance(right, int | float):
+            try:
+                return operator(left, right)
+            except (ArithmeticError, ValueError):
+                return None
+    return None
+
+
+def _variables(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned]:
+    try:
+        text = read_text(path)
+    except DocumentError as error:
+        unreadable[path] = error.message
+        return {}
+    return {
+        match[1]: Assigned(match[2].strip("\"'"), text.count("\n", 0, match.start()) + 1)
+        for match in _VARIABLE.finditer(text)
+    }
+
+
+def _base_keys(directory: Path) -> frozenset[str]:
+    """Return the keys of FlagPerf's base configuration, in ``benchmarks`` beside the vendor's directory."""
+    case_directory = directory.absolute().parent
+    case, _, framework = case_directory.name.partition("-")
+    training = case_directory.parent.parent
+    base = training / "benchmarks" / case / framework / "config" / "_base.py" if framework else None
+    if base is None or not base.is_file():
+        return frozenset()
+    return frozenset(_values(base, {}) or ())
+
+
+def place_of(assigned: Assigned) -> Place:
+    """Return where a value is set."""
+    return Place(assigned.line, 1)

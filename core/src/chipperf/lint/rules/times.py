@@ -1,0 +1,215 @@
+"""Times, throughputs and results: whether they can be true together."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from chipperf.documents.markdown import Block
+from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.subject import number, quality
+from chipperf.records.schema import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from chipperf.lint.subject import Subject
+
+_SLACK: Final = 0.02
+_LOST_SHARE: Final = 0.25
+_LOST_FACTOR: Final = 4
+_EPOCH_TOLERANCE: Final = 0.05
+_BELOW: Final = re.compile(
+    r"低于目标|未达到|未达标|未收敛|没有收敛|没有达到|below (?:the )?target|not converged|did not converge|not reach", re.IGNORECASE
+)
+_CURVE: Final = re.compile(r"收敛|曲线|curve|convergence", re.IGNORECASE)
+_STEPS: Final = re.compile(r"(?<![a-z])steps?(?![a-z])|步", re.IGNORECASE)
+_EPOCHS: Final = re.compile(r"(?<![a-z])epochs?(?![a-z])|轮", re.IGNORECASE)
+_REPEATS: Final = re.compile(r"seed|种子|\d\s*次|repeats?|\d\s+runs", re.IGNORECASE)
+_DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
+
+
+@rule(
+    "L02",
+    "throughput-order",
+    why="what leaves out evaluation cannot be slower than what includes it: one of the numbers is wrong",
+    fix="read the numbers from the run's log again",
+)
+def throughputs_are_ordered(subject: Subject) -> Iterator[Problem]:
+    """``p_core`` is at least ``p_train``, that at least ``p_whole``, and training is part of the end-to-end time."""
+    for row in subject.rows:
+        for fast, slow in (("p_core", "p_train"), ("p_train", "p_whole")):
+            upper, lower = number(row, fast), number(row, slow)
+            if upper is not None and lower is not None and upper < lower * (1 - _SLACK):
+                yield Problem(place=row.cells[fast].place, message=f"{fast} {upper:g} is less than {slow} {lower:g}")
+    yield from _lost_time(subject)
+    for record in subject.records:
+        whole, training = record.metrics.e2e_time_s, record.metrics.train_seconds
+        if not isinstance(whole, Missing) and not isinstance(training, Missing) and whole < training:
+            yield Problem(
+                place=subject.start,
+                message=f"run {record.run_id} trained {training:g} s and took {whole:g} s end to end",
+            )
+
+
+def _lost_time(subject: Subject) -> Iterator[Problem]:
+    shares = []
+    for row in subject.rows:
+        whole, train = number(row, "p_whole"), number(row, "p_train")
+        if whole and train and whole <= train:
+            shares.append((1 - whole / train, row))
+    least = min((share for share, _ in shares), default=0)
+    for share, row in shares:
+        if share > _LOST_SHARE and share > _LOST_FACTOR * max(least, 0.01):
+            yield Problem(
+                place=row.cells["p_whole"].place,
+                message=f"evaluation takes {share:.0%} of the time here and {least:.0%} in another row",
+                severity="warning",
+            )
+
+
+@rule(
+    "L11",
+    "implied-epochs",
+    why="time and throughput tell how many samples were trained on, whatever the report says",
+    fix="state the epochs that ran and why they are fewer, or correct time or throughput",
+    evidence="the case and its own dataset",
+)
+def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
+    """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
+    case = subject.need_own_dataset()
+    samples = subject.train_samples(case)
+    implied = []
+    for row in subject.rows:
+        seconds, rate = number(row, "e2e_time"), number(row, "p_whole")
+        if seconds and rate and not row.old_layout:
+            implied.append((seconds * rate / samples, row))
+    most = max((epochs for epochs, _ in implied), default=0.0)
+    for epochs, row in implied:
+        place = row.cells["e2e_time"].place
+        if epochs > case.base.epochs * (1 + _EPOCH_TOLERANCE):
+            yield Problem(
+                place=place,
+                message=f"e2e_time and p_whole imply {epochs:.1f} epochs, {case.name} has {case.base.epochs}",
+            )
+        elif epochs < case.base.epochs * (1 - _EPOCH_TOLERANCE):
+            result = quality(row)
+            if subject.declares_changes() or (result is not None and result >= case.base.target):
+                continue
+            other = f", another row {most:.1f}" if most > epochs * (1 + _EPOCH_TOLERANCE) else ""
+            yield Problem(
+                place=place,
+                message=f"e2e_time and p_whole imply {epochs:.1f} of {case.base.epochs} epochs{other}, and neither "
+                "convergence nor a change is stated",
+            )
+
+
+@rule(
+    "L12",
+    "below-target",
+    why="a reader takes a result for a converged run",
+    fix="say below the table that the result is below the target, and the target",
+    evidence="the case and its own dataset",
+)
+def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
+    """A result below the case's target is declared as such."""
+    case = subject.need_own_dataset()
+    results = [(row, value) for row in subject.rows if (value := quality(row)) is not None]
+    lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
+    for row, value in results:
+        if value >= case.base.target:
+            continue
+        shape = row.topology.shape if row.topology else ""
+        if any(len(results) == 1 or shape in line for line in lines):
+            continue
+        text = row.text("quality")
+        yield Problem(
+            place=row.cells["quality"].place,
+            message=f"{text} is below the target {case.base.target:g} of {case.name} {case.version}, without a word",
+        )
+
+
+@rule(
+    "L21",
+    "curve-unit",
+    severity="warning",
+    why="15 steps and 15 epochs are not the same training",
+    fix="write the unit of the figure's axis in the text",
+    evidence="a figure of a curve",
+)
+def curve_and_text_have_one_unit(subject: Subject) -> Iterator[Problem]:
+    """The text counts a curve's progress in the unit in which its results are measured."""
+    figures = list(_figures(subject))
+    if not figures:
+        raise NotChecked("there is no figure of a curve")
+    for text, link in figures:
+        axis = _axis_of_data(subject.path.parent / link)
+        steps, epochs = _STEPS.search(text.text), _EPOCHS.search(text.text)
+        unit = "step" if steps and not epochs else "epoch" if epochs and not steps else None
+        if axis and unit and axis != unit:
+            yield Problem(place=text.place, message=f"the text counts {unit}s, the data of {link} {axis}s")
+        elif axis is None and unit == "step" and subject.case:
+            every = subject.case.base.evaluate_every_epochs
+            yield Problem(
+                place=text.place,
+                message=f"the text counts steps; {subject.case.name} measures {subject.case.report.quality_column} "
+                + ("after every epoch" if every == 1 else f"every {every} epochs"),
+            )
+
+
+def _axis_of_data(figure: Path) -> str | None:
+    """Return what the first column of the data beside a figure counts."""
+    try:
+        with figure.with_suffix(".csv").open(encoding="utf-8") as file:
+            header = file.readline(1000).casefold()
+    except (OSError, ValueError):
+        return None
+    first = header.partition(",")[0]
+    return "epoch" if "epoch" in first else "step" if "step" in first else None
+
+
+def _figures(subject: Subject) -> Iterator[tuple[Block, str]]:
+    """Yield each image in a text or section on convergence, with its address."""
+    in_section = False
+    for block in subject.document.markdown.blocks:
+        if not isinstance(block, Block):
+            continue
+        if block.kind == "heading":
+            in_section = _CURVE.search(block.text) is not None
+        for link in block.links:
+            if link.is_image and (in_section or _CURVE.search(block.text)) and "://" not in link.target:
+                yield block, link.target
+
+
+@rule(
+    "L22",
+    "curve-evidence",
+    severity="warning",
+    why="a picture of one run shows neither its numbers nor how much runs differ",
+    fix="put the points beside the picture as CSV, and say how many seeds it shows",
+    evidence="a figure of a curve",
+)
+def curves_come_with_data(subject: Subject) -> Iterator[Problem]:
+    """A figure of convergence comes with its points and says how many runs it shows."""
+    figures = list(_figures(subject))
+    if not figures:
+        raise NotChecked("there is no figure of a curve")
+    if subject.document.generated and subject.document.metrics_definition == "chipperf":
+        raise NotChecked("the curve's points are in the records")
+    for text, link in figures:
+        figure = subject.path.parent / link
+        linked = any(each.target.endswith(_DATA_SUFFIXES) for each in subject.document.markdown.links)
+        beside = any(_exists(figure, suffix) for suffix in _DATA_SUFFIXES)
+        lacking = [] if linked or beside else ["its points"]
+        if not _REPEATS.search(text.text):
+            lacking.append("the number of seeds")
+        if lacking:
+            yield Problem(place=text.place, message=f"figure {link!r} comes without {' and '.join(lacking)}")
+
+
+def _exists(figure: Path, suffix: str) -> bool:
+    try:
+        return figure.with_suffix(suffix).is_file()
+    except (OSError, ValueError):
+        return False
