@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.cells import marker
 from chipperf.documents.wording import normal
+from chipperf.errors import PluginLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from chipperf.card_names import CardNames
@@ -53,11 +56,21 @@ def identify_case(document: CaseDocument, path: Path | None = None) -> str | Non
     return slug(candidates[0]) if candidates else None
 
 
+@cache
+def installed_cases() -> Mapping[str, Case]:
+    """Return the installed cases by name, looked up once; one that cannot be imported is left out."""
+    cases = {}
+    for name in case_names():
+        # `perf cases` says what is wrong with it.
+        with suppress(PluginLoadError):
+            cases[name] = find_case(name)
+    return cases
+
+
 def find_case_by_model(model: str) -> Case | None:
     """Return the installed case whose name, model or title this is, whatever the spelling."""
     wanted = normal(model)
-    for name in case_names():
-        case = find_case(name)
+    for name, case in installed_cases().items():
         if wanted in (normal(name), normal(case.base.model), normal(case.report.model_title)):
             return case
     return None

@@ -282,7 +282,7 @@ def _table(tokens: Iterator[Token], opened: Token, lines: Sequence[str], name: s
         if token.type == "tr_open":
             index = (token.map or (first, last))[0]
             rows.append(tuple(_cells(lines[index], index)))
-            if len(rows) > MAX_TABLE_ROWS:
+            if len(rows) > MAX_TABLE_ROWS + 1:
                 raise DocumentError(
                     f"{name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",
                     hint="split the document, a performance table has a row per configuration",

@@ -64,7 +64,9 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
     label = label.rstrip()
     expected = (int(shape[1]), int(shape[2])) if shape else None
     words, phrase, says_each, card = _split_words(label, expected)
-    named = parse_config_name(config_name) or (None if shape or words else parse_config_name(text))
+    named = parse_config_name(config_name)
+    if named is None and shape is None and words is None and (named := parse_config_name(text)):
+        card = ""
     if expected is None:
         expected = (named.nnodes, named.nproc_per_node) if named else words
     if expected is None or not all(1 <= count <= 100_000 for count in expected):

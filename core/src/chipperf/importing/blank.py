@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
 import chipperf
-from chipperf.cases.registry import case_names, find_case
+from chipperf.documents.identity import installed_cases
 from chipperf.records.assemble import empty_metrics
 from chipperf.records.schema import (
     Case,
@@ -103,7 +103,7 @@ def _vendor(name: str, names: CardNames) -> Vendor:
 
 
 def _case(name: str) -> Case:
-    if name not in case_names():
+    case = installed_cases().get(name)
+    if case is None:
         return Case(name=name, version=UNKNOWN_NAME, preset="full", metric=UNKNOWN_NAME, target=UNKNOWN)
-    case = find_case(name)
     return Case(name=name, version=case.version, preset="full", metric=case.metric, target=case.base.target)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from chipperf.cases.registry import case_names, find_case
 from chipperf.documents import cells, wording
 from chipperf.documents.case_document import read_document
-from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor
+from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import UNKNOWN, UNKNOWN_NAME, blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.card_names import CardNames
-    from chipperf.cases.base import Case
     from chipperf.documents.case_document import CaseDocument, Row
     from chipperf.documents.markdown import Located
     from chipperf.records.schema import Record, Setting, Text
@@ -94,7 +92,7 @@ class _Importer:
         self._names = names
         self._vendor = vendor
         self._case_name = case
-        self._case: Case | None = find_case(case) if case in case_names() else None
+        self._case = installed_cases().get(case)
         self._sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._shared: list[Source] = []
         self._remarks: dict[str, Located] = {}

@@ -13,9 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.cases.registry import case_names, find_case
 from chipperf.documents import wording
-from chipperf.documents.identity import find_case_by_model, slug
+from chipperf.documents.identity import find_case_by_model, installed_cases, slug
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import UNKNOWN, UNKNOWN_NAME, blank_record
@@ -144,7 +143,7 @@ class _Importer:
     def __init__(self, name: str, log: _Log, *, case: str) -> None:
         self._name = name
         self._log = log
-        self._case = find_case(case) if case in case_names() else None
+        self._case = installed_cases().get(case)
         self.sources: list[Source] = []
         self.remarks: list[str] = []
         self.not_understood: list[NotUnderstood] = []

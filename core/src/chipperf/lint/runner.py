@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.case_document import read_document
-from chipperf.documents.identity import identify_case, identify_vendor
+from chipperf.documents.identity import identify_case, identify_vendor, installed_cases
 from chipperf.documents.markdown import Place, read_text
-from chipperf.errors import DocumentError, PluginLoadError, UsageError
+from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
 from chipperf.lint.rule import NotChecked, Problem
 from chipperf.lint.subject import Corpus, Subject
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from chipperf.card_names import CardNames
-    from chipperf.cases.base import Case
     from chipperf.lint.rule import Rule, Severity
     from chipperf.lint.waivers import Waiver
     from chipperf.records.schema import Record
@@ -123,7 +121,7 @@ def lint(
                 names=names,
                 vendor=vendor or identify_vendor(document, names, path),
                 case_name=case_name,
-                case=_installed_case(case_name),
+                case=installed_cases().get(case_name or ""),
                 configs=read_configs(beside) if beside else None,
                 records=tuple(record for record in records if record.case.name == case_name),
                 corpus=corpus,
@@ -204,12 +202,3 @@ def _below(directory: Path) -> Iterator[Path]:
 def _beside(path: Path) -> Path | None:
     directory = path.parent / "config"
     return directory if directory.is_dir() else None
-
-
-def _installed_case(name: str | None) -> Case | None:
-    if name is None or name not in case_names():
-        return None
-    try:
-        return find_case(name)
-    except PluginLoadError:
-        return None

@@ -1,0 +1,146 @@
+"""``perf report import``, and ``perf report`` beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from chipperf.importing.imported import read_sources
+from chipperf.records.store import read_record
+
+SEEDS = Path(__file__).parents[1] / "report" / "seeds"
+SEED = SEEDS / "metax-resnet50.md"
+
+
+def test_import_writes_records_that_report_renders_in_the_rows_order(invoke, tmp_path):
+    ended = invoke("report", "import", SEED, "--out", "imported")
+
+    assert (ended.code, ended.err) == (0, "")
+    directories = sorted((tmp_path / "imported").iterdir())
+    assert [path.name for path in directories] == [
+        "metax-resnet50-01-1x8-fp32",
+        "metax-resnet50-02-1x1-fp32",
+        "metax-resnet50-03-2x8-fp32",
+        "metax-resnet50-04-1x8-amp",
+    ]
+    assert all(path.name in ended.out for path in directories)
+    assert read_record(directories[3]).precision.requested == "amp"
+    assert read_sources(directories[3]).files[0].name == str(SEED)
+    page = invoke("report", *directories).out
+    assert page.index("29.3/64") < page.index("32.2/64") < page.index("33.1/64")
+
+
+def test_all_seeds_at_once_as_json(invoke):
+    ended = invoke("report", "import", *sorted(SEEDS.glob("*.md")), "--json")
+
+    content = json.loads(ended.out)
+    assert [len(each["records"]) for each in content] == [3, 3, 4]
+    assert all(Path(path).is_dir() for each in content for path in each["records"])
+
+
+def test_same_document_twice_gets_names_of_its_own(invoke, tmp_path):
+    invoke("report", "import", SEED, SEED, "--out", "imported")
+
+    assert len(list((tmp_path / "imported").iterdir())) == 8
+
+
+def test_nothing_is_overwritten(invoke, tmp_path):
+    invoke("report", "import", SEED)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+
+    ended = invoke("report", "import", SEED)
+
+    assert ended.code == 2
+    assert "exists" in ended.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
+def test_what_is_not_understood_is_printed_with_its_place(invoke, tmp_path):
+    text = SEED.read_text(encoding="utf-8").replace("75.5%", "7.5.5%")
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+
+    ended = invoke("report", "import", "README.md")
+
+    assert "not understood: README.md:42:91: '7.5.5%': quality: not a number" in ended.err
+    assert "1 texts not understood" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"\xff", "README.md:1:1:"), ("一\n二".encode() + b"\x80", "README.md:2:2:"), (b"", "README.md has no performance table")],
+)
+def test_bytes_that_are_no_document_are_an_error_with_its_place(invoke, tmp_path, content, place):
+    (tmp_path / "README.md").write_bytes(content)
+
+    ended = invoke("report", "import", "README.md")
+
+    assert ended.code == 2
+    assert ended.err.startswith(f"perf: error: {place}")
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("argument", ["missing.md", "missing.log", "."])
+def test_file_that_cannot_be_read_is_an_error(invoke, argument):
+    ended = invoke("report", "import", argument)
+
+    assert ended.code == 2
+    assert "hint:" in ended.err
+
+
+def test_huge_file_and_huge_table_are_refused(invoke, tmp_path):
+    (tmp_path / "large.md").write_bytes(b"x" * (4 * 2**20 + 1))
+    rows = "| A1单机8卡（1x8） | fp32 | / |\n" * 5001
+    (tmp_path / "long.md").write_text("| 配置 | precision | fix_hp |\n| --- | --- | --- |\n" + rows, encoding="utf-8")
+
+    assert "larger than 4 MiB" in invoke("report", "import", "large.md").err
+    assert "long.md:5003:1: the table has more than 5000 rows" in invoke("report", "import", "long.md").err
+
+
+def test_file_of_card_names_tells_the_vendor(invoke, tmp_path):
+    text = SEED.read_text(encoding="utf-8").replace("沐曦集成电路 C500", "Zeta").replace("曦云®C500", "Zeta").replace("MXC500", "Z9")
+    (tmp_path / "README.md").write_text(text.replace("nvidia A100", "Z9"), encoding="utf-8")
+    (tmp_path / "cards.toml").write_text('[vendors.zeta]\ntitles = ["Zeta"]\n[vendors.zeta.cards]\n"Z9" = []\n')
+
+    assert "whose report" in invoke("report", "import", "README.md").err
+    assert invoke("report", "import", "README.md", "--cards", "cards.toml").code == 0
+    assert (tmp_path / "imported" / "zeta-resnet50-01-1x8-fp32").is_dir()
+
+
+@pytest.mark.parametrize("content", ["[vendors", "[vendors.a]\nnames = []", "\n", None])
+def test_file_of_card_names_that_is_none_is_an_error(invoke, tmp_path, content):
+    if content is not None:
+        (tmp_path / "cards.toml").write_text(content)
+
+    ended = invoke("report", "import", SEED, "--cards", "cards.toml")
+
+    assert ended.code == 2
+    assert "cards.toml" in ended.err
+
+
+@pytest.mark.parametrize("topology", ["8", "0x8", "1x", "8x8x8"])
+def test_topology_that_is_none_is_an_error(invoke, topology):
+    assert "machines x cards" in invoke("report", "import", SEED, "--topology", topology).err
+
+
+def test_report_without_a_command_renders(invoke, tmp_path):
+    invoke("report", "import", SEED)
+    run = tmp_path / "imported" / "metax-resnet50-01-1x8-fp32"
+
+    assert invoke("report", run, "--lang", "en").out == invoke("report", "render", run, "--lang", "en").out != ""
+    assert invoke("report", "--lang", "en", run).out == invoke("report", run, "--lang", "en").out
+
+
+def test_help_of_report_shows_its_options_and_the_other_command(invoke):
+    text = invoke("report", "--help").out
+
+    assert " report [OPTIONS]" in text
+    assert "--templates" in text
+    assert "import " in text
+
+
+def test_report_without_arguments_asks_for_runs(invoke):
+    ended = invoke("report")
+
+    assert ended.code == 2
+    assert "RUN" in ended.err

@@ -1,0 +1,321 @@
+"""Import of case documents: the spellings that vendors use, old layouts, and what is not understood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from chipperf.errors import DocumentError
+from chipperf.records.schema import Missing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from readmes import GENERAL, HEADERS, changed, imported, readme, table
+
+SEEDS = Path(__file__).parents[1] / "report" / "seeds"
+GIB = 2**30
+OLD_TABLE = table(
+    ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)"),
+    [
+        ("单机1卡", "config_BI-V100x1x1", "", "", "", "", ""),
+        ("单机8卡", "config_BI-V100x1x8", "5154.91", "70.654", "70.654", "1156155", "2086.32"),
+    ],
+)
+
+
+def only(text, **options):
+    (each,) = imported(text, **options).records
+    return each.record
+
+
+def missing(kind, reason=""):
+    return Missing(missing=kind, reason=reason)
+
+
+def test_seed_becomes_records_of_kind_imported():
+    text = (SEEDS / "metax-resnet50.md").read_text(encoding="utf-8")
+
+    records = [each.record for each in imported(text, vendor=None).records]
+
+    assert [(each.topology.label, each.precision.requested) for each in records] == [
+        ("1x8", "fp32"),
+        ("1x1", "fp32"),
+        ("2x8", "fp32"),
+        ("1x8", "amp"),
+    ]
+    first, *_, amp = records
+    assert (first.kind, first.vendor.name, first.case.name) == ("imported", "metax", "resnet50")
+    assert first.metrics_definition == "flagperf"
+    assert first.metrics.quality == 0.755
+    assert first.metrics.p_core == missing("unknown")
+    assert first.metrics.memory.total_bytes == 64 * GIB
+    assert first.environment.card_short_name == "nvidia A100"
+    assert first.environment.row_label == "MXC500"
+    assert [(change.key, change.base, change.value) for change in amp.hyperparameters.changes] == [
+        ("batch_size", 32, 512),
+        ("lr", 0.1, 0.2),
+    ]
+    assert amp.hyperparameters.global_batch_size == 4096
+    assert first.hyperparameters.changes == []
+    assert first.remarks == ["[下载ImageNet2012](../../benchmarks/resnet50)"]
+
+
+def test_every_value_has_its_line_and_column():
+    text = (SEEDS / "kunlunxin-mobilenetv2.md").read_text(encoding="utf-8")
+    lines = text.split("\n")
+
+    result = imported(text, vendor=None)
+
+    for each in result.records:
+        fields = {source.field for source in each.values}
+        assert {"metrics.quality", "metrics.memory", "environment.os", "hyperparameters.changes", "topology"} <= fields
+        for source in each.values:
+            if not source.field.startswith("remarks"):
+                assert lines[source.line - 1][source.column - 1 :].startswith(source.text), source
+    quality = next(source for source in result.records[1].values if source.field == "metrics.quality")
+    assert (quality.line, quality.column, quality.text) == (46, 89, "68.43%")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("68.43%", 0.6843),
+        ("68.43", 0.6843),
+        ("0.405", 0.405),
+        ("75.6％", 0.756),
+        ("", missing("unknown")),
+        ("/", missing("not_applicable")),
+        ("\\", missing("not_applicable")),
+        ("-", missing("not_applicable")),
+        ("未运行", missing("not_run")),
+        ("withheld (nda)", missing("withheld", "nda")),
+        ("失败（oom）", missing("failed", "oom")),
+    ],
+)
+def test_result_or_marker(written, expected):
+    assert only(readme(changed(acc=written))).metrics.quality == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "used", "total"),
+    [
+        ("24.8/32.0", 24.8, 32),
+        ("29.3/64", 29.3, 64),
+        ("30.9/ 32.0", 30.9, 32),
+        ("5.8 / 40 GiB", 5.8, 40),
+        ("5.8G/40G", 5.8, 40),
+        ("25.0", 25.0, None),
+    ],
+)
+def test_memory(written, used, total):
+    memory = only(readme(changed(mem=written))).metrics.memory
+
+    assert memory.device_peak_bytes == round(used * GIB)
+    assert memory.total_bytes == (missing("unknown") if total is None else total * GIB)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("bs=256,lr=0.36", {"batch_size": 256, "lr": 0.36}),
+        ("lr=1e-4；bs=8", {"batch_size": 8, "lr": 1e-4}),
+        ("bs=8， lr = 0.1", {"batch_size": 8, "lr": 0.1}),
+        ("bs=8,amp=true,opt=lamb", {"batch_size": 8, "amp": True, "opt": "lamb"}),
+        ("/", {}),
+    ],
+)
+def test_fix_hp(written, expected):
+    record = only(readme(changed(fix_hp=written)))
+
+    assert record.hyperparameters.values == expected
+    assert {change.key: change.value for change in record.hyperparameters.changes} == expected
+
+
+def test_blank_fix_hp_is_unknown_and_not_empty():
+    assert only(readme(changed(fix_hp=""))).hyperparameters.changes == missing("unknown")
+
+
+@pytest.mark.parametrize(
+    ("written", "card", "shape"),
+    [
+        ("R300单机8卡（1x8）", "R300", "1x8"),
+        ("R300 单机8卡 (1x8)", "R300", "1x8"),
+        ("R300两机8卡（2×8）", "R300", "2x8"),
+        ("R300两机16卡(2X8)", "R300", "2x8"),
+        ("A3双机8卡（2x8）", "A3", "2x8"),
+        ("A34机8卡（4x8）", "A3", "4x8"),
+        ("BI-V150 （1x16）", "BI-V150", "1x16"),
+        ("R300单机单卡", "R300", "1x1"),
+        ("R300两机8卡", "R300", "2x8"),
+        ("config_R300x2x8", "R300", "2x8"),
+        ("A1 one machine, 8 cards (1x8)", "A1", "1x8"),
+        ("A1 two machines, 8 cards each (2x8)", "A1", "2x8"),
+    ],
+)
+def test_row_label(written, card, shape):
+    record = only(readme(changed(label=written)))
+
+    assert (record.environment.row_label, record.topology.label) == (card, shape)
+
+
+def test_headers_are_known_in_many_spellings():
+    header = ("Configuration", "Precision", "fix hp", "e2e_time(s)", "P_whole", "p_train", "**p_core**", "top1", "mem（GiB）")
+
+    record = only(readme(header=header))
+
+    assert (record.metrics.e2e_time_s, record.metrics.p_core, record.metrics.quality) == (28661, 4659, 0.756)
+    assert record.metrics.memory.total_bytes == 64 * GIB
+
+
+def test_unknown_column_is_listed_and_kept():
+    result = imported(readme((*changed(), "17"), header=(*HEADERS, "power")))
+
+    (text,) = result.not_understood
+    assert (text.text, text.reason) == ("17", "nobody knows the column 'power'")
+    assert "A1单机8卡（1x8）: power 17" in result.records[0].record.remarks
+
+
+def test_cell_beyond_the_header_is_listed():
+    result = imported(readme((*changed(), "17")))
+
+    assert [(text.text, text.reason) for text in result.not_understood] == [("17", "the table has no such column")]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [{"p_core": "80.83.2%"}, {"acc": "38.4 && 34.6"}, {"acc": "101%"}, {"mem": "64 of 80"}, {"fix_hp": "like base"}]
+    + [{"label": "A1 some cards"}, {"p_whole": "-5"}, {"e2e_time": "1e999"}],
+)
+def test_what_is_not_understood_is_listed_with_its_place_and_kept(cells):
+    text = readme(changed(**cells), changed(label="A1单机单卡（1x1）"))
+    ((name, written),) = cells.items()
+    lines = text.split("\n")
+
+    result = imported(text)
+
+    listed = next(each for each in result.not_understood if each.text == written)
+    assert lines[listed.line - 1][listed.column - 1 :].startswith(written)
+    assert any(written in remark for each in result.records for remark in each.record.remarks)
+
+
+def test_second_row_of_one_configuration_is_listed():
+    result = imported(readme(changed(), changed(p_core="4700")))
+
+    assert len(result.records) == 1
+    assert "stand in line" in result.not_understood[0].reason
+    assert any("4700" in remark for remark in result.records[0].record.remarks)
+
+
+def test_facts_in_a_nested_list_and_without_a_place_in_the_record():
+    text = readme(facts={"依赖软件版本": "\n  - cuda: 11.4\n  - nccl: 2", "CPU型号": "AMD EPYC"})
+
+    record = only(text)
+
+    assert record.environment.dependencies == "cuda: 11.4; nccl: 2"
+    assert "CPU型号: AMD EPYC" in record.remarks
+
+
+def test_general_table_that_says_more_is_kept():
+    general = {"任务类别": "目标检测", "额外修改项": "max_epoch=6", "数据精度": ("fp32", "only this"), "随机种子": "7"}
+    result = imported(readme(general=general))
+
+    remarks = result.records[0].record.remarks
+    for remark in ("任务类别: 目标检测", "额外修改项: max_epoch=6", "数据精度: fp32", "数据精度: only this", "随机种子 7"):
+        assert remark in remarks
+    assert [text.text for text in result.not_understood] == ["随机种子 7"]
+
+
+def test_old_layout():
+    result = imported(OLD_TABLE, vendor="acme", case="mobilenetv2")
+
+    empty, full = (each.record for each in result.records)
+    assert (full.environment.row_label, full.topology.label) == ("BI-V100", "1x8")
+    assert full.metrics.e2e_time_s == 5154.91
+    assert full.metrics.p_whole == 2086.32
+    assert full.metrics.quality == 0.70654
+    assert full.remarks == empty.remarks
+    assert "单机8卡: Steps数 1156155" in full.remarks
+    assert empty.metrics.p_whole == missing("unknown")
+
+
+def test_report_of_chipperf_keeps_its_definitions_and_is_not_repeated():
+    from chipperf.report import render_report
+
+    text = render_report([_measured()], language="en")
+    result = imported(text)
+
+    (record,) = (each.record for each in result.records)
+    assert record.metrics_definition == "chipperf"
+    assert record.metrics.p_train == 4586.2
+    assert record.remarks == []
+    assert result.generated_lines > 10
+    assert not result.not_understood
+
+
+def _measured():
+    import runpy
+
+    return runpy.run_path(str(SEEDS.parent / "factory.py"))["make_record"]()
+
+
+def test_case_and_vendor_from_directories(tmp_path):
+    path = tmp_path / "training" / "iluvatar" / "mobilenetv2-pytorch" / "README.md"
+
+    record = imported(OLD_TABLE, vendor=None, path=path).records[0].record
+
+    assert (record.vendor.name, record.case.name) == ("iluvatar", "mobilenetv2")
+
+
+def test_case_that_is_not_installed_is_imported_under_its_name():
+    record = only(readme(general={"模型": "BERT Large"}))
+
+    assert record.case.name == "bert_large"
+    assert record.case.target == missing("unknown")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "match"),
+    [
+        ("", {}, "no performance table"),
+        ("# Title\n\ntext", {}, "no performance table"),
+        (readme(changed(label="somewhere")), {}, "no performance table with a row"),
+        (readme(general={"模型": None}), {}, "which model"),
+        (readme(), {"vendor": None}, "whose report"),
+    ],
+)
+def test_document_that_yields_nothing_is_an_error(text, options, match):
+    with pytest.raises(DocumentError, match=match):
+        imported(text, **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300) | st.text("|-#* \n`[]()<>!/\\:：0123456789x卡机a", max_size=300).map(str.encode))
+def test_any_bytes_are_a_document_or_a_clear_error(content):
+    from chipperf.documents.markdown import decode
+
+    try:
+        imported(decode(content, "README.md"))
+    except DocumentError as error:
+        assert error.message.startswith("README.md")
+
+
+def test_shuffled_pieces_of_a_document_do_no_harm():
+    lines = readme().split("\n")
+    for step in range(1, len(lines), 3):
+        text = "\n".join(lines[step:] + lines[:step])
+        try:
+            imported(text)
+        except DocumentError as error:
+            assert "README.md" in error.message
+
+
+def test_json_of_a_record_is_a_record_again():
+    from chipperf.records.schema import Record
+
+    record = only(readme())
+
+    assert Record.model_validate(json.loads(record.model_dump_json())) == record
+
+
+def test_labels_of_the_general_table_are_all_known():
+    assert not imported(readme(general=GENERAL)).not_understood
