@@ -13,7 +13,7 @@ from chipperf.documents.wording import normal
 from chipperf.errors import PluginLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from chipperf.card_names import CardNames
@@ -49,11 +49,11 @@ def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None 
 
 def identify_case(document: CaseDocument, path: Path | None = None) -> str | None:
     """Return the name of the case a document is about, an installed one's if it is one, or ``None``."""
-    candidates = list(_candidates(document, path))
-    for candidate in candidates:
-        if case := find_case_by_model(candidate):
-            return case.name
-    return slug(candidates[0]) if candidates else None
+    stated = next(_statements(document, path), None)
+    if stated is None:
+        return None
+    case = find_case_by_model(stated)
+    return case.name if case else slug(stated)
 
 
 @cache
@@ -81,7 +81,8 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w-]+", "_", text.casefold()).strip("_") or "unnamed"
 
 
-def _candidates(document: CaseDocument, path: Path | None) -> Iterable[str]:
+def _statements(document: CaseDocument, path: Path | None) -> Iterator[str]:
+    """Yield what names the model, the most reliable first."""
     model = document.general.get("model")
     if model and marker(model.value.text) is None:
         yield model.value.text

@@ -113,7 +113,7 @@ def read_configs(path: Path) -> ConfigDirectory:
         if file.name == ENVIRONMENT_FILE:
             variables = _variables(file, unreadable)
         elif file.suffix not in (".py", ".toml"):
-            if parse_config_name(file.name):
+            if file.name.startswith("config_"):
                 unreadable[file] = "its name does not end in .py, so that nothing loads it"
         elif file.name == "config_common.py":
             common = dict(_values(file, unreadable) or {})
@@ -188,7 +188,7 @@ def _variables(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned]:
         unreadable[path] = error.message
         return {}
     return {
-        match[1]: Assigned(match[2].strip("\"'"), text.count("\n", 0, match.start()) + 1)
+        match[1]: Assigned(match[2].strip("\"'"), text.count("\n", 0, match.start(1)) + 1)
         for match in _VARIABLE.finditer(text)
     }
 

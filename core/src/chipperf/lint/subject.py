@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.documents import cells, wording
-from chipperf.documents.markdown import Place
+from chipperf.documents.markdown import Located, Place
+from chipperf.documents.topology import parse_config_name
 from chipperf.lint.rule import NotChecked
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from chipperf.card_names import CardNames
     from chipperf.cases.base import Case
     from chipperf.documents.case_document import CaseDocument, Row
-    from chipperf.documents.markdown import Located
     from chipperf.lint.configs import ConfigDirectory
     from chipperf.records.schema import Record, Setting
 
@@ -110,10 +110,12 @@ class Subject:
             yield "the accelerator", fact
         if short := self.document.general.get("card_short_name"):
             yield "the short name", short.value
-        yield from (("the row's label", row.label) for row in self.rows)
         for row in self.rows:
-            if config_file := row.cells.get("config_file"):
-                yield "the configuration file", config_file
+            card = row.topology.card if row.topology else row.label.text
+            if row.label.text.startswith(card):
+                yield "the row's label", Located(card, row.label.place)
+            if (file := row.cells.get("config_file")) and (name := parse_config_name(file.text)):
+                yield "the configuration's name", Located(name.card, file.place)
 
 
 def number(row: Row, column: str) -> float | None:

@@ -1,0 +1,342 @@
+"""Every rule finds a mistake of a real report, rewritten small, and is silent without it."""
+
+from __future__ import annotations
+
+import pytest
+from chipperf.lint.registry import all_rules
+from chipperf.records.schema import METRICS_VERSION
+from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table
+
+OLD_HEADER = ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)")
+CONFIG = {"config_A100x1x8.py": "train_batch_size = 32\n"}
+GOOD = nvidia()
+MANY = {
+    label: (f"A100{words}（{label}）")
+    for label, words in {"1x1": "单机单卡", "1x8": "单机8卡", "2x8": "两机8卡"}.items()
+}
+SAYS_TOTAL = "2x8：共 16 卡"
+
+
+def old(*rows):
+    return f"### NVIDIA A100 配置与运行信息参考\n\n{table(OLD_HEADER, rows)}\n"
+
+
+def detr(*rows, **options):
+    general = {"模型": "detr", "任务类别": "目标检测", "数据集": "coco2017", "训练结果": ("mAP,见“性能指标”", "")}
+    general.update(options.pop("general", {}))
+    return nvidia(*rows, general=general, header=(*HEADERS[:7], "mAP", "mem"), **options)
+
+
+# Rule, what is wrong, text with it, text of the finding.
+BAD = [
+    ("L01", "short name of another vendor", nvidia(general={"硬件设备简称": "MXC500"}), "the short name 'MXC500'"),
+    ("L01", "row of another vendor", nvidia(good(label="R300单机8卡（1x8）")), "'R300' of kunlunxin"),
+    ("L01", "foreign configuration", old(("单机8卡", "config_R300x1x8", "1", "2", "3", "4", "5")), "'R300' names 'R300'"),
+    ("L02", "core below train", nvidia(good(p_core="4000")), "p_core 4000 is less than p_train 4586"),
+    ("L02", "train below whole", nvidia(good(p_whole="5000")), "p_train 4586 is less than p_whole 5000"),
+    (
+        "L02",
+        "time lost in one row",
+        nvidia(good(), good(label=MANY["1x1"], p_whole="700", p_train="1144", p_core="1300")),
+        "evaluation takes 39%",
+    ),
+    ("L03", "short name of another card", nvidia(general={"硬件设备简称": "A800"}), "the short name 'A800'"),
+    ("L03", "server for a card", nvidia(facts={"加速卡型号": "NVIDIA DGX"}), "is the server DGX, not a card"),
+    ("L03", "card misspelt", nvidia(facts={"加速卡型号": "NVIDIA A100x-80G"}), "A100-80G"),
+    ("L04", "blank cell", nvidia(good(p_core="")), "p_core is blank"),
+    ("L04", "backslash", nvidia(good(p_core="\\\\")), "the mark is '/'"),
+    ("L04", "blank fact", nvidia(facts={"加速卡驱动版本": ""}), "driver is blank"),
+    ("L04", "blank general", nvidia(general={"额外修改项": ""}), "额外修改项 is blank"),
+    ("L04", "marks swapped", nvidia(good(e2e_time="/"), good(label=MANY["1x1"], e2e_time="")), "look swapped"),
+    ("L05", "8 cards as 1x1", nvidia(good(label="A100单机8卡（1x1）")), "in brackets stands 1x1"),
+    ("L05", "8 cards as 2x8", nvidia(good(label="A100单机8卡（2x8）")), "in brackets stands 2x8"),
+    ("L05", "English words", nvidia(good(label="A100 1 machine 8 cards (1x1)")), "in brackets stands 1x1"),
+    ("L05", "no topology", nvidia(good(), good(label="A100")), "no topology"),
+    ("L06", "all cards not said", nvidia(good(label=MANY["2x8"])), "does not say that these are 16 cards"),
+    ("L11", "fewer epochs", nvidia(good(e2e_time="14330", acc="70%")), "imply 50.0 of 100 epochs"),
+    ("L11", "more epochs", nvidia(good(e2e_time="57322")), "imply 200.0 epochs"),
+    ("L12", "below the target", nvidia(good(acc="64.0%")), "64.0% is below the target 0.755"),
+    ("L13", "percentage of a fraction", detr(good(acc="42.6%")), "is a percentage, case detr's a fraction"),
+    ("L13", "no percent sign", nvidia(good(acc="75.6")), "has no %"),
+    ("L13", "mixed units", nvidia(good(), good(label=MANY["1x1"], acc="75.6")), "other rows have"),
+    ("L13", "two results", nvidia(good(acc="38.4 && 34.6")), "two results in one cell"),
+    ("L13", "map of a classifier", nvidia(header=(*HEADERS[:7], "map", "mem")), "mean average precision"),
+    ("L13", "another task", nvidia(general={"任务类别": "目标检测"}), "is not that of resnet50"),
+    ("L14", "not in the legend", nvidia(good(precision="bf16")), "'bf16' is not in the legend"),
+    ("L15", "more than there is", nvidia(good(mem="41.0/40.0")), "uses more than there is"),
+    ("L15", "full", nvidia(good(mem="40.0/40.0")), "full to the last percent"),
+    ("L15", "other card's memory", nvidia(good(mem="19.3/64.0")), "has 40 GiB by its data sheet"),
+    ("L15", "two totals", nvidia(good(), good(label=MANY["1x1"], mem="19.3/40")), "totals of A100 differ: 40.0, 40"),
+    ("L15", "space", nvidia(good(mem="30.9/ 40.0")), "has spaces in it"),
+    ("L16", "undeclared batch", nvidia(good(), good(label=MANY["1x1"], mem="29.3/40.0")), "uses 29.3 GiB"),
+    (
+        "L17",
+        "fewer samples on more cards",
+        nvidia(good(), good(label=MANY["2x8"], p_core="3000"), after=SAYS_TOTAL),
+        "falls from 4659 to 3000",
+    ),
+    ("L17", "more than ideal", nvidia(good(), good(label=MANY["1x1"], p_core="100")), "grows to 582%"),
+    ("L17", "longer", nvidia(good(label=MANY["1x1"], p_core="600"), good(e2e_time="90000")), "e2e_time grows"),
+    (
+        "L18",
+        "time lost",
+        nvidia(good(), good(fix_hp="bs=128", p_core="5700", e2e_time="95000")),
+        "e2e_time grows from 28661 s to 95000 s",
+    ),
+    ("L18", "result lost", nvidia(good(), good(fix_hp="bs=128", p_core="5700", acc="70%")), "the result falls"),
+    ("L20", "foreign environment", nvidia(facts={"训练框架版本": "MetaX torch"}), "'MetaX torch' names 'MetaX'"),
+    ("L20", "foreign heading", nvidia(after="#### R300 环境"), "names 'R300' of kunlunxin"),
+    ("L20", "no network", nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": ""}), "names no network"),
+    ("L21", "curve by step", nvidia(after="### 收敛曲线\n训练15个step时的acc ![acc](acc.png)"), "the text counts steps"),
+    ("L22", "picture alone", nvidia(after="### 收敛曲线\n![acc](acc.png)"), "its points and the number of seeds"),
+    ("L23", "no such file", nvidia(after="[x](missing.md)"), "'missing.md' does not exist"),
+    ("L23", "no such heading", nvidia(after="[x](#数据集下载地址)"), "this page has no heading for '#数据集下载地址'"),
+    ("L24", "first layout", old(("单机8卡", "config_A100x1x8", "1", "2", "3", "4", "5")), "first layout"),
+    ("L24", "column missing", nvidia(good()[:6] + good()[7:], header=HEADERS[:6] + HEADERS[7:]), "no column p_core"),
+    ("L25", "two points", nvidia(good(acc="80.83.2%")), "'80.83.2%' is not a number"),
+    ("L25", "rounded", nvidia(good(p_whole="32", p_train="32", p_core="33")), "equals another throughput"),
+    ("L27", "target met exactly", old(("单机8卡", "config_A100x1x8", "1", "70.634", "70.634", "4", "5")), "last digit"),
+    ("L30", "placeholder", nvidia(facts={"加速卡驱动版本": "NVIDIA PLACEHOLDER"}), "'PLACEHOLDER' is left"),
+    ("L30", "mark behind the name", nvidia(general={"硬件设备简称": "A100 /"}), "has a mark for nothing behind it"),
+    ("L30", "in a text", nvidia(after="TODO: numbers"), "'TODO' is left"),
+]
+
+
+@pytest.mark.parametrize(("rule", "text", "message"), [(bad[0], *bad[2:]) for bad in BAD], ids=[" ".join(bad[:2]) for bad in BAD])
+def test_rule_finds(tmp_path, rule, text, message):
+    path = put(tmp_path, text)
+
+    findings = run(path, select=rule).findings
+
+    assert findings, run(path, select=rule).unchecked
+    assert {finding.rule for finding in findings} == {rule}
+    assert any(message in finding.message for finding in findings), [finding.message for finding in findings]
+    lines = text.split("\n")
+    for finding in findings:
+        assert 1 <= finding.place.line <= len(lines)
+        assert 1 <= finding.place.column <= len(lines[finding.place.line - 1]) + 1
+
+
+# Rule, what is wrong, report, configurations, text of the finding.
+BAD_CONFIGS = [
+    ("L07", "other batch", nvidia(good(fix_hp="bs=8")), {"config_A100x1x8.py": "train_batch_size = 4"}, "has bs=4"),
+    ("L07", "no change stated", GOOD, {"config_A100x1x8.py": "train_batch_size = 256\nlr = 0.1 * 8"}, "bs=256, lr=0.8"),
+    ("L07", "lr is not set", nvidia(good(fix_hp="lr=0.72")), CONFIG, "lr=0.1, the case's base"),
+    ("L07", "in common", GOOD, {"config_common.py": "lr = 0.4", **CONFIG}, "lr=0.4"),
+    ("L08", "no 1x8", GOOD, {"config_A100x1x1.py": ""}, "there is no configuration for 1x8"),
+    ("L08", "no amp", nvidia(good(precision="amp")), CONFIG, "no configuration for 1x8 sets amp"),
+    ("L08", "no dot", GOOD, {**CONFIG, "config_A100x2x8py": "lr = 1"}, "does not end in .py"),
+    ("L08", "not Python", GOOD, {"config_A100x1x8.py": "lr ="}, "cannot be loaded: SyntaxError"),
+    ("L09", "6 epochs", GOOD, {"config_A100x1x8.py": "max_epoch = 6"}, "stops after 6 of 100 epochs"),
+    ("L10", "lower target", GOOD, {"config_A100x1x8.py": "target_acc1 = 32.0"}, "asks for 0.755"),
+    ("L14", "tf32", GOOD, {**CONFIG, "environment_variables.sh": "export ACME_USE_TF32=1"}, "ACME_USE_TF32=1"),
+    ("L14", "int16", GOOD, {**CONFIG, "environment_variables.sh": "\nX_CONV_GEMM_DTYPE=int16"}, "line 2"),
+    ("L27", "no version", GOOD, {"config_A100x1x8.py": "target_acc1 = 75.5"}, "without a version"),
+    ("L29", "ignored key", GOOD, {"config_A100x1x8.py": "learning_rate = 0.8"}, "'learning_rate', which nothing reads"),
+    ("L29", "unknown key of TOML", GOOD, {"run.toml": "[hyperparameters]\nbatchsize = 3"}, "did you mean 'batch_size'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "configs", "message"),
+    [(bad[0], *bad[2:]) for bad in BAD_CONFIGS],
+    ids=[" ".join(bad[:2]) for bad in BAD_CONFIGS],
+)
+def test_rule_finds_in_configurations(tmp_path, rule, text, configs, message):
+    findings = run(put(tmp_path, text, configs=configs), select=rule).findings
+
+    assert any(message in finding.message for finding in findings), [finding.message for finding in findings]
+
+
+def test_good_report_with_good_configurations_breaks_no_rule(tmp_path):
+    rows = [
+        good(),
+        good(label=MANY["1x1"], e2e_time="/", p_whole="580", p_train="590", p_core="600", acc="/"),
+        good(label=MANY["2x8"], e2e_time="/", p_whole="8470", p_train="8586", p_core="8659", acc="/"),
+        good(precision="amp", fix_hp="bs=256,lr=0.8", e2e_time="25000", p_whole="5125", p_train="5200", p_core="5300"),
+    ]
+    configs = {
+        "config_common.py": 'vendor: str = "nvidia"\ndist_backend = "nccl"\n',
+        "config_A100x1x1.py": "from config_common import *\n",
+        "config_A100x1x8.py": "train_batch_size = 32\n",
+        "config_A100x1x8_amp.py": "train_batch_size = 256\nlr = 0.1 * 8\n",
+        "config_A100x2x8.py": "eval_batch_size = 32\n",
+        "environment_variables.sh": "export ACME_USE_TF32=0\n",
+    }
+    after = f"- {SAYS_TOTAL}\n\n### 收敛曲线\n每个 epoch 末的 acc，3 个种子 ![acc](acc.png)\n\n[数据](../../benchmarks/resnet50#数据集)"
+    path = put(tmp_path, nvidia(*rows, after=after), configs=configs)
+    (path.parent / "acc.png").write_bytes(b"")
+    (path.parent / "acc.csv").write_text("epoch,acc\n1,0.5\n")
+    benchmark = tmp_path / "training" / "benchmarks" / "resnet50"
+    benchmark.mkdir(parents=True)
+    (benchmark / "README.md").write_text("## 数据集\n", encoding="utf-8")
+    test_conf = tmp_path / "training" / "run_benchmarks" / "config" / "test_conf.py"
+    test_conf.parent.mkdir(parents=True)
+    test_conf.write_text('CASES = {"resnet50:pytorch_1.13:A100:1:8:1": "/data"}\n')
+
+    result = run(path)
+
+    assert [finding.message for finding in result.findings] == []
+    assert {each.rule for each in result.unchecked} == {"L28"}
+
+
+def test_framework_of_another_version_than_the_case_key(tmp_path):
+    path = put(tmp_path, nvidia(facts={"训练框架版本": "pytorch-1.8.0a0+52ea372"}))
+    test_conf = tmp_path / "training" / "run_benchmarks" / "config" / "test_conf.py"
+    test_conf.parent.mkdir(parents=True)
+    test_conf.write_text('#"resnet50:pytorch_1.13:A100:1:8:1": "/data",\n"resnet50:pytorch_2.0:MLU370:1:8:1": "",\n')
+
+    (finding,) = run(path, select="L19").findings
+
+    assert "1.13 in the case's key" in finding.message
+
+
+def test_key_of_the_base_configuration_is_known(tmp_path):
+    configs = {"config_A100x1x8.py": "own_key = 1\nlearning_rate = 1\n"}
+    path = put(tmp_path, GOOD, configs=configs)
+    base = tmp_path / "training" / "benchmarks" / "resnet50" / "pytorch" / "config" / "_base.py"
+    base.parent.mkdir(parents=True)
+    base.write_text("lr = 0.1\nown_key: int = 0\n")
+
+    (finding,) = run(path, select="L29").findings
+
+    assert "config_A100x1x8.py:2 sets 'learning_rate'" in finding.message
+
+
+def test_declared_shortening_is_no_finding(tmp_path):
+    path = put(
+        tmp_path, nvidia(general={"额外修改项": "max_epoch=6"}), configs={"config_A100x1x8.py": "max_epoch = 6"}
+    )
+
+    assert run(path, select=("L09", "L11")).findings == []
+
+
+@pytest.mark.parametrize("words", ["- 1x8：acc 64.0%，低于目标 75.5%", "The run did not converge."])
+def test_declared_result_below_the_target_is_no_finding(tmp_path, words):
+    assert run(put(tmp_path, nvidia(good(acc="64.0%"), after=words)), select="L12").findings == []
+
+
+# Rules that compare with records.
+def record_of(**changes):
+    own = {"vendor__name": "nvidia", "environment__row_label": "A100", "environment__torch": "1.13.1+cu117"}
+    return make_record(**{**own, **changes})
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "message"),
+    [
+        (
+            "L07",
+            {"hyperparameters__changes": [{"key": "batch_size", "base": 32, "value": 64, "origin": "vendor"}]},
+            "had 'bs=64'",
+        ),
+        ("L02", {"metrics__e2e_time_s": 10.0}, "trained 28600 s and took 10 s"),
+        ("L09", {"limits": {"max_epochs": 3}}, "was shortened"),
+        ("L19", {"environment__torch": "2.7.0"}, "2.7 in the case's key"),
+        ("L27", {"case__version": "0.9"}, "the case is 1.0 now"),
+        ("L28", {"metrics_version": METRICS_VERSION - 1}, "follows metric definitions"),
+    ],
+)
+def test_rule_finds_against_records(tmp_path, rule, changes, message):
+    path = put(tmp_path, GOOD)
+
+    assert run(path, select=rule, records=[record_of()]).findings == []
+    (finding,) = run(path, select=rule, records=[record_of(**changes)]).findings
+    assert message in finding.message
+
+
+def test_report_of_chipperf_against_a_record_of_flagperf(tmp_path):
+    path = put(tmp_path, "<!-- chipperf report template 1 -->\n" + GOOD)
+
+    (finding,) = run(path, select="L28", records=[record_of(metrics_definition="flagperf")]).findings
+
+    assert "follows the definitions of flagperf" in finding.message
+
+
+# Rules that compare documents.
+def test_environment_and_numbers_that_two_vendors_share(tmp_path):
+    own = put(tmp_path, GOOD)
+    copy = put(tmp_path, GOOD.replace("A100", "MXC500").replace("NVIDIA", "MetaX"), vendor="metax")
+
+    result = run(own, copy, select="L26")
+
+    messages = [finding.message for finding in result.findings if finding.file == str(copy)]
+    assert any("facts of the environment are those of" in message for message in messages)
+    assert any("numbers are those of" in message for message in messages)
+    assert run(own, select="L26").findings == []
+
+
+def test_one_kernel_in_many_reports(tmp_path):
+    paths = [put(tmp_path, GOOD, case=case) for case in ("resnet50-pytorch", "resnet50-paddle")]
+    assert run(*paths, select="L20").findings == []
+    paths.append(put(tmp_path, GOOD.replace("A100", "MXC500").replace("NVIDIA", "MetaX"), vendor="metax"))
+
+    messages = [finding.message for finding in run(*paths, select="L20").findings]
+
+    assert len([message for message in messages if "stands in 3 reports" in message]) == 3
+
+
+def test_networks_of_one_card(tmp_path):
+    one = put(tmp_path, GOOD)
+    other = put(tmp_path, nvidia(facts={"多机网络类型、带宽": "InfiniBand，2x200Gb/s"}), case="detr-pytorch")
+
+    assert len(run(one, other, select="L20").findings) == 2
+
+
+def test_metric_of_another_kind_than_other_reports_of_a_foreign_case(tmp_path):
+    general = {"模型": "transformer_xl", "训练结果": ("ppl,见“性能指标”", "")}
+    one = put(tmp_path, nvidia(general=general, header=(*HEADERS[:7], "ppl", "mem")))
+    general["训练结果"] = ("mlm_acc,见“性能指标”", "")
+    other = put(tmp_path, nvidia(general=general, header=(*HEADERS[:7], "mlm_acc", "mem")), vendor="kunlunxin")
+
+    findings = run(one, other, select="L13").findings
+
+    assert ["perplexity" in finding.message and "accuracy" in finding.message for finding in findings] == [True, True]
+
+
+def test_phrases_for_two_machines_that_differ(tmp_path):
+    one = put(tmp_path, nvidia(good(label="A100两机8卡（2x8）")))
+    other = put(tmp_path, nvidia(good(label="A100两机16卡（2x8）")), case="detr-pytorch")
+
+    (finding,) = run(one, other, select="L06").findings
+
+    assert "elsewhere it is '两机16卡'" in finding.message
+
+
+# What must not be found.
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("L03", nvidia(facts={"加速卡型号": "NVIDIA A100-SXM4-80GB"})),
+        ("L04", nvidia(good(p_core="未运行", acc="未公开(保密)", mem="未知", e2e_time="/"))),
+        ("L05", nvidia(good(label="A100两机16卡（2x8）"))),
+        ("L06", nvidia(good(label="A100 two machines, 8 cards each (2x8)"))),
+        ("L11", nvidia(good(e2e_time="20000"))),
+        ("L16", nvidia(good(), good(label=MANY["1x1"], fix_hp="bs=256", mem="29.3/40.0"))),
+        ("L17", nvidia(good(), good(label=MANY["1x1"], fix_hp="bs=256", p_core="100"))),
+        ("L23", nvidia(after="[x](../../elsewhere/README.md) [y](https://x.example/#z) [z](mailto:a@b.example)")),
+        ("L23", nvidia(after="### 数据集 下载\n[x](#数据集-下载)")),
+        ("L25", nvidia(good(e2e_time="1,234.5", p_core="4659 images/s"))),
+    ],
+)
+def test_rule_is_silent(tmp_path, rule, text):
+    assert run(put(tmp_path, text), select=rule).findings == []
+
+
+def test_every_rule_is_tested_with_a_mistake():
+    elsewhere = {"L19", "L26", "L28"}
+
+    assert {bad[0] for bad in (*BAD, *BAD_CONFIGS)} | elsewhere == {rule.id for rule in all_rules()}
+    assert [rule.id for rule in all_rules()] == [f"L{number:02}" for number in range(1, 31)]
+
+
+def test_without_evidence_a_rule_is_listed_and_not_passed(tmp_path):
+    path = tmp_path / "a" / "b" / "README.md"
+    path.parent.mkdir(parents=True)
+    path.write_text(readme(changed(label="Zeta单机8卡（1x8）"), general={"模型": "bert"}), encoding="utf-8")
+
+    unchecked = {each.rule: each.reason for each in run(path).unchecked}
+
+    assert set(unchecked) >= {"L01", "L07", "L08", "L09", "L10", "L11", "L12", "L19", "L27", "L28", "L29"}
+    assert "--vendor" in unchecked["L01"]
+    assert "--config" in unchecked["L07"]
