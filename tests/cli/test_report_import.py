@@ -68,7 +68,11 @@ def test_what_is_not_understood_is_printed_with_its_place(invoke, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "place"),
-    [(b"\xff", "README.md:1:1:"), ("一\n二".encode() + b"\x80", "README.md:2:2:"), (b"", "README.md has no performance table")],
+    [
+        (b"\xff", "README.md:1:1:"),
+        ("一\n二".encode() + b"\x80", "README.md:2:2:"),
+        (b"", "README.md has no performance table"),
+    ],
 )
 def test_bytes_that_are_no_document_are_an_error_with_its_place(invoke, tmp_path, content, place):
     (tmp_path / "README.md").write_bytes(content)
@@ -98,7 +102,12 @@ def test_huge_file_and_huge_table_are_refused(invoke, tmp_path):
 
 
 def test_file_of_card_names_tells_the_vendor(invoke, tmp_path):
-    text = SEED.read_text(encoding="utf-8").replace("沐曦集成电路 C500", "Zeta").replace("曦云®C500", "Zeta").replace("MXC500", "Z9")
+    text = (
+        SEED.read_text(encoding="utf-8")
+        .replace("沐曦集成电路 C500", "Zeta")
+        .replace("曦云®C500", "Zeta")
+        .replace("MXC500", "Z9")
+    )
     (tmp_path / "README.md").write_text(text.replace("nvidia A100", "Z9"), encoding="utf-8")
     (tmp_path / "cards.toml").write_text('[vendors.zeta]\ntitles = ["Zeta"]\n[vendors.zeta.cards]\n"Z9" = []\n')
 

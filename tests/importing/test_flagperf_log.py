@@ -192,7 +192,9 @@ def test_energy_is_unknown_if_a_device_is_missing_from_a_reading():
     assert read.power.energy_j == Missing(missing="unknown")
 
 
-@pytest.mark.parametrize("text", ["", "hello", "2023-03-27-11:20:00\n", "2023-99-99-99:99:99\n31C 57W 15MiB 40536MiB 0%"])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "2023-03-27-11:20:00\n", "2023-99-99-99:99:99\n31C 57W 15MiB 40536MiB 0%"]
+)
 def test_log_without_readings_is_none(text):
     assert read_monitor_log(text, "m.log") is None
 

@@ -17,23 +17,65 @@ SEEDS = sorted((ROOT / "tests" / "report" / "seeds").glob("*.md"))
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20).map(lambda value: " ".join(value.split()))
 markup = st.sampled_from(
-    ["", "/", "\\", "-", "未知", "unknown", "`a`", "**b**", "a_b_c", "<b>", "&amp;", "[x](y.md)", "[x](https://y.example)"]
-    + ["![i](j.png)", "# h", "- x", "1. y", "> z", "a\\|b", "未公开(保密)", "failed (oom)", "无", "a: b", "~~s~~", "x & y"]
+    [
+        "",
+        "/",
+        "\\",
+        "-",
+        "未知",
+        "unknown",
+        "`a`",
+        "**b**",
+        "a_b_c",
+        "<b>",
+        "&amp;",
+        "[x](y.md)",
+        "[x](https://y.example)",
+    ]
+    + [
+        "![i](j.png)",
+        "# h",
+        "- x",
+        "1. y",
+        "> z",
+        "a\\|b",
+        "未公开(保密)",
+        "failed (oom)",
+        "无",
+        "a: b",
+        "~~s~~",
+        "x & y",
+    ]
 )
 anything = text | markup
 number = st.one_of(
     st.floats(0, 1e9, allow_nan=False).map(repr),
     st.integers(0, 10**9).map(str),
-    st.sampled_from(["", "/", "1,234.5", "28661s", "80.83.2%", "68.43%", "0.405", "73.08", "38.4 && 34.6", "100%", "0"]),
+    st.sampled_from(
+        ["", "/", "1,234.5", "28661s", "80.83.2%", "68.43%", "0.405", "73.08", "38.4 && 34.6", "100%", "0"]
+    ),
 )
 memory = st.sampled_from(["24.8/32.0", "29.3/64", "30.9/ 32.0", "32", "", "/", "5.8/40G", "-/32", "12.345/64", "x/y"])
 fix_hp = st.one_of(
-    anything, st.sampled_from(["/", "", "bs=256,lr=0.36", "lr=1e-4；bs=8", "bs=1,bs=2", "workers=4", "lr=0.045*8", "x=true"])
+    anything,
+    st.sampled_from(["/", "", "bs=256,lr=0.36", "lr=1e-4；bs=8", "bs=1,bs=2", "workers=4", "lr=0.045*8", "x=true"]),
 )
 label = st.builds(
     "{}{}".format,
-    st.sampled_from(["A1", "BI-V150", "X 3", "", "未知", "A_1", "R300 "]) | text.map(lambda value: value.replace("|", "")),
-    st.sampled_from(["单机8卡（1x8）", "单机单卡(1x1)", "两机8卡（2×8）", "两机16卡 (2x8)", "（4x8）", "3机2卡（3x2）", "单机2卡", ""])
+    st.sampled_from(["A1", "BI-V150", "X 3", "", "未知", "A_1", "R300 "])
+    | text.map(lambda value: value.replace("|", "")),
+    st.sampled_from(
+        [
+            "单机8卡（1x8）",
+            "单机单卡(1x1)",
+            "两机8卡（2×8）",
+            "两机16卡 (2x8)",
+            "（4x8）",
+            "3机2卡（3x2）",
+            "单机2卡",
+            "",
+        ]
+    )
     | st.sampled_from([" one machine, 8 cards (1x8)", " two machines, 8 cards each (2x8)", " x"]),
 )
 row = st.tuples(label, anything | st.just("fp32"), fix_hp, number, number, number, number, number, memory)
@@ -48,7 +90,9 @@ def render(result, language):
 @given(
     rows=st.lists(row.map(lambda cells: [each.replace("|", "\\|") for each in cells]), min_size=1, max_size=4),
     facts=st.dictionaries(st.sampled_from(list(FACTS)) | st.just("CPU型号"), anything, max_size=4),
-    general=st.dictionaries(st.sampled_from(["任务类别", "数据集", "硬件设备简称", "额外修改项", "新的一项"]), cell, max_size=3),
+    general=st.dictionaries(
+        st.sampled_from(["任务类别", "数据集", "硬件设备简称", "额外修改项", "新的一项"]), cell, max_size=3
+    ),
     after=st.lists(anything, max_size=4).map("\n\n".join),
     language=st.sampled_from(["zh", "en"]),
 )

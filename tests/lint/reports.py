@@ -37,9 +37,7 @@ def nvidia(*rows: Any, **options: Any) -> str:
 
 def good(**cells: str) -> tuple[str, ...]:
     """Return a row whose values can be true together: 100 epochs of ImageNet in 28 661 s."""
-    return changed(
-        **{"label": "A100单机8卡（1x8）", "fix_hp": "/", "p_whole": "4470", "mem": "19.3/40.0", **cells}
-    )
+    return changed(**{"label": "A100单机8卡（1x8）", "fix_hp": "/", "p_whole": "4470", "mem": "19.3/40.0", **cells})
 
 
 def put(

@@ -31,7 +31,12 @@ def detr(*rows, **options):
 BAD = [
     ("L01", "short name of another vendor", nvidia(general={"硬件设备简称": "MXC500"}), "the short name 'MXC500'"),
     ("L01", "row of another vendor", nvidia(good(label="R300单机8卡（1x8）")), "'R300' of kunlunxin"),
-    ("L01", "foreign configuration", old(("单机8卡", "config_R300x1x8", "1", "2", "3", "4", "5")), "'R300' names 'R300'"),
+    (
+        "L01",
+        "foreign configuration",
+        old(("单机8卡", "config_R300x1x8", "1", "2", "3", "4", "5")),
+        "'R300' names 'R300'",
+    ),
     ("L02", "core below train", nvidia(good(p_core="4000")), "p_core 4000 is less than p_train 4586"),
     ("L02", "train below whole", nvidia(good(p_whole="5000")), "p_train 4586 is less than p_whole 5000"),
     (
@@ -87,7 +92,12 @@ BAD = [
     ("L20", "foreign environment", nvidia(facts={"训练框架版本": "MetaX torch"}), "'MetaX torch' names 'MetaX'"),
     ("L20", "foreign heading", nvidia(after="#### R300 环境"), "names 'R300' of kunlunxin"),
     ("L20", "no network", nvidia(good(label=MANY["2x8"]), facts={"多机网络类型、带宽": ""}), "names no network"),
-    ("L21", "curve by step", nvidia(after="### 收敛曲线\n训练15个step时的acc ![acc](acc.png)"), "the text counts steps"),
+    (
+        "L21",
+        "curve by step",
+        nvidia(after="### 收敛曲线\n训练15个step时的acc ![acc](acc.png)"),
+        "the text counts steps",
+    ),
     ("L22", "picture alone", nvidia(after="### 收敛曲线\n![acc](acc.png)"), "its points and the number of seeds"),
     ("L23", "no such file", nvidia(after="[x](missing.md)"), "'missing.md' does not exist"),
     ("L23", "no such heading", nvidia(after="[x](#数据集下载地址)"), "this page has no heading for '#数据集下载地址'"),
@@ -102,7 +112,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "text", "message"), [(bad[0], *bad[2:]) for bad in BAD], ids=[" ".join(bad[:2]) for bad in BAD])
+@pytest.mark.parametrize(
+    ("rule", "text", "message"), [(bad[0], *bad[2:]) for bad in BAD], ids=[" ".join(bad[:2]) for bad in BAD]
+)
 def test_rule_finds(tmp_path, rule, text, message):
     path = put(tmp_path, text)
 
@@ -163,7 +175,8 @@ def test_good_report_with_good_configurations_breaks_no_rule(tmp_path):
         "config_A100x2x8.py": "eval_batch_size = 32\n",
         "environment_variables.sh": "export ACME_USE_TF32=0\n",
     }
-    after = f"- {SAYS_TOTAL}\n\n### 收敛曲线\n每个 epoch 末的 acc，3 个种子 ![acc](acc.png)\n\n[数据](../../benchmarks/resnet50#数据集)"
+    curve = "### 收敛曲线\n每个 epoch 末的 acc，3 个种子 ![acc](acc.png)"
+    after = f"- {SAYS_TOTAL}\n\n{curve}\n\n[数据](../../benchmarks/resnet50#数据集)"
     path = put(tmp_path, nvidia(*rows, after=after), configs=configs)
     (path.parent / "acc.png").write_bytes(b"")
     (path.parent / "acc.csv").write_text("epoch,acc\n1,0.5\n")
@@ -204,9 +217,7 @@ def test_key_of_the_base_configuration_is_known(tmp_path):
 
 
 def test_declared_shortening_is_no_finding(tmp_path):
-    path = put(
-        tmp_path, nvidia(general={"额外修改项": "max_epoch=6"}), configs={"config_A100x1x8.py": "max_epoch = 6"}
-    )
+    path = put(tmp_path, nvidia(general={"额外修改项": "max_epoch=6"}), configs={"config_A100x1x8.py": "max_epoch = 6"})
 
     assert run(path, select=("L09", "L11")).findings == []
 

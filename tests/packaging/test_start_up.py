@@ -32,6 +32,9 @@ def imported_by(*arguments):
         ["plugins"],
         ["plugins", "new", "--help"],
         ["contract", "list"],
+        ["lint", "--list"],
+        ["lint", "README.md", "--select", "L04"],
+        ["report", "import", "--help"],
         ["data", "--help"],
     ],
 )

@@ -1,4 +1,4 @@
-"""Names of accelerators and of their makers: from installed plugins, the file beside this module, and the user's own."""
+"""Names of accelerators and their makers: from installed plugins, the file beside this module, and the user's own."""
 
 from __future__ import annotations
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import typer
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    import typer
 
 
 class DefaultCommandGroup(TyperGroup):

@@ -71,9 +71,7 @@ def _import(file: Path, names: CardNames, facts: RunFacts) -> Import:
         raise DocumentError(f"{file} is a directory", hint="name README.md or rank0.out.log in it")
     if file.suffix == ".log":
         return import_log(file, names=names, facts=facts)
-    return import_document(
-        read_text(file), str(file), names=names, vendor=facts.vendor, case=facts.case, path=file
-    )
+    return import_document(read_text(file), str(file), names=names, vendor=facts.vendor, case=facts.case, path=file)
 
 
 def _topology(text: str | None) -> Topology | None:

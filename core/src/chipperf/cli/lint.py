@@ -69,9 +69,13 @@ def lint(
     errors = result.count("error")
     if errors:
         raise CheckFailed(
-            f"{errors} error{'s' if errors > 1 else ''} in {len(result.files)} document{'s' if len(result.files) > 1 else ''}",
+            f"{errors} error{_plural(errors)} in {len(result.files)} document{_plural(len(result.files))}",
             hint="docs/lint.md explains every rule, and how to accept a finding",
         )
+
+
+def _plural(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _split(ids: list[str]) -> list[str]:

@@ -280,19 +280,16 @@ class _Reader:
 
     def _performance(self, table: Table, columns: list[str | None]) -> None:
         # A second column of the same name is an unknown one: which of the two to believe is not for us to say.
-        seen: set[str] = set()
-        unique = [None if column in seen or (column and seen.add(column)) else column for column in columns]
+        unique = [None if column in columns[:index] else column for index, column in enumerate(columns)]
         for column, header in zip(unique, table.header, strict=True):
             if column:
                 self._document.headers.setdefault(column, header)
-        old_layout = not seen & {"p_train", "p_core"}
+        old_layout = not {"p_train", "p_core"} & set(unique)
         for cells in table.rows:
             if cells:
                 self._document.rows.append(self._row(table, unique, cells, old_layout=old_layout))
 
-    def _row(
-        self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool
-    ) -> Row:
+    def _row(self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool) -> Row:
         end = Place(cells[-1].place.line, cells[-1].place.column + len(cells[-1].text))
         known = {column: Located("", end) for column in columns if column}
         unknown = []

@@ -42,7 +42,8 @@ _MARKS: Final[dict[str, MissingKind]] = {
 _WITH_REASON: Final = re.compile(r"(withheld|failed|未公开|失败)\s*[（(](.*)[）)]", re.IGNORECASE | re.DOTALL)
 _NUMBER: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+")
 _UNIT: Final = re.compile(
-    r"\s*(?:s|秒|seconds?|(?:img|imgs|images?|samples?|seqs?|sequences?|tokens?|ips)(?:/(?:s|sec|second))?)?", re.IGNORECASE
+    r"\s*(?:s|秒|seconds?|(?:img|imgs|images?|samples?|seqs?|sequences?|tokens?|ips)(?:/(?:s|sec|second))?)?",
+    re.IGNORECASE,
 )
 _MEMORY_UNIT: Final = re.compile(r"\s*(?:G|GB|GiB)?", re.IGNORECASE)
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}")

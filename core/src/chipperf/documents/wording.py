@@ -140,7 +140,8 @@ TABLE_LABELS: Final = {normal(text) for text in ("通用指标", "General", "性
 NOTES_LABELS: Final = {normal(text) for text in ("说明", "Notes")}
 
 _STANDARD_REMARKS: Final = re.compile(
-    r"/?|可选.*|one of .*|(?:样例数据集，)?不是 .*|(?:sample dataset, )?not .*|跑满硬件设备评测吞吐量所需特殊超参|needed to load the device fully when measuring throughput"
+    r"/?|可选.*|one of .*|(?:样例数据集，)?不是 .*|(?:sample dataset, )?not .*|跑满硬件设备评测吞吐量所需特殊超参"
+    r"|needed to load the device fully when measuring throughput"
     r"|通常称为“显存”[,，]单位为GiB|in GiB|总时间\+Perf初始化等时间|total time, initialisation included"
     r"|实际训练\S*数除以总时间\(performance_whole\)|.* trained on divided by total time \(performance_whole\)"
     r"|不包含每个epoch末尾的评估部分耗时|without the evaluation at the end of each epoch"

@@ -64,9 +64,7 @@ def blank_record(
         vendor=_vendor(vendor, names),
         case=_case(case),
         topology=topology,
-        precision=PrecisionRecord(
-            requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False
-        ),
+        precision=PrecisionRecord(requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False),
         hyperparameters=Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
         limits=Limits(),
         seed=UNKNOWN,

@@ -180,7 +180,7 @@ class _Importer:
         language = self._document.language
         # Without a plugin nobody knows the title in the other language.
         both = self._names.info(self._vendor) is None
-        changed = {"zh": title.text, "en": title.text} if both else {language: title.text}
+        changed: dict[str, str] = {"zh": title.text, "en": title.text} if both else {language: title.text}
         return lambda titles: titles.model_copy(update=changed)
 
     def _general_remarks(self) -> None:
@@ -257,9 +257,7 @@ class _Importer:
         }
         return changes, sources
 
-    def _number(
-        self, row: Row, column: str, cell: Located, parse: Callable[[str], float | None]
-    ) -> float | Missing:
+    def _number(self, row: Row, column: str, cell: Located, parse: Callable[[str], float | None]) -> float | Missing:
         missing = cells.marker(cell.text)
         if missing is not None:
             return missing
@@ -289,7 +287,7 @@ class _Importer:
     def _hyperparameters(self, row: Row, cell: Located) -> Hyperparameters:
         missing = cells.marker(cell.text)
         if missing is not None:
-            changes = [] if missing.missing == "not_applicable" else missing
+            changes: list[HyperparameterChange] | Missing = [] if missing.missing == "not_applicable" else missing
             return Hyperparameters(values={}, changes=changes, global_batch_size=UNKNOWN)
         written, rest = cells.assignments(cell.text)
         values: dict[str, Setting] = {}
@@ -312,8 +310,8 @@ class _Importer:
         )
 
     def _change(self, key: str, value: Setting) -> HyperparameterChange:
-        known = self._case is not None and key in self._case.base.keys()
-        base = getattr(self._case.base, key) if self._case and known else UNKNOWN
+        known = self._case.base.model_dump() if self._case else {}
+        base = known.get(key, UNKNOWN)
         return HyperparameterChange(key=key, base=base, value=value, origin="vendor")
 
     def _misread(self, row: Row, column: str, cell: Located, reason: str) -> None:
@@ -337,9 +335,7 @@ class _Importer:
 
     def _source(self, field: str, located: Located) -> Source:
         place = located.place
-        return Source(
-            field=field, file=self._document.name, line=place.line, column=place.column, text=located.text
-        )
+        return Source(field=field, file=self._document.name, line=place.line, column=place.column, text=located.text)
 
 
 def _global_batch_size(row: Row, batch_size: Setting | None) -> int | Missing:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.card_names import CardNames
-    from chipperf.records.schema import Record
 
 MAX_LOG_BYTES: Final = 256 * 2**20
 """Largest log that is read."""
@@ -177,9 +176,7 @@ class _Importer:
         """List lines that were not understood."""
         for each in texts:
             self.not_understood.append(
-                NotUnderstood(
-                    file=file, line=each.place.line, column=each.place.column, text=each.text, reason=reason
-                )
+                NotUnderstood(file=file, line=each.place.line, column=each.place.column, text=each.text, reason=reason)
             )
 
     def _finished_metrics(self, event: _Event) -> dict[str, Any]:
@@ -208,9 +205,7 @@ class _Importer:
         return metrics
 
     def _result_key(self, value: Mapping[str, Any], prefix: str) -> str | None:
-        kinds = {
-            key: wording.quality_kind(key.removeprefix(prefix)) for key in value if key.startswith(prefix)
-        }
+        kinds = {key: wording.quality_kind(key.removeprefix(prefix)) for key in value if key.startswith(prefix)}
         own = wording.quality_kind(self._case.report.quality_column) if self._case else None
         for wanted in (own, *_RESULT_KINDS):
             for key, kind in kinds.items():
@@ -362,7 +357,7 @@ def _case_key(path: Path) -> re.Match[str] | None:
 
 
 def _count_processes(path: Path) -> Topology | None:
-    """Return the topology that the logs beside this one tell: FlagPerf keeps one per process, a directory per machine."""
+    """Return the topology that the logs beside this one tell: one per process, in a directory per machine."""
     directory = path.absolute().parent
     if "noderank" not in directory.name:
         return None

@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chipperf.documents.identity import slug
 from chipperf.errors import RecordError, UsageError
-from chipperf.records.schema import Record
 from chipperf.records.store import RunDirectory, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from chipperf.records.schema import Record
 
 SOURCES_FILE: Final = "sources.json"
 """Name of the file beside an imported record that says where its values come from."""

@@ -6,11 +6,11 @@ FlagPerf's files are read and never run.
 from __future__ import annotations
 
 import ast
+import operator
 import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents.markdown import Place, read_text
@@ -23,17 +23,18 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 ENVIRONMENT_FILE: Final = "environment_variables.sh"
 _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)
 _SPECIAL: Final = ("_base.py", "config_common.py", "__init__.py")
-_OPERATORS: Final = {
-    ast.Add: lambda left, right: left + right,
-    ast.Sub: lambda left, right: left - right,
-    ast.Mult: lambda left, right: left * right,
-    ast.Div: lambda left, right: left / right,
-    ast.FloorDiv: lambda left, right: left // right,
+_OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
 }
 
 
@@ -171,11 +172,11 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         operand = _evaluate(node.operand, known)
         return -operand if isinstance(operand, int | float) else None
-    if isinstance(node, ast.BinOp) and (operator := _OPERATORS.get(type(node.op))):
+    if isinstance(node, ast.BinOp) and (compute := _OPERATORS.get(type(node.op))):
         left, right = _evaluate(node.left, known), _evaluate(node.right, known)
         if isinstance(left, int | float) and isinstance(right, int | float):
             try:
-                return operator(left, right)
+                return compute(left, right)
             except (ArithmeticError, ValueError):
                 return None
     return None

@@ -75,9 +75,7 @@ def _json(result: Result, rules: Sequence[Rule]) -> str:
         "errors": result.count("error"),
         "warnings": result.count("warning"),
         "findings": [_finding(finding) for finding in result.findings],
-        "not_checked": [
-            {"rule": each.rule, "file": each.file, "reason": each.reason} for each in result.unchecked
-        ],
+        "not_checked": [{"rule": each.rule, "file": each.file, "reason": each.reason} for each in result.unchecked],
         "rules": [describe(rule) for rule in rules],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -135,7 +133,9 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
         "results": results,
     }
-    return json.dumps({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+    )
 
 
 def _sarif_result(finding: Finding) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.documents.case_document import read_document
@@ -17,6 +16,7 @@ from chipperf.lint.waivers import read_waivers, unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from chipperf.card_names import CardNames
     from chipperf.lint.rule import Rule, Severity

@@ -75,7 +75,9 @@ class Subject:
     def need_case(self) -> Case:
         """Return the case, or raise :class:`NotChecked`."""
         if self.case is None:
-            raise NotChecked(f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case")
+            raise NotChecked(
+                f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+            )
         return self.case
 
     def need_configs(self) -> ConfigDirectory:

@@ -60,7 +60,9 @@ def read_waivers(document: Markdown) -> tuple[list[Waiver], list[Problem]]:
         if not reason:
             problems.append(Problem(place=comment.place, message=f"the waiver for {', '.join(ids)} has no reason"))
             continue
-        first, last = (1, len(document.lines)) if match[1] == "ignore-file" else _next_block(document, comment.last_line)
+        first, last = (
+            (1, len(document.lines)) if match[1] == "ignore-file" else _next_block(document, comment.last_line)
+        )
         waivers.append(Waiver(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
     return waivers, problems
 
@@ -70,7 +72,9 @@ def unused(waivers: list[Waiver], checked: set[str]) -> Iterator[Problem]:
     for waiver in waivers:
         idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
         if idle:
-            yield Problem(place=waiver.place, message=f"the waiver for {', '.join(idle)} accepts nothing", severity="warning")
+            yield Problem(
+                place=waiver.place, message=f"the waiver for {', '.join(idle)} accepts nothing", severity="warning"
+            )
 
 
 def _next_block(document: Markdown, line: int) -> tuple[int, int]:

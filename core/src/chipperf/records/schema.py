@@ -17,7 +17,7 @@ METRICS_VERSION = 1
 """Version of the metric definitions in ``docs/metrics.md``; values of two versions never share a table."""
 
 MetricsDefinition = Literal["chipperf", "flagperf"]
-"""Whose definitions the values follow: ``docs/metrics.md``, or FlagPerf's code, which its hand-written reports state."""
+"""Whose definitions the values follow: ``docs/metrics.md``, or FlagPerf's code, as in hand-written reports."""
 
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 

@@ -28,7 +28,7 @@ _MIN_DIGITS: Final = 3
     "L04",
     "blank-cell",
     why="blank may mean not run, not published, failed or forgotten",
-    fix="write a number, or why there is none: not run, withheld (reason), failed (cause), / for does not apply, unknown",
+    fix="write a number, or why there is none: not run, withheld (reason), failed (cause), / (does not apply), unknown",
 )
 def no_cell_is_blank(subject: Subject) -> Iterator[Problem]:
     """Every cell and fact says something, and one mark has one meaning."""
@@ -56,7 +56,7 @@ def _swapped_marks(subject: Subject) -> Iterator[Problem]:
             partner = next((one for one in single if one.text("e2e_time") == "" and _same_run(one, row)), None)
             if partner:
                 cell = row.cells["e2e_time"]
-                yield Problem(place=cell.place, message=f"e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
+                yield Problem(place=cell.place, message="e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
 
 
 def _same_run(one: Row, other: Row) -> bool:
@@ -99,7 +99,8 @@ def _unit_of_case(subject: Subject, row: Row, cell: Located, *, has_sign: bool) 
         yield Problem(place=cell.place, message=f"{_row(row)}: {cell.text!r} has no %, case {subject.case.name} has")
     elif has_sign and not as_percent:
         yield Problem(
-            place=cell.place, message=f"{_row(row)}: {cell.text!r} is a percentage, case {subject.case.name}'s a fraction"
+            place=cell.place,
+            message=f"{_row(row)}: {cell.text!r} is a percentage, case {subject.case.name}'s a fraction",
         )
 
 
@@ -115,12 +116,18 @@ def _metric(subject: Subject) -> Iterator[Problem]:
                 message=f"{header.text!r} is {kind}, the result of {subject.case.name} is {own}",
             )
         titles = subject.case.report.task
-        if task and task.value.text and not any(
-            wording.normal(task.value.text) in wording.normal(title) or wording.normal(title) in wording.normal(task.value.text)
-            for title in (titles.zh, titles.en)
+        if (
+            task
+            and task.value.text
+            and not any(
+                wording.normal(task.value.text) in wording.normal(title)
+                or wording.normal(title) in wording.normal(task.value.text)
+                for title in (titles.zh, titles.en)
+            )
         ):
             yield Problem(
-                place=task.value.place, message=f"task {task.value.text!r} is not that of {subject.case.name}: {titles.en}"
+                place=task.value.place,
+                message=f"task {task.value.text!r} is not that of {subject.case.name}: {titles.en}",
             )
     elif header and kind and subject.case_name:
         kinds = subject.corpus.tables.quality_kinds.get(subject.case_name, {})
@@ -188,4 +195,6 @@ def no_placeholder_is_left(subject: Subject) -> Iterator[Problem]:
             yield Problem(place=located.place, message=f"{match[0]!r} is left in {located.text[:60]!r}")
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
-        yield Problem(place=short.value.place, message=f"short name {short.value.text!r} has a mark for nothing behind it")
+        yield Problem(
+            place=short.value.place, message=f"short name {short.value.text!r} has a mark for nothing behind it"
+        )

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _LEGEND: Final = re.compile(r"(?:可选|one of)\s*(.+)", re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
 _OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32")
-_CASE_KEY: Final = re.compile(r"[\"']([\w.-]+):([a-z]+)[\w]*?_(\d+\.\d+)[\w.]*:([\w.-]+):\d+:\d+:\d+[\"']", re.IGNORECASE)
+_CASE_KEY: Final = re.compile(
+    r"[\"']([\w.-]+):([a-z]+)[\w]*?_(\d+\.\d+)[\w.]*:([\w.-]+):\d+:\d+:\d+[\"']", re.IGNORECASE
+)
 _VERSION: Final = re.compile(r"(?:py)?torch[-_ +:v]*(\d+\.\d+)", re.IGNORECASE)
 
 
@@ -72,7 +74,8 @@ def framework_is_that_of_the_case(subject: Subject) -> Iterator[Problem]:
     fact, match = stated
     if match[1] not in expected:
         yield Problem(
-            place=fact.place, message=f"{match[0]!r} in the environment, {' or '.join(sorted(expected))} in the case's key"
+            place=fact.place,
+            message=f"{match[0]!r} in the environment, {' or '.join(sorted(expected))} in the case's key",
         )
 
 
@@ -125,5 +128,6 @@ def evidence_is_of_this_version(subject: Subject) -> Iterator[Problem]:
         elif record.metrics_definition != "chipperf" and subject.document.metrics_definition == "chipperf":
             yield Problem(
                 place=subject.start,
-                message=f"run {record.run_id} follows the definitions of {record.metrics_definition}, the report chipperf's",
+                message=f"run {record.run_id} follows the definitions of {record.metrics_definition}, "
+                "the report those of chipperf",
             )

@@ -12,6 +12,7 @@ from chipperf.lint.configs import place_of
 from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.lint.subject import hyperparameters
 from chipperf.records.schema import Missing
+from chipperf.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,11 +29,38 @@ _EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")
 _REDUCED: Final = ("amp", "bf16", "fp16")
 _FRAMEWORK_KEYS: Final = frozenset(
     {
-        *("vendor", "dist_backend", "ddp_type", "local_rank", "device", "fp16", "amp", "bf16", "gradient_accumulation_steps"),
+        *(
+            "vendor",
+            "dist_backend",
+            "ddp_type",
+            "local_rank",
+            "device",
+            "fp16",
+            "amp",
+            "bf16",
+            "gradient_accumulation_steps",
+        ),
         *("do_train", "log_freq", "cudnn_benchmark", "cudnn_deterministic", "data_dir", "name", "num_workers", "seed"),
         *("train_batch_size", "eval_batch_size", "lr", "weight_decay", "momentum", "max_epoch", "max_steps", "epochs"),
-        *("lr_steps", "lr_step_size", "lr_gamma", "lr_backbone", "lr_drop", "clip_max_norm", "print_freq", "eval_steps"),
-        *("target_acc", "target_acc1", "target_accuracy", "target_mAP", "target_map", "eval_interval_samples", "warmup"),
+        *(
+            "lr_steps",
+            "lr_step_size",
+            "lr_gamma",
+            "lr_backbone",
+            "lr_drop",
+            "clip_max_norm",
+            "print_freq",
+            "eval_steps",
+        ),
+        *(
+            "target_acc",
+            "target_acc1",
+            "target_accuracy",
+            "target_mAP",
+            "target_map",
+            "eval_interval_samples",
+            "warmup",
+        ),
         *("training_event", "optimizer", "sync_bn", "workers", "config_path", "save_checkpoint"),
     }
 )
@@ -66,9 +94,7 @@ def fix_hp_is_what_ran(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _differences(
-    stated: Mapping[str, Any], config: Config, configs: ConfigDirectory, case: Case
-) -> list[str]:
+def _differences(stated: Mapping[str, Any], config: Config, configs: ConfigDirectory, case: Case) -> list[str]:
     found = []
     for key, keys, base in (("bs", _BATCH_KEYS, case.base.batch_size), ("lr", _LR_KEYS, case.base.lr)):
         configured = configs.value(config, *keys)
@@ -109,7 +135,11 @@ def _recorded(record: Record, case: Case | None) -> dict[str, Any]:
     if isinstance(changes, Missing):
         return {}
     keys = case.base.keys() if case else ()
-    shown = [change for change in changes if not case or change.key not in keys or case.base.role(change.key) is not Role.FREE]
+    shown = [
+        change
+        for change in changes
+        if not case or change.key not in keys or case.base.role(change.key) is not Role.FREE
+    ]
     return {("bs" if change.key == "batch_size" else change.key): change.value for change in shown}
 
 
@@ -148,7 +178,8 @@ def every_row_has_a_configuration(subject: Subject) -> Iterator[Problem]:
         elif row.precision in _REDUCED and not any(_sets_precision(config, configs, row.precision) for config in found):
             yield Problem(
                 place=row.cells["precision"].place,
-                message=f"no configuration for {shape} sets {row.precision}: {', '.join(each.path.name for each in found)}",
+                message=f"no configuration for {shape} sets {row.precision}: "
+                f"{', '.join(each.path.name for each in found)}",
             )
 
 
@@ -158,9 +189,10 @@ def _sets_precision(config: Config, configs: ConfigDirectory, precision: str) ->
     if precision in config.path.stem.casefold():
         return True
     keys = ("fp16", "amp") if precision in ("amp", "fp16") else ("bf16", "fp16")
-    return any(configs.value(config, key) is True for key in keys) or str(
-        configs.value(config, "precision") or ""
-    ).casefold() == precision
+    return (
+        any(configs.value(config, key) is True for key in keys)
+        or str(configs.value(config, "precision") or "").casefold() == precision
+    )
 
 
 @rule(
@@ -176,7 +208,8 @@ def shortened_runs_are_declared(subject: Subject) -> Iterator[Problem]:
         shortened = [record for record in subject.records if record.limits.shortened or record.case.preset != "full"]
         if shortened and not subject.declares_changes():
             yield Problem(
-                place=_changes_place(subject), message=f"run {shortened[0].run_id} was shortened, and the report says no such thing"
+                place=_changes_place(subject),
+                message=f"run {shortened[0].run_id} was shortened, and the report says no such thing",
             )
         return
     configs, case = subject.need_configs(), subject.need_case()
@@ -190,7 +223,8 @@ def shortened_runs_are_declared(subject: Subject) -> Iterator[Problem]:
         if isinstance(epochs, int | float) and not isinstance(epochs, bool) and epochs < case.base.epochs:
             yield Problem(
                 place=_changes_place(subject),
-                message=f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, and no change is declared",
+                message=f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, "
+                "and no change is declared",
             )
 
 
@@ -241,7 +275,8 @@ def targets_carry_a_version(subject: Subject) -> Iterator[Problem]:
     for row in with_target:
         if row.cells["target"].text == row.cells["quality"].text:
             yield Problem(
-                place=row.cells["quality"].place, message=f"the result {row.text('quality')!r} is the target to the last digit"
+                place=row.cells["quality"].place,
+                message=f"the result {row.text('quality')!r} is the target to the last digit",
             )
     for config in subject.configs.configs if subject.configs else ():
         for key, target, assigned in _targets(config):
@@ -273,8 +308,6 @@ def _known(row: Row, column: str) -> bool:
 )
 def configurations_have_no_unknown_keys(subject: Subject) -> Iterator[Problem]:
     """Every key of a configuration is one that the case reads."""
-    from chipperf.suggestions import did_you_mean
-
     configs = subject.need_configs()
     case = subject.case
     own = frozenset(case.base.keys()) if case else frozenset()

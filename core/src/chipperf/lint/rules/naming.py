@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells
 from chipperf.documents.markdown import Block
 from chipperf.lint.rule import Problem, rule
+from chipperf.lint.subject import THROUGHPUTS, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from chipperf.documents.markdown import Place
     from chipperf.lint.subject import Subject
 
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
@@ -59,7 +61,9 @@ def card_models_agree(subject: Subject) -> Iterator[Problem]:
         cards = {mention.card for mention in mentions if mention.card}
         servers = [mention.text for mention in mentions if mention.machine]
         if not cards and servers and what != "the row's label":
-            yield Problem(place=located.place, message=f"{what} {located.text!r} is the server {servers[0]}, not a card")
+            yield Problem(
+                place=located.place, message=f"{what} {located.text!r} is the server {servers[0]}, not a card"
+            )
         if not cards:
             yield from _misspelt(subject, vendor, what, located.text, located.place)
             continue
@@ -78,14 +82,14 @@ def _compatible(cards: set[str], others: set[str]) -> bool:
     return any(one.startswith(other) or other.startswith(one) for one in cards for other in others)
 
 
-def _misspelt(subject: Subject, vendor: str, what: str, text: str, place: object) -> Iterator[Problem]:
+def _misspelt(subject: Subject, vendor: str, what: str, text: str, place: Place) -> Iterator[Problem]:
     known = {name.casefold(): name for name in subject.names.cards(vendor)}
     for match in _MODEL_NUMBER.finditer(text):
         word = match[0].casefold()
         near = difflib.get_close_matches(word, known, n=1, cutoff=_SPELLING_CUTOFF) if word not in known else []
         if near and len(word) > 3:
             yield Problem(
-                place=place,  # type: ignore[arg-type]
+                place=place,
                 message=f"{what} {text!r} is no card of {vendor} that is known; {known[near[0]].upper()} is",
                 severity="warning",
             )
@@ -105,7 +109,7 @@ def _join(cards: set[str]) -> str:
     evidence="the vendor",
 )
 def environment_is_the_vendors_own(subject: Subject) -> Iterator[Problem]:
-    """The environment mentions no other vendor, is not other vendors' too, and names the network of several machines."""
+    """The environment is this vendor's and of no other's report, and names the network of several machines."""
     vendor = subject.need_vendor()
     facts = subject.document.facts
     for key, fact in facts.items():
@@ -118,7 +122,8 @@ def environment_is_the_vendors_own(subject: Subject) -> Iterator[Problem]:
             foreign = [mention for mention in subject.names.find(block.text) if mention.vendor != vendor]
             if foreign:
                 yield Problem(
-                    place=block.place, message=f"heading {block.text!r} names {foreign[0].text!r} of {foreign[0].vendor}"
+                    place=block.place,
+                    message=f"heading {block.text!r} names {foreign[0].text!r} of {foreign[0].vendor}",
                 )
     several = next((row for row in subject.rows if row.topology and row.topology.nnodes > 1), None)
     network = facts.get("network")
@@ -190,8 +195,6 @@ def nothing_is_copied_from_other_vendors(subject: Subject) -> Iterator[Problem]:
 
 
 def _own_numbers(subject: Subject) -> Iterator[tuple[tuple[str, str, float], list[Subject]]]:
-    from chipperf.lint.subject import THROUGHPUTS, number
-
     for row in subject.rows:
         for column in ("e2e_time", *THROUGHPUTS):
             value = number(row, column)

@@ -21,7 +21,8 @@ _LOST_SHARE: Final = 0.25
 _LOST_FACTOR: Final = 4
 _EPOCH_TOLERANCE: Final = 0.05
 _BELOW: Final = re.compile(
-    r"低于目标|未达到|未达标|未收敛|没有收敛|没有达到|below (?:the )?target|not converged|did not converge|not reach", re.IGNORECASE
+    r"低于目标|未达到|未达标|未收敛|没有收敛|没有达到|below (?:the )?target|not converged|did not converge|not reach",
+    re.IGNORECASE,
 )
 _CURVE: Final = re.compile(r"收敛|曲线|curve|convergence", re.IGNORECASE)
 _STEPS: Final = re.compile(r"(?<![a-z])steps?(?![a-z])|步", re.IGNORECASE)

@@ -7,13 +7,16 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from chipperf.lint.rule import Problem, rule
-from chipperf.lint.subject import THROUGHPUTS, hyperparameters, number, precision_and_batch
+from chipperf.lint.subject import THROUGHPUTS, hyperparameters, number, precision_and_batch, quality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import Row
     from chipperf.lint.subject import Subject
+
+_MAX_ROWS: Final = 100
+"""Rows that are compared with one another; a real report has a dozen."""
 
 _MAX_EFFICIENCY: Final = 1.05
 _SLACK: Final = 1.05
@@ -63,7 +66,8 @@ def several_machines_say_all_cards(subject: Subject) -> Iterator[Problem]:
         also = f"; elsewhere it is {others[0]!r}" if others else ""
         yield Problem(
             place=row.label.place,
-            message=f"{topology.phrase!r} for {topology.shape} does not say that these are {topology.cards} cards{also}",
+            message=f"{topology.phrase!r} for {topology.shape} does not say that these are {topology.cards} "
+            f"cards{also}",
         )
 
 
@@ -117,10 +121,6 @@ def _pairs(subject: Subject) -> Iterator[tuple[Row, Row]]:
                 yield one, other
 
 
-_MAX_ROWS: Final = 100
-"""Rows that are compared with one another; a real report has a dozen."""
-
-
 def _cards(row: Row) -> int:
     return row.topology.cards if row.topology else 1
 
@@ -134,8 +134,6 @@ def _cards(row: Row) -> int:
 )
 def throughput_is_no_loss_of_time(subject: Subject) -> Iterator[Problem]:
     """Of two rows of one topology and precision, the one with more throughput takes no longer and converges too."""
-    from chipperf.lint.subject import quality
-
     target = subject.case.base.target if subject.case else None
     for one, other in combinations([row for row in subject.rows if row.topology][:_MAX_ROWS], 2):
         if _key(one) != _key(other) or hyperparameters(one) == hyperparameters(other):

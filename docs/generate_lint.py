@@ -1,0 +1,50 @@
+"""Writes the list of rules into docs/lint.md: ``python docs/generate_lint.py``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chipperf.lint.registry import all_rules
+
+if TYPE_CHECKING:
+    from chipperf.lint.rule import Rule
+
+PAGE = Path(__file__).with_name("lint.md")
+
+_LIST = re.compile(r"(?<=<!-- rules: made by docs/generate_lint.py -->\n).*?(?=<!-- /rules -->)", re.DOTALL)
+
+
+def page() -> str:
+    """Return the content of docs/lint.md: what it says now, with the rules of today."""
+    content, count = _LIST.subn(lambda _: _table(), PAGE.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{PAGE} does not have the two marks around the list of rules")
+    return content
+
+
+def _table() -> str:
+    rules = all_rules()
+    errors = sum(rule.severity == "error" for rule in rules)
+    lines = [
+        f"{len(rules)} rules: {errors} errors, {len(rules) - errors} warnings.",
+        "",
+        "| Rule | In a good document | Why it matters | What to do | Needs |",
+        "| --- | --- | --- | --- | --- |",
+        *(_row(rule) for rule in rules),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(rule: Rule) -> str:
+    cells = (f"{rule.id} {rule.name}, {rule.severity}", rule.summary, rule.why, rule.fix, rule.evidence)
+    return f"| {' | '.join(_markdown(cell) for cell in cells)} |"
+
+
+def _markdown(text: str) -> str:
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
