@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from chipperf.lint.configs import read_configs
 from chipperf.lint.registry import all_rules
 from chipperf.records.schema import METRICS_VERSION
 from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table
@@ -214,6 +215,20 @@ def test_key_of_the_base_configuration_is_known(tmp_path):
     (finding,) = run(path, select="L29").findings
 
     assert "config_A100x1x8.py:2 sets 'learning_rate'" in finding.message
+
+
+def test_target_below_that_of_the_base_configuration_of_a_foreign_case(tmp_path):
+    text = nvidia(general={"模型": "bigtransfer"})
+    path = put(tmp_path, text, case="bigtransfer-pytorch", configs={"config_A100x1x8.py": "target_acc1 = 0.32\n"})
+    assert "not installed" in run(path, select="L10").unchecked[0].reason
+    base = tmp_path / "training" / "benchmarks" / "bigtransfer" / "pytorch" / "config" / "_base.py"
+    base.parent.mkdir(parents=True)
+    base.write_text("target_acc1 = 0.83\n")
+    read_configs.cache_clear()
+
+    (finding,) = run(path, select="L10").findings
+
+    assert finding.message == "config_A100x1x8.py sets target_acc1 to 0.32, the base configuration asks for 0.83"
 
 
 def test_declared_shortening_is_no_finding(tmp_path):

@@ -66,6 +66,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class _Name:
+    text: str
     vendor: str
     card: str | None = None
     machine: bool = False
@@ -92,11 +93,15 @@ class CardNames:
 
     def titles(self, vendor: str) -> tuple[str, ...]:
         """Return the maker's names."""
-        return tuple(text for text, name in self._names.items() if name == _Name(vendor))
+        return tuple(
+            name.text
+            for name in self._names.values()
+            if name.vendor == vendor and not name.card and not name.machine and name.text != vendor
+        )
 
     def cards(self, vendor: str) -> tuple[str, ...]:
         """Return every name of the vendor's cards."""
-        return tuple(text for text, name in self._names.items() if name.vendor == vendor and name.card)
+        return tuple(name.text for name in self._names.values() if name.vendor == vendor and name.card)
 
     def memory_bytes(self, vendor: str, card: str) -> frozenset[int]:
         """Return the memory sizes by data sheet of the products that have this name in reports."""
@@ -122,12 +127,12 @@ class CardNames:
         """Add a vendor's names; a name that is known already keeps its meaning."""
         self._vendors.add(vendor)
         for title in (vendor, *names.titles):
-            self._put(title, _Name(vendor))
+            self._put(_Name(title, vendor))
         for machine in names.machines:
-            self._put(machine, _Name(vendor, machine=True))
+            self._put(_Name(machine, vendor, machine=True))
         for card, others in names.cards.items():
             for text in (card, *others):
-                self._put(text, _Name(vendor, card=card))
+                self._put(_Name(text, vendor, card=card))
 
     def add_plugin(self, info: VendorInfo) -> None:
         """Add what an installed plugin says of its vendor."""
@@ -143,8 +148,8 @@ class CardNames:
                 self._memory_bytes.setdefault((info.name, device.short_name), set()).add(device.memory_bytes)
         self.add(info.name, VendorNames(titles=(info.title.zh, info.title.en), cards=cards))
 
-    def _put(self, text: str, name: _Name) -> None:
-        self._names.setdefault(text.casefold(), name)
+    def _put(self, name: _Name) -> None:
+        self._names.setdefault(name.text.casefold(), name)
         self._pattern = None
 
 

@@ -45,6 +45,7 @@ _UNIT: Final = re.compile(
     r"\s*(?:s|秒|seconds?|(?:img|imgs|images?|samples?|seqs?|sequences?|tokens?|ips)(?:/(?:s|sec|second))?)?",
     re.IGNORECASE,
 )
+_NO_UNIT: Final = re.compile("")
 _MEMORY_UNIT: Final = re.compile(r"\s*(?:G|GB|GiB)?", re.IGNORECASE)
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
 _FLOAT: Final = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d{1,3})?")
@@ -76,7 +77,7 @@ def quality(text: str) -> float | None:
     (0.6843, 0.7308, 0.405, None)
     """
     stripped = text.rstrip("%％ ")
-    decimal = _leading_number(stripped, re.compile(""))
+    decimal = _leading_number(stripped, _NO_UNIT)
     if decimal is None:
         return None
     is_percent = stripped != text.rstrip() or decimal > 1

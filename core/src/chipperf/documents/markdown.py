@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from markdown_it import MarkdownIt
 
@@ -35,7 +35,10 @@ class _Parser(MarkdownIt):
         return url
 
 
-_PARSER: Final = _Parser("commonmark").enable("table")
+_BLOCKS: Final = _Parser("commonmark").enable("table").disable("inline")
+# Most texts are plain; only the others are parsed for what is inside them.
+_INLINE: Final = _Parser("commonmark")
+_MARKUP: Final = re.compile(r"[\\`*_\[\]<>&!]")
 _COMMENT: Final = re.compile(r"<!--(.*?)-->", re.DOTALL)
 _LINE_BREAK_TAG: Final = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _WHITESPACE: Final = re.compile(r"\s+")
@@ -171,12 +174,15 @@ def parse(text: str, name: str = "document") -> Markdown:
     lines = text.split("\n")
     blocks: list[Block | Table] = []
     comments: list[Comment] = []
-    tokens = iter(_PARSER.parse(text))
+    references: dict[str, Any] = {}
+    tokens = iter(_BLOCKS.parse(text, references))
     item_depth = 0
     item_begins = False
     for token in tokens:
         if token.type == "heading_open":
-            blocks.append(_block("heading", next(tokens), lines, depth=int(token.tag[1:])))
+            inline = next(tokens)
+            inside = _inside(inline.content, references)
+            blocks.append(_block("heading", inline, inside, lines, depth=int(token.tag[1:])))
         elif token.type == "list_item_open":
             item_depth += 1
             item_begins = True
@@ -184,11 +190,12 @@ def parse(text: str, name: str = "document") -> Markdown:
             item_depth -= 1
             item_begins = False
         elif token.type == "table_open":
-            blocks.append(_table(tokens, token, lines, name))
+            blocks.append(_table(tokens, token, lines, references, name))
         elif token.type == "inline":
             kind: BlockKind = "item" if item_begins else "paragraph"
-            blocks.append(_block(kind, token, lines, depth=item_depth))
-            comments.extend(_inline_comments(token, lines))
+            inside = _inside(token.content, references)
+            blocks.append(_block(kind, token, inside, lines, depth=item_depth))
+            comments.extend(_inline_comments(token, inside, lines))
             item_begins = False
         elif token.type in ("fence", "code_block"):
             blocks.append(_verbatim("code", token, token.content))
@@ -204,7 +211,17 @@ def one_line(text: str) -> str:
     return _WHITESPACE.sub(" ", text).strip()
 
 
-def _block(kind: BlockKind, inline: Token, lines: Sequence[str], *, depth: int) -> Block:
+def _inside(source: str, references: dict[str, Any]) -> Sequence[Token] | None:
+    """Return the tokens of inline Markdown, or ``None`` if it is plain text."""
+    if not _MARKUP.search(source):
+        return None
+    (inline,) = _INLINE.parseInline(source, references)
+    return inline.children or ()
+
+
+def _block(
+    kind: BlockKind, inline: Token, inside: Sequence[Token] | None, lines: Sequence[str], *, depth: int
+) -> Block:
     first, last = inline.map or (0, 1)
     place = _find(lines, first, inline.content)
     raw_first_line = inline.content.partition("\n")[0]
@@ -212,12 +229,12 @@ def _block(kind: BlockKind, inline: Token, lines: Sequence[str], *, depth: int) 
     value = Place(place.line, place.column + colon.end()) if colon and kind == "item" else None
     return Block(
         kind=kind,
-        text=_plain(inline.children or ()),
+        text=_text(inline.content, inside),
         place=place,
         last_line=last,
         depth=depth,
         value=value,
-        links=tuple(_links(inline.children or (), lines, first, last)),
+        links=tuple(_links(inside or (), lines, first, last)),
     )
 
 
@@ -230,6 +247,10 @@ def _find(lines: Sequence[str], index: int, content: str) -> Place:
     wanted = content.partition("\n")[0]
     line = lines[index] if index < len(lines) else ""
     return Place(index + 1, max(line.find(wanted), 0) + 1)
+
+
+def _text(source: str, inside: Sequence[Token] | None) -> str:
+    return one_line(source) if inside is None else _plain(inside)
 
 
 def _plain(children: Sequence[Token]) -> str:
@@ -272,7 +293,9 @@ def _place_of(lines: Sequence[str], first: int, last: int, wanted: str) -> Place
     return Place(first + 1, len(line) - len(line.lstrip()) + 1)
 
 
-def _table(tokens: Iterator[Token], opened: Token, lines: Sequence[str], name: str) -> Table:
+def _table(
+    tokens: Iterator[Token], opened: Token, lines: Sequence[str], references: dict[str, Any], name: str
+) -> Table:
     first, last = opened.map or (0, 1)
     rows: list[tuple[Located, ...]] = []
     links: list[Link] = []
@@ -281,22 +304,24 @@ def _table(tokens: Iterator[Token], opened: Token, lines: Sequence[str], name: s
             break
         if token.type == "tr_open":
             index = (token.map or (first, last))[0]
-            rows.append(tuple(_cells(lines[index], index)))
+            row = []
+            for source, place in _split_row(lines[index], index):
+                inside = _inside(source, references)
+                row.append(Located(_text(source, inside), place))
+                links.extend(_links(inside or (), lines, index, index + 1))
+            rows.append(tuple(row))
             if len(rows) > MAX_TABLE_ROWS + 1:
                 raise DocumentError(
                     f"{name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",
                     hint="split the document, a performance table has a row per configuration",
                 )
-        elif token.type == "inline" and token.children:
-            line = rows[-1][0].place.line - 1 if rows and rows[-1] else first
-            links.extend(_links(token.children, lines, line, line + 1))
     header, *body = rows or [()]
     return Table(
         header=header, rows=tuple(body), place=Place(first + 1, 1), last_line=max(last, first + 1), links=tuple(links)
     )
 
 
-def _cells(line: str, index: int) -> Iterator[Located]:
+def _split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
     """Split a table's row where GitHub's Markdown does: at every bar that no backslash precedes."""
     start = 0
     bars = [match.start() for match in re.finditer(r"(?<!\\)\|", line)]
@@ -311,20 +336,12 @@ def _cells(line: str, index: int) -> Iterator[Located]:
     for column, raw in pieces:
         text = raw.strip()
         offset = len(raw) - len(raw.lstrip()) if text else min(1, len(raw))
-        yield Located(inline_text(text.replace("\\|", "|")), Place(index + 1, column + offset + 1))
+        yield text.replace("\\|", "|"), Place(index + 1, column + offset + 1)
 
 
-def inline_text(source: str) -> str:
-    """Return inline Markdown as text on one line."""
-    if source.isalnum():
-        return source
-    (inline,) = _PARSER.parseInline(source)
-    return _plain(inline.children or ())
-
-
-def _inline_comments(inline: Token, lines: Sequence[str]) -> Iterator[Comment]:
+def _inline_comments(inline: Token, inside: Sequence[Token] | None, lines: Sequence[str]) -> Iterator[Comment]:
     line = (inline.map or (0, 1))[0]
-    for child in inline.children or ():
+    for child in inside or ():
         if child.type in ("softbreak", "hardbreak"):
             line += 1
         elif child.type == "html_inline":

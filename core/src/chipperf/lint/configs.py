@@ -69,7 +69,7 @@ class ConfigDirectory:
         common: Values that hold for all of them.
         variables: Environment variables, with their lines.
         unreadable: Files that are called like a configuration and cannot be loaded, with the reason.
-        base_keys: Keys of the case's base configuration, if it was found.
+        base: The case's base configuration, empty if it was not found.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class ConfigDirectory:
     common: Mapping[str, Assigned]
     variables: Mapping[str, Assigned]
     unreadable: Mapping[Path, str]
-    base_keys: frozenset[str]
+    base: Mapping[str, Assigned]
 
     def of_topology(self, shape: str) -> list[Config]:
         """Return the configurations for ``1x8`` and the like; chipperf's own hold for every topology."""
@@ -127,7 +127,7 @@ def read_configs(path: Path) -> ConfigDirectory:
         common=common,
         variables=variables,
         unreadable=unreadable,
-        base_keys=_base_keys(directory),
+        base=_base(directory),
     )
 
 
@@ -194,15 +194,15 @@ def _variables(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned]:
     }
 
 
-def _base_keys(directory: Path) -> frozenset[str]:
-    """Return the keys of FlagPerf's base configuration, in ``benchmarks`` beside the vendor's directory."""
+def _base(directory: Path) -> Mapping[str, Assigned]:
+    """Return FlagPerf's base configuration, in ``benchmarks`` beside the vendor's directory."""
     case_directory = directory.absolute().parent
     case, _, framework = case_directory.name.partition("-")
     training = case_directory.parent.parent
     base = training / "benchmarks" / case / framework / "config" / "_base.py" if framework else None
     if base is None or not base.is_file():
-        return frozenset()
-    return frozenset(_values(base, {}) or ())
+        return {}
+    return _values(base, {}) or {}
 
 
 def place_of(assigned: Assigned) -> Place:

@@ -242,19 +242,23 @@ def _changes_place(subject: Subject) -> Any:
 )
 def targets_are_not_lowered(subject: Subject) -> Iterator[Problem]:
     """No configuration of the vendor sets a lower target than the case's."""
-    configs, case = subject.need_configs(), subject.need_case()
+    configs = subject.need_configs()
+    base = {key: (target, "the base configuration") for key, target, _ in _targets(configs.base)}
+    if subject.case is None and not base:
+        subject.need_case()
     for config in configs.configs:
-        for key, target, _ in _targets(config):
-            if target < case.base.target * (1 - 1e-9):
+        for key, target, _ in _targets(config.values):
+            case = subject.case
+            asked, who = (case.base.target, f"case {case.name} {case.version}") if case else base.get(key, (0.0, ""))
+            if target < asked * (1 - 1e-9):
                 yield Problem(
                     place=subject.start,
-                    message=f"{config.path.name} sets {key} to {target:g}, case {case.name} {case.version} asks for "
-                    f"{case.base.target:g}",
+                    message=f"{config.path.name} sets {key} to {target:g}, {who} asks for {asked:g}",
                 )
 
 
-def _targets(config: Config) -> Iterator[tuple[str, float, Assigned]]:
-    for key, assigned in config.values.items():
+def _targets(values: Mapping[str, Assigned]) -> Iterator[tuple[str, float, Assigned]]:
+    for key, assigned in values.items():
         value = assigned.value
         if key.startswith("target") and isinstance(value, int | float) and not isinstance(value, bool):
             yield key, value / 100 if value > 1 else float(value), assigned
@@ -279,7 +283,7 @@ def targets_carry_a_version(subject: Subject) -> Iterator[Problem]:
                 message=f"the result {row.text('quality')!r} is the target to the last digit",
             )
     for config in subject.configs.configs if subject.configs else ():
-        for key, target, assigned in _targets(config):
+        for key, target, assigned in _targets(config.values):
             if not any("version" in name for name in config.values):
                 yield Problem(
                     place=subject.start,
@@ -312,10 +316,7 @@ def configurations_have_no_unknown_keys(subject: Subject) -> Iterator[Problem]:
     case = subject.case
     own = frozenset(case.base.keys()) if case else frozenset()
     for config in configs.configs:
-        if config.path.suffix == ".toml":
-            known = own
-        else:
-            known = configs.base_keys | _FRAMEWORK_KEYS if configs.base_keys else _FRAMEWORK_KEYS | own
+        known = own if config.path.suffix == ".toml" else _FRAMEWORK_KEYS | (configs.base.keys() or own)
         for key, assigned in config.values.items():
             if known and key not in known and not re.fullmatch(r"_\w+", key):
                 hint = " (did you mean 'lr'?)" if key == "learning_rate" else did_you_mean(key, known)

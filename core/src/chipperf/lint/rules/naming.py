@@ -90,7 +90,7 @@ def _misspelt(subject: Subject, vendor: str, what: str, text: str, place: Place)
         if near and len(word) > 3:
             yield Problem(
                 place=place,
-                message=f"{what} {text!r} is no card of {vendor} that is known; {known[near[0]].upper()} is",
+                message=f"{what} {text!r} is no card of {vendor} that is known; {known[near[0]]} is",
                 severity="warning",
             )
             return
