@@ -1,0 +1,114 @@
+"""Cells, row labels, names of cards: what single texts mean."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from chipperf.card_names import CardNames, VendorNames, read_card_names
+from chipperf.documents import cells
+from chipperf.documents.topology import parse_config_name, parse_row_label
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def test_examples_of_cells_are_true():
+    result = doctest.testmod(cells)
+
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "phrase"),
+    [
+        ("A100单机8卡（1x1）", (1, 8), "单机8卡"),
+        ("A100两机16卡（2x8）", (2, 16), "两机16卡"),
+        ("A100 one machine, one card (1x1)", (1, 1), "one machine, one card"),
+        ("A100 dual machine 8 cards (2x8)", (2, 8), "dual machine 8 cards"),
+        ("A100（1x8）", None, ""),
+    ],
+)
+def test_words_beside_the_topology(text, words, phrase):
+    label = parse_row_label(text)
+
+    assert (label.words, label.phrase) == (words, phrase)
+
+
+@pytest.mark.parametrize("text", ["", "A100", "A100（0x8）", "A100（8）", "8卡", "（x）"])
+def test_text_without_topology(text):
+    assert parse_row_label(text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("config_R300x1x8", ("R300", "1x8")),
+        ("config_BI-V150x1x16.py", ("BI-V150", "1x16")),
+        ("config_A100x1x8_amp", ("A100", "1x8")),
+        ("config_9100x1x1", ("9100", "1x1")),
+        ("config_common", None),
+        ("config_1x8", None),
+        ("x" * 300 + "1x8", None),
+    ],
+)
+def test_name_of_a_configuration(name, expected):
+    found = parse_config_name(name)
+
+    assert (found and (found.card, found.shape)) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40) | st.text("0123456789x×()（）单两机卡 onetwmachiesrd,", max_size=40))
+def test_any_text_is_a_label_and_a_cell_or_none(text):
+    label = parse_row_label(text, text)
+    assert label is None or (label.nnodes >= 1 and label.nproc_per_node >= 1)
+    for read in (cells.marker, cells.number, cells.quality, cells.memory, cells.assignments):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "vendor", "card"),
+    [
+        ("NVIDIA_A100-SXM4-40GB", "nvidia", None),
+        ("A100", "nvidia", "A100"),
+        ("A100-SXM4-80GB", "nvidia", "A100-80G"),
+        ("MXC500单机", "metax", "MXC500"),
+        ("昆仑芯AI加速卡R300", "kunlunxin", None),
+        ("BI-V150", "iluvatar", "BI-V150"),
+    ],
+)
+def test_names_of_cards_and_makers(text, vendor, card):
+    first = read_card_names().find(text)[0]
+
+    assert (first.vendor, first.card) == (vendor, card)
+
+
+@pytest.mark.parametrize("text", ["AA100", "A1000", "T4a", "", "the cpu of the machine", "\u212a200x"])
+def test_parts_of_words_are_no_names(text):
+    assert read_card_names().find(text) == []
+
+
+def test_name_is_shown_as_it_is_written_and_the_first_meaning_counts():
+    names = CardNames()
+    names.add("acme", VendorNames(titles=("Acme Inc",), machines=("Box",), cards={"A1": ("Alpha",)}))
+    names.add("zeta", VendorNames(cards={"a1": (), "Z1": ()}))
+
+    assert names.cards("acme") == ("A1", "Alpha")
+    assert names.cards("zeta") == ("Z1",)
+    assert names.titles("acme") == ("Acme Inc",)
+    assert [(mention.vendor, mention.card, mention.machine) for mention in names.find("acme box a1 z1")] == [
+        ("acme", None, False),
+        ("acme", None, True),
+        ("acme", "A1", False),
+        ("zeta", "Z1", False),
+    ]
+
+
+def test_plugins_add_their_products_and_memory():
+    names = read_card_names()
+
+    assert names.info("metax").report_title.zh
+    assert names.memory_bytes("metax", "MXC500") == {64 * 2**30}
+    assert "cpu" in names.vendors
+    assert not names.titles("cpu")
