@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 from chipperf.lint.registry import all_rules
+from chipperf.records.store import read_record
 
 SEED = Path(__file__).parents[1] / "report" / "seeds" / "metax-resnet50.md"
 
@@ -95,6 +97,34 @@ def test_against_a_run(invoke, report, tmp_path):
     ended = invoke("lint", report, "--select", "L07", *(item for run in runs for item in ("--against", run)))
 
     assert (ended.code, ended.out) == (0, "1 documents: 0 errors, 0 warnings, 0 accepted\n")
+
+
+def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_path):
+    make_record = runpy.run_path(str(SEED.parents[1] / "factory.py"))["make_record"]
+    curve = [
+        {
+            "epoch": epoch,
+            "step": 5004 * epoch,
+            "value": 0.0075 * epoch,
+            "elapsed_s": 1.0 * epoch,
+            "samples": 1_281_167 * epoch,
+        }
+        for epoch in range(1, 101)
+    ]
+    record = make_record(
+        metrics__curve=curve, metrics__p_whole=4470.0, hyperparameters__values={"batch_size": 32, "epochs": 100}
+    )
+    (tmp_path / "record.json").write_text(record.model_dump_json())
+    for language in ("zh", "en"):
+        assert invoke("report", "record.json", "--lang", language, "--out", f"{language}.md").code == 0
+
+        ended = invoke("lint", f"{language}.md", "--vendor", "acme", "--against", "record.json")
+
+        assert ended.out.splitlines()[-1] == "1 documents: 0 errors, 0 warnings, 0 accepted"
+        imported = invoke("report", "import", f"{language}.md", "--vendor", "acme", "--out", language)
+        assert "1 records; 0 texts not understood" in imported.out
+        (directory,) = (tmp_path / language).iterdir()
+        assert read_record(directory).remarks == []
 
 
 def test_list_of_rules(invoke):

@@ -174,7 +174,7 @@ class _Reader:
                 self._document.title = heading
             else:
                 self._remark(heading)
-        elif kind is None or kind == "curve":
+        elif kind is None or (kind == "curve" and not self._document.generated):
             self._remark(heading)
         self._section = kind or "other"
         self._last_heading = heading
@@ -187,7 +187,7 @@ class _Reader:
             return False
         if block.kind == "item" and block.depth == 1:
             self._in_notes = wording.normal(block.text) in wording.NOTES_LABELS
-        return self._in_notes or self._section in ("evidence", "beginning", "dataset")
+        return self._in_notes or self._section in ("evidence", "beginning", "dataset", "curve")
 
     def _item(self, block: Block) -> None:
         if wording.normal(block.text) in wording.TABLE_LABELS:

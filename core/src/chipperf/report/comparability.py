@@ -37,7 +37,8 @@ def require_comparable(records: Sequence[Record]) -> None:
         records: At least one record.
 
     Raises:
-        UsageError: The runs are of several cases, case versions, metrics, metrics versions or datasets; names them.
+        UsageError: The runs are of several cases, case versions, metrics, metrics versions,
+            metric definitions or datasets; names them.
     """
     hint = "compare runs of one case on one dataset"
     require_one("cases", [record.case.name for record in records], hint=hint)
@@ -45,6 +46,9 @@ def require_comparable(records: Sequence[Record]) -> None:
     require_one("metrics", [record.case.metric for record in records], hint=hint)
     require_one(
         "metrics versions", [str(record.metrics_version) for record in records], hint="run the older ones again"
+    )
+    require_one(
+        "metric definitions", [record.metrics_definition for record in records], hint="compare runs that were measured"
     )
     require_one("datasets", [dataset_name(record.dataset) for record in records], hint=hint)
     for fingerprints in _fingerprints(record.dataset for record in records):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.records.schema import Missing
 from chipperf.report.configuration import fix_hp, row_key, row_label
+from chipperf.report.format import marker
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -46,13 +47,17 @@ def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, .
 def curve_names(records: Sequence[Record], case: Case) -> list[str]:
     """Return a name for the curve of each record: device, topology and precision, and ``fix_hp`` where that helps."""
     names = [f"{_device(record)} {record.topology.label} {_precision(record)}" for record in records]
-    changes = [fix_hp(record, case) for record in records]
+    changes = [_text(fix_hp(record, case)) for record in records]
     variants: dict[str, set[str]] = {}
     for name, change in zip(names, changes, strict=True):
         variants.setdefault(name, set()).add(change)
     return [
         name if len(variants[name]) == 1 else f"{name} {change}" for name, change in zip(names, changes, strict=True)
     ]
+
+
+def _text(changes: str | Missing) -> str:
+    return marker(changes, "en") if isinstance(changes, Missing) else changes
 
 
 def _device(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import Block
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from chipperf.documents.markdown import Place
     from chipperf.lint.subject import Subject
 
 _SLACK: Final = 0.02
@@ -141,19 +143,16 @@ def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
 )
 def curve_and_text_have_one_unit(subject: Subject) -> Iterator[Problem]:
     """The text counts a curve's progress in the unit in which its results are measured."""
-    figures = list(_figures(subject))
-    if not figures:
-        raise NotChecked("there is no figure of a curve")
-    for text, link in figures:
-        axis = _axis_of_data(subject.path.parent / link)
-        steps, epochs = _STEPS.search(text.text), _EPOCHS.search(text.text)
+    for figure in _figures(subject):
+        axis = _axis_of_data(subject.path.parent / figure.address)
+        steps, epochs = _STEPS.search(figure.section), _EPOCHS.search(figure.section)
         unit = "step" if steps and not epochs else "epoch" if epochs and not steps else None
         if axis and unit and axis != unit:
-            yield Problem(place=text.place, message=f"the text counts {unit}s, the data of {link} {axis}s")
+            yield Problem(place=figure.place, message=f"the text counts {unit}s, the data of {figure.address} {axis}s")
         elif axis is None and unit == "step" and subject.case:
             every = subject.case.base.evaluate_every_epochs
             yield Problem(
-                place=text.place,
+                place=figure.place,
                 message=f"the text counts steps; {subject.case.name} measures {subject.case.report.quality_column} "
                 + ("after every epoch" if every == 1 else f"every {every} epochs"),
             )
@@ -170,17 +169,39 @@ def _axis_of_data(figure: Path) -> str | None:
     return "epoch" if "epoch" in first else "step" if "step" in first else None
 
 
-def _figures(subject: Subject) -> Iterator[tuple[Block, str]]:
-    """Yield each image in a text or section on convergence, with its address."""
-    in_section = False
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """An image of a curve: its address, where it stands, and the text of its section."""
+
+    address: str
+    place: Place
+    section: str
+
+
+def _figures(subject: Subject) -> list[_Figure]:
+    """Return each image in a text or section on convergence.
+
+    Raises:
+        NotChecked: There is none, or chipperf drew it from its records.
+    """
+    if subject.document.generated:
+        raise NotChecked("chipperf drew the curves from their records")
+    sections: list[list[Block]] = [[]]
     for block in subject.document.markdown.blocks:
-        if not isinstance(block, Block):
-            continue
-        if block.kind == "heading":
-            in_section = _CURVE.search(block.text) is not None
-        for link in block.links:
-            if link.is_image and (in_section or _CURVE.search(block.text)) and "://" not in link.target:
-                yield block, link.target
+        if isinstance(block, Block):
+            if block.kind == "heading":
+                sections.append([])
+            sections[-1].append(block)
+    figures = []
+    for blocks in sections:
+        text = " ".join(block.text for block in blocks)
+        for block in blocks if _CURVE.search(text) else ():
+            for link in block.links:
+                if link.is_image and "://" not in link.target:
+                    figures.append(_Figure(link.target, block.place, text))
+    if not figures:
+        raise NotChecked("there is no figure of a curve")
+    return figures
 
 
 @rule(
@@ -193,24 +214,21 @@ def _figures(subject: Subject) -> Iterator[tuple[Block, str]]:
 )
 def curves_come_with_data(subject: Subject) -> Iterator[Problem]:
     """A figure of convergence comes with its points and says how many runs it shows."""
-    figures = list(_figures(subject))
-    if not figures:
-        raise NotChecked("there is no figure of a curve")
-    if subject.document.generated and subject.document.metrics_definition == "chipperf":
-        raise NotChecked("the curve's points are in the records")
-    for text, link in figures:
-        figure = subject.path.parent / link
+    for figure in _figures(subject):
+        picture = subject.path.parent / figure.address
         linked = any(each.target.endswith(_DATA_SUFFIXES) for each in subject.document.markdown.links)
-        beside = any(_exists(figure, suffix) for suffix in _DATA_SUFFIXES)
+        beside = any(_exists(picture, suffix) for suffix in _DATA_SUFFIXES)
         lacking = [] if linked or beside else ["its points"]
-        if not _REPEATS.search(text.text):
+        if not _REPEATS.search(figure.section):
             lacking.append("the number of seeds")
         if lacking:
-            yield Problem(place=text.place, message=f"figure {link!r} comes without {' and '.join(lacking)}")
+            yield Problem(
+                place=figure.place, message=f"figure {figure.address!r} comes without {' and '.join(lacking)}"
+            )
 
 
-def _exists(figure: Path, suffix: str) -> bool:
+def _exists(picture: Path, suffix: str) -> bool:
     try:
-        return figure.with_suffix(suffix).is_file()
+        return picture.with_suffix(suffix).is_file()
     except (OSError, ValueError):
         return False
