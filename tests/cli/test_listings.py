@@ -22,7 +22,13 @@ def commands() -> list[tuple[str, ...]]:
         subcommands: dict[str, Any] = getattr(command, "commands", {})
         if not subcommands:
             return [path]
-        return [leaf for name, child in subcommands.items() for leaf in below(child, (*path, name))]
+        # A default command is typed without its name.
+        default = getattr(command, "default_command", None)
+        return [
+            leaf
+            for name, child in subcommands.items()
+            for leaf in below(child, path if name == default else (*path, name))
+        ]
 
     return below(typer.main.get_command(app), ())
 
