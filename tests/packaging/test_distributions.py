@@ -119,6 +119,16 @@ def test_report_is_rendered_from_a_record(clean, tmp_path, language, heading, ro
     assert rendered.stderr == ""
 
 
+def test_documents_are_imported_and_checked(clean, tmp_path):
+    seed = ROOT / "tests" / "report" / "seeds" / "metax-resnet50.md"
+
+    imported = clean.run("perf", "report", "import", seed, "--out", tmp_path / "imported")
+    checked = clean.run("perf", "lint", seed, "--select", "L06,L16")
+
+    assert "4 records; 0 texts not understood" in imported.stdout
+    assert "0 errors, 2 warnings" in checked.stdout
+
+
 @pytest.mark.parametrize("program", ["perf", "chipperf"])
 def test_both_scripts_show_the_help(clean, program):
     assert "train" in clean.run(program, "--help").stdout
