@@ -10,7 +10,7 @@ from acme_build import CompilerMissing, library
 from chipperf.contract.registry import all_checks
 
 from mutants.mutant import Mutant
-from mutants.trial import Workbench, all_mutants, failed
+from mutants.trial import LONG_CHECKS, Workbench, all_mutants, failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +39,11 @@ def representatives() -> list[Mutant]:
     return chosen
 
 
-LONG_CHECKS = {"D6", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
-"""Checks that take seconds to minutes; here only the mutants made for them meet them."""
-
-
 def checks_of_the_areas(mutant: Mutant) -> list[str]:
-    """Return the checks beside which a mutant's must be the only ones to fail: those of the same letter."""
+    """Return the checks beside which a mutant's must be the only ones to fail: those of the same letter.
+
+    The long ones are met by the mutants made for them only.
+    """
     areas = {id[0] for id in mutant.kills}
     unmet = LONG_CHECKS - set(mutant.kills)
     return [check.id for check in all_checks() if check.id[0] in areas and check.id not in unmet]
