@@ -1,0 +1,40 @@
+"""The reports in docs/examples are what their records render to."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from chipperf.records.store import read_record, record_text
+from documents import ROOT
+
+EXAMPLES = sorted(path.parent for path in (ROOT / "docs" / "examples").glob("*/record.json"))
+
+
+def test_there_are_examples():
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_record_is_as_chipperf_writes_it(example):
+    text = (example / "record.json").read_text(encoding="utf-8")
+
+    assert text == record_text(read_record(example))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_report_and_points_are_what_the_record_renders_to(example, tmp_path):
+    spec = importlib.util.spec_from_file_location("generate_examples", ROOT / "docs" / "generate_examples.py")
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+
+    generator.render(example, tmp_path)
+
+    # Pictures follow matplotlib's version, and what the Chinese report says of its picture follows the fonts.
+    compared = [path.name for path in tmp_path.iterdir() if path.name == "report.en.md" or path.suffix == ".csv"]
+    assert len(compared) == 3
+    for name in compared:
+        assert (tmp_path / name).read_text(encoding="utf-8") == (example / name).read_text(encoding="utf-8"), (
+            "run: make docs"
+        )
+    assert {path.name for path in tmp_path.iterdir()} <= {path.name for path in example.iterdir()}
