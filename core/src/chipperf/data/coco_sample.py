@@ -54,7 +54,7 @@ COCO_GENERATOR_VERSION = 2
 """Raised whenever the generated pixels, annotations or target change."""
 
 TARGET_BBOX_MAP = 0.1
-"""Bounding box mAP, as a fraction, that the ``demo`` preset reaches: after 18 of its 24 epochs in the first run of it."""
+"""Bounding box mAP, as a fraction, that the ``demo`` preset met after 18 of its 24 epochs when it was first run."""
 
 THINGS = {1: "circle", 2: "square", 3: "triangle", 5: "ring", 8: "cross"}
 STUFF = {92: "stripes", 95: "checks", 101: "rings"}
