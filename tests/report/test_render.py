@@ -218,11 +218,22 @@ def test_an_effective_precision_other_than_the_requested_one_is_noted():
         ({}, "无"),
         ({"limits": {"max_epochs": 3}}, "最多 3 个 epoch"),
         ({"limits": {"max_steps": 20}, "case__preset": "demo"}, "预设 demo，最多 20 步"),
+        ({"limits": {"max_epochs": 3, "budget_s": 5400.0}}, "最多 3 个 epoch，训练时间预算 1h30m"),
     ],
 )
 def test_a_shortened_run_declares_it_among_additional_changes(changes, text):
     general = {row[0]: row[1] for row in rendered(make_record(**changes)).tables[0]}
     assert general["额外修改项"] == text
+
+
+def test_a_run_that_its_budget_ended_is_projected():
+    record = make_record(
+        limits={"budget_s": 1800.0},
+        metrics__quality=0.5,
+        metrics__time_to_target={"missing": "failed", "reason": "not reached within the budget of 30m"},
+        metrics__projected_train_seconds=36000.0,
+    )
+    assert noted(rendered(record), "低于目标", "因预算而结束，按实测速度推算完整训练需要 10h")
 
 
 def test_a_shortening_of_one_row_names_the_row():

@@ -31,6 +31,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "one long window": {"measure_window_steps": 100, "measure_warmup_steps": 0, "evaluate_every_epochs": 9},
     "target": {"target": 0.500001, "evaluate_every_steps": 4},
     "limit": {"limits": Limits(max_steps=17)},
+    "budget": {"limits": Limits(budget_s=17.5), "evaluate_every_steps": 5},
 }
 
 

@@ -15,6 +15,8 @@ import typer
 from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.cli.live import counting_progress, run_progress
+from chipperf.cli.repeat import repeat_training
+from chipperf.durations import parse_duration
 from chipperf.errors import DataError, UsageError
 from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
 from chipperf.launch.plan import RunPlan, read_plan
@@ -48,9 +50,15 @@ def train(
     nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes, one per device."),
     max_epochs: int | None = typer.Option(None, "--max-epochs", min=1, help="Stop after so many epochs."),
     max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimiser steps."),
+    budget: str | None = typer.Option(
+        None, "--budget", help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow."
+    ),
     assignments: list[str] = typer.Option([], "--set", help="Hyperparameter as key=value; repeatable."),
     config: Path | None = typer.Option(None, "--config", help="TOML file with [hyperparameters] and [environment]."),
     seed: int | None = typer.Option(None, "--seed", min=0, help="The same as --set seed=N."),
+    repeat: int = typer.Option(
+        1, "--repeat", min=1, help="Run so many times, with the seed and the numbers after it, in OUT/repeat-1, ..."
+    ),
     device_check: bool = typer.Option(
         True, "--device-check/--no-device-check", help="Let every card finish a small kernel first; a CPU needs none."
     ),
@@ -81,6 +89,8 @@ def train(
 
     Example: perf train mobilenetv2 --vendor cpu --preset demo --out runs/demo
 
+    Example: perf train resnet50 --data /data/imagenet --repeat 3 --budget 30m
+
     Example: perf train --resume runs/demo
     """
     started_s = _process_start_s()
@@ -106,7 +116,15 @@ def train(
         )
         if value is not None
     }
-    resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
+    limits = Limits(
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        budget_s=parse_duration(budget, "--budget") if budget is not None else None,
+    )
+    chosen = resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
+    if repeat > 1:
+        repeat_training(context, case, count=repeat, first_seed=chosen.values.seed, out=out)
+        return
 
     selection = catalogue.select_vendor(vendor)
     if selection.origin == "auto":
@@ -145,7 +163,7 @@ def train(
         preset=preset,
         precision=chosen_precision,
         hyperparameters=_recorded(resolved, topology),
-        limits=Limits(max_epochs=max_epochs, max_steps=max_steps),
+        limits=limits,
         topology=topology,
         data_root=data_root.resolve(),
         stated_environment=dict(file.environment),

@@ -83,6 +83,7 @@ def empty_metrics(missing: Missing) -> Metrics:
         quality=missing,
         best_quality=missing,
         time_to_target=missing,
+        projected_train_seconds=missing,
         memory=missing,
         power=missing,
         train_samples=missing,

@@ -155,11 +155,12 @@ class Limits(_Model):
 
     max_epochs: int | None = None
     max_steps: int | None = None
+    budget_s: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
     @property
     def shortened(self) -> bool:
         """True if the run was not allowed to follow its full schedule."""
-        return self.max_epochs is not None or self.max_steps is not None
+        return (self.max_epochs, self.max_steps, self.budget_s) != (None, None, None)
 
 
 class Dataset(_Model):
@@ -338,6 +339,7 @@ class Metrics(_Model):
     quality: Number
     best_quality: Number
     time_to_target: TimeToTarget | Missing
+    projected_train_seconds: Number = Missing(missing="not_applicable", reason="no budget ended the run")
     memory: Memory | Missing
     power: Power | Missing
     train_samples: int | Missing

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.cases.registry import find_case
+from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, Missing, Throughput, TimeToTarget
 from chipperf.records.store import record_text
@@ -199,13 +200,17 @@ def _memory(memory: Memory | Missing) -> tuple[int | Missing, int | Missing, Mem
 def _verdict(record: Record, case: Case, quality: float) -> Verdict:
     target = record.case.target
     source = f"{record.case.name} {record.case.version}" if _is_own_dataset(record, case) else record.dataset.name
+    projection = record.metrics.projected_train_seconds
+    projected = None if isinstance(projection, Missing) else format_duration(projection)
     if isinstance(target, Missing):
-        return Verdict(kind="no_target", quality=quality, target=target, source=source, reached=None)
+        return Verdict(
+            kind="no_target", quality=quality, target=target, source=source, reached=None, projected=projected
+        )
     time_to_target = record.metrics.time_to_target
     reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
     converged = reached is not None or quality >= target
     kind: Literal["converged", "below_target"] = "converged" if converged else "below_target"
-    return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached)
+    return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached, projected=projected)
 
 
 def _is_own_dataset(record: Record, case: Case) -> bool:
@@ -222,7 +227,8 @@ def _shortenings(record: Record) -> list[Shortening]:
     limits = record.limits
     if preset is None and not limits.shortened:
         return []
-    return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps)]
+    budget = None if limits.budget_s is None else format_duration(limits.budget_s)
+    return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps, budget=budget)]
 
 
 def _environment(rows: Sequence[Row]) -> dict[str, tuple[Shared[Text], ...]]:

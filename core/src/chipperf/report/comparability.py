@@ -97,6 +97,7 @@ def _facts(record: Record, case: Case) -> dict[str, str]:
         "preset": record.case.preset,
         "max_epochs": record.limits.max_epochs,
         "max_steps": record.limits.max_steps,
+        "budget_s": record.limits.budget_s,
         "effective precision": record.precision.effective,
         "global_batch_size": record.hyperparameters.global_batch_size,
     }

@@ -52,6 +52,7 @@ class Verdict:
     target: float | Missing
     source: str
     reached: TimeToTarget | None
+    projected: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Shortening:
     preset: str | None
     max_epochs: int | None
     max_steps: int | None
+    budget: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chipperf.durations import format_duration
 from chipperf.records.assemble import empty_metrics
 from chipperf.records.schema import (
     Card,
@@ -15,12 +16,14 @@ from chipperf.records.schema import (
     Memory,
     Metrics,
     Missing,
+    Number,
     Power,
     PrecisionRecord,
     Record,
     Status,
 )
 from chipperf.records.store import read_record
+from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 from chipperf.types import Capability
 
@@ -114,7 +117,8 @@ def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: 
             "step_breakdown": outcome.breakdown or not_run,
             "quality": outcome.curve[-1].value if outcome.curve else not_run,
             "best_quality": max(point.value for point in outcome.curve) if outcome.curve else not_run,
-            "time_to_target": outcome.time_to_target or _why_no_time_to_target(outcome, facts),
+            "time_to_target": outcome.time_to_target or _why_no_time_to_target(context, outcome, facts),
+            "projected_train_seconds": _projection(context, outcome),
             "memory": _memory(outcome.memory, power, context.session) if outcome.memory else not_run,
             "power": power,
             "train_samples": outcome.samples,
@@ -128,15 +132,33 @@ def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: 
     )
 
 
-def _why_no_time_to_target(outcome: Outcome, facts: RuntimeFacts) -> Missing:
+def _why_no_time_to_target(context: RunContext, outcome: Outcome, facts: RuntimeFacts) -> Missing:
     if facts.target is None:
         return Missing(missing="not_applicable", reason="no target is defined for this dataset")
     if not outcome.curve:
         return Missing(missing="not_run", reason="no evaluation was completed")
     best = max(outcome.curve, key=lambda point: point.value)
+    within = ""
+    if outcome.ended_by_budget and context.limits.budget_s is not None:
+        within = f" within the budget of {format_duration(context.limits.budget_s)}"
     return Missing(
-        missing="failed", reason=f"not reached: best {best.value:.4f} in epoch {best.epoch:g}, target {facts.target:g}"
+        missing="failed",
+        reason=f"not reached{within}: best {best.value:.4f} in epoch {best.epoch:g}, target {facts.target:g}",
     )
+
+
+def _projection(context: RunContext, outcome: Outcome) -> Number:
+    if not outcome.ended_by_budget:
+        return Missing(missing="not_applicable", reason="no budget ended the run")
+    h = context.hyperparameters
+    seconds = projected_train_seconds(
+        outcome,
+        steps_per_epoch=context.workload.steps_per_epoch,
+        epochs=h.epochs,
+        evaluate_every_epochs=h.evaluate_every_epochs,
+        evaluations_s=context.spans.seconds("eval"),
+    )
+    return Missing(missing="not_run", reason="the budget ended before a window") if seconds is None else seconds
 
 
 def _memory(stats: MemoryStats, power: Power | Missing, session: Session) -> Memory:

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.errors import DataError, TrainingError
 from chipperf.records.schema import EvaluationPoint, Limits, StepBreakdown, Throughput, TimeToTarget, Window
+from chipperf.train.budget import StepBudget
 from chipperf.train.preparation import (
     autocast,
     data_parallel,
@@ -34,7 +35,9 @@ from chipperf.train.stop import StopRequest
 from chipperf.train.windows import (
     MINIMUM_WINDOWS,
     LocalWindow,
+    PlannedWindow,
     fitting_window_steps,
+    plan_window_lengths,
     plan_windows,
     segment_around,
     spread,
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
     from chipperf.train.collectives import Collectives
     from chipperf.train.progress import ProgressFile
     from chipperf.train.spans import Spans
-    from chipperf.train.windows import PlannedWindow, WindowKind
+    from chipperf.train.windows import WindowKind
     from chipperf.train.workload import Batch, Workload
     from chipperf.types import DistributedConfig, PrecisionPolicy, Rank
 
@@ -106,6 +109,7 @@ class Outcome:
     breakdown: StepBreakdown | None = None
     memory: MemoryStats | None = None
     warnings: list[str] = field(default_factory=list)
+    ended_by_budget: bool = False
 
     @property
     def epochs(self) -> float:
@@ -145,6 +149,8 @@ class Outcome:
 class CutWindow:
     """One rank's part of a window in which training was stopped: the rest follows when it is resumed."""
 
+    first_step: int
+    steps: int
     samples: int
     nanoseconds: int
     loss_sum: float
@@ -179,6 +185,8 @@ class Trainer:
         self._memory_before: MemoryStats | None = None
         self._settled_step = 0
         self._saved_step: int | None = None
+        self._finished_step: int | None = None
+        self._budget = StepBudget(context.limits.budget_s, context.rank, context.collectives)
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -201,7 +209,14 @@ class Trainer:
 
     @property
     def planned_steps(self) -> int:
-        """Optimiser steps of the whole run, as far as limits allow and unless the target is met earlier."""
+        """Optimiser steps of the whole run, as far as limits allow and unless the target is met earlier.
+
+        Under a budget this is an estimate that becomes the truth; it is the same on all ranks.
+        """
+        return self._budget.limit(self._scheduled_steps)
+
+    @property
+    def _scheduled_steps(self) -> int:
         h, limits = self._context.hyperparameters, self._context.limits
         epochs = min(h.epochs, limits.max_epochs or h.epochs)
         steps = epochs * self._workload.steps_per_epoch
@@ -224,9 +239,13 @@ class Trainer:
                 else:
                     break
         self._batches = None
-        if self.outcome.steps < self.planned_steps and self.outcome.steps % self._workload.steps_per_epoch:
-            self._finish_epoch(self.outcome.steps // self._workload.steps_per_epoch)
+        epoch, rest = divmod(self.outcome.steps, self._workload.steps_per_epoch)
+        if rest and self.outcome.steps < self._scheduled_steps and self.outcome.steps != self._finished_step:
+            self._finish_epoch(epoch)
         self.outcome.train_seconds = self._edge() - self._train_start_s
+        self.outcome.ended_by_budget = (
+            self.outcome.time_to_target is None and self.outcome.steps < self._scheduled_steps
+        )
         self.outcome.memory = self._peak_memory()
 
     def state(self) -> tuple[State, State]:
@@ -238,6 +257,7 @@ class Trainer:
             "outcome": self.outcome.state(),
             "spans": self._context.spans.state(),
             "elapsed_s": time.perf_counter() - self._train_start_s,
+            "budget": self._budget.state(),
         }
         own: State = {
             # Batch statistics are every rank's own until an evaluation.
@@ -260,6 +280,7 @@ class Trainer:
         self.outcome = Outcome.from_state(shared["outcome"], self._workload.steps_per_epoch)
         self._context.spans.restore(shared["spans"])
         self._earlier_s = shared["elapsed_s"]
+        self._budget.restore(shared["budget"])
         self._pending = [LocalWindow(**window) for window in own["pending"]]
         self._cut = own["cut"] and CutWindow(**own["cut"])
         self._memory_before = own["memory"] and MemoryStats(**own["memory"])
@@ -325,22 +346,40 @@ class Trainer:
         epoch = start // per_epoch
         if outcome.steps % per_epoch == 0 and self._cut is None:
             self._context.events.write("epoch_start", epoch + 1, step=outcome.steps)
-        length = fitting_window_steps(h.measure_window_steps, self.planned_steps, h.measure_warmup_steps)
         with self._context.spans.measure("train"):
             batches = self._open_batches(epoch)
-            for window in plan_windows(start, end, warmup_steps=h.measure_warmup_steps, window_steps=length):
-                if window.end > outcome.steps:
-                    self._train_window(window, epoch, batches)
-                    if window.end < end and self._stop_is_reached():
-                        self._interrupt()
+            for window in self._windows(start, end):
+                self._train_window(window, epoch, batches)
+                if window.end < min(end, self.planned_steps) and self._stop_is_reached():
+                    self._interrupt()
         self._combine_pending()
-        if end % per_epoch == 0 or end == self.planned_steps:
+        if outcome.steps % per_epoch == 0 or outcome.steps >= self.planned_steps:
             self._finish_epoch(epoch)
         stops = self._stop_is_reached()
         if stops or self._checkpoint_is_due:
             self._save()
         if stops:
             raise KeyboardInterrupt
+
+    def _windows(self, start: int, end: int) -> Iterator[PlannedWindow]:
+        """Yield the windows that are left of a segment; each is to be trained before the next one is asked for."""
+        h, outcome = self._context.hyperparameters, self.outcome
+        if self._context.limits.budget_s is None:
+            length = fitting_window_steps(h.measure_window_steps, self.planned_steps, h.measure_warmup_steps)
+            planned = plan_windows(start, end, warmup_steps=h.measure_warmup_steps, window_steps=length)
+            yield from (window for window in planned if window.end > outcome.steps)
+            return
+        # By the clock, a window is planned when it opens; a resumed run has to close the one in which it was cut.
+        while (step := outcome.steps) < (last := min(end, self.planned_steps)) or self._cut is not None:
+            # Every step of the warm-up tells how long a step takes, and can be the last.
+            length = fitting_window_steps(h.measure_window_steps, self.planned_steps, h.measure_warmup_steps)
+            if self._cut is not None:
+                step, steps = self._cut.first_step, self._cut.steps
+            elif step < h.measure_warmup_steps:
+                steps = 1
+            else:
+                steps = plan_window_lengths(last - step, length)[0]
+            yield PlannedWindow(start=step, end=step + steps, is_warmup=step < h.measure_warmup_steps)
 
     def _open_batches(self, epoch: int) -> Iterator[Batch]:
         """Return the epoch's batches from the next step on; one that has begun leaves generators as they are."""
@@ -371,6 +410,11 @@ class Trainer:
                 batches, epoch=epoch, first_step=planned.start, steps=planned.end - planned.start, before=before
             )
         self._pending.append(replace(window, kind=kind))
+        self._update_budget(step_s=window.nanoseconds / 1e9 / window.steps, settled=kind != "warmup")
+
+    def _update_budget(self, *, step_s: float | None = None, settled: bool = True) -> None:
+        elapsed_s = time.perf_counter() - self._train_start_s
+        self._budget.update(self.outcome.steps, elapsed_s=elapsed_s, step_s=step_s, settled=settled)
 
     def _window(
         self,
@@ -392,7 +436,7 @@ class Trainer:
             before: Its part that an earlier session trained.
             on_device: True in the core pass, which trains nothing.
         """
-        before = before or CutWindow(samples=0, nanoseconds=0, loss_sum=0.0)
+        before = before or CutWindow(first_step=first_step, steps=steps, samples=0, nanoseconds=0, loss_sum=0.0)
         samples, left = before.samples, steps if on_device else first_step + steps - self.outcome.steps
         self._loss_sum.fill_(before.loss_sum)
         start_s = self._edge()
@@ -411,7 +455,7 @@ class Trainer:
                 hint="lower lr, add warm-up, or use a wider precision",
             )
         if left:
-            self._cut = CutWindow(samples=samples, nanoseconds=nanoseconds, loss_sum=loss_sum)
+            self._cut = replace(before, samples=samples, nanoseconds=nanoseconds, loss_sum=loss_sum)
             self._interrupt()
         if not on_device:
             self._context.progress.loss = loss
@@ -510,6 +554,7 @@ class Trainer:
             # Training takes the same course however often it is evaluated.
             restore_generators(states, self._device)
             elapsed_s = self._edge() - self._train_start_s
+            self._update_budget()
         point = EvaluationPoint(
             epoch=epoch,
             step=outcome.steps,
@@ -595,6 +640,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch: int) -> None:
         context, outcome = self._context, self.outcome
+        self._finished_step = self.outcome.steps
         context.events.write("epoch_stop", epoch + 1, step=outcome.steps)
         windows = [window for window in (*outcome.restart_windows, *outcome.windows) if window.epoch == epoch + 1]
         if windows:

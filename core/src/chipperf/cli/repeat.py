@@ -1,0 +1,128 @@
+"""``perf train --repeat``: the same training with one seed after another."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chipperf.cli.listing import print_table
+from chipperf.errors import TrainingError, UsageError
+from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
+from chipperf.records.repeats import (
+    ENOUGH_REPEATS,
+    REPEATS_FILE,
+    RepeatedRun,
+    Repeats,
+    repeat_seeds,
+    summarise_repeats,
+)
+from chipperf.records.schema import Missing
+from chipperf.records.store import RunDirectory
+from chipperf.report.format import marker, number, quality
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.records.repeats import Aggregate
+    from chipperf.records.schema import Number
+
+_OWN_OPTIONS = ("repeat", "seed", "out")
+"""Options of ``perf train`` that every run gets anew."""
+
+
+def repeat_training(context: typer.Context, case: str, *, count: int, first_seed: int, out: Path | None) -> None:
+    """Run ``perf train`` with the same options once for each seed, and aggregate what the runs measured.
+
+    Args:
+        context: The command line of ``perf train``.
+        case: Name of the case.
+        count: How many runs.
+        first_seed: Seed of the first one.
+        out: Directory in which each run has its own.
+
+    Raises:
+        UsageError: A run lies there already.
+        TrainingError: Not all runs completed.
+    """
+    root = out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
+    seeds = repeat_seeds(first_seed, count)
+    names = [f"repeat-{place}" for place in range(1, count + 1)]
+    _require_free(root, names)
+    require_torch()
+    arguments = given_arguments(context, without=_OWN_OPTIONS)
+    sequence = ProcessSequence()
+    runs: list[RepeatedRun] = []
+    repeats = Repeats(case=case, planned=count, runs=[], metrics={})
+    with sequence.stopping_at_signals():
+        for name, seed in zip(names, seeds, strict=True):
+            if sequence.interrupted:
+                break
+            typer.echo(f"{name} of {count}: seed {seed}", err=True)
+            code = sequence.run([*TRAIN_COMMAND, *arguments, f"--seed={seed}", f"--out={root / name}"])
+            if code is None:
+                break
+            state = "completed" if code == 0 else "interrupted" if sequence.interrupted else "failed"
+            runs.append(RepeatedRun.model_validate({"directory": name, "seed": seed, "state": state}))
+            root.mkdir(parents=True, exist_ok=True)
+            repeats = summarise_repeats(case, count, runs, root, to=root / REPEATS_FILE)
+    print_repeats(repeats)
+    typer.echo(f"repeats: {root / REPEATS_FILE}")
+    if repeats.completed < count:
+        how = "stopped by a signal: " if sequence.interrupted else ""
+        states = ", ".join(f"{run.directory} {run.state}" for run in repeats.runs if run.state != "completed")
+        raise TrainingError(
+            f"{how}{repeats.completed} of {count} runs completed{f'; {states}' if states else ''}",
+            hint="the errors are above, and in the record of each run",
+        )
+
+
+def given_arguments(context: typer.Context, *, without: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line again, except some parameters."""
+    arguments = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in without or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "argument":
+            arguments.append(str(value))
+        elif isinstance(value, bool):
+            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
+        else:
+            items = value if isinstance(value, (list, tuple)) else [value]
+            arguments += [f"{parameter.opts[0]}={item}" for item in items]
+    return arguments
+
+
+def print_repeats(repeats: Repeats) -> None:
+    """Print one line for each metric."""
+    print_table(
+        ["metric", "unit", "result", "lowest", "highest", "runs"],
+        [
+            [name, one.unit, *(shown(value, one) for value in (one.value, one.lowest, one.highest)), len(one.values)]
+            for name, one in repeats.metrics.items()
+        ],
+    )
+    statistics = {one.statistic.replace("_", " ") for one in repeats.metrics.values()}
+    few = f"; fewer than {ENOUGH_REPEATS} say nothing about the spread" if repeats.completed < ENOUGH_REPEATS else ""
+    typer.echo(f"result: {', '.join(statistics) or 'none'} of {repeats.completed} completed runs{few}")
+
+
+def shown(value: Number, of: Aggregate) -> str:
+    """Return a value of an aggregate as a table shows it; why one is missing is in the file."""
+    text = quality(value, as_percent=True) if of.unit == "fraction" else number(value)
+    return marker(Missing(missing=text.missing), "en") if isinstance(text, Missing) else text
+
+
+def _require_free(root: Path, names: Sequence[str]) -> None:
+    if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
+        raise UsageError(f"{root} already holds runs", hint="choose another --out; runs are never overwritten")
+    for name in names:
+        if RunDirectory(root / name).plan.exists():
+            raise UsageError(
+                f"{root / name} already holds a run", hint="choose another --out; runs are never overwritten"
+            )

@@ -1,0 +1,97 @@
+"""Programs that run one after another: a signal ends the one that runs, and lets no other begin."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import FrameType
+
+TRAIN_COMMAND = (sys.executable, "-m", "chipperf", "train")
+"""Starts a run in a process of its own: with it the end-to-end time begins, and nothing is left of it afterwards."""
+
+
+def require_torch() -> None:
+    """Refuse to begin where every run would fail; without importing torch, which no run is to be measured beside.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+    """
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+class ProcessSequence:
+    """Runs programs in turn, from the main thread.
+
+    Each has a session of its own, so that Ctrl-C reaches it once, through :meth:`stopping_at_signals`: a program that
+    is told twice may cut its own clean end short.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def stopping_at_signals(self) -> Iterator[None]:
+        """Let signals in the block end the program that runs; :meth:`run` then starts no other."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in numbers}
+        # nohup and background jobs of shells ignore some of them, and mean it.
+        handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
+        for number in handled:
+            signal.signal(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in handled:
+                signal.signal(number, before[number])
+
+    def run(self, command: Sequence[str], *, output: Path | None = None) -> int | None:
+        """Run a program to its end.
+
+        Args:
+            command: Program and arguments.
+            output: File for everything it prints; ``None`` for this program's own output.
+
+        Returns:
+            Its exit code, negative for the signal that killed it; ``None`` if it was not started, because a signal came
+            before.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        if self.interrupted:
+            return None
+        if output is None:
+            return self._wait(subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True))
+        with output.open("wb") as file:
+            return self._wait(
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            )
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        self._process = process
+        try:
+            if self.interrupted:
+                # The signal came while the process was being started.
+                process.terminate()
+            return process.wait()
+        finally:
+            self._process = None
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            return
+        self.interrupted = True
+        if self._process is not None:
+            self._process.terminate()

@@ -1,0 +1,186 @@
+"""Repeats: runs that differ in nothing but their seed, and what they say together.
+
+How values of repeats become one is defined in ``docs/metrics.md``; nothing else in chipperf does it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Literal
+
+from chipperf.errors import RecordError, UsageError
+from chipperf.records.schema import METRICS_VERSION, Missing, Number, Throughput, TimeToTarget, _Model
+from chipperf.records.store import read_record, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from chipperf.records.schema import Record
+
+REPEATS_FILE = "repeats.json"
+
+OLYMPIC_REPEATS = 5
+"""From so many values on the lowest and the highest are dropped and the others averaged."""
+
+ENOUGH_REPEATS = 3
+"""Fewer independent seeds say nothing about the spread."""
+
+_SEED_LIMIT = 2**32
+
+
+class Aggregate(_Model):
+    """One metric of all repeats.
+
+    Attributes:
+        unit: Unit of its values; ``fraction`` for a quality.
+        statistic: How ``value`` was computed.
+        value: The result.
+        lowest: The lowest of the values.
+        highest: The highest.
+        values: All of them, in the order of the runs.
+    """
+
+    unit: str
+    statistic: Literal["median", "olympic_mean"]
+    value: Number
+    lowest: Number
+    highest: Number
+    values: list[Number]
+
+
+class RepeatedRun(_Model):
+    """One of the repeats; ``directory`` is relative to the file's."""
+
+    directory: str
+    seed: int
+    state: Literal["completed", "failed", "interrupted"]
+    run_id: str | None = None
+
+
+class Repeats(_Model):
+    """Content of ``repeats.json``.
+
+    Attributes:
+        planned: How many runs were asked for.
+        runs: Those that were begun.
+        metrics: By name; of the completed runs.
+    """
+
+    version: Literal[1] = 1
+    metrics_version: int = METRICS_VERSION
+    case: str
+    planned: int
+    runs: list[RepeatedRun]
+    metrics: dict[str, Aggregate]
+
+    @property
+    def completed(self) -> int:
+        """Runs that completed."""
+        return sum(run.state == "completed" for run in self.runs)
+
+
+def repeat_seeds(first: int, count: int) -> list[int]:
+    """Return the seed of each repeat: ``first`` and the numbers after it.
+
+    Raises:
+        UsageError: They exceed what a seed can be.
+    """
+    if first + count > _SEED_LIMIT:
+        raise UsageError(
+            f"{count} repeats from seed {first} on exceed the highest seed, {_SEED_LIMIT - 1}",
+            hint="begin with a lower --seed",
+        )
+    return list(range(first, first + count))
+
+
+def aggregate(values: Sequence[Number], unit: str) -> Aggregate:
+    """Return median or olympic mean, the lowest and the highest value.
+
+    A value that is missing in one run cannot be left out: the others would look better, or worse, than all of them are.
+
+    Args:
+        values: Of one metric, one for each completed run.
+        unit: Their unit.
+    """
+    known = [value for value in values if not isinstance(value, Missing)]
+    olympic = len(values) >= OLYMPIC_REPEATS
+    result = lowest = highest = _why_none(values)
+    if known and len(known) == len(values):
+        ordered = sorted(known)
+        result = statistics.fmean(ordered[1:-1]) if olympic else statistics.median(ordered)
+        lowest, highest = ordered[0], ordered[-1]
+    return Aggregate(
+        unit=unit,
+        statistic="olympic_mean" if olympic else "median",
+        value=result,
+        lowest=lowest,
+        highest=highest,
+        values=list(values),
+    )
+
+
+def summarise_repeats(
+    case: str, planned: int, runs: Sequence[RepeatedRun], root: Path, *, to: Path | None = None
+) -> Repeats:
+    """Read the records of repeats, aggregate their metrics, and keep the result.
+
+    Args:
+        case: Name of the case.
+        planned: How many runs were asked for.
+        runs: Those that were begun.
+        root: What their directories are relative to.
+        to: File for the result.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    records, described = [], []
+    for run in runs:
+        record = None
+        if run.state == "completed":
+            try:
+                record = read_record(root / run.directory)
+            except RecordError:
+                # Somebody removed it, or its disk is gone.
+                run = run.model_copy(update={"state": "failed"})
+        if record is not None:
+            records.append(record)
+            run = run.model_copy(update={"run_id": record.run_id})
+        described.append(run)
+    repeats = Repeats(
+        case=case,
+        planned=planned,
+        runs=described,
+        metrics={name: aggregate([read(record) for record in records], unit) for name, unit, read in _METRICS},
+    )
+    if to is not None:
+        write_atomically(to, repeats.model_dump_json(indent=2) + "\n")
+    return repeats
+
+
+def _why_none(values: Sequence[Number]) -> Number:
+    missing = [value for value in values if isinstance(value, Missing)]
+    if not values:
+        return Missing(missing="not_run", reason="no run completed")
+    if len(missing) == len(values):
+        return missing[0]
+    return Missing(missing="failed", reason=f"{len(missing)} of {len(values)} runs have none") if missing else 0.0
+
+
+def _headline(value: Throughput | Number) -> Number:
+    return value.median if isinstance(value, Throughput) else value
+
+
+def _seconds(value: TimeToTarget | Missing) -> Number:
+    return value.seconds if isinstance(value, TimeToTarget) else value
+
+
+_METRICS: tuple[tuple[str, str, Callable[[Record], Number]], ...] = (
+    ("p_whole", "samples/s", lambda record: record.metrics.p_whole),
+    ("p_train", "samples/s", lambda record: _headline(record.metrics.p_train)),
+    ("p_core", "samples/s", lambda record: _headline(record.metrics.p_core)),
+    ("quality", "fraction", lambda record: record.metrics.quality),
+    ("time_to_target", "s", lambda record: _seconds(record.metrics.time_to_target)),
+    ("e2e_time", "s", lambda record: record.metrics.e2e_time_s),
+)

@@ -1,0 +1,78 @@
+"""Stands for ``perf train``: a small process that behaves as a test's ``behaviour.json`` says for its directory.
+
+Arguments are those of ``perf train``. FAKE_TRAIN names a directory with ``record.json``, the record of a completed run,
+and ``behaviour.json``: what to do, by a part of ``--out``. Every start is a line of ``starts`` there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+WAIT_S = 60
+
+
+def option(name: str) -> str:
+    return [text.partition("=")[2] for text in sys.argv if text.startswith(f"--{name}=")][-1]
+
+
+def write(out: Path, record: dict[str, object], **status: object) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "plan.json").write_text("{}")
+    (out / "record.json").write_text(json.dumps(record | {"status": status}))
+
+
+def main() -> int:
+    place, out, seed = Path(os.environ["FAKE_TRAIN"]), Path(option("out")), int(option("seed"))
+    with (place / "starts").open("a") as file:
+        file.write(json.dumps(sys.argv[1:]) + "\n")
+    record = json.loads((place / "record.json").read_text())
+    record["run_id"], record["seed"] = f"run-{seed}", seed
+    record["metrics"]["p_train"]["median"] = 1000.0 + seed
+    behaviour = json.loads((place / "behaviour.json").read_text())
+    action = next((action for part, action in behaviour.items() if part in str(out)), "complete")
+    print(f"fake run with seed {seed}")
+    if action == "fail":
+        failure = {"failure_class": "out_of_memory", "message": "the device has no memory left"}
+        write(out, record, state="failed", failure=failure)
+        return 1
+    if action == "refuse":
+        print("perf: error: no device is here\n  hint: plug one in")
+        return 3
+    if action == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "stop parent":
+        stopped: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+        os.kill(os.getppid(), signal.SIGTERM)
+        deadline_s = time.monotonic() + WAIT_S
+        while not stopped and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        (place / "stopped").write_text(str(len(stopped)))
+        write(
+            out, record, state="interrupted", failure={"failure_class": "interrupted", "message": "stopped by a signal"}
+        )
+        return 1
+    if action in ("kill parent", "outlive parent"):
+        parent = psutil.Process(os.getppid())
+        write(out, record, state="running")
+        process = psutil.Process()
+        identity = {"pid": process.pid, "created": process.create_time(), "host": os.uname().nodename}
+        (out / "process.json").write_text(json.dumps(identity))
+        parent.kill()
+        if action == "outlive parent":
+            (place / "pid").write_text(str(os.getpid()))
+            time.sleep(WAIT_S)
+    write(out, record, state="completed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

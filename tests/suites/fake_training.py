@@ -1,0 +1,59 @@
+"""``perf`` with a fake in place of training, so that suites end in no time and fail when they are told to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from support import TIMEOUT_S, perf_environment
+
+PROGRAM = Path(__file__).with_name("perf_with_fake_train.py")
+
+
+@dataclass(frozen=True)
+class FakeTraining:
+    """Runs ``perf`` in ``directory``; its runs do what :meth:`behave` says, and complete otherwise."""
+
+    directory: Path
+
+    def behave(self, **actions: str) -> None:
+        """Set what runs do by a part of their path."""
+        (self.directory / "behaviour.json").write_text(json.dumps(actions))
+
+    def write(self, text: str, name: str = "suite.toml") -> Path:
+        """Write a suite's file."""
+        file = self.directory / name
+        file.write_text(text)
+        return file
+
+    def state(self, out: str = "out") -> dict[str, Any]:
+        """Return the state of a suite."""
+        return cast("dict[str, Any]", json.loads((self.directory / out / "suite.json").read_text()))
+
+    def states(self, out: str = "out") -> list[str]:
+        """Return the state of every run."""
+        return [run["state"] for run in self.state(out)["runs"]]
+
+    def perf(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(PROGRAM), *(str(argument) for argument in arguments)],
+            cwd=self.directory,
+            env=perf_environment(FAKE_TRAIN=str(self.directory), COLUMNS="200"),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+
+    @property
+    def starts(self) -> list[list[str]]:
+        """Arguments of every run that was started."""
+        file = self.directory / "starts"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def seeds(self) -> list[int]:
+        """Seed of every run that was started."""
+        return [int(text.partition("=")[2]) for start in self.starts for text in start if text.startswith("--seed=")]
