@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-from documents import README, TOML_PAGE, blocks, commands
+from chipperf.suites.plan import plan_suite
+from chipperf.suites.state import SuiteDirectory
+from documents import README, ROOT, TOML_PAGE, blocks, commands
 
 _SMALLER = {
-    "perf train": "--vendor cpu --preset tiny --max-steps 14 --data {data}",
+    "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
+    "perf suite": "--dry-run",
+    "perf suite --resume": "--out runs/begun",
     "perf data check": "--any-size",
     "perf data sample": "--train-per-class 2 --val-per-class 1",
 }
@@ -29,7 +34,7 @@ class Workplace:
 
     def harmless(self, command: str) -> str:
         """Return the command with other data, and options that make it small."""
-        takes_options = "--resume" not in command
+        takes_options = not command.startswith("perf train") or "--resume" not in command
         options = [text for start, text in _SMALLER.items() if command.startswith(start) and takes_options]
         return " ".join([command.replace("/data/imagenet", str(self.data)), *options]).format(data=self.data)
 
@@ -53,6 +58,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     data = ensure_sample_dataset(options, tmp_path_factory.mktemp("data"))
     directory = tmp_path_factory.mktemp("workplace")
     (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")
+    for example in ("nightly.toml", "flagperf-cases.txt"):
+        shutil.copy(ROOT / "docs" / "examples" / example, directory)
+    begun = SuiteDirectory(directory / "runs" / "begun")
+    with begun.locked():
+        begun.write(begun.begin(plan_suite(directory / "nightly.toml"), directory / "nightly.toml"))
     return Workplace(directory, data)
 
 

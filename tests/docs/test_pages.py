@@ -13,6 +13,7 @@ from chipperf.cases.classification import PRESETS
 from chipperf.cases.resnet50 import CASE
 from chipperf.records.schema import Interruption, Memory, Metrics, MissingKind, Power, StepBreakdown
 from chipperf.specification import REQUIRED_HOOKS, VENDOR_HOOKS
+from chipperf.suites.file import RunEntry
 from chipperf.train.config import STATEABLE_FACTS, read_config_file, resolve
 from documents import LINKED_PAGES, README, README_ZH, ROOT, TOML_PAGE, anchors, blocks, links
 
@@ -22,6 +23,7 @@ except ModuleNotFoundError:
     import tomli as tomllib
 
 METRICS_PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+SUITES_PAGE = ROOT / "docs" / "suites.md"
 TRAINING_PAGE = TOML_PAGE.read_text(encoding="utf-8")
 
 
@@ -89,6 +91,17 @@ def test_example_of_a_configuration_file_is_accepted(tmp_path):
     written = tomllib.loads(example)
     assert written["hyperparameters"] == {key: values[key] for key in written["hyperparameters"]}
     assert dict(file.environment) == written["environment"]
+
+
+def test_example_of_a_suite_is_the_file_beside_it():
+    (example,) = blocks(SUITES_PAGE, "toml")
+
+    assert (ROOT / "docs" / "examples" / "nightly.toml").read_text(encoding="utf-8").endswith(f"\n{example}")
+
+
+@pytest.mark.parametrize("key", RunEntry.model_fields)
+def test_key_of_a_suite_is_explained(key):
+    assert re.search(rf"^\| [^|]*`{key}`[^|]* \| \S", SUITES_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_facts_that_can_be_stated_are_listed():

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli import cases, compare, contract, data, doctor, lint, plugins, record_tools, report, train
+from chipperf.cli import cases, compare, contract, data, doctor, lint, plugins, record_tools, report, suite, train
 from chipperf.errors import PerfError, PluginError
 
 DEBUG_VARIABLE = "PERF_DEBUG"
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("suite")(suite.suite)
 app.command("compare")(compare.compare)
 app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,223 @@
+"""A suite's directory: how far its runs came, kept so that an interrupted suite goes on where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from chipperf.errors import ConfigError, RecordError, UsageError
+from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarise_repeats
+from chipperf.records.store import RunDirectory, read_record, write_atomically
+from chipperf.suites.plan import PlannedRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from chipperf.suites.plan import SuitePlan
+
+RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
+
+_LISTED_CHANGES = 5
+
+
+class Attempt(BaseModel):
+    """One time that a run was begun; ``directory`` is relative to the suite's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str
+    started_at: datetime
+    seconds: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+
+
+class SuiteRun(BaseModel):
+    """A run and how far it came."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    planned: PlannedRun
+    state: RunState = "waiting"
+    attempts: list[Attempt] = []
+
+    @property
+    def next_directory(self) -> str:
+        """Where its next attempt goes: a directory that holds a run is never written to again."""
+        count = len(self.attempts)
+        return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
+
+
+class SuiteState(BaseModel):
+    """Content of ``suite.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    file: str
+    runs: list[SuiteRun]
+
+    def count(self, state: RunState) -> int:
+        """Return how many runs are in a state."""
+        return sum(run.state == state for run in self.runs)
+
+    def select(self, *, retry_failed: bool) -> list[SuiteRun]:
+        """Return the runs to do: those that are not finished, and failed ones if wanted."""
+        return [run for run in self.runs if run.state != "completed" and (retry_failed or run.state != "failed")]
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteDirectory:
+    """Paths inside a suite's directory, and who may write to it."""
+
+    path: Path
+
+    @property
+    def state(self) -> Path:
+        """How far the runs came."""
+        return self.path / "suite.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the directory and keep other suites out of it while the block runs; a killed suite keeps none out.
+
+        Raises:
+            UsageError: Another suite runs in it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise UsageError(
+                    f"another suite runs in {self.path}: process {file.read().strip() or 'unknown'}",
+                    hint="wait for its end, or choose another --out",
+                ) from error
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
+        """Return the state of a suite that has not begun.
+
+        Raises:
+            UsageError: A suite or a run lies here already.
+        """
+        if self.state.exists():
+            raise UsageError(
+                f"{self.path} already holds a suite", hint="continue it with --resume, or choose another --out"
+            )
+        for run in plan.runs:
+            if RunDirectory(self.path / run.name).plan.exists():
+                raise UsageError(
+                    f"{self.path / run.name} already holds a run",
+                    hint="choose another --out; runs are never overwritten",
+                )
+        return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
+
+    def read(self, plan: SuitePlan) -> SuiteState:
+        """Return the state of a suite that was begun with the same plan; runs whose end nobody saw are looked at.
+
+        Raises:
+            UsageError: There is no suite, or one of its runs is still alive.
+            ConfigError: It was begun with another plan.
+            RecordError: Its state cannot be read.
+        """
+        try:
+            state = SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one") from error
+        except (OSError, ValueError) as error:
+            raise RecordError(
+                f"cannot read {self.state}: {_first_line(error)}",
+                hint="it was edited or is incomplete; choose another --out",
+            ) from error
+        _require_same(state, plan)
+        for run in state.runs:
+            if run.state == "running":
+                self._look_after(run)
+        return state
+
+    def write(self, state: SuiteState) -> None:
+        """Replace the state atomically.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
+
+    def summarise(self, state: SuiteState) -> dict[str, Repeats]:
+        """Aggregate each configuration's runs, keep that beside them, and return it by name.
+
+        Raises:
+            RecordError: A summary cannot be written.
+        """
+        configurations: dict[str, list[SuiteRun]] = {}
+        for run in state.runs:
+            configurations.setdefault(run.planned.configuration, []).append(run)
+        return {name: self._summary(name, runs) for name, runs in configurations.items()}
+
+    def _summary(self, configuration: str, runs: Sequence[SuiteRun]) -> Repeats:
+        root = self.path / configuration
+        begun = [
+            RepeatedRun.model_validate(
+                {
+                    "directory": run.attempts[-1].directory.removeprefix(f"{configuration}/"),
+                    "seed": run.planned.seed,
+                    "state": "interrupted" if run.state in ("waiting", "running") else run.state,
+                }
+            )
+            for run in runs
+            if run.attempts
+        ]
+        to = root / REPEATS_FILE if root.is_dir() else None
+        return summarise_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
+
+    def _look_after(self, run: SuiteRun) -> None:
+        """Find out what became of a run whose suite was killed: it may have gone on alone."""
+        directory = RunDirectory(self.path / run.attempts[-1].directory)
+        if directory.has_live_process():
+            raise UsageError(f"the run in {directory.path} is still running", hint="wait for its end, or stop it first")
+        try:
+            completed = read_record(directory.path).status.state == "completed"
+        except RecordError:
+            completed = False
+        run.state = "completed" if completed else "interrupted"
+
+
+def _require_same(state: SuiteState, plan: SuitePlan) -> None:
+    before = {run.planned.name: run.planned for run in state.runs}
+    now = {run.name: run for run in plan.runs}
+    changes = [
+        *(f"{name} is new" for name in now.keys() - before.keys()),
+        *(f"{name} is gone" for name in before.keys() - now.keys()),
+        *(f"{name} has other options" for name in now.keys() & before.keys() if now[name] != before[name]),
+    ]
+    if changes:
+        listed = ", ".join(sorted(changes)[:_LISTED_CHANGES])
+        more = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
+        raise ConfigError(
+            f"the suite was begun with another plan: {listed}{more}",
+            hint="put the file back as it was, or choose another --out",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors()[0]["msg"])
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
