@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support import MakePlan
-
 
 class OutOfMemoryError(RuntimeError):
     """Called like torch's."""
@@ -85,7 +83,7 @@ def test_rank_ends_with_the_exit_code_of_its_error(
         raise error
 
     assert caught.value.code == code
-    reported = first_failure(run, 1)
+    reported = first_failure(run, range(1))
     assert reported is not None
     assert (reported[0], reported[1]) == (describe(error, 0), code)
     assert f"{type(error).__name__}: x" in capsys.readouterr().err
@@ -96,7 +94,7 @@ def test_signal_is_an_interruption(run: RunDirectory, number: signal.Signals) ->
     with pytest.raises(SystemExit), report_failure(run, 0):
         signal.raise_signal(number)
 
-    reported = first_failure(run, 1)
+    reported = first_failure(run, range(1))
     assert reported is not None
     assert reported[0].failure_class == INTERRUPTED
 
@@ -121,7 +119,7 @@ def test_signals_do_not_disturb_saving(
     with pytest.raises(SystemExit), report_failure(run, 0):
         raise error
 
-    reported = first_failure(run, 1)
+    reported = first_failure(run, range(1))
     assert reported is not None
     assert reported[0] == describe(error, 0)
 
@@ -133,7 +131,7 @@ def test_block_that_ends_well_reports_nothing(run: RunDirectory) -> None:
         raise SystemExit(0)
 
     assert caught.value.code == 0
-    assert first_failure(run, 1) is None
+    assert first_failure(run, range(1)) is None
 
 
 def test_rank_that_failed_first_is_the_cause(run: RunDirectory) -> None:
@@ -142,7 +140,7 @@ def test_rank_that_failed_first_is_the_cause(run: RunDirectory) -> None:
     report(run, 2, KeyboardInterrupt(), at_s=10.0)
     run.failure(3).write_text("{")
 
-    reported = first_failure(run, 5)
+    reported = first_failure(run, range(5))
 
     assert reported is not None
     assert (reported[0].rank, reported[0].message) == (1, "x.jpg is broken")
@@ -167,7 +165,6 @@ def test_rank_that_failed_first_is_the_cause(run: RunDirectory) -> None:
 )
 def test_outcome_of_a_run(
     run: RunDirectory,
-    make_plan: MakePlan,
     reports: dict[int, BaseException],
     died: dict[int, int],
     interrupted: bool,
@@ -176,22 +173,22 @@ def test_outcome_of_a_run(
     for rank, error in reports.items():
         report(run, rank, error, at_s=float(rank))
 
-    status, code = _outcome(make_plan(), run, died, interrupted)
+    status, code = _outcome(run, range(3), died, interrupted)
 
     failure = status.failure
     assert (status.state, failure and failure.failure_class, failure and failure.rank) == expected
     assert (code == 0) == (status.state == "completed")
 
 
-def test_exit_code_of_a_run_is_that_of_its_failure(run: RunDirectory, make_plan: MakePlan) -> None:
+def test_exit_code_of_a_run_is_that_of_its_failure(run: RunDirectory) -> None:
     report(run, 0, ConfigError("x"), at_s=1.0)
 
-    assert _outcome(make_plan(), run, {0: 2}, False)[1] == 2
+    assert _outcome(run, range(2), {0: 2}, False)[1] == 2
 
 
 @pytest.mark.parametrize(("exit_code", "how"), [(-9, "was killed by SIGKILL"), (7, "exited with code 7")])
-def test_silent_death_is_described(run: RunDirectory, make_plan: MakePlan, exit_code: int, how: str) -> None:
-    status, _ = _outcome(make_plan(), run, {1: exit_code}, False)
+def test_silent_death_is_described(run: RunDirectory, exit_code: int, how: str) -> None:
+    status, _ = _outcome(run, range(2), {1: exit_code}, False)
 
     assert status.failure is not None
     assert status.failure.message == f"the process {how} without saying why"

@@ -111,7 +111,7 @@ def test_record_and_failure_are_written_on_a_full_disk(small_disk: Path, planned
 
     with pytest.raises(SystemExit), report_failure(directory, 0):
         write_atomically(small_disk / "other", "x" * 10_000)
-    reported = first_failure(directory, 1)
+    reported = first_failure(directory, range(1))
     assert reported is not None
     directory.write_record(planned.model_copy(update={"status": Status(state="failed", failure=reported[0])}))
 

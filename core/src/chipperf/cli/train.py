@@ -19,13 +19,14 @@ from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
 from chipperf.errors import DataError, UsageError
 from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
-from chipperf.launch.plan import RunPlan, read_plan
+from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
+from chipperf.launch.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
 from chipperf.launch.resume import require_same_software
 from chipperf.launch.resume import resume as resume_run
 from chipperf.records.assemble import planned_record
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
-from chipperf.records.store import RunDirectory, read_record, write_atomically
+from chipperf.records.store import RunDirectory, read_record
 from chipperf.session import bind
 from chipperf.suggestions import did_you_mean
 from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
@@ -35,6 +36,7 @@ from chipperf.types import PRECISIONS, Precision, Rank
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.catalogue import Selection
+    from chipperf.launch.group import Group
     from chipperf.session import Session
     from chipperf.train.config import Resolved
     from chipperf.types import CaseOverrides
@@ -47,7 +49,14 @@ def train(
     vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
     precision: str = typer.Option("fp32", "--precision", help="fp32, tf32, amp, fp16 or bf16."),
     preset: str = typer.Option("full", "--preset", help="A preset of the case; 'full' is the benchmark."),
-    nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes, one per device."),
+    nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
+    nnodes: int = typer.Option(1, "--nnodes", min=1, help="Machines; start the same command on each."),
+    node_rank: int | None = typer.Option(
+        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Which of the machines this is, counted from 0."
+    ),
+    rendezvous: str | None = typer.Option(
+        None, "--rdzv", metavar="HOST:PORT", help="Where the machines meet: a free port of the first one."
+    ),
     max_epochs: int | None = typer.Option(None, "--max-epochs", min=1, help="Stop after so many epochs."),
     max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimiser steps."),
     budget: str | None = typer.Option(
@@ -80,6 +89,13 @@ def train(
     max_restarts: int = typer.Option(
         0, "--max-restarts", min=0, help="Start processes that died again, from the newest checkpoint, so many times."
     ),
+    hang_timeout_s: float = typer.Option(
+        DEFAULT_HANG_TIMEOUT_S,
+        "--hang-timeout",
+        min=0,
+        metavar="SECONDS",
+        help="End a run in which nothing happens for so long, with the stacks of all ranks in their logs; 0 is never.",
+    ),
     resume: Path | None = typer.Option(
         None, "--resume", help="Directory of a run that stopped: continue it, as it was planned, without other options."
     ),
@@ -92,10 +108,14 @@ def train(
     Example: perf train resnet50 --data /data/imagenet --repeat 3 --budget 30m
 
     Example: perf train --resume runs/demo
+
+    One process per device is started here. Under torchrun, or as several tasks of srun, it is these that train.
     """
     started_s = _process_start_s()
+    given = _given_options(context)
+    membership = _membership(nnodes, nproc, node_rank, rendezvous, given)
     if resume is not None:
-        _resume(resume, started_s, case=case, given=_given_options(context))
+        _resume(resume, started_s, case=case, given=given, membership=membership)
         return
     if case is None:
         raise UsageError(
@@ -130,9 +150,10 @@ def train(
     if selection.origin == "auto":
         typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
     session = bind(selection.entry)
-    topology = Topology(nnodes=1, nproc_per_node=nproc)
+    topology = membership.topology if membership else Topology(nnodes=1, nproc_per_node=nproc)
+    nproc = topology.nproc_per_node
     # A vendor tunes the benchmark itself; a preset brings values that fit its own, smaller task.
-    overrides = _vendor_overrides(session, selection, case, nproc) if preset == "full" else None
+    overrides = _vendor_overrides(session, selection, case, topology) if preset == "full" else None
     resolved = resolve(
         chosen_case,
         preset=preset,
@@ -170,29 +191,94 @@ def train(
         device_check_timeout_s=DEFAULT_TIMEOUT_S if device_check and accelerator else None,
         idle_memory_bytes=read_idle_memory(session, selection.probe.devices),
         max_restarts=max_restarts,
+        hang_timeout_s=hang_timeout_s or None,
         session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
     )
-    directory = RunDirectory(out or Path("runs") / run_id)
-    _run(plan, session, chosen_case, directory)
+    _run(plan, session, chosen_case, out, membership)
 
 
-def _run(plan: RunPlan, session: Session, case: Case, directory: RunDirectory) -> None:
+def _membership(
+    nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, given: list[str]
+) -> Membership | None:
+    """Return this launcher's place among several: as the options say, or as torchrun or srun does."""
+    counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in given]
+    environment = dict(os.environ)
+    if counts and SLURM_TASKS_VARIABLE in environment:
+        # Slurm's tasks are machines then, each with a launcher that starts processes of its own.
+        return from_options(nnodes, nproc, node_rank, rendezvous)
+    membership = from_environment(environment)
+    if membership is not None and counts:
+        raise UsageError(
+            f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
+        )
+    if membership is not None:
+        return membership
+    return from_options(nnodes, nproc, node_rank if nnodes > 1 or "--node-rank" in given else None, rendezvous)
+
+
+def _run(plan: RunPlan, session: Session, case: Case, out: Path | None, membership: Membership | None = None) -> None:
     # Imported before the directory is created: without torch there is no run, and no trace of one.
     import chipperf.launch.local  # noqa: F401
+    from chipperf.launch.group import Group
 
-    directory.create()
-    write_atomically(directory.plan, plan.model_dump_json(indent=2) + "\n")
-    directory.write_record(planned_record(plan, session, metric=case.metric))
+    group = None
+    if membership is not None:
+        group = Group(membership, origin_s=plan.started_s, idle_memory_bytes=plan.idle_memory_bytes)
+    if group is not None and not group.membership.is_first:
+        _follow(plan, out, group)
+        return
+    directory = RunDirectory(out or Path("runs") / plan.run_id)
+    if group is None:
+        _prepare(plan, session, case, directory)
+    else:
+        with group.announcing_errors():
+            group.gather_requests(plan)
+            _prepare(plan, session, case, directory)
+            plan = _begin(plan, directory, group)
     typer.echo(f"run {plan.run_id} in {directory.path}", err=True)
-    _finish(plan, directory)
+    _finish(plan, directory, group)
 
 
-def _finish(plan: RunPlan, directory: RunDirectory) -> None:
+def _prepare(plan: RunPlan, session: Session, case: Case, directory: RunDirectory) -> None:
+    directory.create()
+    directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+    directory.write_record(planned_record(plan, session, metric=case.metric))
+
+
+def _begin(plan: RunPlan, directory: RunDirectory, group: Group) -> RunPlan:
+    """Let the other launchers find their directories, and begin."""
+    group.announce(plan)
+    if not group.gather_entered() and plan.shared_directory:
+        warning = "the machines share no directory: no checkpoints were written, and the run cannot be resumed"
+        plan = plan.model_copy(update={"shared_directory": False, "warnings": [*plan.warnings, warning]})
+        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        record = read_record(directory.path)
+        directory.write_record(record.model_copy(update={"warnings": plan.warnings}))
+    group.begin(plan)
+    return plan
+
+
+def _follow(plan: RunPlan, out: Path | None, group: Group) -> None:
+    """Do as the first launcher plans, with the ranks of this one."""
+    from chipperf.launch.local import run_workers
+
+    plan = group.request(plan)
+    directory = RunDirectory(out or Path("runs") / plan.run_id)
+    plan = group.enter(directory, plan)
+    status, code = run_workers(plan, directory, group)
+    if status.failure:
+        who = "" if status.failure.rank is None else f"rank {status.failure.rank}: "
+        typer.echo(f"perf: error: {who}{status.failure.message}", err=True)
+        typer.echo("  the record is written by the first machine", err=True)
+        raise typer.Exit(code)
+
+
+def _finish(plan: RunPlan, directory: RunDirectory, group: Group | None = None) -> None:
     """Let the workers train, and say what came of it."""
     from chipperf.launch.local import run_workers
 
     with run_progress(directory.progress, plan.case):
-        status, code = run_workers(plan, directory)
+        status, code = run_workers(plan, directory, group)
     if status.failure:
         _report_failure(status, directory)
         raise typer.Exit(code)
@@ -202,6 +288,8 @@ def _finish(plan: RunPlan, directory: RunDirectory) -> None:
 
 
 _RESUME_OPTIONS = ("case", "resume")
+_PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
+"""On several machines they are needed again: they say where the launchers meet."""
 
 
 def _given_options(context: typer.Context) -> list[str]:
@@ -214,11 +302,12 @@ def _given_options(context: typer.Context) -> list[str]:
     return given
 
 
-def _resume(path: Path, started_s: float, *, case: str | None, given: list[str]) -> None:
+def _resume(path: Path, started_s: float, *, case: str | None, given: list[str], membership: Membership | None) -> None:
     directory = RunDirectory(path)
-    if given:
+    changing = [option for option in given if membership is None or option not in _PLACE_OPTIONS]
+    if changing:
         raise UsageError(
-            f"{', '.join(given)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
+            f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
         )
     record = read_record(directory.path)
     if case is not None and case != record.case.name:
@@ -226,17 +315,44 @@ def _resume(path: Path, started_s: float, *, case: str | None, given: list[str])
     if record.status.state == "completed":
         typer.echo(f"the run in {path} is complete: there is nothing to resume")
         return
-    directory.require_ended()
     plan = read_plan(directory.plan)
-    chosen_case = find_case(plan.case)
-    require_same_software(plan, record, chosen_case, bind(catalogue.find_vendor(plan.vendor)))
+    _require_same_place(plan, membership)
+    session = bind(catalogue.find_vendor(plan.vendor))
+    require_same_software(plan, record, find_case(plan.case), session)
+    if membership is None:
+        directory.require_ended()
+        _finish(_resumed(plan, directory, started_s), directory)
+        return
+    from chipperf.launch.group import Group
+
+    group = Group(membership, origin_s=started_s, idle_memory_bytes=plan.idle_memory_bytes)
+    if not membership.is_first:
+        _follow(plan, path, group)
+        return
+    with group.announcing_errors():
+        group.gather_requests(plan)
+        plan = _begin(_resumed(plan, directory, started_s), directory, group)
+    _finish(plan, directory, group)
+
+
+def _require_same_place(plan: RunPlan, membership: Membership | None) -> None:
+    topology = membership.topology if membership else Topology(nnodes=1, nproc_per_node=plan.topology.nproc_per_node)
+    if topology != plan.topology:
+        raise UsageError(
+            f"the run was begun as {plan.topology.label}, and this is {topology.label}",
+            hint="resume it on as many machines and processes: perf train --resume RUN --nnodes N --nproc M "
+            "--node-rank I --rdzv HOST:PORT on each machine",
+        )
+
+
+def _resumed(plan: RunPlan, directory: RunDirectory, started_s: float) -> RunPlan:
     import torch
 
     resumed = resume_run(directory, torch.__version__, started_s=started_s)
     for warning in resumed.warnings[len(plan.warnings) :]:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"run {resumed.run_id} in {path}, resumed from {resumed.checkpoint}", err=True)
-    _finish(resumed, directory)
+    typer.echo(f"run {resumed.run_id} in {directory.path}, resumed from {resumed.checkpoint}", err=True)
+    return resumed
 
 
 def _report_failure(status: Status, directory: RunDirectory) -> None:
@@ -283,8 +399,8 @@ def _recorded(resolved: Resolved, topology: Topology) -> Hyperparameters:
     )
 
 
-def _vendor_overrides(session: Session, selection: Selection, case: str, nproc: int) -> CaseOverrides:
-    rank = Rank(world_size=nproc, local_world_size=nproc)
+def _vendor_overrides(session: Session, selection: Selection, case: str, topology: Topology) -> CaseOverrides:
+    rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
     return session.case_overrides(case, rank, selection.probe.devices[0].name)
 
 

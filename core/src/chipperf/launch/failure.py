@@ -14,12 +14,15 @@ from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, 
 from chipperf.records.schema import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
     from chipperf.records.store import RunDirectory
 
 INTERRUPTED = "interrupted"
+
+DUMP_SIGNAL = signal.SIGUSR1
+"""Ranks answer it with the stacks of all their threads in their log, wherever they hang."""
 
 
 @contextmanager
@@ -91,10 +94,10 @@ def rank_log_name(rank: int) -> str:
     return f"logs/rank{rank}.log"
 
 
-def first_failure(directory: RunDirectory, ranks: int) -> tuple[Failure, int] | None:
-    """Return the failure that happened first and its exit code, or ``None`` if no rank reported one."""
+def first_failure(directory: RunDirectory, ranks: Iterable[int]) -> tuple[Failure, int] | None:
+    """Return the failure that happened first and its exit code, or ``None`` if none of the ranks reported one."""
     reports = []
-    for rank in range(ranks):
+    for rank in ranks:
         try:
             content = json.loads(directory.failure(rank).read_text(encoding="utf-8"))
             moment, code = content.pop("monotonic_s"), content.pop("exit_code")

@@ -7,27 +7,44 @@ import signal
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
+from chipperf.launch.group import PEER_STOPPED, Decision, Report, cause_of
 from chipperf.launch.resume import restart
-from chipperf.records.schema import Failure, Missing, Span, Status
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.launch.single import run_single_worker
+from chipperf.launch.watch import Watch
+from chipperf.records.environment import read_cpu, read_machine
+from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
+from chipperf.records.store import read_record
+from chipperf.train.telemetry import measured_everywhere, read_telemetry, summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.launch.group import Group
     from chipperf.launch.plan import RunPlan
+    from chipperf.records.store import RunDirectory
 
 _WATCH_INTERVAL_S = 0.2
+
+_RENDEZVOUS_S = 120
+"""All launchers have met before; what is left is that all start their workers."""
+
+_INTERRUPTED = Status(
+    state="interrupted",
+    failure=Failure(failure_class=INTERRUPTED, message="stopped by a signal (Ctrl-C or a scheduler)"),
+)
 
 _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
 """Signals by which a process dies of itself or of its machine; an abort may also follow a peer's failure."""
 
 
-def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
+def run_workers(plan: RunPlan, directory: RunDirectory, group: Group | None = None) -> tuple[Status, int]:
     """Start one worker per device, wait for all of them, and finish the run's record.
 
     The first rank that fails stops the others. As often as the plan allows they are started again then, from the newest
@@ -36,47 +53,117 @@ def run_workers(plan: RunPlan, directory: RunDirectory) -> tuple[Status, int]:
     Args:
         plan: The run.
         directory: Its directory, with the plan in it.
+        group: The launchers of the other machines; the first one writes the record.
 
     Returns:
         How the run ended, and the exit code that says so.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     restarts_left = plan.max_restarts
+    while True:
+        report = _run_session(plan, directory, group)
+        decision, nodes = _decide(plan, directory, group, report, may_restart=restarts_left > 0)
+        if decision.plan is None:
+            break
+        restarts_left -= 1
+        plan = decision.plan
+    if group is None or group.membership.is_first:
+        _finish(plan, directory, decision.status, nodes)
+    else:
+        directory.leave(group.membership.index, group.membership.ranks)
+    return decision.status, decision.exit_code
+
+
+def _run_session(plan: RunPlan, directory: RunDirectory, group: Group | None) -> Report:
+    """Let this launcher's workers train until they end or are stopped, and say how."""
+    ranks = group.membership.ranks if group else range(plan.topology.world_size)
     died: dict[int, int] = {}
-    try:
-        while died := _launch(plan, directory):
-            status, _ = _outcome(plan, directory, died, interrupted=False)
-            if not restarts_left or not _may_restart(status, directory):
-                break
-            restarts_left -= 1
-            plan = restart(plan, directory, status)
-    except (SignalException, KeyboardInterrupt):
-        return _finish(plan, directory, died, interrupted=True)
-    return _finish(plan, directory, died, interrupted=False)
+    interrupted = False
+    with Watch(plan, directory, group) as watch:
+        try:
+            died = _launch(plan, directory, group)
+        except (SignalException, KeyboardInterrupt):
+            interrupted = True
+    status, code = _outcome(directory, ranks, died, interrupted)
+    verdict = watch.verdict
+    if verdict is not None and not interrupted:
+        status, code = _judged(verdict, status, code)
+    recurs = not _may_restart(status, directory)
+    return Report(status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status))
 
 
-def _launch(plan: RunPlan, directory: RunDirectory) -> dict[int, int]:
+def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
+    """Return how ranks ended that were stopped for a reason which they do not know."""
+    if verdict.failure_class == INTERRUPTED:
+        return (_INTERRUPTED, 1) if status.state != "completed" else (status, code)
+    if verdict.failure_class == PEER_STOPPED and status.state == "completed":
+        return status, code
+    return Status(state="failed", failure=verdict), 1
+
+
+def _decide(
+    plan: RunPlan, directory: RunDirectory, group: Group | None, report: Report, *, may_restart: bool
+) -> tuple[Decision, list[NodeResult]]:
+    """Agree with the other launchers on why the ranks ended, and whether they are started again."""
+    if group is not None and not group.membership.is_first:
+        decision = group.report(report)
+        if decision.plan is not None and decision.port is not None:
+            if not plan.shared_directory:
+                directory.forget_failures()
+                directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
+            group.follow_session(decision.port)
+        return decision, []
+    reports = group.gather_reports(report) if group else [report]
+    cause = cause_of(reports)
+    status = cause.status
+    nodes = [each.node for each in reports if each.node is not None]
+    if not may_restart or cause.recurs:
+        decision = Decision(status=status, exit_code=cause.exit_code)
+        if group:
+            group.decide(decision)
+        return decision, nodes
+    plan = restart(plan, directory, status)
+    decision = Decision(status=status, exit_code=cause.exit_code, plan=plan)
+    if group:
+        before, port = group.session, group.open_session()
+        group.decide(decision.model_copy(update={"port": port}), through=before)
+    return decision, nodes
+
+
+def _launch(plan: RunPlan, directory: RunDirectory, group: Group | None) -> dict[int, int]:
     """Start the workers and wait for them; return the exit codes of those that failed, by rank."""
+    if group is not None and group.membership.worker is not None:
+        return run_single_worker(group.membership.worker, directory, group.session.host, group.session.port)
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
         config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
+            min_nodes=plan.topology.nnodes,
+            max_nodes=plan.topology.nnodes,
             nproc_per_node=plan.topology.nproc_per_node,
             run_id=plan.run_id,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            # Without it the workers look for each other under this machine's name, which need not resolve.
-            local_addr="localhost",
             # The launcher itself restarts: it has to choose a checkpoint, and to know why the workers died.
             max_restarts=0,
             monitor_interval=_WATCH_INTERVAL_S,
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
+            **_rendezvous(group),
         )
         try:
             elastic_launch(config, sys.executable)("-m", "chipperf.launch.worker", str(directory.path))
         except ChildFailedError as error:
             return {rank: failure.exitcode for rank, failure in error.failures.items()}
     return {}
+
+
+def _rendezvous(group: Group | None) -> dict[str, Any]:
+    """Return how the elastic launchers of a run find each other."""
+    if group is None:
+        # Without local_addr the workers look for each other under this machine's name, which need not resolve.
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+    host = f"[{group.session.host}]" if ":" in group.session.host else group.session.host
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"{host}:{group.session.port}",
+        "rdzv_configs": {"rank": group.membership.index, "timeout": _RENDEZVOUS_S},
+    }
 
 
 def _may_restart(status: Status, directory: RunDirectory) -> bool:
@@ -86,10 +173,24 @@ def _may_restart(status: Status, directory: RunDirectory) -> bool:
     return failure.rank is None or not reported_recurring(directory, failure.rank)
 
 
-def _finish(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interrupted: bool) -> tuple[Status, int]:
+def _node_result(plan: RunPlan, directory: RunDirectory, group: Group | None, status: Status) -> NodeResult | None:
+    """Return what this launcher alone knows of its machine, if there are several."""
+    if group is None or plan.topology.nnodes == 1 or not group.membership.speaks_for_node:
+        return None
+    readings = read_telemetry(directory.telemetry(group.membership.node_rank))
+    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
+    return NodeResult(
+        node_rank=group.membership.node_rank,
+        machine=read_machine(),
+        cpu=read_cpu(),
+        e2e_time_s=time.monotonic() - group.origin_s if status.state == "completed" else failed,
+        power=summarise(readings, group.idle_memory_bytes),
+    )
+
+
+def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
     """Write the status and the end-to-end time, which only the launcher can know."""
     ended_s = time.monotonic()
-    status, code = _outcome(plan, directory, died, interrupted)
     record = read_record(directory.record)
     spans = list(record.metrics.spans)
     if spans:
@@ -97,22 +198,27 @@ def _finish(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interr
         spans.append(Span(name="teardown", start_s=last_end_s - plan.origin_s, seconds=max(0.0, ended_s - last_end_s)))
     e2e_time_s = ended_s - plan.origin_s
     failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
-    metrics = record.metrics.model_copy(
-        update={"spans": spans, "e2e_time_s": e2e_time_s if status.state == "completed" else failed}
+    changes: dict[str, Any] = {"spans": spans, "e2e_time_s": e2e_time_s if status.state == "completed" else failed}
+    if nodes and isinstance(record.metrics.power, Power):
+        changes |= measured_everywhere(record.metrics, [node.power for node in nodes])
+    directory.write_record(
+        record.model_copy(
+            update={"status": status, "metrics": record.metrics.model_copy(update=changes), "nodes": nodes}
+        )
     )
-    directory.write_record(record.model_copy(update={"status": status, "metrics": metrics}))
     directory.release_reserve()
     if status.state == "completed":
         directory.remove_checkpoints()
-    return status, code
 
 
-def _outcome(plan: RunPlan, directory: RunDirectory, died: dict[int, int], interrupted: bool) -> tuple[Status, int]:
+def _outcome(
+    directory: RunDirectory, ranks: Sequence[int], died: dict[int, int], interrupted: bool
+) -> tuple[Status, int]:
     if not died and not interrupted:
         return Status(state="completed"), 0
     silent = {rank: code for rank, code in sorted(died.items()) if not directory.failure(rank).exists()}
     killed = {rank: code for rank, code in silent.items() if -code in _KILLING_SIGNALS}
-    reported = first_failure(directory, plan.topology.world_size)
+    reported = first_failure(directory, ranks)
     if not interrupted:
         # What the others report then is that their peer left them, or that they were stopped because of it.
         if killed:
@@ -122,8 +228,7 @@ def _outcome(plan: RunPlan, directory: RunDirectory, died: dict[int, int], inter
             return Status(state="failed", failure=reported[0]), reported[1]
         if silent:
             return _silent_death(*next(iter(silent.items())))
-    failure = Failure(failure_class=INTERRUPTED, message="stopped by a signal (Ctrl-C or a scheduler)")
-    return Status(state="interrupted", failure=failure), 1
+    return _INTERRUPTED, 1
 
 
 def _silent_death(rank: int, exit_code: int) -> tuple[Status, int]:

@@ -15,6 +15,9 @@ from chipperf.errors import RecordError
 from chipperf.records.schema import Hyperparameters, Limits, Topology
 from chipperf.types import Precision
 
+DEFAULT_HANG_TIMEOUT_S = 1800.0
+"""Longer than anything that reports no progress: the evaluation of a large dataset, or kernels that are compiled."""
+
 
 class RunPlan(BaseModel):
     """A run, completely decided.
@@ -37,6 +40,8 @@ class RunPlan(BaseModel):
         idle_memory_bytes: Memory in use on each device of this machine before the workers started.
         warnings: Remarks that belong into the record.
         max_restarts: How many times processes that died are started again.
+        hang_timeout_s: Time without progress after which the run is ended; ``None`` waits for ever.
+        shared_directory: True if the ranks of all machines write into one directory, so that checkpoints are whole.
         session: How many times the processes have been started, this time included.
         session_started_at: When they were, UTC.
         earlier_s: What the sessions of earlier launchers took.
@@ -62,6 +67,8 @@ class RunPlan(BaseModel):
     idle_memory_bytes: dict[str, int] = {}
     warnings: list[str] = []
     max_restarts: int = 0
+    hang_timeout_s: float | None = None
+    shared_directory: bool = True
     session: int = 1
     session_started_at: datetime | None = None
     earlier_s: float = 0.0

@@ -326,6 +326,15 @@ class Power(_Model):
     source: str
 
 
+class RankStep(_Model):
+    """One rank's own part of a step, without waiting for the others: medians, and the card that took them."""
+
+    rank: Annotated[int, Field(ge=0)]
+    step_s: FiniteFloat
+    data_wait_s: Number
+    card: str
+
+
 class Metrics(_Model):
     """What was measured; definitions in ``docs/metrics.md``."""
 
@@ -349,6 +358,20 @@ class Metrics(_Model):
     spans: list[Span]
     curve: list[EvaluationPoint]
     restart_windows: list[Window] = []
+    rank_steps: list[RankStep] = []
+
+
+class NodeResult(_Model):
+    """What only one machine of several knows: its launcher's end-to-end time, and telemetry of its own devices.
+
+    ``node_rank`` counts machines from 0; the ranks of machine N are those from N times ``nproc_per_node`` on.
+    """
+
+    node_rank: Annotated[int, Field(ge=0)]
+    machine: Text
+    cpu: Text
+    e2e_time_s: Number
+    power: Power | Missing
 
 
 class Interruption(_Model):
@@ -393,6 +416,7 @@ class Record(_Model):
     environment: Environment
     knobs: list[Knob]
     metrics: Metrics
+    nodes: list[NodeResult] = []
     interruptions: list[Interruption] = []
     disabled_observers: list[str] = []
     warnings: list[str] = []

@@ -18,6 +18,7 @@ from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _RESERVE_BYTES = 4 * 1024 * 1024
@@ -98,6 +99,31 @@ class RunDirectory:
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
             ) from error
 
+    def join(self, index: int) -> None:
+        """Write logs and telemetry here beside the first launcher's, or alone on a machine that has its own directory.
+
+        Args:
+            index: This launcher among those of the run.
+
+        Raises:
+            UsageError: The directory cannot be written.
+        """
+        try:
+            (self.path / "logs").mkdir(parents=True, exist_ok=True)
+            self._identify(f"launcher{index}")
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
+            ) from error
+
+    def write_plan(self, text: str) -> None:
+        """Replace ``plan.json``.
+
+        Raises:
+            RecordError: It cannot be written.
+        """
+        write_atomically(self.plan, text)
+
     def reopen(self) -> None:
         """Take over the directory of a run whose processes are gone, to continue it.
 
@@ -143,6 +169,19 @@ class RunDirectory:
         written = [self.record, self.events, self.progress, *self.path.glob("telemetry-*"), *self.path.glob("logs/*")]
         return max((path.stat().st_mtime for path in written if path.exists()), default=0.0)
 
+    def state_of_progress(self) -> tuple[tuple[int, int], ...]:
+        """Return what changes whenever a rank reports progress, an event, output or part of a checkpoint.
+
+        It is compared, never read as a time: a clock that is set does not look like progress for long, nor like none.
+        """
+        found = [self.progress, self.events, *self.path.glob("logs/*.log"), *self.path.glob("checkpoints/*/*")]
+        states = []
+        for path in sorted(found):
+            with suppress(OSError):
+                status = path.stat()
+                states.append((status.st_mtime_ns, status.st_size))
+        return tuple(states)
+
     def write_record(self, record: Record) -> None:
         """Replace ``record.json`` atomically; on a full disk the space set aside is used.
 
@@ -165,15 +204,24 @@ class RunDirectory:
         for process in self._processes():
             process.unlink(missing_ok=True)
 
+    def leave(self, index: int, ranks: Iterable[int]) -> None:
+        """Remove what says that a launcher and its ranks are alive."""
+        for role in (f"launcher{index}", *(f"rank{rank}" for rank in ranks)):
+            self._role(role).unlink(missing_ok=True)
+
     def register_rank(self, rank: int) -> None:
         """Say that this process is one of the run's: it may outlive the launcher by a moment.
 
         It goes without on a disk that is full.
         """
         with suppress(OSError):
-            self.process.with_name(f"process-rank{rank}.json").write_text(
-                json.dumps(_identify_process()), encoding="utf-8"
-            )
+            self._identify(f"rank{rank}")
+
+    def _identify(self, role: str) -> None:
+        self._role(role).write_text(json.dumps(_identify_process()), encoding="utf-8")
+
+    def _role(self, role: str) -> Path:
+        return self.process.with_name(f"process-{role}.json")
 
     def has_live_process(self) -> bool:
         """Return False if the launcher and its ranks are known to be gone; nothing is known of another machine's."""

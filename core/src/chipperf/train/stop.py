@@ -108,9 +108,9 @@ class StopRequest:
     def _is_last_edge(self) -> bool:
         if self._store is None:
             self._store = self._connect()
-            self._store.set(_key(self._rank.rank), str(self._edge))
+            self._store.set(stop_key(self._rank.rank), str(self._edge))
             self._told_s = time.monotonic()
-        keys = [_key(rank) for rank in range(self._rank.world_size)]
+        keys = [stop_key(rank) for rank in range(self._rank.world_size)]
         if self._store.check(keys):
             return self._edge > max(int(self._store.get(key)) for key in keys)
         if time.monotonic() - self._told_s > _AGREEMENT_S:
@@ -142,5 +142,6 @@ def launcher_store() -> Store:
     return store
 
 
-def _key(rank: int) -> str:
+def stop_key(rank: int) -> str:
+    """Return the key under which a rank says that it was told to stop."""
     return f"chipperf/stop/{rank}"

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf import catalogue
 from chipperf.errors import PerfError
-from chipperf.records.schema import Missing, Power
+from chipperf.records.schema import Memory, Missing, Power
 from chipperf.session import Session, bind
 from chipperf.types import Capability, DeviceInfo, TelemetrySample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from chipperf.records.schema import Metrics
     from chipperf.types import ProbedDevice
 
 INTERVAL_S = 1.0
@@ -164,6 +165,36 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
         source=next((r["source"] for r in readings if _tells_anything(r)), readings[0]["source"]),
     )
+
+
+def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> dict[str, Any]:
+    """Return the metrics of a record that telemetry of all machines changes; each has the same number of devices.
+
+    What one machine does not tell is unknown of all.
+    """
+    known = [power for power in powers if isinstance(power, Power)]
+    if not known or len(known) < len(powers):
+        return {"power": next((power for power in powers if isinstance(power, Missing)), metrics.power)}
+
+    def over(name: str, combine: Callable[[list[Any]], float]) -> Any:
+        values = [getattr(power, name) for power in known]
+        return next((value for value in values if isinstance(value, Missing)), None) or combine(values)
+
+    power = Power(
+        samples=min(power.samples for power in known),
+        mean_w=over("mean_w", statistics.fmean),
+        max_w=over("max_w", max),
+        energy_j=over("energy_j", sum),
+        mean_temperature_c=over("mean_temperature_c", statistics.fmean),
+        max_temperature_c=over("max_temperature_c", max),
+        mean_utilisation_percent=over("mean_utilisation_percent", statistics.fmean),
+        used_peak_bytes=over("used_peak_bytes", max),
+        source=known[0].source,
+    )
+    changes: dict[str, Any] = {"power": power}
+    if isinstance(metrics.memory, Memory) and not isinstance(metrics.memory.device_peak_bytes, Missing):
+        changes["memory"] = metrics.memory.model_copy(update={"device_peak_bytes": power.used_peak_bytes})
+    return changes
 
 
 def _key(device: DeviceInfo) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError
-from chipperf.launch.failure import ignore_signals, report_failure
+from chipperf.launch.failure import DUMP_SIGNAL, ignore_signals, report_failure
 from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.launch.ranks import rank_from_environment
 from chipperf.launch.worker import APPLIED_VARIABLE
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 def main(run_directory: Path) -> None:
     """Train as the plan in ``run_directory`` says."""
     faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
     directory = RunDirectory(run_directory)
     rank = rank_from_environment()
     with report_failure(directory, rank.rank):
@@ -116,7 +117,9 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                     rank=rank,
                     collectives=collectives,
                     devices=[info.name for info in devices],
-                ),
+                )
+                if plan.shared_directory
+                else None,
                 stop=StopRequest(rank),
             )
             trainer = Trainer(context)

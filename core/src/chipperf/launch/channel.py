@@ -1,0 +1,108 @@
+"""Messages between the launchers of one run, through torch's store; nothing here waits longer than it says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_OPERATION_S = 10.0
+_POLL_S = 0.1
+
+
+class ChannelLost(Exception):
+    """Nobody answers at the other end."""
+
+
+class Channel:
+    """Texts by key, which every launcher of a run can write and read.
+
+    Args:
+        host: Where the store is.
+        port: Its port; 0 takes a free one, with ``listens``.
+        listens: True on the one launcher whose process has the store.
+        timeout_s: Time the others have to find it.
+
+    Raises:
+        ChannelLost: It is not there, or the port is taken.
+    """
+
+    def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _OPERATION_S) -> None:
+        def connect() -> Any:
+            return distributed.TCPStore(  # type: ignore[attr-defined]
+                host,
+                port,
+                is_master=listens,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=timeout_s),
+                # The elastic launcher of the same process listens on the same port, and shares it then.
+                multi_tenant=True,
+            )
+
+        self.host = host
+        self._store = _bounded(connect, timeout_s + _OPERATION_S)
+        self.port = int(self._store.port)
+
+    def write(self, key: str, text: str) -> None:
+        """Store a text.
+
+        Raises:
+            ChannelLost: Nobody answers.
+        """
+        _bounded(lambda: self._store.set(key, text), _OPERATION_S)
+
+    def read(self, key: str) -> str | None:
+        """Return the text of a key, or ``None`` if it has none yet.
+
+        Raises:
+            ChannelLost: Nobody answers.
+        """
+
+        def get() -> str | None:
+            return str(self._store.get(key), "utf-8") if self._store.check([key]) else None
+
+        return _bounded(get, _OPERATION_S)
+
+    def wait_for(self, key: str, timeout_s: float) -> str:
+        """Return the text of a key as soon as it has one.
+
+        Raises:
+            ChannelLost: It has none in time, or nobody answers.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while (text := self.read(key)) is None:
+            if time.monotonic() > deadline_s:
+                raise ChannelLost(f"nothing came within {timeout_s:.0f} s")
+            time.sleep(_POLL_S)
+        return text
+
+
+def _bounded(call: Callable[[], T], timeout_s: float) -> T:
+    """Return what ``call`` returns; it is left alone in its thread if a machine that vanished does not let it end."""
+    results: list[T] = []
+    faults: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        # torch's stores raise many kinds, also those of the system.
+        except Exception as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    with suppress(IndexError):
+        return results[0]
+    if faults:
+        raise ChannelLost(str(faults[0]).splitlines()[0]) from faults[0]
+    raise ChannelLost(f"no answer within {timeout_s:.0f} s")

@@ -1,0 +1,229 @@
+"""What a launcher watches while its ranks train: that they make progress, and that the other launchers are there."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.failure import DUMP_SIGNAL, INTERRUPTED
+from chipperf.launch.group import HANG, PEER_STOPPED, Report
+from chipperf.records.schema import Failure
+from chipperf.train.stop import stop_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from chipperf.launch.group import Group
+    from chipperf.launch.plan import RunPlan
+    from chipperf.records.store import RunDirectory
+
+LOST_AFTER_S = 20.0
+"""A launcher that gives no sign of life for so long, twenty times its interval, is gone."""
+
+_INTERVAL_S = 1.0
+_DUMP_S = 3.0
+_GRACE_S = 30.0
+_TRAINING_PROGRAM = "chipperf.train.worker"
+
+
+class Watch:
+    """Watches around the block in which ranks train, and stops them if one of these happens.
+
+    * No rank makes progress any more: all write their stacks into their logs and are killed.
+    * Another launcher's ranks failed or were told to stop: those here are told to stop, too.
+    * Another launcher is gone: the ranks here wait for its ranks in vain, and are stopped.
+
+    Args:
+        plan: The session's plan.
+        directory: The run's directory.
+        group: The launchers; ``None`` for a run of this one only.
+    """
+
+    def __init__(self, plan: RunPlan, directory: RunDirectory, group: Group | None) -> None:
+        self.verdict: Failure | None = None
+        self._plan = plan
+        self._directory = directory
+        self._group = group
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Watch:
+        threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        """Look around once a second, until the block ends or its ranks were stopped."""
+        conversation = None
+        if self._group is not None:
+            conversation = _Conversation(self._group, self._ended)
+        progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
+        decides = self._group is None or self._group.membership.is_first
+        while not self._ended.wait(_INTERVAL_S):
+            hangs = decides and progress.is_overdue()
+            if hangs:
+                self.verdict = _hang(self._plan)
+                if conversation is not None:
+                    conversation.halt(self.verdict)
+            elif conversation is not None:
+                self.verdict = conversation.verdict()
+            if self.verdict is not None:
+                self._stop(self.verdict)
+                return
+
+    def _stop(self, verdict: Failure) -> None:
+        ranks = _ranks_of_this_process()
+        if verdict.failure_class == HANG:
+            for rank in ranks:
+                if _TRAINING_PROGRAM in _command(rank):
+                    _send(rank, DUMP_SIGNAL)
+            self._ended.wait(_DUMP_S)
+            _kill(ranks)
+            return
+        for rank in ranks:
+            _send(rank, signal.SIGTERM)
+        # A peer that is gone answers no collective: there is less to wait for than a checkpoint.
+        grace_s = _GRACE_S if verdict.failure_class == INTERRUPTED else _GRACE_S / 3
+        deadline_s = time.monotonic() + grace_s
+        while any(map(_is_alive, ranks)) and time.monotonic() < deadline_s:
+            self._ended.wait(_INTERVAL_S / 4)
+        _kill(ranks)
+
+
+class _ProgressGuard:
+    """Says when nothing has changed in the run's files for too long, by a clock that nobody sets."""
+
+    def __init__(self, directory: RunDirectory, timeout_s: float | None) -> None:
+        self._directory = directory
+        self._timeout_s = timeout_s
+        self._state = directory.state_of_progress()
+        self._changed_s = time.monotonic()
+
+    def is_overdue(self) -> bool:
+        if self._timeout_s is None:
+            return False
+        state = self._directory.state_of_progress()
+        if state != self._state:
+            self._state, self._changed_s = state, time.monotonic()
+        return time.monotonic() - self._changed_s > self._timeout_s
+
+
+class _Conversation:
+    """Tells the other launchers that this one is alive, and hears of them, in a thread that may get stuck."""
+
+    def __init__(self, group: Group, ended: threading.Event) -> None:
+        self._group = group
+        self._ended = ended
+        self._verdict: Failure | None = None
+        self._halting: Failure | None = None
+        self._heard_s = {index: time.monotonic() for index in range(group.membership.count)}
+        self._pulses: dict[int, str | None] = {}
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def halt(self, failure: Failure) -> None:
+        """Tell the others to stop their ranks for this reason."""
+        self._halting = failure
+        self._ended.wait(2 * _INTERVAL_S)
+
+    def verdict(self) -> Failure | None:
+        """Return why the ranks here must stop, or ``None``."""
+        if self._verdict is not None:
+            return self._verdict
+        now_s = time.monotonic()
+        watched = range(self._group.membership.count) if self._group.membership.is_first else (0,)
+        for index in watched:
+            if index != self._group.membership.index and now_s - self._heard_s[index] > LOST_AFTER_S:
+                return self._group.lose(index)
+        return None
+
+    def _run(self) -> None:
+        membership = self._group.membership
+        try:
+            # A connection of its own: what gets stuck in it must not hold up the launcher.
+            channel = Channel(self._group.session.host, self._group.session.port)
+            beat = 0
+            while not self._ended.wait(_INTERVAL_S):
+                beat += 1
+                channel.write(f"alive/{membership.index}", str(beat))
+                if self._halting is not None:
+                    channel.write("halt", self._halting.model_dump_json())
+                self._listen(channel)
+        except ChannelLost:
+            # The guard says so when the time is over: a launcher may be about to end, with a report of its own.
+            return
+
+    def _listen(self, channel: Channel) -> None:
+        membership = self._group.membership
+        halt = channel.read("halt")
+        if halt is not None and self._halting is None:
+            self._verdict = Failure.model_validate_json(halt)
+        for index in range(membership.count):
+            pulse = channel.read(f"alive/{index}")
+            if pulse != self._pulses.get(index):
+                self._pulses[index], self._heard_s[index] = pulse, time.monotonic()
+            if index != membership.index and channel.read(f"report/{index}") is not None:
+                self._peer_stopped(channel, index)
+        for rank in set(range(membership.topology.world_size)) - set(membership.ranks):
+            if channel.read(stop_key(rank)) is not None:
+                self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
+
+    def _peer_stopped(self, channel: Channel, index: int) -> None:
+        """A launcher whose ranks are done keeps quiet; one whose ranks failed lets those here stop."""
+        self._heard_s[index] = float("inf")
+        report = Report.model_validate_json(channel.read(f"report/{index}") or "")
+        if report.status.state != "completed" and self._verdict is None:
+            name = self._group.membership.name_of(index)
+            self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")
+
+
+def _hang(plan: RunPlan) -> Failure:
+    return Failure(
+        failure_class=HANG,
+        message=f"no rank has made progress for {plan.hang_timeout_s:g} s",
+        hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
+    )
+
+
+def _ranks_of_this_process() -> list[psutil.Process]:
+    ranks = []
+    for child in psutil.Process().children():
+        command = _command(child)
+        if _TRAINING_PROGRAM in command or "chipperf.launch.worker" in command:
+            ranks.append(child)
+    return ranks
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Return False for one that has ended; whoever started it waits for it, and nobody else may."""
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.Error):
+        process.send_signal(number)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
