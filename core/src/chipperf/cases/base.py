@@ -40,7 +40,7 @@ class Hyperparameters(BaseModel):
     Batch sizes are per device. ``target`` is the quality, as a fraction, at which the case counts as converged on
     ``dataset``. ``workers`` is the number of loader processes per rank, -1 leaves it to core. The ``measure_*`` keys
     set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimiser steps or epochs;
-    0 is never.
+    0 is never. ``sync_batchnorm`` lets batch normalisation take its statistics over the batches of all ranks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -54,6 +54,7 @@ class Hyperparameters(BaseModel):
     batch_size: Annotated[int, Field(ge=1), Role.SCALED]
     lr: Annotated[float, Field(gt=0), Role.SCALED]
     accumulate_steps: Annotated[int, Field(ge=1), Role.SCALED] = 1
+    sync_batchnorm: Annotated[bool, Role.SCALED] = False
 
     eval_batch_size: Annotated[int, Field(ge=1), Role.FREE]
     evaluate_every_steps: Annotated[int, Field(ge=0), Role.FREE] = 0

@@ -10,7 +10,20 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli import cases, compare, contract, data, doctor, lint, plugins, record_tools, report, suite, train
+from chipperf.cli import (
+    cases,
+    compare,
+    contract,
+    data,
+    doctor,
+    launch,
+    lint,
+    plugins,
+    record_tools,
+    report,
+    suite,
+    train,
+)
 from chipperf.errors import PerfError, PluginError
 
 DEBUG_VARIABLE = "PERF_DEBUG"
@@ -31,6 +44,7 @@ app.command("doctor")(doctor.doctor)
 app.command("lint")(lint.lint)
 app.command("record-tools")(record_tools.record_tools)
 app.add_typer(report.app, name="report")
+app.add_typer(launch.app, name="launch")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")
 app.add_typer(contract.app, name="contract")

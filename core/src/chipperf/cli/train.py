@@ -18,6 +18,7 @@ from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
 from chipperf.errors import DataError, UsageError
+from chipperf.launch.assignment import require_free_cards
 from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
 from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
 from chipperf.launch.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
@@ -169,6 +170,11 @@ def train(
         started_s += time.monotonic() - generation_start_s
     else:
         data_root = data
+    idle_memory_bytes = read_idle_memory(session, selection.probe.devices)
+    if device_check:
+        require_free_cards(
+            session.vendor_info(), selection.probe.devices, idle_memory_bytes, _starts_here(membership, nproc)
+        )
     accelerator = session.vendor_info().device_type != "cpu"
     now = datetime.now(timezone.utc)
     run_id = (
@@ -189,12 +195,20 @@ def train(
         data_root=data_root.resolve(),
         stated_environment=dict(file.environment),
         device_check_timeout_s=DEFAULT_TIMEOUT_S if device_check and accelerator else None,
-        idle_memory_bytes=read_idle_memory(session, selection.probe.devices),
+        idle_memory_bytes=idle_memory_bytes,
         max_restarts=max_restarts,
         hang_timeout_s=hang_timeout_s or None,
         session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
     )
     _run(plan, session, chosen_case, out, membership)
+
+
+def _starts_here(membership: Membership | None, nproc: int) -> int:
+    """Return how many processes this launcher starts on the cards that it sees.
+
+    Under srun each process may see only its own card, and those of the same machine are about to use theirs.
+    """
+    return nproc if membership is None or membership.worker is None else 0
 
 
 def _membership(

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from chipperf.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -103,6 +105,23 @@ def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
                 return torch.channels_last
             return torch.contiguous_format
     return torch.contiguous_format
+
+
+def synchronised_batchnorm(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Return the model with batch statistics over all ranks.
+
+    Raises:
+        ConfigError: The device is a CPU, for which torch has none.
+    """
+    from torch.nn import SyncBatchNorm
+
+    if device.type == "cpu":
+        raise ConfigError(
+            "sync_batchnorm is not there on a CPU: torch's SyncBatchNorm runs on accelerators only",
+            hint="leave sync_batchnorm out",
+        )
+    converted: torch.nn.Module = SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
 
 
 def data_parallel(model: torch.nn.Module, config: DistributedConfig | None, device: torch.device) -> torch.nn.Module:

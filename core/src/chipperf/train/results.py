@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from chipperf.records.schema import (
     Number,
     Power,
     PrecisionRecord,
+    RankStep,
     Record,
     Status,
 )
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 CROSS_CHECK_TOLERANCE = 0.02
 """Median of windows and total samples over total time may differ by this much before the record warns."""
+
+STRAGGLER_TOLERANCE = 0.1
+"""A rank may be this much slower than the median of the others, as a part of a step, before the record names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,7 @@ def write_results(
                 *trainer.outcome.warnings,
                 *_warnings(metrics),
                 *_precision_warnings(facts),
+                *straggler_warnings(outcome.rank_steps),
             ],
         }
     )
@@ -128,6 +134,7 @@ def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: 
             "spans": context.spans.as_records(),
             "curve": outcome.curve,
             "restart_windows": outcome.restart_windows,
+            "rank_steps": outcome.rank_steps,
         }
     )
 
@@ -232,6 +239,28 @@ def _warnings(metrics: Metrics) -> list[str]:
                 "the run is short or was disturbed"
             )
     return warnings
+
+
+def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
+    """Return which rank is slower than the others, if one is: all wait for it in every step."""
+    warnings = []
+    for name, what in (("step_s", "its own part of a step"), ("data_wait_s", "waiting for data")):
+        known = {step: value for step in steps if not isinstance(value := getattr(step, name), Missing)}
+        if len(known) < 2:
+            continue
+        slowest = max(known, key=lambda step: known[step])
+        others_s = statistics.median(value for step, value in known.items() if step is not slowest)
+        ratio = known[slowest] / others_s if others_s > 0 else 1.0
+        if ratio > 1 + STRAGGLER_TOLERANCE and known[slowest] - others_s > STRAGGLER_TOLERANCE * _step_s(steps):
+            warnings.append(
+                f"straggler: rank {slowest.rank} on {slowest.card} takes {ratio:.2f} times as long as the others "
+                f"for {what}"
+            )
+    return warnings
+
+
+def _step_s(steps: Sequence[RankStep]) -> float:
+    return statistics.median(step.step_s for step in steps)
 
 
 def _interruption_warnings(planned: Record) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,16 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.errors import DataError, TrainingError
-from chipperf.records.schema import EvaluationPoint, Limits, StepBreakdown, Throughput, TimeToTarget, Window
+from chipperf.records.schema import (
+    EvaluationPoint,
+    Limits,
+    Missing,
+    RankStep,
+    StepBreakdown,
+    Throughput,
+    TimeToTarget,
+    Window,
+)
 from chipperf.train.budget import StepBudget
 from chipperf.train.preparation import (
     autocast,
@@ -30,6 +40,7 @@ from chipperf.train.preparation import (
     generator_states,
     memory_format_of,
     restore_generators,
+    synchronised_batchnorm,
 )
 from chipperf.train.stop import StopRequest
 from chipperf.train.windows import (
@@ -107,6 +118,7 @@ class Outcome:
     time_to_target: TimeToTarget | None = None
     core: Throughput | None = None
     breakdown: StepBreakdown | None = None
+    rank_steps: list[RankStep] = field(default_factory=list)
     memory: MemoryStats | None = None
     warnings: list[str] = field(default_factory=list)
     ended_by_budget: bool = False
@@ -169,6 +181,8 @@ class Trainer:
         self._device = context.device
         self.outcome = Outcome(steps_per_epoch=context.workload.steps_per_epoch)
         model = context.workload.build_model().to(context.device)
+        if context.hyperparameters.sync_batchnorm and context.distributed is not None:
+            model = synchronised_batchnorm(model, context.device)
         self._model = context.session.prepare_model(model, context.precision, context.device)
         context.workload.memory_format = memory_format_of(self._model)
         self._parallel = data_parallel(self._model, context.distributed, context.device)
@@ -289,8 +303,12 @@ class Trainer:
         restore_generators(own["generators"], self._device)
         self._context.events.write("run_resume", self.outcome.steps, step=self.outcome.steps)
 
-    def measure_core(self) -> None:
-        """Measure throughput with device-resident batches, and break a step down; changes the weights."""
+    def measure_core(self, cards: Sequence[str] = ()) -> None:
+        """Measure throughput with device-resident batches, and break a step down; changes the weights.
+
+        Args:
+            cards: What to call each rank's device.
+        """
         h = self._context.hyperparameters
         with self._context.spans.measure("core_pass"):
             pool = list(islice(self._workload.epoch_batches(0), POOL_BATCHES))
@@ -306,6 +324,8 @@ class Trainer:
             self.outcome.core = throughput(self._combine(windows))
         with self._context.spans.measure("diagnostic_pass"):
             self.outcome.breakdown = self._break_down(cycle(pool))
+            if self._context.rank.world_size > 1:
+                self.outcome.rank_steps = self._time_ranks(cycle(pool), cards)
 
     @property
     def _epoch(self) -> int | float:
@@ -709,6 +729,31 @@ class Trainer:
             steps=DIAGNOSTIC_STEPS,
             slowdown=(sum(steps_s) / len(steps_s)) / undisturbed_s,
         )
+
+    def _time_ranks(self, batches: Iterator[Batch], cards: Sequence[str]) -> list[RankStep]:
+        """Time every rank's own part of a step: no gradients are exchanged, so that none waits for a slower one."""
+        durations_s: list[float] = []
+        for _ in range(DIAGNOSTIC_STEPS):
+            self._optimizer.zero_grad(set_to_none=True)
+            start_s = self._edge()
+            batch = self._workload.to_device(next(batches))
+            with self._synchronised_gradients(last_micro_step=False):
+                with self.autocast():
+                    loss = self._workload.loss(self._parallel, batch)
+                self._scaler.scale(loss).backward()
+            self._lap(durations_s, start_s)
+        waits_s = self.outcome.data_waits_s
+        own = (statistics.median(durations_s), statistics.median(waits_s) if waits_s else None)
+        all_ranks = self._context.collectives.gather(own)
+        return [
+            RankStep(
+                rank=rank,
+                step_s=step_s,
+                data_wait_s=Missing(missing="not_run") if wait_s is None else wait_s,
+                card=card,
+            )
+            for rank, (card, (step_s, wait_s)) in enumerate(zip(cards, all_ranks, strict=True))
+        ]
 
     def _lap(self, durations_s: list[float], start_s: float) -> float:
         self._context.session.synchronize(self._device)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError
+from chipperf.launch.assignment import describe_card, require_distinct_cards
 from chipperf.launch.failure import DUMP_SIGNAL, ignore_signals, report_failure
 from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.launch.ranks import rank_from_environment
@@ -89,6 +90,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             seed_everything(session, hyperparameters.seed, device, hyperparameters.deterministic)
             precision = session.precision(plan.precision, device)
             devices = collectives.gather(session.device_info(device))
+            require_distinct_cards(devices, rank.local_world_size, device.type)
             workload = case.load_workload()(_workload_context(plan, session, rank, device, hyperparameters))
             target = workload.target
             if target is None and workload.dataset.name == hyperparameters.dataset:
@@ -151,7 +153,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 progress.phase("training")
                 trainer.train()
             progress.phase("measuring")
-            trainer.measure_core()
+            trainer.measure_core([describe_card(info) for info in devices])
             completed = True
         finally:
             ignore_signals()

@@ -1,0 +1,84 @@
+"""``perf launch``: hand runs to a scheduler."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import typer
+
+from chipperf.cases.registry import find_case
+from chipperf.cli.train import train
+from chipperf.errors import RecordError, UsageError
+from chipperf.launch.slurm import batch_script, submit
+from chipperf.records.store import write_atomically
+
+app = typer.Typer(no_args_is_help=True, help="Hand runs to a scheduler.", rich_markup_mode=None)
+
+_OWN = {"nnodes": "--nodes", "nproc": "--nproc", "node_rank": None, "rendezvous": None, "out": "--directory"}
+"""Options of ``perf train`` that the script sets, and what sets them here."""
+
+_NOT_UNDERSTOOD: type[Exception] = typer.BadParameter.__bases__[0]
+"""click's UsageError, in the click that typer uses: its own copy or the installed one."""
+
+
+@app.callback()
+def launch() -> None:
+    """Hand runs to a scheduler."""
+
+
+@app.command("slurm")
+def slurm(
+    words: list[str] = typer.Argument(..., help="Cases; then, after --, options of 'perf train'.", metavar="CASE..."),
+    nodes: int = typer.Option(1, "--nodes", min=1, help="Machines."),
+    nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
+    partition: str | None = typer.Option(None, "--partition", help="Slurm's partition."),
+    time: str | None = typer.Option(None, "--time", help="Longest time of the job, as sbatch takes it."),
+    gres: str | None = typer.Option(None, "--gres", help="Devices of each machine, as sbatch takes it: gpu:8."),
+    sbatch: list[str] = typer.Option([], "--sbatch", help="Any other option, --sbatch=--account=NAME; repeatable."),
+    directory: Path = typer.Option(Path("runs"), "--directory", help="Where runs and log go; seen by all machines."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the script, and submit nothing."),
+) -> None:
+    """Write a batch script that trains cases on several machines, and submit it.
+
+    Example: perf launch slurm resnet50 --nodes 2 --nproc 8 --dry-run -- --vendor cpu --precision bf16
+    """
+    count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    cases, arguments = words[:count], words[count:]
+    if not cases:
+        raise UsageError("no case is named", hint="name cases before --; 'perf cases' lists them")
+    for case in cases:
+        find_case(case)
+        _check_arguments(case, arguments)
+    named = {"--partition": partition, "--time": time, "--gres": gres}
+    options = [f"{name}={value}" for name, value in named.items() if value is not None]
+    text = batch_script(
+        cases, arguments, nodes=nodes, nproc=nproc, directory=directory.resolve(), options=[*options, *sbatch]
+    )
+    if dry_run:
+        typer.echo(text, nl=False)
+        return
+    script = directory / f"slurm-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.sbatch"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot create {directory}: {error.strerror}", hint="choose another --directory") from error
+    write_atomically(script, text)
+    typer.echo(f"job {submit(script)}, from {script}")
+
+
+def _check_arguments(case: str, arguments: list[str]) -> None:
+    """Parse them as ``perf train`` will, in a job that waited for hours."""
+    trainer = typer.Typer(add_completion=False, rich_markup_mode=None)
+    trainer.command()(train)
+    try:
+        context = typer.main.get_command(trainer).make_context("perf train", [case, *arguments])
+    except _NOT_UNDERSTOOD as error:
+        raise UsageError(f"perf train does not take these options: {error}", hint="see perf train --help") from error
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in _OWN and source is not None and source.name == "COMMANDLINE":
+            instead = _OWN[parameter.name]
+            raise UsageError(
+                f"the script sets {parameter.opts[0]} itself", hint=f"leave it out; {instead or '--nodes'} sets it here"
+            )

@@ -1,0 +1,94 @@
+"""A batch script for Slurm, from a template, and its submission."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import chipperf
+from chipperf.errors import PluginError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TEMPLATES = Path(__file__).parent.parent / "templates"
+_TEMPLATE = "slurm.sbatch.j2"
+_SBATCH_TIMEOUT_S = 60.0
+
+
+def batch_script(
+    cases: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    nodes: int,
+    nproc: int,
+    directory: Path,
+    options: Sequence[str] = (),
+) -> str:
+    """Return a script that trains cases one after the other; one that fails does not keep the next from its turn.
+
+    Args:
+        cases: What to train.
+        arguments: Further arguments of ``perf train``, the same for all.
+        nodes: Machines.
+        nproc: Processes on each of them.
+        directory: Where the runs' directories and the job's log come to lie; on storage that all machines share.
+        options: Options of ``sbatch``, as they are written on its command line.
+
+    Raises:
+        UsageError: An option has several lines, which would be no comment any more.
+    """
+    for option in options:
+        if "\n" in option or not option.startswith("-"):
+            raise UsageError(f"{option!r} is no option of sbatch", hint="for example --sbatch=--account=NAME")
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    steps = [
+        {
+            "command": shlex.join([sys.executable, "-m", "chipperf", "train", case, *arguments]),
+            "out": shlex.quote(str(directory / case)),
+        }
+        for case in cases
+    ]
+    return environment.get_template(_TEMPLATE).render(
+        version=chipperf.__version__,
+        name="perf-" + "-".join(cases),
+        nodes=nodes,
+        nproc=nproc,
+        log=str(directory / "slurm-%j.log").replace(" ", r"\ "),
+        options=list(options),
+        steps=steps,
+    )
+
+
+def submit(script: Path) -> str:
+    """Give a script to Slurm.
+
+    Returns:
+        The job's number.
+
+    Raises:
+        PluginError: Slurm is not installed here, or does not take the job.
+    """
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        raise PluginError("sbatch is not installed here", hint="run this on a machine that submits jobs, or --dry-run")
+    try:
+        output = subprocess.run(
+            [sbatch, "--parsable", str(script)], capture_output=True, text=True, timeout=_SBATCH_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PluginError(f"sbatch did not answer within {_SBATCH_TIMEOUT_S:.0f} s", hint="is slurmctld up?") from error
+    if output.returncode:
+        raise PluginError(
+            f"sbatch refused the job: {' '.join(output.stderr.split())}",
+            hint=f"the script is {script}; sinfo lists partitions",
+        )
+    return output.stdout.strip().partition(";")[0]

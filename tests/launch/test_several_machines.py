@@ -1,0 +1,225 @@
+"""Runs on two machines, which are network namespaces here, and under another launcher; each is a real training run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from chipperf.records.schema import Missing
+from chipperf.records.store import RunDirectory, read_record
+from network_namespaces import two_machines
+from support import perf_command, perf_environment, processes_naming
+from test_processes import ENDLESS, events_of, wait_for
+from test_resume import measured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from network_namespaces import Machine
+    from support import FakeDistributions, Perf
+
+PORT = 29511
+LIMIT_S = 300
+"""Four ranks start on two cores, beside other tests."""
+
+BOUNDED_S = 120
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[Machine, Machine]]:
+    with two_machines() as made:
+        yield made
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a command, which and whose ranks are gone after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(command: list[str], **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            env=perf_environment(OMP_NUM_THREADS="1", **environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    for left in processes_naming(str(tmp_path)):
+        left.kill()
+
+
+def training(case: str, images: Path, out: Path, *arguments: object) -> list[str]:
+    return perf_command(
+        *("train", case, "--vendor", "cpu", "--data", images, "--out", out, "--set", "workers=0", "--seed", 5),
+        *arguments,
+    )
+
+
+def on(machine: Machine, number: int, first: Machine, command: list[str]) -> list[str]:
+    place = ("--nnodes", "2", "--node-rank", str(number), "--rdzv", f"{first.address}:{PORT}")
+    return machine.command(*command, *place)
+
+
+def ended(process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> tuple[int, str]:
+    _, complaints = process.communicate(timeout=limit_s)
+    assert "Traceback" not in complaints
+    return process.returncode, complaints
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
+def test_two_machines_of_two_ranks_train_as_one_of_four(
+    machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any, shared: bool
+) -> None:
+    """Slow: a real run of four ranks on two machines, and one on a single one to compare it with."""
+    outs = [tmp_path / "run", tmp_path / ("run" if shared else "elsewhere")]
+    tiny = ("--preset", "tiny", "--nproc", 2)
+
+    processes = [
+        start(
+            on(machine, number, machines[0], training("mobilenetv2", image_folder, outs[number], *tiny)),
+            GLOO_SOCKET_IFNAME=machine.interface,
+        )
+        for number, machine in enumerate(machines)
+    ]
+    for process in processes:
+        code, complaints = ended(process)
+        assert code == 0, complaints
+
+    record = read_record(outs[0])
+    assert record.status.state == "completed"
+    assert record.topology.label == "2x2"
+    assert [card.rank for card in record.environment.cards] == [0, 1, 2, 3]
+    assert [step.rank for step in record.metrics.rank_steps] == [0, 1, 2, 3]
+    assert [node.node_rank for node in record.nodes] == [0, 1]
+    assert not [node for node in record.nodes if isinstance(node.e2e_time_s, Missing)]
+    logs = [sorted(path.name for path in (out / "logs").iterdir()) for out in outs]
+    assert logs[0] + logs[1] * (not shared) == [f"rank{rank}.log" for rank in range(4)]
+    assert [(outs[n] / f"telemetry-node{n}.jsonl").exists() for n in range(2)] == [True, True]
+    assert [warning for warning in record.warnings if "share no directory" in warning] == [
+        *["the machines share no directory: no checkpoints were written, and the run cannot be resumed"] * (not shared)
+    ]
+    assert not [path for out in outs for path in out.iterdir() if path.name.startswith((".", "process"))]
+    if shared:
+        alone = start(training("mobilenetv2", image_folder, tmp_path / "alone", "--preset", "tiny", "--nproc", 4))
+        code, complaints = ended(alone)
+        assert code == 0, complaints
+        assert measured(record) == measured(read_record(tmp_path / "alone"))
+
+
+@pytest.fixture
+def endless(distributions: FakeDistributions) -> str:
+    """Where a case of small steps is that would take days."""
+    (distributions.root / "endless_case.py").write_text(ENDLESS)
+    distributions.add("perf-endless", "[chipperf.cases]\nendless = endless_case:CASE\n")
+    return f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+
+
+@pytest.mark.slow
+def test_machine_that_vanishes_ends_the_run_on_both_sides(
+    machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any, endless: str
+) -> None:
+    """Slow: a real run, and the time after which a machine counts as gone."""
+    directory = RunDirectory(tmp_path / "run")
+    processes = [
+        start(
+            on(machine, number, machines[0], training("endless", image_folder, directory.path)),
+            GLOO_SOCKET_IFNAME=machine.interface,
+            PYTHONPATH=endless,
+        )
+        for number, machine in enumerate(machines)
+    ]
+    wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), processes[0])
+    before = events_of(directory)
+
+    machines[1].pull_the_plug()
+    first, second = (ended(process, BOUNDED_S) for process in processes)
+
+    assert first[0] == second[0] == 1
+    assert "perf: error: machine 1 gives no sign of life" in first[1]
+    assert "perf: error: machine 0 gives no sign of life" in second[1]
+    record = read_record(directory.path)
+    assert record.status.state == "failed"
+    assert record.status.failure is not None
+    assert record.status.failure.failure_class == "node_lost"
+    assert events_of(directory)[: len(before)] == before
+    psutil.wait_procs(processes_naming(str(directory.path)), timeout=10)
+    assert processes_naming(str(directory.path)) == []
+
+
+@pytest.mark.slow
+def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
+    image_folder: Path, tmp_path: Path, start: Any, endless: str
+) -> None:
+    """Slow: a real run."""
+    directory = RunDirectory(tmp_path / "run")
+    place = ("--nnodes", 2, "--rdzv", f"localhost:{PORT + 1}", "--node-rank")
+    processes = [
+        start(training("endless", image_folder, directory.path, *place, number), PYTHONPATH=endless)
+        for number in range(2)
+    ]
+    wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), processes[0])
+
+    [victim] = [
+        each for each in psutil.Process(processes[1].pid).children() if "chipperf.train.worker" in each.cmdline()
+    ]
+    victim.kill()
+    outcomes = [ended(process, BOUNDED_S) for process in processes]
+
+    for code, complaints in outcomes:
+        assert code == 1
+        assert "perf: error: rank 1: the process was killed by SIGKILL" in complaints
+    record = read_record(directory.path)
+    assert record.status.failure is not None
+    assert (record.status.failure.failure_class, record.status.failure.rank) == ("rank_died", 1)
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_are_the_ranks(image_folder: Path, tmp_path: Path, start: Any) -> None:
+    """Slow: a real run of two ranks."""
+    program = training("mobilenetv2", image_folder, tmp_path / "run", "--preset", "tiny", "--max-steps", 2)[1:]
+    process = start([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *program])
+
+    code, complaints = ended(process)
+
+    assert code == 0, complaints
+    record = read_record(tmp_path / "run")
+    assert record.status.state == "completed"
+    assert (record.topology.label, record.metrics.steps) == ("1x2", 2)
+    assert complaints.count("run mobilenetv2-cpu-fp32-1x2-") == 1
+    assert processes_naming(str(tmp_path / "run")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--nnodes", 2], "a run on 2 machines needs --node-rank and --rdzv"),
+        (["--nnodes", 2, "--node-rank", 2, "--rdzv", "a:1"], "--node-rank 2 is not one of 2 machines"),
+        (["--nnodes", 2, "--node-rank", 0, "--rdzv", "a"], "'a' is not HOST:PORT"),
+        (["--nnodes", 2, "--node-rank", 0, "--rdzv", "a:70000"], "'a:70000' is not HOST:PORT"),
+        (["--rdzv", "a:1"], "--node-rank and --rdzv belong to a run on several machines"),
+    ],
+)
+def test_incomplete_places_are_refused(perf: Perf, tmp_path: Path, arguments: list[object], error: str) -> None:
+    process = perf("train", "mobilenetv2", "--vendor", "cpu", "--out", tmp_path / "run", *arguments)
+
+    assert process.returncode == 2
+    assert error in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
