@@ -7,7 +7,7 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PROJECTS := core/pyproject.toml $(addsuffix pyproject.toml,$(PLUGINS))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs mutants
+.PHONY: help setup demo test lint format bench docs mutants faults
 
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ bench: $(INSTALLED) ## measure speed against plain loops, side by side
 
 mutants: $(INSTALLED) ## hold every broken plugin to the contract and print which checks find it
 	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m mutants.trial
+
+faults: $(INSTALLED) ## disturb real runs in every known way and print what came of each as a table
+	PYTHONPATH=tests:tests/accelerator $(BIN)/python -m faults.table
 
 docs: $(INSTALLED) ## write the generated pages again
 	for script in docs/generate_*.py; do $(BIN)/python $$script || exit 1; done

@@ -51,7 +51,7 @@ LOCKED = {
     *("model", "dataset", "target", "epochs", "evaluate_every_epochs", "optimizer", "momentum", "weight_decay"),
     *("lr_step_epochs", "lr_gamma", "image_size", "eval_resize_size"),
 }
-SCALED = {"batch_size", "lr", "accumulate_steps", "warmup_epochs"}
+SCALED = {"batch_size", "lr", "accumulate_steps", "sync_batchnorm", "warmup_epochs"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -34,6 +34,36 @@ def test_there_is_no_ratio_without_both_values(first, second, ratios):
     assert measure(comparison, "p_whole").ratios == ratios
 
 
+def scaled(median: float, **changes):
+    return make_record(**{"run_id": "scaled", "topology__nnodes": 2, "metrics__p_train": throughput(median), **changes})
+
+
+def test_scaling_efficiency_is_throughput_for_each_device_over_that_of_the_first_run():
+    comparison = compare_runs(
+        [make_record(metrics__p_train=throughput(1000.0)), scaled(1800.0, hyperparameters__values__lr=0.2)]
+    )
+
+    assert comparison.scaling == (None, pytest.approx(0.9))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"topology__nnodes": 1},
+        {"hyperparameters__values__batch_size": 64},
+        {"precision__effective": "tf32"},
+        {"chipperf_version": "0.2.0"},
+        {"environment__torch": "9.9"},
+        {"environment__card_title": "ACME A2"},
+        {"status": {"state": "killed"}},
+    ],
+)
+def test_runs_that_are_no_scaling_pair_have_no_efficiency(changes):
+    comparison = compare_runs([make_record(metrics__p_train=throughput(1000.0)), scaled(1800.0, **changes)])
+
+    assert comparison.scaling == (None, None)
+
+
 def test_a_run_that_did_not_complete_has_failed_in_every_value():
     comparison = compare_runs([make_record(), make_record(**OTHER, status={"state": "killed"})])
 

@@ -122,7 +122,10 @@ def _print_comparison(comparison: Comparison) -> None:
     for place, (record, name) in enumerate(zip(comparison.records, comparison.names, strict=True), start=1):
         typer.echo(f"{place}: {name}, {record.run_id}")
     typer.echo()
-    _print_beside({_title(measure): _cells(measure, comparison) for measure in comparison.measures})
+    rows = {_title(measure): _cells(measure, comparison) for measure in comparison.measures}
+    if any(efficiency is not None for efficiency in comparison.scaling):
+        rows["scaling efficiency"] = ["-" if each is None else f"{each:.1%}" for each in comparison.scaling]
+    _print_beside(rows)
     if comparison.differences:
         typer.echo("\nThe runs also differ in")
         _print_beside({difference.name: difference.values for difference in comparison.differences})
@@ -227,6 +230,7 @@ def _comparison_data(comparison: Comparison) -> dict[str, Any]:
             for measure in comparison.measures
         ],
         "differences": [asdict(difference) for difference in comparison.differences],
+        "scaling_efficiency": list(comparison.scaling),
     }
 
 

@@ -13,11 +13,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from chipperf.errors import RecordError
 from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
 from chipperf.launch.group import PEER_STOPPED, Decision, Report, cause_of
 from chipperf.launch.resume import restart
 from chipperf.launch.single import run_single_worker
-from chipperf.launch.watch import Watch
+from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
@@ -168,7 +169,7 @@ def _rendezvous(group: Group | None) -> dict[str, Any]:
 
 def _may_restart(status: Status, directory: RunDirectory) -> bool:
     failure = status.failure
-    if status.state != "failed" or failure is None:
+    if status.state != "failed" or failure is None or failure.failure_class == DIRECTORY_DELETED:
         return False
     return failure.rank is None or not reported_recurring(directory, failure.rank)
 
@@ -189,8 +190,16 @@ def _node_result(plan: RunPlan, directory: RunDirectory, group: Group | None, st
 
 
 def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
-    """Write the status and the end-to-end time, which only the launcher can know."""
+    """Write the status and the end-to-end time, which only the launcher can know.
+
+    Raises:
+        RecordError: The directory is gone.
+    """
     ended_s = time.monotonic()
+    if not directory.plan.exists():
+        raise RecordError(
+            f"{directory.path} was deleted while the run was going on", hint="there is no record; start the run again"
+        )
     record = read_record(directory.record)
     spans = list(record.metrics.spans)
     if spans:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 LOST_AFTER_S = 20.0
 """A launcher that gives no sign of life for so long, twenty times its interval, is gone."""
 
+DIRECTORY_DELETED = "directory_deleted"
+
 _INTERVAL_S = 1.0
 _DUMP_S = 3.0
 _GRACE_S = 30.0
@@ -36,6 +38,7 @@ _TRAINING_PROGRAM = "chipperf.train.worker"
 class Watch:
     """Watches around the block in which ranks train, and stops them if one of these happens.
 
+    * The run's directory was deleted: whatever is trained from now on is lost.
     * No rank makes progress any more: all write their stacks into their logs and are killed.
     * Another launcher's ranks failed or were told to stop: those here are told to stop, too.
     * Another launcher is gone: the ranks here wait for its ranks in vain, and are stopped.
@@ -70,11 +73,15 @@ class Watch:
         progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
         decides = self._group is None or self._group.membership.is_first
         while not self._ended.wait(_INTERVAL_S):
-            hangs = decides and progress.is_overdue()
-            if hangs:
-                self.verdict = _hang(self._plan)
+            fault = None
+            if decides and not self._directory.plan.exists():
+                fault = _deleted(self._directory)
+            elif decides and progress.is_overdue():
+                fault = _hang(self._plan)
+            if fault is not None:
+                self.verdict = fault
                 if conversation is not None:
-                    conversation.halt(self.verdict)
+                    conversation.halt(fault)
             elif conversation is not None:
                 self.verdict = conversation.verdict()
             if self.verdict is not None:
@@ -184,6 +191,10 @@ class _Conversation:
         if report.status.state != "completed" and self._verdict is None:
             name = self._group.membership.name_of(index)
             self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")
+
+
+def _deleted(directory: RunDirectory) -> Failure:
+    return Failure(failure_class=DIRECTORY_DELETED, message=f"{directory.path} was deleted while the run was going on")
 
 
 def _hang(plan: RunPlan) -> Failure:

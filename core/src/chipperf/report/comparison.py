@@ -48,6 +48,7 @@ class Comparison:
         records: The runs, in the order in which they were given.
         measures: What they achieved.
         differences: Settings that differ between them.
+        scaling: Every run's efficiency against the first; see :func:`scaling_efficiency`.
     """
 
     case: Case
@@ -55,6 +56,7 @@ class Comparison:
     records: tuple[Record, ...]
     measures: tuple[Measure, ...]
     differences: tuple[Difference, ...]
+    scaling: tuple[float | None, ...]
 
 
 def compare_runs(records: Sequence[Record]) -> Comparison:
@@ -78,6 +80,38 @@ def compare_runs(records: Sequence[Record]) -> Comparison:
         records=distinct,
         measures=tuple(_measure(name, unit, read, distinct) for name, unit, read in _MEASURES),
         differences=differences(distinct, case),
+        scaling=tuple(scaling_efficiency(distinct[0], record) for record in distinct),
+    )
+
+
+def scaling_efficiency(base: Record, record: Record) -> float | None:
+    """Return ``p_train`` for each device over that of ``base``; ``None`` if the runs are no true scaling pair.
+
+    They are one if nothing differs but the number of devices and what has to follow it: the batch of each device,
+    precision, kind of device and all versions are the same.
+    """
+    devices, base_devices = record.topology.world_size, base.topology.world_size
+    if devices == base_devices or _scaling_identity(record) != _scaling_identity(base):
+        return None
+    rate = completed_value(record, headline(record.metrics.p_train))
+    base_rate = completed_value(base, headline(base.metrics.p_train))
+    ratio = _ratio(rate, base_rate)
+    return None if ratio is None else ratio * base_devices / devices
+
+
+_FOLLOWS_DEVICES = frozenset({"lr", "warmup_epochs", "seed"})
+"""Hyperparameters that change with the number of devices, or between repeats, and not how long a step takes."""
+
+
+def _scaling_identity(record: Record) -> tuple[object, ...]:
+    environment = record.environment
+    values = {key: value for key, value in record.hyperparameters.values.items() if key not in _FOLLOWS_DEVICES}
+    return (
+        (record.kind, record.vendor.name, record.vendor.plugin, environment.card_title, environment.cpu),
+        (record.chipperf_version, environment.torch, environment.sdk, environment.driver, environment.collectives),
+        (record.case.name, record.case.version, record.case.preset, record.case.metric, record.metrics_version),
+        (record.precision.requested, record.precision.effective),
+        tuple(sorted(values.items())),
     )
 
 

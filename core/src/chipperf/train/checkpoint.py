@@ -85,7 +85,9 @@ class CheckpointWriter:
         written: dict[str, FileDigest] = {}
         fault = None
         try:
-            checkpoint.mkdir(parents=True, exist_ok=True)
+            # Not their parents: a run whose directory was deleted must not bring it back.
+            self._directory.mkdir(exist_ok=True)
+            checkpoint.mkdir(exist_ok=True)
             for name, content in contents.items():
                 written[name] = _write(checkpoint / name, content)
         except OSError as error:

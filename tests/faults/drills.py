@@ -1,0 +1,346 @@
+"""The drills: each starts a real run, disturbs it, and says how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import acme_stack
+import psutil
+from chipperf.records.store import RunDirectory, read_record
+from support import FakeDistributions, fill, perf_command, perf_environment, processes_naming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+LIMIT_S = 300
+"""Until a run has come far enough to be disturbed, or has ended by itself, on cores that others use too."""
+
+BOUNDED_S = 100
+"""After the fault. Ranks have 30 seconds to save; everything else takes moments."""
+
+FAULTY_CASE = """
+import os, time
+from dataclasses import replace
+from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
+
+FAULT, RANK = os.environ.get("DRILL_FAULT"), os.environ.get("RANK")
+AFTER_STEPS = 4
+
+if FAULT == "clock":
+    set_clock = time.time
+    readings = 0
+
+    def jumping_clock():
+        global readings
+        readings += 1
+        return set_clock() + (86400.0 if readings % 2 else -86400.0)
+
+    time.time = jumping_clock
+
+def load_workload():
+    from chipperf.cases.classification_workload import ClassificationWorkload
+
+    class Faulty(ClassificationWorkload):
+        steps = 0
+
+        def loss(self, model, batch):
+            self.steps += 1
+            loss = super().loss(model, batch)
+            if self.steps > AFTER_STEPS and FAULT == "nan":
+                loss = loss * float("nan")
+            if self.steps > AFTER_STEPS and FAULT == "hang" and RANK == "1":
+                time.sleep(100_000)
+            return loss
+
+    return Faulty
+
+tiny = {**MOBILENETV2.presets["tiny"], "epochs": 1_000_000}
+CASE = replace(
+    MOBILENETV2, name="faulty", base=MOBILENETV2.base.model_copy(update=tiny), load_workload=load_workload
+)
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a disturbed run ended.
+
+    Attributes:
+        exit_code: Of its launcher.
+        seconds: From the fault to its end; of a fault that was there from the beginning, the whole run.
+        state: The record's; ``None`` where the directory is gone.
+        failure_class: The record's.
+        complaints: What the launcher wrote to its standard error.
+        earlier_intact: True if every event from before the fault is still there.
+        orphans: Command lines of processes that were left.
+    """
+
+    exit_code: int
+    seconds: float
+    state: str | None
+    failure_class: str | None
+    complaints: str
+    earlier_intact: bool
+    orphans: list[str]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where drills run.
+
+    Attributes:
+        root: A directory of their own.
+        images: A tiny dataset.
+        disk: A small file system, for those that fill it; ``None`` if there is none.
+    """
+
+    root: Path
+    images: Path
+    disk: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drill:
+    """A fault.
+
+    Attributes:
+        fault: What happens.
+        disturb: Does it to a run that has evaluated once; ``None`` if the run has it in itself.
+        arguments: Further ones of ``perf train``.
+        environment: Variables that bring the fault about.
+        state: Status that the record must have; ``None`` if there can be none.
+        failure_class: What it must say.
+        exit_code: Of the launcher.
+        prepare: Changes the dataset before the run; returns the one to use.
+        needs: ``accelerator`` or ``disk``.
+        tested_elsewhere: True if another test makes the same drill.
+    """
+
+    fault: str
+    state: str | None
+    failure_class: str | None
+    disturb: Callable[[subprocess.Popen[str], RunDirectory, Workplace], None] | None = None
+    arguments: tuple[object, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    exit_code: int = 1
+    prepare: Callable[[Workplace], Path] | None = None
+    needs: str = ""
+    tested_elsewhere: bool = False
+
+    def __str__(self) -> str:
+        return self.fault
+
+
+def kill_second_rank(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    ranks = [each for each in psutil.Process(process.pid).children() if "chipperf.train.worker" in each.cmdline()]
+    [second] = [each for each in ranks if each.environ()["RANK"] == "1"]
+    second.kill()
+
+
+def terminate(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    process.terminate()
+
+
+def delete_directory(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    # Renamed first: a run that writes meanwhile would keep it from becoming empty.
+    gone = directory.path.with_name("gone")
+    directory.path.rename(gone)
+    shutil.rmtree(gone)
+
+
+def fill_disk(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    fill(directory.path.parent)
+
+
+def with_a_corrupt_image(workplace: Workplace) -> Path:
+    images = workplace.root / "images"
+    shutil.copytree(workplace.images, images)
+    (images / "dataset.json").unlink()
+    victim = sorted((images / "train").rglob("*.jpg"))[5]
+    victim.write_bytes(victim.read_bytes()[:50])
+    return images
+
+
+def start_another(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    """Begin a second run in the directory; that it is refused is seen here, and then the first one is stopped."""
+    second = subprocess.run(
+        perf_command("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--out", directory.path)
+        + ["--data", str(workplace.images)],
+        env=perf_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert second.returncode == 2, second.stderr
+    assert "already holds a run" in second.stderr
+    assert process.poll() is None
+    process.terminate()
+
+
+DRILLS = (
+    Drill(
+        fault="SIGKILL of a rank",
+        disturb=kill_second_rank,
+        arguments=("--nproc", 2),
+        state="failed",
+        failure_class="rank_died",
+        tested_elsewhere=True,
+    ),
+    Drill(
+        fault="a rank hangs",
+        arguments=("--nproc", 2, "--hang-timeout", 45),
+        environment={"DRILL_FAULT": "hang"},
+        state="failed",
+        failure_class="hang",
+    ),
+    Drill(
+        fault="SIGTERM from a scheduler",
+        disturb=terminate,
+        state="interrupted",
+        failure_class="interrupted",
+        tested_elsewhere=True,
+    ),
+    Drill(
+        fault="the loss becomes NaN",
+        environment={"DRILL_FAULT": "nan"},
+        state="failed",
+        failure_class="non_finite_loss",
+    ),
+    Drill(
+        fault="the device is out of memory",
+        arguments=("--vendor", "acme", "--set", "batch_size=8"),
+        environment={"ACME_MEMORY_BYTES": str(40 * 2**20)},
+        state="failed",
+        failure_class="out_of_memory",
+        needs="accelerator",
+    ),
+    Drill(
+        fault="a corrupt image",
+        prepare=with_a_corrupt_image,
+        state="failed",
+        failure_class="DataError",
+        tested_elsewhere=True,
+    ),
+    Drill(
+        fault="the disk is full while logging",
+        disturb=fill_disk,
+        state="failed",
+        failure_class="RecordError",
+        needs="disk",
+        tested_elsewhere=True,
+    ),
+    Drill(
+        fault="the disk is too small for checkpoints",
+        arguments=("--max-steps", 7, "--set", "checkpoint_every_epochs=1"),
+        state="completed",
+        failure_class=None,
+        exit_code=0,
+        needs="small disk",
+        tested_elsewhere=True,
+    ),
+    Drill(
+        fault="the clock jumps by a day, to and fro",
+        arguments=("--max-steps", 12),
+        environment={"DRILL_FAULT": "clock"},
+        state="completed",
+        failure_class=None,
+        exit_code=0,
+    ),
+    Drill(
+        fault="the run's directory is deleted",
+        disturb=delete_directory,
+        state=None,
+        failure_class=None,
+    ),
+    Drill(
+        fault="a second run into the directory",
+        disturb=start_another,
+        state="interrupted",
+        failure_class="interrupted",
+    ),
+)
+
+
+def run_drill(drill: Drill, workplace: Workplace) -> Outcome:
+    """Start a run, disturb it, and wait for its end.
+
+    Raises:
+        subprocess.TimeoutExpired: It does not end.
+        acme_build.CompilerMissing: The accelerator cannot be built here.
+    """
+    site = FakeDistributions(workplace.root / "site")
+    site.root.mkdir()
+    (site.root / "faulty_case.py").write_text(FAULTY_CASE)
+    site.add("perf-faulty", "[chipperf.cases]\nfaulty = faulty_case:CASE\n")
+    paths = [str(site.root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = perf_environment(PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1", **drill.environment)
+    if drill.needs == "accelerator":
+        acme_stack.install_plugin(site.root)
+        environment = acme_stack.environment(site.root, **drill.environment)
+    images = drill.prepare(workplace) if drill.prepare else workplace.images
+    place = workplace.disk if drill.needs.endswith("disk") and workplace.disk else workplace.root
+    directory = RunDirectory(place / "run")
+    vendor = () if "--vendor" in drill.arguments else ("--vendor", "cpu")
+    command = ("train", "faulty", "--data", images, "--out", directory.path, "--set", "workers=1", *vendor)
+    settings = () if drill.needs == "small disk" else ("--set", "checkpoint_every_epochs=0")
+    process = subprocess.Popen(
+        perf_command(*command, *settings, *drill.arguments),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        return _disturbed(drill, process, directory, workplace)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        for left in processes_naming(str(directory.path)):
+            left.kill()
+
+
+def _disturbed(drill: Drill, process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> Outcome:
+    before: list[dict[str, Any]] = []
+    if drill.disturb is not None:
+        deadline_s = time.monotonic() + LIMIT_S
+        while not any(event["event"] == "EVAL_STOP" for event in events_of(directory)):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        before = events_of(directory)
+    start_s = time.monotonic()
+    if drill.disturb is not None:
+        drill.disturb(process, directory, workplace)
+    _, complaints = process.communicate(timeout=BOUNDED_S if drill.disturb else LIMIT_S)
+    seconds = time.monotonic() - start_s
+    # Loader processes end by themselves, a moment after their rank.
+    psutil.wait_procs(processes_naming(str(directory.path)), timeout=20)
+    record = read_record(directory.path) if directory.path.exists() else None
+    return Outcome(
+        exit_code=process.returncode,
+        seconds=seconds,
+        state=record.status.state if record else None,
+        failure_class=record.status.failure.failure_class if record and record.status.failure else None,
+        complaints=complaints,
+        earlier_intact=record is None or events_of(directory)[: len(before)] == before,
+        orphans=[" ".join(each.cmdline()) for each in processes_naming(str(directory.path))],
+    )
+
+
+def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
+    if not directory.events.exists():
+        return []
+    lines = directory.events.read_text(encoding="utf-8").split("\n")
+    # What comes after the last line's end was cut off.
+    return [json.loads(line) for line in lines[:-1]]
