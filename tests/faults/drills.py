@@ -52,6 +52,11 @@ def load_workload():
     class Faulty(ClassificationWorkload):
         steps = 0
 
+        def __init__(self, context):
+            super().__init__(context)
+            # Nothing but the fault ends the run.
+            self.target = None
+
         def loss(self, model, batch):
             self.steps += 1
             loss = super().loss(model, batch)
@@ -218,7 +223,7 @@ DRILLS = (
     Drill(
         fault="the device is out of memory",
         arguments=("--vendor", "acme", "--set", "batch_size=8"),
-        environment={"ACME_MEMORY_BYTES": str(40 * 2**20)},
+        environment={"ACME_MEMORY_BYTES": str(24 * 2**20)},
         state="failed",
         failure_class="out_of_memory",
         needs="accelerator",
