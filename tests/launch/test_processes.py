@@ -66,7 +66,9 @@ def training(
         )
         process = subprocess.Popen(
             command,
-            env=perf_environment(PYTHONPATH=str(distributions.root), OMP_NUM_THREADS="1"),
+            env=perf_environment(
+                PYTHONPATH=f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", OMP_NUM_THREADS="1"
+            ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
