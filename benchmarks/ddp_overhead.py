@@ -1,6 +1,6 @@
 """What two ranks cost over one on the same cores: the exchange of gradients, and the second process.
 
-Both train MobileNetV2 on the CPU reference with the same global batch, in whole runs, in turn. The CPU reference divides
+Both train MobileNetV2 on the CPU reference with the same global batch, in whole runs, in turn. The reference divides
 the cores among its ranks: a ratio below 1 is what dividing costs. One above 1 means that one process keeps its cores
 less busy than two do, as with small images.
 
