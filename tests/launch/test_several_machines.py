@@ -213,6 +213,7 @@ def test_processes_of_torchrun_are_the_ranks(image_folder: Path, tmp_path: Path,
         (["--nnodes", 2, "--node-rank", 2, "--rdzv", "a:1"], "--node-rank 2 is not one of 2 machines"),
         (["--nnodes", 2, "--node-rank", 0, "--rdzv", "a"], "'a' is not HOST:PORT"),
         (["--nnodes", 2, "--node-rank", 0, "--rdzv", "a:70000"], "'a:70000' is not HOST:PORT"),
+        (["--nnodes", 2, "--node-rank", 0, "--rdzv", "a:1", "--repeat", 2], "--repeat is for runs on one machine"),
         (["--rdzv", "a:1"], "--node-rank and --rdzv belong to a run on several machines"),
     ],
 )

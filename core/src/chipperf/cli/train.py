@@ -143,6 +143,10 @@ def train(
         budget_s=parse_duration(budget, "--budget") if budget is not None else None,
     )
     chosen = resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
+    if repeat > 1 and membership is not None:
+        raise UsageError(
+            "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
+        )
     if repeat > 1:
         repeat_training(context, case, count=repeat, first_seed=chosen.values.seed, out=out)
         return
@@ -216,18 +220,20 @@ def _membership(
 ) -> Membership | None:
     """Return this launcher's place among several: as the options say, or as torchrun or srun does."""
     counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in given]
-    environment = dict(os.environ)
-    if counts and SLURM_TASKS_VARIABLE in environment:
+    if nnodes == 1 and "--node-rank" not in given:
+        # Slurm tells every program its machine's number, also one that runs alone.
+        node_rank = None
+    if counts and SLURM_TASKS_VARIABLE in os.environ:
         # Slurm's tasks are machines then, each with a launcher that starts processes of its own.
         return from_options(nnodes, nproc, node_rank, rendezvous)
-    membership = from_environment(environment)
+    membership = from_environment()
     if membership is not None and counts:
         raise UsageError(
             f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
         )
     if membership is not None:
         return membership
-    return from_options(nnodes, nproc, node_rank if nnodes > 1 or "--node-rank" in given else None, rendezvous)
+    return from_options(nnodes, nproc, node_rank, rendezvous)
 
 
 def _run(plan: RunPlan, session: Session, case: Case, out: Path | None, membership: Membership | None = None) -> None:
