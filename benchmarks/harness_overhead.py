@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _harness_s(trainer: Any, batches: Any) -> float:
-    window = trainer._window(batches, epoch=0, steps=STEPS, on_device=True)
+    window = trainer._window(batches, epoch=0, first_step=0, steps=STEPS, on_device=True)
     return float(window.nanoseconds) / 1e9
 
 

@@ -18,7 +18,7 @@ from documents import README, ROOT, TOML_PAGE, blocks, commands
 _SMALLER = {
     "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
     "perf suite": "--dry-run",
-    "perf suite --resume": "--out runs/begun",
+    "perf suite --resume": "--out begun",
     "perf data check": "--any-size",
     "perf data sample": "--train-per-class 2 --val-per-class 1",
 }
@@ -60,7 +60,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")
     for example in ("nightly.toml", "flagperf-cases.txt"):
         shutil.copy(ROOT / "docs" / "examples" / example, directory)
-    begun = SuiteDirectory(directory / "runs" / "begun")
+    begun = SuiteDirectory(directory / "begun")
     with begun.locked():
         begun.write(begun.begin(plan_suite(directory / "nightly.toml"), directory / "nightly.toml"))
     return Workplace(directory, data)
