@@ -13,7 +13,7 @@ from chipperf.types import KnownDevice, Title, VendorInfo
 
 NEVER_MISSING = {
     Environment: {"stated", "cards", "distributions"},
-    Metrics: {"spans", "curve", "restart_windows"},
+    Metrics: {"spans", "curve", "rank_steps", "restart_windows"},
 }
 
 

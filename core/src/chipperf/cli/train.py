@@ -337,10 +337,11 @@ def _resume(path: Path, started_s: float, *, case: str | None, given: list[str],
         return
     plan = read_plan(directory.plan)
     _require_same_place(plan, membership)
+    if membership is None:
+        directory.require_ended()
     session = bind(catalogue.find_vendor(plan.vendor))
     require_same_software(plan, record, find_case(plan.case), session)
     if membership is None:
-        directory.require_ended()
         _finish(_resumed(plan, directory, started_s), directory)
         return
     from chipperf.launch.group import Group
