@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf.lint.registry import all_rules
+from marked_list import markdown, with_list
 
 if TYPE_CHECKING:
     from chipperf.lint.rule import Rule
 
 PAGE = Path(__file__).with_name("lint.md")
 
-_LIST = re.compile(r"(?<=<!-- rules: made by docs/generate_lint.py -->\n).*?(?=<!-- /rules -->)", re.DOTALL)
-
 
 def page() -> str:
     """Return the content of docs/lint.md: what it says now, with the rules of today."""
-    content, count = _LIST.subn(lambda _: _table(), PAGE.read_text(encoding="utf-8"))
-    if count != 1:
-        raise ValueError(f"{PAGE} does not have the two marks around the list of rules")
-    return content
+    return with_list(PAGE, "rules", Path(__file__).name, _table())
 
 
 def _table() -> str:
@@ -39,11 +34,7 @@ def _table() -> str:
 
 def _row(rule: Rule) -> str:
     cells = (f"{rule.id} {rule.name}, {rule.severity}", rule.summary, rule.why, rule.fix, rule.evidence)
-    return f"| {' | '.join(_markdown(cell) for cell in cells)} |"
-
-
-def _markdown(text: str) -> str:
-    return text.replace("``", "`").replace("|", "\\|")
+    return f"| {' | '.join(markdown(cell) for cell in cells)} |"
 
 
 if __name__ == "__main__":

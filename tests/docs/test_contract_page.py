@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import types
 from typing import get_args
 
+import generate_contract
 import pytest
 from chipperf.contract.check import LEVELS, Check
 from chipperf.contract.statement import Statement, Verdict
@@ -16,24 +16,16 @@ PATH = ROOT / "docs" / "contract.md"
 PAGE = PATH.read_text(encoding="utf-8")
 
 
-def load_generator():
-    spec = importlib.util.spec_from_file_location("generate_contract", ROOT / "docs" / "generate_contract.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_committed_list_is_that_of_the_checks():
-    assert load_generator().page() == PAGE, "run: make docs"
+    assert generate_contract.page() == PAGE, "run: make docs"
 
 
 def test_lost_marks_are_an_error(tmp_path, monkeypatch):
-    generator = load_generator()
-    monkeypatch.setattr(generator, "PAGE", tmp_path / "contract.md")
-    generator.PAGE.write_text(PAGE.replace("<!-- /checks -->", ""))
+    monkeypatch.setattr(generate_contract, "PAGE", tmp_path / "contract.md")
+    generate_contract.PAGE.write_text(PAGE.replace("<!-- /checks -->", ""))
 
     with pytest.raises(ValueError, match="marks"):
-        generator.page()
+        generate_contract.page()
 
 
 def test_example_of_waivers_is_accepted_and_shows_every_field(tmp_path):

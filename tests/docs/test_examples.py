@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-
+import generate_examples
 import pytest
 from chipperf.records.store import read_record, record_text
 from documents import ROOT
@@ -24,11 +23,7 @@ def test_record_is_as_chipperf_writes_it(example):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_report_and_points_are_what_the_record_renders_to(example, tmp_path):
-    spec = importlib.util.spec_from_file_location("generate_examples", ROOT / "docs" / "generate_examples.py")
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-
-    generator.render(example, tmp_path)
+    generate_examples.render(example, tmp_path)
 
     # Pictures follow matplotlib's version, and what the Chinese report says of its picture follows the fonts.
     compared = [path.name for path in tmp_path.iterdir() if path.name == "report.en.md" or path.suffix == ".csv"]

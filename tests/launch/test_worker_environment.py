@@ -34,7 +34,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str,
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(worker, "_redirect_output", lambda log: None)
     monkeypatch.setattr(worker, "_end_with_launcher", lambda: None)
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GLIBC_TUNABLES", "RANK"):
+    for name in ("OMP_NUM_THREADS", "GLIBC_TUNABLES", "RANK"):
         monkeypatch.delenv(name, raising=False)
     return calls
 

@@ -1,13 +1,13 @@
 """The documentation of the hooks agrees with the hooks, and its examples run."""
 
 import ast
-import importlib.util
 import inspect
 import sys
 import types
 from pathlib import Path
 
 import chipperf
+import generate_hooks
 import pluggy
 import pytest
 import torch
@@ -18,15 +18,6 @@ from chipperf.validation import fault_of
 ROOT = Path(__file__).parents[2]
 ALL_HOOKS = {**VENDOR_HOOKS, **OBSERVER_HOOKS}
 
-
-def load_generator():
-    spec = importlib.util.spec_from_file_location("generate_hooks", ROOT / "docs" / "generate_hooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generator = load_generator()
 
 SAMPLES = {
     "rank": chipperf.Rank(),
@@ -65,12 +56,14 @@ def specification_of(hook):
 
 
 def test_committed_page_is_what_the_docstrings_say():
-    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), "run: python docs/generate_hooks.py"
+    assert generate_hooks.PAGE.read_text(encoding="utf-8") == generate_hooks.page(), (
+        "run: python docs/generate_hooks.py"
+    )
 
 
 @pytest.mark.parametrize("hook", ALL_HOOKS)
 def test_page_has_every_signature(hook):
-    assert f"`{hook}({', '.join(ALL_HOOKS[hook])})`" in generator.PAGE.read_text(encoding="utf-8")
+    assert f"`{hook}({', '.join(ALL_HOOKS[hook])})`" in generate_hooks.PAGE.read_text(encoding="utf-8")
 
 
 def test_every_hook_has_a_test():
@@ -101,7 +94,7 @@ def test_only_hooks_with_a_result_take_the_first_one_and_none_is_historic(hook):
 def test_example_runs_and_returns_what_is_specified(hook):
     specification = specification_of(hook)
     module = types.ModuleType(f"example_of_{hook}")
-    exec(generator.example_of(specification), vars(module))
+    exec(generate_hooks.example_of(specification), vars(module))
     manager = pluggy.PluginManager(PROJECT_NAME)
     manager.add_hookspecs(VendorSpecs)
     manager.add_hookspecs(ObserverSpecs)

@@ -24,7 +24,7 @@ from chipperf.report.format import marker, number, quality
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.report.comparison import Measure
+    from chipperf.report.comparison import ComparedMeasure
     from chipperf.report.curves import Axis, Curve, Curves, Quantity
 
 _RUNS_BESIDE = 4
@@ -140,11 +140,11 @@ def _print_beside(rows: Mapping[str, Sequence[str]]) -> None:
         print_table(["", *columns], [[title, *cells[part]] for title, cells in rows.items()])
 
 
-def _title(measure: Measure) -> str:
+def _title(measure: ComparedMeasure) -> str:
     return measure.name if measure.unit == "fraction" else f"{measure.name} ({measure.unit})"
 
 
-def _cells(measure: Measure, comparison: Comparison) -> list[str]:
+def _cells(measure: ComparedMeasure, comparison: Comparison) -> list[str]:
     cells: list[str] = []
     for value, ratio in zip(measure.values, measure.ratios, strict=True):
         text = _quality(value, comparison) if measure.unit == "fraction" else _known(number(value))

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.registry import find_case
+from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.train import train
 from chipperf.errors import RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit
@@ -75,9 +76,8 @@ def _check_arguments(case: str, arguments: list[str]) -> None:
         context = typer.main.get_command(trainer).make_context("perf train", [case, *arguments])
     except _NOT_UNDERSTOOD as error:
         raise UsageError(f"perf train does not take these options: {error}", hint="see perf train --help") from error
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name in _OWN and source is not None and source.name == "COMMANDLINE":
+    for parameter in typed_parameters(context):
+        if parameter.name in _OWN:
             instead = _OWN[parameter.name]
             raise UsageError(
                 f"the script sets {parameter.opts[0]} itself", hint=f"leave it out; {instead or '--nodes'} sets it here"

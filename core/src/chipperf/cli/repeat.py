@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.listing import print_table
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
@@ -82,10 +83,9 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
 def given_arguments(context: typer.Context, *, without: Sequence[str]) -> list[str]:
     """Return the arguments of a command line again, except some parameters."""
     arguments = []
-    for parameter in context.command.params:
+    for parameter in typed_parameters(context):
         name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name in without or source is None or source.name != "COMMANDLINE":
+        if name in without:
             continue
         value = context.params[name]
         if parameter.param_type_name == "argument":

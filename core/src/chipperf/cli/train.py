@@ -14,6 +14,7 @@ import typer
 
 from chipperf import catalogue
 from chipperf.cases.registry import find_case
+from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
@@ -314,12 +315,7 @@ _PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
 
 def _given_options(context: typer.Context) -> list[str]:
     """Return the options on the command line, as they are typed."""
-    given = []
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name not in _RESUME_OPTIONS and source is not None and source.name == "COMMANDLINE":
-            given.append(parameter.opts[0])
-    return given
+    return [parameter.opts[0] for parameter in typed_parameters(context) if parameter.name not in _RESUME_OPTIONS]
 
 
 def _resume(path: Path, started_s: float, *, case: str | None, given: list[str], membership: Membership | None) -> None:

@@ -9,14 +9,13 @@ import statistics
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import RecordError, UsageError
-from chipperf.records.schema import METRICS_VERSION, Missing, Number, Throughput, TimeToTarget, _Model
+from chipperf.records.measures import MEASURES
+from chipperf.records.schema import METRICS_VERSION, Missing, Number, _Model
 from chipperf.records.store import read_record, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from chipperf.records.schema import Record
 
 REPEATS_FILE = "repeats.json"
 
@@ -152,7 +151,10 @@ def summarise_repeats(
         case=case,
         planned=planned,
         runs=described,
-        metrics={name: aggregate([read(record) for record in records], unit) for name, unit, read in _METRICS},
+        metrics={
+            name: aggregate([MEASURES[name].read(record) for record in records], MEASURES[name].unit)
+            for name in _METRICS
+        },
     )
     if to is not None:
         write_atomically(to, repeats.model_dump_json(indent=2) + "\n")
@@ -168,19 +170,4 @@ def _why_none(values: Sequence[Number]) -> Number:
     return Missing(missing="failed", reason=f"{len(missing)} of {len(values)} runs have none") if missing else 0.0
 
 
-def _headline(value: Throughput | Number) -> Number:
-    return value.median if isinstance(value, Throughput) else value
-
-
-def _seconds(value: TimeToTarget | Missing) -> Number:
-    return value.seconds if isinstance(value, TimeToTarget) else value
-
-
-_METRICS: tuple[tuple[str, str, Callable[[Record], Number]], ...] = (
-    ("p_whole", "samples/s", lambda record: record.metrics.p_whole),
-    ("p_train", "samples/s", lambda record: _headline(record.metrics.p_train)),
-    ("p_core", "samples/s", lambda record: _headline(record.metrics.p_core)),
-    ("quality", "fraction", lambda record: record.metrics.quality),
-    ("time_to_target", "s", lambda record: _seconds(record.metrics.time_to_target)),
-    ("e2e_time", "s", lambda record: record.metrics.e2e_time_s),
-)
+_METRICS = ("p_whole", "p_train", "p_core", "quality", "time_to_target", "e2e_time")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.cases.registry import find_case
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
-from chipperf.records.schema import METRICS_VERSION, Missing, Throughput, TimeToTarget
+from chipperf.records.measures import headline
+from chipperf.records.schema import METRICS_VERSION, Missing, TimeToTarget
 from chipperf.records.store import record_text
 from chipperf.report.comparability import dataset_name, require_one
 from chipperf.report.configuration import card_short_name, fix_hp, not_blank, row_label
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.schema import Environment, HyperparameterChange, Memory, MissingKind, Number, Record, Text
+    from chipperf.records.schema import Environment, HyperparameterChange, Memory, MissingKind, Record, Text
 
     T = TypeVar("T", bound=Hashable)
 
@@ -180,11 +181,6 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
         return value
     failure = record.status.failure
     return Missing(missing="failed", reason=failure.failure_class if failure else state)
-
-
-def headline(throughput: Throughput | Number) -> Number:
-    """Return the one number that stands for a throughput."""
-    return throughput.median if isinstance(throughput, Throughput) else throughput
 
 
 def _memory(memory: Memory | Missing) -> tuple[int | Missing, int | Missing, MemorySource | None]:

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 
 from chipperf.cases.registry import find_case
 from chipperf.errors import UsageError
-from chipperf.records.schema import Missing, TimeToTarget
-from chipperf.report.build import completed_value, headline, record_digest
+from chipperf.records.measures import MEASURES, headline
+from chipperf.records.schema import Missing
+from chipperf.report.build import completed_value, record_digest
 from chipperf.report.comparability import Difference, differences, require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
 from chipperf.report.repeats import curve_names, group_repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.schema import Number, Record
+    from chipperf.records.schema import Record
     from chipperf.report.curves import Axis, Curves, Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
+class ComparedMeasure:
     """One metric of all runs.
 
     Attributes:
@@ -54,7 +55,7 @@ class Comparison:
     case: Case
     names: tuple[str, ...]
     records: tuple[Record, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[ComparedMeasure, ...]
     differences: tuple[Difference, ...]
     scaling: tuple[float | None, ...]
 
@@ -78,7 +79,7 @@ def compare_runs(records: Sequence[Record]) -> Comparison:
         case=case,
         names=tuple(curve_names(distinct, case)),
         records=distinct,
-        measures=tuple(_measure(name, unit, read, distinct) for name, unit, read in _MEASURES),
+        measures=tuple(_measure(name, distinct) for name in _COMPARED),
         differences=differences(distinct, case),
         scaling=tuple(scaling_efficiency(distinct[0], record) for record in distinct),
     )
@@ -149,27 +150,17 @@ def _require_enough_points(record: Record, points: int, quantity: Quantity) -> N
     )
 
 
-def _measure(name: str, unit: str, read: Callable[[Record], Number], records: Sequence[Record]) -> Measure:
-    values = tuple(completed_value(record, read(record)) for record in records)
-    return Measure(name=name, unit=unit, values=values, ratios=tuple(_ratio(value, values[0]) for value in values))
+_COMPARED = ("quality", "best_quality", "time_to_target", "p_whole", "p_train", "p_core")
+
+
+def _measure(name: str, records: Sequence[Record]) -> ComparedMeasure:
+    measure = MEASURES[name]
+    values = tuple(completed_value(record, measure.read(record)) for record in records)
+    ratios = tuple(_ratio(value, values[0]) for value in values)
+    return ComparedMeasure(name=name, unit=measure.unit, values=values, ratios=ratios)
 
 
 def _ratio(value: float | Missing, first: float | Missing) -> float | None:
     if isinstance(value, Missing) or isinstance(first, Missing) or first == 0:
         return None
     return value / first
-
-
-def _seconds_to_target(record: Record) -> Number:
-    time_to_target = record.metrics.time_to_target
-    return time_to_target.seconds if isinstance(time_to_target, TimeToTarget) else time_to_target
-
-
-_MEASURES: tuple[tuple[str, str, Callable[[Record], Number]], ...] = (
-    ("quality", "fraction", lambda record: record.metrics.quality),
-    ("best_quality", "fraction", lambda record: record.metrics.best_quality),
-    ("time_to_target", "s", _seconds_to_target),
-    ("p_whole", "samples/s", lambda record: record.metrics.p_whole),
-    ("p_train", "samples/s", lambda record: headline(record.metrics.p_train)),
-    ("p_core", "samples/s", lambda record: headline(record.metrics.p_core)),
-)

@@ -6,6 +6,7 @@ otherwise as fast as a CPU allows: every physical core, channels-last convolutio
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from pathlib import Path
@@ -84,11 +85,6 @@ def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[Environ
             value=str(threads),
             reason=f"{_physical_cores()} physical cores shared by {rank.local_world_size} ranks",
         ),
-        EnvironmentVariable(
-            name="OMP_WAIT_POLICY",
-            value="passive",
-            reason="a thread that waits sleeps: spinning, it would keep loader and other work off its core",
-        ),
     ]
     if platform.libc_ver()[0] == "glibc":
         tunables = {
@@ -118,6 +114,11 @@ def perf_load_runtime() -> RuntimeInfo:
         framework=f"pytorch-{torch.__version__}",
         knobs=(
             Knob(name="threads", value=str(torch.get_num_threads()), reason="intra-operator threads"),
+            Knob(
+                name="omp_wait_policy",
+                value=os.environ.get("OMP_WAIT_POLICY", "unset"),
+                reason="passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
+            ),
             Knob(name="cpu_capability", value=torch.backends.cpu.get_cpu_capability(), reason="vector instructions"),
             Knob(name="onednn", value=str(torch.backends.mkldnn.is_available()), reason="convolution library"),
         ),

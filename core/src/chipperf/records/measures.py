@@ -1,0 +1,47 @@
+"""The measures of a run that are put side by side: what each is called, its unit, and where a record has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.records.schema import Throughput, TimeToTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chipperf.records.schema import Missing, Number, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number of a run.
+
+    Attributes:
+        unit: Its unit; ``fraction`` for a quality.
+        read: Returns it from a record.
+    """
+
+    unit: str
+    read: Callable[[Record], Number]
+
+
+def headline(throughput: Throughput | Number) -> Number:
+    """Return the one number that stands for a throughput."""
+    return throughput.median if isinstance(throughput, Throughput) else throughput
+
+
+def _seconds(time_to_target: TimeToTarget | Missing) -> Number:
+    return time_to_target.seconds if isinstance(time_to_target, TimeToTarget) else time_to_target
+
+
+MEASURES = {
+    "quality": Measure("fraction", lambda record: record.metrics.quality),
+    "best_quality": Measure("fraction", lambda record: record.metrics.best_quality),
+    "time_to_target": Measure("s", lambda record: _seconds(record.metrics.time_to_target)),
+    "p_whole": Measure("samples/s", lambda record: record.metrics.p_whole),
+    "p_train": Measure("samples/s", lambda record: headline(record.metrics.p_train)),
+    "p_core": Measure("samples/s", lambda record: headline(record.metrics.p_core)),
+    "e2e_time": Measure("s", lambda record: record.metrics.e2e_time_s),
+}
+"""By name, as in ``docs/metrics.md``."""
