@@ -56,7 +56,8 @@ def environment(site: Path, **changes: str) -> dict[str, str]:
         "PERF_SIMULATED_STACK": "acme",
         "PYTHONPATH": os.pathsep.join([str(site), str(RUNTIME_SITE), *inherited]),
     }
-    foreign = ("ACME_", "PERF_")
+    # Pytest tells in a variable which test runs: processes with this environment could not serve two tests.
+    foreign = ("ACME_", "PERF_", "PYTEST_CURRENT_TEST")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, **variables, **changes}
 

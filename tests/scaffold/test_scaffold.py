@@ -307,7 +307,7 @@ def environment(tmp_path_factory) -> PluginEnvironment:
 def test_new_plugin_fulfils_level_0(environment):
     ended = environment.run("chipperf", "contract", "run", "--vendor", "freshchip", "--level", "0", "--json")
 
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     statement = json.loads(ended.stdout)
     assert {result["check"]: result["verdict"] for result in statement["results"]} == {
         result["check"]: "not_applicable" if result["verdict"] == "not_applicable" else "passed"

@@ -154,20 +154,21 @@ class _Conversation:
         return None
 
     def _run(self) -> None:
-        membership = self._group.membership
-        try:
-            # A connection of its own: what gets stuck in it must not hold up the launcher.
-            channel = Channel(self._group.session.host, self._group.session.port)
-            beat = 0
-            while not self._ended.wait(_INTERVAL_S):
-                beat += 1
-                channel.write(f"alive/{membership.index}", str(beat))
+        channel = None
+        beat = 0
+        while not self._ended.wait(_INTERVAL_S):
+            beat += 1
+            try:
+                # A connection of its own: what gets stuck in it must not hold up the launcher.
+                channel = channel or Channel(self._group.session.host, self._group.session.port)
+                channel.write(f"alive/{self._group.membership.index}", str(beat))
                 if self._halting is not None:
                     channel.write("halt", self._halting.model_dump_json())
                 self._listen(channel)
-        except ChannelLost:
-            # The guard says so when the time is over: a launcher may be about to end, with a report of its own.
-            return
+            except ChannelLost:
+                # A busy machine may have been slow once. The guard says when the time is over, and not before: a
+                # launcher may be about to end, with a report of its own.
+                channel = None
 
     def _listen(self, channel: Channel) -> None:
         membership = self._group.membership
