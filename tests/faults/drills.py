@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from network_namespaces import Machine
+
 LIMIT_S = 300
 """Until a run has come far enough to be disturbed, or has ended by itself, on cores that others use too."""
 
@@ -106,11 +108,13 @@ class Workplace:
         root: A directory of their own.
         images: A tiny dataset.
         disk: A small file system, for those that fill it; ``None`` if there is none.
+        machines: Two, for those that lose one; ``None`` if there are none.
     """
 
     root: Path
     images: Path
     disk: Path | None = None
+    machines: tuple[Machine, Machine] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,7 @@ class Drill:
         failure_class: What it must say.
         exit_code: Of the launcher.
         prepare: Changes the dataset before the run; returns the one to use.
-        needs: ``accelerator`` or ``disk``.
+        needs: ``accelerator``, ``disk``, ``small disk`` or ``two machines``.
         tested_elsewhere: True if another test makes the same drill.
     """
 
@@ -166,6 +170,11 @@ def fill_disk(process: subprocess.Popen[str], directory: RunDirectory, workplace
     fill(directory.path.parent)
 
 
+def let_second_machine_vanish(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
+    assert workplace.machines is not None
+    workplace.machines[1].pull_the_plug()
+
+
 def with_a_corrupt_image(workplace: Workplace) -> Path:
     images = workplace.root / "images"
     shutil.copytree(workplace.images, images)
@@ -202,7 +211,7 @@ DRILLS = (
     ),
     Drill(
         fault="a rank hangs",
-        arguments=("--nproc", 2, "--hang-timeout", 45),
+        arguments=("--nproc", 2, "--hang-timeout", 30),
         environment={"DRILL_FAULT": "hang"},
         state="failed",
         failure_class="hang",
@@ -212,6 +221,14 @@ DRILLS = (
         disturb=terminate,
         state="interrupted",
         failure_class="interrupted",
+        tested_elsewhere=True,
+    ),
+    Drill(
+        fault="a machine vanishes",
+        disturb=let_second_machine_vanish,
+        state="failed",
+        failure_class="node_lost",
+        needs="two machines",
         tested_elsewhere=True,
     ),
     Drill(
@@ -297,22 +314,35 @@ def run_drill(drill: Drill, workplace: Workplace) -> Outcome:
     vendor = () if "--vendor" in drill.arguments else ("--vendor", "cpu")
     command = ("train", "faulty", "--data", images, "--out", directory.path, "--set", "workers=1", *vendor)
     settings = () if drill.needs == "small disk" else ("--set", "checkpoint_every_epochs=0")
-    process = subprocess.Popen(
-        perf_command(*command, *settings, *drill.arguments),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    processes = _start(perf_command(*command, *settings, *drill.arguments), environment, workplace)
     try:
-        return _disturbed(drill, process, directory, workplace)
+        return _disturbed(drill, processes[0], directory, workplace)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
         for left in processes_naming(str(directory.path)):
             left.kill()
+
+
+def _start(command: list[str], environment: Mapping[str, str], workplace: Workplace) -> list[subprocess.Popen[str]]:
+    """Start the run: here, or on every machine."""
+    commands = {"": command}
+    if workplace.machines is not None:
+        first = workplace.machines[0]
+        commands = {each.interface: each.starts(n, first, *command) for n, each in enumerate(workplace.machines)}
+    return [
+        subprocess.Popen(
+            each,
+            env={**environment, **({"GLOO_SOCKET_IFNAME": interface} if interface else {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for interface, each in commands.items()
+    ]
 
 
 def _disturbed(drill: Drill, process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> Outcome:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from acme_build import CompilerMissing
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+from network_namespaces import two_machines
 
 from faults.drills import DRILLS, Drill, Outcome, Workplace, run_drill
 
@@ -38,8 +39,10 @@ def main() -> int:
 
 def _row(drill: Drill, root: Path, images: Path) -> tuple[str, bool]:
     try:
-        with small_disk(root / "disk", wanted=drill.needs.endswith("disk")) as disk:
-            outcome = run_drill(drill, Workplace(root, images, disk))
+        with ExitStack() as stack:
+            disk = stack.enter_context(small_disk(root / "disk", wanted=drill.needs.endswith("disk")))
+            machines = stack.enter_context(two_machines()) if drill.needs == "two machines" else None
+            outcome = run_drill(drill, Workplace(root, images, disk, machines))
     except (CompilerMissing, PermissionError) as error:
         return f"| {drill} | not made: {error} | | | | | |", True
     except (AssertionError, subprocess.TimeoutExpired) as error:

@@ -36,7 +36,7 @@ def test_rank_that_hangs_is_ended_with_the_stacks_of_all(tmp_path: Path, image_f
     """Slow: a real run of two ranks, and the time until it counts as hanging."""
     outcome = drilled(BY_NAME["a rank hangs"], tmp_path, image_folder)
 
-    assert "perf: error: no rank has made progress for 45 s" in outcome.complaints
+    assert "perf: error: no rank has made progress for 30 s" in outcome.complaints
     logs = [(tmp_path / f"run/logs/rank{rank}.log").read_text(encoding="utf-8") for rank in range(2)]
     assert all("most recent call first" in log for log in logs)
     assert "faulty_case.py" in logs[1].split("most recent call first")[-1]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
     from support import FakeDistributions, FinishedRun, MakePlan, Perf
 
-EPOCHS = 8
+EPOCHS = 5
 
 WATCHED = """
 import hashlib, os
@@ -148,13 +148,12 @@ def uninterrupted(tmp_path: Path, perf_train: Any, known: dict[int, dict[str, An
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
 def test_interrupted_run_goes_on_to_the_same_end(
-    tmp_path: Path, perf_train: Any, uninterrupted: Callable[[int], dict[str, Any]], ranks: int
+    tmp_path: Path, perf_train: Any, uninterrupted: Callable[[int], dict[str, Any]]
 ) -> None:
-    """Slow: three real runs. On two ranks the newest checkpoint is damaged then."""
+    """Slow: three real runs of two ranks. The newest checkpoint is damaged before the last one."""
     out = tmp_path / "run"
-    process = perf_train(out, "--nproc", ranks)
+    process = perf_train(out, "--nproc", 2)
     wait_for(lambda: evaluations(out) >= 2, process)
 
     process.terminate()
@@ -170,19 +169,17 @@ def test_interrupted_run_goes_on_to_the_same_end(
     assert f"to continue after step {found[1].step}: perf train --resume {out}" in complaints
     assert processes_naming(str(out)) == []
     newest, before = list_checkpoints(RunDirectory(out).checkpoints)
-    if ranks == 2:
-        (newest / "rank1.pt").unlink()
+    (newest / "rank1.pt").unlink()
 
     process = perf_train(out, resumes=True)
     resumed = completed(process, out)
 
-    assert measured(resumed) == uninterrupted(ranks)
+    assert measured(resumed) == uninterrupted(2)
     [interruption] = resumed.interruptions
     assert interruption.cause.failure_class == "interrupted"
-    assert interruption.step == int((before if ranks == 2 else newest).name.partition("-step")[2])
-    damage = [warning for warning in resumed.warnings if "rank1.pt cannot be read" in warning]
-    assert len(damage) == ranks - 1
-    assert all(warning.endswith(f"resumed from {before.name} instead") for warning in damage)
+    assert interruption.step == int(before.name.partition("-step")[2])
+    [damage] = [warning for warning in resumed.warnings if "rank1.pt cannot be read" in warning]
+    assert damage.endswith(f"resumed from {before.name} instead")
     metrics = resumed.metrics
     assert isinstance(metrics.e2e_time_s, float)
     assert isinstance(metrics.train_seconds, float)

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+PORT = 29511
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Machine:
         """Return the command that runs ``command`` there, in the process itself."""
         return ["ip", "netns", "exec", self.namespace, *command]
 
+    def starts(self, number: int, first: Machine, *command: str) -> list[str]:
+        """Return the command that runs ``perf train`` there, as one of two machines."""
+        return self.command(*command, "--nnodes", "2", "--node-rank", str(number), "--rdzv", f"{first.address}:{PORT}")
+
     def pull_the_plug(self) -> None:
         """Let nothing through any more, in either direction, and tell nobody."""
         subprocess.run(self.command("ip", "link", "set", self.interface, "down"), check=True)
@@ -40,20 +45,24 @@ class Machine:
 
 @contextmanager
 def two_machines() -> Iterator[tuple[Machine, Machine]]:
-    """Make them; the test is skipped where that is not allowed."""
+    """Make them.
+
+    Raises:
+        PermissionError: That is not possible here.
+    """
     if shutil.which("ip") is None:
-        pytest.skip("network namespaces need iproute2")
+        raise PermissionError("network namespaces need iproute2")
     tag = f"{os.getpid() % 100000}"
     first, second = (Machine(f"perf{tag}n{n}", f"perf{tag}v{n}", f"10.213.0.{n + 1}") for n in range(2))
     try:
         for machine in (first, second):
             made = subprocess.run(["ip", "netns", "add", machine.namespace], capture_output=True, text=True)
             if made.returncode:
-                pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")
+                raise PermissionError(f"network namespaces are not allowed here: {made.stderr.strip()}")
         pair = ["ip", "link", "add", first.interface, "type", "veth", "peer", "name", second.interface]
         joined = subprocess.run(pair, capture_output=True, text=True)
         if joined.returncode:
-            pytest.skip(f"virtual network cards are not allowed here: {joined.stderr.strip()}")
+            raise PermissionError(f"virtual network cards are not allowed here: {joined.stderr.strip()}")
         for machine in (first, second):
             subprocess.run(["ip", "link", "set", machine.interface, "netns", machine.namespace], check=True)
             for change in (
