@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from chipperf.errors import DataError, TrainingError
 from chipperf.records.schema import Limits
+from chipperf.train import progress as progress_module
+from chipperf.train.progress import ProgressFile
 from chipperf.train.trainer import DIAGNOSTIC_STEPS, _hash_buffers
 from chipperf.train.windows import MINIMUM_WINDOWS
 from chipperf.train.workload import Evaluation
 from chipperf.types import MemoryStats, Rank
-from tiny_training import FakeSession, TwoRanks, make_training
+from tiny_training import FEATURES, FakeSession, TwoRanks, make_training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,37 @@ def test_evaluation_interval(monkeypatch: pytest.MonkeyPatch, every: int, evalua
     training.trainer.train()
 
     assert [point.epoch for point in training.trainer.outcome.curve] == evaluated
+
+
+def test_every_batch_of_an_evaluation_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[object] = []
+    monkeypatch.setattr(ProgressFile, "evaluating", lambda progress: reports.append(progress))
+    training = make_training(monkeypatch)
+
+    def evaluate(model: torch.nn.Module, collectives: object, autocast: object) -> Evaluation:
+        for _ in range(3):
+            model(torch.zeros(2, FEATURES))
+        return Evaluation(value=0.5, samples=6)
+
+    training.workload.evaluate = evaluate
+    training.trainer.train()
+
+    assert len(reports) == 3 * len(training.trainer.outcome.curve) > 0
+
+
+def test_progress_of_an_evaluation_is_written_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((10.0, 10.1, 11.1, 11.5, 12.2))
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    file = tmp_path / "progress.json"
+    progress = ProgressFile(file, 1)
+
+    written = []
+    for _ in range(4):
+        progress.evaluating()
+        written.append(file.exists())
+        file.unlink(missing_ok=True)
+
+    assert written == [False, True, False, True]
 
 
 def test_training_stops_at_the_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,13 @@ class ProgressFile:
         self._samples, self._reported_s = 0, now_s
         self._write()
 
+    def evaluating(self) -> None:
+        """Say that an evaluation is going on: a long one is no hang. Written at most once a second."""
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= _INTERVAL_S:
+            self._reported_s = now_s
+            self._write()
+
     def evaluated(self, epoch: float, metric: str, value: float) -> None:
         """Tell the result of an evaluation."""
         self._progress.evaluation = f"epoch {epoch:g}: {metric} {value:.2%}"

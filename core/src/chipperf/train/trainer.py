@@ -564,7 +564,8 @@ class Trainer:
             # Every rank keeps its own batch statistics; the model that is evaluated is the main rank's.
             context.collectives.broadcast(list(self._model.buffers()))
             before, states = _hash_buffers(self._model), generator_states(self._device)
-            evaluation = self._workload.evaluate(self._model, context.collectives, self.autocast)
+            with self._model.register_forward_hook(lambda *_: context.progress.evaluating()):
+                evaluation = self._workload.evaluate(self._model, context.collectives, self.autocast)
             if self._model.training or _hash_buffers(self._model) != before:
                 raise TrainingError(
                     "evaluation changed the model: its buffers differ afterwards, or it is in training mode",
