@@ -18,8 +18,8 @@ import psutil
 WAIT_S = 60
 
 
-def option(name: str) -> str:
-    return [text.partition("=")[2] for text in sys.argv if text.startswith(f"--{name}=")][-1]
+def option(name: str) -> str | None:
+    return next((text.partition("=")[2] for text in reversed(sys.argv) if text.startswith(f"--{name}=")), None)
 
 
 def write(out: Path, record: dict[str, object], **status: object) -> None:
@@ -29,7 +29,8 @@ def write(out: Path, record: dict[str, object], **status: object) -> None:
 
 
 def main() -> int:
-    place, out, seed = Path(os.environ["FAKE_TRAIN"]), Path(option("out")), int(option("seed"))
+    place, out = Path(os.environ["FAKE_TRAIN"]), Path(option("resume") or option("out") or "")
+    seed = int(option("seed") or json.loads((out / "record.json").read_text())["seed"])
     with (place / "starts").open("a") as file:
         file.write(json.dumps(sys.argv[1:]) + "\n")
     record = json.loads((place / "record.json").read_text())

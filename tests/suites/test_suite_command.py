@@ -6,9 +6,11 @@ import json
 import os
 import signal
 from contextlib import suppress
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
 from chipperf.records.store import read_record
 from chipperf.suites.state import SuiteDirectory
 from support import processes_naming
@@ -117,6 +119,33 @@ def test_a_signal_ends_the_current_run_and_the_rest_follows_later(suite: FakeTra
     assert resumed.returncode == 0, resumed.stderr
     assert suite.seeds() == [1, 2, 2, 3, 11]
     assert suite.starts[2][-1] == "--out=out/mobilenetv2-fp32-1x1/repeat-2-attempt-2"
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(suite: FakeTraining) -> None:
+    suite.behave(**{"repeat-2": "stop parent"})
+    assert suite.perf("suite", "suite.toml", "--out", "out").returncode == 1
+    run = suite.directory / "out/mobilenetv2-fp32-1x1/repeat-2"
+    manifest = Manifest(
+        run_id="run-2",
+        step=6,
+        world_size=1,
+        written_at=datetime.now(timezone.utc),
+        torch="2",
+        devices=["cpu"],
+        files={},
+    )
+    (run / "checkpoints" / checkpoint_name(1, 6)).mkdir(parents=True)
+    (run / "checkpoints" / checkpoint_name(1, 6) / MANIFEST).write_text(manifest.model_dump_json())
+
+    suite.behave()
+    planned = suite.perf("suite", "suite.toml", "--out", "out", "--resume", "--dry-run")
+    resumed = suite.perf("suite", "suite.toml", "--out", "out", "--resume")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert "perf train --resume=out/mobilenetv2-fp32-1x1/repeat-2\n" in planned.stdout
+    assert suite.starts[2] == ["--resume=out/mobilenetv2-fp32-1x1/repeat-2"]
+    assert suite.states() == ["completed"] * 4
+    assert run.with_suffix(".log").read_text().count("fake run with seed 2") == 2
 
 
 def test_a_run_that_survived_its_suite_is_taken_as_it_ended(suite: FakeTraining) -> None:

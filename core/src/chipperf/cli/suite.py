@@ -78,7 +78,7 @@ def _print_plan(state: SuiteState, to_do: list[SuiteRun], directory: SuiteDirect
 
 
 def _plan_data(run: SuiteRun, directory: SuiteDirectory) -> dict[str, Any]:
-    command = ["perf", "train", *run.planned.arguments, f"--out={directory.path / run.next_directory}"]
+    command = ["perf", "train", *directory.next_attempt(run)[1]]
     return {
         "name": run.planned.name,
         "state": run.state,

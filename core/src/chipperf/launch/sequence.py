@@ -59,7 +59,7 @@ class ProcessSequence:
 
         Args:
             command: Program and arguments.
-            output: File for everything it prints; ``None`` for this program's own output.
+            output: File to add everything it prints to; ``None`` for this program's own output.
 
         Returns:
             Its exit code, negative for the signal that killed it; ``None`` if it was not started, because a signal came
@@ -72,7 +72,7 @@ class ProcessSequence:
             return None
         if output is None:
             return self._wait(subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True))
-        with output.open("wb") as file:
+        with output.open("ab") as file:
             return self._wait(
                 subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

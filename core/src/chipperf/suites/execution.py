@@ -58,15 +58,16 @@ def execute(
     for run in runs:
         if sequence.interrupted:
             return
-        where = directory.path / run.next_directory
-        run.attempts.append(Attempt(directory=run.next_directory, started_at=datetime.now(timezone.utc)))
+        name, arguments = directory.next_attempt(run)
+        where = directory.path / name
+        run.attempts.append(Attempt(directory=name, started_at=datetime.now(timezone.utc)))
         run.state = "running"
         directory.write(state)
         overview.began(run)
         start_s = time.monotonic()
         output = log_of(where)
         output.parent.mkdir(parents=True, exist_ok=True)
-        code = sequence.run([*command, *run.planned.arguments, f"--out={where}"], output=output)
+        code = sequence.run([*command, *arguments], output=output)
         if code is None:
             # A signal came before the process did: nothing was begun.
             run.attempts.pop()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import ConfigError, RecordError, UsageError
+from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarise_repeats
 from chipperf.records.store import RunDirectory, read_record, write_atomically
 from chipperf.suites.plan import PlannedRun
@@ -28,7 +29,7 @@ _LISTED_CHANGES = 5
 
 
 class Attempt(BaseModel):
-    """One time that a run was begun; ``directory`` is relative to the suite's."""
+    """One time that a run was begun or resumed; ``directory`` is relative to the suite's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +51,7 @@ class SuiteRun(BaseModel):
 
     @property
     def next_directory(self) -> str:
-        """Where its next attempt goes: a directory that holds a run is never written to again."""
+        """Where it can be begun anew: a directory that holds a run is never written to again."""
         count = len(self.attempts)
         return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
 
@@ -111,6 +112,17 @@ class SuiteDirectory:
             file.write(f"{os.getpid()}\n")
             file.flush()
             yield
+
+    def next_attempt(self, run: SuiteRun) -> tuple[str, list[str]]:
+        """Return where a run is done next, relative to here, and the arguments of ``perf train`` for it.
+
+        One that was interrupted goes on in its own directory if it has a checkpoint there.
+        """
+        if run.state == "interrupted" and run.attempts:
+            last = run.attempts[-1].directory
+            if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
+                return last, [f"--resume={self.path / last}"]
+        return run.next_directory, [*run.planned.arguments, f"--out={self.path / run.next_directory}"]
 
     def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
         """Return the state of a suite that has not begun.
