@@ -256,7 +256,11 @@ def record_of(**changes):
             {"hyperparameters__changes": [{"key": "batch_size", "base": 32, "value": 64, "origin": "vendor"}]},
             "had 'bs=64'",
         ),
-        ("L02", {"metrics__e2e_time_s": 10.0}, "trained 28600 s and took 10 s"),
+        (
+            "L02",
+            {"metrics__e2e_time_s": 10.0},
+            "train_seconds is 28600 s, longer than e2e_time, which contains it: 10 s",
+        ),
         ("L09", {"limits": {"max_epochs": 3}}, "was shortened"),
         ("L19", {"environment__torch": "2.7.0"}, "2.7 in the case's key"),
         ("L27", {"case__version": "0.9"}, "the case is 1.0 now"),

@@ -249,7 +249,7 @@ def test_nothing_is_said_of_a_process_on_another_machine(run: RunDirectory, plan
         (b"[" * 100_000, "record.json is not a record: nested too deeply"),
         (b'{"a":' * 100_000, "record.json is not a record: nested too deeply"),
         (b"[" + b"0," * 1_000_000 + b"0]", "record.json is not a record: schema_version is missing"),
-        (b"9" * 10_000, "record.json is not a record: Exceeds the limit"),
+        (b"9" * 20, "record.json is not a record: a number has 20 digits"),
         (b"null", "record.json is not a record: schema_version is missing"),
         (b'{"schema_version": "1"}', "record.json is not a record: schema_version is missing"),
         (b'{"schema_version": 1}', r"record\.json: kind: Field required"),

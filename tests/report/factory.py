@@ -12,12 +12,14 @@ GIB = 2**30
 UNKNOWN = {"missing": "unknown"}
 NOT_APPLICABLE = {"missing": "not_applicable"}
 
-_WINDOW = {"epoch": 0, "first_step": 10, "steps": 50, "samples": 12_800, "seconds": 10.0}
+_WINDOW = {"epoch": 0, "first_step": 10, "steps": 50, "samples": 12_800}
 
 
-def throughput(median: float) -> dict[str, Any]:
-    """Return a throughput of five windows around ``median``."""
-    return {"median": median, "iqr": 1.5, "mean_of_totals": median, "windows": [_WINDOW] * 5}
+def throughput(median: float, *, spread: float = 0.0) -> dict[str, Any]:
+    """Return a throughput of five windows around ``median``, the outer ones off by ``spread`` of it."""
+    rates = [median * (1 + spread * offset) for offset in (-1, -0.5, 0, 0.5, 1)]
+    windows = [{**_WINDOW, "seconds": 12_800 / rate} for rate in rates]
+    return {"median": median, "iqr": median * spread or 1.5, "mean_of_totals": median, "windows": windows}
 
 
 _MEASURED: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf.errors import UsageError
 from chipperf.records.schema import Missing
-from chipperf.report.comparison import compare_curves, compare_runs
+from chipperf.report.comparison import Scaling, compare_curves, compare_runs
 from curve_records import curve, losses
 from factory import UNKNOWN, make_record, throughput
 
@@ -16,22 +16,31 @@ def measure(comparison, name):
     return next(measure for measure in comparison.measures if measure.name == name)
 
 
+def ratios(comparison, name):
+    return tuple(cell.ratio for cell in measure(comparison, name).cells)
+
+
+def caveats(comparison):
+    return {caveat.text: caveat.columns for caveat in comparison.caveats}
+
+
 def test_values_stand_beside_their_ratio_to_the_first_run():
     comparison = compare_runs([make_record(), make_record(**OTHER, metrics__p_train=throughput(9172.5))])
 
     p_train = measure(comparison, "p_train")
-    assert (p_train.unit, p_train.values, p_train.ratios) == ("samples/s", (4586.25, 9172.5), (1, 2))
+    assert (p_train.unit, [cell.value for cell in p_train.cells]) == ("samples/s", [4586.25, 9172.5])
+    assert ratios(comparison, "p_train") == (1, 2)
     assert comparison.names == ("A1 1x8 fp32", "B2 1x8 fp32")
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "ratios"),
+    ("first", "second", "expected"),
     [(UNKNOWN, 5.0, (None, None)), (5.0, UNKNOWN, (1, None)), (0.0, 5.0, (None, None))],
 )
-def test_there_is_no_ratio_without_both_values(first, second, ratios):
+def test_there_is_no_ratio_without_both_values(first, second, expected):
     comparison = compare_runs([make_record(metrics__p_whole=first), make_record(**OTHER, metrics__p_whole=second)])
 
-    assert measure(comparison, "p_whole").ratios == ratios
+    assert ratios(comparison, "p_whole") == expected
 
 
 def scaled(median: float, **changes):
@@ -43,7 +52,7 @@ def test_scaling_efficiency_is_throughput_for_each_device_over_that_of_the_first
         [make_record(metrics__p_train=throughput(1000.0)), scaled(1800.0, hyperparameters__values__lr=0.2)]
     )
 
-    assert comparison.scaling == (None, pytest.approx(0.9))
+    assert comparison.scaling == (None, Scaling(efficiency=pytest.approx(0.9), base=1))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,10 @@ def test_runs_that_are_no_scaling_pair_have_no_efficiency(changes):
 def test_a_run_that_did_not_complete_has_failed_in_every_value():
     comparison = compare_runs([make_record(), make_record(**OTHER, status={"state": "killed"})])
 
-    assert all(item.values[1] == Missing(missing="failed", reason="killed") for item in comparison.measures)
+    failed = Missing(missing="failed", reason="killed")
+    assert all(item.cells[1].value == failed for item in comparison.measures)
+    assert comparison.outcomes[1] == ("not_run",)
+    assert caveats(comparison)["the run did not complete: killed"] == (2,)
 
 
 def test_a_record_that_is_named_twice_counts_once():
@@ -81,6 +93,7 @@ def test_a_record_that_is_named_twice_counts_once():
         ({"case__metric": "top5"}, "metrics: top1, top5"),
         ({"dataset__name": "other"}, "datasets: imagenet2012 1, other 1"),
         ({"dataset__fingerprint": "f"}, "contents of the dataset"),
+        ({"dataset__eval_samples": 49_999}, "numbers of evaluated samples: 49999, 50000"),
         ({"metrics_version": 7}, "metrics versions: 1, 7"),
     ],
 )
@@ -95,13 +108,30 @@ def test_no_runs_are_refused():
 
 
 def test_what_differs_is_listed():
-    changes = {"limits": {"max_steps": 9}, "kind": "simulated", "hyperparameters__global_batch_size": 512}
+    changes = {
+        "limits": {"max_steps": 9},
+        "kind": "simulated",
+        "hyperparameters": {
+            "values": {"batch_size": 64, "lr": 0.1, "workers": 8, "seed": 7},
+            "changes": [],
+            "global_batch_size": 512,
+        },
+        "knobs": [{"name": "B_FAST", "value": "1", "reason": "", "origin": "vendor"}],
+        "loader__workers": 8,
+        "environment__torch": "2.8.0",
+    }
     comparison = compare_runs([make_record(), make_record(**OTHER | changes)])
 
-    assert {item.name: item.values for item in comparison.differences} == {
-        "kind": ("measured", "simulated"),
-        "max_steps": ("none", "9"),
-        "global_batch_size": ("256", "512"),
+    assert {(item.group, item.name): item.values for item in comparison.settings} == {
+        ("run", "kind"): ("measured", "simulated"),
+        ("run", "max_steps"): ("none", "9"),
+        ("run", "global_batch_size"): ("256", "512"),
+        ("scaled", "batch_size"): ("32", "64"),
+        ("free", "workers"): ("not stated", "8"),
+        ("knob", "ACME_TF32"): ("0", "not set"),
+        ("knob", "B_FAST"): ("not set", "1"),
+        ("loader", "workers"): ("4", "8"),
+        ("software", "torch"): ("2.7.0", "2.8.0"),
     }
     assert comparison.names[1] == "simulated B2 1x8 fp32"
 

@@ -130,6 +130,8 @@ class Case:
         metric: Name of the quality, for example ``top1``.
         report: How a report speaks of it.
         load_workload: Imports torch and returns the factory of the case's workload.
+        forward_flops: Floating-point operations of one training sample's forward pass with the base's values, a
+            multiplication and an addition being two; ``None`` where samples differ.
         ensure_sample: Generates the dataset that is used without ``--data``, unless it is there, and returns its
             directory; takes a function to tell the progress to. ``None`` if there is no such dataset.
     """
@@ -142,4 +144,5 @@ class Case:
     metric: str
     report: ReportProfile
     load_workload: Callable[[], WorkloadFactory]
+    forward_flops: float | None = None
     ensure_sample: Callable[[Progress], Path] | None = None

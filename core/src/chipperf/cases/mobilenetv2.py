@@ -35,5 +35,6 @@ CASE = Case(
     metric="top1",
     report=classification_report("MobilenetV2"),
     load_workload=load_classification_workload,
+    forward_flops=0.602e9,
     ensure_sample=ensure_classification_sample,
 )

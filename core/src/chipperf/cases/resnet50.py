@@ -36,5 +36,6 @@ CASE = Case(
     metric="top1",
     report=classification_report("resnet50"),
     load_workload=load_classification_workload,
+    forward_flops=8.18e9,
     ensure_sample=ensure_classification_sample,
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -12,11 +15,14 @@ import typer
 from chipperf.cli.language import Language, note_fonts
 from chipperf.cli.listing import JSON_OPTION, print_json, print_table
 from chipperf.errors import UsageError
+from chipperf.peak_rates import installed_peak
 from chipperf.plotting import PictureFormat, require_matplotlib
 from chipperf.records.schema import Missing
-from chipperf.records.store import read_record, write_atomically
+from chipperf.records.store import write_atomically
+from chipperf.report.columns import Column, read_columns
 from chipperf.report.comparability import differences
-from chipperf.report.comparison import Comparison, compare_curves, compare_runs
+from chipperf.report.comparison import Comparison, compare_columns, compare_curves
+from chipperf.report.comparison_formats import as_csv, as_markdown, headers, json_text, legend, notes, rows
 from chipperf.report.curve_files import points_csv
 from chipperf.report.curves import common_places, median_at
 from chipperf.report.format import marker, number, quality
@@ -24,10 +30,9 @@ from chipperf.report.format import marker, number, quality
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.report.comparison import ComparedMeasure
     from chipperf.report.curves import Axis, Curve, Curves, Quantity
 
-_RUNS_BESIDE = 4
+_RUNS_BESIDE = 3
 _LARGEST_TABLE = 20
 """Places of a curve that the terminal shows; the file has all."""
 
@@ -49,6 +54,21 @@ class AxisOf(str, Enum):
     TIME = "time"
 
 
+class OutputFormat(str, Enum):
+    """How a comparison is written."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+
+
+_FORMATS = {".md": OutputFormat.MARKDOWN, ".csv": OutputFormat.CSV, ".json": OutputFormat.JSON}
+_WRITERS: dict[OutputFormat, Callable[[Comparison], str]] = {
+    OutputFormat.MARKDOWN: as_markdown,
+    OutputFormat.CSV: as_csv,
+    OutputFormat.JSON: json_text,
+}
 _AXIS_TITLES: dict[Axis, str] = {"epoch": "epoch", "step": "step", "time": "time (s)"}
 _EXTREME: dict[Quantity, str] = {"quality": "best", "loss": "lowest"}
 
@@ -56,7 +76,16 @@ _QUANTITIES: dict[CurveOf, Quantity] = {CurveOf.ACCURACY: "quality", CurveOf.LOS
 
 
 def compare(
-    runs: list[Path] = typer.Argument(..., help="Directories of runs, or their record.json.", metavar="RUN..."),
+    paths: list[Path] = typer.Argument(
+        ...,
+        help="Directories of runs or of their repeats, record.json files, and reports (README.md).",
+        metavar="RUN...",
+    ),
+    output: OutputFormat | None = typer.Option(
+        None, "--format", help="How the comparison is written. [by the ending of --out, table without]"
+    ),
+    topology: str | None = typer.Option(None, "--topology", help="Only runs and rows on it, for example 1x8."),
+    precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested it."),
     curve: CurveOf | None = typer.Option(
         None, "--curve", help="Compare over training: accuracy (the case's quality, mAP for one) or training loss."
     ),
@@ -64,43 +93,97 @@ def compare(
         None, "--axis", help="Unit of the curve's axis. [epoch for accuracy, step for loss, if all runs can be on it]"
     ),
     lang: Language = typer.Option(Language.ZH, "--lang", help="Language of the picture."),
-    out: Path | None = typer.Option(None, "--out", help="File for the curve: .svg or .png, or .csv for its points."),
+    out: Path | None = typer.Option(
+        None, "--out", help="File to write: .md, .csv, .json or text; of a curve .svg or .png, or .csv for its points."
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Compare runs of one case on one dataset: vendors, precisions, topologies.
 
-    Ratios are to the first run. Repeats with other seeds become one curve: the median, with a band from the lowest to
-    the highest.
+    A directory of repeats is one column with its spread, and a report has a column for each of its rows. Ratios are to
+    the first column, with a confidence interval where there are windows or repeats; footnotes say what differs. Runs
+    whose results mean different things are refused.
 
-    Example: perf compare runs/a runs/b --curve accuracy --lang en --out accuracy.svg
+    Example: perf compare runs/a runs/b --format markdown --out comparison.md
     """
-    if curve is None and (out is not None or axis is not None):
-        raise UsageError(f"{'--out' if out else '--axis'} belongs to a curve", hint="add --curve accuracy, or loss")
-    if out is not None:
-        _check_output(out)
-    comparison = compare_runs([read_record(path) for path in runs])
     if curve is None:
-        if as_json:
-            print_json(_comparison_data(comparison))
-        else:
-            _print_comparison(comparison)
+        if axis is not None:
+            raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
+        chosen = _choose_format(output, out, as_json=as_json)
+        _require_directory(out)
+        comparison = compare_columns(_read(paths, topology, precision), peak_of=installed_peak)
+        _write_comparison(comparison, chosen, out)
         return
+    if output not in (None, OutputFormat.JSON):
+        raise UsageError(f"--format {output.value} does not apply to a curve", hint="write its points: --out FILE.csv")
+    if out is not None:
+        _check_picture(out)
+    comparison = compare_columns(_read(paths, topology, precision))
     curves = compare_curves(comparison, _QUANTITIES[curve], axis=axis.value if axis else None)
     if out is not None:
         _write(curves, comparison, lang, out)
     if curves.not_on:
         typer.echo(f"note: the axis is the {curves.axis}, because {curves.not_on}", err=True)
-    if as_json:
+    if as_json or output is OutputFormat.JSON:
         print_json(_curves_data(curves, comparison))
     else:
         _print_curves(curves, comparison)
 
 
-def _check_output(out: Path) -> None:
+def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Column]:
+    columns = read_columns(paths)
+    chosen = [
+        column
+        for column in columns
+        if topology in (None, column.first.topology.label) and precision in (None, column.first.precision.requested)
+    ]
+    if not chosen:
+        there = {f"{each.first.topology.label} {each.first.precision.requested}" for each in columns}
+        raise UsageError(
+            "no run or row is on this topology and precision", hint=f"there are {', '.join(sorted(there))}"
+        )
+    return chosen
+
+
+def _choose_format(output: OutputFormat | None, out: Path | None, *, as_json: bool) -> OutputFormat:
+    suffix = out.suffix.casefold() if out else ""
+    if suffix in _PICTURES:
+        raise UsageError(f"--out {out}: a picture is of a curve", hint="add --curve accuracy, or loss")
+    if as_json:
+        if output not in (None, OutputFormat.JSON):
+            raise UsageError(f"--json contradicts --format {output.value}", hint="give one of the two")
+        return OutputFormat.JSON
+    return output or _FORMATS.get(suffix, OutputFormat.TABLE)
+
+
+def _require_directory(out: Path | None) -> None:
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+
+
+def _write_comparison(comparison: Comparison, output: OutputFormat, out: Path | None) -> None:
+    if output is OutputFormat.TABLE and out is None:
+        # On the terminal, with its width and styles.
+        _print_comparison(comparison)
+        return
+    if output is OutputFormat.TABLE:
+        text = io.StringIO()
+        with redirect_stdout(text):
+            _print_comparison(comparison)
+        content = text.getvalue()
+    else:
+        content = _WRITERS[output](comparison)
+    if out is None:
+        typer.echo(content, nl=False)
+    else:
+        write_atomically(out, content)
+        typer.echo(f"wrote {out}", err=True)
+
+
+def _check_picture(out: Path) -> None:
     if out.suffix not in (*_PICTURES, ".csv"):
         raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+    _require_directory(out)
     if out.suffix in _PICTURES:
         require_matplotlib("plot")
 
@@ -119,37 +202,27 @@ def _write(curves: Curves, comparison: Comparison, lang: Language, out: Path) ->
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    for place, (record, name) in enumerate(zip(comparison.records, comparison.names, strict=True), start=1):
-        typer.echo(f"{place}: {name}, {record.run_id}")
+    for line in legend(comparison):
+        typer.echo(line)
     typer.echo()
-    rows = {_title(measure): _cells(measure, comparison) for measure in comparison.measures}
-    if any(efficiency is not None for efficiency in comparison.scaling):
-        rows["scaling efficiency"] = ["-" if each is None else f"{each:.1%}" for each in comparison.scaling]
-    _print_beside(rows)
-    if comparison.differences:
-        typer.echo("\nThe runs also differ in")
-        _print_beside({difference.name: difference.values for difference in comparison.differences})
+    _print_beside(headers(comparison), rows(comparison))
+    for note in notes(comparison):
+        typer.echo(f"\n{note}")
+    if comparison.caveats:
+        typer.echo("\nFootnotes")
+        for place, caveat in enumerate(comparison.caveats, start=1):
+            typer.echo(f"  [{place}] {caveat.text}")
+    if comparison.settings:
+        typer.echo("\nSettings that differ")
+        places = [str(place) for place in range(1, len(comparison.columns) + 1)]
+        _print_beside(places, {f"{each.group} {each.name}": each.values for each in comparison.settings})
 
 
-def _print_beside(rows: Mapping[str, Sequence[str]]) -> None:
+def _print_beside(columns: Sequence[str], cells: Mapping[str, Sequence[str]]) -> None:
     """Print rows with a column for each run, a few runs at a time: the table has to fit into a terminal."""
-    count = max(map(len, rows.values()))
-    for start in range(0, count, _RUNS_BESIDE):
+    for start in range(0, len(columns), _RUNS_BESIDE):
         part = slice(start, start + _RUNS_BESIDE)
-        columns = [str(place) for place in range(1, count + 1)][part]
-        print_table(["", *columns], [[title, *cells[part]] for title, cells in rows.items()])
-
-
-def _title(measure: ComparedMeasure) -> str:
-    return measure.name if measure.unit == "fraction" else f"{measure.name} ({measure.unit})"
-
-
-def _cells(measure: ComparedMeasure, comparison: Comparison) -> list[str]:
-    cells: list[str] = []
-    for value, ratio in zip(measure.values, measure.ratios, strict=True):
-        text = _quality(value, comparison) if measure.unit == "fraction" else _known(number(value))
-        cells.append(f"{text} ({ratio:.3g}x)" if ratio is not None and cells else text)
-    return cells
+        print_table(["", *columns[part]], [[title, *values[part]] for title, values in cells.items()])
 
 
 def _print_curves(curves: Curves, comparison: Comparison) -> None:
@@ -185,7 +258,8 @@ def _print_curves(curves: Curves, comparison: Comparison) -> None:
     different = differences([curve.runs[0].record for curve in curves.curves], comparison.case)
     if different:
         typer.echo("\nThe curves differ in")
-        _print_beside({difference.name: difference.values for difference in different})
+        numbers = [str(curve.number) for curve in curves.curves]
+        _print_beside(numbers, {difference.name: difference.values for difference in different})
     places = common_places(curves)
     if not places:
         typer.echo(f"\nThere is no {curves.axis} at which all curves have a value.")
@@ -216,22 +290,6 @@ def _evenly(places: Sequence[float], count: int) -> list[float]:
     if len(places) <= count:
         return list(places)
     return [places[round(index * (len(places) - 1) / (count - 1))] for index in range(count)]
-
-
-def _comparison_data(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "case": comparison.case.name,
-        "runs": [
-            {"run": record.run_id, "name": name, "vendor": record.vendor.name, "seed": _plain(record.seed)}
-            for record, name in zip(comparison.records, comparison.names, strict=True)
-        ],
-        "measures": [
-            {**asdict(measure), "values": [_plain(value) for value in measure.values]}
-            for measure in comparison.measures
-        ],
-        "differences": [asdict(difference) for difference in comparison.differences],
-        "scaling_efficiency": list(comparison.scaling),
-    }
 
 
 def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
-from chipperf.lint.rule import NotChecked
+from chipperf.lint.rule import NotChecked, Problem
+from chipperf.records.plausibility import check_record, check_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.documents.case_document import CaseDocument, Row
     from chipperf.lint.configs import ConfigDirectory
+    from chipperf.records.plausibility import Check
     from chipperf.records.schema import Record, Setting
 
 THROUGHPUTS: Final = ("p_core", "p_train", "p_whole")
@@ -118,6 +120,16 @@ class Subject:
                 yield "the row's label", Located(card, row.label.place)
             if (file := row.cells.get("config_file")) and (name := parse_config_name(file.text)):
                 yield "the configuration's name", Located(name.card, file.place)
+
+
+def implausible(subject: Subject, *checks: Check) -> Iterator[Problem]:
+    """Yield what cannot be true in the records of the document's runs."""
+    found = [(record, finding) for record in subject.records for finding in check_record(record)]
+    if "scaling" in checks:
+        found += check_scaling(subject.records)
+    for record, finding in found:
+        if finding.check in checks:
+            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text('en')}")
 
 
 def number(row: Row, column: str) -> float | None:

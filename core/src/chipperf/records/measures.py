@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chipperf.records.schema import Throughput, TimeToTarget
+from chipperf.records.schema import Missing, Power, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chipperf.records.schema import Missing, Number, Record
+    from chipperf.records.schema import Bytes, Memory, Number, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,25 @@ def headline(throughput: Throughput | Number) -> Number:
     return throughput.median if isinstance(throughput, Throughput) else throughput
 
 
+def used_peak(memory: Memory | Missing) -> Bytes:
+    """Return the peak of used memory: the device's, or the allocator's where the device's is not known."""
+    if isinstance(memory, Missing):
+        return memory
+    device = memory.device_peak_bytes
+    return memory.allocated_peak_bytes if isinstance(device, Missing) else device
+
+
+def _energy_per_sample(record: Record) -> Number:
+    power, samples = record.metrics.power, record.metrics.train_samples
+    if not isinstance(power, Power):
+        return power
+    if isinstance(power.energy_j, Missing):
+        return power.energy_j
+    if isinstance(samples, Missing):
+        return samples
+    return power.energy_j / samples if samples else Missing(missing="not_run", reason="no sample was trained on")
+
+
 def _seconds(time_to_target: TimeToTarget | Missing) -> Number:
     return time_to_target.seconds if isinstance(time_to_target, TimeToTarget) else time_to_target
 
@@ -43,5 +62,7 @@ MEASURES = {
     "p_train": Measure("samples/s", lambda record: headline(record.metrics.p_train)),
     "p_core": Measure("samples/s", lambda record: headline(record.metrics.p_core)),
     "e2e_time": Measure("s", lambda record: record.metrics.e2e_time_s),
+    "mem_peak": Measure("bytes", lambda record: used_peak(record.metrics.memory)),
+    "energy_per_sample": Measure("J/sample", _energy_per_sample),
 }
 """By name, as in ``docs/metrics.md``."""

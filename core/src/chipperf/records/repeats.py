@@ -5,8 +5,10 @@ How values of repeats become one is defined in ``docs/metrics.md``; nothing else
 
 from __future__ import annotations
 
-import statistics
+import math
 from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.measures import MEASURES
@@ -93,6 +95,14 @@ def repeat_seeds(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
+def combine(values: Sequence[float]) -> float:
+    """Return the olympic mean of :data:`OLYMPIC_REPEATS` values or more, and the median of fewer."""
+    ordered, half = sorted(values), (len(values) - 1) // 2
+    middle = ordered[1:-1] if len(values) >= OLYMPIC_REPEATS else ordered[half : len(values) - half]
+    # Divided first: the sum of huge values need not be a float.
+    return math.fsum(value / len(middle) for value in middle)
+
+
 def aggregate(values: Sequence[Number], unit: str) -> Aggregate:
     """Return median or olympic mean, the lowest and the highest value.
 
@@ -106,9 +116,7 @@ def aggregate(values: Sequence[Number], unit: str) -> Aggregate:
     olympic = len(values) >= OLYMPIC_REPEATS
     result = lowest = highest = _why_none(values)
     if known and len(known) == len(values):
-        ordered = sorted(known)
-        result = statistics.fmean(ordered[1:-1]) if olympic else statistics.median(ordered)
-        lowest, highest = ordered[0], ordered[-1]
+        result, lowest, highest = combine(known), min(known), max(known)
     return Aggregate(
         unit=unit,
         statistic="olympic_mean" if olympic else "median",
@@ -117,6 +125,25 @@ def aggregate(values: Sequence[Number], unit: str) -> Aggregate:
         highest=highest,
         values=list(values),
     )
+
+
+def read_repeats(directory: Path) -> Repeats | None:
+    """Return what is known of the repeats in a directory, or ``None`` if it holds none.
+
+    Raises:
+        RecordError: The file cannot be read or is not of this form.
+    """
+    file = directory / REPEATS_FILE
+    if not file.is_file():
+        return None
+    try:
+        return Repeats.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise RecordError(f"{file}: {place}: {first['msg']}", hint="the file was edited or is incomplete") from error
 
 
 def summarise_repeats(

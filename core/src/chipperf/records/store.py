@@ -25,6 +25,10 @@ _RESERVE_BYTES = 4 * 1024 * 1024
 """More than the record of a full ImageNet run, whose ten thousand windows are its largest part."""
 
 
+_LONGEST_INTEGER = 19
+"""Characters of the largest integer that anything counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
     """Paths inside a run's directory."""
@@ -284,7 +288,7 @@ def read_record(path: Path) -> Record:
     """
     file = path / "record.json" if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"), parse_int=_parse_integer)
     except FileNotFoundError as error:
         raise RecordError(
             f"no record at {file}", hint="name the directory of a run, as 'perf train' prints it"
@@ -309,6 +313,13 @@ def read_record(path: Path) -> Record:
     if record.status.state == "running" and not RunDirectory(file.parent).has_live_process():
         return record.model_copy(update={"status": _KILLED})
     return record
+
+
+def _parse_integer(text: str) -> int:
+    """Return an integer that fits into 64 bits: arithmetic with floats fails on much larger ones."""
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
 
 
 _KILLED = Status(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.cases.registry import find_case
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
-from chipperf.records.measures import headline
+from chipperf.records.measures import headline, used_peak
+from chipperf.records.plausibility import check_record, check_scaling, outcome
 from chipperf.records.schema import METRICS_VERSION, Missing, TimeToTarget
 from chipperf.records.store import record_text
 from chipperf.report.comparability import dataset_name, require_one
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
+    from chipperf.records.plausibility import Finding
     from chipperf.records.schema import Environment, HyperparameterChange, Memory, MissingKind, Record, Text
 
     T = TypeVar("T", bound=Hashable)
@@ -87,6 +89,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         change_notes=_share(rows, lambda row: row.record.hyperparameters.notes),
         datasets=_share(rows, lambda row: [row.record.dataset]),
         loaders=_share(rows, lambda row: [row.record.loader]),
+        implausible=_implausible(rows),
         warnings=_share(rows, lambda row: row.record.warnings),
         disabled_observers=_share(rows, lambda row: row.record.disabled_observers),
         remarks=_share(rows, lambda row: row.record.remarks),
@@ -186,11 +189,11 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
 def _memory(memory: Memory | Missing) -> tuple[int | Missing, int | Missing, MemorySource | None]:
     if isinstance(memory, Missing):
         return memory, memory, None
-    if not isinstance(memory.device_peak_bytes, Missing):
+    if isinstance(memory.device_peak_bytes, Missing):
+        source = MemorySource(peak="allocator", source=memory.allocator_source)
+    else:
         source = MemorySource(peak="device", source=memory.device_source)
-        return memory.device_peak_bytes, memory.total_bytes, source
-    source = MemorySource(peak="allocator", source=memory.allocator_source)
-    return memory.allocated_peak_bytes, memory.total_bytes, source
+    return used_peak(memory), memory.total_bytes, source
 
 
 def _verdict(record: Record, case: Case, quality: float) -> Verdict:
@@ -204,8 +207,7 @@ def _verdict(record: Record, case: Case, quality: float) -> Verdict:
         )
     time_to_target = record.metrics.time_to_target
     reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
-    converged = reached is not None or quality >= target
-    kind: Literal["converged", "below_target"] = "converged" if converged else "below_target"
+    kind: Literal["converged", "below_target"] = "converged" if outcome(record) == "converged" else "below_target"
     return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached, projected=projected)
 
 
@@ -246,6 +248,14 @@ def _cpu_cores(environment: Environment) -> Text:
 def _host_memory(environment: Environment) -> Text:
     size = gib(environment.memory_bytes)
     return size if isinstance(size, Missing) else f"{size} GiB"
+
+
+def _implausible(rows: Sequence[Row]) -> tuple[Shared[Finding], ...]:
+    """Return what cannot be true in the rows; what an imported document says is for lint to check."""
+    measured = [row for row in rows if row.record.kind != "imported"]
+    found = [(row.record, finding) for row in measured for finding in check_record(row.record)]
+    found += check_scaling([row.record for row in measured])
+    return _share(measured, lambda row: [finding for record, finding in found if record is row.record])
 
 
 def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Shared[Text]]]) -> frozenset[MissingKind]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.cases.base import Role
 from chipperf.errors import UsageError
+from chipperf.importing.blank import UNKNOWN_NAME
 from chipperf.records.schema import Missing
 from chipperf.report.format import marker, setting
 
@@ -37,8 +38,8 @@ def require_comparable(records: Sequence[Record]) -> None:
         records: At least one record.
 
     Raises:
-        UsageError: The runs are of several cases, case versions, metrics, metrics versions,
-            metric definitions or datasets; names them.
+        UsageError: The runs are of several cases, case versions, metrics, metrics versions, metric definitions or
+            datasets, or were evaluated on different numbers of samples; names them.
     """
     hint = "compare runs of one case on one dataset"
     require_one("cases", [record.case.name for record in records], hint=hint)
@@ -50,9 +51,26 @@ def require_comparable(records: Sequence[Record]) -> None:
     require_one(
         "metric definitions", [record.metrics_definition for record in records], hint="compare runs that were measured"
     )
-    require_one("datasets", [dataset_name(record.dataset) for record in records], hint=hint)
+    _require_one_dataset([record.dataset for record in records if not _is_unnamed(record)], hint=hint)
     for fingerprints in _fingerprints(record.dataset for record in records):
         require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
+    splits = [record.dataset.eval_samples for record in records]
+    evaluations = [record.metrics.curve[-1].samples for record in records if record.metrics.curve]
+    for counts in (splits, evaluations):
+        known = [str(count) for count in counts if not isinstance(count, Missing)]
+        require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+
+
+def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
+    """Refuse datasets of several names or versions; a version that is not stated may be any."""
+    versions = {dataset.version for dataset in datasets if not isinstance(dataset.version, Missing)}
+    if len({dataset.name for dataset in datasets}) > 1 or len(versions) > 1:
+        require_one("datasets", [dataset_name(dataset) for dataset in datasets], hint=hint)
+
+
+def _is_unnamed(record: Record) -> bool:
+    """Tell whether a document names no dataset."""
+    return record.kind == "imported" and record.dataset.name == UNKNOWN_NAME
 
 
 def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
@@ -104,10 +122,11 @@ def _facts(record: Record, case: Case) -> dict[str, str]:
     for key, value in record.hyperparameters.values.items():
         if key not in keys or case.base.role(key) is not Role.FREE:
             values[key] = value
-    return {name: _text(value) for name, value in values.items()}
+    return {name: setting_text(value) for name, value in values.items()}
 
 
-def _text(value: Setting | Missing | None) -> str:
+def setting_text(value: Setting | Missing | None) -> str:
+    """Return how a setting is written; one that is not there is ``none``."""
     if isinstance(value, Missing):
         return marker(value, "en")
     return "none" if value is None else setting(value)

@@ -1,42 +1,93 @@
-"""Runs side by side: what each achieved, and in what ratio to the first."""
+"""Runs side by side: what each achieved, in what ratio to the first, and how certain that is."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
+from chipperf.bootstrap import Interval, ratio_interval, resample, varies
 from chipperf.cases.registry import find_case
 from chipperf.errors import UsageError
-from chipperf.records.measures import MEASURES, headline
-from chipperf.records.schema import Missing
+from chipperf.records.measures import MEASURES
+from chipperf.records.plausibility import Outcome, outcome
+from chipperf.records.repeats import aggregate, combine
+from chipperf.records.scaling import are_scaling_pair, efficiency
+from chipperf.records.schema import Missing, Throughput
 from chipperf.report.build import completed_value, record_digest
-from chipperf.report.comparability import Difference, differences, require_comparable
+from chipperf.report.caveats import Caveat, caveats
+from chipperf.report.columns import Column
+from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
+from chipperf.report.parity import DifferentSetting, different_settings
 from chipperf.report.repeats import curve_names, group_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.schema import Record
+    from chipperf.records.schema import Number, Record
+    from chipperf.report.caveats import PeakOf
     from chipperf.report.curves import Axis, Curves, Quantity
+
+TOLERANCE: Final = 0.02
+"""An interval that comes this near to 1 shows no difference."""
+
+_COMPARED: Final = (
+    *("quality", "best_quality", "time_to_target", "e2e_time", "p_whole", "p_train", "p_core"),
+    *("mem_peak", "energy_per_sample"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedValue:
+    """One metric of one column.
+
+    Attributes:
+        value: The run's, or the result of its repeats.
+        lowest: The lowest of the repeats; ``None`` for a single run.
+        highest: The highest of them.
+        repeats: How many runs it comes from.
+        windows: How many measurement windows it comes from, of all repeats; 0 without windows.
+        ratio: By the first column's value; ``None`` where one of the two is not there, the first is 0, or the metric is
+            a quality, whose ratio means nothing.
+        interval: Confidence interval of the ratio.
+        no_interval: Why there is none, if there is a ratio to another column.
+        verdict: What the interval says of the ratio.
+    """
+
+    value: Number
+    lowest: float | None
+    highest: float | None
+    repeats: int
+    windows: int
+    ratio: float | None
+    interval: Interval | None
+    no_interval: str | None
+    verdict: Literal["higher", "lower", "no_difference"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedMeasure:
-    """One metric of all runs.
+    """One metric of all columns.
 
     Attributes:
         name: The metric, as in ``docs/metrics.md``.
         unit: Unit of its values; ``fraction`` for a quality.
-        values: Its value in every run.
-        ratios: Value by the first run's value; ``None`` where one of the two is not there, or the first is 0.
+        cells: Its value in every column.
     """
 
     name: str
     unit: str
-    values: tuple[float | Missing, ...]
-    ratios: tuple[float | None, ...]
+    cells: tuple[ComparedValue, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Efficiency of a column against another of fewer devices, which is counted from 1."""
+
+    efficiency: float
+    base: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,75 +96,160 @@ class Comparison:
 
     Attributes:
         case: Case of all of them.
-        names: What each run is called.
-        records: The runs, in the order in which they were given.
+        columns: The runs, in the order in which they were given.
+        names: What each column is called.
+        outcomes: What came of each run of each column.
         measures: What they achieved.
-        differences: Settings that differ between them.
-        scaling: Every run's efficiency against the first; see :func:`scaling_efficiency`.
+        scaling: Efficiency of every column that is a true scaling pair with one of fewer devices.
+        settings: Settings that differ between them.
+        caveats: Footnotes.
     """
 
     case: Case
+    columns: tuple[Column, ...]
     names: tuple[str, ...]
-    records: tuple[Record, ...]
+    outcomes: tuple[tuple[Outcome, ...], ...]
     measures: tuple[ComparedMeasure, ...]
-    differences: tuple[Difference, ...]
-    scaling: tuple[float | None, ...]
+    scaling: tuple[Scaling | None, ...]
+    settings: tuple[DifferentSetting, ...]
+    caveats: tuple[Caveat, ...]
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every run of every column, each once."""
+        runs = {record_digest(record): record for column in self.columns for record in column.records}
+        return tuple(runs.values())
 
 
 def compare_runs(records: Sequence[Record]) -> Comparison:
-    """Put runs side by side; a record that is given twice counts once.
+    """Put single runs side by side, see :func:`compare_columns`."""
+    return compare_columns([Column(records=(record,)) for record in records])
+
+
+def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda record: None) -> Comparison:
+    """Put columns side by side; one that is given twice counts once.
 
     Args:
-        records: Runs of any vendors, precisions and topologies.
+        columns: Runs of any vendors, precisions and topologies, and rows of documents.
+        peak_of: Returns the peak rate of a run's device, if it is known.
 
     Raises:
-        UsageError: There are none, or their results mean different things; see
-            :func:`~chipperf.report.comparability.require_comparable`.
+        UsageError: There are none, their results mean different things (see
+            :func:`~chipperf.report.comparability.require_comparable`), or repeats differ in more than their seed.
     """
-    if not records:
+    if not columns:
         raise UsageError("there are no runs to compare", hint="name run directories")
-    require_comparable(records)
-    case = find_case(records[0].case.name)
-    distinct = tuple({record_digest(record): record for record in records}.values())
+    require_comparable([record for column in columns for record in column.records])
+    case = find_case(columns[0].first.case.name)
+    distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
+    for column in distinct:
+        _require_repeats(column, case)
+    p_train = _measure("p_train", distinct)
     return Comparison(
         case=case,
-        names=tuple(curve_names(distinct, case)),
-        records=distinct,
-        measures=tuple(_measure(name, distinct) for name in _COMPARED),
-        differences=differences(distinct, case),
-        scaling=tuple(scaling_efficiency(distinct[0], record) for record in distinct),
+        columns=distinct,
+        names=tuple(curve_names([column.first for column in distinct], case)),
+        outcomes=tuple(tuple(outcome(record) for record in column.records) for column in distinct),
+        measures=tuple(p_train if name == "p_train" else _measure(name, distinct) for name in _COMPARED),
+        scaling=tuple(_scaling(place, distinct, p_train) for place in range(len(distinct))),
+        settings=different_settings([column.first for column in distinct], case),
+        caveats=caveats(distinct, case, peak_of),
     )
 
 
-def scaling_efficiency(base: Record, record: Record) -> float | None:
-    """Return ``p_train`` for each device over that of ``base``; ``None`` if the runs are no true scaling pair.
+def _require_repeats(column: Column, case: Case) -> None:
+    if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
+        raise UsageError(
+            f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
+            hint="name the runs themselves, each is a column then",
+        )
 
-    They are one if nothing differs but the number of devices and what has to follow it: the batch of each device,
-    precision, kind of device and all versions are the same.
-    """
-    devices, base_devices = record.topology.world_size, base.topology.world_size
-    if devices == base_devices or _scaling_identity(record) != _scaling_identity(base):
+
+def _scaling(place: int, columns: Sequence[Column], p_train: ComparedMeasure) -> Scaling | None:
+    """Return the efficiency against the column of the fewest devices that makes a true scaling pair."""
+    record, rate = columns[place].first, p_train.cells[place].value
+    devices = record.topology.world_size
+    pairs = [
+        (other.first.topology.world_size, base)
+        for base, other in enumerate(columns)
+        if other.first.topology.world_size < devices and are_scaling_pair(other.first, record)
+    ]
+    if isinstance(rate, Missing) or not pairs:
         return None
-    rate = completed_value(record, headline(record.metrics.p_train))
-    base_rate = completed_value(base, headline(base.metrics.p_train))
-    ratio = _ratio(rate, base_rate)
-    return None if ratio is None else ratio * base_devices / devices
+    base_devices, base = min(pairs)
+    base_rate = p_train.cells[base].value
+    if isinstance(base_rate, Missing) or base_rate == 0:
+        return None
+    reached = efficiency(rate, devices, base_rate, base_devices)
+    return Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
 
 
-_FOLLOWS_DEVICES = frozenset({"lr", "warmup_epochs", "seed"})
-"""Hyperparameters that change with the number of devices, or between repeats, and not how long a step takes."""
+def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
+    unit = MEASURES[name].unit
+    values = [[completed_value(record, MEASURES[name].read(record)) for record in each.records] for each in columns]
+    results = [aggregate(each, unit).value for each in values]
+    samples = [[_drawn_from(name, record) for record in column.records] for column in columns]
+    ratios = [None if unit == "fraction" else _ratio(result, results[0]) for result in results]
+    resampled: dict[int, list[float]] = {}
+
+    def interval(place: int) -> Interval | None:
+        for each in (0, place):
+            if each not in resampled:
+                resampled[each] = resample(samples[each], combine, seed=f"{name} {each}")
+        return ratio_interval(resampled[place], resampled[0])
+
+    cells = []
+    for place, known in enumerate(values):
+        found, reason = None, None
+        if place and ratios[place] is not None:
+            single = [str(each + 1) for each in (0, place) if not varies(samples[each])]
+            if single:
+                reason = f"a single value in column {' and '.join(single)}"
+            elif (found := interval(place)) is None:
+                reason = "a value of column 1 is 0"
+        spread = [value for value in known if not isinstance(value, Missing)] if len(known) > 1 else []
+        cells.append(
+            ComparedValue(
+                value=results[place],
+                lowest=min(spread, default=None),
+                highest=max(spread, default=None),
+                repeats=len(known),
+                windows=0 if isinstance(results[place], Missing) else _windows(name, columns[place]),
+                ratio=ratios[place],
+                interval=found,
+                no_interval=reason,
+                verdict=None if found is None else _verdict(found),
+            )
+        )
+    return ComparedMeasure(name=name, unit=unit, cells=tuple(cells))
 
 
-def _scaling_identity(record: Record) -> tuple[object, ...]:
-    environment = record.environment
-    values = {key: value for key, value in record.hyperparameters.values.items() if key not in _FOLLOWS_DEVICES}
-    return (
-        (record.kind, record.vendor.name, record.vendor.plugin, environment.card_title, environment.cpu),
-        (record.chipperf_version, environment.torch, environment.sdk, environment.driver, environment.collectives),
-        (record.case.name, record.case.version, record.case.preset, record.case.metric, record.metrics_version),
-        (record.precision.requested, record.precision.effective),
-        tuple(sorted(values.items())),
-    )
+def _drawn_from(name: str, record: Record) -> list[float]:
+    """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
+    throughput = getattr(record.metrics, name, None)
+    if isinstance(throughput, Throughput):
+        rates = [window.samples_per_s for window in throughput.windows if window.seconds > 0]
+        return rates or [throughput.median]
+    value = MEASURES[name].read(record)
+    return [] if isinstance(value, Missing) else [float(value)]
+
+
+def _windows(name: str, column: Column) -> int:
+    throughputs = [getattr(record.metrics, name, None) for record in column.records]
+    return sum(len(each.windows) for each in throughputs if isinstance(each, Throughput))
+
+
+def _ratio(value: Number, first: Number) -> float | None:
+    if isinstance(value, Missing) or isinstance(first, Missing) or first == 0:
+        return None
+    ratio = value / first
+    return ratio if math.isfinite(ratio) else None
+
+
+def _verdict(interval: Interval) -> Literal["higher", "lower", "no_difference"]:
+    if interval.low > 1 + TOLERANCE:
+        return "higher"
+    return "lower" if interval.high < 1 - TOLERANCE else "no_difference"
 
 
 def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | None = None) -> Curves:
@@ -148,19 +284,3 @@ def _require_enough_points(record: Record, points: int, quantity: Quantity) -> N
         f"run {record.run_id} has too few {what} for a curve: {points} of at least {MINIMUM_POINTS}",
         hint="leave it out" if quantity == "quality" else "leave it out, or see docs/metrics.md on measurement windows",
     )
-
-
-_COMPARED = ("quality", "best_quality", "time_to_target", "p_whole", "p_train", "p_core")
-
-
-def _measure(name: str, records: Sequence[Record]) -> ComparedMeasure:
-    measure = MEASURES[name]
-    values = tuple(completed_value(record, measure.read(record)) for record in records)
-    ratios = tuple(_ratio(value, values[0]) for value in values)
-    return ComparedMeasure(name=name, unit=measure.unit, values=values, ratios=ratios)
-
-
-def _ratio(value: float | Missing, first: float | Missing) -> float | None:
-    if isinstance(value, Missing) or isinstance(first, Missing) or first == 0:
-        return None
-    return value / first

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.records.plausibility import Finding
     from chipperf.records.schema import (
         Dataset,
         HyperparameterChange,
@@ -146,6 +147,7 @@ class ReportView:
         change_notes: Remarks on hyperparameters.
         datasets: Identity of the data, with fingerprints.
         loaders: Settings of the input pipeline.
+        implausible: What cannot be true in the runs, see :mod:`chipperf.records.plausibility`.
         warnings: What the runs warned of.
         disabled_observers: Observers that failed and were switched off.
         remarks: What imported documents say beyond the other fields.
@@ -172,6 +174,7 @@ class ReportView:
     change_notes: tuple[Shared[str], ...]
     datasets: tuple[Shared[Dataset], ...]
     loaders: tuple[Shared[Loader | Missing], ...]
+    implausible: tuple[Shared[Finding], ...]
     warnings: tuple[Shared[str], ...]
     disabled_observers: tuple[Shared[str], ...]
     remarks: tuple[Shared[str], ...]

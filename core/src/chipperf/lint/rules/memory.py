@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.lint.rule import Problem, rule
-from chipperf.lint.subject import hyperparameters, memory
+from chipperf.lint.subject import hyperparameters, implausible, memory
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def memory_fits_the_card(subject: Subject) -> Iterator[Problem]:
                 place=last.cells["mem"].place,
                 message=f"totals of {card or 'the card'} differ: {', '.join(spellings)}",
             )
+    yield from implausible(subject, "memory")
 
 
 def _against_data_sheet(subject: Subject, row: Row, total_bytes: int) -> Iterator[Problem]:

@@ -6,19 +6,24 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chipperf.documents.markdown import Block
+from chipperf.documents import cells
+from chipperf.documents.markdown import Block, Table
 from chipperf.lint.rule import NotChecked, Problem, rule
-from chipperf.lint.subject import number, quality
-from chipperf.records.schema import Missing
+from chipperf.lint.subject import implausible, number, quality
+from chipperf.records.plausibility import Rate, in_order, rate
+from chipperf.report.format import number as written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from chipperf.documents.case_document import Row
     from chipperf.documents.markdown import Place
     from chipperf.lint.subject import Subject
 
-_SLACK: Final = 0.02
+_SPREAD_COLUMNS: Final = 6
+"""Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""
+
 _LOST_SHARE: Final = 0.25
 _LOST_FACTOR: Final = 4
 _EPOCH_TOLERANCE: Final = 0.05
@@ -41,19 +46,42 @@ _DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
 )
 def throughputs_are_ordered(subject: Subject) -> Iterator[Problem]:
     """``p_core`` is at least ``p_train``, that at least ``p_whole``, and training is part of the end-to-end time."""
+    spreads = _spreads(subject)
     for row in subject.rows:
         for fast, slow in (("p_core", "p_train"), ("p_train", "p_whole")):
-            upper, lower = number(row, fast), number(row, slow)
-            if upper is not None and lower is not None and upper < lower * (1 - _SLACK):
-                yield Problem(place=row.cells[fast].place, message=f"{fast} {upper:g} is less than {slow} {lower:g}")
+            upper, lower = _rate(row, fast, spreads), _rate(row, slow, spreads)
+            if upper and lower and not in_order(upper, lower):
+                yield Problem(
+                    place=row.cells[fast].place,
+                    message=f"{fast} {upper.value:g} is less than {slow} {lower.value:g}",
+                )
     yield from _lost_time(subject)
+    yield from implausible(subject, "times", "throughputs")
+
+
+def _rate(row: Row, column: str, spreads: Mapping[tuple[str, str], Rate]) -> Rate | None:
+    value = number(row, column)
+    return None if value is None else spreads.get((column, row.text(column) or ""), Rate(value=value))
+
+
+def _spreads(subject: Subject) -> Mapping[tuple[str, str], Rate]:
+    """Return throughputs with the spread of their windows, by column and text: of the records, and of the evidence."""
+    spreads = {}
     for record in subject.records:
-        whole, training = record.metrics.e2e_time_s, record.metrics.train_seconds
-        if not isinstance(whole, Missing) and not isinstance(training, Missing) and whole < training:
-            yield Problem(
-                place=subject.start,
-                message=f"run {record.run_id} trained {training:g} s and took {whole:g} s end to end",
-            )
+        for column in ("p_core", "p_train"):
+            measured = rate(getattr(record.metrics, column))
+            if measured:
+                spreads[column, str(written(measured.value))] = measured
+    tables = subject.document.markdown.blocks if subject.document.generated else ()
+    for table in tables:
+        if isinstance(table, Table) and len(table.header) == _SPREAD_COLUMNS and table.header[3].text == "IQR":
+            for row in table.rows:
+                texts = [cell.text for cell in row]
+                values = [cells.number(text) for text in texts[2:]]
+                if len(values) == _SPREAD_COLUMNS - 2 and None not in values:
+                    median, iqr, _, totals = (value or 0.0 for value in values)
+                    spreads[texts[1], texts[2]] = Rate(value=median, iqr=max(iqr, abs(totals - median)))
+    return spreads
 
 
 def _lost_time(subject: Subject) -> Iterator[Problem]:
@@ -106,6 +134,7 @@ def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
                 message=f"e2e_time and p_whole imply {epochs:.1f} of {case.base.epochs} epochs{other}, and neither "
                 "convergence nor a change is stated",
             )
+    yield from implausible(subject, "epochs", "samples")
 
 
 @rule(
@@ -131,6 +160,7 @@ def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
             place=row.cells["quality"].place,
             message=f"{text} is below the target {case.base.target:g} of {case.name} {case.version}, without a word",
         )
+    yield from implausible(subject, "result")
 
 
 @rule(

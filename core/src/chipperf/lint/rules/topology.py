@@ -7,7 +7,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from chipperf.lint.rule import Problem, rule
-from chipperf.lint.subject import THROUGHPUTS, hyperparameters, number, precision_and_batch, quality
+from chipperf.lint.subject import THROUGHPUTS, hyperparameters, implausible, number, precision_and_batch, quality
+from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _MAX_ROWS: Final = 100
 """Rows that are compared with one another; a real report has a dozen."""
 
-_MAX_EFFICIENCY: Final = 1.05
 _SLACK: Final = 1.05
 
 
@@ -93,16 +93,16 @@ def throughput_grows_with_cards(subject: Subject) -> Iterator[Problem]:
         names = f"{fewer.label.text!r} and {more.label.text!r}"
         if column:
             small, large = number(fewer, column) or 0, number(more, column) or 0
-            efficiency = large / small / (_cards(more) / _cards(fewer))
+            reached = efficiency(large, _cards(more), small, _cards(fewer))
             if large <= small:
                 yield Problem(
                     place=more.cells[column].place,
                     message=f"{names}: {column} falls from {small:g} to {large:g} with more cards",
                 )
-            elif efficiency > _MAX_EFFICIENCY:
+            elif reached > MAX_EFFICIENCY:
                 yield Problem(
                     place=more.cells[column].place,
-                    message=f"{names}: {column} grows to {efficiency:.0%} of what the cards allow",
+                    message=f"{names}: {column} grows to {reached:.0%} of what the cards allow",
                 )
         short, long = number(fewer, "e2e_time"), number(more, "e2e_time")
         if short and long and long > short * _SLACK:
@@ -110,6 +110,7 @@ def throughput_grows_with_cards(subject: Subject) -> Iterator[Problem]:
                 place=more.cells["e2e_time"].place,
                 message=f"{names}: e2e_time grows from {short:g} s to {long:g} s with more cards",
             )
+    yield from implausible(subject, "scaling")
 
 
 def _pairs(subject: Subject) -> Iterator[tuple[Row, Row]]:

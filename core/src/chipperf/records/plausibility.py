@@ -1,0 +1,339 @@
+"""Whether the values of a record can be true together.
+
+Every check compares values that were measured independently of each other, and takes part only where both are there.
+A finding is no proof of a mistake in a certain value: it says that one of them is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Final, Literal
+
+from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency
+from chipperf.records.schema import Memory, Missing, Power, Throughput, TimeToTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from chipperf.records.schema import Number, Record
+
+Check = Literal["epochs", "samples", "mfu", "memory", "times", "throughputs", "scaling", "result", "energy"]
+Outcome = Literal["converged", "below_target", "no_target", "not_run"]
+
+ORDER_SLACK: Final = 0.02
+"""Two rates or times, one of which contains the other, may differ by this much the wrong way round."""
+
+_EPOCH_TOLERANCE: Final = 0.05
+_SAMPLE_TOLERANCE: Final = 0.01
+_POWER_SLACK: Final = 0.05
+_PASSES: Final = 3
+"""A training step takes as much arithmetic as three forward passes: the backward pass takes two."""
+
+_GIB: Final = 2**30
+
+_TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "zh": {
+        "implied_epochs": "{steps} 步、全局批大小 {batch}、{samples} 个训练样本，相当于 {implied} 个 epoch，"
+        "记录为 {epochs} 个",
+        "more_epochs": "训练了 {epochs} 个 epoch，超参规定 {planned} 个",
+        "samples": "{steps} 步、全局批大小 {batch}，相当于 {implied} 个样本，记录为 {samples} 个",
+        "rate": "p_whole {rate}，而 {samples} 个样本除以 {seconds} 秒为 {implied}",
+        "mfu": "{name} {rate} 相当于峰值算力（{peak} TFLOP/s，{source}）的 {mfu}",
+        "memory": "{name} {used} GiB，超过设备总量 {total} GiB",
+        "times": "{part} {part_s} 秒，长于包含它的 {whole} {whole_s} 秒",
+        "throughputs": "{upper} {upper_rate} 低于 {lower} {lower_rate}，差距超出测量窗口的离散程度",
+        "scaling": "{more} 卡的 p_train 为 {fewer} 卡按卡数折算的 {efficiency}（运行 {base}）",
+        "result_range": "{name} {value} 不是 0 到 1 之间的比例",
+        "best_result": "最后一次评估的结果 {last} 高于最好结果 {best}",
+        "unmet_target": "记录称已达到目标 {target}，但最好结果为 {best}",
+        "energy": "能耗 {energy} J，多于 {devices} 个设备在 {seconds} 秒内以最高功率 {power} W 运行所需",
+        "power": "平均功率 {mean} W，高于最高功率 {power} W",
+    },
+    "en": {
+        "implied_epochs": "{steps} steps of {batch} samples over {samples} training samples are {implied} epochs, "
+        "the record says {epochs}",
+        "more_epochs": "it trained for {epochs} epochs, its hyperparameters say {planned}",
+        "samples": "{steps} steps of {batch} samples are {implied} samples, the record says {samples}",
+        "rate": "p_whole is {rate}, and {samples} samples in {seconds} s are {implied}",
+        "mfu": "{name} {rate} is {mfu} of the peak ({peak} TFLOP/s, {source})",
+        "memory": "{name} is {used} GiB, the device has {total} GiB",
+        "times": "{part} is {part_s} s, longer than {whole}, which contains it: {whole_s} s",
+        "throughputs": "{upper} {upper_rate} is less than {lower} {lower_rate}, by more than their windows spread",
+        "scaling": "p_train on {more} cards is {efficiency} of what {fewer} cards allow (run {base})",
+        "result_range": "{name} {value} is no fraction between 0 and 1",
+        "best_result": "the last evaluation's result {last} is higher than the best one, {best}",
+        "unmet_target": "the target {target} is said to have been met, the best result is {best}",
+        "energy": "energy is {energy} J, more than {devices} devices take in {seconds} s at their highest power, "
+        "{power} W",
+        "power": "mean power {mean} W is higher than the highest, {power} W",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Values of a record that cannot be true together.
+
+    Attributes:
+        check: Which check found them.
+        key: Which sentence says so.
+        values: What the sentence is filled with, as text.
+    """
+
+    check: Check
+    key: str
+    values: tuple[tuple[str, str], ...]
+
+    def text(self, language: str) -> str:
+        """Return the finding as a sentence without its full stop, in ``zh`` or ``en``."""
+        return _TEXTS[language][self.key].format_map(dict(self.values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """Peak rate of one device at a run's effective precision, and where that figure comes from."""
+
+    flops_per_s: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A throughput with the interquartile range of its windows; that of a single value is 0."""
+
+    value: float
+    iqr: float = 0.0
+
+
+def check_record(
+    record: Record, *, forward_flops: float | None = None, peak: Peak | None = None
+) -> tuple[Finding, ...]:
+    """Return what cannot be true in a run that completed; nothing is known of the values of others.
+
+    Args:
+        record: The run.
+        forward_flops: Arithmetic of one sample's forward pass in the run's model, if it is known.
+        peak: What one device can do, if it is known.
+    """
+    if record.status.state != "completed":
+        return ()
+    findings = [*_epochs(record), *_samples(record), *_memory(record), *_times(record), *_throughputs(record)]
+    findings += [*_result(record), *_energy(record)]
+    if forward_flops is not None and peak is not None:
+        findings += _mfu(record, forward_flops, peak)
+    return tuple(findings)
+
+
+def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Finding]]:
+    """Yield the run of each true scaling pair whose throughput grows faster than its number of devices."""
+    for one, other in combinations(records, 2):
+        base, record = sorted((one, other), key=lambda each: each.topology.world_size)
+        reached = pair_efficiency(base, record)
+        if reached is not None and reached > MAX_EFFICIENCY:
+            yield (
+                record,
+                _finding(
+                    *("scaling", "scaling"),
+                    more=record.topology.world_size,
+                    fewer=base.topology.world_size,
+                    efficiency=f"{reached:.0%}",
+                    base=base.run_id,
+                ),
+            )
+
+
+def outcome(record: Record) -> Outcome:
+    """Return what came of a run: whether an evaluation met the target, if there are results and a target."""
+    metrics = record.metrics
+    if record.status.state != "completed" or isinstance(metrics.quality, Missing):
+        return "not_run"
+    if isinstance(record.case.target, Missing):
+        return "no_target"
+    met = isinstance(metrics.time_to_target, TimeToTarget) or metrics.quality >= record.case.target
+    return "converged" if met else "below_target"
+
+
+def model_flops_utilisation(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:
+    """Return the share of the peak that a throughput takes, without arithmetic that is done again.
+
+    Args:
+        rate: Samples per second of all devices.
+        devices: How many they are.
+        forward_flops: Arithmetic of one sample's forward pass.
+        peak: Peak of one device.
+    """
+    return rate * forward_flops * _PASSES / (peak.flops_per_s * devices)
+
+
+def in_order(upper: Rate, lower: Rate) -> bool:
+    """Tell whether one throughput can be at least as high as another, for all that their windows say.
+
+    It cannot if the interquartile ranges around both are apart by more than :data:`ORDER_SLACK`. A short run on a busy
+    machine has wide ones.
+    """
+    return upper.value + upper.iqr >= (lower.value - lower.iqr) * (1 - ORDER_SLACK)
+
+
+def rate(throughput: Throughput | Number) -> Rate | None:
+    """Return a throughput with its spread, or ``None`` if it is missing."""
+    if isinstance(throughput, Missing):
+        return None
+    if isinstance(throughput, Throughput):
+        # Where windows differ much, their mean may lie outside of the range around their median.
+        deviation = abs(throughput.mean_of_totals - throughput.median)
+        return Rate(value=throughput.median, iqr=max(throughput.iqr, deviation))
+    return Rate(value=throughput)
+
+
+def _finding(check: Check, key: str, **values: object) -> Finding:
+    return Finding(
+        check=check,
+        key=key,
+        values=tuple(
+            (name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in values.items()
+        ),
+    )
+
+
+def _epochs(record: Record) -> Iterator[Finding]:
+    metrics, planned = record.metrics, record.hyperparameters.values.get("epochs")
+    epochs, steps = metrics.epochs, metrics.steps
+    batch, samples = record.hyperparameters.global_batch_size, record.dataset.train_samples
+    if isinstance(epochs, Missing):
+        return
+    if isinstance(planned, int | float) and epochs > planned * (1 + _EPOCH_TOLERANCE):
+        yield _finding("epochs", "more_epochs", epochs=epochs, planned=planned)
+    if isinstance(steps, Missing) or isinstance(batch, Missing) or isinstance(samples, Missing):
+        return
+    # What does not fill a batch is left out of its epoch.
+    in_epoch = samples // batch if batch > 0 else 0
+    if in_epoch and abs(steps / in_epoch - epochs) > _EPOCH_TOLERANCE * max(epochs, steps / in_epoch):
+        yield _finding(
+            *("epochs", "implied_epochs"),
+            steps=steps,
+            batch=batch,
+            samples=samples,
+            implied=f"{steps / in_epoch:.4g}",
+            epochs=f"{epochs:.4g}",
+        )
+
+
+def _samples(record: Record) -> Iterator[Finding]:
+    metrics, batch = record.metrics, record.hyperparameters.global_batch_size
+    samples, steps, seconds = metrics.train_samples, metrics.steps, metrics.train_seconds
+    if isinstance(samples, Missing):
+        return
+    if not isinstance(steps, Missing) and not isinstance(batch, Missing):
+        implied = steps * batch
+        if abs(implied - samples) > _SAMPLE_TOLERANCE * max(implied, samples):
+            yield _finding("samples", "samples", steps=steps, batch=batch, implied=implied, samples=samples)
+    if isinstance(seconds, Missing) or isinstance(metrics.p_whole, Missing) or seconds <= 0:
+        return
+    implied_rate = samples / seconds
+    if abs(implied_rate - metrics.p_whole) > _SAMPLE_TOLERANCE * max(implied_rate, metrics.p_whole):
+        yield _finding(
+            "samples", "rate", rate=metrics.p_whole, samples=samples, seconds=seconds, implied=f"{implied_rate:g}"
+        )
+
+
+def _memory(record: Record) -> Iterator[Finding]:
+    memory = record.metrics.memory
+    if not isinstance(memory, Memory) or isinstance(memory.total_bytes, Missing):
+        return
+    for name in ("allocated_peak_bytes", "reserved_peak_bytes", "device_peak_bytes"):
+        used = getattr(memory, name)
+        if not isinstance(used, Missing) and used > memory.total_bytes:
+            yield _finding(
+                *("memory", "memory"),
+                name=name.removesuffix("_bytes"),
+                used=f"{used / _GIB:.4g}",
+                total=f"{memory.total_bytes / _GIB:.4g}",
+            )
+
+
+def _times(record: Record) -> Iterator[Finding]:
+    """Check that what is a part of something takes no longer than that."""
+    metrics = record.metrics
+    windows = metrics.p_train.windows if isinstance(metrics.p_train, Throughput) else []
+    reached = metrics.time_to_target
+    spans = [
+        ("train_seconds", metrics.train_seconds),
+        *((f"spans.{each.name}", each.seconds) for each in metrics.spans),
+    ]
+    longest = max(((name, value) for name, value in spans if not isinstance(value, Missing)), key=_second, default=None)
+    parts: list[tuple[str, Number, str, Number]] = []
+    if longest:
+        parts.append((*longest, "e2e_time", metrics.e2e_time_s))
+    if isinstance(reached, TimeToTarget):
+        parts.append(("time_to_target", reached.seconds, "train_seconds", metrics.train_seconds))
+    if windows:
+        seconds = sum(window.seconds for window in windows)
+        parts.append(("p_train.windows", seconds, "train_seconds", metrics.train_seconds))
+    for part, part_s, whole, whole_s in parts:
+        if isinstance(part_s, Missing) or isinstance(whole_s, Missing):
+            continue
+        if part_s > whole_s * (1 + ORDER_SLACK):
+            yield _finding("times", "times", part=part, part_s=part_s, whole=whole, whole_s=whole_s)
+
+
+def _second(pair: tuple[str, float]) -> float:
+    return pair[1]
+
+
+def _throughputs(record: Record) -> Iterator[Finding]:
+    metrics = record.metrics
+    rates = [(name, rate(getattr(metrics, name))) for name in ("p_core", "p_train", "p_whole")]
+    known = [(name, value) for name, value in rates if value is not None]
+    for (upper, upper_rate), (lower, lower_rate) in zip(known, known[1:], strict=False):
+        if not in_order(upper_rate, lower_rate):
+            yield _finding(
+                *("throughputs", "throughputs"),
+                upper=upper,
+                upper_rate=f"{upper_rate.value:g}",
+                lower=lower,
+                lower_rate=f"{lower_rate.value:g}",
+            )
+
+
+def _result(record: Record) -> Iterator[Finding]:
+    metrics, target = record.metrics, record.case.target
+    last, best = metrics.quality, metrics.best_quality
+    for name, value in (("quality", last), ("best_quality", best)):
+        if not isinstance(value, Missing) and not 0 <= value <= 1:
+            yield _finding("result", "result_range", name=name, value=value)
+    if isinstance(best, Missing):
+        return
+    if not isinstance(last, Missing) and last > best:
+        yield _finding("result", "best_result", last=last, best=best)
+    if isinstance(metrics.time_to_target, TimeToTarget) and not isinstance(target, Missing) and best < target:
+        yield _finding("result", "unmet_target", target=target, best=best)
+
+
+def _energy(record: Record) -> Iterator[Finding]:
+    power, seconds, devices = record.metrics.power, record.metrics.e2e_time_s, record.topology.world_size
+    if not isinstance(power, Power) or isinstance(power.max_w, Missing):
+        return
+    if not isinstance(power.mean_w, Missing) and power.mean_w > power.max_w:
+        yield _finding("energy", "power", mean=power.mean_w, power=power.max_w)
+    if isinstance(power.energy_j, Missing) or isinstance(seconds, Missing):
+        return
+    if power.energy_j > power.max_w * devices * seconds * (1 + _POWER_SLACK):
+        yield _finding("energy", "energy", energy=power.energy_j, devices=devices, seconds=seconds, power=power.max_w)
+
+
+def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[Finding]:
+    for name in ("p_core", "p_train"):
+        measured = rate(getattr(record.metrics, name))
+        if measured is None or peak.flops_per_s <= 0:
+            continue
+        share = model_flops_utilisation(measured.value, record.topology.world_size, forward_flops, peak)
+        if share > 1:
+            yield _finding(
+                *("mfu", "mfu"),
+                name=name,
+                rate=measured.value,
+                peak=f"{peak.flops_per_s / 1e12:g}",
+                source=peak.source,
+                mfu=f"{share:.0%}",
+            )
