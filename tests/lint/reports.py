@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 _PARTS = runpy.run_path(str(ROOT / "tests" / "importing" / "readmes.py"))
 HEADERS, changed, readme, table = (_PARTS[name] for name in ("HEADERS", "changed", "readme", "table"))
-make_record = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))["make_record"]
+_FACTORY = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))
+make_record, throughput = _FACTORY["make_record"], _FACTORY["throughput"]
 NAMES = read_card_names()
 
 NVIDIA_FACTS = {

@@ -6,7 +6,8 @@ import pytest
 from chipperf.lint.configs import read_configs
 from chipperf.lint.registry import all_rules
 from chipperf.records.schema import METRICS_VERSION
-from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table
+from chipperf.report import render_report
+from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table, throughput
 
 OLD_HEADER = ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)")
 CONFIG = {"config_A100x1x8.py": "train_batch_size = 32\n"}
@@ -273,6 +274,48 @@ def test_rule_finds_against_records(tmp_path, rule, changes, message):
     assert run(path, select=rule, records=[record_of()]).findings == []
     (finding,) = run(path, select=rule, records=[record_of(**changes)]).findings
     assert message in finding.message
+
+
+NOISY = {"p_train": 4586.0, "p_core": 4300.0, "p_whole": 4475.0}
+
+
+@pytest.mark.parametrize(("spread", "found"), [(0.001, True), (0.1, False)])
+@pytest.mark.parametrize("evidence", ["record", "report"])
+def test_order_of_throughputs_within_what_their_windows_spread(tmp_path, spread, found, evidence):
+    """L02 takes the spread from the record, or from the table of a rendered report."""
+    record = record_of(
+        metrics__p_train=throughput(NOISY["p_train"], spread=spread),
+        metrics__p_core=throughput(NOISY["p_core"], spread=spread),
+    )
+    text = render_report([record], language="en") if evidence == "report" else nvidia(good(p_core="4300"))
+    path = put(tmp_path, text)
+
+    findings = run(path, select="L02", records=[record] if evidence == "record" else []).findings
+
+    assert any("p_core 4300 is less than p_train 4586" in finding.message for finding in findings) is found
+    assert bool(findings) is found
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "message"),
+    [
+        ("L11", {"metrics__epochs": 50}, "the record says 50"),
+        ("L12", {"metrics__best_quality": 0.5}, "is higher than the best one, 0.5"),
+        ("L15", {"metrics__memory__device_peak_bytes": 2**40}, "device_peak is 1024 GiB"),
+    ],
+)
+def test_rule_finds_what_cannot_be_true_in_a_record(tmp_path, rule, changes, message):
+    path = put(tmp_path, GOOD)
+
+    assert message in run(path, select=rule, records=[record_of(**changes)]).findings[0].message
+
+
+def test_rule_finds_runs_that_scale_too_well(tmp_path):
+    records = [record_of(), record_of(run_id="two", topology__nnodes=2, metrics__p_train=throughput(20_000.0))]
+
+    (finding,) = run(put(tmp_path, GOOD), select="L17", records=records).findings
+
+    assert "run two: p_train on 16 cards is 218% of what 8 cards allow" in finding.message
 
 
 def test_report_of_chipperf_against_a_record_of_flagperf(tmp_path):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from chipperf.errors import UsageError
 from chipperf.records.schema import Missing
-from chipperf.report.comparison import Scaling, compare_curves, compare_runs
+from chipperf.report.columns import Column
+from chipperf.report.comparison import Scaling, compare_columns, compare_curves, compare_runs
+from chipperf.report.comparison_formats import as_csv, as_markdown, json_text
 from curve_records import curve, losses
 from factory import UNKNOWN, make_record, throughput
 
@@ -105,6 +109,204 @@ def test_results_that_mean_different_things_are_refused(changes, message):
 def test_no_runs_are_refused():
     with pytest.raises(UsageError, match="no runs"):
         compare_runs([])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"hyperparameters__global_batch_size": 512}, "global batch 512, in column 1 256"),
+        ({"metrics__epochs": 90}, "epochs trained 90, in column 1 100"),
+        ({"precision__effective": "tf32"}, "effective precision tf32, in column 1 fp32"),
+        ({"limits": {"max_epochs": 3}}, "at most 3 epochs, in column 1 the whole schedule"),
+        ({"kind": "simulated"}, "simulated: no device ran"),
+        ({"case__preset": "demo"}, "preset demo, in column 1 full"),
+        ({"dataset__fingerprint_method": "other", "dataset__fingerprint": "f"}, "dataset fingerprint f, in column 1 "),
+        ({"dataset__fingerprint": UNKNOWN}, "not stated, so perhaps not the same: epochs planned, dataset fingerprint"),
+        ({"metrics__memory__device_peak_bytes": UNKNOWN}, "mem_peak read from allocator, in column 1 device"),
+        ({"metrics__e2e_time_s": 10.0}, "implausible: train_seconds is 28600 s, longer than e2e_time"),
+        ({"topology__nnodes": 2, "metrics__p_train": throughput(20_000.0)}, "implausible: p_train on 16"),
+    ],
+)
+def test_what_weakens_a_ratio_is_a_footnote(changes, text):
+    own = OTHER if "topology__nnodes" not in changes else {"run_id": "other"}
+    found = caveats(compare_runs([make_record(), make_record(**own | changes)]))
+
+    assert 2 in next((columns for note, columns in found.items() if note.startswith(text)), ()), found
+
+
+def test_footnotes_are_few_for_runs_that_differ_in_the_card_alone():
+    values = {"batch_size": 32, "lr": 0.1, "epochs": 100}
+    records = [make_record(hyperparameters__values=values, **changes) for changes in ({}, OTHER)]
+
+    assert caveats(compare_runs(records)) == {}
+
+
+def test_energy_for_each_sample_is_compared_and_few_readings_are_said():
+    power = {
+        **{"samples": 9, "mean_w": 300.0, "max_w": 400.0, "energy_j": 128_116_700.0, "used_peak_bytes": 1},
+        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilisation_percent": 99.0, "source": "smi"},
+    }
+    comparison = compare_runs([make_record(metrics__power=power), make_record(**OTHER)])
+
+    assert [cell.value for cell in measure(comparison, "energy_per_sample").cells] == [1.0, Missing(missing="unknown")]
+    assert caveats(comparison)["energy from 9 readings of each device; fewer than 60 are coarse"] == (1,)
+
+
+def test_windows_give_the_ratio_an_interval():
+    comparison = compare_runs(
+        [
+            make_record(metrics__p_train=throughput(1000.0, spread=0.02)),
+            make_record(**OTHER, metrics__p_train=throughput(2000.0, spread=0.02)),
+        ]
+    )
+    first, second = measure(comparison, "p_train").cells
+
+    assert (first.interval, first.no_interval, first.verdict) == (None, None, None)
+    assert 1.9 < second.interval.low < 2 < second.interval.high < 2.1
+    assert (second.repeats, second.windows, second.verdict) == (1, 5, "higher")
+
+
+@pytest.mark.parametrize(
+    ("rate", "spread", "verdict"),
+    [
+        (1000.0, 0.05, "no_difference"),
+        (1100.0, 0.001, "higher"),
+        (900.0, 0.001, "lower"),
+        (1019.0, 0.0, "no_difference"),
+    ],
+)
+def test_interval_near_one_shows_no_difference(rate, spread, verdict):
+    records = [
+        make_record(metrics__p_train=throughput(1000.0, spread=spread)),
+        make_record(**OTHER, metrics__p_train=throughput(rate, spread=spread)),
+    ]
+
+    assert measure(compare_runs(records), "p_train").cells[1].verdict == verdict
+
+
+def test_single_values_have_no_interval_and_say_so():
+    second = measure(compare_runs([make_record(), make_record(**OTHER)]), "p_whole").cells[1]
+
+    assert (second.ratio, second.interval) == (1, None)
+    assert second.no_interval == "a single value in column 1 and 2"
+
+
+def test_one_window_has_no_interval():
+    one = throughput(1000.0)
+    one["windows"] = one["windows"][:1]
+    second = measure(compare_runs([make_record(), make_record(**OTHER, metrics__p_train=one)]), "p_train").cells[1]
+
+    assert second.no_interval == "a single value in column 2"
+
+
+def repeats(vendor, rates, *, planned=None, **changes):
+    records = [
+        make_record(
+            **{"run_id": f"{vendor}-{seed}", "seed": seed, "vendor__name": vendor},
+            **{"environment__row_label": vendor, "metrics__p_whole": rate, **changes},
+        )
+        for seed, rate in enumerate(rates)
+    ]
+    return Column(records=tuple(records), planned=planned or len(records), source=vendor)
+
+
+def test_repeats_of_different_counts_are_columns_with_their_spread():
+    comparison = compare_columns(
+        [
+            repeats("a", [4400.0, 4500.0, 4600.0]),
+            repeats("b", [9000.0, 9100.0, 8900.0, 9050.0, 8000.0]),
+            repeats("c", [4475.0]),
+        ]
+    )
+    first, second, third = measure(comparison, "p_whole").cells
+
+    assert (first.value, first.lowest, first.highest, first.repeats) == (4500.0, 4400.0, 4600.0, 3)
+    assert second.value == pytest.approx((9000 + 9050 + 8900) / 3)
+    assert second.interval.low < second.ratio < second.interval.high
+    assert (third.lowest, third.no_interval) == (None, "a single value in column 3")
+    assert comparison.outcomes[1] == ("converged",) * 5
+
+
+def test_repeats_that_lack_a_value_have_no_result():
+    column = repeats("b", [9000.0, 9100.0])
+    lacking = Column(records=(column.records[0], make_record(**LACKING)), planned=2, source="b")
+    cell = measure(compare_columns([repeats("a", [4500.0]), lacking]), "p_whole").cells[1]
+
+    assert cell.value == Missing(missing="failed", reason="1 of 2 runs have none")
+    assert (cell.ratio, cell.interval, cell.lowest) == (None, None, 9000.0)
+
+
+LACKING = {"run_id": "l", "seed": 9, "vendor__name": "b", "environment__row_label": "b", "metrics__p_whole": UNKNOWN}
+
+
+def test_repeats_that_did_not_complete_are_a_footnote():
+    found = caveats(compare_columns([repeats("a", [4500.0, 4400.0], planned=3)]))
+
+    assert found["2 of 3 repeats completed; the others are left out"] == (1,)
+    assert found["fewer than 3 repeats say nothing about the spread"] == (1,)
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_no_repeats():
+    records = (make_record(seed=1), make_record(run_id="b", seed=2, precision__requested="amp"))
+
+    with pytest.raises(UsageError, match="the runs in x are no repeats"):
+        compare_columns([Column(records=records, source="x")])
+
+
+def test_a_run_in_two_columns_makes_them_dependent():
+    column = repeats("a", [4400.0, 4500.0, 4600.0])
+    found = caveats(compare_columns([column, Column(records=column.records[:1])]))
+
+    assert found["run a-0 is in both columns, so their interval is too narrow"] == (1, 2)
+
+
+def test_three_vendors_of_which_one_withholds():
+    withheld = {"missing": "withheld", "reason": "before the launch"}
+    records = [make_record(), make_record(**OTHER, metrics__p_core=withheld)]
+    records.append(make_record(run_id="third", vendor__name="third", environment__row_label="C3"))
+    cells = measure(compare_runs(records), "p_core").cells
+
+    assert cells[1].value == Missing(missing="withheld", reason="before the launch")
+    assert [cell.ratio for cell in cells] == [1, None, 1]
+    assert cells[2].interval is not None
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1.7e308])
+def test_any_rate_is_compared(value):
+    made = {"median": value, "iqr": value, "mean_of_totals": value}
+    window = {"epoch": 0, "first_step": 0, "steps": 1, "samples": int(1e18 if value else 0), "seconds": 1e-308}
+    extreme = made | {"windows": [window, window | {"seconds": 0.0}]}
+    records = [make_record(metrics__p_train=extreme, metrics__p_whole=value), make_record(**OTHER)]
+
+    for order in (records, records[::-1]):
+        comparison = compare_runs(order)
+        assert json.loads(json_text(comparison))["measures"]
+        assert as_csv(comparison)
+        assert as_markdown(comparison)
+
+
+def test_efficiency_is_against_the_fewest_devices_of_the_same_kind():
+    def run(vendor, nodes, rate):
+        return make_record(
+            **{"run_id": f"{vendor}{nodes}", "vendor__name": vendor, "environment__row_label": vendor},
+            **{"topology__nnodes": nodes, "metrics__p_train": throughput(rate)},
+        )
+
+    comparison = compare_runs([run("a", 2, 190.0), run("b", 1, 50.0), run("a", 1, 100.0), run("b", 2, 90.0)])
+
+    assert [each and (each.efficiency, each.base) for each in comparison.scaling] == [
+        (pytest.approx(0.95), 3),
+        None,
+        None,
+        (pytest.approx(0.9), 2),
+    ]
+
+
+def test_a_document_that_states_no_version_may_be_of_any():
+    imported = make_record(**OTHER, kind="imported", dataset__version=UNKNOWN, dataset__fingerprint=UNKNOWN)
+    found = caveats(compare_runs([make_record(), imported]))
+
+    assert any("dataset version, dataset fingerprint" in note for note in found)
 
 
 def test_what_differs_is_listed():

@@ -49,7 +49,9 @@ def require_comparable(records: Sequence[Record]) -> None:
         "metrics versions", [str(record.metrics_version) for record in records], hint="run the older ones again"
     )
     require_one(
-        "metric definitions", [record.metrics_definition for record in records], hint="compare runs that were measured"
+        "metric definitions",
+        [record.metrics_definition for record in records],
+        hint="the same names were measured in other ways, see docs/metrics.md: compare reports by hand with each other",
     )
     _require_one_dataset([record.dataset for record in records if not _is_unnamed(record)], hint=hint)
     for fingerprints in _fingerprints(record.dataset for record in records):

@@ -82,7 +82,7 @@ def outcome_text(outcomes: Sequence[Outcome]) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """Return a page: the table, footnotes, and settings that differ. Texts of records are escaped."""
-    lines = [f"## {_plain(comparison.case.report.model_title)}: {len(comparison.columns)} columns", ""]
+    lines = [f"## {_plain(comparison.case.report.model_title)}", ""]
     lines += [f"{place}. {_plain(text.partition(': ')[2])}" for place, text in enumerate(legend(comparison), start=1)]
     lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
     for note in notes(comparison):

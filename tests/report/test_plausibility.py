@@ -1,0 +1,163 @@
+"""Values that cannot be true together, and values that can."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilisation, outcome
+from chipperf.records.schema import Record
+from chipperf.report import render_report
+from factory import GIB, UNKNOWN, make_record, throughput
+
+POWER = {
+    "samples": 28_600,
+    "mean_w": 300.0,
+    "max_w": 400.0,
+    "energy_j": 300.0 * 8 * 28_600,
+    "mean_temperature_c": 60.0,
+    "max_temperature_c": 70.0,
+    "mean_utilisation_percent": 99.0,
+    "used_peak_bytes": 21 * GIB,
+    "source": "acme-smi",
+}
+PEAK = Peak(flops_per_s=256e12, source="data sheet")
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "text"),
+    [
+        ("epochs", {"metrics__epochs": 90}, "500400 steps of 256 samples over 1281167 training samples are 100 epochs"),
+        (
+            "epochs",
+            {"hyperparameters__values": {"epochs": 50}},
+            "trained for 100 epochs, its hyperparameters say 50",
+        ),
+        ("samples", {"metrics__train_samples": 64_000_000, "metrics__p_whole": UNKNOWN}, "the record says 64000000"),
+        ("samples", {"metrics__p_whole": 4000.0}, "p_whole is 4000, and 128116700 samples in 28600 s are 4479"),
+        ("memory", {"metrics__memory__device_peak_bytes": 65 * GIB}, "device_peak is 65 GiB, the device has 64 GiB"),
+        ("memory", {"metrics__memory__reserved_peak_bytes": 65 * GIB}, "reserved_peak is 65 GiB"),
+        ("times", {"metrics__e2e_time_s": 10.0}, "train_seconds is 28600 s, longer than e2e_time"),
+        ("times", {"metrics__spans": [{"name": "eval", "start_s": 1.0, "seconds": 9e4}]}, "spans.eval is 90000 s"),
+        ("times", {"metrics__time_to_target": {"seconds": 3e4, "epoch": 99}}, "time_to_target is 30000 s"),
+        ("times", {"metrics__p_train": throughput(1.0)}, "p_train.windows is 64000 s, longer than train_seconds"),
+        ("throughputs", {"metrics__p_core": throughput(4000.0)}, "p_core 4000 is less than p_train 4586.25"),
+        ("throughputs", {"metrics__p_train": 4000.0}, "p_train 4000 is less than p_whole 4475"),
+        ("throughputs", {"metrics__p_train": UNKNOWN, "metrics__p_core": 4000.0}, "p_core 4000 is less than p_whole"),
+        ("result", {"metrics__quality": 75.6, "metrics__best_quality": 75.6}, "quality 75.6 is no fraction"),
+        ("result", {"metrics__quality": 0.76}, "result 0.76 is higher than the best one, 0.7561"),
+        ("result", {"metrics__quality": 0.7, "metrics__best_quality": 0.7}, "target 0.755 is said to have been met"),
+        ("energy", {"metrics__power": POWER | {"energy_j": 1e9}}, "energy is 1e+09 J, more than 8 devices take"),
+        ("energy", {"metrics__power": POWER | {"mean_w": 500.0}}, "mean power 500 W is higher than the highest, 400 W"),
+    ],
+)
+def test_what_cannot_be_true_is_found(check, changes, text):
+    findings = [finding for finding in check_record(make_record(**changes)) if finding.check == check]
+
+    assert any(text in finding.text("en") for finding in findings), findings
+    assert all(re.search("[一-鿿]", finding.text("zh")) for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"metrics__power": POWER},
+        {"metrics__steps": UNKNOWN},
+        {"dataset__train_samples": UNKNOWN},
+        {"dataset__train_samples": 0},
+        {
+            "hyperparameters__global_batch_size": 0,
+            "metrics__steps": 0,
+            "metrics__train_samples": 0,
+            "metrics__p_whole": 0,
+        },
+        {"metrics__memory": UNKNOWN},
+        {"metrics__memory__device_peak_bytes": 64 * GIB},
+        {"metrics__train_seconds": 0.0, "metrics__time_to_target": UNKNOWN, "metrics__p_train": UNKNOWN},
+        {"metrics__p_core": {"missing": "withheld", "reason": "not yet"}},
+        {"metrics__e2e_time_s": UNKNOWN, "metrics__power": POWER},
+    ],
+)
+def test_what_can_be_true_is_left_alone(changes):
+    assert check_record(make_record(**changes)) == ()
+
+
+@pytest.mark.parametrize(("spread", "found"), [(0.0, True), (0.01, True), (0.1, False)])
+def test_throughputs_may_overlap_by_as_much_as_their_windows_spread(spread, found):
+    """Ten percent too little is a mistake where windows are alike, and chance where they are not."""
+    record = make_record(
+        metrics__p_whole=UNKNOWN, metrics__p_train=throughput(110.0, spread=spread), metrics__p_core=throughput(100.0)
+    )
+
+    assert any(finding.check == "throughputs" for finding in check_record(record)) is found
+
+
+def test_overall_throughput_may_be_that_of_all_windows_together():
+    """Where a few windows are slow the median lies above the mean, and the other way round."""
+    train = throughput(4400.0) | {"mean_of_totals": 4490.0}
+
+    assert not [each for each in check_record(make_record(metrics__p_train=train)) if each.check == "throughputs"]
+
+
+def test_nothing_is_known_of_the_values_of_a_run_that_did_not_complete():
+    assert check_record(make_record(status={"state": "killed"}, metrics__e2e_time_s=1.0)) == ()
+
+
+@pytest.mark.parametrize(("flops", "found"), [(8.18e9, False), (8.18e12, True)])
+def test_utilisation_of_more_than_the_peak_is_found(flops, found):
+    findings = check_record(make_record(), forward_flops=flops, peak=PEAK)
+
+    assert {finding.check for finding in findings} == ({"mfu"} if found else set())
+    assert not found or "p_core 4659 is 5583% of the peak (256 TFLOP/s, data sheet)" in findings[0].text("en")
+
+
+def test_utilisation_takes_a_step_for_three_forward_passes():
+    assert model_flops_utilisation(1000.0, 2, 1e9, Peak(flops_per_s=3e12, source="")) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(9000.0, []), (9700.0, ["two"])])
+def test_throughput_cannot_grow_faster_than_the_devices(rate, expected):
+    one = make_record(run_id="one")
+    two = make_record(run_id="two", topology__nnodes=2, metrics__p_train=throughput(rate))
+
+    assert [record.run_id for record, _ in check_scaling([two, one])] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "converged"),
+        ({"metrics__time_to_target": UNKNOWN, "metrics__quality": 0.7549}, "below_target"),
+        ({"metrics__time_to_target": UNKNOWN, "metrics__quality": 0.755}, "converged"),
+        ({"case__target": UNKNOWN}, "no_target"),
+        ({"metrics__quality": UNKNOWN}, "not_run"),
+        ({"status": {"state": "failed"}}, "not_run"),
+    ],
+)
+def test_outcome(changes, expected):
+    assert outcome(make_record(**changes)) == expected
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e308, -1.0])
+def test_any_number_is_checked_without_an_error(value):
+    """A record may hold anything that JSON can; only what is measured makes sense."""
+    data = make_record(metrics__power=POWER).model_dump(mode="json")
+    fields = ("e2e_time_s", "p_whole", "p_core", "quality", "best_quality", "train_seconds", "epochs")
+    data["metrics"] |= dict.fromkeys(fields, value)
+    data["metrics"]["power"] |= dict.fromkeys(("mean_w", "max_w", "energy_j"), value)
+
+    findings = check_record(Record.model_validate(data), forward_flops=value, peak=Peak(flops_per_s=value, source=""))
+    assert all(finding.text(language) for finding in findings for language in ("zh", "en"))
+
+
+def test_report_says_what_is_implausible_in_its_notes():
+    records = [make_record(run_id="a", metrics__e2e_time_s=10.0), make_record(run_id="b", topology__nproc_per_node=1)]
+    zh, en = (render_report(records, language=language) for language in ("zh", "en"))
+
+    assert "  - Implausible (1x8 fp32): train_seconds is 28600 s, longer than e2e_time, which contains it: 10 s." in en
+    assert "  - 不可信（1x8 fp32）：train_seconds 28600 秒，长于包含它的 e2e_time 10 秒。" in zh
+
+
+def test_report_of_plausible_runs_has_no_such_note():
+    assert "Implausible" not in render_report([make_record()], language="en")
