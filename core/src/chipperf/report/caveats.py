@@ -93,12 +93,12 @@ def _differences(column: Column, first: Column) -> Iterator[str]:
 
 def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]]:
     dataset, limits = record.dataset, record.limits
-    yield "kind", record.kind
-    yield "preset", record.case.preset
+    silent = Missing(missing="unknown") if record.kind == "imported" else None
+    yield "preset", silent or record.case.preset
     yield "global batch", record.hyperparameters.global_batch_size
     yield "epochs trained", record.metrics.epochs
     yield "epochs planned", record.hyperparameters.values.get("epochs", Missing(missing="unknown"))
-    yield "at most", _limits(limits.max_epochs, limits.max_steps, limits.budget_s)
+    yield "length", silent or _length(limits.max_epochs, limits.max_steps, limits.budget_s)
     yield "requested precision", record.precision.requested
     yield "effective precision", record.precision.effective
     yield "dataset version", dataset.version
@@ -112,15 +112,17 @@ def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]
         yield "mem_peak read from", memory
 
 
-def _limits(epochs: int | None, steps: int | None, seconds: float | None) -> str:
+def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str:
     texts = [f"{value:g} {unit}" for value, unit in ((epochs, "epochs"), (steps, "steps"), (seconds, "s")) if value]
-    return " and ".join(texts) or "the whole schedule"
+    return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
 
 
 def _weaknesses(column: Column) -> Iterator[str]:
     for record in column.records:
         power = record.metrics.power
-        if isinstance(power, Power) and power.samples < _ENOUGH_READINGS:
+        if not isinstance(power, Power) or isinstance(power.energy_j, Missing):
+            continue
+        if power.samples < _ENOUGH_READINGS:
             yield f"energy from {power.samples} readings of each device; fewer than {_ENOUGH_READINGS} are coarse"
             break
 

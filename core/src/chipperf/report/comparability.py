@@ -64,9 +64,12 @@ def require_comparable(records: Sequence[Record]) -> None:
 
 
 def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
-    """Refuse datasets of several names or versions; a version that is not stated may be any."""
-    versions = {dataset.version for dataset in datasets if not isinstance(dataset.version, Missing)}
-    if len({dataset.name for dataset in datasets}) > 1 or len(versions) > 1:
+    """Refuse datasets of several names or versions; a version that is not stated may be any, or be part of the name."""
+    versioned = [dataset for dataset in datasets if not isinstance(dataset.version, Missing)]
+    stated = {dataset_name(dataset) for dataset in versioned}
+    bare = {dataset.name for dataset in datasets if isinstance(dataset.version, Missing)}
+    known = stated | {dataset.name for dataset in versioned}
+    if len(stated) > 1 or (bare - known if known else len(bare) > 1):
         require_one("datasets", [dataset_name(dataset) for dataset in datasets], hint=hint)
 
 

@@ -44,6 +44,8 @@ class DifferentSetting:
 def different_settings(records: Sequence[Record], case: Case) -> tuple[DifferentSetting, ...]:
     """Return every setting that differs between runs and may explain why their results do.
 
+    One that differs only in that some runs do not state it is left out: perhaps it is the same.
+
     Args:
         records: Runs of ``case``.
         case: Says which role each hyperparameter has.
@@ -55,40 +57,56 @@ def different_settings(records: Sequence[Record], case: Case) -> tuple[Different
         values = tuple(
             row.get((group, name), _absent(group, record)) for row, record in zip(rows, records, strict=True)
         )
-        if len(set(values)) > 1:
+        if len(set(values) - {NOT_STATED}) > 1:
             found.append(DifferentSetting(group=group, name=name, values=values))
     return tuple(found)
 
 
 def _settings(record: Record, case: Case) -> Mapping[tuple[Group, str], str]:
-    precision, environment = record.precision, record.environment
+    found = {**_run_settings(record), **_stack_settings(record)}
+    keys = case.base.keys()
+    for key, value in record.hyperparameters.values.items():
+        if key not in _WITHOUT_EFFECT:
+            found[_ROLES[case.base.role(key)] if key in keys else "hyperparameter", key] = value
+    return {key: _text(value) for key, value in found.items()}
+
+
+def _run_settings(record: Record) -> dict[tuple[Group, str], Setting | Missing | None]:
+    precision, limits = record.precision, record.limits
     found: dict[tuple[Group, str], Setting | Missing | None] = {
         ("run", "kind"): record.kind,
         ("run", "topology"): record.topology.label,
-        ("run", "preset"): record.case.preset,
-        ("run", "max_epochs"): record.limits.max_epochs,
-        ("run", "max_steps"): record.limits.max_steps,
-        ("run", "budget_s"): record.limits.budget_s,
         ("run", "global_batch_size"): record.hyperparameters.global_batch_size,
         ("precision", "requested"): precision.requested,
         ("precision", "effective"): precision.effective,
+    }
+    if record.kind == "imported":
+        return found
+    return found | {
+        ("run", "preset"): record.case.preset,
+        ("run", "max_epochs"): limits.max_epochs,
+        ("run", "max_steps"): limits.max_steps,
+        ("run", "budget_s"): limits.budget_s,
         ("precision", "measured_matmul"): precision.measured_matmul,
         ("precision", "measured_convolution"): precision.measured_convolution,
         ("precision", "autocast_dtype"): precision.autocast_dtype,
         ("precision", "grad_scaler"): precision.grad_scaler,
     }
-    keys = case.base.keys()
-    for key, value in record.hyperparameters.values.items():
-        if key not in _WITHOUT_EFFECT:
-            found[_ROLES[case.base.role(key)] if key in keys else "hyperparameter", key] = value
+
+
+def _stack_settings(record: Record) -> dict[tuple[Group, str], Setting | Missing | None]:
+    found: dict[tuple[Group, str], Setting | Missing | None] = {}
     for knob in record.knobs:
         found["knob", knob.name] = knob.value or "empty"
     if not isinstance(record.loader, Missing):
-        for key, value in record.loader:
-            found["loader", key] = value
+        found |= {("loader", key): value for key, value in record.loader}
     for field in ("torch", "sdk", "driver", "collectives", "compiler"):
-        found["software", field] = getattr(environment, field)
-    return {key: setting_text(value) for key, value in found.items()}
+        found["software", field] = getattr(record.environment, field)
+    return found
+
+
+def _text(value: Setting | Missing | None) -> str:
+    return NOT_STATED if isinstance(value, Missing) and value.missing == "unknown" else setting_text(value)
 
 
 def _absent(group: Group, record: Record) -> str:
