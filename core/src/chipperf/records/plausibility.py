@@ -7,14 +7,13 @@ A finding is no proof of a mistake in a certain value: it says that one of them 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal
 
-from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency
+from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Memory, Missing, Power, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from chipperf.records.schema import Number, Record
 
@@ -126,21 +125,21 @@ def check_record(
 
 
 def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Finding]]:
-    """Yield the run of each true scaling pair whose throughput grows faster than its number of devices."""
-    for one, other in combinations(records, 2):
-        base, record = sorted((one, other), key=lambda each: each.topology.world_size)
-        reached = pair_efficiency(base, record)
-        if reached is not None and reached > MAX_EFFICIENCY:
-            yield (
-                record,
-                _finding(
-                    *("scaling", "scaling"),
-                    more=record.topology.world_size,
-                    fewer=base.topology.world_size,
-                    efficiency=f"{reached:.0%}",
-                    base=base.run_id,
-                ),
-            )
+    """Yield each run whose throughput grows faster than its number of devices, against a true pair of fewer devices."""
+    groups: dict[Hashable, dict[int, Record]] = {}
+    for record in records:
+        groups.setdefault(scaling_identity(record), {}).setdefault(record.topology.world_size, record)
+    for record in records:
+        devices = record.topology.world_size
+        for fewer, base in sorted(groups[scaling_identity(record)].items()):
+            reached = pair_efficiency(base, record) if fewer < devices else None
+            if reached is not None and reached > MAX_EFFICIENCY:
+                shown = f"{reached:.0%}"
+                yield (
+                    record,
+                    _finding("scaling", "scaling", more=devices, fewer=fewer, efficiency=shown, base=base.run_id),
+                )
+                break
 
 
 def outcome(record: Record) -> Outcome:

@@ -8,6 +8,8 @@ from chipperf.records.measures import headline
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from chipperf.records.schema import Record
 
 MAX_EFFICIENCY: Final = 1.05
@@ -17,30 +19,11 @@ _FOLLOWS_DEVICES: Final = frozenset({"lr", "warmup_epochs", "seed"})
 """Hyperparameters that change with the number of devices, or between repeats, and not how long a step takes."""
 
 
-def are_scaling_pair(one: Record, other: Record) -> bool:
-    """Tell whether nothing differs between runs but the number of devices and what has to follow it.
+def scaling_identity(record: Record) -> Hashable:
+    """Return what the runs of a true scaling pair have in common: all but the number of devices and what follows it.
 
-    The batch of each device, precision, kind of device and all versions are the same.
+    The batch of each device, precision, kind of device and all versions are among it.
     """
-    return one.topology.world_size != other.topology.world_size and _identity(one) == _identity(other)
-
-
-def efficiency(rate: float, devices: int, base_rate: float, base_devices: int) -> float:
-    """Return ``p(N) / (N p(1))``: throughput for each device over that of the base."""
-    return rate / base_rate * base_devices / devices
-
-
-def pair_efficiency(base: Record, record: Record) -> float | None:
-    """Return the efficiency in ``p_train`` of a true scaling pair of completed runs; ``None`` if they are none."""
-    if not are_scaling_pair(base, record) or {base.status.state, record.status.state} != {"completed"}:
-        return None
-    rate, base_rate = headline(record.metrics.p_train), headline(base.metrics.p_train)
-    if isinstance(rate, Missing) or isinstance(base_rate, Missing) or base_rate == 0:
-        return None
-    return efficiency(rate, record.topology.world_size, base_rate, base.topology.world_size)
-
-
-def _identity(record: Record) -> tuple[object, ...]:
     environment = record.environment
     values = {key: value for key, value in record.hyperparameters.values.items() if key not in _FOLLOWS_DEVICES}
     return (
@@ -50,3 +33,18 @@ def _identity(record: Record) -> tuple[object, ...]:
         (record.precision.requested, record.precision.effective),
         tuple(sorted(values.items())),
     )
+
+
+def efficiency(rate: float, devices: int, base_rate: float, base_devices: int) -> float:
+    """Return ``p(N) / (N p(1))``: throughput for each device over that of the base."""
+    return rate / base_rate * base_devices / devices
+
+
+def pair_efficiency(base: Record, record: Record) -> float | None:
+    """Return the efficiency in ``p_train`` of completed runs that are a scaling pair; ``None`` if one has no value."""
+    if {base.status.state, record.status.state} != {"completed"}:
+        return None
+    rate, base_rate = headline(record.metrics.p_train), headline(base.metrics.p_train)
+    if isinstance(rate, Missing) or isinstance(base_rate, Missing) or base_rate == 0:
+        return None
+    return efficiency(rate, record.topology.world_size, base_rate, base.topology.world_size)

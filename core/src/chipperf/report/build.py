@@ -253,9 +253,13 @@ def _host_memory(environment: Environment) -> Text:
 def _implausible(rows: Sequence[Row]) -> tuple[Shared[Finding], ...]:
     """Return what cannot be true in the rows; what an imported document says is for lint to check."""
     measured = [row for row in rows if row.record.kind != "imported"]
-    found = [(row.record, finding) for row in measured for finding in check_record(row.record)]
-    found += check_scaling([row.record for row in measured])
-    return _share(measured, lambda row: [finding for record, finding in found if record is row.record])
+    too_fast = {id(record): finding for record, finding in check_scaling([row.record for row in measured])}
+
+    def findings(row: Row) -> Iterable[Finding]:
+        scaling = too_fast.get(id(row.record))
+        return (*check_record(row.record), *([scaling] if scaling else []))
+
+    return _share(measured, findings)
 
 
 def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Shared[Text]]]) -> frozenset[MissingKind]:

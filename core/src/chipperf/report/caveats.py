@@ -50,9 +50,9 @@ def caveats(columns: Sequence[Column], case: Case, peak_of: PeakOf) -> tuple[Cav
             found.setdefault(text, []).append(place)
         for text in _implausible(column, case, peak_of):
             found.setdefault(text, []).append(place)
+    places = {id(column.first): place for place, column in enumerate(columns, start=1)}
     for record, finding in check_scaling([column.first for column in columns]):
-        place = next(place for place, column in enumerate(columns, start=1) if column.first is record)
-        found.setdefault(f"implausible: {finding.text('en')}", []).append(place)
+        found.setdefault(f"implausible: {finding.text('en')}", []).append(places[id(record)])
     for place, other, text in _shared_runs(columns):
         found.setdefault(text, []).extend((place, other))
     return tuple(Caveat(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())

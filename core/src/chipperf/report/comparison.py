@@ -12,7 +12,7 @@ from chipperf.errors import UsageError
 from chipperf.records.measures import MEASURES
 from chipperf.records.plausibility import Outcome, outcome
 from chipperf.records.repeats import aggregate, combine
-from chipperf.records.scaling import are_scaling_pair, efficiency
+from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
 from chipperf.report.build import completed_value, record_digest
 from chipperf.report.caveats import Caveat, caveats
@@ -23,7 +23,7 @@ from chipperf.report.parity import DifferentSetting, different_settings
 from chipperf.report.repeats import curve_names, group_repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Number, Record
@@ -151,7 +151,7 @@ def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda recor
         names=tuple(curve_names([column.first for column in distinct], case)),
         outcomes=tuple(tuple(outcome(record) for record in column.records) for column in distinct),
         measures=tuple(p_train if name == "p_train" else _measure(name, distinct) for name in _COMPARED),
-        scaling=tuple(_scaling(place, distinct, p_train) for place in range(len(distinct))),
+        scaling=tuple(_scaling(distinct, p_train)),
         settings=different_settings([column.first for column in distinct], case),
         caveats=caveats(distinct, case, peak_of),
     )
@@ -165,23 +165,23 @@ def _require_repeats(column: Column, case: Case) -> None:
         )
 
 
-def _scaling(place: int, columns: Sequence[Column], p_train: ComparedMeasure) -> Scaling | None:
-    """Return the efficiency against the column of the fewest devices that makes a true scaling pair."""
-    record, rate = columns[place].first, p_train.cells[place].value
-    devices = record.topology.world_size
-    pairs = [
-        (other.first.topology.world_size, base)
-        for base, other in enumerate(columns)
-        if other.first.topology.world_size < devices and are_scaling_pair(other.first, record)
-    ]
-    if isinstance(rate, Missing) or not pairs:
-        return None
-    base_devices, base = min(pairs)
-    base_rate = p_train.cells[base].value
-    if isinstance(base_rate, Missing) or base_rate == 0:
-        return None
-    reached = efficiency(rate, devices, base_rate, base_devices)
-    return Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
+def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
+    """Yield for each column the efficiency against that of the fewest devices that makes a true scaling pair."""
+    bases: dict[Hashable, int] = {}
+    identities = [scaling_identity(column.first) for column in columns]
+    devices = [column.first.topology.world_size for column in columns]
+    for place, identity in enumerate(identities):
+        base = bases.setdefault(identity, place)
+        if devices[place] < devices[base]:
+            bases[identity] = place
+    for place, identity in enumerate(identities):
+        base = bases[identity]
+        rate, base_rate = (p_train.cells[each].value for each in (place, base))
+        if devices[base] == devices[place] or isinstance(rate, Missing) or isinstance(base_rate, Missing):
+            yield None
+            continue
+        reached = efficiency(rate, devices[place], base_rate, devices[base]) if base_rate else math.inf
+        yield Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
 
 
 def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
