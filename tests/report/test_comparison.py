@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import pytest
@@ -9,9 +11,12 @@ from chipperf.errors import UsageError
 from chipperf.records.schema import Missing
 from chipperf.report.columns import Column
 from chipperf.report.comparison import Scaling, compare_columns, compare_curves, compare_runs
-from chipperf.report.comparison_formats import as_csv, as_markdown, json_text
+from chipperf.report.comparison_formats import as_csv, as_markdown, json_text, rows
 from curve_records import curve, losses
 from factory import UNKNOWN, make_record, throughput
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_document import parse
 
 OTHER = {"run_id": "other", "vendor__name": "other", "environment__row_label": "B2"}
 
@@ -374,3 +379,47 @@ def test_a_run_without_a_curve_is_refused(quantity, changes, message):
     records = [make_record(**curve([0.1, 0.2]) | losses([2.0, 1.0])), make_record(run_id="b", **changes)]
     with pytest.raises(UsageError, match=message):
         compare_curves(compare_runs(records), quantity)
+
+
+MISSING = st.sampled_from(["not_run", "withheld", "failed", "not_applicable", "unknown"]).map(
+    lambda kind: {"missing": kind, "reason": "why"}
+)
+NUMBER = st.one_of(MISSING, st.floats(min_value=0, max_value=1.7e308), st.just(0.0))
+CHANGES = st.fixed_dictionaries(
+    {
+        f"metrics__{name}": NUMBER
+        for name in ("e2e_time_s", "p_whole", "p_core", "quality", "best_quality", "train_seconds", "epochs")
+    }
+    | {
+        "metrics__p_train": st.one_of(MISSING, st.floats(min_value=1e-6, max_value=1e12).map(throughput)),
+        "metrics__time_to_target": st.one_of(MISSING, st.just({"seconds": 5.0, "epoch": 1})),
+        "metrics__memory": st.one_of(MISSING, st.just(make_record().metrics.memory.model_dump())),
+        "metrics__train_samples": st.one_of(MISSING, st.integers(min_value=0, max_value=2**63)),
+        "metrics__steps": st.one_of(MISSING, st.integers(min_value=0, max_value=2**63)),
+        "precision__effective": st.one_of(MISSING, st.text()),
+        "environment__row_label": st.one_of(MISSING, st.text()),
+        "kind": st.sampled_from(["measured", "simulated", "imported"]),
+        "status": st.sampled_from([{"state": "completed"}, {"state": "killed"}]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(CHANGES, min_size=1, max_size=3))
+def test_whatever_is_missing_is_named_and_never_blank(changes):
+    records = [make_record(run_id=f"run-{place}", **each) for place, each in enumerate(changes)]
+    comparison = compare_runs(records)
+
+    assert all(cell.strip() for cells in rows(comparison).values() for cell in cells)
+    assert json.loads(json_text(comparison))["case"] == "resnet50"
+    found = list(csv.DictReader(io.StringIO(as_csv(comparison))))
+    assert all(row["value"] or row["missing"] for row in found)
+    tables = parse(as_markdown(comparison)).tables
+    assert len({len(row) for row in tables[0]}) == 1
+
+
+@given(st.lists(st.floats(min_value=1.0, max_value=1e6), min_size=1, max_size=7))
+def test_result_of_repeats_is_among_them(rates):
+    cell = measure(compare_columns([repeats("a", rates)]), "p_whole").cells[0]
+
+    assert min(rates) * (1 - 1e-9) <= cell.value <= max(rates) * (1 + 1e-9)

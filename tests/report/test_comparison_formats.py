@@ -32,7 +32,7 @@ def test_csv_has_a_line_for_each_measure_and_column():
     row = found["2", "p_train"]
     assert (row["unit"], float(row["value"]), float(row["ratio"]), row["windows"]) == ("samples/s", 9172.5, 2, "5")
     assert float(row["interval_low"]) < 2 < float(row["interval_high"])
-    assert (row["interval_level"], row["resamples"], row["verdict"]) == ("0.95", "4000", "higher")
+    assert (row["interval_level"], row["resamples"], row["verdict"]) == ("0.95", "2000", "higher")
     assert (found["2", "p_core"]["value"], found["2", "p_core"]["missing"]) == ("", "unknown")
     assert found["2", "p_whole"]["no_interval"] == "a single value in column 1 and 2"
 
@@ -57,9 +57,9 @@ def test_json_is_the_same_twice_and_has_a_version():
 
     assert text == json_text(two())
     assert content["schema_version"] == 1
-    assert content["bootstrap"] == {"level": 0.95, "resamples": 4000}
+    assert content["bootstrap"] == {"level": 0.95, "resamples": 2000}
     assert [column["vendor"] for column in content["columns"]] == ["acme", "other"]
-    assert content["measures"][5]["cells"][1]["interval"]["resamples"] == 4000
+    assert content["measures"][5]["cells"][1]["interval"]["resamples"] == 2000
 
 
 def test_markdown_has_table_footnotes_and_settings():

@@ -47,6 +47,11 @@ def test_quality_as_percentage(value, text):
     assert quality(value, as_percent=True) == text
 
 
+@pytest.mark.parametrize("value", [1e24, 1.7e308, -1e30])
+def test_quality_that_is_no_fraction_is_shown_as_it_is(value):
+    assert float(quality(value, as_percent=False)) == value
+
+
 def test_quality_below_a_target_never_reads_like_the_target():
     assert quality(0.7549999, as_percent=True) == "75.49%"
     assert quality(0.4199999, as_percent=False) == "0.4199"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LEVEL: Final = 0.95
-RESAMPLES: Final = 4000
+RESAMPLES: Final = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ def resample(
     """
     rng = random.Random(seed)
     ordered = [sorted(windows) for windows in repeats]
+    if len(ordered) == 1:
+        return [_median(ordered[0], rng) for _ in range(RESAMPLES)]
     return [combine([_median(rng.choice(ordered), rng) for _ in ordered]) for _ in range(RESAMPLES)]
 
 

@@ -35,7 +35,7 @@ _OUTCOMES: Final[Mapping[Outcome, str]] = {
     "not_run": "not run",
 }
 _VERDICTS: Final = {"no_difference": "no difference", "higher": "higher", "lower": "lower", None: ""}
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@")
 
 
 def rows(comparison: Comparison) -> dict[str, list[str]]:
@@ -227,8 +227,11 @@ def _flat(cell: ComparedValue) -> Iterable[object]:
 
 
 def _inert(value: object) -> object:
-    """Return a text so that no spreadsheet takes it for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Return a text on one line, and so that no spreadsheet takes it for a formula."""
+    if not isinstance(value, str):
+        return value
+    line = " ".join(value.split())
+    return f"'{line}" if line.startswith(_FORMULA) else line
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

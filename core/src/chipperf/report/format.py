@@ -42,6 +42,7 @@ REASON_IN_MARKER = ("withheld", "failed")
 """Kinds of missing values whose marker carries the reason."""
 
 _SIGNIFICANT_DIGITS = 5
+_MOST_ROUNDED = 10**15
 _GIB = 2**30
 _GIB_DECIMALS = 11
 
@@ -91,7 +92,10 @@ def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) ->
         return value
     # The shortest decimal that is this float: 0.6843 times 100 is 68.43 in decimal, and not in binary, arithmetic.
     shortest = Decimal(repr(float(value))) * (100 if as_percent else 1)
-    rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=ROUND_FLOOR)
+    rounded = shortest
+    # No fraction is larger than 1, but a record may hold any number, and rounding takes no more digits than these.
+    if abs(shortest) < _MOST_ROUNDED:
+        rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=ROUND_FLOOR)
     text = f"{shortest if exact else rounded:f}"
     whole, _, decimals = text.partition(".")
     return f"{whole}.{decimals.rstrip('0') or '0'}{'%' if as_percent else ''}"
