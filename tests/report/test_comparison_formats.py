@@ -89,7 +89,7 @@ def test_cells_show_spread_ratio_and_interval():
     shown = rows(compare_columns([repeats, Column(records=(make_record(**OTHER),))]))
 
     assert shown["p_whole (samples/s)"] == ["4401 [4400 to 4402, 3 runs]", "4475 (1.02x)"]
-    assert shown["p_train (samples/s)"][1] == "4586.2 (1x, 1 to 1, no difference)"
+    assert shown["p_train (samples/s)"][1] == "4586.2 (1x, 1 to 1, no difference shown)"
     assert shown["mem_peak (GiB)"] == ["21.0 [21.0 to 21.0, 3 runs]", "21.0 (1x)"]
     assert shown["result"] == ["3 of 3 converged", "converged"]
 

@@ -34,7 +34,6 @@ _OUTCOMES: Final[Mapping[Outcome, str]] = {
     "no_target": "no target",
     "not_run": "not run",
 }
-_VERDICTS: Final = {"no_difference": "no difference", "higher": "higher", "lower": "lower", None: ""}
 _FORMULA: Final = ("=", "+", "-", "@")
 
 
@@ -193,7 +192,7 @@ def _cell(cell: ComparedValue, measure: ComparedMeasure, comparison: Comparison)
     if cell.interval:
         parts.append(f"{cell.interval.low:.3g} to {cell.interval.high:.3g}")
     if cell.verdict == "no_difference":
-        parts.append(_VERDICTS[cell.verdict])
+        parts.append("no difference shown")
     return f"{text} ({', '.join(parts)})"
 
 
