@@ -21,6 +21,7 @@ from chipperf.cli import (
     plugins,
     record_tools,
     report,
+    site,
     suite,
     train,
 )
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("suite")(suite.suite)
 app.command("compare")(compare.compare)
+app.command("site")(site.site)
 app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)
 app.command("lint")(lint.lint)

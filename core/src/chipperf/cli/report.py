@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,6 +19,18 @@ from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.render import render_view, template_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chipperf.records.schema import Record
+
+
+class ReportFormat(str, Enum):
+    """Kind of file that a report is."""
+
+    MD = "md"
+    HTML = "html"
 
 
 class ReportGroup(DefaultCommandGroup):
@@ -35,19 +49,34 @@ def report(
     baseline: list[Path] = typer.Option(
         [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
     ),
-    lang: Language = typer.Option(Language.ZH, "--lang", help="Language of the report."),
+    lang: Language = typer.Option(
+        Language.ZH, "--lang", help="Language of the report; a page has both and shows this one first."
+    ),
+    report_format: ReportFormat = typer.Option(
+        ReportFormat.MD, "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
+    ),
     out: Path | None = typer.Option(
         None, "--out", help="File to write, with pictures beside it; standard output, without them, if not given."
     ),
     templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
 ) -> None:
-    """Render the vendor report of one case from the records of its runs.
+    """Render the vendor report of one case from the records of its runs, or a web page of any runs.
 
-    Example: perf report runs/* --lang zh --out README.md
+    Example: perf report runs/* --lang zh --out README.md && perf report runs/* --format html --out report.html
     """
+    if report_format is ReportFormat.HTML:
+        if baseline:
+            raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
+        page = _page([read_record(path) for path in runs], lang, templates)
+        if out is None:
+            typer.echo(page, nl=False)
+            return
+        _require_directory(out)
+        write_atomically(out, page)
+        typer.echo(f"wrote {out}", err=True)
+        return
     records = [read_record(path) for path in runs]
-    names = {record.vendor.name for record in records}
-    vendor_templates = _vendor_templates(names.pop()) if len(names) == 1 else None
+    vendor_templates = _templates_of(records)
     view = build_view(records, baseline=[read_record(path) for path in baseline])
     if out is None:
         if view.convergence:
@@ -55,8 +84,7 @@ def report(
         text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+    _require_directory(out)
     content = None
     if view.convergence:
         content = make_curve_files(view.convergence.curves, view.profile, lang.value, out)
@@ -71,11 +99,35 @@ def report(
         typer.echo(f"wrote {path}", err=True)
 
 
+def _page(records: Sequence[Record], lang: Language, templates: Path | None) -> str:
+    from chipperf.web.board import summarise
+    from chipperf.web.pages import render_runs
+
+    return render_runs(
+        records,
+        [summarise(record) for record in records],
+        language=lang.value,
+        user_templates=templates,
+        vendor_templates=_templates_of(records),
+    )
+
+
+def _require_directory(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+
+
 def _note_about_picture(links: CurveFiles, lang: Language) -> None:
     if links.png is None:
         typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
     elif links.language:
         note_fonts(links.language, lang, links.unwritten)
+
+
+def _templates_of(records: Sequence[Record]) -> Path | None:
+    """Return the template directory of the records' vendor, if they have one in common."""
+    names = {record.vendor.name for record in records}
+    return _vendor_templates(names.pop()) if len(names) == 1 else None
 
 
 def _vendor_templates(vendor: str) -> Path | None:

@@ -1,0 +1,41 @@
+"""``perf site``: all records below a directory as web pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from chipperf.cli.language import Language
+from chipperf.cli.live import counting_progress
+from chipperf.plotting import has_matplotlib
+from chipperf.web.site import build_site
+
+_SHOWN_PROBLEMS = 10
+
+
+def site(
+    directory: Path = typer.Argument(..., help="Directory with runs in it, at any depth.", metavar="DIR"),
+    out: Path = typer.Option(..., "--out", help="Directory to write to: new, empty, or that of a former site."),
+    lang: Language = typer.Option(Language.ZH, "--lang", help="Language that the pages show first; they have both."),
+    templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
+) -> None:
+    """Make static web pages of all records below a directory: a leaderboard, and a page for each run.
+
+    Records that cannot be read are listed on the leaderboard with their place.
+
+    Example: perf site runs --out site
+    """
+    with counting_progress("making pages") as tell:
+        made = build_site(directory, out, language=lang.value, user_templates=templates, tell=tell)
+    for problem in made.problems[:_SHOWN_PROBLEMS]:
+        typer.echo(f"note: not readable: {problem.place}: {problem.message}", err=True)
+    if len(made.problems) > _SHOWN_PROBLEMS:
+        typer.echo(f"note: {len(made.problems) - _SHOWN_PROBLEMS} more are listed on the page", err=True)
+    if made.copies:
+        typer.echo(f"note: {made.copies} records are copies of others and are listed once", err=True)
+    if not has_matplotlib():
+        typer.echo("note: no charts, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
+    elif made.uncharted:
+        typer.echo(f"note: the pages of {made.uncharted} runs have no charts, because there are so many", err=True)
+    typer.echo(f"wrote {made.index} and the pages of {made.runs} runs", err=True)

@@ -1,0 +1,176 @@
+"""Charts as SVG for the pages: drawn by matplotlib, with the colours of the page.
+
+A chart holds nothing but numbers: what they are is in the page's own text, which has both languages and any font. Colours
+are CSS variables, so one picture serves light and dark pages.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from chipperf.plotting import drawing_style, find_fonts, picture_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from chipperf.records.schema import Window
+
+SERIES = 6
+"""Colours of curves, in the page's style; further curves have them again with another dash."""
+DASHES = ("solid", "dashed", "dotted")
+MOST_CURVES = SERIES * len(DASHES)
+MOST_POINTS = 400
+"""Points of a line; what has more is drawn from the medians of neighbours."""
+
+_WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.0
+_BAR_INCHES = 0.42
+_LINE_STYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
+
+# matplotlib knows no CSS variables: these colours, which nothing else has, are replaced in the file.
+_INK, _GRID, _SURFACE = "#fe0001", "#fe0002", "#fe0003"
+_VARIABLES = {_INK: "--ink-soft", _GRID: "--line", _SURFACE: "--surface"} | {
+    f"#fe01{number:02x}": f"--series-{number}" for number in range(1, SERIES + 1)
+}
+
+
+def draw_convergence(
+    curves: Sequence[Sequence[tuple[float, float]]], targets: Sequence[float], *, as_percent: bool
+) -> Markup:
+    """Draw quality over epochs; needs matplotlib.
+
+    Args:
+        curves: Epoch and quality of the points of each curve, at most :data:`MOST_CURVES`; curves are numbered from 1.
+        targets: Qualities to be drawn as horizontal lines.
+        as_percent: True if qualities are written in percent.
+    """
+    scale = 100.0 if as_percent else 1.0
+    with _axes(_HEIGHT_INCHES) as (figure, axes):
+        for index, curve in enumerate(curves):
+            points = _thinned(curve)
+            places, values = [place for place, _ in points], [value * scale for _, value in points]
+            axes.plot(
+                places,
+                values,
+                color=_series(index),
+                linestyle=_LINE_STYLES[dash(index)],
+                linewidth=1.8,
+                marker="o" if len(points) <= 40 else "",
+                markersize=3,
+            )
+            axes.annotate(
+                str(index + 1),
+                (places[-1], values[-1]),
+                xytext=(4, 0),
+                textcoords="offset points",
+                verticalalignment="center",
+                color=_series(index),
+            )
+        for target in targets:
+            axes.axhline(target * scale, color=_INK, linestyle=(0, (1, 1)), linewidth=1.2)
+        axes.margins(x=0.06)
+        return _svg(figure)
+
+
+def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
+    """Draw a group of bars for each run, numbered from 1, from top to bottom; needs matplotlib.
+
+    Args:
+        rows: ``p_whole``, ``p_train`` and ``p_core`` of each run; ``None`` has no bar.
+    """
+    with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
+        for measure in range(3):
+            places = [index + (measure - 1) * 0.27 for index in range(len(rows))]
+            values = [row[measure] or 0.0 for row in rows]
+            axes.barh(places, values, height=0.24, color=_series(measure))
+        axes.set_yticks(range(len(rows)), [str(index + 1) for index in range(len(rows))])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(visible=False, axis="y")
+        return _svg(figure)
+
+
+def draw_windows(windows: Sequence[Window]) -> Markup:
+    """Draw the throughput of measurement windows over optimiser steps; needs matplotlib."""
+    with _axes(_HEIGHT_INCHES) as (figure, axes):
+        points = _thinned([(float(window.first_step), window.samples_per_s) for window in windows])
+        axes.plot(
+            [place for place, _ in points],
+            [value for _, value in points],
+            color=_series(0),
+            linewidth=1.4,
+            marker="o" if len(points) <= 40 else "",
+            markersize=3,
+        )
+        axes.set_ylim(bottom=0)
+        return _svg(figure)
+
+
+def dash(index: int) -> str:
+    """Return the dash of a curve, as CSS calls it; ``index`` counts from 0."""
+    return DASHES[index // SERIES % len(DASHES)]
+
+
+def _series(index: int) -> str:
+    return f"#fe01{index % SERIES + 1:02x}"
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    size = -(-len(points) // MOST_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[0][0], statistics.median(value for _, value in group)) for group in groups]
+
+
+@contextmanager
+def _axes(height_inches: float) -> Iterator[tuple[Figure, Axes]]:
+    """Return a figure with room for the numbers of its axes; nothing is laid out anew, which takes most of the time."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings = {
+        # The page's font writes the numbers; those of the drawing only say how wide they are.
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "text.color": _INK,
+        "axes.edgecolor": _GRID,
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "grid.color": _GRID,
+        "figure.facecolor": "none",
+    }
+    with drawing_style(find_fonts()), matplotlib.rc_context(settings):
+        figure = Figure(figsize=(_WIDTH_INCHES, height_inches))
+        axes = figure.add_axes((0.13, 0.3 / height_inches, 0.84, 1 - 0.42 / height_inches))
+        axes.grid(visible=True)
+        axes.set_axisbelow(True)
+        axes.ticklabel_format(useOffset=False)
+        yield figure, axes
+
+
+def _svg(figure: Figure) -> Markup:
+    """Return a figure as an element that several pictures of one page may be: no ids that two of them share."""
+    text = picture_bytes(figure, "svg").decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<g id=\"[^\"]*\">", "<g>", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    mark = sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r"(id=\"|url\(#|href=\"#)", rf"\g<1>{mark}-", text)
+    text = re.sub(r" width=\"[^\"]*\" height=\"[^\"]*\"", ' aria-hidden="true" focusable="false"', text, count=1)
+    text = re.sub(r"#fe0[01][0-9a-f]{2}", lambda found: f"var({_VARIABLES[found[0]]})", text)
+    return Markup(re.sub(r"\s*\n\s*", " ", text).strip())

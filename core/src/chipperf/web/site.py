@@ -1,0 +1,202 @@
+"""A site of all records below a directory: a leaderboard, and a page for each run."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chipperf import catalogue
+from chipperf.errors import PerfError, RecordError, UsageError
+from chipperf.records.store import read_record, write_atomically
+from chipperf.report.render import template_directory
+from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
+from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.cases.base import Progress
+    from chipperf.records.schema import Record
+    from chipperf.report.format import Language
+
+MOST_CHARTED_PAGES = 200
+"""Runs whose own pages have charts: to draw them takes longer than all the rest."""
+
+_RECORD = "record.json"
+_INDEX = "index.html"
+_RUNS = "runs"
+_GENERATOR = '<meta name="generator" content="chipperf'
+_HEAD_CHARACTERS = 2000
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What was written.
+
+    Attributes:
+        index: The leaderboard.
+        runs: How many runs have a page.
+        problems: Records that could not be read.
+        copies: Records that are equal to another one.
+        uncharted: Run pages without charts, because there are so many.
+    """
+
+    index: Path
+    runs: int
+    problems: tuple[Problem, ...]
+    copies: int
+    uncharted: int
+
+
+def build_site(
+    directory: Path,
+    out: Path,
+    *,
+    language: Language,
+    user_templates: Path | None = None,
+    tell: Progress = lambda done, total: None,
+) -> Site:
+    """Write the site of all records below a directory.
+
+    One record is in memory at a time. A record that cannot be read is listed on the page and stops nothing.
+
+    Args:
+        directory: Where to look for ``record.json``, at any depth; links to directories are not followed.
+        out: Directory to write to: a new or empty one, or that of a former site, whose pages are replaced.
+        language: Language that the pages show first.
+        user_templates: Directory whose templates come first.
+        tell: Called with the number of records that are done, and of all.
+
+    Raises:
+        UsageError: There is no such directory or no record in it, or ``out`` holds something else.
+        RecordError: A page cannot be written.
+        PerfError: A template is broken.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory", hint="name a directory with runs in it")
+    _require_own(out)
+    templates = _VendorTemplates()
+    rows: dict[str, tuple[BoardKey, RunRow]] = {}
+    problems: list[Problem] = []
+    copies = 0
+    paths = list(_find_records(directory, problems))
+    for done, path in enumerate(paths):
+        tell(done, len(paths))
+        try:
+            record = read_record(path)
+        except PerfError as error:
+            problems.append(Problem(place=_below(path, directory), message=_without_path(error.message, path)))
+            continue
+        row = summarise(record)
+        if row.digest in rows:
+            copies += 1
+            continue
+        page = f"{_RUNS}/{_page_name(row)}"
+        rows[row.digest] = board_key(record), replace(row, page=page)
+        text = render_runs(
+            [record],
+            [row],
+            language=language,
+            user_templates=user_templates,
+            vendor_templates=templates.of(record),
+            index=f"../{_INDEX}",
+            charts=len(rows) <= MOST_CHARTED_PAGES,
+        )
+        _write(out / page, text)
+    if not paths and not problems:
+        raise UsageError(f"there is no {_RECORD} below {directory}", hint="name a directory with runs in it")
+    boards = make_boards(rows.values(), most_rows=MOST_ROWS)
+    text = render_leaderboard(
+        boards, language=language, problems=problems, copies=copies, user_templates=user_templates
+    )
+    _write(out / _INDEX, text)
+    _remove_former(out, {Path(row.page).name for _, row in rows.values() if row.page})
+    return Site(
+        index=out / _INDEX,
+        runs=len(rows),
+        problems=tuple(problems),
+        copies=copies,
+        uncharted=max(0, len(rows) - MOST_CHARTED_PAGES),
+    )
+
+
+class _VendorTemplates:
+    """The template directories of vendors' plugins, each looked for once and without importing the plugin."""
+
+    def __init__(self) -> None:
+        self._entries = {entry.name: entry for entry in catalogue.vendors()}
+        self._found: dict[str, Path | None] = {}
+
+    def of(self, record: Record) -> Path | None:
+        name = record.vendor.name
+        if name not in self._found:
+            entry = self._entries.get(name)
+            self._found[name] = template_directory(entry) if entry else None
+        return self._found[name]
+
+
+def _find_records(directory: Path, problems: list[Problem]) -> Iterator[Path]:
+    """Yield the records in the order of their names; directories that cannot be read become problems."""
+
+    def note(error: OSError) -> None:
+        place = _below(Path(error.filename), directory)
+        problems.append(Problem(place=place, message=error.strerror or type(error).__name__))
+
+    for root, directories, files in os.walk(directory, onerror=note):
+        directories.sort()
+        if _RECORD in files:
+            yield Path(root) / _RECORD
+
+
+def _below(path: Path, directory: Path) -> str:
+    """Return a path as it is below the site's source: a page tells nobody where that lies on this machine."""
+    return path.relative_to(directory).as_posix()
+
+
+def _without_path(message: str, path: Path) -> str:
+    """Return an error's message without the path of its file, which stands beside it."""
+    return message.replace(f"{path}: ", "").replace(str(path), path.name)
+
+
+def _page_name(row: RunRow) -> str:
+    """Return a file name that no other record's page has, whatever the run is called."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", row.run_id).strip("-")[:_LONGEST_NAME]
+    return f"{name}-{row.digest[:12]}.html"
+
+
+def _require_own(out: Path) -> None:
+    """Refuse a directory that holds something that is no former site.
+
+    Raises:
+        UsageError: It does, or cannot be read.
+    """
+    try:
+        if not out.exists() or not any(out.iterdir()):
+            return
+        index = out / _INDEX
+        own = index.is_file() and _GENERATOR in index.read_text(encoding="utf-8", errors="replace")[:_HEAD_CHARACTERS]
+    except OSError as error:
+        raise UsageError(f"cannot use {out}: {error.strerror}", hint="choose another --out") from error
+    if not own:
+        raise UsageError(
+            f"{out} holds something that is no site of chipperf's", hint="choose a new or empty directory with --out"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror}", hint="choose another --out") from error
+    write_atomically(path, text)
+
+
+def _remove_former(out: Path, written: set[str]) -> None:
+    """Remove the pages of runs that a former site had and this one has not."""
+    for page in (out / _RUNS).glob("*.html"):
+        if page.name not in written:
+            page.unlink(missing_ok=True)

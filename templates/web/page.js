@@ -1,0 +1,174 @@
+"use strict";
+(() => {
+  const html = document.documentElement;
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const languages = ["zh", "en"];
+  const form = document.querySelector(".filters");
+  const filters = form ? all("select", form) : [];
+
+  // What the reader chose is kept behind the address's "#", so that a link passes it on.
+  const remembered = () => new URLSearchParams(location.hash.slice(1));
+
+  function remember() {
+    const state = new URLSearchParams([["lang", html.lang]]);
+    for (const filter of filters) if (filter.value) state.set(filter.name, filter.value);
+    history.replaceState(null, "", `#${state}`);
+    for (const link of all("a[href]")) link.hash = `lang=${html.lang}`;
+  }
+
+  function setLanguage(language) {
+    html.lang = language;
+    for (const element of all("option[data-zh], title[data-zh]")) element.textContent = element.dataset[language];
+    for (const button of all("[data-language]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.language === language));
+    }
+    nameCells();
+  }
+
+  // On a narrow page every cell of a card says which column it is of.
+  function nameCells() {
+    for (const table of all("table")) {
+      const names = all("thead th", table).map(shownText);
+      for (const row of table.tBodies[0].rows) {
+        [...row.cells].forEach((cell, index) => { cell.dataset.label = names[index]; });
+      }
+    }
+  }
+
+  function shownText(element) {
+    return (element.querySelector(`[lang="${html.lang}"]`) ?? element).textContent.trim();
+  }
+
+  function applyFilters() {
+    let shown = 0, count = 0;
+    for (const board of all(".board")) {
+      let here = 0;
+      for (const row of all("tbody tr", board)) {
+        const kept = filters.every(({ name, value }) =>
+          !value || (name === "case" ? board.dataset.case : row.dataset[name]) === value);
+        row.hidden = !kept;
+        here += kept;
+        count += 1;
+      }
+      board.hidden = !here;
+      shown += here;
+    }
+    for (const element of all(".shown", form)) element.textContent = shown;
+    for (const element of all(".all", form)) element.textContent = count;
+  }
+
+  function restore() {
+    const state = remembered();
+    setLanguage(languages.includes(state.get("lang")) ? state.get("lang") : html.lang);
+    for (const filter of filters) {
+      filter.value = state.get(filter.name) ?? "";
+      if (filter.selectedIndex < 0) filter.value = "";
+    }
+    if (form) applyFilters();
+    remember();
+  }
+
+  const collator = new Intl.Collator(undefined, { numeric: true });
+
+  function sortBy(header) {
+    const table = header.closest("table");
+    const column = header.cellIndex;
+    const direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of all("thead th", table)) other.setAttribute("aria-sort", "none");
+    header.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+    const keyed = [...table.tBodies[0].rows].map((row) => ({ row, cell: row.cells[column] }));
+    keyed.sort((a, b) => {
+      // A value that is not there is neither the smallest nor the largest.
+      const missing = ("missing" in a.cell.dataset) - ("missing" in b.cell.dataset);
+      return missing || direction * compare(a.cell, b.cell);
+    });
+    table.tBodies[0].append(...keyed.map(({ row }) => row));
+  }
+
+  function compare(a, b) {
+    if ("sort" in a.dataset && "sort" in b.dataset) return Number(a.dataset.sort) - Number(b.dataset.sort);
+    return collator.compare(a.textContent, b.textContent);
+  }
+
+  // Where a value comes from is said of the cell that the pointer is over or that has the focus.
+  const provenance = document.getElementById("provenance");
+  const cellSelector = ".cells :is(tbody td, tbody th, dd)";
+
+  function fieldOf(cell) {
+    if (cell.dataset.field) return cell.dataset.field;
+    return cell.closest("table").tHead.rows[0].cells[cell.cellIndex].dataset.field;
+  }
+
+  let named = null;
+
+  function tell(cell) {
+    named?.classList.remove("named");
+    named?.removeAttribute("aria-describedby");
+    named = cell;
+    provenance.hidden = !cell;
+    if (!cell) return;
+    const source = cell.closest("[data-record]");
+    const texts = { reason: cell.dataset.reason ?? "", field: fieldOf(cell), record: source.dataset.record, sha: source.dataset.sha };
+    for (const [name, text] of Object.entries(texts)) provenance.querySelector(`.${name}`).textContent = text;
+    cell.classList.add("named");
+    cell.setAttribute("aria-describedby", "provenance");
+  }
+
+  // One cell of each table is reached with Tab, the others from there with the arrow keys.
+  function focusCell(cell) {
+    for (const other of all("[tabindex]", cell.closest(".cells"))) other.tabIndex = -1;
+    cell.tabIndex = 0;
+    cell.focus();
+  }
+
+  function makeReachable() {
+    for (const cells of all(".cells")) {
+      const first = all("tbody tr:not([hidden]) > :first-child, dd", cells)[0];
+      if (first) first.tabIndex = 0;
+    }
+  }
+
+  function neighbour(cell, key) {
+    if (cell.matches("dd")) {
+      const list = all("dd", cell.closest(".cells"));
+      const step = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 }[key];
+      return list[list.indexOf(cell) + step];
+    }
+    if (key === "ArrowLeft") return cell.previousElementSibling;
+    if (key === "ArrowRight") return cell.nextElementSibling;
+    const rows = all("tbody tr:not([hidden])", cell.closest("table"));
+    const row = rows[rows.indexOf(cell.parentElement) + (key === "ArrowDown" ? 1 : -1)];
+    return row?.cells[cell.cellIndex];
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") tell(null);
+    const cell = event.target.closest(cellSelector);
+    if (!cell || !["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    const next = neighbour(cell, event.key);
+    if (next) focusCell(next);
+    event.preventDefault();
+  });
+  document.addEventListener("click", (event) => {
+    const language = event.target.closest("[data-language]");
+    const sort = event.target.closest(".sort");
+    const cell = event.target.closest(cellSelector);
+    if (language) { setLanguage(language.dataset.language); remember(); }
+    if (sort) sortBy(sort.closest("th"));
+    if (cell && !event.target.closest("a")) focusCell(cell);
+  });
+  document.addEventListener("focusin", (event) => tell(event.target.closest(cellSelector)));
+  document.addEventListener("focusout", () => tell(null));
+  document.addEventListener("mouseover", (event) => {
+    const cell = event.target.closest(cellSelector) ?? document.activeElement.closest(cellSelector);
+    tell(cell);
+  });
+  form?.addEventListener("change", () => { applyFilters(); remember(); });
+  form?.addEventListener("reset", () => setTimeout(() => { applyFilters(); remember(); }));
+  form?.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("hashchange", restore);
+
+  for (const element of all(".needs-script")) element.hidden = false;
+  makeReachable();
+  restore();
+})();
