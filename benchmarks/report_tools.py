@@ -1,4 +1,4 @@
-"""Time of `perf lint` on a tree of case documents, and of rendering and importing reports, without a device.
+"""Time of `perf lint` on a tree of case documents, of rendering and importing reports, and of web pages, without a device.
 
 The numbers of the documents are drawn. Two thirds of those that are linted are rendered reports, the others are written
 as people do, with blank cells. Seconds of the processor stand beside those of the clock: machines are shared.
@@ -19,7 +19,9 @@ from chipperf.card_names import read_card_names
 from chipperf.importing.case_document import import_document
 from chipperf.lint.registry import all_rules
 from chipperf.lint.runner import lint
+from chipperf.records.store import record_text
 from chipperf.report import render_report
+from chipperf.web.site import build_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +58,14 @@ def main() -> None:
         for index, record in enumerate(records[:1000])
     ]
     _timed(f"one report of {len(table)} records", lambda: render_report(table))
+    with tempfile.TemporaryDirectory() as directory:
+        for index, record in enumerate(table):
+            path = Path(directory) / "runs" / str(index) / "record.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(record_text(record), encoding="utf-8")
+        runs, out = Path(directory) / "runs", Path(directory) / "site"
+        made = _timed(f"web pages of {len(table)} records", lambda: build_site(runs, out, language="en"))
+        print(f"leaderboard: {made.index.stat().st_size / 1e6:.2f} MB, {made.uncharted} pages without charts")
 
 
 def _timed(what: str, function: Callable[[], T]) -> T:

@@ -50,7 +50,9 @@ class Page:
         self.browser.get_log("browser")
         self.browser.get_log("performance")
         width, height = size
-        self._devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", features=[scheme])
         self.browser.get(path.as_uri() + hash)
@@ -62,7 +64,8 @@ class Page:
     def texts(self, selector: str) -> list[str]:
         """Return the text of the elements that can be seen."""
         return self.run(
-            "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText.trim())",
+            """return [...document.querySelectorAll(arguments[0])]
+                 .filter(e => e.checkVisibility()).map(e => e.innerText.trim())""",
             selector,
         )
 
@@ -95,8 +98,18 @@ class Page:
         events = (json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance"))
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
-    def screenshot(self, path: Path, *, height: int | None = None) -> None:
-        """Write what can be seen as PNG; ``height`` makes the window higher or lower first."""
+    def without_scripts(self, without: bool) -> None:
+        """Say whether pages that are opened from now on may run scripts."""
+        self._devtools("Emulation.setScriptExecutionDisabled", value=without)
+
+    def static_texts(self) -> str:
+        """Return what can be seen, without a script of the page's own."""
+        # Scripts of the tests run in the page, too: the accessibility tree is what the browser shows without them.
+        nodes = self.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        return "\n".join(str(node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"])
+
+    def screenshot(self, path: Path) -> None:
+        """Write what can be seen as PNG."""
         path.write_bytes(self.browser.get_screenshot_as_png())
 
     def _devtools(self, command: str, **parameters: Any) -> None:

@@ -33,9 +33,9 @@ def site(
     if len(made.problems) > _SHOWN_PROBLEMS:
         typer.echo(f"note: {len(made.problems) - _SHOWN_PROBLEMS} more are listed on the page", err=True)
     if made.copies:
-        typer.echo(f"note: {made.copies} records are copies of others and are listed once", err=True)
+        typer.echo(f"note: copies of other records, left out: {made.copies}", err=True)
     if not has_matplotlib():
         typer.echo("note: no charts, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
     elif made.uncharted:
-        typer.echo(f"note: the pages of {made.uncharted} runs have no charts, because there are so many", err=True)
-    typer.echo(f"wrote {made.index} and the pages of {made.runs} runs", err=True)
+        typer.echo(f"note: pages of runs without charts, because there are so many: {made.uncharted}", err=True)
+    typer.echo(f"wrote {made.index}, pages of runs: {made.runs}", err=True)

@@ -34,6 +34,8 @@ VERDICTS: Mapping[Verdict, Bilingual] = {
     "not_completed": Bilingual("没有完成", "not completed"),
 }
 
+_SAMPLES = Bilingual("每秒样本数", "samples per second")
+
 STATES: Mapping[str, Bilingual] = {
     "running": Bilingual("运行中", "running"),
     "completed": Bilingual("已完成", "completed"),
@@ -65,7 +67,9 @@ COLUMNS = (
     Column(name="precision", title=Bilingual("精度", "Precision"), field="precision"),
     Column(name="quality", title=Bilingual("训练结果", "Quality"), field="metrics.quality"),
     Column(name="verdict", title=Bilingual("结论", "Verdict"), field="metrics.quality"),
-    Column(name="time_to_target", title=Bilingual("达标时间 (s)", "Time to target (s)"), field="metrics.time_to_target"),
+    Column(
+        name="time_to_target", title=Bilingual("达标时间 (s)", "Time to target (s)"), field="metrics.time_to_target"
+    ),
     Column(name="e2e_time", title=same("e2e_time (s)"), field="metrics.e2e_time_s"),
     Column(name="p_whole", title=same("p_whole"), field="metrics.p_whole"),
     Column(name="p_train", title=same("p_train"), field="metrics.p_train.median"),
@@ -264,7 +268,9 @@ def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
         quality_as_percent=case.report.quality_as_percent if case else False,
-        samples=Bilingual(f"每秒{noun.zh}数", f"{noun.en} per second") if noun else Bilingual("每秒样本数", "samples/s"),
+        samples=Bilingual(f"每秒{noun.zh}数", f"{noun.en} per second")
+        if noun
+        else Bilingual("每秒样本数", "samples/s"),
         rows=tuple(ordered[:count]),
         omitted=len(rows) - count,
     )
@@ -354,7 +360,9 @@ def _memory(record: Record, *, exact: bool) -> Cell:
     peak: int | Missing = getattr(memory, name)
 
     def of_total(value: int) -> Bilingual:
-        used, total = (cell(size, "", lambda size: formatting.gib(size, exact=exact)) for size in (value, memory.total_bytes))
+        used, total = (
+            cell(size, "", lambda size: formatting.gib(size, exact=exact)) for size in (value, memory.total_bytes)
+        )
         return Bilingual(f"{used.text.zh}/{total.text.zh}", f"{used.text.en}/{total.text.en}")
 
     return result_cell(record, peak, f"metrics.memory.{name}", of_total)

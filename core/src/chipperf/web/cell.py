@@ -54,9 +54,7 @@ def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> 
     return Cell(text=written if isinstance(written, Bilingual) else same(str(written)), field=field, sort=number)
 
 
-def result_cell(
-    record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str
-) -> Cell:
+def result_cell(record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str) -> Cell:
     """Return a result of a run as a cell: that of a run that did not complete is failed, whatever it had measured."""
     shown = completed_value(record, value)
     return cell(shown, field if shown is value else "status", write)

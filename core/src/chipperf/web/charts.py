@@ -1,7 +1,7 @@
 """Charts as SVG for the pages: drawn by matplotlib, with the colours of the page.
 
-A chart holds nothing but numbers: what they are is in the page's own text, which has both languages and any font. Colours
-are CSS variables, so one picture serves light and dark pages.
+A chart holds nothing but numbers: what they are is in the page's own text, which has both languages and any font.
+Colours are CSS variables, so one picture serves light and dark pages.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
     """
     with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
         for measure in range(3):
-            places = [index + (measure - 1) * 0.27 for index in range(len(rows))]
-            values = [row[measure] or 0.0 for row in rows]
-            axes.barh(places, values, height=0.24, color=_series(measure))
+            rates = [(index + (measure - 1) * 0.27, row[measure]) for index, row in enumerate(rows)]
+            bars = [(place, rate) for place, rate in rates if rate is not None]
+            axes.barh([place for place, _ in bars], [rate for _, rate in bars], height=0.24, color=_series(measure))
         axes.set_yticks(range(len(rows)), [str(index + 1) for index in range(len(rows))])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -137,7 +137,7 @@ def _axes(height_inches: float) -> Iterator[tuple[Figure, Axes]]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {
         # The page's font writes the numbers; those of the drawing only say how wide they are.
         "svg.fonttype": "none",
         "font.size": 9,

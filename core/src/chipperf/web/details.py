@@ -164,9 +164,7 @@ def _throughput(record: Record) -> list[Fact]:
         _fact(same("epochs"), result_cell(record, metrics.epochs, "metrics.epochs", write)),
         _fact(
             same("data_stall"),
-            result_cell(
-                record, metrics.data_stall, "metrics.data_stall", partial(formatting.quality, as_percent=True)
-            ),
+            result_cell(record, metrics.data_stall, "metrics.data_stall", partial(formatting.quality, as_percent=True)),
         ),
     ]
     if record.status.state != "completed":
@@ -250,11 +248,11 @@ def _changes(record: Record) -> list[Fact]:
     changes = record.hyperparameters.changes
     if isinstance(changes, Missing):
         return [_fact(same("fix_hp"), cell(changes, "hyperparameters.changes"))]
-    exact = record.kind == "imported"
+    write = partial(formatting.setting, exact=record.kind == "imported")
     facts = []
     for index, change in enumerate(changes):
-        base = cell(change.base, "", lambda value: formatting.setting(value, exact=exact)).text
-        value = formatting.setting(change.value, exact=exact)
+        base = cell(change.base, "", write).text
+        value = write(change.value)
         why = ", ".join(part for part in (change.origin, change.reason) if part)
         text = Bilingual(f"{base.zh} → {value} ({why})", f"{base.en} → {value} ({why})")
         facts.append(_fact(change.key, Cell(text=text, field=f"hyperparameters.changes.{index}")))

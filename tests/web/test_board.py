@@ -1,0 +1,147 @@
+"""What the tables and the details of runs show, and that they say truly where it is from."""
+
+from __future__ import annotations
+
+import pytest
+from chipperf.records.schema import Missing, Record
+from chipperf.report import format as formatting
+from chipperf.web.board import COLUMNS, board_key, make_boards, summarise
+from chipperf.web.details import describe
+from example_records import MEASURED
+from web_records import EXAMPLES, failed, field_of, make_run
+
+RECORDS = (Record.model_validate_json(MEASURED.read_text(encoding="utf-8")), EXAMPLES[0], EXAMPLES[-1])
+THROUGHPUTS = ("p_whole", "p_train", "p_core")
+
+
+def cells(record: Record) -> dict[str, object]:
+    return {column.name: cell for column, cell in zip(COLUMNS, summarise(record).cells, strict=True)}
+
+
+def boards(*records: Record, most_rows: int = 100):
+    return make_boards([(board_key(record), summarise(record)) for record in records], most_rows=most_rows)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.run_id)
+def test_every_value_is_in_the_field_that_it_names(record):
+    facts = [fact.value for section in describe(record) for fact in section.facts]
+    for cell in (*summarise(record).cells, *facts):
+        value = field_of(record, cell.field)
+        if isinstance(value, (int, float)) and not cell.field.endswith("quality"):
+            assert cell.sort == value, cell.field
+        if isinstance(value, str) and cell.field not in ("status.state", "environment.row_label", "created_at"):
+            assert value in cell.text.en, cell.field
+
+
+@pytest.mark.parametrize("name", THROUGHPUTS)
+def test_throughput_is_that_of_the_record(name):
+    record = make_run()
+    cell = cells(record)[name]
+
+    assert cell.text.en == formatting.number(field_of(record, cell.field))
+    assert cell.sort == field_of(record, cell.field)
+
+
+def test_run_that_failed_shows_nothing_that_it_measured():
+    record = failed("oom")
+    row = summarise(record)
+    shown = cells(record)
+
+    assert row.throughputs == (None, None, None)
+    assert row.curve == ()
+    for name in (*THROUGHPUTS, "quality", "e2e_time", "mem", "time_to_target"):
+        assert shown[name].text.en == "failed (oom)"
+        assert shown[name].text.zh == "失败(oom)"
+        assert shown[name].field == "status"
+    assert shown["verdict"].text.en == "failed"
+    measured = {"p_train, median", "p_core, median", "p_whole", "Device peak", "epochs"}
+    facts = {fact.name.en: fact.value.text.en for section in describe(record) for fact in section.facts}
+    assert {facts[name] for name in measured} == {"failed (oom)"}
+    assert facts["Message"] == "the device is full"
+
+
+@pytest.mark.parametrize("kind", ["not_run", "withheld", "not_applicable", "unknown"])
+def test_missing_value_says_which_kind_it_is(kind):
+    missing = Missing(missing=kind, reason="nda")
+    cell = cells(make_run(metrics__p_whole=missing.model_dump()))["p_whole"]
+
+    assert (cell.missing, cell.reason) == (kind, "nda")
+    assert cell.text == (formatting.marker(missing, "zh"), formatting.marker(missing, "en"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"metrics__quality": 0.9}, "converged"),
+        ({"metrics__quality": 0.1, "metrics__time_to_target": {"missing": "not_run"}}, "below_target"),
+        ({"case__target": {"missing": "not_applicable"}}, "no_target"),
+        ({"metrics__quality": {"missing": "unknown"}}, "unknown"),
+        ({"status": {"state": "interrupted"}}, "not_completed"),
+    ],
+)
+def test_verdict(changes, verdict):
+    assert summarise(make_run(**changes)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "simulated"},
+        {"kind": "imported"},
+        {"case__name": "mobilenetv2"},
+        {"case__version": "2.0"},
+        {"dataset__name": "other"},
+        {"dataset__version": "2"},
+        {"dataset__fingerprint": "6" * 64},
+        {"dataset__is_sample": True},
+        {"metrics_definition": "flagperf"},
+        {"metrics_version": 0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_runs_whose_numbers_mean_different_things_share_no_table(changes):
+    assert len(boards(make_run(), make_run(run_id="run-2", **changes))) == 2
+
+
+def test_whole_runs_that_converged_come_first():
+    records = [
+        make_run(run_id="failed", status={"state": "failed"}),
+        make_run(run_id="short", limits={"max_epochs": 1}),
+        make_run(run_id="below", metrics__quality=0.1, metrics__time_to_target={"missing": "not_run"}),
+        make_run(run_id="slow", metrics__p_core=1.0, metrics__p_train=1.0, metrics__p_whole=1.0),
+        make_run(run_id="fast"),
+    ]
+    (board,) = boards(*records)
+
+    assert [row.run_id for row in board.rows] == ["fast", "slow", "below", "short", "failed"]
+
+
+def test_most_rows_are_shared_and_what_is_left_out_is_counted():
+    large = [make_run(run_id=f"run-{number}") for number in range(8)]
+    small = [make_run(run_id=f"other-{number}", case__name="mobilenetv2") for number in range(2)]
+    mobilenetv2, resnet50 = boards(*large, *small, most_rows=5)
+
+    assert (len(mobilenetv2.rows), mobilenetv2.omitted) == (2, 0)
+    assert (len(resnet50.rows), resnet50.omitted) == (3, 5)
+
+
+def test_case_that_is_not_installed_is_shown_all_the_same():
+    record = make_run(case__name="elsewhere", case__metric="bleu", metrics__quality=0.25)
+    (board,) = boards(record)
+
+    assert board.quality_column == "bleu"
+    assert cells(record)["quality"].text.en == "0.25"
+    assert cells(record)["fix_hp"].reason == "case elsewhere is not installed here"
+    assert describe(record)
+
+
+def test_device_of_a_simulated_run_says_so():
+    assert cells(make_run(kind="simulated"))["device"].text.en == "simulated A1"
+    assert summarise(make_run(kind="simulated")).label.startswith("simulated A1")
+
+
+def test_section_is_bounded():
+    warnings = next(each for each in describe(make_run(warnings=["w"] * 1000)) if each.title.en == "Warnings")
+
+    assert len(warnings.facts) + warnings.omitted == 1000
+    assert len(warnings.facts) == 200

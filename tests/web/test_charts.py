@@ -1,0 +1,80 @@
+"""Charts: numbers only, in the page's colours, and harmless beside others on one page."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from chipperf.records.schema import Window
+from chipperf.web.charts import MOST_CURVES, MOST_POINTS, dash, draw_convergence, draw_throughputs, draw_windows
+
+LINE = [(float(epoch), epoch / 100) for epoch in range(1, 31)]
+
+
+def windows(count: int) -> list[Window]:
+    return [
+        Window(epoch=1, first_step=step * 50, steps=50, samples=3200, seconds=1 + step % 3) for step in range(count)
+    ]
+
+
+PICTURES = {
+    "convergence": lambda: draw_convergence([LINE, LINE[:5]], [0.2], as_percent=True),
+    "throughput": lambda: draw_throughputs([(1.0, 2.0, 3.0), (4.0, None, 5.0)]),
+    "windows": lambda: draw_windows(windows(20)),
+}
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_picture_is_one_element_without_size_or_colours_of_its_own(draw):
+    text = draw()
+    root = ElementTree.fromstring(text)
+
+    assert root.tag.endswith("svg")
+    assert root.get("width") is None
+    assert root.get("viewBox")
+    assert not re.findall(r"#[0-9a-f]{6}(?![0-9a-f\-])", text)
+    assert set(re.findall(r"var\((--[a-z]+)", text)) <= {"--ink", "--line", "--series", "--surface"}
+    assert draw() == text
+
+
+def test_different_pictures_share_no_ids():
+    ids = [re.findall(r" id=\"([^\"]+)\"", draw()) for draw in PICTURES.values()]
+
+    assert len({each for some in ids for each in some}) == sum(map(len, ids))
+
+
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_every_reference_leads_somewhere(draw):
+    text = draw()
+
+    assert set(re.findall(r"(?:url\(#|href=\"#)([\w-]+)", text)) <= set(re.findall(r" id=\"([^\"]+)\"", text))
+
+
+def test_texts_are_numbers():
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", "".join(draw() for draw in PICTURES.values()))
+
+    assert texts
+    assert all(re.fullmatch(r"[−-]?[\d.]+", text) for text in texts), texts
+
+
+@pytest.mark.parametrize("count", [1, MOST_CURVES + 3])
+def test_any_number_of_curves(count):
+    assert str(draw_convergence([LINE] * count, [], as_percent=False)).count(f">{count}</text>") >= 1
+
+
+def test_size_of_a_picture_is_bounded():
+    few, many = draw_windows(windows(MOST_POINTS)), draw_windows(windows(20 * MOST_POINTS))
+
+    assert len(many) < 1.5 * len(few)
+
+
+def test_run_without_a_throughput_has_no_bar():
+    one = draw_throughputs([(1.0, None, None)])
+
+    assert "--series-1" in one
+    assert "--series-2" not in one
+
+
+def test_curves_of_one_colour_differ_in_their_dash():
+    assert [dash(index) for index in (0, 5, 6, 12)] == ["solid", "solid", "dashed", "dotted"]
