@@ -1,4 +1,4 @@
-"""Time of `perf lint` on a tree of case documents, of rendering and importing reports, and of web pages, without a device.
+"""Time of `perf lint` on a tree of case documents, of rendering and importing reports, and of web pages; no device.
 
 The numbers of the documents are drawn. Two thirds of those that are linted are rendered reports, the others are written
 as people do, with blank cells. Seconds of the processor stand beside those of the clock: machines are shared.

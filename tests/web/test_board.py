@@ -83,6 +83,13 @@ def test_verdict(changes, verdict):
     assert summarise(make_run(**changes)).verdict == verdict
 
 
+def test_target_that_was_not_met_is_said_in_short():
+    missing = {"missing": "failed", "reason": "not reached: best 0.1 in epoch 90, target 0.755"}
+    cell = cells(make_run(metrics__quality=0.1, metrics__time_to_target=missing))["time_to_target"]
+
+    assert (cell.text.en, cell.missing, cell.reason) == ("not reached", "failed", missing["reason"])
+
+
 @pytest.mark.parametrize(
     "changes",
     [

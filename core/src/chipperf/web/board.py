@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Dataset, Record
@@ -34,6 +34,7 @@ VERDICTS: Mapping[Verdict, Bilingual] = {
     "not_completed": Bilingual("没有完成", "not completed"),
 }
 
+_NOT_REACHED = Bilingual("未达到", "not reached")
 _SAMPLES = Bilingual("每秒样本数", "samples per second")
 
 STATES: Mapping[str, Bilingual] = {
@@ -326,11 +327,7 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
         field="status" if verdict == "not_completed" else "metrics.quality",
         sort=list(VERDICTS).index(verdict),
     )
-    reached = metrics.time_to_target
-    if isinstance(reached, TimeToTarget):
-        yield result_cell(record, reached.seconds, "metrics.time_to_target.seconds", number)
-    else:
-        yield result_cell(record, reached, "metrics.time_to_target", number)
+    yield _time_to_target(record, verdict, number)
     yield result_cell(record, metrics.e2e_time_s, "metrics.e2e_time_s", number)
     yield result_cell(record, metrics.p_whole, "metrics.p_whole", number)
     for name, rate in (("p_train", metrics.p_train), ("p_core", metrics.p_core)):
@@ -342,6 +339,15 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
     else:
         missing = Missing(missing="unknown", reason=f"case {record.case.name} is not installed here")
         yield cell(missing, "hyperparameters.changes")
+
+
+def _time_to_target(record: Record, verdict: Verdict, write: Callable[[float], object]) -> Cell:
+    reached = record.metrics.time_to_target
+    if isinstance(reached, TimeToTarget):
+        return result_cell(record, reached.seconds, "metrics.time_to_target.seconds", write)
+    shown = result_cell(record, reached, "metrics.time_to_target", write)
+    # The reason, which repeats result and target, is told with the value's source.
+    return replace(shown, text=_NOT_REACHED) if verdict == "below_target" else shown
 
 
 def _device(record: Record) -> Cell:
