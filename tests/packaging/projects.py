@@ -9,7 +9,11 @@ PROJECTS = {
     "chipperf-kunlunxin": ROOT / "plugins" / "kunlunxin",
     "chipperf-metax": ROOT / "plugins" / "metax",
     "chipperf-nvidia": ROOT / "plugins" / "nvidia",
+    "chipperf-tensorboard": ROOT / "plugins" / "tensorboard",
 }
+
+WITH_NUMPY = "chipperf-tensorboard"
+"""What it requires brings NumPy, which everything else has to do without."""
 
 
 def run(*command, check=True, **options):

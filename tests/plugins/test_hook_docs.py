@@ -17,6 +17,7 @@ from chipperf.validation import fault_of
 
 ROOT = Path(__file__).parents[2]
 ALL_HOOKS = {**VENDOR_HOOKS, **OBSERVER_HOOKS}
+MEMORY = chipperf.MemoryStats(source="acme runtime", peak_allocated_bytes=2**30)
 
 
 SAMPLES = {
@@ -36,13 +37,21 @@ SAMPLES_OF_HOOK = {
     "perf_peak_flops": {"precision": "bf16"},
     "perf_run_started": {
         "event": chipperf.RunStarted(
-            run_id="r", case="resnet50", vendor="acme", precision="fp32", world_size=1, hyperparameters={}
+            run_id="r",
+            directory="runs/r",
+            case="resnet50",
+            vendor="acme",
+            precision="fp32",
+            world_size=1,
+            hyperparameters={},
         )
     },
     "perf_window_finished": {
-        "event": chipperf.WindowFinished(run_id="r", step=1, epoch=0, samples=8, seconds=0.5, loss=1.0)
+        "event": chipperf.WindowFinished(
+            run_id="r", step=1, epoch=0, samples=8, seconds=0.5, loss=1.0, learning_rate=0.1
+        )
     },
-    "perf_epoch_finished": {"event": chipperf.EpochFinished(run_id="r", epoch=0, step=1, mean_loss=1.0)},
+    "perf_epoch_finished": {"event": chipperf.EpochFinished(run_id="r", epoch=0, step=1, mean_loss=1.0, memory=MEMORY)},
     "perf_evaluation_finished": {
         "event": chipperf.EvaluationFinished(run_id="r", epoch=0, step=1, metric="top1", value=0.5)
     },

@@ -290,20 +290,27 @@ def observed(plugins):
 
 def test_hook_run_started(observed):
     event = chipperf.RunStarted(
-        run_id="r", case="resnet50", vendor="acme", precision="fp32", world_size=8, hyperparameters={"lr": 0.1}
+        run_id="r",
+        directory="runs/r",
+        case="resnet50",
+        vendor="acme",
+        precision="fp32",
+        world_size=8,
+        hyperparameters={"lr": 0.1},
     )
 
     assert observed("perf_run_started", event) == [event]
 
 
 def test_hook_window_finished(observed):
-    event = chipperf.WindowFinished(run_id="r", step=20, epoch=0, samples=640, seconds=1.5, loss=6.9)
+    event = chipperf.WindowFinished(run_id="r", step=20, epoch=0, samples=640, seconds=1.5, loss=6.9, learning_rate=0.1)
 
     assert observed("perf_window_finished", event) == [event]
 
 
 def test_hook_epoch_finished(observed):
-    event = chipperf.EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5)
+    memory = chipperf.MemoryStats(source="acme runtime")
+    event = chipperf.EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5, memory=memory)
 
     assert observed("perf_epoch_finished", event) == [event]
 

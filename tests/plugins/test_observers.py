@@ -3,11 +3,11 @@
 import logging
 
 import pytest
-from chipperf import EpochFinished
+from chipperf import EpochFinished, MemoryStats
 from chipperf.errors import PluginLoadError
 from chipperf.session import bind
 
-EVENT = EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5)
+EVENT = EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5, memory=MemoryStats(source="acme runtime"))
 
 
 def told_to(path, error=None):

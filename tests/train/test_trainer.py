@@ -483,6 +483,9 @@ def test_observers_hear_of_every_window_epoch_and_evaluation(monkeypatch: pytest
     assert hooks.count("perf_evaluation_finished") == 2
     last_window = [event for hook, event in training.session.events if hook == "perf_window_finished"][-1]
     assert (last_window.step, last_window.epoch) == (24, 2)
+    assert last_window.learning_rate == training.trainer._rates[0]
+    last_epoch = [event for hook, event in training.session.events if hook == "perf_epoch_finished"][-1]
+    assert last_epoch.memory == training.session.memory_query(None)
 
 
 def test_planned_steps_and_knobs_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

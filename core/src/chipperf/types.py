@@ -368,9 +368,10 @@ class PeakFlops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """Observer event: every worker is ready and training begins."""
+    """Observer event: every worker is ready and training begins; ``directory`` is the run's, for more files of it."""
 
     run_id: str
+    directory: str
     case: str
     vendor: str
     precision: str
@@ -380,7 +381,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFinished:
-    """Observer event: a measurement window closed; ``samples`` were consumed by all ranks in ``seconds``."""
+    """Observer event: a measurement window closed; ``samples`` were consumed by all ranks in ``seconds``.
+
+    ``learning_rate`` is that of the last step, of the optimiser's first group of parameters.
+    """
 
     run_id: str
     step: int
@@ -388,16 +392,21 @@ class WindowFinished:
     samples: int
     seconds: float
     loss: float
+    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochFinished:
-    """Observer event: an epoch's training steps are done; ``mean_loss`` is over its windows."""
+    """Observer event: an epoch's training steps are done; ``mean_loss`` is over its windows.
+
+    ``memory`` has the main rank's peaks since warm-up.
+    """
 
     run_id: str
     epoch: int
     step: int
     mean_loss: float
+    memory: MemoryStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -668,7 +668,13 @@ class Trainer:
             mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
             self._notify(
                 "perf_epoch_finished",
-                EpochFinished(run_id=context.run_id, epoch=epoch + 1, step=outcome.steps, mean_loss=mean_loss),
+                EpochFinished(
+                    run_id=context.run_id,
+                    epoch=epoch + 1,
+                    step=outcome.steps,
+                    mean_loss=mean_loss,
+                    memory=self._local_memory(),
+                ),
             )
 
     def _announce(self, windows: Sequence[Window]) -> None:
@@ -690,6 +696,7 @@ class Trainer:
                     samples=window.samples,
                     seconds=window.seconds,
                     loss=window.loss or 0.0,
+                    learning_rate=self._workload.learning_rates(last_step - 1)[0],
                 ),
             )
 

@@ -139,7 +139,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 # Last: from here on nothing may draw a random number that the run before did not draw.
                 trainer.restore(*read_checkpoint(checkpoint, rank.rank))
         events.write("init_stop")
-        _announce_start(plan, session, rank, events, workload)
+        _announce_start(plan, directory, session, rank, events, workload)
         sampler = TelemetrySampler(
             session,
             directory.telemetry(rank.node_rank),
@@ -197,7 +197,9 @@ def _local_devices(devices: Sequence[DeviceInfo], rank: Rank) -> list[DeviceInfo
     return list(dict.fromkeys(devices[first : first + rank.local_world_size]))
 
 
-def _announce_start(plan: RunPlan, session: Session, rank: Rank, events: EventLog, workload: Any) -> None:
+def _announce_start(
+    plan: RunPlan, directory: RunDirectory, session: Session, rank: Rank, events: EventLog, workload: Any
+) -> None:
     values = plan.hyperparameters.values
     events.write("global_batch_size", int(values["batch_size"]) * int(values["accumulate_steps"]) * rank.world_size)
     events.write("seed", values["seed"])
@@ -209,6 +211,7 @@ def _announce_start(plan: RunPlan, session: Session, rank: Rank, events: EventLo
         "perf_run_started",
         RunStarted(
             run_id=plan.run_id,
+            directory=str(directory.path),
             case=plan.case,
             vendor=plan.vendor,
             precision=plan.precision,

@@ -1,0 +1,1 @@
+"""TensorBoard observer of chipperf."""

@@ -1,0 +1,167 @@
+"""The TensorBoard plugin: found and called like any observer, and what it writes is what the run measured."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from chipperf import (
+    EpochFinished,
+    EvaluationFinished,
+    MemoryStats,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    WindowFinished,
+)
+from chipperf.records.store import read_record
+from chipperf.specification import OBSERVER_HOOKS
+from support import FakeDistributions
+
+if TYPE_CHECKING:
+    from support import Perf
+
+pytest.importorskip("tensorboard", reason="tensorboard is not installed: make setup")
+
+SOURCE = Path(__file__).parents[2] / "plugins" / "tensorboard" / "src"
+ENTRY_POINT = "[chipperf.observers]\ntensorboard = chipperf_tensorboard.observer\n"
+MEMORY = MemoryStats(source="allocator", peak_allocated_bytes=3 * 2**30)
+
+
+@pytest.fixture
+def observer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(SOURCE)
+    monkeypatch.setenv("PERF_TENSORBOARD", "1")
+    from chipperf_tensorboard import observer
+
+    yield observer
+    observer._writers.clear()
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """Environment in which the plugin is installed, whether or not it really is."""
+    site = tmp_path / "site"
+    FakeDistributions(site).add("chipperf-tensorboard", ENTRY_POINT, version="0.1.0")
+    return {"PYTHONPATH": os.pathsep.join([str(site), str(SOURCE), *filter(None, sys.path)])}
+
+
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def started(directory: Path) -> RunStarted:
+    return RunStarted(
+        run_id="r",
+        directory=str(directory),
+        case="resnet50",
+        vendor="acme",
+        precision="fp32",
+        world_size=8,
+        hyperparameters={},
+    )
+
+
+def window(step: int, loss: float) -> WindowFinished:
+    return WindowFinished(run_id="r", step=step, epoch=1, samples=640, seconds=2.0, loss=loss, learning_rate=0.25)
+
+
+def test_every_observer_hook_is_implemented(observer):
+    assert {name for name in vars(observer) if name.startswith("perf_")} == set(OBSERVER_HOOKS)
+
+
+@pytest.mark.parametrize("end", ["finished", "failed"])
+def test_events_become_scalars(observer, tmp_path, end):
+    observer.perf_run_started(started(tmp_path))
+    observer.perf_window_finished(window(10, 4.0))
+    observer.perf_window_finished(window(20, 2.0))
+    observer.perf_epoch_finished(EpochFinished(run_id="r", epoch=1, step=25, mean_loss=3.0, memory=MEMORY))
+    observer.perf_evaluation_finished(EvaluationFinished(run_id="r", epoch=1, step=25, metric="top1", value=0.5))
+    # Before the end: a run that is killed has written what it reported.
+    written = scalars(tmp_path / "tensorboard")
+    if end == "finished":
+        observer.perf_run_finished(RunFinished(run_id="r", record_path="record.json"))
+    else:
+        observer.perf_run_failed(RunFailed(run_id="r", failure_class="oom", message="full"))
+
+    assert written == {
+        "train/loss": [(10, 4.0), (20, 2.0)],
+        "train/learning_rate": [(10, 0.25), (20, 0.25)],
+        "train/samples_per_s": [(10, 320.0), (20, 320.0)],
+        "epoch/mean_loss": [(25, 3.0)],
+        "epoch/number": [(25, 1.0)],
+        "memory/allocated_peak_gib": [(25, 3.0)],
+        "evaluation/top1": [(25, 0.5)],
+    }
+    assert observer._writers == {}
+
+
+def test_session_after_a_resume_adds_to_the_first(observer, tmp_path):
+    for step in (10, 20):
+        observer.perf_run_started(started(tmp_path))
+        observer.perf_window_finished(window(step, 1.0))
+        observer.perf_run_failed(RunFailed(run_id="r", failure_class="interrupted", message="stopped"))
+
+    assert scalars(tmp_path / "tensorboard")["train/loss"] == [(10, 1.0), (20, 1.0)]
+
+
+@pytest.mark.parametrize("value", [None, "", "0"])
+def test_nothing_is_written_unless_asked_for(observer, tmp_path, monkeypatch, value):
+    monkeypatch.delenv("PERF_TENSORBOARD")
+    if value is not None:
+        monkeypatch.setenv("PERF_TENSORBOARD", value)
+    observer.perf_run_started(started(tmp_path))
+    observer.perf_window_finished(window(10, 4.0))
+    observer.perf_run_finished(RunFinished(run_id="r", record_path="record.json"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_that_failed_before_it_began(observer, tmp_path):
+    observer.perf_run_failed(RunFailed(run_id="r", failure_class="config", message="no"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow  # Trains, twice.
+@pytest.mark.parametrize("in_the_way", [False, True], ids=["writable", "not writable"])
+def test_training(perf: Perf, installed: dict[str, str], image_folder: Path, tmp_path: Path, in_the_way: bool):
+    """What a real run writes is what its record has; where nothing can be written, training goes on all the same."""
+    run = tmp_path / "run"
+    if in_the_way:
+        run.mkdir()
+        (run / "tensorboard").write_text("not a directory")
+    completed = perf(
+        *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--set", "measure_window_steps=1"),
+        *("--set", "measure_warmup_steps=1", "--set", "batch_size=4", "--data", image_folder, "--out", run),
+        **installed,
+        PERF_TENSORBOARD="1",
+    )
+    assert completed.returncode == 0, completed.stderr
+    record = read_record(run)
+
+    assert record.status.state == "completed"
+    if in_the_way:
+        (disabled,) = record.disabled_observers
+        assert disabled.startswith("tensorboard (chipperf-tensorboard 0.1.0): perf_run_started raised")
+        return
+    assert record.disabled_observers == []
+    written = scalars(run / "tensorboard")
+    windows = record.metrics.p_train.windows
+    assert [step for step, _ in written["train/loss"]] == [each.first_step + each.steps - 1 for each in windows]
+    assert [loss for _, loss in written["train/loss"]] == pytest.approx([each.loss for each in windows], rel=1e-6)
+    assert [rate for _, rate in written["train/samples_per_s"]] == pytest.approx(
+        [each.samples_per_s for each in windows], rel=1e-6
+    )
+    curve = {point.step: point.value for point in record.metrics.curve}
+    assert dict(written["evaluation/top1"]) == pytest.approx(curve, rel=1e-6)
+    base = record.hyperparameters.values["lr"]
+    assert all(0 < rate <= base * (1 + 1e-6) for _, rate in written["train/learning_rate"])
+    assert all(peak > 0 for _, peak in written["memory/allocated_peak_gib"])
