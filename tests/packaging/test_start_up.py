@@ -35,6 +35,7 @@ def imported_by(*arguments):
         ["lint", "--list"],
         ["lint", "README.md", "--select", "L04"],
         ["report", "import", "--help"],
+        ["site", "--help"],
         ["data", "--help"],
     ],
 )

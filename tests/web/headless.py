@@ -69,10 +69,6 @@ class Page:
             selector,
         )
 
-    def column(self, index: int) -> list[str]:
-        """Return the cells of a column of the first visible table, without the rows that are filtered out."""
-        return self.texts(f".board:not([hidden]) tbody tr:not([hidden]) > :nth-child({index})")
-
     def click(self, selector: str) -> None:
         """Click an element."""
         self.browser.find_element("css selector", selector).click()

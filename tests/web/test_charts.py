@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from chipperf.records.schema import Window
-from chipperf.web.charts import MOST_CURVES, MOST_POINTS, dash, draw_convergence, draw_throughputs, draw_windows
+from chipperf.web.charts import DASHES, MOST_POINTS, SERIES, dash, draw_convergence, draw_throughputs, draw_windows
 
 LINE = [(float(epoch), epoch / 100) for epoch in range(1, 31)]
 
@@ -34,7 +34,7 @@ def test_picture_is_one_element_without_size_or_colours_of_its_own(draw):
     assert root.get("width") is None
     assert root.get("viewBox")
     assert not re.findall(r"#[0-9a-f]{6}(?![0-9a-f\-])", text)
-    assert set(re.findall(r"var\((--[a-z]+)", text)) <= {"--ink", "--line", "--series", "--surface"}
+    assert set(re.findall(r"var\((--[a-z]+)", text)) <= {"--ink", "--line", "--series"}
     assert draw() == text
 
 
@@ -58,9 +58,16 @@ def test_texts_are_numbers():
     assert all(re.fullmatch(r"[−-]?[\d.]+", text) for text in texts), texts
 
 
-@pytest.mark.parametrize("count", [1, MOST_CURVES + 3])
+@pytest.mark.parametrize("count", [1, SERIES * len(DASHES) + 3])
 def test_any_number_of_curves(count):
     assert str(draw_convergence([LINE] * count, [], as_percent=False)).count(f">{count}</text>") >= 1
+
+
+def test_curve_without_points_keeps_its_number():
+    text = draw_convergence([LINE, [], LINE], [], as_percent=False)
+
+    assert ">3</text>" in text
+    assert "--series-2" not in text
 
 
 def test_size_of_a_picture_is_bounded():

@@ -141,6 +141,13 @@ def test_record_that_cannot_be_read_is_listed_with_its_place(build, tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_run_without_a_curve_stands_beside_one_with(build):
+    made = build(make_run(run_id="a", metrics__curve=[]), make_run(run_id="b"))
+    legend = made.index.read_text(encoding="utf-8").partition('<ol class="legend">')[2].partition("</ol>")[0]
+
+    assert legend.count("<li>") == 2
+
+
 def test_site_of_unreadable_records_only_says_so(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "record.json").write_text("{")

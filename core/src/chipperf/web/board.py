@@ -98,7 +98,6 @@ class RunRow:
         curve: Epoch and quality of every evaluation; empty without a completed run or with too few of them.
         target: Quality at which the run counts as converged.
         throughputs: ``p_whole``, ``p_train`` and ``p_core``; ``None`` where there is none to be shown.
-        created: When the run began, as text.
     """
 
     run_id: str
@@ -117,7 +116,6 @@ class RunRow:
     curve: tuple[tuple[float, float], ...]
     target: float | None
     throughputs: tuple[float | None, float | None, float | None]
-    created: str
 
     @property
     def order(self) -> tuple[bool, bool, int, float]:
@@ -242,7 +240,6 @@ def summarise(record: Record, *, page: str | None = None) -> RunRow:
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=_known_rates(rates) if completed else (None, None, None),
-        created=record.created_at.isoformat(timespec="seconds"),
     )
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SERIES = 6
 """Colours of curves, in the page's style; further curves have them again with another dash."""
 DASHES = ("solid", "dashed", "dotted")
-MOST_CURVES = SERIES * len(DASHES)
 MOST_POINTS = 400
 """Points of a line; what has more is drawn from the medians of neighbours."""
 
@@ -36,8 +35,8 @@ _BAR_INCHES = 0.42
 _LINE_STYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
 
 # matplotlib knows no CSS variables: these colours, which nothing else has, are replaced in the file.
-_INK, _GRID, _SURFACE = "#fe0001", "#fe0002", "#fe0003"
-_VARIABLES = {_INK: "--ink-soft", _GRID: "--line", _SURFACE: "--surface"} | {
+_INK, _GRID = "#fe0001", "#fe0002"
+_VARIABLES = {_INK: "--ink-soft", _GRID: "--line"} | {
     f"#fe01{number:02x}": f"--series-{number}" for number in range(1, SERIES + 1)
 }
 
@@ -48,13 +47,16 @@ def draw_convergence(
     """Draw quality over epochs; needs matplotlib.
 
     Args:
-        curves: Epoch and quality of the points of each curve, at most :data:`MOST_CURVES`; curves are numbered from 1.
+        curves: Epoch and quality of the points of each curve; curves are numbered from 1, and one without points only
+            takes a number.
         targets: Qualities to be drawn as horizontal lines.
         as_percent: True if qualities are written in percent.
     """
     scale = 100.0 if as_percent else 1.0
     with _axes(_HEIGHT_INCHES) as (figure, axes):
         for index, curve in enumerate(curves):
+            if not curve:
+                continue
             points = _thinned(curve)
             places, values = [place for place, _ in points], [value * scale for _, value in points]
             axes.plot(

@@ -25,6 +25,7 @@ from chipperf.plotting import has_matplotlib
 from chipperf.records.schema import Throughput
 from chipperf.report.format import number, quality
 from chipperf.report.render import CORE_TEMPLATES
+from chipperf.web import charts
 from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, board_key, make_boards
 from chipperf.web.details import Section, describe
 from chipperf.web.text import Bilingual
@@ -111,7 +112,7 @@ def render_runs(
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
     index: str | None = None,
-    charts: bool = True,
+    with_charts: bool = True,
 ) -> str:
     """Return the page of one run or of several, with everything their records say.
 
@@ -124,7 +125,7 @@ def render_runs(
         user_templates: Directory whose templates come first.
         vendor_templates: Directory of the vendor plugin's templates.
         index: Link to the page that lists this one.
-        charts: False leaves the charts out.
+        with_charts: False leaves the charts out.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.
@@ -143,14 +144,14 @@ def render_runs(
         language=language,
         user_templates=user_templates,
         vendor_templates=vendor_templates,
-        boards=[_board_view(board, charts=charts) for board in boards],
+        boards=[_board_view(board, with_charts=with_charts) for board in boards],
         runs=[
-            RunView(row=row, sections=describe(record), windows=_windows(record) if charts else None)
+            RunView(row=row, sections=describe(record), windows=_windows(record) if with_charts else None)
             for record, row in shown
         ],
         runs_omitted=max(0, len(records) - MOST_DETAILED),
         index=index,
-        charts=charts,
+        with_charts=with_charts,
         banner=_banner(boards),
     )
 
@@ -210,14 +211,13 @@ def _banner(boards: Iterable[Board]) -> Markup:
     return Markup("").join(Markup('<p class="banner">{}</p>').format(line) for line in lines)
 
 
-def _board_view(board: Board, *, charts: bool = True) -> BoardView:
-    # A value that nobody measured, or of a shortened run, stands in the table with its mark, and charts leave out none.
+def _board_view(board: Board, *, with_charts: bool = True) -> BoardView:
     drawn = tuple(row for row in board.rows if row.curve or any(row.throughputs))[:_MOST_BARS]
     return BoardView(
         board=board,
-        charted=drawn if charts else (),
-        convergence=_convergence(board, drawn) if charts else None,
-        throughput=_throughput(board, drawn) if charts else None,
+        charted=drawn if with_charts else (),
+        convergence=_convergence(board, drawn) if with_charts else None,
+        throughput=_throughput(board, drawn) if with_charts else None,
     )
 
 
@@ -231,7 +231,7 @@ def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
         title=Bilingual(f"收敛曲线：{column} 随 epoch 的变化", f"Convergence: {column} over epochs"),
         note=Bilingual(*lines) if targets else Bilingual("", ""),
         picture=_drawn(
-            lambda charts: charts.draw_convergence(
+            lambda: charts.draw_convergence(
                 [row.curve for row in drawn], board.targets, as_percent=board.quality_as_percent
             )
         ),
@@ -244,7 +244,7 @@ def _throughput(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
     return Chart(
         title=Bilingual(f"吞吐量，{board.samples.zh}", f"Throughput, {board.samples.en}"),
         note=Bilingual("", ""),
-        picture=_drawn(lambda charts: charts.draw_throughputs([row.throughputs for row in drawn])),
+        picture=_drawn(lambda: charts.draw_throughputs([row.throughputs for row in drawn])),
     )
 
 
@@ -258,16 +258,12 @@ def _windows(record: Record) -> Chart | None:
             f"p_train of {len(throughput.windows)} measurement windows over steps",
         ),
         note=Bilingual("", ""),
-        picture=_drawn(lambda charts: charts.draw_windows(throughput.windows)),
+        picture=_drawn(lambda: charts.draw_windows(throughput.windows)),
     )
 
 
-def _drawn(draw: Callable[[Any], Markup]) -> Markup | None:
-    if not has_matplotlib():
-        return None
-    from chipperf.web import charts
-
-    return draw(charts)
+def _drawn(draw: Callable[[], Markup]) -> Markup | None:
+    return draw() if has_matplotlib() else None
 
 
 def _render(
@@ -331,17 +327,12 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "script": Markup(script),
         # The browser runs this script and no other, whatever a name in a record looks like.
         "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-        "dash": _dash,
+        "dash": charts.dash,
+        "series": charts.SERIES,
         "has_matplotlib": has_matplotlib(),
     }
     environment.filters["number"] = number
     return environment
-
-
-def _dash(index: int) -> str:
-    from chipperf.web import charts
-
-    return charts.dash(index)
 
 
 def _failing_template(error: Exception) -> str:

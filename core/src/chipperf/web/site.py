@@ -104,7 +104,7 @@ def build_site(
             user_templates=user_templates,
             vendor_templates=templates.of(record),
             index=f"../{_INDEX}",
-            charts=len(rows) <= MOST_CHARTED_PAGES,
+            with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
         _write(out / page, text)
     if not paths and not problems:
