@@ -23,6 +23,7 @@ from chipperf.cli import (
     report,
     suite,
     train,
+    verify,
 )
 from chipperf.errors import PerfError, PluginError
 
@@ -42,6 +43,7 @@ app.command("compare")(compare.compare)
 app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)
 app.command("lint")(lint.lint)
+app.command("verify")(verify.verify)
 app.command("record-tools")(record_tools.record_tools)
 app.add_typer(report.app, name="report")
 app.add_typer(launch.app, name="launch")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from itertools import groupby
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -34,8 +33,13 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def is_plain_name(name: str) -> bool:
+    """Tell whether this can be the name of a file in the same directory, and nothing else."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
 def _plain_name(name: str) -> str:
-    if PurePath(name).name != name or "\\" in name:
+    if not is_plain_name(name):
         raise ValueError("not the name of a file in the same directory")
     return name
 
