@@ -11,6 +11,7 @@ import typer
 
 import chipperf
 from chipperf.cli import (
+    bundle,
     cases,
     compare,
     contract,
@@ -46,6 +47,7 @@ app.command("lint")(lint.lint)
 app.command("verify")(verify.verify)
 app.command("record-tools")(record_tools.record_tools)
 app.add_typer(report.app, name="report")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(launch.app, name="launch")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")
