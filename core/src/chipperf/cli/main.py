@@ -25,6 +25,7 @@ from chipperf.cli import (
     suite,
     train,
     verify,
+    withhold,
 )
 from chipperf.errors import PerfError, PluginError
 
@@ -45,6 +46,8 @@ app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)
 app.command("lint")(lint.lint)
 app.command("verify")(verify.verify)
+app.command("withhold")(withhold.withhold)
+app.command("reveal")(withhold.reveal)
 app.command("record-tools")(record_tools.record_tools)
 app.add_typer(report.app, name="report")
 app.add_typer(bundle.app, name="bundle")
