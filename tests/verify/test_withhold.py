@@ -13,7 +13,7 @@ from chipperf.records.store import RunDirectory, read_record
 from chipperf.records.withholding import commitment, json_path, read_secrets, reveal, withhold
 from chipperf.report import render_report
 from curve_records import curve
-from factory import UNKNOWN, make_record
+from factory import UNKNOWN, make_record, throughput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -102,6 +102,14 @@ def test_a_revealed_value_is_as_committed(public, private):
     assert revealed["$.metrics.p_core"]["value"]["median"] == 4659.0
 
 
+def test_values_are_shown_shortly(public, private):
+    lines = perf("reveal", public, "--secrets", private).stdout.splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["$.metrics.p_core", "4659.0", "as", "committed"],
+        ["$.metrics.quality", "0.7561", "as", "committed"],
+    ]
+
+
 def test_one_value_can_be_passed_on_without_the_others(public, private, tmp_path):
     part = tmp_path / "part.json"
     perf("reveal", public, "--secrets", private, "--field", "metrics.quality", "--out", part)
@@ -129,7 +137,7 @@ def test_another_value_is_found(public, private, change, problem):
     private.write_text(json.dumps(content), encoding="utf-8")
     result = perf("reveal", public, "--secrets", private)
     assert result.exception.exit_code == 4
-    assert problem in " ".join(result.output.split())
+    assert problem in result.exception.message
 
 
 def test_values_of_another_run_are_refused(public, private, tmp_path):
@@ -160,6 +168,74 @@ def test_such_a_report_is_verified_linted_and_compared(run, public, language, tm
     assert perf("lint", page, "--against", public).exception is None
     assert "withheld" in perf("compare", run, public).output
     assert perf("bundle", public, "--report", page, "--out", tmp_path / "b.tar.gz").exception is None
+
+
+@pytest.fixture
+def with_ratio(run, tmp_path):
+    """The record without p_core but with its ratio to that of a faster run, which is withheld, too."""
+    faster = tmp_path / "faster"
+    faster.mkdir()
+    RunDirectory(faster).write_record(make_record(run_id="faster", metrics__p_core=throughput(6000.0)))
+    options = ("--field", "metrics.p_core", "--reason", "under embargo")
+    for name, base in (("public", faster), ("public-faster", run)):
+        source = run if name == "public" else faster
+        result = perf("withhold", source, *options, "--ratio-to", base, "--out", tmp_path / name)
+        assert "whoever knows the value" in result.output
+    return tmp_path / "public"
+
+
+@pytest.mark.parametrize(("language", "text"), [("zh", "faster 的 0.7765 倍"), ("en", "0.7765 of faster")])
+def test_a_ratio_can_be_published(with_ratio, language, text):
+    page = render_report([read_record(with_ratio)], language=language)
+    assert f"| {text} |" in page
+    assert "4659" not in (with_ratio / "record.json").read_text(encoding="utf-8")
+
+
+def test_a_ratio_is_checked_against_the_other_run(with_ratio, tmp_path):
+    secrets = ("--secrets", tmp_path / "public.secrets.json")
+    assert perf("reveal", with_ratio, *secrets).exception is None
+    assert perf("reveal", with_ratio, *secrets, "--ratio-to", tmp_path / "faster").exception is None
+    withheld = ("--ratio-to", tmp_path / "public-faster")
+    others = ("--ratio-secrets", tmp_path / "public-faster.secrets.json")
+    assert perf("reveal", with_ratio, *secrets, *withheld, *others).exception is None
+    assert "has no ratio to that of run faster" in perf("reveal", with_ratio, *secrets, *withheld).exception.message
+
+
+def test_a_wrong_ratio_is_found(with_ratio, tmp_path):
+    file = with_ratio / "record.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("0.7765", "0.9765"), encoding="utf-8")
+    options = ("--secrets", tmp_path / "public.secrets.json", "--ratio-to", tmp_path / "faster")
+    result = perf("reveal", with_ratio, *options)
+    assert result.exception.exit_code == 4
+    assert "$.metrics.p_core: its ratio is 0.7765, and not 0.9765" in result.exception.message
+
+
+def test_a_ratio_to_another_run_than_stated_is_refused(with_ratio, tmp_path):
+    third = tmp_path / "third"
+    third.mkdir()
+    RunDirectory(third).write_record(make_record(run_id="third"))
+    options = ("--secrets", tmp_path / "public.secrets.json", "--ratio-to", third)
+    assert "is to run faster, not third" in perf("reveal", with_ratio, *options).exception.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run_id": "r-1"}, "no ratio to itself"),
+        ({"run_id": "b", "metrics__p_core": UNKNOWN}, "has no ratio to that of run b"),
+        ({"run_id": "b", "metrics__p_core": 0.0}, "has no ratio to that of run b"),
+        ({"run_id": "b", "metrics__p_core": 1e-308}, "has no ratio to that of run b"),
+        ({"run_id": "b", "dataset__name": "other"}, "of several datasets"),
+    ],
+)
+def test_a_run_that_there_is_no_ratio_to_is_refused(run, tmp_path, changes, message):
+    base = tmp_path / "base"
+    base.mkdir()
+    RunDirectory(base).write_record(make_record(**changes))
+    options = ("--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "public")
+    result = perf("withhold", run, *options, "--ratio-to", base)
+    assert message in result.exception.message
+    assert not (tmp_path / "public").exists()
 
 
 def test_a_withheld_list_is_empty_and_revealed():

@@ -390,6 +390,13 @@ class Interruption(_Model):
     lost_steps: Annotated[int, Field(ge=0)] | Missing
 
 
+class WithheldRatio(_Model):
+    """A withheld number over that of another run, with four significant digits."""
+
+    run_id: str
+    value: FiniteFloat
+
+
 class Commitment(_Model):
     """A field whose value the vendor withholds, and what proves the value when it is revealed.
 
@@ -399,6 +406,7 @@ class Commitment(_Model):
     field: str
     reason: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    ratio: WithheldRatio | None = None
 
 
 class Record(_Model):

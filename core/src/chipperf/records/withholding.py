@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from chipperf.errors import RecordError, UsageError
-from chipperf.records.schema import Commitment, Record
+from chipperf.records.schema import Commitment, Record, WithheldRatio
 from chipperf.records.store import RunDirectory, record_text
 
 if TYPE_CHECKING:
@@ -93,16 +94,18 @@ def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def withhold(record: Record, fields: Sequence[str], reason: str) -> Withheld:
+def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
     """Take values out of a record.
 
     Args:
         record: The record.
         fields: Fields as ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied.
         reason: Why; reports show it.
+        ratio_to: A comparable run; the ratio of each value to its value is published.
 
     Raises:
-        UsageError: A field does not exist, has no value, or is one that every record needs; or there is no reason.
+        UsageError: A field does not exist, has no value, or is one that every record needs; there is no reason, or no
+            ratio.
     """
     if not reason.strip():
         raise UsageError("there is no reason", hint="say why with --reason; reports show it")
@@ -116,6 +119,7 @@ def withhold(record: Record, fields: Sequence[str], reason: str) -> Withheld:
             "field": secret.field,
             "reason": reason,
             "sha256": commitment(record.run_id, secret.field, secret.value, secret.salt),
+            "ratio": ratio_to and _ratio(secret, ratio_to).model_dump(),
         }
         for secret in values
     ]
@@ -131,11 +135,16 @@ def withhold(record: Record, fields: Sequence[str], reason: str) -> Withheld:
     return Withheld(record=public, secrets=Secrets(run_id=record.run_id, values=values), still_told=tuple(sorted(told)))
 
 
-def reveal(record: Record, revealed: Secrets) -> list[Revealed]:
+def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None) -> list[Revealed]:
     """Check values against the commitments of a record.
 
+    Args:
+        record: The published record.
+        revealed: The values.
+        ratio_to: The run to which ratios were published, with its values; without it, ratios are not checked.
+
     Raises:
-        UsageError: The values are of another run.
+        UsageError: The values are of another run, or ``ratio_to`` is not the run of the ratios or lacks a value.
     """
     if revealed.run_id != record.run_id:
         raise UsageError(
@@ -143,7 +152,35 @@ def reveal(record: Record, revealed: Secrets) -> list[Revealed]:
             hint="name the run they are of",
         )
     commitments = {each.field: each for each in record.withheld}
-    return [Revealed(secret.field, secret.value, _problem(record, secret, commitments)) for secret in revealed.values]
+    return [
+        Revealed(secret.field, secret.value, _problem(record, secret, commitments, ratio_to))
+        for secret in revealed.values
+    ]
+
+
+def fill_in(record: Record, revealed: Secrets) -> Record:
+    """Return a published record with revealed values in their places.
+
+    Raises:
+        UsageError: The values are of another run, or one is not what the record committed to.
+    """
+    for each in reveal(record, revealed):
+        if each.problem:
+            raise UsageError(f"{each.field} of run {record.run_id}: {each.problem}", hint="ask for the values again")
+    content = json.loads(record_text(record))
+    for secret in revealed.values:
+        *above, last = _steps(secret.field)
+        parent = content
+        for step in above:
+            parent = _get(parent, step, secret.field)
+        parent[last] = secret.value
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        place = ".".join(str(step) for step in error.errors()[0]["loc"])
+        raise UsageError(
+            f"{place} of run {record.run_id} is no value of a record", hint="ask for the values again"
+        ) from error
 
 
 def json_path(field: str) -> str:
@@ -212,12 +249,42 @@ def read_secrets(file: Path) -> Secrets:
         ) from error
 
 
-def _problem(record: Record, secret: Secret, commitments: dict[str, Commitment]) -> str | None:
+def _problem(record: Record, secret: Secret, commitments: dict[str, Commitment], ratio_to: Record | None) -> str | None:
     committed = commitments.get(secret.field)
     if committed is None:
         return "the record does not withhold it"
     found = commitment(record.run_id, secret.field, secret.value, secret.salt)
-    return None if hmac.compare_digest(found, committed.sha256) else "not the value that the record committed to"
+    if not hmac.compare_digest(found, committed.sha256):
+        return "not the value that the record committed to"
+    if ratio_to is None or committed.ratio is None:
+        return None
+    if ratio_to.run_id != committed.ratio.run_id:
+        raise UsageError(
+            f"the ratio of {secret.field} is to run {committed.ratio.run_id}, not {ratio_to.run_id}",
+            hint="name that run with --ratio-to",
+        )
+    ratio = _ratio(secret, ratio_to).value
+    return None if ratio == committed.ratio.value else f"its ratio is {ratio}, and not {committed.ratio.value}"
+
+
+def _ratio(secret: Secret, base: Record) -> WithheldRatio:
+    content: Any = json.loads(record_text(base))
+    for step in _steps(secret.field):
+        content = _get(content, step, secret.field)
+    value, base_value = _number(secret.value), _number(content)
+    if value is None or not base_value or not math.isfinite(ratio := value / base_value):
+        raise UsageError(
+            f"{secret.field} has no ratio to that of run {base.run_id}",
+            hint="both must be numbers, and that run's not 0",
+        )
+    return WithheldRatio(run_id=base.run_id, value=float(f"{ratio:.4g}"))
+
+
+def _number(value: JsonValue) -> float | None:
+    """Return a value's number; a throughput's is its median."""
+    if isinstance(value, dict):
+        value = value.get("median")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _replace(content: Any, path: str, reason: str) -> JsonValue:
