@@ -111,7 +111,7 @@ def reveal(
 
 
 def _shown(value: JsonValue) -> str:
-    """Return a value as one short text: of a throughput the median, of much else the beginning; --json has all of it."""
+    """Return a value as one short text: of a throughput the median, of much else the beginning."""
     if isinstance(value, dict) and "median" in value:
         value = value["median"]
     text = json.dumps(value, ensure_ascii=False)

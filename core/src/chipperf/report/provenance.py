@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -206,24 +207,38 @@ def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
-    placed: dict[tuple[int, int], tuple[Cell, list[Source]]] = {}
-    for part in page.parts:
-        index = bisect_right(starts, part.offset) - 1
-        cell = _place(lines[index], index, part.offset - starts[index])
-        _, sources = placed.setdefault((cell.line, cell.column), (cell, []))
-        sources.extend(part.sources)
-    for _, (cell, sources) in sorted(placed.items()):
-        yield cell.model_copy(update={"sources": list(_cell_sources(simplify(sources), numbers))})
+    # Parts come in the order of the page, so those of a cell stand together.
+    for index, parts in groupby(page.parts, key=lambda part: bisect_right(starts, part.offset) - 1):
+        places = _places(lines[index], index)
+        for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
+            sources = simplify(source for part in of_cell for source in part.sources)
+            yield Cell(
+                line=index + 1,
+                column=place.column,
+                cell=place.cell,
+                text=place.text,
+                sources=list(_cell_sources(sources, numbers)),
+            )
 
 
-def _place(line: str, index: int, offset: int) -> Cell:
-    """Return the cell of a row, or the line, that a text at ``offset`` stands in."""
-    if line.lstrip().startswith("|"):
-        placed = [(text, place.column) for text, place in split_row(line, index)]
-        number = max(1, sum(column <= offset + 1 for _, column in placed))
-        text, column = placed[number - 1]
-        return Cell(line=index + 1, column=column, cell=number, text=text, sources=[])
-    return Cell(line=index + 1, column=len(line) - len(line.lstrip()) + 1, cell=None, text=line.strip(), sources=[])
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A cell of a row or a whole line: its column, its number in the row, and its text."""
+
+    column: int
+    cell: int | None
+    text: str
+
+
+def _places(line: str, index: int) -> list[_Place]:
+    cells = split_row(line, index) if line.lstrip().startswith("|") else ()
+    places = [_Place(place.column, number, text) for number, (text, place) in enumerate(cells, start=1)]
+    return places or [_Place(len(line) - len(line.lstrip()) + 1, None, line.strip())]
+
+
+def _place_of(places: Sequence[_Place], offset: int) -> _Place:
+    """Return the last place that begins at or before an offset in the line."""
+    return places[max(0, bisect_right([place.column for place in places], offset + 1) - 1)]
 
 
 def _cell_sources(sources: Iterable[Source], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _SOURCE = "_chipperf_source"
+_PARTS = "_chipperf_parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,15 @@ def source_of(record: Record) -> Source | None:
 def simplify(sources: Iterable[Source]) -> tuple[Source, ...]:
     """Return sources once each, in their order: fields instead of what they lie in, a list instead of several items."""
     distinct = tuple(dict.fromkeys(sources))
+    if len(distinct) < 2:
+        return distinct
     items: dict[Source, set[int]] = {}
     for source in distinct:
         for depth, step in enumerate(source.path):
             if isinstance(step, int):
                 items.setdefault(Source(source.file, source.path[:depth]), set()).add(step)
     several = {above for above, indices in items.items() if len(indices) > 1}
-    lists = tuple(dict.fromkeys(_outermost(source, several) for source in distinct))
+    lists = tuple(dict.fromkeys(_outermost(source, several) for source in distinct)) if several else distinct
     above = {Source(source.file, source.path[:depth]) for source in lists for depth in range(len(source.path))}
     return tuple(source for source in lists if source not in above)
 
@@ -176,7 +179,16 @@ class _Traced:
             return value
         source: Source = super().__getattribute__(_SOURCE)
         # A missing value is one value: that of its own field.
-        return _read(value, source if issubclass(cls, Missing) else source.child(name))
+        if issubclass(cls, Missing):
+            return _read(value, source)
+        if not isinstance(value, BaseModel):
+            return _read(value, source.child(name))
+        parts: dict[str, BaseModel] = super().__getattribute__(_PARTS)
+        if name in parts:
+            note_read(source.child(name))
+        else:
+            parts[name] = _read(value, source.child(name))
+        return parts[name]
 
 
 class _TracedList(list[Any]):
@@ -205,6 +217,7 @@ def _read(value: Any, source: Source) -> Any:
 def _traced(model: BaseModel, source: Source) -> BaseModel:
     traced = _traced_class(type(model)).model_construct(model.model_fields_set, **model.__dict__)
     object.__setattr__(traced, _SOURCE, source)
+    object.__setattr__(traced, _PARTS, {})
     return traced
 
 
