@@ -55,6 +55,7 @@ def test_report_is_written_with_its_picture_and_points(invoke: Invoke, tmp_path:
         "acc.csv",
         "acc.png",
         "acc.svg",
+        "README.md.provenance.json",
         "README.md",
     ]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import generate_examples
 import pytest
 from chipperf.records.store import read_record, record_text
+from chipperf.verify.records import RecordFinder
+from chipperf.verify.report import Templates, verify_report
 from documents import ROOT
 
 EXAMPLES = sorted(path.parent for path in (ROOT / "docs" / "examples").glob("*/record.json"))
+PAGES = [page for example in EXAMPLES for page in sorted(example.glob("*.md"))]
 
 
 def test_there_are_examples():
@@ -33,3 +36,10 @@ def test_report_and_points_are_what_the_record_renders_to(example, tmp_path):
             "run: make docs"
         )
     assert {path.name for path in tmp_path.iterdir()} <= {path.name for path in example.iterdir()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_report_is_verified_with_its_provenance(page):
+    result = verify_report(page, RecordFinder([page.parent]), Templates(user=None, of_vendor=lambda records: None))
+
+    assert (result.with_provenance, result.differences) == (True, []), "run: make docs"

@@ -11,6 +11,7 @@ import typer
 
 import chipperf
 from chipperf.cli import (
+    bundle,
     cases,
     compare,
     contract,
@@ -24,6 +25,8 @@ from chipperf.cli import (
     site,
     suite,
     train,
+    verify,
+    withhold,
 )
 from chipperf.errors import PerfError, PluginError
 
@@ -44,8 +47,12 @@ app.command("site")(site.site)
 app.command("cases")(cases.cases)
 app.command("doctor")(doctor.doctor)
 app.command("lint")(lint.lint)
+app.command("verify")(verify.verify)
+app.command("withhold")(withhold.withhold)
+app.command("reveal")(withhold.reveal)
 app.command("record-tools")(record_tools.record_tools)
 app.add_typer(report.app, name="report")
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(launch.app, name="launch")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(data.app, name="data")

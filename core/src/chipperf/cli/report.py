@@ -14,16 +14,19 @@ from chipperf.cli.default_command import DefaultCommandGroup
 from chipperf.cli.import_documents import import_documents
 from chipperf.cli.language import Language, note_fonts
 from chipperf.errors import UsageError
-from chipperf.records.store import read_record, write_atomically
+from chipperf.records.store import read_stored, write_atomically
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files
-from chipperf.report.render import render_view, template_directory
+from chipperf.report.provenance import describe_page, provenance_file, provenance_text
+from chipperf.report.render import render_page, render_view, template_directory
+from chipperf.report.tracing import trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.records.schema import Record
+    from chipperf.records.store import StoredRecord
 
 
 class ReportFormat(str, Enum):
@@ -56,7 +59,9 @@ def report(
         ReportFormat.MD, "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
     ),
     out: Path | None = typer.Option(
-        None, "--out", help="File to write, with pictures beside it; standard output, without them, if not given."
+        None,
+        "--out",
+        help="File to write, pictures and provenance beside it; standard output, without them, if not given.",
     ),
     templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
 ) -> None:
@@ -67,17 +72,17 @@ def report(
     if report_format is ReportFormat.HTML:
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
-        page = _page([read_record(path) for path in runs], lang, templates)
+        html = _html([read_stored(path) for path in runs], lang, templates)
         if out is None:
-            typer.echo(page, nl=False)
+            typer.echo(html, nl=False)
             return
         _require_directory(out)
-        write_atomically(out, page)
+        write_atomically(out, html)
         typer.echo(f"wrote {out}", err=True)
         return
-    records = [read_record(path) for path in runs]
-    vendor_templates = _templates_of(records)
-    view = build_view(records, baseline=[read_record(path) for path in baseline])
+    records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
+    vendor_templates = find_vendor_templates(records)
+    view = build_view(records, baseline=baselines)
     if out is None:
         if view.convergence:
             typer.echo("note: without --out there is no picture of the convergence curves", err=True)
@@ -89,26 +94,36 @@ def report(
     if view.convergence:
         content = make_curve_files(view.convergence.curves, view.profile, lang.value, out)
         view = replace(view, convergence=replace(view.convergence, files=content.links))
-    text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
+    page = render_page(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
+    provenance = describe_page(
+        page,
+        language=lang.value,
+        records=records,
+        baseline=baselines,
+        curve=content.links if content else None,
+        files=content.files_by_name() if content else {},
+    )
     # The report comes last: what it links is there.
     if content:
         content.write()
         _note_about_picture(content.links, lang)
-    write_atomically(out, text)
-    for path in (*(content.files if content else ()), out):
+    write_atomically(provenance_file(out), provenance_text(provenance))
+    write_atomically(out, page.text)
+    for path in (*(content.files if content else ()), provenance_file(out), out):
         typer.echo(f"wrote {path}", err=True)
 
 
-def _page(records: Sequence[Record], lang: Language, templates: Path | None) -> str:
+def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) -> str:
     from chipperf.web.board import summarise
     from chipperf.web.pages import render_runs
 
+    records = [run.record for run in runs]
     return render_runs(
         records,
-        [summarise(record) for record in records],
+        [summarise(run.record, digest=run.sha256) for run in runs],
         language=lang.value,
         user_templates=templates,
-        vendor_templates=_templates_of(records),
+        vendor_templates=find_vendor_templates(records),
     )
 
 
@@ -124,14 +139,18 @@ def _note_about_picture(links: CurveFiles, lang: Language) -> None:
         note_fonts(links.language, lang, links.unwritten)
 
 
-def _templates_of(records: Sequence[Record]) -> Path | None:
-    """Return the template directory of the records' vendor, if they have one in common."""
+def read_traced(path: Path) -> Record:
+    """Return the record of a run such that a page of it has a provenance; see :func:`chipperf.report.tracing.trace`."""
+    stored = read_stored(path)
+    return trace(stored.record, stored.sha256)
+
+
+def find_vendor_templates(records: Sequence[Record]) -> Path | None:
+    """Return the ``templates`` directory in the package of the records' vendor, found without importing its plugin."""
     names = {record.vendor.name for record in records}
-    return _vendor_templates(names.pop()) if len(names) == 1 else None
-
-
-def _vendor_templates(vendor: str) -> Path | None:
-    """Return the ``templates`` directory in the vendor plugin's package, found without importing the plugin."""
+    if len(names) != 1:
+        return None
+    (vendor,) = names
     for entry in catalogue.vendors():
         if entry.name == vendor:
             return template_directory(entry)

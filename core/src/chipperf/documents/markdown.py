@@ -305,7 +305,7 @@ def _table(
         if token.type == "tr_open":
             index = (token.map or (first, last))[0]
             row = []
-            for source, place in _split_row(lines[index], index):
+            for source, place in split_row(lines[index], index):
                 inside = _inside(source, references)
                 row.append(Located(_text(source, inside), place))
                 links.extend(_links(inside or (), lines, index, index + 1))
@@ -321,7 +321,7 @@ def _table(
     )
 
 
-def _split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
+def split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
     """Split a table's row where GitHub's Markdown does: at every bar that no backslash precedes."""
     start = 0
     bars = [match.start() for match in re.finditer(r"(?<!\\)\|", line)]

@@ -390,10 +390,30 @@ class Interruption(_Model):
     lost_steps: Annotated[int, Field(ge=0)] | Missing
 
 
+class WithheldRatio(_Model):
+    """A withheld number over that of another run, with four significant digits."""
+
+    run_id: str
+    value: FiniteFloat
+
+
+class Commitment(_Model):
+    """A field whose value the vendor withholds, and what proves the value when it is revealed.
+
+    ``field`` is a JSONPath; ``sha256`` is defined in :mod:`chipperf.records.withholding`. A withheld list is empty.
+    """
+
+    field: str
+    reason: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    ratio: WithheldRatio | None = None
+
+
 class Record(_Model):
     """One run, or one row of an imported report.
 
-    ``remarks`` is what an imported document says beyond the other fields, in its order.
+    ``remarks`` is what an imported document says beyond the other fields, in its order; ``withheld`` lists the fields
+    that ``perf withhold`` took out.
     """
 
     schema_version: Literal[1] = 1
@@ -421,6 +441,7 @@ class Record(_Model):
     disabled_observers: list[str] = []
     warnings: list[str] = []
     remarks: list[str] = []
+    withheld: list[Commitment] = []
 
 
 def json_schema() -> dict[str, Any]:

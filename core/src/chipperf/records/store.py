@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -277,6 +278,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """A record as it lies on disk.
+
+    Attributes:
+        record: The record.
+        file: Its file.
+        sha256: Digest of the file's bytes, in hexadecimal.
+    """
+
+    record: Record
+    file: Path
+    sha256: str
+
+
 def read_record(path: Path) -> Record:
     """Read the record of a run.
 
@@ -286,15 +302,33 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: There is none, it is not a record, or it was written by a newer chipperf; the message says where.
     """
+    return read_stored(path).record
+
+
+def read_stored(path: Path) -> StoredRecord:
+    """Read the record of a run, and the digest of its file.
+
+    Args:
+        path: A run's directory or its ``record.json``.
+
+    Raises:
+        RecordError: There is none, it is not a record, or it was written by a newer chipperf; the message says where.
+    """
     file = path / "record.json" if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_int=_parse_integer)
+        content = file.read_bytes()
     except FileNotFoundError as error:
         raise RecordError(
             f"no record at {file}", hint="name the directory of a run, as 'perf train' prints it"
         ) from error
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
+    return StoredRecord(record=_parse_record(content, file), file=file, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _parse_record(text: bytes, file: Path) -> Record:
+    try:
+        content = json.loads(text.decode("utf-8"), parse_int=_parse_integer)
     except UnicodeDecodeError as error:
         raise RecordError(f"{file} is not a record: byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from chipperf.cases.registry import find_case
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
-from chipperf.records.measures import headline, used_peak
-from chipperf.records.plausibility import check_record, check_scaling, outcome
-from chipperf.records.schema import METRICS_VERSION, Missing, TimeToTarget
+from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.records.store import record_text
 from chipperf.report.comparability import dataset_name, require_one
-from chipperf.report.configuration import card_short_name, fix_hp, not_blank, row_label
+from chipperf.report.configuration import card_short_name, not_blank
 from chipperf.report.convergence import build_convergence
-from chipperf.report.format import REASON_IN_MARKER, gib
+from chipperf.report.format import gib
+from chipperf.report.row import Row, is_own_dataset, short_name
 from chipperf.report.selection import choose_rows
-from chipperf.report.view import Gap, MemorySource, ReportView, Row, Shared, Shortening, Verdict
+from chipperf.report.tracing import Remembered, remember_each, source_of
+from chipperf.report.view import ReportView, Shared, Shortening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.plausibility import Finding
-    from chipperf.records.schema import Environment, HyperparameterChange, Memory, MissingKind, Record, Text
+    from chipperf.records.schema import Environment, HyperparameterChange, MissingKind, Record, Text
 
     T = TypeVar("T", bound=Hashable)
 
@@ -75,7 +77,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         case_version=first.case.version,
         profile=case.report,
         dataset=first.dataset,
-        own_dataset=_is_own_dataset(first, case),
+        own_dataset=is_own_dataset(first, case),
         environment=environment,
         precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),
         shortened=_share(rows, lambda row: _shortenings(row.record)),
@@ -97,8 +99,12 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
 
 
 def record_digest(record: Record) -> str:
-    """Return the SHA-256, in hexadecimal, of a record's file as chipperf writes it: ``sha256sum record.json``."""
-    return hashlib.sha256(record_text(record).encode()).hexdigest()
+    """Return the SHA-256, in hexadecimal, of a record's file: ``sha256sum record.json``.
+
+    A record that was not read from a file has that of the file it would be written to.
+    """
+    source = source_of(record)
+    return source.file.sha256 if source else hashlib.sha256(record_text(record).encode()).hexdigest()
 
 
 def _check_metrics_version(records: Iterable[Record]) -> None:
@@ -124,95 +130,16 @@ def _check_same(records: Sequence[Record]) -> None:
 
 
 def _rows(records: Sequence[Record], case: Case) -> tuple[Row, ...]:
-    short_names = [f"{record.topology.label} {record.precision.requested}" for record in records]
-    count = Counter(short_names)
+    count = Counter(map(short_name, records))
     return tuple(
-        _row(record, case, name=name if count[name] == 1 else _long_name(record, case, name))
-        for record, name in zip(records, short_names, strict=True)
-    )
-
-
-def _long_name(record: Record, case: Case, short_name: str) -> str:
-    label = record.environment.row_label
-    card = "" if isinstance(label, Missing) else f"{label} "
-    changes = fix_hp(record, case)
-    return f"{card}{short_name}" if isinstance(changes, Missing) else f"{card}{short_name} {changes}"
-
-
-def _row(record: Record, case: Case, *, name: str) -> Row:
-    metrics = record.metrics
-    used_bytes, total_bytes, source = _memory(metrics.memory)
-    cells = {
-        "e2e_time": completed_value(record, metrics.e2e_time_s),
-        "p_whole": completed_value(record, metrics.p_whole),
-        "p_train": completed_value(record, headline(metrics.p_train)),
-        "p_core": completed_value(record, headline(metrics.p_core)),
-        case.report.quality_column: completed_value(record, metrics.quality),
-    }
-    used = completed_value(record, used_bytes)
-    quality = cells[case.report.quality_column]
-    return Row(
-        record=record,
-        digest=record_digest(record),
-        name=name,
-        card=row_label(record),
-        fix_hp=fix_hp(record, case),
-        e2e_time_s=cells["e2e_time"],
-        p_whole=cells["p_whole"],
-        p_train=cells["p_train"],
-        p_core=cells["p_core"],
-        quality=quality,
-        memory_used_bytes=used,
-        memory_total_bytes=total_bytes,
-        memory_source=None if isinstance(used, Missing) else source,
-        verdict=None if isinstance(quality, Missing) else _verdict(record, case, quality),
-        gaps=tuple(
-            Gap(column=column, missing=value)
-            for column, value in {**cells, "mem": used}.items()
-            if isinstance(value, Missing) and value.reason and value.missing not in REASON_IN_MARKER
-        ),
-    )
-
-
-NumberT = TypeVar("NumberT", int, float)
-
-
-def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missing:
-    """Return a value of a run as it may be shown: that of a run that did not complete is missing as failed."""
-    state = record.status.state
-    if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
-        return value
-    failure = record.status.failure
-    return Missing(missing="failed", reason=failure.failure_class if failure else state)
-
-
-def _memory(memory: Memory | Missing) -> tuple[int | Missing, int | Missing, MemorySource | None]:
-    if isinstance(memory, Missing):
-        return memory, memory, None
-    if isinstance(memory.device_peak_bytes, Missing):
-        source = MemorySource(peak="allocator", source=memory.allocator_source)
-    else:
-        source = MemorySource(peak="device", source=memory.device_source)
-    return used_peak(memory), memory.total_bytes, source
-
-
-def _verdict(record: Record, case: Case, quality: float) -> Verdict:
-    target = record.case.target
-    source = f"{record.case.name} {record.case.version}" if _is_own_dataset(record, case) else record.dataset.name
-    projection = record.metrics.projected_train_seconds
-    projected = None if isinstance(projection, Missing) else format_duration(projection)
-    if isinstance(target, Missing):
-        return Verdict(
-            kind="no_target", quality=quality, target=target, source=source, reached=None, projected=projected
+        Row(
+            record=record,
+            case=case,
+            sha256=record_digest(record),
+            short_name_is_unique=count[short_name(record)] == 1,
         )
-    time_to_target = record.metrics.time_to_target
-    reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
-    kind: Literal["converged", "below_target"] = "converged" if outcome(record) == "converged" else "below_target"
-    return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached, projected=projected)
-
-
-def _is_own_dataset(record: Record, case: Case) -> bool:
-    return record.dataset.name == case.base.dataset and not record.dataset.is_sample
+        for record in records
+    )
 
 
 def _changes(record: Record) -> Sequence[HyperparameterChange]:
@@ -284,10 +211,16 @@ def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Share
 
 def _share(rows: Sequence[Row], values: Callable[[Row], Iterable[T]]) -> tuple[Shared[T], ...]:
     """Collect values over rows, each value once with the names of its rows."""
-    found: dict[T, list[str]] = {}
+    found: dict[T, list[tuple[Row, Remembered[T]]]] = {}
     for row in rows:
-        for value in dict.fromkeys(values(row)):
-            found.setdefault(value, []).append(row.name)
+        own = {each.computed: each for each in remember_each(partial(values, row))}
+        for value, remembered in own.items():
+            found.setdefault(value, []).append((row, remembered))
     return tuple(
-        Shared(value=value, rows=() if len(names) == len(rows) else tuple(names)) for value, names in found.items()
+        Shared(
+            computed=value,
+            sources=tuple(source for _, remembered in holders for source in remembered.sources),
+            rows=() if len(holders) == len(rows) else tuple(row.name for row, _ in holders),
+        )
+        for value, holders in found.items()
     )

@@ -14,13 +14,14 @@ from chipperf.records.plausibility import Outcome, outcome
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
-from chipperf.report.build import completed_value, record_digest
+from chipperf.report.build import record_digest
 from chipperf.report.caveats import Caveat, caveats
 from chipperf.report.columns import Column
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
 from chipperf.report.parity import DifferentSetting, different_settings
 from chipperf.report.repeats import curve_names, group_repeats
+from chipperf.report.row import completed_value
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

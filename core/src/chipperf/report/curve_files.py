@@ -42,6 +42,12 @@ class CurveContent:
         for path, content in self.files.items():
             write_atomically(path, content)
 
+    def files_by_name(self) -> dict[str, bytes]:
+        """Return the content of each file by its name."""
+        return {
+            path.name: content.encode() if isinstance(content, str) else content for path, content in self.files.items()
+        }
+
 
 def make_curve_files(curves: Curves, profile: ReportProfile, language: Language, report: Path) -> CurveContent:
     """Return the files that go beside a report: points as CSV, and the picture if matplotlib is installed.

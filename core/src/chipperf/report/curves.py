@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import UsageError
 from chipperf.records.schema import Missing, Throughput
+from chipperf.report.tracing import Remembered, remember_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +52,12 @@ class RunPoints:
     """The points of one run, by step."""
 
     record: Record
-    points: tuple[Point, ...]
+    measured: Remembered[tuple[Point, ...]]
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Its points."""
+        return self.measured.value
 
     def line(self, axis: Axis) -> tuple[tuple[float, float], ...]:
         """Return place on the axis and value of every point."""
@@ -173,10 +179,15 @@ class Curves:
 
 def read_points(record: Record, quantity: Quantity) -> RunPoints:
     """Return the points of a run: its evaluations, or the mean losses of its measurement windows."""
-    points = _quality_points(record) if quantity == "quality" else _loss_points(record)
+    read = _quality_points if quantity == "quality" else _loss_points
+    (measured,) = remember_each(lambda: [_in_order(read(record))])
+    return RunPoints(record=record, measured=measured)
+
+
+def _in_order(points: Iterable[Point]) -> tuple[Point, ...]:
     # A document that was imported may list its points in any order, or twice.
     by_step = {point.step: point for point in points}
-    return RunPoints(record=record, points=tuple(by_step[step] for step in sorted(by_step)))
+    return tuple(by_step[step] for step in sorted(by_step))
 
 
 def build_curves(groups: Sequence[CurveRuns], quantity: Quantity, *, axis: Axis | None = None) -> Curves:

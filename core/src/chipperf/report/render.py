@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -25,6 +27,7 @@ from chipperf.records.schema import Missing
 from chipperf.report import format as formatting
 from chipperf.report.build import build_view
 from chipperf.report.format import Language
+from chipperf.report.tracing import note_written, watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from chipperf.catalogue import PluginEntry
     from chipperf.records.schema import Record, Text
+    from chipperf.report.tracing import Source
     from chipperf.report.view import ReportView, Shared
 
 CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -78,7 +82,42 @@ def render_view(
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
 ) -> str:
-    """Return a report as Markdown.
+    """Return a report as Markdown; :func:`render_page` with the same arguments tells what it was made from, too."""
+    page = render_page(view, language=language, user_templates=user_templates, vendor_templates=vendor_templates)
+    return page.text
+
+
+@dataclass(frozen=True, slots=True)
+class SourcedText:
+    """A part of a page that was made from records: where it begins in the page's text, and its sources."""
+
+    offset: int
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A rendered report.
+
+    Attributes:
+        text: The report as Markdown.
+        parts: What was made from traced records, in its order; records that are not traced leave no part.
+        template: Name of the template, with its place, for example ``core/report.zh.md.j2``.
+    """
+
+    text: str
+    parts: tuple[SourcedText, ...]
+    template: str
+
+
+def render_page(
+    view: ReportView,
+    *,
+    language: Language,
+    user_templates: Path | None = None,
+    vendor_templates: Path | None = None,
+) -> Page:
+    """Return a report as Markdown, and of traced records which fields each part of it was made from.
 
     In the user's directory, then the vendor's, then core's, ``CASE.LANGUAGE.md.j2`` is looked for before
     ``report.LANGUAGE.md.j2``, and the first found is rendered. The banner that marks simulated runs and sample datasets
@@ -101,7 +140,9 @@ def render_view(
     names = [
         f"{place}/{name}.{language}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")
     ]
-    return banner + _render(environment, names, view=view)
+    body = _render(environment, names, view=view)
+    shifted = (SourcedText(part.offset + len(banner.text), part.sources) for part in body.parts)
+    return Page(banner.text + body.text, (*banner.parts, *shifted), body.template)
 
 
 def template_directory(entry: PluginEntry) -> Path | None:
@@ -149,9 +190,12 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
 
 def _finalize(value: Any, *, language: Language) -> Any:
     if hasattr(value, "__html__"):
-        return value
-    text = formatting.marker(value, language) if isinstance(value, Missing) else str(value)
-    return Markup(formatting.escape_markdown(text))
+        written = value
+    else:
+        text = formatting.marker(value, language) if isinstance(value, Missing) else str(value)
+        written = Markup(formatting.escape_markdown(text))
+    note_written(str(written))
+    return written
 
 
 @pass_context
@@ -191,10 +235,10 @@ def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
     return separator.join(texts)
 
 
-def _render(environment: Environment, names: Sequence[str], **variables: Any) -> str:
+def _render(environment: Environment, names: Sequence[str], **variables: Any) -> Page:
     try:
-        template: Template = environment.select_template(list(names))
-        return template.render(**variables)
+        name, template = _select(environment, names)
+        return _render_traced(template, name, variables)
     except TemplateNotFound as error:
         raise PerfError(
             f"template {error.name!r}, which {_failing_template(error)} asks for, does not exist",
@@ -205,6 +249,33 @@ def _render(environment: Environment, names: Sequence[str], **variables: Any) ->
             f"template {_failing_template(error)}: {error}",
             hint="docs/report.md lists the variables, filters and blocks a template can use",
         ) from error
+
+
+def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
+    for name in names[:-1]:
+        with suppress(TemplateNotFound):
+            return name, environment.get_template(name)
+    return names[-1], environment.get_template(names[-1])
+
+
+def _render_traced(template: Template, name: str, variables: dict[str, Any]) -> Page:
+    chunks: list[str] = []
+    parts: list[SourcedText] = []
+    offset = 0
+    with watch() as reads:
+        # A chunk is an expression's text or a piece of the template's own. What a condition or loop has read is
+        # forgotten with the latter: it decided whether something is written, and not what.
+        for chunk in template.generate(**variables):
+            begin = 0
+            for text, sources in reads.take_written():
+                # Texts of a macro or of an overridden block come as one chunk.
+                found = chunk.find(text, begin)
+                begin = found + len(text) if found >= 0 else begin
+                if sources:
+                    parts.append(SourcedText(offset + max(found, 0), sources))
+            chunks.append(chunk)
+            offset += len(chunk)
+    return Page("".join(chunks), tuple(parts), name)
 
 
 def _failing_template(error: Exception) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from chipperf.report.tracing import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
         Vendor,
     )
     from chipperf.report.convergence import Convergence
+    from chipperf.report.row import Row
 
 T = TypeVar("T", bound="Hashable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared(Generic[T]):
+class Shared(Remembered[T]):
     """A value and the names of the rows it holds for; no names: it holds for all."""
 
-    value: T
     rows: tuple[str, ...]
 
 
@@ -80,45 +82,6 @@ class MemorySource:
 
     peak: Literal["device", "allocator"]
     source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One row of the performance table; what a run that did not complete measured is shown as failed.
-
-    Attributes:
-        record: The record behind the row.
-        digest: SHA-256 of the record, see :func:`~chipperf.report.build.record_digest`.
-        name: Short name, unique in the report, for example ``1x8 fp32``.
-        card: The device's name in the row's label.
-        fix_hp: Differences to the case's base, ``/`` if there are none; missing if an imported document does not say.
-        e2e_time_s: Launcher's start to last exit, in seconds.
-        p_whole: Samples per second over the whole training.
-        p_train: Samples per second without evaluation, median of windows.
-        p_core: Samples per second from device-resident batches, median of windows.
-        quality: Result as a fraction.
-        memory_used_bytes: Peak of the device, or of the allocator where the device's is not known.
-        memory_total_bytes: Capacity of the device.
-        memory_source: Which of the two peaks that is; ``None`` without one.
-        verdict: Quality against target; ``None`` without a quality.
-        gaps: Missing cells with a reason that their marker does not show.
-    """
-
-    record: Record
-    digest: str
-    name: str
-    card: Text
-    fix_hp: str | Missing
-    e2e_time_s: float | Missing
-    p_whole: float | Missing
-    p_train: float | Missing
-    p_core: float | Missing
-    quality: float | Missing
-    memory_used_bytes: int | Missing
-    memory_total_bytes: int | Missing
-    memory_source: MemorySource | None
-    verdict: Verdict | None
-    gaps: tuple[Gap, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,11 +209,12 @@ def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> t
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
 
-def summarise(record: Record, *, page: str | None = None) -> RunRow:
+def summarise(record: Record, *, digest: str | None = None, page: str | None = None) -> RunRow:
     """Return the row of a run.
 
     Args:
         record: The run.
+        digest: SHA-256 of its file; that of the file it would be written to, if not given.
         page: Link to its own page.
     """
     case = installed_case(record.case.name)
@@ -225,7 +226,7 @@ def summarise(record: Record, *, page: str | None = None) -> RunRow:
     target = record.case.target
     return RunRow(
         run_id=record.run_id,
-        digest=record_digest(record),
+        digest=digest or record_digest(record),
         page=page,
         label=_label(record),
         vendor=record.vendor.name,

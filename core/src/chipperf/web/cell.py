@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from chipperf.records.schema import Missing, MissingKind
-from chipperf.report.build import completed_value
 from chipperf.report.format import marker
+from chipperf.report.row import completed_value
 from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from chipperf import catalogue
 from chipperf.errors import PerfError, RecordError, UsageError
-from chipperf.records.store import read_record, write_atomically
+from chipperf.records.store import read_stored, write_atomically
 from chipperf.report.render import template_directory
 from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
 from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
@@ -87,11 +87,12 @@ def build_site(
     for done, path in enumerate(paths):
         tell(done, len(paths))
         try:
-            record = read_record(path)
+            stored = read_stored(path)
         except PerfError as error:
             problems.append(Problem(place=_below(path, directory), message=_without_path(error.message, path)))
             continue
-        row = summarise(record)
+        record = stored.record
+        row = summarise(record, digest=stored.sha256)
         if row.digest in rows:
             copies += 1
             continue

@@ -1,0 +1,1 @@
+"""Bundles: records, logs and reports for submission in one archive, with checksums."""

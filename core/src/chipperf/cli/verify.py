@@ -1,0 +1,75 @@
+"""``perf verify``: make reports again from their records, and show what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chipperf.cli.listing import JSON_OPTION, print_json
+from chipperf.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from chipperf.verify.report import ReportResult
+
+
+def verify(
+    reports: list[Path] = typer.Argument(..., help="Reports that 'perf report --out' wrote.", metavar="README..."),
+    runs: list[Path] = typer.Option(
+        ..., "--runs", help="Directory below which the runs' records are looked for; may be repeated.", metavar="DIR"
+    ),
+    baseline: list[Path] = typer.Option(
+        [], "--baseline", help="Run whose curve a report shows that has no provenance beside it.", metavar="RUN"
+    ),
+    templates: Path | None = typer.Option(None, "--templates", help="The --templates that the report was made with."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Make reports again from the records they name, and show every cell and line that differs.
+
+    The records are found by their hashes, whatever their directories are called. Exit code 4 if anything differs.
+
+    Example: perf verify README.md --runs runs
+    """
+    # Not at the top: other commands need none of it.
+    from chipperf.cli.report import find_vendor_templates
+    from chipperf.verify.records import RecordFinder
+    from chipperf.verify.report import Templates, verify_report
+
+    finder = RecordFinder(runs)
+    where = Templates(user=templates, of_vendor=find_vendor_templates)
+    results = [verify_report(report, finder, where, baseline=baseline) for report in reports]
+    if as_json:
+        print_json([_describe(result) for result in results])
+    else:
+        for result in results:
+            _print(result)
+    differences = sum(len(result.differences) for result in results)
+    if differences:
+        wrong = sum(bool(result.differences) for result in results)
+        raise CheckFailed(
+            f"{differences} difference{'s' if differences > 1 else ''} in {wrong} of {len(results)} reports",
+            hint="render the report again, or find out who changed it: docs/verify.md",
+        )
+
+
+def _print(result: ReportResult) -> None:
+    for note in result.notes:
+        typer.echo(f"note: {result.file}: {note}", err=True)
+    for difference in result.differences:
+        typer.echo(str(difference))
+    if not result.differences:
+        count = len(result.records)
+        typer.echo(f"{result.file}: {result.cells} cells and facts equal {count} record{'' if count == 1 else 's'}")
+
+
+def _describe(result: ReportResult) -> dict[str, object]:
+    return {
+        "file": str(result.file),
+        "equal": not result.differences,
+        "with_provenance": result.with_provenance,
+        "records": {run: str(file) for run, file in result.records.items()},
+        "cells": result.cells,
+        "differences": [difference.as_json() for difference in result.differences],
+        "notes": result.notes,
+    }

@@ -1,0 +1,132 @@
+"""``perf withhold`` and ``perf reveal``: publish a record without some values, and prove them later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from chipperf.records.schema import Record
+
+_LONGEST_VALUE = 60
+
+
+def withhold(
+    run: Path = typer.Argument(..., help="Directory of a run, or its record.json.", metavar="RUN"),
+    fields: list[str] = typer.Option(..., "--field", help="Value to withhold, for example metrics.p_core; repeatable."),
+    reason: str = typer.Option(..., "--reason", help="Why; reports show it."),
+    out: Path = typer.Option(..., "--out", help="New directory for the record that may be published."),
+    ratio_to: Path | None = typer.Option(
+        None, "--ratio-to", help="Comparable run; the values' ratios to its values are published.", metavar="RUN"
+    ),
+    secrets: Path | None = typer.Option(
+        None, "--secrets", help="New private file for values and salts. [OUT.secrets.json]"
+    ),
+) -> None:
+    """Make a record that withholds values and commits to them, and a private file that proves them later.
+
+    The run stays as it is. Keep the private file, and publish neither it nor the run's own directory.
+
+    Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
+    """
+    from chipperf.records.store import read_record
+    from chipperf.records.withholding import withhold as take_out
+    from chipperf.records.withholding import write_public, write_secrets
+
+    private = secrets or out.with_name(f"{out.name}.secrets.json")
+    if out.exists():
+        raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
+    if private.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{private} would lie in what is published", hint="choose another --secrets")
+    record = read_record(run)
+    base = _comparable(ratio_to, record)
+    result = take_out(record, fields, reason, ratio_to=base)
+    private.parent.mkdir(parents=True, exist_ok=True)
+    # The private file comes first: a commitment whose salt was lost cannot be proved.
+    write_secrets(private, result.secrets)
+    write_public(out, result.record)
+    for path in (private, out / "record.json"):
+        typer.echo(f"wrote {path}")
+    for field, told in result.still_told:
+        typer.echo(f"note: the record still has {field}, which tells of {told}", err=True)
+    if base:
+        typer.echo(f"note: with a ratio, whoever knows the value of run {base.run_id} knows this one's", err=True)
+
+
+def reveal(
+    run: Path = typer.Argument(..., help="Directory of the published record, or the record.", metavar="RUN"),
+    secrets: Path = typer.Option(..., "--secrets", help="Private file of 'perf withhold', or a part of it."),
+    fields: list[str] = typer.Option([], "--field", help="Only this value; repeatable."),
+    ratio_to: Path | None = typer.Option(
+        None, "--ratio-to", help="Run to which ratios were published, to check them.", metavar="RUN"
+    ),
+    ratio_secrets: Path | None = typer.Option(
+        None, "--ratio-secrets", help="Private file of that run, where its record withholds the values, too."
+    ),
+    out: Path | None = typer.Option(None, "--out", help="New file for these values and salts, to pass on."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Check withheld values against the commitments of a published record, and show them.
+
+    Exit code 4 if a value is not the one that the record committed to.
+
+    Example: perf reveal public/demo --secrets public/demo.secrets.json --field metrics.p_core
+    """
+    from chipperf.records.store import read_record
+    from chipperf.records.withholding import fill_in, json_path, read_secrets, write_secrets
+    from chipperf.records.withholding import reveal as check
+
+    content = read_secrets(secrets)
+    if fields:
+        wanted = {json_path(field) for field in fields}
+        chosen = [value for value in content.values if value.field in wanted]
+        absent = wanted - {value.field for value in chosen}
+        if absent:
+            raise UsageError(f"{secrets} has no {min(absent)}", hint="leave out --field to see what it has")
+        content = content.model_copy(update={"values": chosen})
+    record = read_record(run)
+    base = _comparable(ratio_to, record)
+    if base and ratio_secrets:
+        base = fill_in(base, read_secrets(ratio_secrets))
+    revealed = check(record, content, ratio_to=base)
+    if as_json:
+        print_json([{"field": each.field, "value": each.value, "problem": each.problem} for each in revealed])
+    else:
+        rows = [(each.field, _shown(each.value), each.problem or "as committed") for each in revealed]
+        print_table(("field", "value", "check"), rows)
+    wrong = [f"{each.field}: {each.problem}" for each in revealed if each.problem]
+    if wrong:
+        raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")
+    if out is not None:
+        write_secrets(out, content)
+        typer.echo(f"wrote {out}", err=True)
+
+
+def _shown(value: JsonValue) -> str:
+    """Return a value as one short text: of a throughput the median, of much else the beginning."""
+    if isinstance(value, dict) and "median" in value:
+        value = value["median"]
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def _comparable(run: Path | None, record: Record) -> Record | None:
+    """Return the run of a ratio, whose values mean the same."""
+    from chipperf.records.store import read_record
+    from chipperf.report.comparability import require_comparable
+
+    if run is None:
+        return None
+    base = read_record(run)
+    if base.run_id == record.run_id:
+        raise UsageError(f"run {base.run_id} has no ratio to itself", hint="name another run with --ratio-to")
+    require_comparable([base, record])
+    return base

@@ -1,0 +1,320 @@
+"""Withheld values: taken out of a record, committed to, and proved when they are revealed.
+
+A commitment is the SHA-256 of the canonical JSON (keys sorted, no spaces, UTF-8) of an object with ``run_id``,
+``field``, ``value`` and ``salt``, where the salt is 256 random bits in hexadecimal. Without the salt nobody can try
+values out; with it nobody can state another value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from chipperf.errors import RecordError, UsageError
+from chipperf.records.schema import Commitment, Record, WithheldRatio
+from chipperf.records.store import RunDirectory, record_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_SALT_BYTES: Final = 32
+_STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")
+_MAX_BYTES: Final = 256 * 2**20
+
+_TOLD_BY: Final = {
+    "$.metrics.p_train": ("$.metrics.data_stall", "$.metrics.p_whole", "$.metrics.rank_steps"),
+    "$.metrics.p_core": ("$.metrics.data_stall", "$.metrics.step_breakdown"),
+    "$.metrics.p_whole": ("$.metrics.train_seconds", "$.metrics.spans"),
+    "$.metrics.train_seconds": ("$.metrics.p_whole", "$.metrics.spans"),
+    "$.metrics.e2e_time_s": ("$.metrics.spans",),
+    "$.metrics.quality": ("$.metrics.best_quality", "$.metrics.curve", "$.metrics.time_to_target"),
+    "$.metrics.best_quality": ("$.metrics.quality", "$.metrics.curve", "$.metrics.time_to_target"),
+}
+"""Fields from which others can be computed, or nearly."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Secret(_Model):
+    """The value of a withheld field and the salt of its commitment."""
+
+    field: str
+    value: JsonValue
+    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Secrets(_Model):
+    """Content of the private file: what was taken out of a run's record."""
+
+    secrets_version: Literal[1] = 1
+    run_id: str
+    values: list[Secret]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """A record without some values, and those values.
+
+    Attributes:
+        record: What may be published.
+        secrets: What may not.
+        still_told: Fields that remain in the record and tell a withheld one, or nearly, each with that.
+    """
+
+    record: Record
+    secrets: Secrets
+    still_told: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """A revealed value, and what is wrong with it; ``None`` if it is what the record committed to."""
+
+    field: str
+    value: JsonValue
+    problem: str | None
+
+
+def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
+    """Return the commitment to a value, in hexadecimal; see the module for its definition."""
+    content = {"run_id": run_id, "field": field, "value": value, "salt": salt}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
+    """Take values out of a record.
+
+    Args:
+        record: The record.
+        fields: Fields as ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied.
+        reason: Why; reports show it.
+        ratio_to: A comparable run; the ratio of each value to its value is published.
+
+    Raises:
+        UsageError: A field does not exist, has no value, or is one that every record needs; there is no reason, or no
+            ratio.
+    """
+    if not reason.strip():
+        raise UsageError("there is no reason", hint="say why with --reason; reports show it")
+    content = json.loads(record_text(record))
+    values = []
+    for path in dict.fromkeys(map(json_path, fields)):
+        value = _replace(content, path, reason)
+        values.append(Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)))
+    content["withheld"] += [
+        {
+            "field": secret.field,
+            "reason": reason,
+            "sha256": commitment(record.run_id, secret.field, secret.value, secret.salt),
+            "ratio": ratio_to and _ratio(secret, ratio_to).model_dump(),
+        }
+        for secret in values
+    ]
+    try:
+        public = Record.model_validate(content)
+    except ValidationError as error:
+        place = ".".join(str(step) for step in error.errors()[0]["loc"])
+        raise UsageError(
+            f"{place} cannot be withheld", hint="choose measured values, facts of the environment, or lists"
+        ) from error
+    gone = {secret.field for secret in values} | {each.field for each in record.withheld}
+    told = tuple((by, path) for path in gone for by in _TOLD_BY.get(path, ()) if by not in gone and _has(content, by))
+    return Withheld(record=public, secrets=Secrets(run_id=record.run_id, values=values), still_told=tuple(sorted(told)))
+
+
+def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None) -> list[Revealed]:
+    """Check values against the commitments of a record.
+
+    Args:
+        record: The published record.
+        revealed: The values.
+        ratio_to: The run to which ratios were published, with its values; without it, ratios are not checked.
+
+    Raises:
+        UsageError: The values are of another run, or ``ratio_to`` is not the run of the ratios or lacks a value.
+    """
+    if revealed.run_id != record.run_id:
+        raise UsageError(
+            f"the values are of run {revealed.run_id}, the record of {record.run_id}",
+            hint="name the run they are of",
+        )
+    commitments = {each.field: each for each in record.withheld}
+    return [
+        Revealed(secret.field, secret.value, _problem(record, secret, commitments, ratio_to))
+        for secret in revealed.values
+    ]
+
+
+def fill_in(record: Record, revealed: Secrets) -> Record:
+    """Return a published record with revealed values in their places.
+
+    Raises:
+        UsageError: The values are of another run, or one is not what the record committed to.
+    """
+    for each in reveal(record, revealed):
+        if each.problem:
+            raise UsageError(f"{each.field} of run {record.run_id}: {each.problem}", hint="ask for the values again")
+    content = json.loads(record_text(record))
+    for secret in revealed.values:
+        *above, last = _steps(secret.field)
+        parent = content
+        for step in above:
+            parent = _get(parent, step, secret.field)
+        parent[last] = secret.value
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        place = ".".join(str(step) for step in error.errors()[0]["loc"])
+        raise UsageError(
+            f"{place} of run {record.run_id} is no value of a record", hint="ask for the values again"
+        ) from error
+
+
+def json_path(field: str) -> str:
+    """Return a field as JSONPath.
+
+    Raises:
+        UsageError: It is none.
+    """
+    path = field.removeprefix("$").removeprefix(".")
+    if not path or "".join(match[0] for match in _STEP.finditer(path)) != path:
+        raise UsageError(f"{field!r} is no field", hint="for example --field metrics.p_core")
+    return f"$.{path}"
+
+
+def write_public(directory: Path, record: Record) -> None:
+    """Write a record into a new directory.
+
+    Raises:
+        UsageError: The directory exists or cannot be made.
+        RecordError: The record cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UsageError(f"{directory} exists", hint="choose another --out; nothing is overwritten") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {directory}: {error.strerror}", hint="choose another --out") from error
+    RunDirectory(directory).write_record(record)
+
+
+def write_secrets(file: Path, content: Secrets) -> None:
+    """Write values and salts into a new file that only its owner may read.
+
+    Raises:
+        UsageError: The file exists or cannot be written.
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+            opened.write(content.model_dump_json(indent=2) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+    except FileExistsError as error:
+        raise UsageError(f"{file} exists", hint="choose another file; salts that are lost prove nothing") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}", hint="choose another file") from error
+
+
+def read_secrets(file: Path) -> Secrets:
+    """Read values and salts.
+
+    Raises:
+        RecordError: The file cannot be read, or is of another form; says where.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_BYTES)
+        return Secrets.model_validate_json(content)
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise RecordError(
+            f"{file}: {place}: {first['msg']}", hint="name the private file that 'perf withhold' wrote"
+        ) from error
+
+
+def _problem(record: Record, secret: Secret, commitments: dict[str, Commitment], ratio_to: Record | None) -> str | None:
+    committed = commitments.get(secret.field)
+    if committed is None:
+        return "the record does not withhold it"
+    found = commitment(record.run_id, secret.field, secret.value, secret.salt)
+    if not hmac.compare_digest(found, committed.sha256):
+        return "not the value that the record committed to"
+    if ratio_to is None or committed.ratio is None:
+        return None
+    if ratio_to.run_id != committed.ratio.run_id:
+        raise UsageError(
+            f"the ratio of {secret.field} is to run {committed.ratio.run_id}, not {ratio_to.run_id}",
+            hint="name that run with --ratio-to",
+        )
+    ratio = _ratio(secret, ratio_to).value
+    return None if ratio == committed.ratio.value else f"its ratio is {ratio}, and not {committed.ratio.value}"
+
+
+def _ratio(secret: Secret, base: Record) -> WithheldRatio:
+    content: Any = json.loads(record_text(base))
+    for step in _steps(secret.field):
+        content = _get(content, step, secret.field)
+    value, base_value = _number(secret.value), _number(content)
+    if value is None or not base_value or not math.isfinite(ratio := value / base_value):
+        raise UsageError(
+            f"{secret.field} has no ratio to that of run {base.run_id}",
+            hint="both must be numbers, and that run's not 0",
+        )
+    return WithheldRatio(run_id=base.run_id, value=float(f"{ratio:.4g}"))
+
+
+def _number(value: JsonValue) -> float | None:
+    """Return a value's number; a throughput's is its median."""
+    if isinstance(value, dict):
+        value = value.get("median")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _replace(content: Any, path: str, reason: str) -> JsonValue:
+    """Put a missing value, or an empty list, in the place of a value, and return the value."""
+    *above, last = _steps(path)
+    parent = content
+    for step in above:
+        parent = _get(parent, step, path)
+    value: JsonValue = _get(parent, last, path)
+    if value is None or value == [] or (isinstance(value, dict) and "missing" in value):
+        raise UsageError(f"{path} has no value", hint="there is nothing to withhold")
+    parent[last] = [] if isinstance(value, list) else {"missing": "withheld", "reason": reason}
+    return value
+
+
+def _get(parent: Any, step: str | int, path: str) -> Any:
+    try:
+        return parent[step]
+    except (KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"the record has no {path}", hint="docs/record.schema.json names the fields") from error
+
+
+def _has(content: Any, path: str) -> bool:
+    for step in _steps(path):
+        content = content.get(step) if isinstance(content, dict) else None
+    if isinstance(content, dict) and "missing" in content:
+        # That a target was not reached gives the best result as its reason.
+        return content["missing"] == "failed" and bool(content["reason"])
+    return content is not None and content != []
+
+
+def _steps(path: str) -> list[str | int]:
+    return [match[1] or int(match[2]) for match in _STEP.finditer(path.removeprefix("$."))]

@@ -1,0 +1,247 @@
+"""Provenance of a report: the file beside it that names record and fields of every cell and stated fact."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+import chipperf
+from chipperf.documents.markdown import split_row
+from chipperf.errors import RecordError
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.report.tracing import RecordFile, Source, simplify, source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from chipperf.records.schema import Record
+    from chipperf.report.convergence import CurveFiles
+    from chipperf.report.format import Language
+    from chipperf.report.render import Page
+
+SUFFIX: Final = ".provenance.json"
+MAX_BYTES: Final = 64 * 2**20
+"""Largest provenance that is read; that of a report of a thousand runs has a tenth of it."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether this can be the name of a file in the same directory, and nothing else."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _plain_name(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError("not the name of a file in the same directory")
+    return name
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ReportedRecord(_Model):
+    """A record that the report was made from; ``sha256`` is that of the bytes of its file."""
+
+    run_id: str
+    sha256: Sha256
+    role: Literal["report", "baseline"]
+
+
+class CellSource(_Model):
+    """Fields of a record as JSONPath; ``record`` counts the provenance's records from 0."""
+
+    record: Annotated[int, Field(ge=0)]
+    fields: list[str]
+
+
+class Cell(_Model):
+    """A cell of a table, or a line that states a fact.
+
+    Attributes:
+        line: Line in the report, from 1.
+        column: Column of its text in characters, from 1.
+        cell: Which cell of the row, from 1; ``None`` outside of tables.
+        text: The text as it stands there, in Markdown.
+        sources: What it was made from; what it shows comes first.
+    """
+
+    line: Annotated[int, Field(ge=1)]
+    column: Annotated[int, Field(ge=1)]
+    cell: Annotated[int, Field(ge=1)] | None
+    text: str
+    sources: list[CellSource]
+
+
+class LinkedFile(_Model):
+    """A file beside the report that the report links: picture or points of the convergence curves."""
+
+    name: Annotated[str, AfterValidator(_plain_name)]
+    sha256: Sha256
+
+
+class LinkedCurve(_Model):
+    """How the report links its convergence curves; see :class:`~chipperf.report.convergence.CurveFiles`."""
+
+    csv: str
+    png: str | None
+    svg: str | None
+    language: Literal["zh", "en"] | None
+    unwritten: list[int]
+
+
+class Provenance(_Model):
+    """Content of the file beside a report.
+
+    Attributes:
+        provenance_version: Version of this form.
+        chipperf_version: Which chipperf rendered the report.
+        schema_version: Version of the records' schema.
+        metrics_version: Version of the metrics' definitions.
+        language: Language of the report.
+        template: Template it was rendered with, after the place it was found in.
+        records: What it was made from, in the order in which the records were given.
+        curve: Links of the convergence curves; ``None`` without one.
+        files: Files beside the report.
+        cells: Every cell and fact that comes from a record. The others are the template's own words.
+    """
+
+    provenance_version: Literal[1] = 1
+    chipperf_version: str = chipperf.__version__
+    schema_version: int = SCHEMA_VERSION
+    metrics_version: int = METRICS_VERSION
+    language: Literal["zh", "en"]
+    template: str
+    records: list[ReportedRecord]
+    curve: LinkedCurve | None
+    files: list[LinkedFile]
+    cells: list[Cell]
+
+
+def provenance_file(report: Path) -> Path:
+    """Return where the provenance of a report lies."""
+    return report.with_name(report.name + SUFFIX)
+
+
+def provenance_text(provenance: Provenance) -> str:
+    """Return the content of the provenance's file."""
+    return provenance.model_dump_json(indent=1) + "\n"
+
+
+def describe_page(
+    page: Page,
+    *,
+    language: Language,
+    records: Sequence[Record],
+    baseline: Sequence[Record],
+    curve: CurveFiles | None,
+    files: Mapping[str, bytes],
+) -> Provenance:
+    """Return the provenance of a page.
+
+    Args:
+        page: A page of traced records.
+        language: Its language.
+        records: The traced records that it reports, in the order in which they were given.
+        baseline: The traced records whose curves it shows beside theirs.
+        curve: How it links its curves.
+        files: Content of the files it links, by name.
+    """
+    roles: list[tuple[Literal["report", "baseline"], Sequence[Record]]] = [("report", records), ("baseline", baseline)]
+    reported = {
+        source.file: ReportedRecord(run_id=source.file.run_id, sha256=source.file.sha256, role=role)
+        for role, some in roles
+        for record in some
+        if (source := source_of(record))
+    }
+    return Provenance(
+        language=language,
+        template=page.template,
+        records=list(reported.values()),
+        curve=None
+        if curve is None
+        else LinkedCurve(
+            csv=curve.csv, png=curve.png, svg=curve.svg, language=curve.language, unwritten=list(curve.unwritten)
+        ),
+        files=[
+            LinkedFile(name=name, sha256=hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items())
+        ],
+        cells=list(_cells(page, {file: index for index, file in enumerate(reported)})),
+    )
+
+
+def read_provenance(file: Path) -> Provenance:
+    """Read a provenance.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RecordError: It cannot be read or is none; says where.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise RecordError(f"{file} is larger than {MAX_BYTES // 2**20} MiB", hint="no report's provenance is that long")
+    try:
+        return Provenance.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise RecordError(f"{file}: {place}: {first['msg']}", hint="render the report again") from error
+
+
+def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
+    lines = page.text.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    # Parts come in the order of the page, so those of a cell stand together.
+    for index, parts in groupby(page.parts, key=lambda part: bisect_right(starts, part.offset) - 1):
+        places = _places(lines[index], index)
+        for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
+            sources = simplify(source for part in of_cell for source in part.sources)
+            yield Cell(
+                line=index + 1,
+                column=place.column,
+                cell=place.cell,
+                text=place.text,
+                sources=list(_cell_sources(sources, numbers)),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A cell of a row or a whole line: its column, its number in the row, and its text."""
+
+    column: int
+    cell: int | None
+    text: str
+
+
+def _places(line: str, index: int) -> list[_Place]:
+    cells = split_row(line, index) if line.lstrip().startswith("|") else ()
+    places = [_Place(place.column, number, text) for number, (text, place) in enumerate(cells, start=1)]
+    return places or [_Place(len(line) - len(line.lstrip()) + 1, None, line.strip())]
+
+
+def _place_of(places: Sequence[_Place], offset: int) -> _Place:
+    """Return the last place that begins at or before an offset in the line."""
+    return places[max(0, bisect_right([place.column for place in places], offset + 1) - 1)]
+
+
+def _cell_sources(sources: Iterable[Source], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:
+    ordered = sorted(sources, key=lambda source: numbers[source.file])
+    for file, group in groupby(ordered, key=lambda source: source.file):
+        yield CellSource(record=numbers[file], fields=[source.json_path for source in group])

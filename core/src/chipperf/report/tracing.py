@@ -1,0 +1,228 @@
+"""Which fields of which record a text was made from, found out by watching what is read while it is made.
+
+A traced record is a record that notes every read of its fields. Nobody writes down where a cell comes from, so nothing
+can drift from the code and the templates that make the cell.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from chipperf.records.schema import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from chipperf.records.schema import Record
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_SOURCE = "_chipperf_source"
+_PARTS = "_chipperf_parts"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """A record as it lies on disk.
+
+    Attributes:
+        run_id: The run.
+        sha256: Digest of the file's bytes, in hexadecimal.
+    """
+
+    run_id: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A field of a record; the empty path is the whole record."""
+
+    file: RecordFile
+    path: tuple[str | int, ...] = ()
+
+    def child(self, step: str | int) -> Source:
+        """Return a field of this field, or an item of it."""
+        return Source(self.file, (*self.path, step))
+
+    @property
+    def json_path(self) -> str:
+        """The path as JSONPath (RFC 9535), for example ``$.metrics.p_train.median``."""
+        return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path)
+
+
+@dataclass(slots=True)
+class Reads:
+    """What was read while somebody watched, and what was written of it.
+
+    Attributes:
+        sources: What was read since the last text was written.
+        written: Texts, each with what was read for it.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    written: list[tuple[str, tuple[Source, ...]]] = field(default_factory=list)
+
+    def take_written(self) -> list[tuple[str, tuple[Source, ...]]]:
+        """Return the texts written since the last call, and forget what was read and not written."""
+        written, self.written = self.written, []
+        self.sources.clear()
+        return written
+
+
+_watching: ContextVar[Reads | None] = ContextVar("watching", default=None)
+
+
+@contextmanager
+def watch() -> Iterator[Reads]:
+    """Collect what is read of traced records inside."""
+    reads = Reads()
+    token = _watching.set(reads)
+    try:
+        yield reads
+    finally:
+        _watching.reset(token)
+
+
+def note_read(*sources: Source) -> None:
+    """Say that something was made from these fields."""
+    reads = _watching.get()
+    if reads is not None:
+        reads.sources.extend(sources)
+
+
+def note_written(text: str) -> None:
+    """Say that a text was made from everything that was read since the one before."""
+    reads = _watching.get()
+    if reads is not None:
+        reads.written.append((text, tuple(reads.sources)))
+        reads.sources.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered(Generic[T_co]):
+    """A value that was computed earlier and notes its sources whenever it is read."""
+
+    computed: T_co
+    sources: tuple[Source, ...]
+
+    @property
+    def value(self) -> T_co:
+        """The value."""
+        note_read(*self.sources)
+        return self.computed
+
+
+def remember_each(compute: Callable[[], Iterable[T]]) -> Iterator[Remembered[T]]:
+    """Yield every value that ``compute`` returns, with what was read for it."""
+    with watch() as reads:
+        iterator = iter(compute())
+    while True:
+        with watch() as more:
+            try:
+                value = next(iterator)
+            except StopIteration:
+                return
+        yield Remembered(computed=value, sources=(*reads.sources, *more.sources))
+
+
+def trace(record: Record, sha256: str) -> Record:
+    """Return an equal record that notes every read of its fields.
+
+    Args:
+        record: The record.
+        sha256: Digest of its file.
+    """
+    return cast("Record", _traced(record, Source(RecordFile(record.run_id, sha256))))
+
+
+def source_of(record: Record) -> Source | None:
+    """Return what a traced record notes when it is read as a whole, or ``None`` for any other record."""
+    return cast("Source | None", getattr(record, _SOURCE, None))
+
+
+def simplify(sources: Iterable[Source]) -> tuple[Source, ...]:
+    """Return sources once each, in their order: fields instead of what they lie in, a list instead of several items."""
+    distinct = tuple(dict.fromkeys(sources))
+    if len(distinct) < 2:
+        return distinct
+    items: dict[Source, set[int]] = {}
+    for source in distinct:
+        for depth, step in enumerate(source.path):
+            if isinstance(step, int):
+                items.setdefault(Source(source.file, source.path[:depth]), set()).add(step)
+    several = {above for above, indices in items.items() if len(indices) > 1}
+    lists = tuple(dict.fromkeys(_outermost(source, several) for source in distinct)) if several else distinct
+    above = {Source(source.file, source.path[:depth]) for source in lists for depth in range(len(source.path))}
+    return tuple(source for source in lists if source not in above)
+
+
+def _outermost(source: Source, lists: set[Source]) -> Source:
+    candidates = (Source(source.file, source.path[:depth]) for depth in range(len(source.path)))
+    return next((above for above in candidates if above in lists), source)
+
+
+class _Traced:
+    """Reads of a model's fields, noted."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        cls: type[Any] = type(self)
+        if name not in cls.model_fields:
+            return value
+        source: Source = super().__getattribute__(_SOURCE)
+        # A missing value is one value: that of its own field.
+        if issubclass(cls, Missing):
+            return _read(value, source)
+        if not isinstance(value, BaseModel):
+            return _read(value, source.child(name))
+        parts: dict[str, BaseModel] = super().__getattribute__(_PARTS)
+        if name in parts:
+            note_read(source.child(name))
+        else:
+            parts[name] = _read(value, source.child(name))
+        return parts[name]
+
+
+class _TracedList(list[Any]):
+    """A list whose items are traced when they are read."""
+
+    def __init__(self, items: Iterable[Any], source: Source) -> None:
+        super().__init__(items)
+        self._source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        for index, item in enumerate(super().__iter__()):
+            yield _read(item, self._source.child(index))
+
+    def __getitem__(self, index: Any) -> Any:
+        item = super().__getitem__(index)
+        return item if isinstance(index, slice) else _read(item, self._source.child(index % len(self)))
+
+
+def _read(value: Any, source: Source) -> Any:
+    note_read(source)
+    if isinstance(value, BaseModel):
+        return _traced(value, source)
+    return _TracedList(value, source) if isinstance(value, list) else value
+
+
+def _traced(model: BaseModel, source: Source) -> BaseModel:
+    traced = _traced_class(type(model)).model_construct(model.model_fields_set, **model.__dict__)
+    object.__setattr__(traced, _SOURCE, source)
+    object.__setattr__(traced, _PARTS, {})
+    return traced
+
+
+@cache
+def _traced_class(model: type[BaseModel]) -> type[BaseModel]:
+    namespace = {"__module__": model.__module__, "__doc__": model.__doc__, "model_config": ConfigDict(defer_build=True)}
+    metaclass: Any = type(model)
+    return cast("type[BaseModel]", metaclass(model.__name__, (_Traced, model), namespace))

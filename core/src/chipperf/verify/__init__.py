@@ -1,0 +1,1 @@
+"""Verifying reports: every page is made again from its records, and what differs has a place and a record."""

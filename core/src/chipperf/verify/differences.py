@@ -1,0 +1,235 @@
+"""What differs between a page and the page that its records give, cell by cell."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from chipperf.documents.markdown import split_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from chipperf.report.provenance import Cell, Provenance
+
+_MAX_ALIGNED_LINES: Final = 2_000
+"""Longer differing parts are compared line by line from their beginning; aligning takes quadratic time."""
+
+Kind = Literal["cell", "line", "added", "removed", "moved", "record", "provenance", "file", "page"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordField:
+    """A field of a record, as JSONPath."""
+
+    run_id: str
+    field: str
+
+    def __str__(self) -> str:
+        return f"{self.field} of {self.run_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Something that is not as the records say.
+
+    Attributes:
+        kind: ``cell`` and ``line`` differ; a line is ``added``, ``removed`` or ``moved``; a ``record`` is missing,
+            edited or of another metrics version; the ``provenance``, or a linked ``file``, is not what was written;
+            the ``page`` cannot be made again.
+        file: The file that differs.
+        message: What is wrong.
+        line: Line in the file, from 1; 0 if it is about the file as a whole.
+        column: Column in characters, from 1; 0 likewise.
+        found: What stands there.
+        expected: What the records say.
+        fields: Where they say so; what the text shows comes first.
+    """
+
+    kind: Kind
+    file: str
+    message: str
+    line: int = 0
+    column: int = 0
+    found: str | None = None
+    expected: str | None = None
+    fields: tuple[RecordField, ...] = ()
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.message}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[Difference]:
+    """Return where a page differs from the one that its records give.
+
+    Args:
+        found: The page.
+        expected: What its records give.
+        provenance: Provenance of ``expected``.
+        name: File of the page.
+    """
+    return list(_Comparison(found.split("\n"), expected.split("\n"), provenance, name).differences())
+
+
+class _Comparison:
+    def __init__(self, found: list[str], expected: list[str], provenance: Provenance, name: str) -> None:
+        self._found = found
+        self._expected = expected
+        self._name = name
+        self._runs = [record.run_id for record in provenance.records]
+        self._cells: dict[int, list[Cell]] = {}
+        for cell in provenance.cells:
+            self._cells.setdefault(cell.line, []).append(cell)
+
+    def differences(self) -> Iterator[Difference]:
+        removed: list[int] = []
+        added: list[int] = []
+        for found, expected in _differing_ranges(self._found, self._expected):
+            for here, there in zip_longest(found, expected):
+                if here is None:
+                    removed.append(there)
+                elif there is None:
+                    added.append(here)
+                else:
+                    yield from self._line(here, there)
+        yield from self._moved_or_not(added, removed)
+
+    def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[Difference]:
+        places: dict[str, list[int]] = {}
+        for there in removed:
+            places.setdefault(self._expected[there], []).append(there)
+        for here in added:
+            text = self._found[here]
+            if text.strip() and places.get(text):
+                there = places[text].pop(0)
+                message = f"this line belongs in line {there + 1}: {_short(text)}"
+                yield self._difference("moved", here, 0, message, text, text, self._fields(there, None))
+            elif text.strip():
+                message = f"the records do not say: {_short(text)}"
+                yield self._difference("added", here, 0, message, text, None)
+        for there in sorted(there for remaining in places.values() for there in remaining):
+            text = self._expected[there]
+            if text.strip():
+                fields = self._fields(there, None)
+                message = f"the page lacks: {_short(text)}{_from(fields)}"
+                line = min(there, len(self._found) - 1)
+                yield self._difference("removed", line, 0, message, None, text, fields)
+
+    def _line(self, here: int, there: int) -> Iterator[Difference]:
+        found, expected = self._found[here], self._expected[there]
+        if not (_is_row(found) and _is_row(expected)):
+            yield self._text("line", here, there, _first_difference(found, expected), found.strip(), expected.strip())
+            return
+        cells = zip_longest(split_row(found, here), split_row(expected, there))
+        for number, (cell, wanted) in enumerate(cells, start=1):
+            text, column = (cell[0], cell[1].column - 1) if cell else ("", len(found))
+            if cell is None or wanted is None or text != wanted[0]:
+                yield self._text("cell", here, there, column, text, wanted[0] if wanted else "", number)
+
+    def _text(
+        self, kind: Kind, here: int, there: int, offset: int, found: str, expected: str, cell: int | None = None
+    ) -> Difference:
+        fields = self._fields(there, cell)
+        who = "the record says" if fields else "the report's template says"
+        message = f"the page says {_short(found)}, {who} {_short(expected)}{_from(fields)}"
+        return self._difference(kind, here, offset, message, found, expected, fields)
+
+    def _difference(
+        self,
+        kind: Kind,
+        line: int,
+        offset: int,
+        message: str,
+        found: str | None,
+        expected: str | None,
+        fields: tuple[RecordField, ...] = (),
+    ) -> Difference:
+        return Difference(
+            kind=kind,
+            file=self._name,
+            line=line + 1,
+            column=offset + 1,
+            message=message,
+            found=found,
+            expected=expected,
+            fields=fields,
+        )
+
+    def _fields(self, line: int, cell: int | None) -> tuple[RecordField, ...]:
+        return tuple(
+            RecordField(self._runs[source.record], field)
+            for each in self._cells.get(line + 1, ())
+            if cell is None or each.cell in (None, cell)
+            for source in each.sources
+            for field in source.fields
+        )
+
+
+def _differing_ranges(found: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[range, range]]:
+    """Yield the parts of two pages that are not the same, by number of line."""
+    if found == expected:
+        return
+    first = next(
+        (index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+        min(len(found), len(expected)),
+    )
+    rest = min(len(found), len(expected)) - first
+    last = next((index for index in range(rest) if found[-1 - index] != expected[-1 - index]), rest)
+    here, there = range(first, len(found) - last), range(first, len(expected) - last)
+    if max(len(here), len(there)) > _MAX_ALIGNED_LINES:
+        yield here, there
+        return
+    matcher = SequenceMatcher(
+        None, [found[index] for index in here], [expected[index] for index in there], autojunk=False
+    )
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag != "equal":
+            yield here[i1:i2], there[j1:j2]
+
+
+def _is_row(line: str) -> bool:
+    return line.lstrip().startswith("|")
+
+
+def _first_difference(found: str, expected: str) -> int:
+    pairs = enumerate(zip(found, expected, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(found), len(expected)))
+
+
+def _short(text: str) -> str:
+    stripped = text.strip()
+    shown = stripped if len(stripped) <= 120 else f"{stripped[:117]}..."
+    return shown if shown else "nothing"
+
+
+def _from(fields: tuple[RecordField, ...]) -> str:
+    return f" ({fields[0]})" if fields else ""
+
+
+def compare_provenances(found: Provenance, expected: Provenance, name: str) -> Iterator[Difference]:
+    """Yield where a provenance differs from the one that its records give.
+
+    Which chipperf wrote it, which template it names and which files it links is not what the records say.
+    """
+    for key in ("schema_version", "metrics_version", "language", "records", "curve"):
+        if getattr(found, key) != getattr(expected, key):
+            yield _provenance_difference(name, f"$.{key} is not what the records give")
+    for index, (cell, wanted) in enumerate(zip_longest(found.cells, expected.cells)):
+        if cell != wanted:
+            said = f"{_short(cell.text)} in line {cell.line}" if cell else "nothing"
+            right = f"{_short(wanted.text)} in line {wanted.line}" if wanted else "nothing"
+            what = (
+                f"says {said}, the records give {right}" if said != right else "has other sources than the records give"
+            )
+            yield _provenance_difference(name, f"$.cells[{index}] {what}")
+
+
+def _provenance_difference(name: str, message: str) -> Difference:
+    return Difference(kind="provenance", file=name, message=message)

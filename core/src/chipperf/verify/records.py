@@ -1,0 +1,91 @@
+"""Finding records below directories, by the digest of their file or by their run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from chipperf.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RECORD_NAME: Final = "record.json"
+MAX_BYTES: Final = 256 * 2**20
+"""Largest file that is taken for a record; the record of a full ImageNet run has a few MiB."""
+
+
+class RecordFinder:
+    """The files called ``record.json`` below directories, and single files of any name."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        """Find the files; their content is read when the first one is asked for.
+
+        Raises:
+            UsageError: A place does not exist.
+        """
+        for place in places:
+            if not place.exists():
+                raise UsageError(f"{place} does not exist", hint="--runs names directories with runs in them")
+        self._places = tuple(places)
+
+    @cached_property
+    def _by_digest(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for file in self._files():
+            digest = _digest(file)
+            if digest:
+                found.setdefault(digest, file)
+        return found
+
+    @cached_property
+    def _by_run(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for file in self._by_digest.values():
+            run_id = _run_id(file)
+            if run_id:
+                found.setdefault(run_id, file)
+        return found
+
+    def by_digest(self, digest: str) -> Path | None:
+        """Return the file whose SHA-256 begins with ``digest``, if there is one."""
+        if len(digest) == hashlib.sha256().digest_size * 2:
+            return self._by_digest.get(digest)
+        return next((file for full, file in self._by_digest.items() if full.startswith(digest)), None)
+
+    def by_run(self, run_id: str) -> Path | None:
+        """Return a record that says it is of this run, if there is one."""
+        return self._by_run.get(run_id)
+
+    def _files(self) -> Iterator[Path]:
+        for place in self._places:
+            if place.is_file():
+                yield place
+                continue
+            for directory, subdirectories, names in os.walk(place):
+                subdirectories.sort()
+                if RECORD_NAME in names:
+                    yield Path(directory) / RECORD_NAME
+
+
+def _digest(file: Path) -> str | None:
+    """Return a file's SHA-256, or ``None`` for one that cannot be a record."""
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_BYTES:
+            return None
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _run_id(file: Path) -> str | None:
+    try:
+        content: Any = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    run_id = content.get("run_id") if isinstance(content, dict) else None
+    return run_id if isinstance(run_id, str) else None

@@ -1,0 +1,328 @@
+"""Bundles, and what is refused as one."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from contextlib import suppress
+
+import pytest
+from chipperf.bundle import check
+from chipperf.bundle.manifest import name_problem
+from chipperf.cli.main import app
+from chipperf.errors import CheckFailed, PerfError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from publishing import Published, publish
+from typer.testing import CliRunner
+
+RUNS = ("first", "second", "old", "third")
+
+
+def perf(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_directories(published):
+    return [published.record(run).parent for run in RUNS]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A report and its bundle, with logs and with things in a run's directory that do not belong into one."""
+    published = publish(tmp_path_factory.mktemp("bundled"))
+    run = published.record("first").parent
+    (run / "logs").mkdir()
+    (run / "logs" / "rank0.log").write_text("step 1\n")
+    (run / "events.jsonl").write_text("{}\n")
+    (run / "telemetry-node0.jsonl").write_text("{}\n")
+    (run / "plan.json").write_text("{}\n")
+    (run / "logs" / "rank1.log").symlink_to("/etc/hostname")
+    result = perf(
+        "bundle", *run_directories(published), "--report", published.page, "--out", published.directory / "b.tar.gz"
+    )
+    assert result.exception is None, result.output
+    return published
+
+
+@pytest.fixture
+def published(pristine, tmp_path):
+    shutil.copytree(pristine.directory, tmp_path / "copy", symlinks=True)
+    return Published(tmp_path / "copy")
+
+
+@pytest.fixture
+def bundle(published):
+    return published.directory / "b.tar.gz"
+
+
+def members(bundle):
+    with tarfile.open(bundle) as archive:
+        return {entry.name: archive.extractfile(entry).read() for entry in archive}
+
+
+def write(bundle, contents, *extra):
+    """Write an archive of files by name, then entries of any kind."""
+    with tarfile.open(bundle, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in contents.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        for entry in extra:
+            archive.addfile(entry, io.BytesIO(b"x" * min(entry.size, 10**6)))
+
+
+def rewritten(contents):
+    """Return contents with a manifest and checksums that fit: what somebody who edits a bundle carefully would do."""
+    manifest = json.loads(contents["manifest.json"])
+    manifest["files"] = [
+        {"name": name, "size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+        if name not in ("manifest.json", "SHA256SUMS")
+    ]
+    sums = "".join(f"{file['sha256']}  {file['name']}\n" for file in manifest["files"])
+    return contents | {"manifest.json": json.dumps(manifest).encode(), "SHA256SUMS": sums.encode()}
+
+
+def refusal(bundle):
+    result = perf("bundle", "check", bundle)
+    assert isinstance(result.exception, CheckFailed), result.output
+    return f"{result.exception.message} {result.output}"
+
+
+def test_a_bundle_holds_what_was_measured_and_what_was_reported(bundle):
+    names = set(members(bundle))
+    assert {f"runs/{run}/record.json" for run in RUNS} <= names
+    assert {f"runs/first/{name}" for name in ("logs/rank0.log", "events.jsonl", "telemetry-node0.jsonl")} <= names
+    assert {"reports/1/README.md", "reports/1/README.md.provenance.json", "reports/1/acc.csv"} <= names
+    assert not [name for name in names if "plan.json" in name or "rank1" in name]
+
+
+def test_a_bundle_is_as_packed(bundle):
+    result = perf("bundle", "check", bundle, "--json")
+    assert result.exception is None
+    described = json.loads(result.stdout)
+    assert described["runs"] == list(RUNS)
+    assert described["reports"] == [{"file": "reports/1/README.md", "equal": True, "differences": []}]
+
+
+def test_the_same_files_give_the_same_archive(published, bundle):
+    again = published.directory / "again.tar.gz"
+    perf("bundle", *run_directories(published), "--report", published.page, "--out", again)
+    assert again.read_bytes() == bundle.read_bytes()
+
+
+def test_sha256sum_checks_an_unpacked_bundle(bundle, tmp_path):
+    subprocess.run(["tar", "xzf", bundle, "-C", tmp_path], check=True)
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], check=True, cwd=tmp_path, capture_output=True)
+
+
+def test_records_alone_are_a_bundle(published, bundle):
+    assert perf("bundle", published.record("first"), "--out", bundle).exception is None
+    assert set(members(bundle)) == {"manifest.json", "SHA256SUMS", "runs/first/record.json"}
+    assert perf("bundle", "check", bundle).exception is None
+
+
+def test_a_report_that_differs_is_not_packed(published, bundle):
+    before = bundle.read_bytes()
+    published.edit(published.page, "| 4475 |", "| 4476 |")
+    result = perf("bundle", *run_directories(published), "--report", published.page, "--out", bundle)
+    assert result.exception.exit_code == 4
+    assert "the page says 4476" in result.output
+    assert bundle.read_bytes() == before
+
+
+def test_a_report_on_a_run_that_is_not_packed_is_refused(published, bundle):
+    result = perf("bundle", *run_directories(published)[:1], "--report", published.page, "--out", bundle)
+    assert "there is no record of run second" in result.output
+    assert result.exception.exit_code == 4
+
+
+def test_a_run_that_is_named_twice_is_refused(published, bundle):
+    result = perf("bundle", published.record("first"), published.record("first"), "--out", bundle)
+    assert "named twice" in result.exception.message
+
+
+@pytest.mark.parametrize("name", ["absent/b.tar.gz", ""])
+def test_an_archive_that_cannot_be_written_is_an_error(published, name):
+    result = perf("bundle", published.record("first"), "--out", published.directory / name)
+    assert result.exception.exit_code == 2
+    assert not list(published.directory.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["runs/first/logs/rank0.log", "runs/first/record.json", "reports/1/README.md"])
+def test_a_changed_file_is_found(bundle, name):
+    contents = members(bundle)
+    contents[name] = contents[name][:-1] + b"X"
+    write(bundle, contents)
+    assert f"{name!r}: not the file whose SHA-256" in refusal(bundle)
+
+
+def test_a_changed_report_with_fitting_checksums_is_found(bundle):
+    contents = members(bundle)
+    contents["reports/1/README.md"] = contents["reports/1/README.md"].replace(b"| 4475 |", b"| 4476 |")
+    write(bundle, rewritten(contents))
+    assert "reports/1/README.md:" in refusal(bundle)
+    assert "the page says 4476, the record says 4475" in refusal(bundle)
+
+
+def test_a_changed_record_with_fitting_checksums_is_found(bundle):
+    contents = members(bundle)
+    contents["runs/first/record.json"] = contents["runs/first/record.json"].replace(b"4475.0", b"4476.0")
+    write(bundle, rewritten(contents))
+    assert "the record was edited" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"[]", "schema_version is missing"), (b'{"schema_version": 9}', "reads up to 1")]
+)
+def test_a_record_that_is_none_is_found(bundle, content, message):
+    write(bundle, rewritten(members(bundle) | {"runs/first/record.json": content}))
+    assert message in refusal(bundle)
+    assert "runs/first/record.json" in refusal(bundle)
+
+
+def test_a_record_of_another_run_is_found(bundle):
+    contents = members(bundle)
+    contents["runs/first/record.json"] = contents["runs/second/record.json"]
+    write(bundle, rewritten(contents))
+    assert "of run second, not first" in refusal(bundle)
+
+
+def test_a_missing_file_is_found(bundle):
+    contents = members(bundle)
+    del contents["runs/first/events.jsonl"]
+    write(bundle, contents)
+    assert "'runs/first/events.jsonl': missing" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("/etc/passwd", "an absolute name"),
+        ("runs/../../x", "leads out of the archive"),
+        ("..", "leads out of the archive"),
+        ("runs//x", "not a plain name"),
+        ("./x", "not a plain name"),
+        ("C:/x", "not a plain name"),
+        ("runs\\x", "not a plain name"),
+        ("x" * 401, "not a plain name"),
+        ("runs/first/RECORD.json", "it occurs twice"),
+        ("runs/first/record.json", "it occurs twice"),
+        ("more", "not in manifest.json"),
+    ],
+)
+def test_an_unsafe_name_is_refused_and_nothing_is_written(bundle, name, why):
+    write(bundle, members(bundle), tarfile.TarInfo(name))
+    assert why in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["runs/first/record.json", "reports/1/a b 中.md", "x.y"])
+def test_a_plain_name_is_none(name):
+    assert name_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (tarfile.SYMTYPE, "a link to '/etc/passwd'"),
+        (tarfile.LNKTYPE, "a link to '/etc/passwd'"),
+        (tarfile.DIRTYPE, "a directory"),
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.BLKTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a device"),
+    ],
+)
+def test_what_is_no_file_is_refused(bundle, kind, why):
+    entry = tarfile.TarInfo("runs/first/x")
+    entry.type, entry.linkname = kind, "/etc/passwd"
+    write(bundle, members(bundle), entry)
+    assert why in refusal(bundle)
+
+
+def test_an_absurd_size_is_refused_before_it_is_read(bundle):
+    entry = tarfile.TarInfo("runs/first/x")
+    entry.size = 2**50
+    with gzip.open(bundle, "wb") as file:
+        file.write(entry.tobuf())
+    assert "more than a bundle may have" in refusal(bundle)
+
+
+def test_a_header_that_fills_the_memory_is_refused(bundle):
+    entry = tarfile.TarInfo("x")
+    entry.type, entry.size = tarfile.XHDTYPE, 2**40
+    with gzip.open(bundle, "wb") as file:
+        file.write(entry.tobuf(tarfile.GNU_FORMAT))
+    assert "header is larger than 1 MiB" in refusal(bundle)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(bundle, monkeypatch):
+    monkeypatch.setattr(check, "MAX_TOTAL_BYTES", 20_000)
+    assert "more than" in refusal(bundle)
+
+
+def test_too_many_files_are_refused(bundle, monkeypatch):
+    monkeypatch.setattr(check, "MAX_FILES", 3)
+    assert "more than 3 files" in refusal(bundle)
+
+
+def test_something_after_the_end_is_refused(bundle):
+    content = gzip.decompress(bundle.read_bytes())
+    bundle.write_bytes(gzip.compress(content + b"hidden"))
+    assert "something follows the end" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(bundle_version=2), "bundle_version"),
+        (lambda manifest: manifest.pop("files"), "files: Field required"),
+        (lambda manifest: manifest["files"].append(manifest["files"][0]), "occurs twice"),
+        (lambda manifest: manifest["reports"].append("runs/first/events.jsonl"), "is not below reports"),
+        (lambda manifest: manifest["reports"].append("reports/../x"), "is not among the files"),
+        (lambda manifest: manifest["files"].pop(1), "SHA256SUMS does not have"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(bundle, change, message):
+    contents = members(bundle)
+    manifest = json.loads(contents["manifest.json"])
+    change(manifest)
+    write(bundle, contents | {"manifest.json": json.dumps(manifest).encode()})
+    assert message in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"x" * 2000), b"\x1f\x8b\x08"]
+)
+def test_what_is_no_archive_is_refused(bundle, content):
+    bundle.write_bytes(content)
+    assert "no bundle" in refusal(bundle)
+
+
+def test_a_bundle_that_does_not_exist_is_an_error(tmp_path):
+    assert perf("bundle", "check", tmp_path / "absent.tar.gz").exception.exit_code == 2
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_bytes_lead_to_anything_but_an_answer(bundle, tmp_path, data):
+    """Of the archive as it lies there, and of what is compressed in it."""
+    content = bundle.read_bytes()
+    inside = data.draw(st.booleans())
+    plain = gzip.decompress(content) if inside else content
+    start = data.draw(st.integers(0, min(len(plain), 4000)))
+    piece = data.draw(st.binary(max_size=20))
+    changed = plain[:start] + piece + plain[start + data.draw(st.integers(0, 600)) :]
+    target = tmp_path / "changed.tar.gz"
+    target.write_bytes(gzip.compress(changed, 1) if inside else changed)
+    directory = tmp_path / "unpacked"
+    directory.mkdir()
+    with suppress(PerfError):
+        check.unpack_checked(target, directory)
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "changed.tar.gz", "unpacked"}
+    shutil.rmtree(directory)
