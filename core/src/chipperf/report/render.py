@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from jinja2 import (
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PrefixLoader,
-    StrictUndefined,
-    Template,
-    TemplateNotFound,
-    pass_context,
-)
+from jinja2 import Environment, Template, TemplateNotFound, pass_context
 from markupsafe import Markup
 
 from chipperf.catalogue import package_directory
-from chipperf.errors import PerfError, UsageError
+from chipperf.errors import UsageError
 from chipperf.records.schema import Missing
 from chipperf.report import format as formatting
 from chipperf.report.build import build_view
 from chipperf.report.format import Language
+from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates
 from chipperf.report.tracing import note_written, watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from jinja2.runtime import Context
 
@@ -39,7 +30,6 @@ if TYPE_CHECKING:
     from chipperf.report.tracing import Source
     from chipperf.report.view import ReportView, Shared
 
-CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
 TEMPLATE_VERSION = 1
 """Layout of the report; changes when headings, columns or rows of the general table do."""
 
@@ -135,7 +125,9 @@ def render_page(
     """
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
-    environment = _environment(language, _checked(user_templates), _checked(vendor_templates))
+    environment = _environment(
+        language, checked_directory(user_templates, _SUFFIX), checked_directory(vendor_templates, _SUFFIX)
+    )
     banner = _render(environment, [f"core/banner.{language}{_SUFFIX}"], view=view)
     names = [
         f"{place}/{name}.{language}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")
@@ -152,27 +144,13 @@ def template_directory(entry: PluginEntry) -> Path | None:
     return directory if directory and directory.is_dir() else None
 
 
-def _checked(directory: Path | None) -> Path | None:
-    if directory is None:
-        return None
-    if not directory.is_dir():
-        raise UsageError(f"template directory {directory} does not exist", hint="name a directory with *.md.j2 files")
-    return directory.resolve()
-
-
 @lru_cache(maxsize=16)
 def _environment(language: Language, user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
-    loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
-    environment = Environment(
-        loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    environment = make_environment(
+        user_templates,
+        vendor_templates,
         # Escaping is on so that Jinja keeps rendered blocks and macros apart from values; what it does to a value is
         # decided by finalize, because HTML's rules do not protect a Markdown table.
-        autoescape=True,
         finalize=partial(_finalize, language=language),
     )
     environment.globals["template_version"] = TEMPLATE_VERSION
@@ -236,19 +214,13 @@ def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
 
 
 def _render(environment: Environment, names: Sequence[str], **variables: Any) -> Page:
-    try:
+    with naming_broken_templates(
+        _SUFFIX,
+        example="core/report.zh.md.j2",
+        documented="docs/report.md lists the variables, filters and blocks a template can use",
+    ):
         name, template = _select(environment, names)
         return _render_traced(template, name, variables)
-    except TemplateNotFound as error:
-        raise PerfError(
-            f"template {error.name!r}, which {_failing_template(error)} asks for, does not exist",
-            hint="templates of core are called core/NAME, for example core/report.zh.md.j2",
-        ) from error
-    except Exception as error:
-        raise PerfError(
-            f"template {_failing_template(error)}: {error}",
-            hint="docs/report.md lists the variables, filters and blocks a template can use",
-        ) from error
 
 
 def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
@@ -276,11 +248,3 @@ def _render_traced(template: Template, name: str, variables: dict[str, Any]) -> 
             chunks.append(chunk)
             offset += len(chunk)
     return Page("".join(chunks), tuple(parts), name)
-
-
-def _failing_template(error: Exception) -> str:
-    """Return file and line of the innermost template an error came through; Jinja rewrites tracebacks to name them."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.endswith(_SUFFIX):
-            return f"{frame.filename}, line {frame.lineno}"
-    return "report"

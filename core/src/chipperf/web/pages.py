@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import traceback
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import (
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PrefixLoader,
-    StrictUndefined,
-    TemplateNotFound,
-)
 from markupsafe import Markup
 
 import chipperf
@@ -24,7 +15,12 @@ from chipperf.errors import PerfError, UsageError
 from chipperf.plotting import has_matplotlib
 from chipperf.records.schema import Throughput
 from chipperf.report.format import number, quality
-from chipperf.report.render import CORE_TEMPLATES
+from chipperf.report.templating import (
+    CORE_TEMPLATES,
+    checked_directory,
+    make_environment,
+    naming_broken_templates,
+)
 from chipperf.web import charts
 from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, board_key, make_boards
 from chipperf.web.details import Section, describe
@@ -33,6 +29,10 @@ from chipperf.web.text import Bilingual
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
+
+    from jinja2 import (
+        Environment,
+    )
 
     from chipperf.records.schema import Record
     from chipperf.report.format import Language
@@ -275,20 +275,13 @@ def _render(
     banner: Markup,
     **variables: Any,
 ) -> str:
-    environment = _environment(_checked(user_templates), vendor_templates)
+    environment = _environment(checked_directory(user_templates, _SUFFIX), vendor_templates)
     places = [f"{place}/{name}{_SUFFIX}" for place in ("user", "vendor", "core") for name in names]
-    try:
+    with naming_broken_templates(
+        _SUFFIX, example="core/report.html.j2", documented="docs/site.md lists what a template can use"
+    ):
         template = environment.select_template(places)
         page = template.render(language=language, banner=banner, **variables)
-    except TemplateNotFound as error:
-        raise PerfError(
-            f"template {error.name!r}, which {_failing_template(error)} asks for, does not exist",
-            hint="templates of core are called core/NAME, for example core/report.html.j2",
-        ) from error
-    except Exception as error:
-        raise PerfError(
-            f"template {_failing_template(error)}: {error}", hint="docs/site.md lists what a template can use"
-        ) from error
     if banner not in page:
         raise PerfError(
             f"template {template.filename} leaves out that results are simulated or of a sample dataset",
@@ -297,26 +290,9 @@ def _render(
     return page
 
 
-def _checked(directory: Path | None) -> Path | None:
-    if directory is None:
-        return None
-    if not directory.is_dir():
-        raise UsageError(f"template directory {directory} does not exist", hint="name a directory with *.html.j2 files")
-    return directory.resolve()
-
-
 @lru_cache(maxsize=16)
 def _environment(user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
-    loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
-    environment = Environment(
-        loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    environment = make_environment(user_templates, vendor_templates)
     style, script = ((CORE_TEMPLATES / "web" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment.globals |= {
         "both": Bilingual,
@@ -333,11 +309,3 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
     }
     environment.filters["number"] = number
     return environment
-
-
-def _failing_template(error: Exception) -> str:
-    """Return file and line of the innermost template an error came through; Jinja rewrites tracebacks to name them."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.endswith(_SUFFIX):
-            return f"{frame.filename}, line {frame.lineno}"
-    return "page"

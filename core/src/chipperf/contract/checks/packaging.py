@@ -22,7 +22,8 @@ from chipperf.contract.plugin_source import named_templates, private_names, sour
 from chipperf.contract.specimen import RANKS, device_names
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PerfError, PluginError, PluginLoadError, VendorHookError
-from chipperf.report.render import CORE_TEMPLATES, template_directory
+from chipperf.report.render import template_directory
+from chipperf.report.templating import CORE_TEMPLATES
 from chipperf.session import Session
 from chipperf.specification import (
     VENDOR_HOOKS,
