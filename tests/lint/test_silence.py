@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from chipperf.cases.registry import case_names, find_case
 from chipperf.importing.case_document import import_document
+from chipperf.records.store import read_record
 from chipperf.report import render_report
 from chipperf.report.render import LANGUAGES
 from reports import NAMES, make_record, run
@@ -142,3 +143,11 @@ def test_imported_report_whose_values_are_there(tmp_path, language):
     result = import_document(text, "README.md", names=NAMES)
 
     assert_silent(tmp_path, [each.record for each in result.records], language, "nvidia")
+
+
+@pytest.mark.parametrize("page", ["README.md", "report.en.md"])
+def test_documented_report_is_silent_against_its_record(page):
+    """Its preset sets a key to nothing."""
+    directory = ROOT / "docs/examples/detr-cpu"
+
+    assert run(directory / page, records=[read_record(directory)]).findings == []
