@@ -58,7 +58,7 @@ def follow(
 
     Raises:
         ConfigError: The first machine's suite has another plan.
-        RecordError: Its state cannot be read.
+        RecordError: Its state cannot be read, or its directory not be written to.
         TrainingError: It does not begin in time, or gives no sign of life any more.
         UsageError: One that is not to be continued has ended already.
     """
@@ -184,7 +184,13 @@ def _join(
     """Run this machine's part of the run's last attempt, and return its exit code; ``None`` if it was not started."""
     attempt = run.attempts[-1]
     log = log_of(directory.path / attempt.directory, machine.node_rank)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {log}: {error.strerror}", hint="all machines have to be able to write to --out"
+        ) from error
     left_s: float | None = None
 
     def is_overdue() -> bool:
