@@ -16,7 +16,6 @@ from network_namespaces import PORT
 from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -299,8 +298,6 @@ def test_dry_run_prints_the_commands_of_a_machine(suite: FakeTraining) -> None:
 @pytest.mark.slow
 def test_real_runs_follow_each_other(image_folder: Path, tmp_path: Path) -> None:
     """Slow: trains twice with two ranks."""
-    import subprocess
-
     file = tmp_path / "suite.toml"
     file.write_text(
         f"""
