@@ -58,7 +58,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     data = ensure_sample_dataset(options, tmp_path_factory.mktemp("data"))
     directory = tmp_path_factory.mktemp("workplace")
     (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")
-    for example in ("nightly.toml", "flagperf-cases.txt"):
+    for example in ("nightly.toml", "flagperf-cases.txt", "scaling.toml"):
         shutil.copy(ROOT / "docs" / "examples" / example, directory)
     begun = SuiteDirectory(directory / "begun")
     with begun.locked():

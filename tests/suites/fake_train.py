@@ -1,7 +1,8 @@
 """Stands for ``perf train``: a small process that behaves as a test's ``behaviour.json`` says for its directory.
 
 Arguments are those of ``perf train``. FAKE_TRAIN names a directory with ``record.json``, the record of a completed run,
-and ``behaviour.json``: what to do, by a part of ``--out``. Every start is a line of ``starts`` there.
+and ``behaviour.json``: what to do, by a part of ``--out``, or of ``OUT@nodeN`` for one of several machines, which meet
+first. Every start is a line of ``starts`` there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,17 @@ def write(out: Path, record: dict[str, object], **status: object) -> None:
     (out / "record.json").write_text(json.dumps(record | {"status": status}))
 
 
+def meet(place: Path, node_rank: int, nnodes: int) -> None:
+    """Wait until the other machines of this attempt, and no others, are there."""
+    point = str(option("rdzv")).replace(":", "-")
+    (place / f"met-{point}-{node_rank}").touch()
+    deadline_s = time.monotonic() + WAIT_S
+    while not all((place / f"met-{point}-{other}").exists() for other in range(nnodes)):
+        if time.monotonic() > deadline_s:
+            sys.exit("perf: error: the others did not come")
+        time.sleep(0.02)
+
+
 def main() -> int:
     place, out = Path(os.environ["FAKE_TRAIN"]), Path(option("resume") or option("out") or "")
     seed = int(option("seed") or json.loads((out / "record.json").read_text())["seed"])
@@ -37,8 +49,16 @@ def main() -> int:
     record["run_id"], record["seed"] = f"run-{seed}", seed
     record["metrics"]["p_train"]["median"] = 1000.0 + seed
     behaviour = json.loads((place / "behaviour.json").read_text())
-    action = next((action for part, action in behaviour.items() if part in str(out)), "complete")
-    print(f"fake run with seed {seed}")
+    node_rank, nnodes = int(option("node-rank") or 0), int(option("nnodes") or 1)
+    name = f"{out}@node{node_rank}" if nnodes > 1 else str(out)
+    action = next((action for part, action in behaviour.items() if part in name), "complete")
+    print(f"fake run with seed {seed}", flush=True)
+    if action == "hang":
+        time.sleep(WAIT_S)
+    if nnodes > 1 and action != "refuse":
+        meet(place, node_rank, nnodes)
+    if node_rank and action == "complete":
+        return 0
     if action == "fail":
         failure = {"failure_class": "out_of_memory", "message": "the device has no memory left"}
         write(out, record, state="failed", failure=failure)

@@ -48,6 +48,17 @@ class FakeTraining:
             timeout=TIMEOUT_S,
         )
 
+    def begin(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        """Start ``perf``, which goes on while the test does."""
+        return subprocess.Popen(
+            [sys.executable, str(PROGRAM), *(str(argument) for argument in arguments)],
+            cwd=self.directory,
+            env=perf_environment(FAKE_TRAIN=str(self.directory), COLUMNS="200", **environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     @property
     def starts(self) -> list[list[str]]:
         """Arguments of every run that was started."""

@@ -124,7 +124,6 @@ RUN = '[[run]]\ncase = "resnet50"\n'
         (f"{RUN}\n{RUN}precision = 'bf61'\n", "[[run]] 2: precision: 'bf61' is none of"),
         (f"{RUN}precision = []\n", "[[run]] 1: precision: []"),
         (f"{RUN}topology = '8'\n", "[[run]] 1: topology: '8' is not machines x devices, for example 1x8"),
-        (f"{RUN}topology = '2x8'\n", "[[run]] 1: topology 2x8 needs 2 machines, and a suite runs on one"),
         (f"{RUN}repeats = '3'\n", "[[run]] 1: repeats: '3': Input should be a valid integer"),
         (f"{RUN}repeats = 0\n", "[[run]] 1: repeats: 0: Input should be greater"),
         (f"{RUN}set = {{ lr = [1] }}\n", "[[run]] 1: set.lr: [1] is neither a number"),

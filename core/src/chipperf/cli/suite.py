@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.listing import JSON_OPTION, print_json, print_table
 from chipperf.cli.repeat import shown
 from chipperf.cli.suite_overview import describe, suite_overview
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
 from chipperf.suites.execution import execute
+from chipperf.suites.following import follow
+from chipperf.suites.machines import Machine, machine_from_options, session
 from chipperf.suites.plan import plan_suite
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
@@ -21,15 +24,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chipperf.records.repeats import Repeats
+    from chipperf.suites.plan import SuitePlan
 
 _SHOWN_METRICS = ("p_train", "p_core", "quality", "time_to_target", "e2e_time")
 
 
 def suite(
+    context: typer.Context,
     file: Path = typer.Argument(..., help="TOML file with the matrix, or a list of FlagPerf's case keys."),
     out: Path | None = typer.Option(None, "--out", help="Directory of all runs. [runs/ and the file's name]"),
     resume: bool = typer.Option(False, "--resume", help="Continue the suite in --out: completed runs stay."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="With --resume, run failed ones again, too."),
+    node_rank: int | None = typer.Option(
+        None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Which of several machines this is, counted from 0."
+    ),
+    rendezvous: str | None = typer.Option(
+        None, "--rdzv", metavar="HOST:PORT", help="Where the machines meet: the first one, and the first of 16 ports."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan, and run nothing."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -40,45 +51,86 @@ def suite(
     Example: perf suite nightly.toml --out runs/nightly
 
     Example: perf suite nightly.toml --out runs/nightly --resume --retry-failed
+
+    Example: perf suite scaling.toml --out /shared/scaling --node-rank 0 --rdzv node0:29500
+
+    The last one is for topologies of several machines: start it on each of them, with a --node-rank of its own.
     """
     if retry_failed and not resume:
         raise UsageError("--retry-failed belongs to --resume", hint="a suite that begins has no failed runs")
     plan = plan_suite(file)
     for text in plan.ignored:
         typer.echo(f"note: {text}", err=True)
+    machine = _machine(context, plan, node_rank, rendezvous, dry_run=dry_run)
     directory = SuiteDirectory(out or Path("runs") / file.stem)
     if dry_run:
         state = directory.read(plan) if resume else directory.begin(plan, file)
-        _print_plan(state, state.select(retry_failed=retry_failed), directory, as_json=as_json)
+        _print_plan(state, state.select(retry_failed=retry_failed), directory, machine, as_json=as_json)
         return
     require_torch()
     sequence = ProcessSequence()
+    if machine is not None and not machine.is_first:
+        with sequence.stopping_at_signals():
+            codes = follow(
+                *(plan, directory, machine, sequence),
+                resume=resume,
+                retry_failed=retry_failed,
+                command=TRAIN_COMMAND,
+                tell=lambda text: typer.echo(text, err=True),
+            )
+        _require_joined(codes, machine, interrupted=sequence.interrupted)
+        return
     with directory.locked(), sequence.stopping_at_signals():
         state = directory.read(plan) if resume else directory.begin(plan, file)
-        with suite_overview(state, directory) as overview:
-            execute(
-                state.select(retry_failed=retry_failed), state, directory, sequence, overview, command=TRAIN_COMMAND
-            )
+        to_do = state.select(retry_failed=retry_failed)
+        with (
+            session(state, directory, is_followed=machine is not None),
+            suite_overview(state, directory) as overview,
+        ):
+            execute(to_do, state, directory, sequence, overview, command=TRAIN_COMMAND, machine=machine)
         summaries = directory.summarise(state)
     if as_json:
         print_json({name: repeats.model_dump(mode="json") for name, repeats in summaries.items()})
     else:
         _print_summary(summaries)
-    _require_completed(state, file, directory, interrupted=sequence.interrupted)
+    _require_completed(state, file, directory, machine, interrupted=sequence.interrupted)
 
 
-def _print_plan(state: SuiteState, to_do: list[SuiteRun], directory: SuiteDirectory, *, as_json: bool) -> None:
+def _machine(
+    context: typer.Context, plan: SuitePlan, node_rank: int | None, rendezvous: str | None, *, dry_run: bool
+) -> Machine | None:
+    """Return this machine's place among several, which a dry run may leave open."""
+    if rendezvous is None and "node_rank" not in [parameter.name for parameter in typed_parameters(context)]:
+        if dry_run:
+            return None
+        if plan.nnodes == 1:
+            # Slurm tells every program its machine's number, also one that runs alone.
+            node_rank = None
+    return machine_from_options(plan.nnodes, node_rank, rendezvous)
+
+
+def _print_plan(
+    state: SuiteState, left: list[SuiteRun], directory: SuiteDirectory, machine: Machine | None, *, as_json: bool
+) -> None:
+    node_rank = machine.node_rank if machine else 0
+    to_do = [run for run in left if run.planned.nnodes > node_rank]
     if as_json:
-        print_json([_plan_data(run, directory) | {"runs_now": run in to_do} for run in state.runs])
+        print_json([_plan_data(run, directory, machine) | {"runs_now": run in to_do} for run in state.runs])
         return
     for run in state.runs:
-        command = _plan_data(run, directory)["command"] if run in to_do else f"{run.state}, not run again"
-        typer.echo(f"{run.planned.name}: {command}")
+        text = f"{run.state}, not run again"
+        if run in to_do:
+            text = _plan_data(run, directory, machine)["command"]
+        elif run in left:
+            text = "does not need this machine"
+        typer.echo(f"{run.planned.name}: {text}")
     typer.echo(f"{len(to_do)} of {len(state.runs)} runs would be started")
 
 
-def _plan_data(run: SuiteRun, directory: SuiteDirectory) -> dict[str, Any]:
+def _plan_data(run: SuiteRun, directory: SuiteDirectory, machine: Machine | None) -> dict[str, Any]:
     command = ["perf", "train", *directory.next_attempt(run)[1]]
+    if machine is not None and run.planned.nnodes > 1:
+        command += machine.options(machine.port)
     return {
         "name": run.planned.name,
         "state": run.state,
@@ -109,7 +161,24 @@ def _cell(repeats: Repeats, metric: str) -> str:
     return f"{result} ({shown(one.lowest, one)}-{shown(one.highest, one)})"
 
 
-def _require_completed(state: SuiteState, file: Path, directory: SuiteDirectory, *, interrupted: bool) -> None:
+def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) -> None:
+    """End with an error if this machine did not do its part.
+
+    Raises:
+        TrainingError: A run that it joined did not complete here, or a signal came.
+    """
+    completed = codes.count(0)
+    if interrupted or completed < len(codes):
+        how = "stopped by a signal: " if interrupted else ""
+        raise TrainingError(
+            f"{how}machine {machine.node_rank} completed {completed} of {len(codes)} runs that it joined",
+            hint=f"what each run printed here is beside it, in *.node{machine.node_rank}.log",
+        )
+
+
+def _require_completed(
+    state: SuiteState, file: Path, directory: SuiteDirectory, machine: Machine | None, *, interrupted: bool
+) -> None:
     """End with an error if a run did not complete.
 
     Raises:
@@ -123,7 +192,8 @@ def _require_completed(state: SuiteState, file: Path, directory: SuiteDirectory,
             typer.echo(f"{run.planned.name} {run.state} {describe(run)}".rstrip(), err=True)
     how = "stopped by a signal: " if interrupted else ""
     only_failed = all(run.state == "failed" for run in rest)
-    again = shlex.join(["perf", "suite", str(file), f"--out={directory.path}", "--resume"])
+    place = machine.options(machine.port) if machine else []
+    again = shlex.join(["perf", "suite", str(file), f"--out={directory.path}", *place, "--resume"])
     raise TrainingError(
         f"{how}{state.count('completed')} of {len(state.runs)} runs completed, {state.count('failed')} failed",
         hint=f"{again} --retry-failed" if only_failed else again,

@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import FrameType
+
+_POLL_S = 1.0
 
 TRAIN_COMMAND = (sys.executable, "-m", "chipperf", "train")
 """Starts a run in a process of its own: with it the end-to-end time begins, and nothing is left of it afterwards."""
@@ -54,12 +56,15 @@ class ProcessSequence:
             for number in handled:
                 signal.signal(number, before[number])
 
-    def run(self, command: Sequence[str], *, output: Path | None = None) -> int | None:
+    def run(
+        self, command: Sequence[str], *, output: Path | None = None, is_overdue: Callable[[], bool] | None = None
+    ) -> int | None:
         """Run a program to its end.
 
         Args:
             command: Program and arguments.
             output: File to add everything it prints to; ``None`` for this program's own output.
+            is_overdue: Asked once a second; a program that is overdue is told to end.
 
         Returns:
             Its exit code, negative for the signal that killed it; ``None`` if it was not started, because a signal came
@@ -71,20 +76,27 @@ class ProcessSequence:
         if self.interrupted:
             return None
         if output is None:
-            return self._wait(subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True))
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            return self._wait(process, is_overdue)
         with output.open("ab") as file:
-            return self._wait(
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-                )
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
+            return self._wait(process, is_overdue)
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: subprocess.Popen[bytes], is_overdue: Callable[[], bool] | None) -> int:
         self._process = process
         try:
             if self.interrupted:
                 # The signal came while the process was being started.
                 process.terminate()
+            while is_overdue is not None:
+                try:
+                    return process.wait(_POLL_S)
+                except subprocess.TimeoutExpired:
+                    if is_overdue():
+                        process.terminate()
+                        break
             return process.wait()
         finally:
             self._process = None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.launch.sequence import ProcessSequence
+    from chipperf.suites.machines import Machine
     from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
 _ERROR_PREFIX = "perf: error: "
@@ -40,6 +41,7 @@ def execute(
     overview: Overview,
     *,
     command: Sequence[str],
+    machine: Machine | None = None,
 ) -> None:
     """Do runs of a suite; after each change the state is on disk.
 
@@ -50,24 +52,28 @@ def execute(
         sequence: Starts the processes, and knows of signals.
         overview: Told of each start and end.
         command: What starts a run, without its arguments.
+        machine: The first of several machines, if there are any; the others follow what is on disk.
 
     Raises:
         RecordError: The state cannot be written.
     """
-    directory.write(state)
     for run in runs:
         if sequence.interrupted:
             return
         name, arguments = directory.next_attempt(run)
         where = directory.path / name
-        run.attempts.append(Attempt(directory=name, started_at=datetime.now(timezone.utc)))
+        port, place = None, []
+        if machine is not None and run.planned.nnodes > 1:
+            port = machine.port_of_attempt(sum(len(each.attempts) for each in state.runs))
+            place = machine.options(port)
+        run.attempts.append(Attempt(directory=name, started_at=datetime.now(timezone.utc), port=port))
         run.state = "running"
         directory.write(state)
         overview.began(run)
         start_s = time.monotonic()
         output = log_of(where)
         output.parent.mkdir(parents=True, exist_ok=True)
-        code = sequence.run([*command, *arguments], output=output)
+        code = sequence.run([*command, *arguments, *place], output=output)
         if code is None:
             # A signal came before the process did: nothing was begun.
             run.attempts.pop()
@@ -85,9 +91,9 @@ def execute(
         overview.ended(run)
 
 
-def log_of(where: Path) -> Path:
+def log_of(where: Path, node_rank: int = 0) -> Path:
     """Return the file with what ``perf train`` printed: beside the run, whose directory may not come to be."""
-    return where.with_name(f"{where.name}.log")
+    return where.with_name(f"{where.name}.node{node_rank}.log" if node_rank else f"{where.name}.log")
 
 
 def _why(code: int, where: Path) -> str:
@@ -98,8 +104,13 @@ def _why(code: int, where: Path) -> str:
             return failure.message
     except RecordError:
         pass
+    return printed_cause(code, log_of(where))
+
+
+def printed_cause(code: int, log: Path) -> str:
+    """Return the cause of a failure as far as the exit code and what was printed last say it."""
     try:
-        with log_of(where).open("rb") as file:
+        with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:

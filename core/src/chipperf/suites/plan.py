@@ -39,7 +39,7 @@ class PlannedRun(BaseModel):
         precision: Precision.
         topology: Machines x devices.
         seed: Seed.
-        arguments: Of ``perf train``, all but ``--out``.
+        arguments: Of ``perf train``, all but ``--out`` and the machine's place among several.
         config_sha256: Content of the configuration file, if there is one.
     """
 
@@ -59,6 +59,16 @@ class PlannedRun(BaseModel):
         """Name of the run: its directory in the suite's."""
         return f"{self.configuration}/repeat-{self.repeat}"
 
+    @property
+    def nnodes(self) -> int:
+        """Machines that it needs."""
+        return _topology(self.topology).nnodes
+
+    @property
+    def nproc(self) -> int:
+        """Processes on each of them."""
+        return _topology(self.topology).nproc_per_node
+
 
 class SuitePlan(BaseModel):
     """All runs of a suite, in their order, and what of its file has no effect."""
@@ -67,6 +77,11 @@ class SuitePlan(BaseModel):
 
     runs: tuple[PlannedRun, ...]
     ignored: tuple[str, ...]
+
+    @property
+    def nnodes(self) -> int:
+        """Machines that its largest run needs."""
+        return max(run.nnodes for run in self.runs)
 
 
 def plan_suite(path: Path) -> SuitePlan:
@@ -137,7 +152,7 @@ def _configuration(
 ) -> list[PlannedRun]:
     """Return the repeats of one configuration; what ``perf train`` would refuse is refused here."""
     chosen_case = find_case(row.case)
-    topology = _one_machine(row.topology)
+    topology = _topology(row.topology)
     if options.vendor is not None and options.vendor != catalogue.AUTO:
         catalogue.find_vendor(options.vendor)
     if options.budget is not None:
@@ -155,6 +170,7 @@ def _configuration(
         row.case,
         f"--precision={precision}",
         f"--nproc={topology.nproc_per_node}",
+        *([f"--nnodes={topology.nnodes}"] if topology.nnodes > 1 else []),
         *_given(
             preset=options.preset,
             vendor=options.vendor,
@@ -182,13 +198,8 @@ def _configuration(
     ]
 
 
-def _one_machine(label: str) -> Topology:
+def _topology(label: str) -> Topology:
     nnodes, nproc = map(int, label.split("x"))
-    if nnodes != 1:
-        raise ConfigError(
-            f"topology {label} needs {nnodes} machines, and a suite runs on one",
-            hint=f"leave it out here, and train on {nnodes} machines by itself",
-        )
     return Topology(nnodes=nnodes, nproc_per_node=nproc)
 
 

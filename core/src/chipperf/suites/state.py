@@ -29,12 +29,22 @@ _LISTED_CHANGES = 5
 
 
 class Attempt(BaseModel):
-    """One time that a run was begun or resumed; ``directory`` is relative to the suite's."""
+    """One time that a run was begun or resumed.
+
+    Attributes:
+        directory: Relative to the suite's.
+        started_at: When.
+        port: Where its machines meet on the first one, if there are several.
+        seconds: How long it took.
+        exit_code: That of ``perf train``.
+        error: Why it did not complete.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     directory: str
     started_at: datetime
+    port: int | None = None
     seconds: float | None = None
     exit_code: int | None = None
     error: str | None = None
@@ -57,12 +67,22 @@ class SuiteRun(BaseModel):
 
 
 class SuiteState(BaseModel):
-    """Content of ``suite.json``."""
+    """Content of ``suite.json``.
+
+    Attributes:
+        version: Of this form.
+        file: The suite's file.
+        session: How many times the suite was begun or continued.
+        going_on: Whether that session has not ended; one that was killed never says so.
+        runs: All of them, in their order.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
     file: str
+    session: int = 0
+    going_on: bool = False
     runs: list[SuiteRun]
 
     def count(self, state: RunState) -> int:
@@ -84,6 +104,11 @@ class SuiteDirectory:
     def state(self) -> Path:
         """How far the runs came."""
         return self.path / "suite.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        """What changes as long as a suite of several machines goes on."""
+        return self.path / ".heartbeat"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -121,8 +146,33 @@ class SuiteDirectory:
         if run.state == "interrupted" and run.attempts:
             last = run.attempts[-1].directory
             if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
-                return last, [f"--resume={self.path / last}"]
-        return run.next_directory, [*run.planned.arguments, f"--out={self.path / run.next_directory}"]
+                return last, self._arguments(run, last, resumes=True)
+        return run.next_directory, self._arguments(run, run.next_directory, resumes=False)
+
+    def arguments_of_last_attempt(self, run: SuiteRun) -> list[str]:
+        """Return the arguments of ``perf train`` with which the run's last attempt was started."""
+        *before, last = run.attempts
+        # Only a resumed run is done in a directory that one of its attempts had before.
+        resumes = any(attempt.directory == last.directory for attempt in before)
+        return self._arguments(run, last.directory, resumes=resumes)
+
+    def _arguments(self, run: SuiteRun, directory: str, *, resumes: bool) -> list[str]:
+        planned = run.planned
+        if not resumes:
+            return [*planned.arguments, f"--out={self.path / directory}"]
+        topology = [f"--nproc={planned.nproc}", f"--nnodes={planned.nnodes}"] if planned.nnodes > 1 else []
+        return [f"--resume={self.path / directory}", *topology]
+
+    def require_no_suite(self) -> None:
+        """Refuse to begin where a suite was begun before.
+
+        Raises:
+            UsageError: There is one.
+        """
+        if self.state.exists():
+            raise UsageError(
+                f"{self.path} already holds a suite", hint="continue it with --resume, or choose another --out"
+            )
 
     def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
         """Return the state of a suite that has not begun.
@@ -130,10 +180,7 @@ class SuiteDirectory:
         Raises:
             UsageError: A suite or a run lies here already.
         """
-        if self.state.exists():
-            raise UsageError(
-                f"{self.path} already holds a suite", hint="continue it with --resume, or choose another --out"
-            )
+        self.require_no_suite()
         for run in plan.runs:
             if RunDirectory(self.path / run.name).plan.exists():
                 raise UsageError(
@@ -150,20 +197,30 @@ class SuiteDirectory:
             ConfigError: It was begun with another plan.
             RecordError: Its state cannot be read.
         """
+        state = self.load()
+        if state is None:
+            raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
+        require_same(state, plan)
+        for run in state.runs:
+            if run.state == "running":
+                self._look_after(run)
+        return state
+
+    def load(self) -> SuiteState | None:
+        """Return the state as it was written last; ``None`` if there is no suite.
+
+        Raises:
+            RecordError: It cannot be read.
+        """
         try:
-            state = SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one") from error
+            return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
             raise RecordError(
                 f"cannot read {self.state}: {_first_line(error)}",
                 hint="it was edited or is incomplete; choose another --out",
             ) from error
-        _require_same(state, plan)
-        for run in state.runs:
-            if run.state == "running":
-                self._look_after(run)
-        return state
 
     def write(self, state: SuiteState) -> None:
         """Replace the state atomically.
@@ -212,7 +269,12 @@ class SuiteDirectory:
         run.state = "completed" if completed else "interrupted"
 
 
-def _require_same(state: SuiteState, plan: SuitePlan) -> None:
+def require_same(state: SuiteState, plan: SuitePlan) -> None:
+    """Refuse another plan than the one a suite was begun with.
+
+    Raises:
+        ConfigError: It has other runs; names them.
+    """
     before = {run.planned.name: run.planned for run in state.runs}
     now = {run.name: run for run in plan.runs}
     changes = [
