@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from chipperf.records.schema import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GIB = 2**30
 
@@ -15,11 +19,16 @@ NOT_APPLICABLE = {"missing": "not_applicable"}
 _WINDOW = {"epoch": 0, "first_step": 10, "steps": 50, "samples": 12_800}
 
 
-def throughput(median: float, *, spread: float = 0.0) -> dict[str, Any]:
-    """Return a throughput of five windows around ``median``, the outer ones off by ``spread`` of it."""
-    rates = [median * (1 + spread * offset) for offset in (-1, -0.5, 0, 0.5, 1)]
+def throughput(middle: float, *, spread: float = 0.0) -> dict[str, Any]:
+    """Return a throughput of five windows around ``middle``, the outer ones off by ``spread`` of it."""
+    return throughput_of([middle * (1 + spread * offset) for offset in (-1, -0.5, 0, 0.5, 1)], iqr=middle * spread)
+
+
+def throughput_of(rates: Sequence[float], *, iqr: float) -> dict[str, Any]:
+    """Return a throughput of windows with these rates."""
     windows = [{**_WINDOW, "seconds": 12_800 / rate} for rate in rates]
-    return {"median": median, "iqr": median * spread or 1.5, "mean_of_totals": median, "windows": windows}
+    mean = len(rates) / sum(1 / rate for rate in rates)
+    return {"median": median(rates), "iqr": iqr or 1.5, "mean_of_totals": mean, "windows": windows}
 
 
 _MEASURED: dict[str, Any] = {

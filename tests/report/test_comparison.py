@@ -8,6 +8,7 @@ import json
 
 import pytest
 from chipperf.errors import UsageError
+from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import Missing
 from chipperf.report.columns import Column
 from chipperf.report.comparison import Scaling, compare_columns, compare_curves, compare_runs
@@ -423,3 +424,40 @@ def test_result_of_repeats_is_among_them(rates):
     cell = measure(compare_columns([repeats("a", rates)]), "p_whole").cells[0]
 
     assert min(rates) * (1 - 1e-9) <= cell.value <= max(rates) * (1 + 1e-9)
+
+
+def test_median_that_its_windows_do_not_give_has_no_interval():
+    doctored = throughput(1000.0, spread=0.05) | {"median": 10_000.0}
+    records = [
+        make_record(metrics__p_train=throughput(1000.0, spread=0.05)),
+        make_record(**OTHER, metrics__p_train=doctored),
+    ]
+
+    comparison = compare_runs(records)
+
+    cell = measure(comparison, "p_train").cells[1]
+    assert (cell.ratio, cell.interval, cell.verdict) == (10.0, None, None)
+    assert cell.no_interval == "the value in column 2 is not that of its windows"
+
+
+def test_run_that_failed_is_no_base_of_scaling():
+    def run(name: str, devices: int, **changes):
+        rate = throughput(100.0 * devices)
+        topology = {"nnodes": 1, "nproc_per_node": devices}
+        return make_record(run_id=name, topology=topology, metrics__p_train=rate, **changes)
+
+    failed = run("one", 1, status={"state": "failed"})
+    scaling = compare_runs([run("two", 2), run("four", 4), failed]).scaling
+
+    assert [each and (each.efficiency, each.base) for each in scaling] == [None, (1.0, 1), None]
+
+
+def test_failed_run_hides_no_other_from_the_check_of_scaling():
+    def run(name: str, devices: int, rate: float, **changes):
+        topology = {"nnodes": 1, "nproc_per_node": devices}
+        return make_record(run_id=name, topology=topology, metrics__p_train=throughput(rate), **changes)
+
+    failed = run("failed", 1, 100.0, status={"state": "failed"})
+    found = [*check_scaling([failed, run("one", 1, 100.0), run("eight", 8, 2000.0)])]
+
+    assert [record.run_id for record, _ in found] == ["eight"]

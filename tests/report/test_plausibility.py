@@ -8,7 +8,7 @@ import pytest
 from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilisation, outcome
 from chipperf.records.schema import Record
 from chipperf.report import render_report
-from factory import GIB, UNKNOWN, make_record, throughput
+from factory import GIB, UNKNOWN, make_record, throughput, throughput_of
 
 POWER = {
     "samples": 28_600,
@@ -22,6 +22,10 @@ POWER = {
     "source": "acme-smi",
 }
 PEAK = Peak(flops_per_s=256e12, source="data sheet")
+
+
+def point(value: float) -> dict[str, float]:
+    return {"epoch": 1, "step": 1, "value": value, "elapsed_s": 1.0, "samples": 1}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,18 @@ PEAK = Peak(flops_per_s=256e12, source="data sheet")
         ("result", {"metrics__quality": 75.6, "metrics__best_quality": 75.6}, "quality 75.6 is no fraction"),
         ("result", {"metrics__quality": 0.76}, "result 0.76 is higher than the best one, 0.7561"),
         ("result", {"metrics__quality": 0.7, "metrics__best_quality": 0.7}, "target 0.755 is said to have been met"),
+        (
+            "throughputs",
+            {"metrics__p_train": throughput(4586.25) | {"median": 45862.5}},
+            "p_train: median is 45862.5, its windows give 4586.25",
+        ),
+        (
+            "throughputs",
+            {"metrics__p_core": throughput(5000.0) | {"mean_of_totals": 50_000.0}},
+            "p_core: mean_of_totals is 50000, its windows give 5000",
+        ),
+        ("result", {"metrics__curve": [point(0.3), point(0.2)]}, "best_quality is 0.7561, the evaluations give 0.3"),
+        ("result", {"metrics__curve": [point(0.7561), point(0.2)]}, "quality is 0.7561, the evaluations give 0.2"),
         ("energy", {"metrics__power": POWER | {"energy_j": 1e9}}, "energy is 1e+09 J, more than 8 devices take"),
         ("energy", {"metrics__power": POWER | {"mean_w": 500.0}}, "mean power 500 W is higher than the highest, 400 W"),
     ],
@@ -95,7 +111,7 @@ def test_throughputs_may_overlap_by_as_much_as_their_windows_spread(spread, foun
 
 def test_overall_throughput_may_be_that_of_all_windows_together():
     """Where a few windows are slow the median lies above the mean, and the other way round."""
-    train = throughput(4400.0) | {"mean_of_totals": 4490.0}
+    train = throughput_of([4300.0, 4300.0, 4300.0, 4800.0, 4800.0], iqr=0.0)
 
     assert not [each for each in check_record(make_record(metrics__p_train=train)) if each.check == "throughputs"]
 

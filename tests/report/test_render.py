@@ -433,3 +433,9 @@ def test_reporting_imports_no_torch():
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_run_that_is_given_twice_counts_once():
+    record = make_record()
+
+    assert render_report([record, record]) == render_report([record])

@@ -6,6 +6,8 @@ A finding is no proof of a mistake in a certain value: it says that one of them 
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -26,6 +28,11 @@ ORDER_SLACK: Final = 0.02
 _EPOCH_TOLERANCE: Final = 0.05
 _SAMPLE_TOLERANCE: Final = 0.01
 _POWER_SLACK: Final = 0.05
+_WINDOW_TOLERANCE: Final = 1e-4
+_RESULT_TOLERANCE: Final = 1e-6
+_MINIMUM_WINDOWS: Final = 2
+"""With one, nothing but that window's rate can be said."""
+
 _PASSES: Final = 3
 """A training step takes as much arithmetic as three forward passes: the backward pass takes two."""
 
@@ -42,9 +49,11 @@ _TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         "memory": "{name} {used} GiB，超过设备总量 {total} GiB",
         "times": "{part} {part_s} 秒，长于包含它的 {whole} {whole_s} 秒",
         "throughputs": "{upper} {upper_rate} 低于 {lower} {lower_rate}，差距超出测量窗口的离散程度",
+        "windows": "{name} 的 {field} 为 {value}，而其测量窗口给出 {implied}",
         "scaling": "{more} 卡的 p_train 为 {fewer} 卡按卡数折算的 {efficiency}（运行 {base}）",
         "result_range": "{name} {value} 不是 0 到 1 之间的比例",
         "best_result": "最后一次评估的结果 {last} 高于最好结果 {best}",
+        "curve_result": "{name} 为 {value}，而各次评估给出 {implied}",
         "unmet_target": "记录称已达到目标 {target}，但最好结果为 {best}",
         "energy": "能耗 {energy} J，多于 {devices} 个设备在 {seconds} 秒内以最高功率 {power} W 运行所需",
         "power": "平均功率 {mean} W，高于最高功率 {power} W",
@@ -59,9 +68,11 @@ _TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         "memory": "{name} is {used} GiB, the device has {total} GiB",
         "times": "{part} is {part_s} s, longer than {whole}, which contains it: {whole_s} s",
         "throughputs": "{upper} {upper_rate} is less than {lower} {lower_rate}, by more than their windows spread",
+        "windows": "{name}: {field} is {value}, its windows give {implied}",
         "scaling": "p_train on {more} cards is {efficiency} of what {fewer} cards allow (run {base})",
         "result_range": "{name} {value} is no fraction between 0 and 1",
         "best_result": "the last evaluation's result {last} is higher than the best one, {best}",
+        "curve_result": "{name} is {value}, the evaluations give {implied}",
         "unmet_target": "the target {target} is said to have been met, the best result is {best}",
         "energy": "energy is {energy} J, more than {devices} devices take in {seconds} s at their highest power, "
         "{power} W",
@@ -128,10 +139,11 @@ def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Finding]]
     """Yield each run whose throughput grows faster than its number of devices, against a true pair of fewer devices."""
     groups: dict[Hashable, dict[int, Record]] = {}
     for record in records:
-        groups.setdefault(scaling_identity(record), {}).setdefault(record.topology.world_size, record)
+        if record.status.state == "completed" and rate(record.metrics.p_train) is not None:
+            groups.setdefault(scaling_identity(record), {}).setdefault(record.topology.world_size, record)
     for record in records:
         devices = record.topology.world_size
-        for fewer, base in sorted(groups[scaling_identity(record)].items()):
+        for fewer, base in sorted(groups.get(scaling_identity(record), {}).items()):
             reached = pair_efficiency(base, record) if fewer < devices else None
             if reached is not None and reached > MAX_EFFICIENCY:
                 shown = f"{reached:.0%}"
@@ -280,8 +292,28 @@ def _second(pair: tuple[str, float]) -> float:
     return pair[1]
 
 
+def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
+    """Yield what a throughput says otherwise than its windows do: the field, its value, and theirs."""
+    rates = [window.samples_per_s for window in throughput.windows if window.seconds > 0]
+    if len(rates) < _MINIMUM_WINDOWS:
+        return
+    seconds = sum(window.seconds for window in throughput.windows)
+    implied = {
+        "median": statistics.median(rates),
+        "mean_of_totals": sum(window.samples for window in throughput.windows) / seconds,
+    }
+    for field, value in implied.items():
+        if not math.isclose(getattr(throughput, field), value, rel_tol=_WINDOW_TOLERANCE):
+            yield field, getattr(throughput, field), value
+
+
 def _throughputs(record: Record) -> Iterator[Finding]:
     metrics = record.metrics
+    for name in ("p_train", "p_core"):
+        throughput = getattr(metrics, name)
+        if isinstance(throughput, Throughput):
+            for field, value, implied in differing_from_windows(throughput):
+                yield _finding("throughputs", "windows", name=name, field=field, value=value, implied=implied)
     rates = [(name, rate(getattr(metrics, name))) for name in ("p_core", "p_train", "p_whole")]
     known = [(name, value) for name, value in rates if value is not None]
     for (upper, upper_rate), (lower, lower_rate) in zip(known, known[1:], strict=False):
@@ -301,6 +333,11 @@ def _result(record: Record) -> Iterator[Finding]:
     for name, value in (("quality", last), ("best_quality", best)):
         if not isinstance(value, Missing) and not 0 <= value <= 1:
             yield _finding("result", "result_range", name=name, value=value)
+    points = [point.value for point in metrics.curve]
+    if points:
+        for name, value, implied in (("quality", last, points[-1]), ("best_quality", best, max(points))):
+            if not isinstance(value, Missing) and not math.isclose(value, implied, abs_tol=_RESULT_TOLERANCE):
+                yield _finding("result", "curve_result", name=name, value=value, implied=implied)
     if isinstance(best, Missing):
         return
     if not isinstance(last, Missing) and last > best:

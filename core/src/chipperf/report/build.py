@@ -54,7 +54,8 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
     shortened ones, and then the newest; the rest is listed as superseded.
 
     Args:
-        records: At least one record, all of the same vendor, case and version, dataset and kind.
+        records: At least one record, all of the same vendor, case and version, dataset and kind. One that is given
+            twice counts once.
         baseline: Records of another vendor or device, whose convergence curves are shown beside the vendor's.
 
     Raises:
@@ -62,6 +63,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
             baseline cannot be compared with them.
         RecordError: A record's values follow other metric definitions than this version's.
     """
+    records = tuple({record_digest(record): record for record in records}.values())
     _check_metrics_version([*records, *baseline])
     _check_same(records)
     case = find_case(records[0].case.name)

@@ -10,7 +10,7 @@ from chipperf.bootstrap import Interval, ratio_interval, resample, varies
 from chipperf.cases.registry import find_case
 from chipperf.errors import UsageError
 from chipperf.records.measures import MEASURES
-from chipperf.records.plausibility import Outcome, outcome
+from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
@@ -171,13 +171,16 @@ def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Sc
     bases: dict[Hashable, int] = {}
     identities = [scaling_identity(column.first) for column in columns]
     devices = [column.first.topology.world_size for column in columns]
+    rates = [cell.value for cell in p_train.cells]
     for place, identity in enumerate(identities):
+        if isinstance(rates[place], Missing):
+            continue
         base = bases.setdefault(identity, place)
         if devices[place] < devices[base]:
             bases[identity] = place
     for place, identity in enumerate(identities):
-        base = bases[identity]
-        rate, base_rate = (p_train.cells[each].value for each in (place, base))
+        base = bases.get(identity, place)
+        rate, base_rate = rates[place], rates[base]
         if devices[base] == devices[place] or isinstance(rate, Missing) or isinstance(base_rate, Missing):
             yield None
             continue
@@ -204,8 +207,11 @@ def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
         found, reason = None, None
         if place and ratios[place] is not None:
             single = [str(each + 1) for each in (0, place) if not varies(samples[each])]
+            doubtful = [str(each + 1) for each in (0, place) if not _follows_from_windows(name, columns[each])]
             if single:
                 reason = f"a single value in column {' and '.join(single)}"
+            elif doubtful:
+                reason = f"the value in column {' and '.join(doubtful)} is not that of its windows"
             elif (found := interval(place)) is None:
                 reason = "a value of column 1 is 0"
         spread = [value for value in known if not isinstance(value, Missing)] if len(known) > 1 else []
@@ -233,6 +239,11 @@ def _drawn_from(name: str, record: Record) -> list[float]:
         return rates or [throughput.median]
     value = MEASURES[name].read(record)
     return [] if isinstance(value, Missing) else [float(value)]
+
+
+def _follows_from_windows(name: str, column: Column) -> bool:
+    throughputs = [getattr(record.metrics, name, None) for record in column.records]
+    return not any(any(differing_from_windows(each)) for each in throughputs if isinstance(each, Throughput))
 
 
 def _windows(name: str, column: Column) -> int:
