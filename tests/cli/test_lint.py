@@ -105,7 +105,7 @@ def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_pat
         {
             "epoch": epoch,
             "step": 5004 * epoch,
-            "value": 0.0075 * epoch,
+            "value": 0.007561 * epoch,
             "elapsed_s": 1.0 * epoch,
             "samples": 1_281_167 * epoch,
         }
@@ -146,3 +146,12 @@ def test_nothing_to_check_is_an_error(invoke, arguments, report):
 
     assert ended.code == 2
     assert "hint:" in ended.err
+
+
+def test_directory_without_case_documents_is_an_error(invoke, tmp_path):
+    (tmp_path / "notes.md").write_text("# Notes\n")
+
+    ended = invoke("lint", tmp_path)
+
+    assert ended.code == 2
+    assert f"no case document is in {tmp_path}" in ended.err

@@ -72,6 +72,10 @@ def lint(
             f"{errors} error{_plural(errors)} in {len(result.files)} document{_plural(len(result.files))}",
             hint="docs/lint.md explains every rule, and how to accept a finding",
         )
+    if not result.files:
+        raise UsageError(
+            f"no case document is in {', '.join(map(str, paths))}", hint="name documents, or directories that hold some"
+        )
 
 
 def _plural(count: int) -> str:
