@@ -194,6 +194,48 @@ def test_a_record_of_another_run_is_found(bundle):
     assert "of run second, not first" in refusal(bundle)
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("runs/ghost/record.json", "is a record, but of none of the runs"),
+        ("reports/1/record.json", "is a record, but of none of the runs"),
+        ("runs/first/logs/Record.JSON", "is a record, but of none of the runs"),
+        ("reports/1/second.md", "is a page, but none of the reports"),
+        ("runs/first/README.MD", "is a page, but none of the reports"),
+        ("runs/ghost/events.jsonl", "belongs to no run and no report"),
+        ("reports/2/acc.csv", "belongs to no run and no report"),
+        ("extra/notes.txt", "belongs to no run and no report"),
+        ("notes.txt", "belongs to no run and no report"),
+    ],
+)
+def test_a_file_that_nobody_would_check_is_refused(bundle, name, problem):
+    contents = members(bundle)
+    write(bundle, rewritten(contents | {name: contents["runs/first/record.json"]}))
+    assert f"{name!r} {problem}" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda manifest: manifest.update(runs=[]), "runs: List should have at least 1 item"),
+        (lambda manifest: manifest["runs"].append(manifest["runs"][0]), "runs: a name occurs twice"),
+        (lambda manifest: manifest["runs"][1].update(record="runs/first/record.json"), "records: a name occurs twice"),
+        (lambda manifest: manifest["runs"][0].update(record="runs/first/events.jsonl"), "is not the record of"),
+        (lambda manifest: manifest["reports"].append("reports/1/README.md"), "reports: a name occurs twice"),
+        (lambda manifest: manifest.update(reports=[]), "is a page, but none of the reports"),
+        (lambda manifest: manifest.update(reports=["runs/first/events.jsonl"]), "is not below reports"),
+        (lambda manifest: manifest.update(schema_version=2), "schema_version: Input should be less than"),
+        (lambda manifest: manifest.update(metrics_version=0), "metrics_version: Input should be greater than"),
+    ],
+)
+def test_a_manifest_that_leaves_something_out_is_refused(bundle, change, problem):
+    contents = members(bundle)
+    manifest = json.loads(contents["manifest.json"])
+    change(manifest)
+    write(bundle, rewritten(contents | {"manifest.json": json.dumps(manifest).encode()}))
+    assert problem in refusal(bundle)
+
+
 def test_a_missing_file_is_found(bundle):
     contents = members(bundle)
     del contents["runs/first/events.jsonl"]

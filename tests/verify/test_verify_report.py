@@ -119,7 +119,14 @@ def test_a_sentence_of_ones_own_is_found(published):
     assert (difference.kind, difference.found) == ("added", "The fastest card of all.")
 
 
-@pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff" + text])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.removesuffix("\n"),
+    ],
+)
 def test_line_ends_and_a_byte_order_mark_are_no_difference(published, change):
     published.page.write_bytes(change(published.page.read_text(encoding="utf-8")).encode())
     assert published.verify().differences == []
@@ -305,6 +312,114 @@ def test_a_long_page_is_compared_in_bounded_time(published):
         encoding="utf-8",
     )
     assert len(published.verify().differences) > 29_000
+
+
+def _row(lines):
+    return next(number for number, line in enumerate(lines) if "| 28661 |" in line)
+
+
+def _with_blank_line(lines):
+    return [*lines[: _row(lines)], "", *lines[_row(lines) :]]
+
+
+def _without_blank_line(lines):
+    first = lines.index("")
+    return lines[:first] + lines[first + 1 :]
+
+
+def _with_indented_row(lines):
+    return [f"    {line}" if number == _row(lines) else line for number, line in enumerate(lines)]
+
+
+def _with_spaces_in_a_row(lines):
+    return [line.replace("| 28661 |", "|28661|") for line in lines]
+
+
+@pytest.mark.parametrize("with_provenance", [True, False])
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (_with_blank_line, "added"),
+        (_without_blank_line, "removed"),
+        (_with_indented_row, "line"),
+        (lambda lines: [*lines, ""], "added"),
+    ],
+)
+def test_spaces_and_blank_lines_are_differences(published, change, kind, with_provenance):
+    if not with_provenance:
+        published.provenance.unlink()
+    lines = published.page.read_text(encoding="utf-8").split("\n")
+    published.page.write_text("\n".join(change(lines)), encoding="utf-8")
+    assert [difference.kind for difference in published.verify().differences] == [kind]
+
+
+def test_a_row_with_the_same_cells_written_differently_is_found(published):
+    lines = published.page.read_text(encoding="utf-8").split("\n")
+    published.page.write_text("\n".join(_with_spaces_in_a_row(lines)), encoding="utf-8")
+    assert {difference.kind for difference in published.verify().differences} == {"line"}
+
+
+@pytest.mark.parametrize("link", ["../acc.csv", "/etc/passwd", "a b.csv", "%2e%2e", "..%2Fx.csv", "x:y.csv", "", 3])
+@pytest.mark.parametrize("key", ["csv", "png", "svg"])
+def test_links_of_a_provenance_are_names_in_its_directory(published, key, link):
+    content = json.loads(published.provenance.read_text(encoding="utf-8"))
+    content["curve"][key] = link
+    published.provenance.write_text(json.dumps(content), encoding="utf-8")
+    (difference,) = (each for each in published.verify().differences if each.kind == "provenance")
+    assert f"curve.{key}:" in difference.message
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".png", ".svg"])
+def test_every_linked_file_is_in_the_provenance(published, suffix):
+    content = json.loads(published.provenance.read_text(encoding="utf-8"))
+    content["files"] = [file for file in content["files"] if not file["name"].endswith(suffix)]
+    published.provenance.write_text(json.dumps(content), encoding="utf-8")
+    (difference,) = published.verify().differences
+    assert difference.kind == "provenance"
+    assert f"{suffix} once" in difference.message
+
+
+def test_the_provenances_checksum_of_the_points_is_that_of_the_records(published):
+    content = json.loads(published.provenance.read_text(encoding="utf-8"))
+    next(file for file in content["files"] if file["name"].endswith(".csv"))["sha256"] = "0" * 64
+    published.provenance.write_text(json.dumps(content), encoding="utf-8")
+    (difference,) = published.verify().differences
+    assert "$.files: the SHA-256 of" in difference.message
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".png", ".svg"])
+def test_a_linked_file_must_exist_without_a_provenance_too(published, suffix):
+    published.provenance.unlink()
+    assert "pictures were not checked" in published.verify().notes[-1]
+    (linked,) = published.directory.glob(f"*{suffix}")
+    linked.unlink()
+    (difference,) = published.verify().differences
+    assert (difference.kind, difference.file) == ("file", str(linked))
+
+
+def test_a_link_that_is_no_plain_name_is_a_difference_without_a_provenance(published):
+    published.provenance.unlink()
+    (points,) = published.directory.glob("*.csv")
+    text = published.page.read_text(encoding="utf-8")
+    published.page.write_text(text.replace(points.name, "x:y.csv"), encoding="utf-8")
+    assert published.verify().differences
+
+
+def test_of_the_provenance_the_first_difference_is_enough_if_the_page_differs(published):
+    published.edit(published.record("first"), "4475.0", "4476.0")
+    differences = published.verify().differences
+    assert differences[0].kind == "record"
+    (of_provenance,) = (each for each in differences if each.kind == "provenance")
+    assert re.search(r", and \d+ more$", of_provenance.message)
+
+
+def test_a_web_page_is_not_verified(published):
+    page = published.directory / "report.html"
+    result = perf("report", published.record("first"), "--format", "html", "--out", page)
+    assert result.exception is None, result.output
+    result = perf("verify", page, "--runs", published.runs)
+    assert result.exception.exit_code == 4
+    assert "a web page: only Markdown reports are verified" in result.output
 
 
 def test_a_record_file_of_any_name_is_found(tmp_path):

@@ -68,6 +68,34 @@ def test_what_still_tells_a_value_is_named(run, tmp_path):
     assert "still has $.metrics.best_quality, which tells of $.metrics.quality" in result.output
 
 
+@pytest.mark.parametrize(
+    ("field", "by"),
+    [
+        ("metrics.p_whole", "$.metrics.curve"),
+        ("metrics.train_seconds", "$.metrics.curve"),
+        ("metrics.p_train", "$.metrics.spans"),
+    ],
+)
+def test_times_of_evaluations_and_spans_tell_speeds(field, by):
+    spans = [{"name": "train", "start_s": 0.0, "seconds": 9.0}]
+    record = make_record(metrics__spans=spans, **curve([0.1, 0.2]))
+    assert (by, f"$.{field}") in withhold(record, [field], "nda").still_told
+
+
+def test_no_values_are_an_error(public, private):
+    content = json.loads(private.read_text(encoding="utf-8"))
+    private.write_text(json.dumps(content | {"values": []}), encoding="utf-8")
+    result = perf("reveal", public, "--secrets", private)
+    assert result.exception.exit_code == 2
+    assert "there are no values of run r-1" in result.exception.message
+
+
+def test_what_remains_withheld_is_named(public, private):
+    result = perf("reveal", public, "--secrets", private, "--field", "metrics.quality")
+    assert "note: $.metrics.p_core remains withheld" in result.stderr
+    assert "remains withheld" not in perf("reveal", public, "--secrets", private).stderr
+
+
 def test_the_run_itself_stays_as_it_is(run, tmp_path):
     before = (run / "record.json").read_bytes()
     perf("withhold", run, "--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "p")

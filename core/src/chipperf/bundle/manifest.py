@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import chipperf
 from chipperf.errors import CheckFailed
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MANIFEST: Final = "manifest.json"
 CHECKSUMS: Final = "SHA256SUMS"
@@ -54,9 +58,9 @@ class Manifest(_Model):
 
     bundle_version: Literal[1] = 1
     chipperf_version: str = chipperf.__version__
-    schema_version: int = SCHEMA_VERSION
-    metrics_version: int = METRICS_VERSION
-    runs: list[BundledRun]
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    metrics_version: Annotated[int, Field(ge=1, le=METRICS_VERSION)] = METRICS_VERSION
+    runs: Annotated[list[BundledRun], Field(min_length=1)]
     reports: list[str]
     files: list[BundledFile]
 
@@ -83,16 +87,54 @@ def parse_manifest(content: bytes, bundle: str) -> Manifest:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"
         raise CheckFailed(f"{bundle}: {MANIFEST}: {place}: {first['msg']}", hint="pack the runs again") from error
-    names = [file.name for file in manifest.files]
-    if len({name.casefold() for name in names}) < len(names):
-        raise CheckFailed(f"{bundle}: {MANIFEST}: files: a name occurs twice", hint="pack the runs again")
-    for report in manifest.reports:
-        if not report.startswith(f"{REPORTS}/"):
-            raise CheckFailed(f"{bundle}: {MANIFEST}: {report!r} is not below {REPORTS}", hint="pack the runs again")
-    for name in (*(run.record for run in manifest.runs), *manifest.reports):
-        if name not in names or name_problem(name):
-            raise CheckFailed(f"{bundle}: {MANIFEST}: {name!r} is not among the files", hint="pack the runs again")
+    problem = next(_problems(manifest), None)
+    if problem:
+        raise CheckFailed(f"{bundle}: {MANIFEST}: {problem}", hint="pack the runs again")
     return manifest
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """Yield what contradicts itself, and every file that is part of no run and of no report: nobody would check it."""
+    names = {file.name for file in manifest.files}
+    records = [run.record for run in manifest.runs]
+    lists = {
+        "files": [file.name.casefold() for file in manifest.files],
+        "runs": [run.run_id for run in manifest.runs],
+        "records": records,
+        "reports": manifest.reports,
+    }
+    for what, listed in lists.items():
+        if len(set(listed)) < len(listed):
+            yield f"{what}: a name occurs twice"
+    for name in (*records, *manifest.reports):
+        if name not in names or name_problem(name):
+            yield f"{name!r} is not among the files"
+    run_directories = {PurePosixPath(record).parent for record in records}
+    report_directories = {PurePosixPath(report).parent for report in manifest.reports}
+    for record in records:
+        if not _is_below(record, RUNS) or not _is_record(record):
+            yield f"{record!r} is not the record of a directory of {RUNS}"
+    for report in manifest.reports:
+        if not _is_below(report, REPORTS):
+            yield f"{report!r} is not below {REPORTS}, in a directory"
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if _is_record(name) and name not in records:
+            yield f"{name!r} is a record, but of none of the runs"
+        elif path.suffix.casefold() == ".md" and name not in manifest.reports:
+            yield f"{name!r} is a page, but none of the reports"
+        elif path.parent not in report_directories and run_directories.isdisjoint(path.parents):
+            yield f"{name!r} belongs to no run and no report"
+
+
+def _is_below(name: str, top: str) -> bool:
+    """Tell whether a file lies in a directory of ``runs`` or ``reports``."""
+    parts = name.split("/")
+    return len(parts) == 3 and parts[0] == top
+
+
+def _is_record(name: str) -> bool:
+    return PurePosixPath(name).name.casefold() == "record.json"
 
 
 def name_problem(name: str) -> str | None:

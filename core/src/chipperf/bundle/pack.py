@@ -104,11 +104,18 @@ def _files_of(run: Path) -> Iterator[Path]:
 
 
 def _files_beside(report: Path) -> Iterator[Path]:
-    """Yield a report, its provenance, and the files in its directory that it links."""
+    """Yield a report, its provenance, and the files in its directory that it links.
+
+    Pages that it links stay out: only what is named as a report is verified, and so has a place in a bundle.
+    """
     yield report
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
-    linked = [report.with_name(name) for name in links if is_plain_name(name)]
+    linked = [report.with_name(name) for name in links if is_plain_name(name) and not _is_page(name)]
     yield from (path for path in (provenance_file(report), *linked) if path.is_file())
+
+
+def _is_page(name: str) -> bool:
+    return name.casefold().endswith(".md")
 
 
 def _safe(run_id: str) -> str:

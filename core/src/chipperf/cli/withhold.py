@@ -102,6 +102,10 @@ def reveal(
     else:
         rows = [(each.field, _shown(each.value), each.problem or "as committed") for each in revealed]
         print_table(("field", "value", "check"), rows)
+    shown = {each.field for each in revealed}
+    for committed in record.withheld:
+        if committed.field not in shown:
+            typer.echo(f"note: {committed.field} remains withheld", err=True)
     wrong = [f"{each.field}: {each.problem}" for each in revealed if each.problem]
     if wrong:
         raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")

@@ -32,10 +32,10 @@ _STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")
 _MAX_BYTES: Final = 256 * 2**20
 
 _TOLD_BY: Final = {
-    "$.metrics.p_train": ("$.metrics.data_stall", "$.metrics.p_whole", "$.metrics.rank_steps"),
+    "$.metrics.p_train": ("$.metrics.data_stall", "$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans"),
     "$.metrics.p_core": ("$.metrics.data_stall", "$.metrics.step_breakdown"),
-    "$.metrics.p_whole": ("$.metrics.train_seconds", "$.metrics.spans"),
-    "$.metrics.train_seconds": ("$.metrics.p_whole", "$.metrics.spans"),
+    "$.metrics.p_whole": ("$.metrics.train_seconds", "$.metrics.spans", "$.metrics.curve"),
+    "$.metrics.train_seconds": ("$.metrics.p_whole", "$.metrics.spans", "$.metrics.curve"),
     "$.metrics.e2e_time_s": ("$.metrics.spans",),
     "$.metrics.quality": ("$.metrics.best_quality", "$.metrics.curve", "$.metrics.time_to_target"),
     "$.metrics.best_quality": ("$.metrics.quality", "$.metrics.curve", "$.metrics.time_to_target"),
@@ -144,13 +144,16 @@ def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None)
         ratio_to: The run to which ratios were published, with its values; without it, ratios are not checked.
 
     Raises:
-        UsageError: The values are of another run, or ``ratio_to`` is not the run of the ratios or lacks a value.
+        UsageError: There are no values, or they are of another run, or ``ratio_to`` is not the run of the ratios or
+            lacks a value.
     """
     if revealed.run_id != record.run_id:
         raise UsageError(
             f"the values are of run {revealed.run_id}, the record of {record.run_id}",
             hint="name the run they are of",
         )
+    if not revealed.values:
+        raise UsageError(f"there are no values of run {record.run_id} to check", hint="ask for the private file again")
     commitments = {each.field: each for each in record.withheld}
     return [
         Revealed(secret.field, secret.value, _problem(record, secret, commitments, ratio_to))

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Final, Literal
+from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +46,19 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def is_plain_link(link: str) -> bool:
+    """Tell whether this is how the name of a file in the same directory is written in a link."""
+    name = unquote(link)
+    return is_plain_name(name) and quote(name) == link
+
+
+def _plain_link(link: str) -> str:
+    if not is_plain_link(link):
+        raise ValueError("not a link to a file in the same directory")
+    return link
+
+
+Link = Annotated[str, AfterValidator(_plain_link)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -91,11 +105,16 @@ class LinkedFile(_Model):
 class LinkedCurve(_Model):
     """How the report links its convergence curves; see :class:`~chipperf.report.convergence.CurveFiles`."""
 
-    csv: str
-    png: str | None
-    svg: str | None
+    csv: Link
+    png: Link | None
+    svg: Link | None
     language: Literal["zh", "en"] | None
     unwritten: list[int]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the linked files."""
+        return [unquote(link) for link in (self.csv, self.png, self.svg) if link]
 
 
 class Provenance(_Model):

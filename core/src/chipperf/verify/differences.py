@@ -92,6 +92,11 @@ class _Comparison:
         removed: list[int] = []
         added: list[int] = []
         for found, expected in _differing_ranges(self._found, self._expected):
+            if not any(self._found[here].strip() for here in found) and not any(
+                self._expected[there].strip() for there in expected
+            ):
+                yield from self._blank(found, expected)
+                continue
             for here, there in zip_longest(found, expected):
                 if here is None:
                     removed.append(there)
@@ -100,6 +105,18 @@ class _Comparison:
                 else:
                     yield from self._line(here, there)
         yield from self._moved_or_not(added, removed)
+
+    def _blank(self, found: range, expected: range) -> Iterator[Difference]:
+        """Yield a part in which only blank lines differ; beside other lines they are part of the same change."""
+        for here, there in zip_longest(found, expected):
+            if here is None:
+                line = min(there, len(self._found) - 1)
+                yield self._difference("removed", line, 0, "the page lacks a blank line", None, self._expected[there])
+            elif there is None:
+                message = "the records give no blank line here"
+                yield self._difference("added", here, 0, message, self._found[here], None)
+            else:
+                yield from self._line(here, there)
 
     def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[Difference]:
         places: dict[str, list[int]] = {}
@@ -124,14 +141,27 @@ class _Comparison:
 
     def _line(self, here: int, there: int) -> Iterator[Difference]:
         found, expected = self._found[here], self._expected[there]
+        if found == expected:
+            return
+        if found.split() == expected.split():
+            offset = _first_difference(found, expected)
+            message = f"the spaces are not those of the report: {_short(found)}"
+            yield self._difference("line", here, offset, message, found, expected, self._fields(there, None))
+            return
         if not (_is_row(found) and _is_row(expected)):
             yield self._text("line", here, there, _first_difference(found, expected), found.strip(), expected.strip())
             return
         cells = zip_longest(split_row(found, here), split_row(expected, there))
+        is_found = False
         for number, (cell, wanted) in enumerate(cells, start=1):
             text, column = (cell[0], cell[1].column - 1) if cell else ("", len(found))
             if cell is None or wanted is None or text != wanted[0]:
+                is_found = True
                 yield self._text("cell", here, there, column, text, wanted[0] if wanted else "", number)
+        if not is_found:
+            # The same cells, written in another way: without a bar at the end, for example.
+            offset = _first_difference(found, expected)
+            yield self._text("line", here, there, offset, found.strip(), expected.strip())
 
     def _text(
         self, kind: Kind, here: int, there: int, offset: int, found: str, expected: str, cell: int | None = None
@@ -216,11 +246,18 @@ def _from(fields: tuple[RecordField, ...]) -> str:
 def compare_provenances(found: Provenance, expected: Provenance, name: str) -> Iterator[Difference]:
     """Yield where a provenance differs from the one that its records give.
 
-    Which chipperf wrote it, which template it names and which files it links is not what the records say.
+    Which chipperf wrote it, which template it names and what is in its pictures is not what the records say.
     """
     for key in ("schema_version", "metrics_version", "language", "records", "curve"):
         if getattr(found, key) != getattr(expected, key):
             yield _provenance_difference(name, f"$.{key} is not what the records give")
+    listed = [file.name for file in found.files]
+    for linked in found.curve.names if found.curve else ():
+        if listed.count(linked) != 1:
+            yield _provenance_difference(name, f"$.files does not have {linked} once, and the page links it")
+    for file in expected.files:
+        if file.name in listed and file not in found.files:
+            yield _provenance_difference(name, f"$.files: the SHA-256 of {file.name} is not what the records give")
     for index, (cell, wanted) in enumerate(zip_longest(found.cells, expected.cells)):
         if cell != wanted:
             said = f"{_short(cell.text)} in line {cell.line}" if cell else "nothing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from chipperf.documents.case_document import read_document
@@ -16,7 +16,7 @@ from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import points_csv
-from chipperf.report.provenance import describe_page, is_plain_name, provenance_file, read_provenance
+from chipperf.report.provenance import describe_page, is_plain_link, is_plain_name, provenance_file, read_provenance
 from chipperf.report.render import render_page
 from chipperf.report.tracing import trace
 from chipperf.verify.differences import Difference, compare_pages, compare_provenances
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from chipperf.report.view import ReportView
     from chipperf.verify.named_records import NamedRecord
     from chipperf.verify.records import RecordFinder
+
+_WEB_PAGE: Final = ("<!doctype html", "<html")
+_PICTURES: Final = (".png", ".svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,14 @@ def verify_report(
         PerfError: A template is broken.
     """
     text = read_text(path).replace("\r\n", "\n")
-    page = parse(text, str(path))
     result = ReportResult(file=path)
+    if text.lstrip().casefold().startswith(_WEB_PAGE):
+        message = "a web page: only Markdown reports are verified, as 'perf report --out README.md' writes them"
+        result.differences.append(Difference(kind="page", file=str(path), message=message))
+        return result
+    if not text.endswith("\n"):
+        text += "\n"
+    page = parse(text, str(path))
     provenance = _provenance(path, result)
     named = named_by_provenance(provenance) if provenance else named_by_page(page)
     if not named:
@@ -192,8 +201,15 @@ def _compare(
         rendered = render_page(
             shown, language=language, user_templates=templates.user, vendor_templates=vendor_templates
         )
+        # Pictures depend on matplotlib and fonts; the points are the records'.
+        points = points_csv(view.convergence.curves).encode() if view.convergence else b""
         described = describe_page(
-            rendered, language=language, records=records[0], baseline=records[1], curve=curve, files={}
+            rendered,
+            language=language,
+            records=records[0],
+            baseline=records[1],
+            curve=curve,
+            files={unquote(curve.csv): points} if curve else {},
         )
         return _Expected(rendered.text, described)
 
@@ -210,13 +226,22 @@ def _compare(
     result.differences += differences
     if provenance:
         file = str(provenance_file(result.file))
-        result.differences += compare_provenances(provenance, chosen.provenance, file)
+        of_provenance = list(compare_provenances(provenance, chosen.provenance, file))
+        result.differences += _first_of(of_provenance) if differences else of_provenance
         if differences and provenance.template != chosen.provenance.template:
             result.notes.append(
                 f"the page was rendered with the template {provenance.template}, this one with "
                 f"{chosen.provenance.template}: name the directory with --templates, or install the vendor's plugin"
             )
     result.differences += _linked_files(view, page, provenance, result.file)
+    if provenance is None and any(name.endswith(_PICTURES) for name in _linked_names(page)):
+        result.notes.append("the pictures were not checked: only the provenance has their checksums")
+
+
+def _first_of(differences: list[Difference]) -> list[Difference]:
+    """Return the first, with how many more there are: of a page that differs they repeat what is said of it."""
+    first, more = differences[:1], len(differences) - 1
+    return [replace(each, message=f"{each.message}, and {more} more") for each in first] if more > 0 else first
 
 
 def _possible_curves(
@@ -239,7 +264,7 @@ def _possible_curves(
             )
         )
     else:
-        links = {PurePath(link.target).suffix: link.target for link in page.links if "/" not in link.target}
+        links = {PurePath(link.target).suffix: link.target for link in page.links if is_plain_link(link.target)}
         if ".csv" not in links:
             yield None
             return
@@ -251,9 +276,10 @@ def _possible_curves(
 
 def _linked_files(view: ReportView, page: Markdown, provenance: Provenance | None, path: Path) -> Iterator[Difference]:
     """Yield which files beside the report are not as written: points are made again, pictures have a digest."""
-    digests = {file.name: file.sha256 for file in provenance.files} if provenance else {}
-    links = (unquote(link.target) for link in page.links)
-    points = [name for name in links if name.endswith(".csv") and is_plain_name(name)]
+    digests: dict[str, str | None] = dict.fromkeys(_linked_names(page))
+    if provenance:
+        digests |= {file.name: file.sha256 for file in provenance.files}
+    points = [name for name in digests if name.endswith(".csv")]
     if view.convergence:
         digests |= dict.fromkeys(points, hashlib.sha256(points_csv(view.convergence.curves).encode()).hexdigest())
     for name, digest in sorted(digests.items()):
@@ -263,5 +289,11 @@ def _linked_files(view: ReportView, page: Markdown, provenance: Provenance | Non
         except (OSError, ValueError) as error:
             yield Difference(kind="file", file=str(file), message=f"cannot be read, and the page links it: {error}")
             continue
-        if hashlib.sha256(content).hexdigest() != digest:
+        if digest and hashlib.sha256(content).hexdigest() != digest:
             yield Difference(kind="file", file=str(file), message="not the file that the records give")
+
+
+def _linked_names(page: Markdown) -> list[str]:
+    """Return the names of the pictures and points that a page links and that lie beside it."""
+    names = (unquote(link.target) for link in page.links)
+    return [name for name in names if name.endswith((".csv", *_PICTURES)) and is_plain_name(name)]
