@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from chipperf.launch.plan import RunPlan
 from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Hyperparameters, Limits, Topology
 from chipperf.session import bind
-from support import TIMEOUT_S, FakeDistributions, FinishedRun, perf_command, perf_environment
+from support import TIMEOUT_S, FakeDistributions, FinishedRun, forget_modules, perf_command, perf_environment
 
 # Tests run side by side: threads that spin while they wait would take each other's cores. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -102,10 +101,7 @@ def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[F
     root.mkdir()
     monkeypatch.syspath_prepend(root)
     yield FakeDistributions(root)
-    # The next test may bring another module of the same name.
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(f"{root}/"):
-            del sys.modules[name]
+    forget_modules(root)
 
 
 @pytest.fixture

@@ -52,6 +52,13 @@ class FakeDistributions:
         (folder / "entry_points.txt").write_text(entry_points)
 
 
+def forget_modules(root: Path) -> None:
+    """Unload the modules whose files lie below ``root``: the next test may bring others of the same names."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(f"{root}/"):
+            del sys.modules[name]
+
+
 def perf_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "chipperf", *(str(argument) for argument in arguments)]
 

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 from chipperf import catalogue
+from support import forget_modules
 
 HEAD = """
 import chipperf
@@ -120,4 +121,5 @@ def plugins(tmp_path, monkeypatch):
     for distribution in installed:
         fakes.distribution(distribution, version="0")
     monkeypatch.delenv(catalogue.VENDOR_VARIABLE, raising=False)
-    return fakes
+    yield fakes
+    forget_modules(fakes.root)

@@ -1,7 +1,6 @@
 """docs/plugin-guide.md: its package is built from its own blocks, and its claims are tried."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,12 @@ MODULE, PRECISION = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
 @pytest.fixture
-def install(plugins, monkeypatch):
+def install(plugins):
     """Lay the guide's package out as pip would, with a module of the given source, and return its entry."""
 
     def install(source):
         project = tomllib.loads(PYPROJECT)["project"]
         ((name, module),) = project["entry-points"][catalogue.VENDOR_GROUP].items()
-        # Another test of this file may have imported its own version.
-        monkeypatch.delitem(sys.modules, module, raising=False)
         (plugins.root / f"{module}.py").write_text(source, encoding="utf-8")
         plugins.distribution(
             project["name"], f"[{catalogue.VENDOR_GROUP}]\n{name} = {module}\n", version=project["version"]
