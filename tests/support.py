@@ -78,6 +78,13 @@ def processes_naming(text: str) -> list[psutil.Process]:
     return found
 
 
+def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the training processes of a launcher, in the order of their ranks."""
+    children = psutil.Process(launcher.pid).children()
+    ranks = [each for each in children if "chipperf.train.worker" in each.cmdline()]
+    return sorted(ranks, key=lambda each: int(each.environ()["RANK"]))
+
+
 def fill(root: Path) -> None:
     """Leave not a byte free."""
     for size in (64 * 1024, 1):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import acme_stack
 import psutil
 from chipperf.records.store import RunDirectory, read_record
-from support import FakeDistributions, fill, perf_command, perf_environment, processes_naming
+from quick_cases import install_quick_cases
+from support import fill, perf_command, perf_environment, processes_naming, ranks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,53 +29,6 @@ LIMIT_S = 300
 
 BOUNDED_S = 100
 """After the fault. Ranks have 30 seconds to save; everything else takes moments."""
-
-FAULTY_CASE = """
-import os, time
-from dataclasses import replace
-from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
-
-FAULT, RANK = os.environ.get("DRILL_FAULT"), os.environ.get("RANK")
-AFTER_STEPS = 4
-
-if FAULT == "clock":
-    set_clock = time.time
-    readings = 0
-
-    def jumping_clock():
-        global readings
-        readings += 1
-        return set_clock() + (86400.0 if readings % 2 else -86400.0)
-
-    time.time = jumping_clock
-
-def load_workload():
-    from chipperf.cases.classification_workload import ClassificationWorkload
-
-    class Faulty(ClassificationWorkload):
-        steps = 0
-
-        def __init__(self, context):
-            super().__init__(context)
-            # Nothing but the fault ends the run.
-            self.target = None
-
-        def loss(self, model, batch):
-            self.steps += 1
-            loss = super().loss(model, batch)
-            if self.steps > AFTER_STEPS and FAULT == "nan":
-                loss = loss * float("nan")
-            if self.steps > AFTER_STEPS and FAULT == "hang" and RANK == "1":
-                time.sleep(100_000)
-            return loss
-
-    return Faulty
-
-tiny = {**MOBILENETV2.presets["tiny"], "epochs": 1_000_000}
-CASE = replace(
-    MOBILENETV2, name="faulty", base=MOBILENETV2.base.model_copy(update=tiny), load_workload=load_workload
-)
-"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +85,6 @@ class Drill:
         exit_code: Of the launcher.
         prepare: Changes the dataset before the run; returns the one to use.
         needs: ``accelerator``, ``disk``, ``small disk`` or ``two machines``.
-        tested_elsewhere: True if another test makes the same drill.
     """
 
     fault: str
@@ -143,15 +96,13 @@ class Drill:
     exit_code: int = 1
     prepare: Callable[[Workplace], Path] | None = None
     needs: str = ""
-    tested_elsewhere: bool = False
 
     def __str__(self) -> str:
         return self.fault
 
 
 def kill_second_rank(process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> None:
-    ranks = [each for each in psutil.Process(process.pid).children() if "chipperf.train.worker" in each.cmdline()]
-    [second] = [each for each in ranks if each.environ()["RANK"] == "1"]
+    _, second = ranks_of(process)
     second.kill()
 
 
@@ -207,7 +158,6 @@ DRILLS = (
         arguments=("--nproc", 2),
         state="failed",
         failure_class="rank_died",
-        tested_elsewhere=True,
     ),
     Drill(
         fault="a rank hangs",
@@ -221,7 +171,6 @@ DRILLS = (
         disturb=terminate,
         state="interrupted",
         failure_class="interrupted",
-        tested_elsewhere=True,
     ),
     Drill(
         fault="a machine vanishes",
@@ -229,7 +178,6 @@ DRILLS = (
         state="failed",
         failure_class="node_lost",
         needs="two machines",
-        tested_elsewhere=True,
     ),
     Drill(
         fault="the loss becomes NaN",
@@ -239,8 +187,8 @@ DRILLS = (
     ),
     Drill(
         fault="the device is out of memory",
-        arguments=("--vendor", "acme", "--set", "batch_size=8"),
-        environment={"ACME_MEMORY_BYTES": str(24 * 2**20)},
+        arguments=("--vendor", "acme", "--set", "batch_size=8", "--no-device-check"),
+        environment={"ACME_MEMORY_BYTES": str(2**17)},
         state="failed",
         failure_class="out_of_memory",
         needs="accelerator",
@@ -250,7 +198,6 @@ DRILLS = (
         prepare=with_a_corrupt_image,
         state="failed",
         failure_class="DataError",
-        tested_elsewhere=True,
     ),
     Drill(
         fault="the disk is full while logging",
@@ -258,7 +205,6 @@ DRILLS = (
         state="failed",
         failure_class="RecordError",
         needs="disk",
-        tested_elsewhere=True,
     ),
     Drill(
         fault="the disk is too small for checkpoints",
@@ -267,7 +213,6 @@ DRILLS = (
         failure_class=None,
         exit_code=0,
         needs="small disk",
-        tested_elsewhere=True,
     ),
     Drill(
         fault="the clock jumps by a day, to and fro",
@@ -299,15 +244,14 @@ def run_drill(drill: Drill, workplace: Workplace) -> Outcome:
         subprocess.TimeoutExpired: It does not end.
         acme_build.CompilerMissing: The accelerator cannot be built here.
     """
-    site = FakeDistributions(workplace.root / "site")
-    site.root.mkdir()
-    (site.root / "faulty_case.py").write_text(FAULTY_CASE)
-    site.add("perf-faulty", "[chipperf.cases]\nfaulty = faulty_case:CASE\n")
-    paths = [str(site.root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = perf_environment(PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1", **drill.environment)
+    site = workplace.root / "site"
+    site.mkdir()
+    path = install_quick_cases(site)
+    environment = perf_environment(PYTHONPATH=path, OMP_NUM_THREADS="1", **drill.environment)
     if drill.needs == "accelerator":
-        acme_stack.install_plugin(site.root)
-        environment = acme_stack.environment(site.root, **drill.environment)
+        acme_stack.install_plugin(site)
+        environment = acme_stack.environment(site, **drill.environment)
+        environment["PYTHONPATH"] += f"{os.pathsep}{path}"
     images = drill.prepare(workplace) if drill.prepare else workplace.images
     place = workplace.disk if drill.needs.endswith("disk") and workplace.disk else workplace.root
     directory = RunDirectory(place / "run")

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from chipperf.records.store import RunDirectory, read_record
-from support import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming
+from quick_cases import install_quick_cases
+from support import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming, ranks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support import FakeDistributions
+    from support import FakeDistributions, Perf
 
 BOUNDED_S = 40
 
@@ -40,22 +41,12 @@ def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-ENDLESS = """
-from dataclasses import replace
-from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
-
-tiny = {**MOBILENETV2.presets["tiny"], "epochs": 1_000_000}
-CASE = replace(MOBILENETV2, name="endless", base=MOBILENETV2.base.model_copy(update=tiny))
-"""
-
-
 @pytest.fixture
 def training(
     image_folder: Path, tmp_path: Path, distributions: FakeDistributions
 ) -> Iterator[Callable[..., tuple[subprocess.Popen[str], RunDirectory]]]:
     """Starts a run of small steps that would take days, and returns when it has evaluated once."""
-    (distributions.root / "endless_case.py").write_text(ENDLESS)
-    distributions.add("perf-endless", "[chipperf.cases]\nendless = endless_case:CASE\n")
+    python_path = install_quick_cases(distributions.root)
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
@@ -66,9 +57,7 @@ def training(
         )
         process = subprocess.Popen(
             command,
-            env=perf_environment(
-                PYTHONPATH=f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", OMP_NUM_THREADS="1"
-            ),
+            env=perf_environment(PYTHONPATH=python_path, OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -85,24 +74,18 @@ def training(
         process.communicate()
 
 
-def signal_group(process: subprocess.Popen[str]) -> None:
-    """What a terminal does when Ctrl-C is typed."""
-    os.killpg(process.pid, signal.SIGINT)
-
-
-def signal_launcher(process: subprocess.Popen[str]) -> None:
-    """What a scheduler does when time is up."""
-    process.terminate()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal_group, signal_launcher])
-def test_interrupted_run_says_so_and_keeps_what_it_has(training, stop) -> None:  # type: ignore[no-untyped-def]
-    """Slow: a real run each."""
+def test_interrupted_run_says_so_and_keeps_what_it_has(training, image_folder: Path, perf: Perf) -> None:  # type: ignore[no-untyped-def]
+    """Slow: a real run. Another one into its directory is refused, and leaves it alone."""
     process, directory = training()
     before = directory.events.read_text(encoding="utf-8")
 
-    stop(process)
+    second = perf("train", "mobilenetv2", "--vendor", "cpu", "--data", image_folder, "--out", directory.path)
+    assert second.returncode == 2
+    assert "already holds a run" in second.stderr
+    assert process.poll() is None
+    # What a terminal does when Ctrl-C is typed.
+    os.killpg(process.pid, signal.SIGINT)
     _, complaints = process.communicate(timeout=BOUNDED_S)
 
     assert process.returncode == 1
@@ -122,12 +105,7 @@ def test_interrupted_run_says_so_and_keeps_what_it_has(training, stop) -> None: 
 def test_killed_rank_ends_the_run_and_is_named(training) -> None:  # type: ignore[no-untyped-def]
     """Slow: a real run of two ranks."""
     process, directory = training("--nproc", 2)
-    workers = [
-        worker
-        for worker in processes_naming(str(directory.path))
-        if "chipperf.train.worker" in worker.cmdline() and worker.ppid() == process.pid
-    ]
-    [second] = [worker for worker in workers if worker.environ()["RANK"] == "1"]
+    _, second = ranks_of(process)
 
     second.kill()
     _, complaints = process.communicate(timeout=BOUNDED_S)

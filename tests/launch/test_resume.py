@@ -29,7 +29,8 @@ from chipperf.session import bind
 from chipperf.train.checkpoint import CheckpointWriter
 from chipperf.train.collectives import Collectives
 from chipperf.types import Rank
-from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
+from quick_cases import install_quick_cases
+from support import TIMEOUT_S, perf_command, perf_environment, processes_naming, ranks_of
 from test_processes import BOUNDED_S, events_of, wait_for
 
 if TYPE_CHECKING:
@@ -39,47 +40,20 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
     from support import FakeDistributions, FinishedRun, MakePlan, Perf
 
-EPOCHS = 5
-
-WATCHED = """
-import hashlib, os
-from dataclasses import replace
-from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
-
-def load_workload():
-    from chipperf.cases.classification_workload import ClassificationWorkload
-
-    class Watched(ClassificationWorkload):
-        def evaluate(self, model, collectives, autocast):
-            weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
-            evaluation = super().evaluate(model, collectives, autocast)
-            digest = int(hashlib.sha256(weights).hexdigest()[:12], 16)
-            return replace(evaluation, details={"weights": float(digest)})
-
-    return Watched
-
-tiny = {**MOBILENETV2.presets["tiny"], "epochs": EPOCHS, "measure_window_steps": 4}
-CASE = replace(
-    MOBILENETV2, name="watched", base=MOBILENETV2.base.model_copy(update=tiny), load_workload=load_workload
-)
-"""
-
 
 @pytest.fixture
 def perf_train(
     image_folder: Path, tmp_path: Path, distributions: FakeDistributions
 ) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts ``perf train`` with a case that records a digest of its weights at every evaluation."""
-    (distributions.root / "watched_case.py").write_text(WATCHED.replace("EPOCHS", str(EPOCHS)))
-    distributions.add("perf-watched", "[chipperf.cases]\nwatched = watched_case:CASE\n")
+    path = install_quick_cases(distributions.root)
     started: list[subprocess.Popen[str]] = []
 
     def start(directory: Path, *arguments: object, resumes: bool = False) -> subprocess.Popen[str]:
         new = ("watched", "--vendor", "cpu", "--data", image_folder, "--set", "workers=1", "--out", directory)
         process = subprocess.Popen(
             perf_command("train", *(("--resume", directory) if resumes else new), *arguments),
-            env=perf_environment(PYTHONPATH=f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-            | {"OMP_NUM_THREADS": "1"},
+            env=perf_environment(PYTHONPATH=path, OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -125,10 +99,6 @@ def evaluations(directory: Path) -> int:
     return sum(event["event"] == "EVAL_STOP" for event in events_of(RunDirectory(directory)))
 
 
-def ranks_of(directory: Path) -> list[psutil.Process]:
-    return [each for each in processes_naming(str(directory)) if "chipperf.train.worker" in each.cmdline()]
-
-
 @pytest.fixture(scope="module")
 def known() -> dict[int, dict[str, Any]]:
     """What uninterrupted runs measured, by their number of ranks."""
@@ -167,6 +137,7 @@ def test_interrupted_run_goes_on_to_the_same_end(
     assert found is not None
     assert faults == []
     assert f"to continue after step {found[1].step}: perf train --resume {out}" in complaints
+    assert events_of(RunDirectory(out))[-1]["event"] == "RUN_STOP"
     assert processes_naming(str(out)) == []
     newest, before = list_checkpoints(RunDirectory(out).checkpoints)
     (newest / "rank1.pt").unlink()
@@ -190,67 +161,40 @@ def test_interrupted_run_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_from_its_last_checkpoint(
+def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     tmp_path: Path, perf_train: Any, perf: Perf, uninterrupted: Callable[[int], dict[str, Any]]
 ) -> None:
-    """Slow: two real runs."""
+    """Slow: two real runs, one of which is started three times."""
     out = tmp_path / "run"
-    process = perf_train(out)
-    wait_for(lambda: evaluations(out) >= 2, process)
+    process = perf_train(out, "--max-restarts", 1)
+    wait_for(lambda: evaluations(out) >= 1, process)
     early = perf("train", "--resume", out)
     assert early.returncode == 2
     assert "is still running" in early.stderr
     assert process.poll() is None
 
-    for victim in (*ranks_of(out), psutil.Process(process.pid)):
-        victim.kill()
-    process.communicate()
-    # Loader processes end by themselves, seconds after the rank that started them.
-    psutil.wait_procs(processes_naming(str(out)), timeout=20)
-    assert read_record(out).status.state == "killed"
-    resumed = completed(perf_train(out, resumes=True), out)
-
-    assert measured(resumed) == uninterrupted(1)
-    assert resumed.interruptions[0].cause.failure_class == "killed"
-    assert resumed.interruptions[0].step % 6 == 0
-
-
-@pytest.mark.slow
-def test_ranks_save_and_end_when_their_launcher_is_killed(tmp_path: Path, perf_train: Any) -> None:
-    """Slow: a real run."""
-    out = tmp_path / "run"
-    process = perf_train(out)
-    wait_for(lambda: evaluations(out) >= 1, process)
-    ranks = ranks_of(out)
-
+    [rank] = ranks_of(process)
+    rank.kill()
+    wait_for(lambda: len(read_record(out).interruptions) == 1, process)
+    before = evaluations(out)
+    wait_for(lambda: evaluations(out) > before, process)
+    [rank] = ranks_of(process)
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(ranks, timeout=BOUNDED_S)
+    # The rank saves and ends; its loader processes do so seconds later.
+    _, alive = psutil.wait_procs([rank, *processes_naming(str(out))], timeout=BOUNDED_S)
 
     assert alive == []
     assert not RunDirectory(out).has_live_process()
+    assert read_record(out).status.state == "killed"
     found, _ = newest_valid(RunDirectory(out).checkpoints)
     assert found is not None
-    assert found[1].step > 6 or len(list_checkpoints(RunDirectory(out).checkpoints)) > 1
+    resumed = completed(perf_train(out, resumes=True), out)
 
-
-@pytest.mark.slow
-def test_rank_that_dies_is_restarted(tmp_path: Path, perf_train: Any) -> None:
-    """Slow: a real run of two ranks, started twice."""
-    out = tmp_path / "run"
-    process = perf_train(out, "--nproc", 2, "--max-restarts", 1)
-    wait_for(lambda: evaluations(out) >= 1, process)
-    ranks = ranks_of(out)
-    [second] = [each for each in ranks if each.environ().get("RANK") == "1" and each.ppid() == process.pid]
-
-    second.kill()
-    record = completed(process, out)
-
-    [interruption] = record.interruptions
-    assert (interruption.cause.failure_class, interruption.cause.rank) == ("rank_died", 1)
-    assert interruption.gap_seconds == 0
-    assert interruption.step >= 3
-    assert (record.metrics.steps, len(record.metrics.curve)) == (3 * EPOCHS, EPOCHS)
+    assert measured(resumed) == uninterrupted(1)
+    first, second = resumed.interruptions
+    assert (first.cause.failure_class, first.cause.rank, first.gap_seconds) == ("rank_died", 0, 0)
+    assert (first.step % 6, second.cause.failure_class, second.step) == (0, "killed", found[1].step)
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ import pytest
 from chipperf.records.schema import Missing
 from chipperf.records.store import RunDirectory, read_record
 from network_namespaces import PORT, two_machines
-from support import perf_command, perf_environment, processes_naming
-from test_processes import ENDLESS, events_of, wait_for
-from test_resume import EPOCHS, WATCHED, measured
+from quick_cases import EPOCHS, install_quick_cases
+from support import perf_command, perf_environment, processes_naming, ranks_of
+from test_processes import events_of, wait_for
+from test_resume import measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,17 +81,18 @@ def ended(process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> tuple[int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("each", "shared"), [(2, True), (1, False)])
 def test_two_machines_train_as_one(
-    machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any, each: int, shared: bool
+    machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any
 ) -> None:
-    """Slow: a real run of two or four ranks on two machines, and one of four on a single one to compare it with."""
-    outs = [tmp_path / "run", tmp_path / ("run" if shared else "elsewhere")]
-    tiny = ("--preset", "tiny", "--nproc", each)
-
+    """Slow: a real run of four ranks on two machines that share no directory, and one of four on a single machine."""
+    outs = [tmp_path / "first", tmp_path / "second"]
     processes = [
         start(
-            machine.starts(number, machines[0], *training("mobilenetv2", image_folder, outs[number], *tiny)),
+            machine.starts(
+                number,
+                machines[0],
+                *training("mobilenetv2", image_folder, outs[number], "--preset", "tiny", "--nproc", 2),
+            ),
             GLOO_SOCKET_IFNAME=machine.interface,
         )
         for number, machine in enumerate(machines)
@@ -101,47 +103,39 @@ def test_two_machines_train_as_one(
 
     record = read_record(outs[0])
     assert record.status.state == "completed"
-    assert record.topology.label == f"2x{each}"
-    assert [card.rank for card in record.environment.cards] == [*range(2 * each)]
-    assert [step.rank for step in record.metrics.rank_steps] == [*range(2 * each)]
+    assert record.topology.label == "2x2"
+    assert [card.rank for card in record.environment.cards] == [*range(4)]
+    assert [step.rank for step in record.metrics.rank_steps] == [*range(4)]
     assert [node.node_rank for node in record.nodes] == [0, 1]
     assert not [node for node in record.nodes if isinstance(node.e2e_time_s, Missing)]
-    logs = [sorted(path.name for path in (out / "logs").iterdir()) for out in outs]
-    assert logs[0] + logs[1] * (not shared) == [f"rank{rank}.log" for rank in range(2 * each)]
-    assert [(outs[n] / f"telemetry-node{n}.jsonl").exists() for n in range(2)] == [True, True]
-    assert [warning for warning in record.warnings if "share no directory" in warning] == [
-        *["the machines share no directory: no checkpoints were written, and the run cannot be resumed"] * (not shared)
-    ]
-    assert not [path for out in outs for path in out.iterdir() if path.name.startswith((".", "process"))]
-    if shared:
-        alone = start(training("mobilenetv2", image_folder, tmp_path / "alone", "--preset", "tiny", "--nproc", 4))
-        code, complaints = ended(alone)
-        assert code == 0, complaints
-        assert measured(record) == measured(read_record(tmp_path / "alone"))
+    assert [logs_of(out) for out in outs] == [["rank0.log", "rank1.log"], ["rank2.log", "rank3.log"]]
+    assert [(out / f"telemetry-node{number}.jsonl").exists() for number, out in enumerate(outs)] == [True, True]
+    [warning] = [warning for warning in record.warnings if "share no directory" in warning]
+    assert warning == "the machines share no directory: no checkpoints were written, and the run cannot be resumed"
+    assert not [path for out in outs for path in leftovers_in(out)]
+    alone = start(training("mobilenetv2", image_folder, tmp_path / "alone", "--preset", "tiny", "--nproc", 4))
+    code, complaints = ended(alone)
+    assert code == 0, complaints
+    assert measured(record) == measured(read_record(tmp_path / "alone"))
+
+
+def logs_of(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "logs").iterdir())
+
+
+def leftovers_in(out: Path) -> list[Path]:
+    return [path for path in out.iterdir() if path.name.startswith((".", "process"))]
 
 
 @pytest.fixture
-def endless(distributions: FakeDistributions) -> str:
-    """Where a case of small steps is that would take days."""
-    return python_path(distributions, "endless", ENDLESS)
-
-
-@pytest.fixture
-def watched(distributions: FakeDistributions) -> str:
-    """Where a case of small steps is that ends after some epochs."""
-    return python_path(distributions, "watched", WATCHED.replace("EPOCHS", str(EPOCHS)))
-
-
-def python_path(distributions: FakeDistributions, case: str, module: str) -> str:
-    """Install a case, and return the path on which it is found."""
-    (distributions.root / f"{case}_case.py").write_text(module)
-    distributions.add(f"perf-{case}", f"[chipperf.cases]\n{case} = {case}_case:CASE\n")
-    return f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+def quick(distributions: FakeDistributions) -> str:
+    """The path on which processes find the quick cases."""
+    return install_quick_cases(distributions.root)
 
 
 @pytest.mark.slow
 def test_machine_that_vanishes_ends_the_run_on_both_sides(
-    machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any, endless: str
+    machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any, quick: str
 ) -> None:
     """Slow: a real run, and the time after which a machine counts as gone."""
     directory = RunDirectory(tmp_path / "run")
@@ -149,7 +143,7 @@ def test_machine_that_vanishes_ends_the_run_on_both_sides(
         start(
             machine.starts(number, machines[0], *training("endless", image_folder, directory.path)),
             GLOO_SOCKET_IFNAME=machine.interface,
-            PYTHONPATH=endless,
+            PYTHONPATH=quick,
         )
         for number, machine in enumerate(machines)
     ]
@@ -173,20 +167,18 @@ def test_machine_that_vanishes_ends_the_run_on_both_sides(
 
 @pytest.mark.slow
 def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
-    image_folder: Path, tmp_path: Path, start: Any, endless: str
+    image_folder: Path, tmp_path: Path, start: Any, quick: str
 ) -> None:
     """Slow: a real run."""
     directory = RunDirectory(tmp_path / "run")
     place = ("--nnodes", 2, "--rdzv", f"localhost:{PORT + 1}", "--node-rank")
     processes = [
-        start(training("endless", image_folder, directory.path, *place, number), PYTHONPATH=endless)
+        start(training("endless", image_folder, directory.path, *place, number), PYTHONPATH=quick)
         for number in range(2)
     ]
     wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), processes[0])
 
-    [victim] = [
-        each for each in psutil.Process(processes[1].pid).children() if "chipperf.train.worker" in each.cmdline()
-    ]
+    [victim] = ranks_of(processes[1])
     victim.kill()
     outcomes = [ended(process, BOUNDED_S) for process in processes]
 
@@ -200,22 +192,22 @@ def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
 
 @pytest.mark.slow
 def test_run_on_two_machines_is_restarted_and_resumed(
-    image_folder: Path, tmp_path: Path, start: Any, watched: str
+    image_folder: Path, tmp_path: Path, start: Any, quick: str
 ) -> None:
     """Slow: a real run of two ranks, started three times."""
     directory = RunDirectory(tmp_path / "run")
     place = ("--nnodes", 2, "--rdzv", f"localhost:{PORT + 2}", "--node-rank")
 
     def started(*command: object) -> list[subprocess.Popen[str]]:
-        return [start([*map(str, command), *map(str, place), str(number)], PYTHONPATH=watched) for number in range(2)]
+        return [start([*map(str, command), *map(str, place), str(number)], PYTHONPATH=quick) for number in range(2)]
 
     def evaluated() -> int:
         return sum(event["event"] == "EVAL_STOP" for event in events_of(directory))
 
     processes = started(*training("watched", image_folder, directory.path, "--max-restarts", 1))
     wait_for(lambda: evaluated() >= 1, processes[0])
-    ranks = [each for each in psutil.Process(processes[1].pid).children() if "chipperf.train.worker" in each.cmdline()]
-    ranks[0].kill()
+    [victim] = ranks_of(processes[1])
+    victim.kill()
     wait_for(lambda: len(read_record(directory.path).interruptions) == 1, processes[0])
     again = evaluated()
     wait_for(lambda: evaluated() > again, processes[0])
@@ -235,6 +227,10 @@ def test_run_on_two_machines_is_restarted_and_resumed(
     assert [stop.cause.failure_class for stop in record.interruptions] == ["rank_died", "interrupted"]
     assert (record.metrics.steps, len(record.metrics.curve)) == (3 * EPOCHS, EPOCHS)
     assert not directory.checkpoints.exists()
+    assert [warning for warning in record.warnings if "share no directory" in warning] == []
+    assert logs_of(directory.path) == ["rank0.log", "rank1.log"]
+    assert [(directory.path / f"telemetry-node{number}.jsonl").exists() for number in range(2)] == [True, True]
+    assert leftovers_in(directory.path) == []
 
 
 @pytest.mark.slow
