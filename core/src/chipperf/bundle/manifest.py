@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import chipperf
 from chipperf.errors import CheckFailed
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,9 +85,7 @@ def parse_manifest(content: bytes, bundle: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise CheckFailed(f"{bundle}: {MANIFEST}: {place}: {first['msg']}", hint="pack the runs again") from error
+        raise CheckFailed(f"{bundle}: {MANIFEST}: {first_fault(error)}", hint="pack the runs again") from error
     problem = next(_problems(manifest), None)
     if problem:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {problem}", hint="pack the runs again")

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -341,9 +342,7 @@ def _parse_record(text: bytes, file: Path) -> Record:
     try:
         record = Record.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise RecordError(f"{file}: {place}: {first['msg']}", hint="the file was edited or is incomplete") from error
+        raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
     if record.status.state == "running" and not RunDirectory(file.parent).has_live_process():
         return record.model_copy(update={"status": _KILLED})
     return record

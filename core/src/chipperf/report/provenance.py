@@ -16,6 +16,7 @@ from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
 from chipperf.report.tracing import RecordFile, Source, simplify, source_of
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,9 +217,7 @@ def read_provenance(file: Path) -> Provenance:
     try:
         return Provenance.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise RecordError(f"{file}: {place}: {first['msg']}", hint="render the report again") from error
+        raise RecordError(f"{file}: {first_fault(error)}", hint="render the report again") from error
 
 
 def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
