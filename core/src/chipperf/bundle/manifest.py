@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import chipperf
 from chipperf.errors import CheckFailed
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.records.store import RECORD_NAME
 from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _is_below(name: str, top: str) -> bool:
 
 
 def _is_record(name: str) -> bool:
-    return PurePosixPath(name).name.casefold() == "record.json"
+    return PurePosixPath(name).name.casefold() == RECORD_NAME
 
 
 def name_problem(name: str) -> str | None:
