@@ -20,7 +20,7 @@ from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, render_view, template_directory
-from chipperf.report.tracing import trace
+from chipperf.report.tracing import read_traced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,12 +137,6 @@ def _note_about_picture(links: CurveFiles, lang: Language) -> None:
         typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
     elif links.language:
         note_fonts(links.language, lang, links.unwritten)
-
-
-def read_traced(path: Path) -> Record:
-    """Return the record of a run such that a page of it has a provenance; see :func:`chipperf.report.tracing.trace`."""
-    stored = read_stored(path)
-    return trace(stored.record, stored.sha256)
 
 
 def find_vendor_templates(records: Sequence[Record]) -> Path | None:
