@@ -10,8 +10,9 @@ import typer
 
 from chipperf.cli.default_command import DefaultCommandGroup
 from chipperf.cli.listing import JSON_OPTION, print_json
+from chipperf.cli.output_file import require_directory
 from chipperf.cli.verify import verify_reports
-from chipperf.errors import CheckFailed, RecordError, UsageError
+from chipperf.errors import CheckFailed, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +48,7 @@ def pack_runs(
     """
     from chipperf.bundle.pack import pack
 
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+    require_directory(out)
     results = verify_reports(reports, runs, templates)
     _require_equal(results, hint="render the report again, of these runs and their baselines: perf report --out")
     manifest = pack(runs, reports, out)

@@ -14,6 +14,7 @@ import typer
 
 from chipperf.cli.language import Language, note_fonts
 from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output_file import require_directory
 from chipperf.errors import UsageError
 from chipperf.peak_rates import installed_peak
 from chipperf.plotting import PictureFormat, require_matplotlib
@@ -110,7 +111,8 @@ def compare(
         if axis is not None:
             raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
         chosen = _choose_format(output, out, as_json=as_json)
-        _require_directory(out)
+        if out is not None:
+            require_directory(out)
         comparison = compare_columns(_read(paths, topology, precision), peak_of=installed_peak)
         _write_comparison(comparison, chosen, out)
         return
@@ -156,11 +158,6 @@ def _choose_format(output: OutputFormat | None, out: Path | None, *, as_json: bo
     return output or _FORMATS.get(suffix, OutputFormat.TABLE)
 
 
-def _require_directory(out: Path | None) -> None:
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
-
-
 def _write_comparison(comparison: Comparison, output: OutputFormat, out: Path | None) -> None:
     if output is OutputFormat.TABLE and out is None:
         # On the terminal, with its width and styles.
@@ -183,7 +180,7 @@ def _write_comparison(comparison: Comparison, output: OutputFormat, out: Path | 
 def _check_picture(out: Path) -> None:
     if out.suffix not in (*_PICTURES, ".csv"):
         raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
-    _require_directory(out)
+    require_directory(out)
     if out.suffix in _PICTURES:
         require_matplotlib("plot")
 

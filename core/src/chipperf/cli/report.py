@@ -13,6 +13,7 @@ from chipperf import catalogue
 from chipperf.cli.default_command import DefaultCommandGroup
 from chipperf.cli.import_documents import import_documents
 from chipperf.cli.language import Language, note_fonts
+from chipperf.cli.output_file import require_directory
 from chipperf.errors import UsageError
 from chipperf.records.store import read_stored, write_atomically
 from chipperf.report.build import build_view
@@ -76,7 +77,7 @@ def report(
         if out is None:
             typer.echo(html, nl=False)
             return
-        _require_directory(out)
+        require_directory(out)
         write_atomically(out, html)
         typer.echo(f"wrote {out}", err=True)
         return
@@ -89,7 +90,7 @@ def report(
         text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
-    _require_directory(out)
+    require_directory(out)
     content = None
     if view.convergence:
         content = make_curve_files(view.convergence.curves, view.profile, lang.value, out)
@@ -125,11 +126,6 @@ def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) 
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),
     )
-
-
-def _require_directory(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
 
 
 def _note_about_picture(links: CurveFiles, lang: Language) -> None:
