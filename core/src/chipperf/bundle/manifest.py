@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import chipperf
 from chipperf.errors import CheckFailed
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.records.store import RECORD_NAME
 from chipperf.validation_faults import first_fault
 
@@ -35,7 +35,7 @@ class BundledFile(_Model):
 
     name: str
     size_bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class BundledRun(_Model):

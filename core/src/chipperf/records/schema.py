@@ -37,6 +37,7 @@ Number = FiniteFloat | Missing
 Text = str | Missing
 Bytes = Annotated[int, Field(ge=0)] | Missing
 Setting = bool | int | float | str
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Failure(_Model):
@@ -405,7 +406,7 @@ class Commitment(_Model):
 
     field: str
     reason: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     ratio: WithheldRatio | None = None
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import chipperf
 from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.report.tracing import RecordFile, Source, simplify, source_of
 from chipperf.validation_faults import first_fault
 
@@ -60,7 +60,6 @@ def _plain_link(link: str) -> str:
 
 
 Link = Annotated[str, AfterValidator(_plain_link)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ReportedRecord(_Model):
