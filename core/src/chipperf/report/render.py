@@ -224,6 +224,7 @@ def _render(environment: Environment, names: Sequence[str], **variables: Any) ->
 
 
 def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
+    """Return the first template that exists, with its name: the template's own lacks the place it was found in."""
     for name in names[:-1]:
         with suppress(TemplateNotFound):
             return name, environment.get_template(name)
