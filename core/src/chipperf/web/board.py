@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
-from chipperf.records.measures import headline
+from chipperf.records.measures import headline, peak_source, used_peak
 from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
 from chipperf.report import format as formatting
 from chipperf.report.build import record_digest
@@ -360,8 +360,7 @@ def _memory(record: Record, *, exact: bool) -> Cell:
     memory = record.metrics.memory
     if not isinstance(memory, Memory):
         return result_cell(record, memory, "metrics.memory")
-    name = "allocated_peak_bytes" if isinstance(memory.device_peak_bytes, Missing) else "device_peak_bytes"
-    peak: int | Missing = getattr(memory, name)
+    name = "device_peak_bytes" if peak_source(memory) == "device" else "allocated_peak_bytes"
 
     def of_total(value: int) -> Bilingual:
         used, total = (
@@ -369,4 +368,4 @@ def _memory(record: Record, *, exact: bool) -> Cell:
         )
         return Bilingual(f"{used.text.zh}/{total.text.zh}", f"{used.text.en}/{total.text.en}")
 
-    return result_cell(record, peak, f"metrics.memory.{name}", of_total)
+    return result_cell(record, used_peak(memory), f"metrics.memory.{name}", of_total)
