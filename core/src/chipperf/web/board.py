@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.measures import headline, peak_source, used_peak
+from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
 from chipperf.report import format as formatting
 from chipperf.report.build import record_digest
@@ -291,15 +292,10 @@ def _precision(record: Record) -> str:
 
 
 def _verdict(record: Record) -> Verdict:
-    quality, target = record.metrics.quality, record.case.target
     if record.status.state != "completed":
         return "not_completed"
-    if isinstance(quality, Missing):
-        return "unknown"
-    if isinstance(target, Missing):
-        return "no_target"
-    reached = isinstance(record.metrics.time_to_target, TimeToTarget) or quality >= target
-    return "converged" if reached else "below_target"
+    result = outcome(record)
+    return "unknown" if result == "not_run" else result
 
 
 def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell]:
