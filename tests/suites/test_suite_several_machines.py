@@ -6,11 +6,9 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
 from chipperf.records.store import read_record
 from network_namespaces import PORT
 from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
@@ -38,12 +36,6 @@ seed = 11
 """
 FIRST, BETWEEN, LAST = "mobilenetv2-fp32-2x2", "mobilenetv2-fp32-1x1", "resnet50-fp32-2x1"
 COMMAND = ("suite", "suite.toml", "--out", "out", "--rdzv", "node0:29500", "--node-rank")
-
-
-@pytest.fixture
-def suite(fake: FakeTraining) -> FakeTraining:
-    fake.write(SUITE)
-    return fake
 
 
 @pytest.fixture
@@ -223,19 +215,7 @@ def test_interrupted_run_is_resumed_on_all_machines(
     assert refused[0] == 2
     assert "out already holds a suite" in refused[1]
 
-    run = suite.directory / "out" / FIRST / "repeat-1"
-    checkpoint = run / "checkpoints" / checkpoint_name(1, 6)
-    checkpoint.mkdir(parents=True)
-    manifest = Manifest(
-        run_id="run-1",
-        step=6,
-        world_size=4,
-        written_at=datetime.now(timezone.utc),
-        torch="2",
-        devices=["cpu"] * 4,
-        files={},
-    )
-    (checkpoint / MANIFEST).write_text(manifest.model_dump_json())
+    suite.leave_checkpoint(suite.directory / "out" / FIRST / "repeat-1", world_size=4)
     suite.behave()
     second, first = begin(1, "--resume"), begin(0, "--resume")
 
