@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.records.store import read_record
 from network_namespaces import PORT
-from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
+from support import TIMEOUT_S, perf_command, perf_environment, processes_naming, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,13 +61,6 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, complaints = process.communicate(timeout=TIMEOUT_S)
     assert "Traceback" not in complaints
     return process.returncode, complaints
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def starts_of(suite: FakeTraining, node_rank: int) -> list[list[str]]:
