@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from chipperf.records.store import RunDirectory, read_record
-from support import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming
+from support import events_of, fill, perf_command, perf_environment, process_starter, processes_naming, wait_for
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support import FakeDistributions
 
 BOUNDED_S = 40
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
-
-
-def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
-    if not directory.events.exists():
-        return []
-    lines = directory.events.read_text(encoding="utf-8").split("\n")
-    # What comes after the last line's end was cut off.
-    return [json.loads(line) for line in lines[:-1]]
 
 
 ENDLESS = """
@@ -54,35 +35,21 @@ def training(
     image_folder: Path, tmp_path: Path, distributions: FakeDistributions
 ) -> Iterator[Callable[..., tuple[subprocess.Popen[str], RunDirectory]]]:
     """Starts a run of small steps that would take days, and returns when it has evaluated once."""
-    (distributions.root / "endless_case.py").write_text(ENDLESS)
-    distributions.add("perf-endless", "[chipperf.cases]\nendless = endless_case:CASE\n")
-    started: list[subprocess.Popen[str]] = []
+    distributions.add_case("endless", ENDLESS)
+    environment = perf_environment(PYTHONPATH=distributions.python_path, OMP_NUM_THREADS="1")
+    with process_starter(tmp_path) as start_process:
 
-    def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
-        directory = RunDirectory(root / "run")
-        command = perf_command(
-            *("train", "endless", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
-            *("--set", "workers=1", *arguments),
-        )
-        process = subprocess.Popen(
-            command,
-            env=perf_environment(
-                PYTHONPATH=f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", OMP_NUM_THREADS="1"
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process)
-        return process, directory
+        def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
+            directory = RunDirectory(root / "run")
+            command = perf_command(
+                *("train", "endless", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
+                *("--set", "workers=1", *arguments),
+            )
+            process = start_process(command, environment)
+            wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process)
+            return process, directory
 
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        yield start
 
 
 def signal_group(process: subprocess.Popen[str]) -> None:

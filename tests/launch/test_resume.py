@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +27,16 @@ from chipperf.session import bind
 from chipperf.train.checkpoint import CheckpointWriter
 from chipperf.train.collectives import Collectives
 from chipperf.types import Rank
-from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
-from test_processes import BOUNDED_S, events_of, wait_for
+from support import (
+    TIMEOUT_S,
+    events_of,
+    perf_command,
+    perf_environment,
+    process_starter,
+    processes_naming,
+    wait_for,
+)
+from test_processes import BOUNDED_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,31 +76,16 @@ def perf_train(
     image_folder: Path, tmp_path: Path, distributions: FakeDistributions
 ) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts ``perf train`` with a case that records a digest of its weights at every evaluation."""
-    (distributions.root / "watched_case.py").write_text(WATCHED.replace("EPOCHS", str(EPOCHS)))
-    distributions.add("perf-watched", "[chipperf.cases]\nwatched = watched_case:CASE\n")
-    started: list[subprocess.Popen[str]] = []
+    distributions.add_case("watched", WATCHED.replace("EPOCHS", str(EPOCHS)))
+    environment = perf_environment(PYTHONPATH=distributions.python_path, OMP_NUM_THREADS="1")
+    with process_starter(tmp_path) as start_process:
 
-    def start(directory: Path, *arguments: object, resumes: bool = False) -> subprocess.Popen[str]:
-        new = ("watched", "--vendor", "cpu", "--data", image_folder, "--set", "workers=1", "--out", directory)
-        process = subprocess.Popen(
-            perf_command("train", *(("--resume", directory) if resumes else new), *arguments),
-            env=perf_environment(PYTHONPATH=f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-            | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+        def start(directory: Path, *arguments: object, resumes: bool = False) -> subprocess.Popen[str]:
+            new = ("watched", "--vendor", "cpu", "--data", image_folder, "--set", "workers=1", "--out", directory)
+            command = perf_command("train", *(("--resume", directory) if resumes else new), *arguments)
+            return start_process(command, environment)
 
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    for worker in processes_naming(str(tmp_path)):
-        worker.kill()
+        yield start
 
 
 def completed(process: subprocess.Popen[str], directory: Path) -> Record:

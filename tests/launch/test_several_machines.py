@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -14,11 +10,12 @@ import pytest
 from chipperf.records.schema import Missing
 from chipperf.records.store import RunDirectory, read_record
 from network_namespaces import PORT, two_machines
-from support import perf_command, perf_environment, processes_naming
-from test_processes import ENDLESS, events_of, wait_for
+from support import events_of, perf_command, perf_environment, process_starter, processes_naming, wait_for
+from test_processes import ENDLESS
 from test_resume import EPOCHS, WATCHED, measured
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -43,27 +40,10 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command, which and whose ranks are gone after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(command: list[str], **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            command,
-            env=perf_environment(OMP_NUM_THREADS="1", **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+    with process_starter(tmp_path) as start_process:
+        yield lambda command, **environment: start_process(
+            command, perf_environment(OMP_NUM_THREADS="1", **environment)
         )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    for left in processes_naming(str(tmp_path)):
-        left.kill()
 
 
 def training(case: str, images: Path, out: Path, *arguments: object) -> list[str]:
@@ -123,20 +103,15 @@ def test_two_machines_train_as_one(
 @pytest.fixture
 def endless(distributions: FakeDistributions) -> str:
     """Where a case of small steps is that would take days."""
-    return python_path(distributions, "endless", ENDLESS)
+    distributions.add_case("endless", ENDLESS)
+    return distributions.python_path
 
 
 @pytest.fixture
 def watched(distributions: FakeDistributions) -> str:
     """Where a case of small steps is that ends after some epochs."""
-    return python_path(distributions, "watched", WATCHED.replace("EPOCHS", str(EPOCHS)))
-
-
-def python_path(distributions: FakeDistributions, case: str, module: str) -> str:
-    """Install a case, and return the path on which it is found."""
-    (distributions.root / f"{case}_case.py").write_text(module)
-    distributions.add(f"perf-{case}", f"[chipperf.cases]\n{case} = {case}_case:CASE\n")
-    return f"{distributions.root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    distributions.add_case("watched", WATCHED.replace("EPOCHS", str(EPOCHS)))
+    return distributions.python_path
 
 
 @pytest.mark.slow
