@@ -23,10 +23,10 @@ from chipperf.records.store import write_atomically
 from chipperf.report.columns import Column, read_columns
 from chipperf.report.comparability import differences
 from chipperf.report.comparison import Comparison, compare_columns, compare_curves
-from chipperf.report.comparison_formats import as_csv, as_markdown, headers, json_text, legend, notes, rows
+from chipperf.report.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.report.curve_files import points_csv
 from chipperf.report.curves import common_places, median_at
-from chipperf.report.format import marker, number, quality
+from chipperf.report.format import number, quality, text_or_marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,7 +224,7 @@ def _print_beside(columns: Sequence[str], cells: Mapping[str, Sequence[str]]) ->
 
 def _print_curves(curves: Curves, comparison: Comparison) -> None:
     def shown(value: float) -> str:
-        return _known(number(value)) if curves.quantity == "loss" else _quality(value, comparison)
+        return text_or_marker(number(value), "en") if curves.quantity == "loss" else _quality(value, comparison)
 
     columns = [
         "",
@@ -241,7 +241,7 @@ def _print_curves(curves: Curves, comparison: Comparison) -> None:
             curve.number,
             curve.name if curve.finished else f"{curve.name}, not completed",
             len(curve.runs),
-            ", ".join(_seed(seed) for seed in curve.seeds),
+            ", ".join(text_or_marker(seed, "en") for seed in curve.seeds),
             curve.points,
             number(curve.last_place),
             shown(curve.lowest if curves.quantity == "loss" else curve.best),
@@ -299,7 +299,7 @@ def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:
                 "number": curve.number,
                 "name": curve.name,
                 "runs": [run.record.run_id for run in curve.runs],
-                "seeds": [_plain(seed) for seed in curve.seeds],
+                "seeds": [json_value(seed) for seed in curve.seeds],
                 "reached_target": curve.reached,
                 "positions": [asdict(position) for position in curve.positions],
             }
@@ -310,17 +310,4 @@ def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:
 
 
 def _quality(value: float | Missing, comparison: Comparison) -> str:
-    return _known(quality(value, as_percent=comparison.case.report.quality_as_percent))
-
-
-def _known(text: str | Missing) -> str:
-    return marker(text, "en") if isinstance(text, Missing) else text
-
-
-def _seed(seed: int | Missing) -> str:
-    return marker(seed, "en") if isinstance(seed, Missing) else str(seed)
-
-
-def _plain(value: float | Missing) -> object:
-    """Return a value as JSON has it: a missing one is an object, as in a record."""
-    return value.model_dump() if isinstance(value, Missing) else value
+    return text_or_marker(quality(value, as_percent=comparison.case.report.quality_as_percent), "en")
