@@ -13,7 +13,7 @@ from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
 from chipperf.report import format as formatting
 from chipperf.report.build import record_digest
-from chipperf.report.configuration import card_short_name, fix_hp, row_label
+from chipperf.report.configuration import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same
@@ -229,7 +229,7 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
         run_id=record.run_id,
         digest=digest or record_digest(record),
         page=page,
-        label=_label(record),
+        label=configuration_name(record),
         vendor=record.vendor.name,
         topology=record.topology.label,
         precision=record.precision.requested,
@@ -280,17 +280,6 @@ def _dataset(dataset: Dataset) -> str:
     return dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}"
 
 
-def _label(record: Record) -> str:
-    device = row_label(record)
-    name = record.vendor.name if isinstance(device, Missing) else device
-    return f"{name} {record.topology.label} {_precision(record)}"
-
-
-def _precision(record: Record) -> str:
-    requested, effective = record.precision.requested, record.precision.effective
-    return requested if isinstance(effective, Missing) or effective == requested else f"{requested} ({effective})"
-
-
 def _verdict(record: Record) -> Verdict:
     if record.status.state != "completed":
         return "not_completed"
@@ -308,7 +297,7 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
     yield cell(record.vendor.name, "vendor.name")
     yield _device(record)
     yield cell(record.topology.label, "topology")
-    yield cell(_precision(record), "precision")
+    yield cell(precision_name(record), "precision")
     percent = case.report.quality_as_percent if case else False
     yield result_cell(
         record,
