@@ -251,6 +251,11 @@ class Throughput(_Model):
     mean_of_totals: FiniteFloat
     windows: list[Window]
 
+    @property
+    def timed_windows(self) -> list[Window]:
+        """The windows that have a rate: in an edited record some may have taken no time."""
+        return [window for window in self.windows if window.seconds > 0]
+
 
 class Spread(_Model):
     """Percentiles over steps, in seconds."""

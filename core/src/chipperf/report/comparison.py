@@ -236,7 +236,7 @@ def _drawn_from(name: str, record: Record) -> list[float]:
     """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
     throughput = getattr(record.metrics, name, None)
     if isinstance(throughput, Throughput):
-        rates = [window.samples_per_s for window in throughput.windows if window.seconds > 0]
+        rates = [window.samples_per_s for window in throughput.timed_windows]
         return rates or [throughput.median]
     value = MEASURES[name].read(record)
     return [] if isinstance(value, Missing) else [float(value)]
