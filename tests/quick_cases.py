@@ -12,14 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chipperf.cases.mobilenetv2 import CASE as MOBILENETV2
-from support import FakeDistributions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from chipperf.cases.base import Case
+    from support import FakeDistributions
 
-EPOCHS = 5
+EPOCHS = 12
 """Epochs of ``watched``; the others last until somebody ends them."""
 
 
@@ -55,9 +53,8 @@ FAULTY = quick_case("faulty", epochs=1_000_000)
 WATCHED = quick_case("watched", EPOCHS)
 
 
-def install_quick_cases(site: Path) -> str:
-    """Provide the cases by a distribution in ``site``; return the ``PYTHONPATH`` on which processes find them."""
+def install_quick_cases(distributions: FakeDistributions) -> str:
+    """Provide the cases by a distribution; return the ``PYTHONPATH`` on which processes find them."""
     entry_points = "".join(f"{name.lower()} = quick_cases:{name}\n" for name in ("ENDLESS", "FAULTY", "WATCHED"))
-    FakeDistributions(site).add("perf-quick", f"[chipperf.cases]\n{entry_points}")
-    paths = [str(site), os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.pathsep.join(paths)
+    distributions.add("perf-quick", f"[chipperf.cases]\n{entry_points}")
+    return os.pathsep.join([distributions.python_path, os.path.dirname(__file__)])

@@ -17,6 +17,9 @@ STEP_S = 0.1
 AFTER_STEPS = 4
 """Steps that go well before a fault."""
 
+LARGE = 2**21
+"""Numbers of four bytes: more than the small file system of the drill holds."""
+
 FAULT, RANK = os.environ.get("DRILL_FAULT"), os.environ.get("RANK")
 
 
@@ -57,6 +60,12 @@ class Faulty(Quick):
     """Fails in the way that ``DRILL_FAULT`` names."""
 
     steps = 0
+
+    def build_model(self) -> torch.nn.Module:
+        model = super().build_model()
+        if FAULT == "large checkpoints":
+            model.register_buffer("ballast", torch.zeros(LARGE))
+        return model
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         self.steps += 1

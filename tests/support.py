@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
-from contextlib import suppress
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
 if TYPE_CHECKING:
-    import subprocess
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from chipperf.launch.plan import RunPlan
+    from chipperf.records.store import RunDirectory
 
 TIMEOUT_S = 150
 
@@ -23,6 +28,12 @@ class Perf(Protocol):
     """Runs ``perf`` in a process of its own."""
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]: ...
+
+
+class StartProcess(Protocol):
+    """Starts a command in a session of its own."""
+
+    def __call__(self, command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]: ...
 
 
 class MakePlan(Protocol):
@@ -50,6 +61,16 @@ class FakeDistributions:
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (folder / "entry_points.txt").write_text(entry_points)
+
+    def add_case(self, name: str, source: str) -> None:
+        """Add a case: ``CASE`` of a module with this source."""
+        (self.root / f"{name}_case.py").write_text(source)
+        self.add(f"perf-{name}", f"[chipperf.cases]\n{name} = {name}_case:CASE\n")
+
+    @property
+    def python_path(self) -> str:
+        """``PYTHONPATH`` of a process that finds them."""
+        return os.pathsep.join([str(self.root), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def forget_modules(root: Path) -> None:
@@ -83,6 +104,54 @@ def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     children = psutil.Process(launcher.pid).children()
     ranks = [each for each in children if "chipperf.train.worker" in each.cmdline()]
     return sorted(ranks, key=lambda each: int(each.environ()["RANK"]))
+
+
+@contextmanager
+def process_starter(place: Path) -> Iterator[StartProcess]:
+    """Start processes that are gone afterwards, with their children and every process whose command names ``place``."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        for left in processes_naming(str(place)):
+            left.kill()
+
+
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, limit_s: float = TIMEOUT_S
+) -> None:
+    """Wait until something is so; ``process`` may not end before."""
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline_s, f"not so within {limit_s:g} s"
+        time.sleep(0.1)
+
+
+def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
+    """Return the events that a run has written completely."""
+    if not directory.events.exists():
+        return []
+    lines = directory.events.read_text(encoding="utf-8").split("\n")
+    # What comes after the last line's end was cut off.
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def fill(root: Path) -> None:

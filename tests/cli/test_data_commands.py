@@ -25,8 +25,7 @@ CASE = replace(CLASSIFICATION, name="detection", base=CLASSIFICATION.base.model_
 @pytest.fixture(autouse=True)
 def _detection_case(distributions: FakeDistributions) -> None:
     """A case on COCO 2017 that another package adds."""
-    distributions.add("perf-detection", "[chipperf.cases]\ndetection = detection_case:CASE\n")
-    (distributions.root / "detection_case.py").write_text(DETECTION_CASE)
+    distributions.add_case("detection", DETECTION_CASE)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from chipperf.importing.imported import read_sources
+from chipperf.importing.imported import SOURCES_FILE
 from chipperf.records.store import read_record
 
 SEEDS = Path(__file__).parents[1] / "report" / "seeds"
@@ -26,7 +26,7 @@ def test_import_writes_records_that_report_renders_in_the_rows_order(invoke, tmp
     ]
     assert all(path.name in ended.out for path in directories)
     assert read_record(directories[3]).precision.requested == "amp"
-    assert read_sources(directories[3]).files[0].name == str(SEED)
+    assert json.loads((directories[3] / SOURCES_FILE).read_text(encoding="utf-8"))["files"][0]["name"] == str(SEED)
     page = invoke("report", *directories).out
     assert page.index("29.3/64") < page.index("32.2/64") < page.index("33.1/64")
 

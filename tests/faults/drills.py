@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
 import subprocess
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +12,17 @@ import acme_stack
 import psutil
 from chipperf.records.store import RunDirectory, read_record
 from quick_cases import install_quick_cases
-from support import fill, perf_command, perf_environment, processes_naming, ranks_of
+from support import (
+    FakeDistributions,
+    events_of,
+    fill,
+    perf_command,
+    perf_environment,
+    process_starter,
+    processes_naming,
+    ranks_of,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -209,6 +215,7 @@ DRILLS = (
     Drill(
         fault="the disk is too small for checkpoints",
         arguments=("--max-steps", 7, "--set", "checkpoint_every_epochs=1"),
+        environment={"DRILL_FAULT": "large checkpoints"},
         state="completed",
         failure_class=None,
         exit_code=0,
@@ -244,13 +251,13 @@ def run_drill(drill: Drill, workplace: Workplace) -> Outcome:
         subprocess.TimeoutExpired: It does not end.
         acme_build.CompilerMissing: The accelerator cannot be built here.
     """
-    site = workplace.root / "site"
-    site.mkdir()
+    site = FakeDistributions(workplace.root / "site")
+    site.root.mkdir()
     path = install_quick_cases(site)
     environment = perf_environment(PYTHONPATH=path, OMP_NUM_THREADS="1", **drill.environment)
     if drill.needs == "accelerator":
-        acme_stack.install_plugin(site)
-        environment = acme_stack.environment(site, **drill.environment)
+        acme_stack.install_plugin(site.root)
+        environment = acme_stack.environment(site.root, **drill.environment)
         environment["PYTHONPATH"] += f"{os.pathsep}{path}"
     images = drill.prepare(workplace) if drill.prepare else workplace.images
     place = workplace.disk if drill.needs.endswith("disk") and workplace.disk else workplace.root
@@ -258,45 +265,23 @@ def run_drill(drill: Drill, workplace: Workplace) -> Outcome:
     vendor = () if "--vendor" in drill.arguments else ("--vendor", "cpu")
     command = ("train", "faulty", "--data", images, "--out", directory.path, "--set", "workers=1", *vendor)
     settings = () if drill.needs == "small disk" else ("--set", "checkpoint_every_epochs=0")
-    processes = _start(perf_command(*command, *settings, *drill.arguments), environment, workplace)
-    try:
-        return _disturbed(drill, processes[0], directory, workplace)
-    finally:
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-        for left in processes_naming(str(directory.path)):
-            left.kill()
-
-
-def _start(command: list[str], environment: Mapping[str, str], workplace: Workplace) -> list[subprocess.Popen[str]]:
-    """Start the run: here, or on every machine."""
-    commands = {"": command}
-    if workplace.machines is not None:
-        first = workplace.machines[0]
-        commands = {each.interface: each.starts(n, first, *command) for n, each in enumerate(workplace.machines)}
-    return [
-        subprocess.Popen(
-            each,
-            env={**environment, **({"GLOO_SOCKET_IFNAME": interface} if interface else {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        for interface, each in commands.items()
-    ]
+    run = perf_command(*command, *settings, *drill.arguments)
+    with process_starter(directory.path) as start:
+        if workplace.machines is None:
+            first = start(run, environment)
+        else:
+            machines = workplace.machines
+            first, _ = (
+                start(each.starts(number, machines[0], *run), {**environment, "GLOO_SOCKET_IFNAME": each.interface})
+                for number, each in enumerate(machines)
+            )
+        return _disturbed(drill, first, directory, workplace)
 
 
 def _disturbed(drill: Drill, process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> Outcome:
     before: list[dict[str, Any]] = []
     if drill.disturb is not None:
-        deadline_s = time.monotonic() + LIMIT_S
-        while not any(event["event"] == "EVAL_STOP" for event in events_of(directory)):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline_s
-            time.sleep(0.1)
+        wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process, LIMIT_S)
         before = events_of(directory)
     start_s = time.monotonic()
     if drill.disturb is not None:
@@ -315,11 +300,3 @@ def _disturbed(drill: Drill, process: subprocess.Popen[str], directory: RunDirec
         earlier_intact=record is None or events_of(directory)[: len(before)] == before,
         orphans=[" ".join(each.cmdline()) for each in processes_naming(str(directory.path))],
     )
-
-
-def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
-    if not directory.events.exists():
-        return []
-    lines = directory.events.read_text(encoding="utf-8").split("\n")
-    # What comes after the last line's end was cut off.
-    return [json.loads(line) for line in lines[:-1]]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 BY_NAME = {drill.fault: drill for drill in DRILLS}
 
 
-def drilled(drill: Drill, root: Path, images: Path) -> Outcome:
+def drilled(drill: Drill, root: Path, images: Path, disk: Path | None = None) -> Outcome:
     try:
-        outcome = run_drill(drill, Workplace(root, images))
+        outcome = run_drill(drill, Workplace(root, images, disk))
     except CompilerMissing as error:
         pytest.skip(str(error))
     assert (outcome.state, outcome.failure_class) == (drill.state, drill.failure_class), outcome.complaints
@@ -80,6 +80,19 @@ def test_directory_that_is_deleted_ends_the_run(tmp_path: Path, image_folder: Pa
 
     assert "was deleted while the run was going on" in outcome.complaints
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_run_completes_on_a_disk_too_small_for_its_checkpoints(
+    tmp_path: Path, image_folder: Path, small_disk: Path
+) -> None:
+    """Slow: a real run."""
+    drilled(BY_NAME["the disk is too small for checkpoints"], tmp_path, image_folder, small_disk)
+
+    record = read_record(small_disk / "run")
+    [warning] = [warning for warning in record.warnings if "checkpoint" in warning]
+    assert warning == "no checkpoint after step 6: the disk is full; older ones were kept"
+    assert record.metrics.steps == 7
 
 
 def test_drills_have_names_of_their_own() -> None:

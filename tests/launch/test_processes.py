@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from chipperf.records.store import RunDirectory, read_record
 from quick_cases import install_quick_cases
-from support import TIMEOUT_S, fill, perf_command, perf_environment, processes_naming, ranks_of
+from support import (
+    events_of,
+    fill,
+    perf_command,
+    perf_environment,
+    process_starter,
+    processes_naming,
+    ranks_of,
+    wait_for,
+)
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -25,64 +31,39 @@ if TYPE_CHECKING:
 BOUNDED_S = 40
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
-
-
-def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
-    if not directory.events.exists():
-        return []
-    lines = directory.events.read_text(encoding="utf-8").split("\n")
-    # What comes after the last line's end was cut off.
-    return [json.loads(line) for line in lines[:-1]]
-
-
 @pytest.fixture
 def training(
     image_folder: Path, tmp_path: Path, distributions: FakeDistributions
 ) -> Iterator[Callable[..., tuple[subprocess.Popen[str], RunDirectory]]]:
     """Starts a run of small steps that would take days, and returns when it has evaluated once."""
-    python_path = install_quick_cases(distributions.root)
-    started: list[subprocess.Popen[str]] = []
+    environment = perf_environment(PYTHONPATH=install_quick_cases(distributions), OMP_NUM_THREADS="1")
+    with process_starter(tmp_path) as start_process:
 
-    def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
-        directory = RunDirectory(root / "run")
-        command = perf_command(
-            *("train", "endless", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
-            *("--set", "workers=1", *arguments),
-        )
-        process = subprocess.Popen(
-            command,
-            env=perf_environment(PYTHONPATH=python_path, OMP_NUM_THREADS="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process)
-        return process, directory
+        def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
+            directory = RunDirectory(root / "run")
+            command = perf_command(
+                *("train", "endless", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
+                *("--set", "workers=1", *arguments),
+            )
+            process = start_process(command, environment)
+            wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process)
+            return process, directory
 
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        yield start
 
 
 @pytest.mark.slow
 def test_interrupted_run_says_so_and_keeps_what_it_has(training, image_folder: Path, perf: Perf) -> None:  # type: ignore[no-untyped-def]
-    """Slow: a real run. Another one into its directory is refused, and leaves it alone."""
+    """Slow: a real run. Neither another one in its directory nor resuming it is possible meanwhile."""
     process, directory = training()
     before = directory.events.read_text(encoding="utf-8")
 
     second = perf("train", "mobilenetv2", "--vendor", "cpu", "--data", image_folder, "--out", directory.path)
     assert second.returncode == 2
     assert "already holds a run" in second.stderr
+    early = perf("train", "--resume", directory.path)
+    assert early.returncode == 2
+    assert "is still running" in early.stderr
     assert process.poll() is None
     # What a terminal does when Ctrl-C is typed.
     os.killpg(process.pid, signal.SIGINT)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -15,11 +11,11 @@ from chipperf.records.schema import Missing
 from chipperf.records.store import RunDirectory, read_record
 from network_namespaces import PORT, two_machines
 from quick_cases import EPOCHS, install_quick_cases
-from support import perf_command, perf_environment, processes_naming, ranks_of
-from test_processes import events_of, wait_for
+from support import events_of, perf_command, perf_environment, process_starter, processes_naming, ranks_of, wait_for
 from test_resume import measured
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -44,27 +40,10 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command, which and whose ranks are gone after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(command: list[str], **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            command,
-            env=perf_environment(OMP_NUM_THREADS="1", **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+    with process_starter(tmp_path) as start_process:
+        yield lambda command, **environment: start_process(
+            command, perf_environment(OMP_NUM_THREADS="1", **environment)
         )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    for left in processes_naming(str(tmp_path)):
-        left.kill()
 
 
 def training(case: str, images: Path, out: Path, *arguments: object) -> list[str]:
@@ -130,7 +109,7 @@ def leftovers_in(out: Path) -> list[Path]:
 @pytest.fixture
 def quick(distributions: FakeDistributions) -> str:
     """The path on which processes find the quick cases."""
-    return install_quick_cases(distributions.root)
+    return install_quick_cases(distributions)
 
 
 @pytest.mark.slow

@@ -14,11 +14,10 @@ import torch
 from chipperf.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
 from chipperf.specification import CAPABILITY_HOOKS, INSPECTION_HOOKS, OBSERVER_HOOKS, REQUIRED_HOOKS, VENDOR_HOOKS
 from chipperf.validation import fault_of
+from hook_events import EVENTS
 
 ROOT = Path(__file__).parents[2]
 ALL_HOOKS = {**VENDOR_HOOKS, **OBSERVER_HOOKS}
-MEMORY = chipperf.MemoryStats(source="acme runtime", peak_allocated_bytes=2**30)
-
 
 SAMPLES = {
     "rank": chipperf.Rank(),
@@ -35,28 +34,7 @@ SAMPLES = {
 SAMPLES_OF_HOOK = {
     "perf_telemetry": {"device": chipperf.DeviceInfo(index=0, name="ACME A1", uuid="u-1")},
     "perf_peak_flops": {"precision": "bf16"},
-    "perf_run_started": {
-        "event": chipperf.RunStarted(
-            run_id="r",
-            directory="runs/r",
-            case="resnet50",
-            vendor="acme",
-            precision="fp32",
-            world_size=1,
-            hyperparameters={},
-        )
-    },
-    "perf_window_finished": {
-        "event": chipperf.WindowFinished(
-            run_id="r", step=1, epoch=0, samples=8, seconds=0.5, loss=1.0, learning_rate=0.1
-        )
-    },
-    "perf_epoch_finished": {"event": chipperf.EpochFinished(run_id="r", epoch=0, step=1, mean_loss=1.0, memory=MEMORY)},
-    "perf_evaluation_finished": {
-        "event": chipperf.EvaluationFinished(run_id="r", epoch=0, step=1, metric="top1", value=0.5)
-    },
-    "perf_run_finished": {"event": chipperf.RunFinished(run_id="r", record_path="record.json")},
-    "perf_run_failed": {"event": chipperf.RunFailed(run_id="r", failure_class="error", message="why")},
+    **{hook: {"event": event} for hook, event in EVENTS.items()},
 }
 
 

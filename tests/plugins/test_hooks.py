@@ -11,6 +11,7 @@ import torch
 from chipperf import Capability, Rank, UnsupportedPrecision
 from chipperf.errors import VendorHookError
 from chipperf.session import bind
+from hook_events import EVENTS
 
 CPU = torch.device("cpu", 0)
 CUDA = torch.device("cuda", 1)
@@ -276,58 +277,37 @@ def test_hook_device_teardown(session, bind_with, monkeypatch):
 
 
 @pytest.fixture
-def observed(plugins):
-    """Notify an observer that implements one hook and return what it saw."""
+def assert_observed(plugins):
+    """Notify an observer that implements one hook, and require that it saw the event once."""
 
-    def observed(hook, event):
+    def assert_observed(hook):
         observer = plugins.observer("watcher", f"seen = []\n\n@hookimpl\ndef {hook}(event):\n    seen.append(event)\n")
         session = bind(plugins.vendor("acme"), observers=[observer])
-        session.notify(hook, event)
-        return sys.modules[observer.value].seen
+        session.notify(hook, EVENTS[hook])
+        assert sys.modules[observer.value].seen == [EVENTS[hook]]
 
-    return observed
-
-
-def test_hook_run_started(observed):
-    event = chipperf.RunStarted(
-        run_id="r",
-        directory="runs/r",
-        case="resnet50",
-        vendor="acme",
-        precision="fp32",
-        world_size=8,
-        hyperparameters={"lr": 0.1},
-    )
-
-    assert observed("perf_run_started", event) == [event]
+    return assert_observed
 
 
-def test_hook_window_finished(observed):
-    event = chipperf.WindowFinished(run_id="r", step=20, epoch=0, samples=640, seconds=1.5, loss=6.9, learning_rate=0.1)
-
-    assert observed("perf_window_finished", event) == [event]
+def test_hook_run_started(assert_observed):
+    assert_observed("perf_run_started")
 
 
-def test_hook_epoch_finished(observed):
-    memory = chipperf.MemoryStats(source="acme runtime")
-    event = chipperf.EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5, memory=memory)
-
-    assert observed("perf_epoch_finished", event) == [event]
+def test_hook_window_finished(assert_observed):
+    assert_observed("perf_window_finished")
 
 
-def test_hook_evaluation_finished(observed):
-    event = chipperf.EvaluationFinished(run_id="r", epoch=1, step=10, metric="top1", value=0.76)
-
-    assert observed("perf_evaluation_finished", event) == [event]
+def test_hook_epoch_finished(assert_observed):
+    assert_observed("perf_epoch_finished")
 
 
-def test_hook_run_finished(observed):
-    event = chipperf.RunFinished(run_id="r", record_path="runs/r/record.json")
-
-    assert observed("perf_run_finished", event) == [event]
+def test_hook_evaluation_finished(assert_observed):
+    assert_observed("perf_evaluation_finished")
 
 
-def test_hook_run_failed(observed):
-    event = chipperf.RunFailed(run_id="r", failure_class="out_of_memory", message="no memory left")
+def test_hook_run_finished(assert_observed):
+    assert_observed("perf_run_finished")
 
-    assert observed("perf_run_failed", event) == [event]
+
+def test_hook_run_failed(assert_observed):
+    assert_observed("perf_run_failed")

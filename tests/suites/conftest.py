@@ -27,3 +27,10 @@ def fake(tmp_path: Path, planned: Record) -> FakeTraining:
     }
     (tmp_path / "record.json").write_text(json.dumps(record))
     return training
+
+
+@pytest.fixture
+def suite(fake: FakeTraining, request: pytest.FixtureRequest) -> FakeTraining:
+    """The fake, with the suite that the test's module has as ``SUITE``."""
+    fake.write(request.module.SUITE)
+    return fake

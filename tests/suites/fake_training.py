@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
+from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
 from support import TIMEOUT_S, perf_environment
 
 PROGRAM = Path(__file__).with_name("perf_with_fake_train.py")
@@ -29,6 +31,21 @@ class FakeTraining:
         file = self.directory / name
         file.write_text(text)
         return file
+
+    def leave_checkpoint(self, run: Path, *, world_size: int) -> None:
+        """Put a checkpoint into the directory of a run that began."""
+        manifest = Manifest(
+            run_id=json.loads((run / "record.json").read_text())["run_id"],
+            step=6,
+            world_size=world_size,
+            written_at=datetime.now(timezone.utc),
+            torch="2",
+            devices=["cpu"] * world_size,
+            files={},
+        )
+        checkpoint = run / "checkpoints" / checkpoint_name(1, manifest.step)
+        checkpoint.mkdir(parents=True)
+        (checkpoint / MANIFEST).write_text(manifest.model_dump_json())
 
     def state(self, out: str = "out") -> dict[str, Any]:
         """Return the state of a suite."""

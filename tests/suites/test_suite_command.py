@@ -6,11 +6,9 @@ import json
 import os
 import signal
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
 from chipperf.records.store import read_record
 from chipperf.suites.state import SuiteDirectory
 from support import processes_naming
@@ -35,12 +33,6 @@ seed = 1
 case = "resnet50"
 seed = 11
 """
-
-
-@pytest.fixture
-def suite(fake: FakeTraining) -> FakeTraining:
-    fake.write(SUITE)
-    return fake
 
 
 def test_all_runs_complete_and_are_summarised(suite: FakeTraining) -> None:
@@ -125,17 +117,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(suite: FakeTraining) -> 
     suite.behave(**{"repeat-2": "stop parent"})
     assert suite.perf("suite", "suite.toml", "--out", "out").returncode == 1
     run = suite.directory / "out/mobilenetv2-fp32-1x1/repeat-2"
-    manifest = Manifest(
-        run_id="run-2",
-        step=6,
-        world_size=1,
-        written_at=datetime.now(timezone.utc),
-        torch="2",
-        devices=["cpu"],
-        files={},
-    )
-    (run / "checkpoints" / checkpoint_name(1, 6)).mkdir(parents=True)
-    (run / "checkpoints" / checkpoint_name(1, 6) / MANIFEST).write_text(manifest.model_dump_json())
+    suite.leave_checkpoint(run, world_size=1)
 
     suite.behave()
     planned = suite.perf("suite", "suite.toml", "--out", "out", "--resume", "--dry-run")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
 from chipperf.records.store import read_record
 from network_namespaces import PORT
-from support import TIMEOUT_S, perf_command, perf_environment, processes_naming
+from support import TIMEOUT_S, perf_command, perf_environment, processes_naming, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,12 +38,6 @@ COMMAND = ("suite", "suite.toml", "--out", "out", "--rdzv", "node0:29500", "--no
 
 
 @pytest.fixture
-def suite(fake: FakeTraining) -> FakeTraining:
-    fake.write(SUITE)
-    return fake
-
-
-@pytest.fixture
 def begin(suite: FakeTraining) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the suite on one of the machines; whatever is left of it is gone after the test."""
     started: list[subprocess.Popen[str]] = []
@@ -70,13 +61,6 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, complaints = process.communicate(timeout=TIMEOUT_S)
     assert "Traceback" not in complaints
     return process.returncode, complaints
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def starts_of(suite: FakeTraining, node_rank: int) -> list[list[str]]:
@@ -223,19 +207,7 @@ def test_interrupted_run_is_resumed_on_all_machines(
     assert refused[0] == 2
     assert "out already holds a suite" in refused[1]
 
-    run = suite.directory / "out" / FIRST / "repeat-1"
-    checkpoint = run / "checkpoints" / checkpoint_name(1, 6)
-    checkpoint.mkdir(parents=True)
-    manifest = Manifest(
-        run_id="run-1",
-        step=6,
-        world_size=4,
-        written_at=datetime.now(timezone.utc),
-        torch="2",
-        devices=["cpu"] * 4,
-        files={},
-    )
-    (checkpoint / MANIFEST).write_text(manifest.model_dump_json())
+    suite.leave_checkpoint(suite.directory / "out" / FIRST / "repeat-1", world_size=4)
     suite.behave()
     second, first = begin(1, "--resume"), begin(0, "--resume")
 

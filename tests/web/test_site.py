@@ -148,6 +148,17 @@ def test_run_without_a_curve_stands_beside_one_with(build):
     assert legend.count("<li>") == 2
 
 
+def test_window_that_took_no_time_is_in_no_chart(build):
+    window = {"epoch": 0, "first_step": 1, "steps": 50, "samples": 3200}
+    windows = [{**window, "seconds": seconds} for seconds in (0.0, 4.0, 5.0)]
+    throughput = {"median": 720.0, "iqr": 0.0, "mean_of_totals": 720.0, "windows": windows}
+
+    made = build(make_run(metrics__p_train=throughput))
+
+    [page] = (made.index.parent / "runs").iterdir()
+    assert "p_train of 2 measurement windows" in page.read_text(encoding="utf-8")
+
+
 def test_site_of_unreadable_records_only_says_so(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "record.json").write_text("{")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chipperf import catalogue
 from chipperf.errors import ConfigError, PluginError
 from chipperf.session import bind
+from chipperf.validation_faults import first_fault
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -188,9 +189,7 @@ def _add_file(names: CardNames, path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --cards") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place}: {first['msg']}", hint=f"{SHIPPED_FILE} is an example") from error
+        raise ConfigError(f"{path}: {first_fault(error)}", hint=f"{SHIPPED_FILE} is an example") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint=f"{SHIPPED_FILE} is an example") from error
     for vendor, vendor_names in content.vendors.items():

@@ -52,10 +52,6 @@ class Title:
     zh: str
     en: str
 
-    def in_language(self, language: str) -> str:
-        """Return the text in ``language``, one of ``zh`` and ``en``."""
-        return self.zh if language == "zh" else self.en
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownDevice:

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import chipperf
 from chipperf.errors import CheckFailed
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
+from chipperf.records.store import RECORD_NAME
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +35,7 @@ class BundledFile(_Model):
 
     name: str
     size_bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class BundledRun(_Model):
@@ -84,9 +86,7 @@ def parse_manifest(content: bytes, bundle: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise CheckFailed(f"{bundle}: {MANIFEST}: {place}: {first['msg']}", hint="pack the runs again") from error
+        raise CheckFailed(f"{bundle}: {MANIFEST}: {first_fault(error)}", hint="pack the runs again") from error
     problem = next(_problems(manifest), None)
     if problem:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {problem}", hint="pack the runs again")
@@ -134,7 +134,7 @@ def _is_below(name: str, top: str) -> bool:
 
 
 def _is_record(name: str) -> bool:
-    return PurePosixPath(name).name.casefold() == "record.json"
+    return PurePosixPath(name).name.casefold() == RECORD_NAME
 
 
 def name_problem(name: str) -> str | None:

@@ -26,7 +26,7 @@ from chipperf.bundle.manifest import (
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import digest_of
-from chipperf.records.store import RunDirectory, read_stored
+from chipperf.records.store import RECORD_NAME, RunDirectory, read_stored
 from chipperf.report.provenance import is_plain_name, provenance_file
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _collect(runs: Sequence[Path], reports: Sequence[Path]) -> _Contents:
     for run in runs:
         stored = read_stored(run)
         directory = f"{RUNS}/{_safe(stored.record.run_id)}"
-        name = f"{directory}/record.json"
+        name = f"{directory}/{RECORD_NAME}"
         if name in files:
             raise UsageError(f"run {stored.record.run_id} is named twice", hint="name every run once")
         if run.is_dir():

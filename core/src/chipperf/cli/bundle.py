@@ -10,7 +10,9 @@ import typer
 
 from chipperf.cli.default_command import DefaultCommandGroup
 from chipperf.cli.listing import JSON_OPTION, print_json
-from chipperf.errors import CheckFailed, RecordError, UsageError
+from chipperf.cli.output_file import require_directory
+from chipperf.cli.verify import verify_reports
+from chipperf.errors import CheckFailed, RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,9 +48,8 @@ def pack_runs(
     """
     from chipperf.bundle.pack import pack
 
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
-    results = _verify(reports, runs, templates)
+    require_directory(out)
+    results = verify_reports(reports, runs, templates)
     _require_equal(results, hint="render the report again, of these runs and their baselines: perf report --out")
     manifest = pack(runs, reports, out)
     size_bytes = sum(file.size_bytes for file in manifest.files)
@@ -84,7 +85,7 @@ def check(
             if run_id != run.run_id:
                 raise CheckFailed(f"{bundle}: {run.record} is of run {run_id}, not {run.run_id}")
         records = [root / run.record for run in manifest.runs]
-        results = _verify([root / report for report in manifest.reports], records, templates)
+        results = verify_reports([root / report for report in manifest.reports], records, templates)
         described = {
             "bundle": str(bundle),
             "runs": [run.run_id for run in manifest.runs],
@@ -106,18 +107,6 @@ def check(
                 f"{len(manifest.reports)} reports"
             )
         _require_equal(results, root=root, hint="see which record and which page differ with perf verify")
-
-
-def _verify(reports: Sequence[Path], runs: Sequence[Path], templates: Path | None) -> list[ReportResult]:
-    from chipperf.cli.report import find_vendor_templates
-    from chipperf.verify.records import RecordFinder
-    from chipperf.verify.report import Templates, verify_report
-
-    if not reports:
-        return []
-    finder = RecordFinder(runs)
-    where = Templates(user=templates, of_vendor=find_vendor_templates)
-    return [verify_report(report, finder, where) for report in reports]
 
 
 def _require_equal(results: Sequence[ReportResult], *, hint: str, root: Path | None = None) -> None:

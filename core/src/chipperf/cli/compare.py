@@ -14,6 +14,7 @@ import typer
 
 from chipperf.cli.language import Language, note_fonts
 from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output_file import require_directory
 from chipperf.errors import UsageError
 from chipperf.peak_rates import installed_peak
 from chipperf.plotting import PictureFormat, require_matplotlib
@@ -22,10 +23,10 @@ from chipperf.records.store import write_atomically
 from chipperf.report.columns import Column, read_columns
 from chipperf.report.comparability import differences
 from chipperf.report.comparison import Comparison, compare_columns, compare_curves
-from chipperf.report.comparison_formats import as_csv, as_markdown, headers, json_text, legend, notes, rows
+from chipperf.report.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.report.curve_files import points_csv
 from chipperf.report.curves import common_places, median_at
-from chipperf.report.format import marker, number, quality
+from chipperf.report.format import number, quality, text_or_marker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +111,8 @@ def compare(
         if axis is not None:
             raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
         chosen = _choose_format(output, out, as_json=as_json)
-        _require_directory(out)
+        if out is not None:
+            require_directory(out)
         comparison = compare_columns(_read(paths, topology, precision), peak_of=installed_peak)
         _write_comparison(comparison, chosen, out)
         return
@@ -156,11 +158,6 @@ def _choose_format(output: OutputFormat | None, out: Path | None, *, as_json: bo
     return output or _FORMATS.get(suffix, OutputFormat.TABLE)
 
 
-def _require_directory(out: Path | None) -> None:
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
-
-
 def _write_comparison(comparison: Comparison, output: OutputFormat, out: Path | None) -> None:
     if output is OutputFormat.TABLE and out is None:
         # On the terminal, with its width and styles.
@@ -183,7 +180,7 @@ def _write_comparison(comparison: Comparison, output: OutputFormat, out: Path | 
 def _check_picture(out: Path) -> None:
     if out.suffix not in (*_PICTURES, ".csv"):
         raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
-    _require_directory(out)
+    require_directory(out)
     if out.suffix in _PICTURES:
         require_matplotlib("plot")
 
@@ -227,7 +224,7 @@ def _print_beside(columns: Sequence[str], cells: Mapping[str, Sequence[str]]) ->
 
 def _print_curves(curves: Curves, comparison: Comparison) -> None:
     def shown(value: float) -> str:
-        return _known(number(value)) if curves.quantity == "loss" else _quality(value, comparison)
+        return text_or_marker(number(value), "en") if curves.quantity == "loss" else _quality(value, comparison)
 
     columns = [
         "",
@@ -244,7 +241,7 @@ def _print_curves(curves: Curves, comparison: Comparison) -> None:
             curve.number,
             curve.name if curve.finished else f"{curve.name}, not completed",
             len(curve.runs),
-            ", ".join(_seed(seed) for seed in curve.seeds),
+            ", ".join(text_or_marker(seed, "en") for seed in curve.seeds),
             curve.points,
             number(curve.last_place),
             shown(curve.lowest if curves.quantity == "loss" else curve.best),
@@ -302,7 +299,7 @@ def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:
                 "number": curve.number,
                 "name": curve.name,
                 "runs": [run.record.run_id for run in curve.runs],
-                "seeds": [_plain(seed) for seed in curve.seeds],
+                "seeds": [json_value(seed) for seed in curve.seeds],
                 "reached_target": curve.reached,
                 "positions": [asdict(position) for position in curve.positions],
             }
@@ -313,17 +310,4 @@ def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:
 
 
 def _quality(value: float | Missing, comparison: Comparison) -> str:
-    return _known(quality(value, as_percent=comparison.case.report.quality_as_percent))
-
-
-def _known(text: str | Missing) -> str:
-    return marker(text, "en") if isinstance(text, Missing) else text
-
-
-def _seed(seed: int | Missing) -> str:
-    return marker(seed, "en") if isinstance(seed, Missing) else str(seed)
-
-
-def _plain(value: float | Missing) -> object:
-    """Return a value as JSON has it: a missing one is an object, as in a record."""
-    return value.model_dump() if isinstance(value, Missing) else value
+    return text_or_marker(quality(value, as_percent=comparison.case.report.quality_as_percent), "en")

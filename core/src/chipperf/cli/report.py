@@ -13,6 +13,7 @@ from chipperf import catalogue
 from chipperf.cli.default_command import DefaultCommandGroup
 from chipperf.cli.import_documents import import_documents
 from chipperf.cli.language import Language, note_fonts
+from chipperf.cli.output_file import require_directory
 from chipperf.errors import UsageError
 from chipperf.records.store import read_stored, write_atomically
 from chipperf.report.build import build_view
@@ -20,7 +21,7 @@ from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, render_view, template_directory
-from chipperf.report.tracing import trace
+from chipperf.report.tracing import read_traced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ def report(
         if out is None:
             typer.echo(html, nl=False)
             return
-        _require_directory(out)
+        require_directory(out)
         write_atomically(out, html)
         typer.echo(f"wrote {out}", err=True)
         return
@@ -89,7 +90,7 @@ def report(
         text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
-    _require_directory(out)
+    require_directory(out)
     content = None
     if view.convergence:
         content = make_curve_files(view.convergence.curves, view.profile, lang.value, out)
@@ -127,22 +128,11 @@ def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) 
     )
 
 
-def _require_directory(out: Path) -> None:
-    if not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
-
-
 def _note_about_picture(links: CurveFiles, lang: Language) -> None:
     if links.png is None:
         typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
     elif links.language:
         note_fonts(links.language, lang, links.unwritten)
-
-
-def read_traced(path: Path) -> Record:
-    """Return the record of a run such that a page of it has a provenance; see :func:`chipperf.report.tracing.trace`."""
-    stored = read_stored(path)
-    return trace(stored.record, stored.sha256)
 
 
 def find_vendor_templates(records: Sequence[Record]) -> Path | None:

@@ -11,6 +11,8 @@ from chipperf.cli.listing import JSON_OPTION, print_json
 from chipperf.errors import CheckFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chipperf.verify.report import ReportResult
 
 
@@ -31,14 +33,7 @@ def verify(
 
     Example: perf verify README.md --runs runs
     """
-    # Not at the top: other commands need none of it.
-    from chipperf.cli.report import find_vendor_templates
-    from chipperf.verify.records import RecordFinder
-    from chipperf.verify.report import Templates, verify_report
-
-    finder = RecordFinder(runs)
-    where = Templates(user=templates, of_vendor=find_vendor_templates)
-    results = [verify_report(report, finder, where, baseline=baseline) for report in reports]
+    results = verify_reports(reports, runs, templates, baseline)
     if as_json:
         print_json([_describe(result) for result in results])
     else:
@@ -51,6 +46,26 @@ def verify(
             f"{differences} difference{'s' if differences > 1 else ''} in {wrong} of {len(results)} reports",
             hint="render the report again, or find out who changed it: docs/verify.md",
         )
+
+
+def verify_reports(
+    reports: Sequence[Path], runs: Sequence[Path], templates: Path | None, baseline: Sequence[Path] = ()
+) -> list[ReportResult]:
+    """Verify reports; for the arguments see :func:`verify`. Where there are none, ``runs`` need not exist.
+
+    Raises:
+        PerfError: One cannot be verified; see :func:`~chipperf.verify.report.verify_report`.
+    """
+    # Not at the top: other commands need none of it.
+    from chipperf.cli.report import find_vendor_templates
+    from chipperf.verify.records import RecordFinder
+    from chipperf.verify.report import Templates, verify_report
+
+    if not reports:
+        return []
+    finder = RecordFinder(runs)
+    where = Templates(user=templates, of_vendor=find_vendor_templates)
+    return [verify_report(report, finder, where, baseline=baseline) for report in reports]
 
 
 def _print(result: ReportResult) -> None:

@@ -37,7 +37,7 @@ def withhold(
 
     Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
     """
-    from chipperf.records.store import read_record
+    from chipperf.records.store import RunDirectory, read_record
     from chipperf.records.withholding import withhold as take_out
     from chipperf.records.withholding import write_public, write_secrets
 
@@ -53,7 +53,7 @@ def withhold(
     # The private file comes first: a commitment whose salt was lost cannot be proved.
     write_secrets(private, result.secrets)
     write_public(out, result.record)
-    for path in (private, out / "record.json"):
+    for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
     for field, told in result.still_told:
         typer.echo(f"note: the record still has {field}, which tells of {told}", err=True)

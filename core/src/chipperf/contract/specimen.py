@@ -6,11 +6,10 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
 import chipperf
-from chipperf.records.assemble import empty_metrics
+from chipperf.records.assemble import empty_facts, empty_metrics, vendor_record
 from chipperf.records.schema import (
     Case,
     Dataset,
-    Distribution,
     Environment,
     Hyperparameters,
     Knob,
@@ -26,9 +25,7 @@ from chipperf.records.schema import (
     Status,
     Throughput,
     TimeToTarget,
-    Titles,
     Topology,
-    Vendor,
     Window,
 )
 from chipperf.types import EnvironmentSettings, Rank
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case as CaseDefinition
     from chipperf.session import Session
     from chipperf.train.config import Resolved
-    from chipperf.types import Title, VendorInfo
+    from chipperf.types import VendorInfo
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Main processes of the topologies that are reported: 1x1, 1x8 and 2x8."""
@@ -71,7 +68,7 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
         chipperf_version=chipperf.__version__,
         created_at=_CREATED_AT,
         status=Status(state="completed"),
-        vendor=_vendor(session),
+        vendor=vendor_record(session),
         case=_case(case, target=resolved.values.target),
         topology=_topology(rank),
         precision=PrecisionRecord(
@@ -126,7 +123,6 @@ def empty_record(session: Session, case: CaseDefinition, rank: Rank, resolved: R
         resolved: Hyperparameters in force.
     """
     full = full_record(session, case, rank, resolved)
-    texts = {name: _UNKNOWN for name in Environment.model_fields if name not in ("stated", "cards", "distributions")}
     missing_data = {"version", "fingerprint", "train_samples", "eval_samples", "classes"}
     changes = {
         "run_id": "specimen-empty",
@@ -145,28 +141,12 @@ def empty_record(session: Session, case: CaseDefinition, rank: Rank, resolved: R
         "seed": _UNKNOWN,
         "dataset": full.dataset.model_copy(update=dict.fromkeys(missing_data, _UNKNOWN)),
         "loader": _NOT_RUN,
-        "environment": full.environment.model_copy(update=texts),
+        "environment": full.environment.model_copy(update=empty_facts(_UNKNOWN)),
         "knobs": [],
         "metrics": empty_metrics(_NOT_RUN),
         "warnings": [],
     }
     return full.model_copy(update=changes)
-
-
-def _vendor(session: Session) -> Vendor:
-    info, entry = session.vendor_info(), session.entry
-    return Vendor(
-        name=info.name,
-        title=_titles(info.title),
-        report_title=_titles(info.report_title),
-        device_type=info.device_type,
-        api_version=info.api_version,
-        plugin=Distribution(name=entry.distribution, version=entry.version),
-    )
-
-
-def _titles(title: Title) -> Titles:
-    return Titles(zh=title.zh, en=title.en)
 
 
 def _case(case: CaseDefinition, *, target: float | Missing) -> Case:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from chipperf.contract.registry import find_check
 from chipperf.errors import ConfigError, UsageError
 from chipperf.types import API_VERSION
+from chipperf.validation_faults import first_fault
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,10 +66,8 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}", hint="write each waiver as a [[waiver]] table") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"{path}: {place}: {first['msg']}",
+            f"{path}: {first_fault(error)}",
             hint="write each waiver as a [[waiver]] table with check, kind and reason; issue and until_api if any",
         ) from error
     waivers: dict[str, Waiver] = {}

@@ -96,8 +96,6 @@ COLUMNS: Final = _by_label(
 )
 """Header of a column of the performance table to what it holds."""
 
-NUMBER_COLUMNS: Final = ("e2e_time", "p_whole", "p_train", "p_core", "quality", "mem")
-
 _QUALITIES: Final = {
     "accuracy": ("acc", "acc1", "top1", "accuracy", "准确率", "finalacc", "mlmacc", "mlmaccuracy", "evalacc"),
     "mean average precision": ("map", "bboxmap", "平均精度"),

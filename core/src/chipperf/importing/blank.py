@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import chipperf
 from chipperf.documents.identity import installed_cases
-from chipperf.records.assemble import empty_metrics
+from chipperf.records.assemble import empty_dataset, empty_facts, empty_metrics, titles
 from chipperf.records.schema import (
     Case,
-    Dataset,
     Distribution,
     Environment,
     Hyperparameters,
@@ -53,7 +52,6 @@ def blank_record(
         names: What vendors are called.
         metrics_definition: Whose definitions the values will follow.
     """
-    texts = {name: UNKNOWN for name in Environment.model_fields if name not in ("stated", "cards", "distributions")}
     return Record(
         metrics_definition=metrics_definition,
         kind="imported",
@@ -68,18 +66,9 @@ def blank_record(
         hyperparameters=Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
         limits=Limits(),
         seed=UNKNOWN,
-        dataset=Dataset(
-            name=UNKNOWN_NAME,
-            version=UNKNOWN,
-            fingerprint=UNKNOWN,
-            fingerprint_method="",
-            train_samples=UNKNOWN,
-            eval_samples=UNKNOWN,
-            classes=UNKNOWN,
-            is_sample=False,
-        ),
+        dataset=empty_dataset(UNKNOWN_NAME, UNKNOWN),
         loader=UNKNOWN,
-        environment=Environment.model_validate({**texts, "cards": [], "distributions": []}),
+        environment=Environment.model_validate({**empty_facts(UNKNOWN), "cards": [], "distributions": []}),
         knobs=[],
         metrics=empty_metrics(UNKNOWN),
     )
@@ -91,8 +80,8 @@ def _vendor(name: str, names: CardNames) -> Vendor:
     plain = Titles(zh=title, en=title)
     return Vendor(
         name=name,
-        title=Titles(zh=info.title.zh, en=info.title.en) if info else plain,
-        report_title=Titles(zh=info.report_title.zh, en=info.report_title.en) if info else plain,
+        title=titles(info.title) if info else plain,
+        report_title=titles(info.report_title) if info else plain,
         device_type=info.device_type if info else UNKNOWN_NAME,
         api_version=info.api_version if info else API_VERSION,
         # No plugin ran; what wrote the record is the importer.

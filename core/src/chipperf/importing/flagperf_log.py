@@ -76,11 +76,6 @@ class RunFacts:
     precision: str | None = None
 
 
-def is_flagperf_log(text: str) -> bool:
-    """Tell whether a text has an event of FlagPerf's log in it."""
-    return _EVENT.search(text) is not None
-
-
 def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
     """Return the record of a FlagPerf run.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from chipperf.documents.identity import slug
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import UsageError
 from chipperf.records.store import RunDirectory, write_atomically
 
 if TYPE_CHECKING:
@@ -118,21 +117,6 @@ def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
         write_atomically(directory / SOURCES_FILE, sources.model_dump_json(indent=2) + "\n")
         RunDirectory(directory).write_record(each.record)
     return directories
-
-
-def read_sources(directory: Path) -> Sources:
-    """Return the sources beside an imported record.
-
-    Raises:
-        RecordError: There are none, or the file is not of this form.
-    """
-    file = directory / SOURCES_FILE
-    try:
-        return Sources.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror}") from error
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise RecordError(f"{file} does not say where values come from: {error}") from error
 
 
 def _directory_names(imports: Sequence[Import]) -> list[str]:

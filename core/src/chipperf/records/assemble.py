@@ -31,43 +31,63 @@ _PENDING = Missing(missing="not_run", reason="the run did not come this far")
 
 def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
     """Return the record of a run that has not begun: everything decided, nothing measured."""
-    info = session.vendor_info()
     return Record(
         kind="simulated" if session.simulated else "measured",
         run_id=plan.run_id,
         chipperf_version=chipperf.__version__,
         created_at=plan.created_at,
         status=Status(state="running"),
-        vendor=Vendor(
-            name=info.name,
-            title=_titles(info.title),
-            report_title=_titles(info.report_title),
-            device_type=info.device_type,
-            api_version=info.api_version,
-            plugin=Distribution(name=session.entry.distribution, version=session.entry.version),
-        ),
+        vendor=vendor_record(session),
         case=Case(name=plan.case, version=plan.case_version, preset=plan.preset, metric=metric, target=_PENDING),
         topology=plan.topology,
         precision=PrecisionRecord(requested=plan.precision, effective=_PENDING, autocast_dtype=None, grad_scaler=False),
         hyperparameters=plan.hyperparameters,
         limits=plan.limits,
         seed=int(plan.hyperparameters.values["seed"]),
-        dataset=Dataset(
-            name=plan.data_root.name,
-            version=_PENDING,
-            fingerprint=_PENDING,
-            fingerprint_method="",
-            train_samples=_PENDING,
-            eval_samples=_PENDING,
-            classes=_PENDING,
-            is_sample=False,
-        ),
+        dataset=empty_dataset(plan.data_root.name, _PENDING),
         loader=_PENDING,
         environment=_machine_environment(plan),
         knobs=[],
         metrics=empty_metrics(_PENDING),
         warnings=list(plan.warnings),
     )
+
+
+def vendor_record(session: Session) -> Vendor:
+    """Return what a record says of the vendor and the plugin that ran."""
+    info, entry = session.vendor_info(), session.entry
+    return Vendor(
+        name=info.name,
+        title=titles(info.title),
+        report_title=titles(info.report_title),
+        device_type=info.device_type,
+        api_version=info.api_version,
+        plugin=Distribution(name=entry.distribution, version=entry.version),
+    )
+
+
+def titles(title: Title) -> Titles:
+    """Return what a record says of a title."""
+    return Titles(zh=title.zh, en=title.en)
+
+
+def empty_dataset(name: str, missing: Missing) -> Dataset:
+    """Return a dataset of which all but the name is missing for the same reason."""
+    return Dataset(
+        name=name,
+        version=missing,
+        fingerprint=missing,
+        fingerprint_method="",
+        train_samples=missing,
+        eval_samples=missing,
+        classes=missing,
+        is_sample=False,
+    )
+
+
+def empty_facts(missing: Missing) -> dict[str, Missing]:
+    """Return every fact of an environment, by its name, as missing for the same reason; not its lists."""
+    return {name: missing for name in Environment.model_fields if name not in ("stated", "cards", "distributions")}
 
 
 def empty_metrics(missing: Missing) -> Metrics:
@@ -120,7 +140,3 @@ def _machine_environment(plan: RunPlan) -> Environment:
         distributions=machine.read_distributions(),
     )
     return facts.model_copy(update={**plan.stated_environment, "stated": sorted(plan.stated_environment)})
-
-
-def _titles(title: Title) -> Titles:
-    return Titles(zh=title.zh, en=title.en)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from chipperf.records.schema import Missing, Power, Throughput, TimeToTarget
 
@@ -31,12 +31,16 @@ def headline(throughput: Throughput | Number) -> Number:
     return throughput.median if isinstance(throughput, Throughput) else throughput
 
 
+def peak_source(memory: Memory) -> Literal["device", "allocator"]:
+    """Return whose peak is that of used memory: the device's, or the allocator's where the device's is not known."""
+    return "allocator" if isinstance(memory.device_peak_bytes, Missing) else "device"
+
+
 def used_peak(memory: Memory | Missing) -> Bytes:
-    """Return the peak of used memory: the device's, or the allocator's where the device's is not known."""
+    """Return the peak of used memory; :func:`peak_source` tells whose it is."""
     if isinstance(memory, Missing):
         return memory
-    device = memory.device_peak_bytes
-    return memory.allocated_peak_bytes if isinstance(device, Missing) else device
+    return memory.device_peak_bytes if peak_source(memory) == "device" else memory.allocated_peak_bytes
 
 
 def _energy_per_sample(record: Record) -> Number:

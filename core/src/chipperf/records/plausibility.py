@@ -294,10 +294,10 @@ def _second(pair: tuple[str, float]) -> float:
 
 def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
     """Yield what a throughput says otherwise than its windows do: the field, its value, and theirs."""
-    rates = [window.samples_per_s for window in throughput.windows if window.seconds > 0]
-    if len(rates) < _MINIMUM_WINDOWS:
-        return
+    rates = [window.samples_per_s for window in throughput.timed_windows]
     seconds = sum(window.seconds for window in throughput.windows)
+    if len(rates) < _MINIMUM_WINDOWS or seconds <= 0:
+        return
     implied = {
         "median": statistics.median(rates),
         "mean_of_totals": sum(window.samples for window in throughput.windows) / seconds,

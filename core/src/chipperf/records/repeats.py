@@ -14,6 +14,7 @@ from chipperf.errors import RecordError, UsageError
 from chipperf.records.measures import MEASURES
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, _Model
 from chipperf.records.store import read_record, write_atomically
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,9 +142,7 @@ def read_repeats(directory: Path) -> Repeats | None:
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise RecordError(f"{file}: {place}: {first['msg']}", hint="the file was edited or is incomplete") from error
+        raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
 
 
 def summarise_repeats(

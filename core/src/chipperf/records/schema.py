@@ -37,6 +37,7 @@ Number = FiniteFloat | Missing
 Text = str | Missing
 Bytes = Annotated[int, Field(ge=0)] | Missing
 Setting = bool | int | float | str
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Failure(_Model):
@@ -250,6 +251,11 @@ class Throughput(_Model):
     mean_of_totals: FiniteFloat
     windows: list[Window]
 
+    @property
+    def timed_windows(self) -> list[Window]:
+        """The windows that have a rate: in an edited record some may have taken no time."""
+        return [window for window in self.windows if window.seconds > 0]
+
 
 class Spread(_Model):
     """Percentiles over steps, in seconds."""
@@ -405,7 +411,7 @@ class Commitment(_Model):
 
     field: str
     reason: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     ratio: WithheldRatio | None = None
 
 

@@ -10,17 +10,21 @@ import platform
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
+
+RECORD_NAME: Final = "record.json"
+"""Name of a record's file."""
 
 _RESERVE_BYTES = 4 * 1024 * 1024
 """More than the record of a full ImageNet run, whose ten thousand windows are its largest part."""
@@ -39,7 +43,7 @@ class RunDirectory:
     @property
     def record(self) -> Path:
         """The run's record."""
-        return self.path / "record.json"
+        return self.path / RECORD_NAME
 
     @property
     def plan(self) -> Path:
@@ -278,6 +282,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ) from error
 
 
+def find_records(directory: Path, *, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield the files called ``record.json`` below a directory, in the order of their directories' names.
+
+    Args:
+        directory: Where to look, at any depth; links to directories are not followed.
+        onerror: Called with why a directory cannot be read; without it, such directories are passed over.
+    """
+    for place, subdirectories, names in os.walk(directory, onerror=onerror):
+        subdirectories.sort()
+        if RECORD_NAME in names:
+            yield Path(place) / RECORD_NAME
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
     """A record as it lies on disk.
@@ -314,7 +331,7 @@ def read_stored(path: Path) -> StoredRecord:
     Raises:
         RecordError: There is none, it is not a record, or it was written by a newer chipperf; the message says where.
     """
-    file = path / "record.json" if path.is_dir() else path
+    file = path / RECORD_NAME if path.is_dir() else path
     try:
         content = file.read_bytes()
     except FileNotFoundError as error:
@@ -341,9 +358,7 @@ def _parse_record(text: bytes, file: Path) -> Record:
     try:
         record = Record.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise RecordError(f"{file}: {place}: {first['msg']}", hint="the file was edited or is incomplete") from error
+        raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
     if record.status.state == "running" and not RunDirectory(file.parent).has_live_process():
         return record.model_copy(update={"status": _KILLED})
     return record

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import Commitment, Record, WithheldRatio
 from chipperf.records.store import RunDirectory, record_text
+from chipperf.validation_faults import first_fault, first_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +127,9 @@ def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Re
     try:
         public = Record.model_validate(content)
     except ValidationError as error:
-        place = ".".join(str(step) for step in error.errors()[0]["loc"])
         raise UsageError(
-            f"{place} cannot be withheld", hint="choose measured values, facts of the environment, or lists"
+            f"{first_place(error)} cannot be withheld",
+            hint="choose measured values, facts of the environment, or lists",
         ) from error
     gone = {secret.field for secret in values} | {each.field for each in record.withheld}
     told = tuple((by, path) for path in gone for by in _TOLD_BY.get(path, ()) if by not in gone and _has(content, by))
@@ -180,9 +181,8 @@ def fill_in(record: Record, revealed: Secrets) -> Record:
     try:
         return Record.model_validate(content)
     except ValidationError as error:
-        place = ".".join(str(step) for step in error.errors()[0]["loc"])
         raise UsageError(
-            f"{place} of run {record.run_id} is no value of a record", hint="ask for the values again"
+            f"{first_place(error)} of run {record.run_id} is no value of a record", hint="ask for the values again"
         ) from error
 
 
@@ -245,10 +245,8 @@ def read_secrets(file: Path) -> Secrets:
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
         raise RecordError(
-            f"{file}: {place}: {first['msg']}", hint="name the private file that 'perf withhold' wrote"
+            f"{file}: {first_fault(error)}", hint="name the private file that 'perf withhold' wrote"
         ) from error
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from chipperf.records.measures import peak_source
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.schema import Missing, Power
 from chipperf.report.build import record_digest
 from chipperf.report.comparability import setting_text
 
@@ -105,11 +106,7 @@ def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]
     yield "dataset fingerprint", dataset.fingerprint
     yield "samples evaluated", dataset.eval_samples
     memory = record.metrics.memory
-    if isinstance(memory, Memory):
-        peak = "allocator" if isinstance(memory.device_peak_bytes, Missing) else "device"
-        yield "mem_peak read from", peak
-    else:
-        yield "mem_peak read from", memory
+    yield "mem_peak read from", memory if isinstance(memory, Missing) else peak_source(memory)
 
 
 def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str:

@@ -9,7 +9,7 @@ from chipperf.cases.base import Role
 from chipperf.errors import UsageError
 from chipperf.importing.blank import UNKNOWN_NAME
 from chipperf.records.schema import Missing
-from chipperf.report.format import marker, setting
+from chipperf.report.format import marker, setting, text_or_marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,7 +91,7 @@ def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
 
 def dataset_name(dataset: Dataset) -> str:
     """Return name and version of a dataset."""
-    version = marker(dataset.version, "en") if isinstance(dataset.version, Missing) else dataset.version
+    version = text_or_marker(dataset.version, "en")
     return f"{dataset.name} {version}"
 
 

@@ -193,6 +193,7 @@ def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
     values = [[completed_value(record, MEASURES[name].read(record)) for record in each.records] for each in columns]
     results = [aggregate(each, unit).value for each in values]
     samples = [[_drawn_from(name, record) for record in column.records] for column in columns]
+    follow = [_follows_from_windows(name, column) for column in columns]
     ratios = [None if unit == "fraction" else _ratio(result, results[0]) for result in results]
     resampled: dict[int, list[float]] = {}
 
@@ -207,7 +208,7 @@ def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
         found, reason = None, None
         if place and ratios[place] is not None:
             single = [str(each + 1) for each in (0, place) if not varies(samples[each])]
-            doubtful = [str(each + 1) for each in (0, place) if not _follows_from_windows(name, columns[each])]
+            doubtful = [str(each + 1) for each in (0, place) if not follow[each]]
             if single:
                 reason = f"a single value in column {' and '.join(single)}"
             elif doubtful:
@@ -235,7 +236,7 @@ def _drawn_from(name: str, record: Record) -> list[float]:
     """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
     throughput = getattr(record.metrics, name, None)
     if isinstance(throughput, Throughput):
-        rates = [window.samples_per_s for window in throughput.windows if window.seconds > 0]
+        rates = [window.samples_per_s for window in throughput.timed_windows]
         return rates or [throughput.median]
     value = MEASURES[name].read(record)
     return [] if isinstance(value, Missing) else [float(value)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.bootstrap import LEVEL, RESAMPLES
 from chipperf.records.schema import Missing
-from chipperf.report.format import escape_markdown, gib, marker, number, quality
+from chipperf.report.format import escape_markdown, gib, number, quality, text_or_marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -142,14 +142,14 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "name": name,
                 "source": column.source,
                 "runs": [each.run_id for each in column.records],
-                "seeds": [_json(each.seed) for each in column.records],
+                "seeds": [json_value(each.seed) for each in column.records],
                 "planned": column.planned,
                 "vendor": column.first.vendor.name,
                 "kind": column.first.kind,
                 "topology": column.first.topology.label,
                 "precision": {
                     "requested": column.first.precision.requested,
-                    "effective": _json(column.first.precision.effective),
+                    "effective": json_value(column.first.precision.effective),
                 },
                 "outcomes": list(outcomes),
                 "scaling": asdict(scaling) if scaling else None,
@@ -162,7 +162,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             {
                 "name": measure.name,
                 "unit": measure.unit,
-                "cells": [{**asdict(cell), "value": _json(cell.value)} for cell in measure.cells],
+                "cells": [{**asdict(cell), "value": json_value(cell.value)} for cell in measure.cells],
             }
             for measure in comparison.measures
         ],
@@ -203,7 +203,7 @@ def _value(value: float | Missing, measure: ComparedMeasure, comparison: Compari
         text = gib(value if isinstance(value, Missing) else round(value))
     else:
         text = number(value)
-    return marker(text, "en") if isinstance(text, Missing) else text
+    return text_or_marker(text, "en")
 
 
 def _runs(place: int, comparison: Comparison) -> str:
@@ -242,5 +242,6 @@ def _plain(text: str) -> str:
     return escape_markdown(text)
 
 
-def _json(value: float | str | Missing) -> object:
+def json_value(value: float | str | Missing) -> object:
+    """Return a value as JSON has it: a missing one is an object, as in a record."""
     return value.model_dump() if isinstance(value, Missing) else value

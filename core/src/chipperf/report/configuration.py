@@ -62,6 +62,19 @@ def row_label(record: Record) -> Text:
     return _real_or_simulated(record, record.environment.row_label)
 
 
+def precision_name(record: Record) -> str:
+    """Return the requested precision, and the effective one if it is another."""
+    requested, effective = record.precision.requested, record.precision.effective
+    return requested if isinstance(effective, Missing) or effective == requested else f"{requested} ({effective})"
+
+
+def configuration_name(record: Record) -> str:
+    """Return device, topology and precision on one line; for a device without a name, the vendor's."""
+    label = row_label(record)
+    device = record.vendor.name if isinstance(label, Missing) else label
+    return f"{device} {record.topology.label} {precision_name(record)}"
+
+
 def card_short_name(record: Record) -> Text:
     """Return the device's short name in the general table."""
     return _real_or_simulated(record, record.environment.card_short_name)

@@ -61,6 +61,11 @@ def marker(missing: Missing, language: Language) -> str:
     return text
 
 
+def text_or_marker(value: object, language: Language) -> str:
+    """Return the text of a value, or the marker of a missing one."""
+    return marker(value, language) if isinstance(value, Missing) else str(value)
+
+
 def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
     """Return ``value`` with five significant digits and every digit before the point, without exponent.
 

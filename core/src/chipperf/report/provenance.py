@@ -14,8 +14,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import chipperf
 from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.report.tracing import RecordFile, Source, simplify, source_of
+from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,7 +60,6 @@ def _plain_link(link: str) -> str:
 
 
 Link = Annotated[str, AfterValidator(_plain_link)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ReportedRecord(_Model):
@@ -216,9 +216,7 @@ def read_provenance(file: Path) -> Provenance:
     try:
         return Provenance.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise RecordError(f"{file}: {place}: {first['msg']}", hint="render the report again") from error
+        raise RecordError(f"{file}: {first_fault(error)}", hint="render the report again") from error
 
 
 def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:

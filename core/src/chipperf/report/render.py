@@ -170,7 +170,7 @@ def _finalize(value: Any, *, language: Language) -> Any:
     if hasattr(value, "__html__"):
         written = value
     else:
-        text = formatting.marker(value, language) if isinstance(value, Missing) else str(value)
+        text = formatting.text_or_marker(value, language)
         written = Markup(formatting.escape_markdown(text))
     note_written(str(written))
     return written
@@ -208,7 +208,7 @@ def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
     separator, qualified, comma = _LIST[language]
     texts = []
     for fact in facts:
-        text = formatting.marker(fact.value, language) if isinstance(fact.value, Missing) else fact.value
+        text = formatting.text_or_marker(fact.value, language)
         texts.append(qualified.format(text, comma.join(fact.rows)) if fact.rows else text)
     return separator.join(texts)
 
@@ -224,6 +224,7 @@ def _render(environment: Environment, names: Sequence[str], **variables: Any) ->
 
 
 def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
+    """Return the first template that exists, with its name: the template's own lacks the place it was found in."""
     for name in names[:-1]:
         with suppress(TemplateNotFound):
             return name, environment.get_template(name)

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chipperf.records.schema import Missing
-from chipperf.report.configuration import fix_hp, row_key, row_label
-from chipperf.report.format import marker
+from chipperf.report.configuration import configuration_name, fix_hp, row_key
+from chipperf.report.format import text_or_marker
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -46,28 +46,14 @@ def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, .
 
 def curve_names(records: Sequence[Record], case: Case) -> list[str]:
     """Return a name for the curve of each record: device, topology and precision, and ``fix_hp`` where that helps."""
-    names = [f"{_device(record)} {record.topology.label} {_precision(record)}" for record in records]
-    changes = [_text(fix_hp(record, case)) for record in records]
+    names = [configuration_name(record) for record in records]
+    changes = [text_or_marker(fix_hp(record, case), "en") for record in records]
     variants: dict[str, set[str]] = {}
     for name, change in zip(names, changes, strict=True):
         variants.setdefault(name, set()).add(change)
     return [
         name if len(variants[name]) == 1 else f"{name} {change}" for name, change in zip(names, changes, strict=True)
     ]
-
-
-def _text(changes: str | Missing) -> str:
-    return marker(changes, "en") if isinstance(changes, Missing) else changes
-
-
-def _device(record: Record) -> str:
-    label = row_label(record)
-    return record.vendor.name if isinstance(label, Missing) else label
-
-
-def _precision(record: Record) -> str:
-    requested, effective = record.precision.requested, record.precision.effective
-    return requested if isinstance(effective, Missing) or effective == requested else f"{requested} ({effective})"
 
 
 def _setup(record: Record, case: Case) -> Hashable:

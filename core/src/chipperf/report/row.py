@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.durations import format_duration
-from chipperf.records.measures import headline, used_peak
+from chipperf.records.measures import headline, peak_source, used_peak
 from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Missing, TimeToTarget
 from chipperf.report.configuration import fix_hp, row_label
@@ -108,9 +108,8 @@ class Row:
         memory = self.record.metrics.memory
         if isinstance(memory, Missing) or isinstance(self.memory_used_bytes, Missing):
             return None
-        if isinstance(memory.device_peak_bytes, Missing):
-            return MemorySource(peak="allocator", source=memory.allocator_source)
-        return MemorySource(peak="device", source=memory.device_source)
+        peak = peak_source(memory)
+        return MemorySource(peak=peak, source=memory.device_source if peak == "device" else memory.allocator_source)
 
     @property
     def verdict(self) -> Verdict | None:

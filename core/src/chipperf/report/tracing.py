@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from chipperf.records.schema import Missing
+from chipperf.records.store import read_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from chipperf.records.schema import Record
 
@@ -141,6 +143,19 @@ def trace(record: Record, sha256: str) -> Record:
         sha256: Digest of its file.
     """
     return cast("Record", _traced(record, Source(RecordFile(record.run_id, sha256))))
+
+
+def read_traced(path: Path) -> Record:
+    """Read the record of a run such that it notes every read of its fields.
+
+    Args:
+        path: A run's directory or its ``record.json``.
+
+    Raises:
+        RecordError: It cannot be read, see :func:`~chipperf.records.store.read_record`.
+    """
+    stored = read_stored(path)
+    return trace(stored.record, stored.sha256)
 
 
 def source_of(record: Record) -> Source | None:

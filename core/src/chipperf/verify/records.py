@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.errors import UsageError
+from chipperf.records.store import find_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-RECORD_NAME: Final = "record.json"
 MAX_BYTES: Final = 256 * 2**20
 """Largest file that is taken for a record; the record of a full ImageNet run has a few MiB."""
 
@@ -65,11 +64,8 @@ class RecordFinder:
         for place in self._places:
             if place.is_file():
                 yield place
-                continue
-            for directory, subdirectories, names in os.walk(place):
-                subdirectories.sort()
-                if RECORD_NAME in names:
-                    yield Path(directory) / RECORD_NAME
+            else:
+                yield from find_records(place)
 
 
 def _digest(file: Path) -> str | None:

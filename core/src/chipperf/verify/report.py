@@ -12,13 +12,12 @@ from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.records.schema import METRICS_VERSION
-from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import points_csv
 from chipperf.report.provenance import describe_page, is_plain_link, is_plain_name, provenance_file, read_provenance
 from chipperf.report.render import render_page
-from chipperf.report.tracing import trace
+from chipperf.report.tracing import read_traced
 from chipperf.verify.differences import Difference, compare_pages, compare_provenances
 from chipperf.verify.named_records import named_by_page, named_by_provenance
 
@@ -120,7 +119,7 @@ def verify_report(
     reported = [record for record in records if not is_baseline[id(record)]]
     baselines = [record for record in records if is_baseline[id(record)]]
     if provenance is None:
-        baselines += [_read_traced(run) for run in baseline]
+        baselines += [read_traced(run) for run in baseline]
     try:
         view = build_view(reported, baseline=baselines)
     except PerfError as error:
@@ -157,28 +156,23 @@ def _find(named: NamedRecord, path: Path, finder: RecordFinder, result: ReportRe
             message = f"the record was edited: {file} is not that of {named}"
             _add_record_difference(result, named, path, message)
     try:
-        stored = read_stored(file)
+        record = read_traced(file)
     except RecordError as error:
         result.differences.append(Difference(kind="record", file=str(file), message=error.message))
         return None
-    version = stored.record.metrics_version
+    version = record.metrics_version
     if version != METRICS_VERSION:
         message = f"metrics version {version} of {named}; this chipperf reports version {METRICS_VERSION}"
         result.differences.append(Difference(kind="record", file=str(file), message=message))
         return None
-    result.records[stored.record.run_id] = file
-    return trace(stored.record, stored.sha256)
+    result.records[record.run_id] = file
+    return record
 
 
 def _add_record_difference(result: ReportResult, named: NamedRecord, path: Path, message: str) -> None:
     line, column = (named.place.line, named.place.column) if named.place else (0, 0)
     file = path if named.place else provenance_file(path)
     result.differences.append(Difference(kind="record", file=str(file), message=message, line=line, column=column))
-
-
-def _read_traced(run: Path) -> Record:
-    stored = read_stored(run)
-    return trace(stored.record, stored.sha256)
 
 
 def _compare(

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
-from chipperf.records.measures import headline
+from chipperf.records.measures import headline, peak_source, used_peak
+from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
 from chipperf.report import format as formatting
 from chipperf.report.build import record_digest
-from chipperf.report.configuration import card_short_name, fix_hp, row_label
+from chipperf.report.configuration import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same
@@ -228,7 +229,7 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
         run_id=record.run_id,
         digest=digest or record_digest(record),
         page=page,
-        label=_label(record),
+        label=configuration_name(record),
         vendor=record.vendor.name,
         topology=record.topology.label,
         precision=record.precision.requested,
@@ -279,27 +280,11 @@ def _dataset(dataset: Dataset) -> str:
     return dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}"
 
 
-def _label(record: Record) -> str:
-    device = row_label(record)
-    name = record.vendor.name if isinstance(device, Missing) else device
-    return f"{name} {record.topology.label} {_precision(record)}"
-
-
-def _precision(record: Record) -> str:
-    requested, effective = record.precision.requested, record.precision.effective
-    return requested if isinstance(effective, Missing) or effective == requested else f"{requested} ({effective})"
-
-
 def _verdict(record: Record) -> Verdict:
-    quality, target = record.metrics.quality, record.case.target
     if record.status.state != "completed":
         return "not_completed"
-    if isinstance(quality, Missing):
-        return "unknown"
-    if isinstance(target, Missing):
-        return "no_target"
-    reached = isinstance(record.metrics.time_to_target, TimeToTarget) or quality >= target
-    return "converged" if reached else "below_target"
+    result = outcome(record)
+    return "unknown" if result == "not_run" else result
 
 
 def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell]:
@@ -312,7 +297,7 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
     yield cell(record.vendor.name, "vendor.name")
     yield _device(record)
     yield cell(record.topology.label, "topology")
-    yield cell(_precision(record), "precision")
+    yield cell(precision_name(record), "precision")
     percent = case.report.quality_as_percent if case else False
     yield result_cell(
         record,
@@ -360,8 +345,7 @@ def _memory(record: Record, *, exact: bool) -> Cell:
     memory = record.metrics.memory
     if not isinstance(memory, Memory):
         return result_cell(record, memory, "metrics.memory")
-    name = "allocated_peak_bytes" if isinstance(memory.device_peak_bytes, Missing) else "device_peak_bytes"
-    peak: int | Missing = getattr(memory, name)
+    name = "device_peak_bytes" if peak_source(memory) == "device" else "allocated_peak_bytes"
 
     def of_total(value: int) -> Bilingual:
         used, total = (
@@ -369,4 +353,4 @@ def _memory(record: Record, *, exact: bool) -> Cell:
         )
         return Bilingual(f"{used.text.zh}/{total.text.zh}", f"{used.text.en}/{total.text.en}")
 
-    return result_cell(record, peak, f"metrics.memory.{name}", of_total)
+    return result_cell(record, used_peak(memory), f"metrics.memory.{name}", of_total)

@@ -250,15 +250,18 @@ def _throughput(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
 
 def _windows(record: Record) -> Chart | None:
     throughput = record.metrics.p_train
-    if record.status.state != "completed" or not isinstance(throughput, Throughput) or len(throughput.windows) < 2:
+    if record.status.state != "completed" or not isinstance(throughput, Throughput):
+        return None
+    windows = throughput.timed_windows
+    if len(windows) < 2:
         return None
     return Chart(
         title=Bilingual(
-            f"{len(throughput.windows)} 个测量窗口的吞吐量（p_train）随步数的变化",
-            f"p_train of {len(throughput.windows)} measurement windows over steps",
+            f"{len(windows)} 个测量窗口的吞吐量（p_train）随步数的变化",
+            f"p_train of {len(windows)} measurement windows over steps",
         ),
         note=Bilingual("", ""),
-        picture=_drawn(lambda: charts.draw_windows(throughput.windows)),
+        picture=_drawn(lambda: charts.draw_windows(windows)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from chipperf import catalogue
 from chipperf.errors import PerfError, RecordError, UsageError
-from chipperf.records.store import read_stored, write_atomically
+from chipperf.records.store import RECORD_NAME, find_records, read_stored, write_atomically
 from chipperf.report.render import template_directory
 from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
 from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from chipperf.cases.base import Progress
     from chipperf.records.schema import Record
     from chipperf.report.format import Language
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 MOST_CHARTED_PAGES = 200
 """Runs whose own pages have charts: to draw them takes longer than all the rest."""
 
-_RECORD = "record.json"
 _INDEX = "index.html"
 _RUNS = "runs"
 _GENERATOR = '<meta name="generator" content="chipperf'
@@ -83,7 +79,7 @@ def build_site(
     rows: dict[str, tuple[BoardKey, RunRow]] = {}
     problems: list[Problem] = []
     copies = 0
-    paths = list(_find_records(directory, problems))
+    paths = list(find_records(directory, onerror=lambda error: problems.append(_unreadable(error, directory))))
     for done, path in enumerate(paths):
         tell(done, len(paths))
         try:
@@ -109,7 +105,7 @@ def build_site(
         )
         _write(out / page, text)
     if not paths and not problems:
-        raise UsageError(f"there is no {_RECORD} below {directory}", hint="name a directory with runs in it")
+        raise UsageError(f"there is no {RECORD_NAME} below {directory}", hint="name a directory with runs in it")
     boards = make_boards(rows.values(), most_rows=MOST_ROWS)
     text = render_leaderboard(
         boards, language=language, problems=problems, copies=copies, user_templates=user_templates
@@ -140,17 +136,8 @@ class _VendorTemplates:
         return self._found[name]
 
 
-def _find_records(directory: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Yield the records in the order of their names; directories that cannot be read become problems."""
-
-    def note(error: OSError) -> None:
-        place = _below(Path(error.filename), directory)
-        problems.append(Problem(place=place, message=error.strerror or type(error).__name__))
-
-    for root, directories, files in os.walk(directory, onerror=note):
-        directories.sort()
-        if _RECORD in files:
-            yield Path(root) / _RECORD
+def _unreadable(error: OSError, directory: Path) -> Problem:
+    return Problem(place=_below(Path(error.filename), directory), message=error.strerror or type(error).__name__)
 
 
 def _below(path: Path, directory: Path) -> str:

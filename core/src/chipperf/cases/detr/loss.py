@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from chipperf.cases.detr.model import DetrOutput
     from chipperf.cases.detr.targets import Targets
 
-MAX_GRADIENT_NORM = 0.1
-"""Norm of all gradients together, to which they are clipped after the backward pass and before the optimiser's step."""
-
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
 

@@ -17,6 +17,7 @@ import psutil
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device
 from chipperf.contract.tolerances import tolerance
+from chipperf.records.store import RunDirectory
 from chipperf.types import Capability, EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def failing_rank_ends_the_run(subject: Subject) -> None:
         except subprocess.TimeoutExpired:
             fail(f"{limit_s:g} s after rank 1 was killed the run still goes on: does teardown or an exit handler wait?")
     require(launcher.returncode == 1, f"the run ended with status {launcher.returncode} instead of 1: {output[-500:]}")
-    status = json.loads((run / "record.json").read_text(encoding="utf-8"))["status"]
+    status = json.loads(RunDirectory(run).record.read_text(encoding="utf-8"))["status"]
     require(
         status["state"] == "failed" and (status["failure"] or {}).get("rank") == 1,
         f"the record does not name rank 1 as the one that failed: {status}",
