@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from chipperf.launch.plan import RunPlan
 from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Hyperparameters, Limits, Topology
 from chipperf.session import bind
+from filelock import FileLock
 from support import TIMEOUT_S, FakeDistributions, FinishedRun, forget_modules, perf_command, perf_environment
 
 # Tests run side by side: threads that spin while they wait would take each other's cores. Read when torch is imported.
@@ -53,16 +55,25 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(perf: Perf, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """Two ranks, two epochs of three steps, with a loader process each; not to be written to."""
-    directory = tmp_path_factory.mktemp("runs") / "finished"
-    process = perf(
-        *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--nproc", 2, "--seed", 5),
-        *("--set", "workers=1", "--data", image_folder, "--out", directory),
-        MALLOC_ARENA_MAX="2",
-        GLIBC_TUNABLES="glibc.malloc.top_pad=1",
-    )
-    assert process.returncode == 0, process.stderr
-    return FinishedRun(directory, process)
+    """Two ranks, two epochs of three steps, with a loader process each; not to be written to.
+
+    All processes of the test run share it: the first that needs it makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # Under pytest-xdist, every process has a directory of its own below the common one.
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    directory, finished = common / "trained-run", common / "trained-run.pickle"
+    with FileLock(common / "trained-run.lock"):
+        if not finished.exists():
+            process = perf(
+                *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--nproc", 2, "--seed", 5),
+                *("--set", "workers=1", "--data", image_folder, "--out", directory),
+                MALLOC_ARENA_MAX="2",
+                GLIBC_TUNABLES="glibc.malloc.top_pad=1",
+            )
+            assert process.returncode == 0, process.stderr
+            finished.write_bytes(pickle.dumps(process))
+        return FinishedRun(directory, pickle.loads(finished.read_bytes()))
 
 
 @pytest.fixture

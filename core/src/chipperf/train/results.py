@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
+from chipperf.launch.failure import INTERRUPTED
 from chipperf.records.assemble import empty_metrics
 from chipperf.records.schema import (
     Card,
@@ -64,16 +65,18 @@ def write_results(
     facts: RuntimeFacts,
     power: Power | Missing,
     *,
-    completed: bool,
+    failure: Failure | None,
 ) -> None:
-    """Put the results into the run's record; after a failure, those of what was completed."""
+    """Put the results into the run's record; after a failure, those of what was completed.
+
+    The launcher, which hears of all ranks, puts its verdict in the place of this rank's ``failure`` if it is alive.
+    """
     planned = read_record(directory.record)
     outcome = trainer.outcome
     metrics = _metrics(context, outcome, facts, power)
-    failure = None if completed else Failure(failure_class="unknown", message="training stopped before its end")
     record = planned.model_copy(
         update={
-            "status": Status(state="completed" if completed else "failed", failure=failure),
+            "status": _status(failure),
             "case": Case(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
             "precision": PrecisionRecord(
                 requested=facts.precision.requested,
@@ -103,6 +106,12 @@ def write_results(
         }
     )
     directory.write_record(Record.model_validate(record.model_dump()))
+
+
+def _status(failure: Failure | None) -> Status:
+    if failure is None:
+        return Status(state="completed")
+    return Status(state="interrupted" if failure.failure_class == INTERRUPTED else "failed", failure=failure)
 
 
 def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: Power | Missing) -> Metrics:

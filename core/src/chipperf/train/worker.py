@@ -16,7 +16,7 @@ from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError
 from chipperf.launch.assignment import describe_card, require_distinct_cards
-from chipperf.launch.failure import DUMP_SIGNAL, ignore_signals, report_failure
+from chipperf.launch.failure import DUMP_SIGNAL, describe, ignore_signals, report_failure
 from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.launch.ranks import rank_from_environment
 from chipperf.launch.worker import APPLIED_VARIABLE
@@ -147,18 +147,20 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             plan.idle_memory_bytes,
             plan.session,
         )
-        completed = False
+        failure = None
         try:
             with sampler if rank.local_rank == 0 else nullcontext():
                 progress.phase("training")
                 trainer.train()
             progress.phase("measuring")
             trainer.measure_core([describe_card(info) for info in devices])
-            completed = True
+        except BaseException as error:
+            failure = describe(error, rank.rank)
+            raise
         finally:
             ignore_signals()
             if rank.is_main:
-                write_results(directory, context, trainer, facts, sampler.summary(), completed=completed)
+                write_results(directory, context, trainer, facts, sampler.summary(), failure=failure)
         events.write("run_stop", "success")
         progress.phase("finished")
         session.notify("perf_run_finished", RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
