@@ -4,6 +4,7 @@ import runpy
 import sys
 
 import pytest
+from chipperf.cli.main import COMMANDS
 from projects import ROOT, run
 
 HEAVY = {"torch", "torchvision", "numpy"}
@@ -55,3 +56,19 @@ def test_report_imports_nothing_heavy(tmp_path):
     assert (tmp_path / "report.md").stat().st_size > 0
     assert "jinja2" in imported
     assert not HEAVY & imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "modules"), [(["--version"], set()), (["lint", "--list"], {"lint"}), (["cases"], {"cases"})]
+)
+def test_only_the_command_that_is_asked_for_is_imported(arguments, modules):
+    commands = {place.partition(":")[0] for place in COMMANDS.values()}
+
+    assert commands & imported_by(*arguments) == {f"chipperf.cli.{name}" for name in modules}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_found(name):
+    completed = run(sys.executable, "-m", "chipperf", name, "--help")
+
+    assert f"perf {name} " in completed.stdout

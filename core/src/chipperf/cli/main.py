@@ -10,53 +10,40 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli import (
-    bundle,
-    cases,
-    compare,
-    contract,
-    data,
-    doctor,
-    launch,
-    lint,
-    plugins,
-    record_tools,
-    report,
-    site,
-    suite,
-    train,
-    verify,
-    withhold,
-)
+from chipperf.cli.lazy_commands import lazy_group
 from chipperf.errors import PerfError, PluginError
 
 DEBUG_VARIABLE = "PERF_DEBUG"
 
+COMMANDS = {
+    "train": "chipperf.cli.train:train",
+    "suite": "chipperf.cli.suite:suite",
+    "compare": "chipperf.cli.compare:compare",
+    "site": "chipperf.cli.site:site",
+    "cases": "chipperf.cli.cases:cases",
+    "doctor": "chipperf.cli.doctor:doctor",
+    "lint": "chipperf.cli.lint:lint",
+    "verify": "chipperf.cli.verify:verify",
+    "withhold": "chipperf.cli.withhold:withhold",
+    "reveal": "chipperf.cli.withhold:reveal",
+    "record-tools": "chipperf.cli.record_tools:record_tools",
+    "report": "chipperf.cli.report:app",
+    "bundle": "chipperf.cli.bundle:app",
+    "launch": "chipperf.cli.launch:app",
+    "plugins": "chipperf.cli.plugins:app",
+    "data": "chipperf.cli.data:app",
+    "contract": "chipperf.cli.contract:app",
+}
+
 app = typer.Typer(
     name="perf",
+    cls=lazy_group(COMMANDS),
     epilog="Example: perf train mobilenetv2 --vendor cpu --preset demo && perf report runs/* --lang en",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("train")(train.train)
-app.command("suite")(suite.suite)
-app.command("compare")(compare.compare)
-app.command("site")(site.site)
-app.command("cases")(cases.cases)
-app.command("doctor")(doctor.doctor)
-app.command("lint")(lint.lint)
-app.command("verify")(verify.verify)
-app.command("withhold")(withhold.withhold)
-app.command("reveal")(withhold.reveal)
-app.command("record-tools")(record_tools.record_tools)
-app.add_typer(report.app, name="report")
-app.add_typer(bundle.app, name="bundle")
-app.add_typer(launch.app, name="launch")
-app.add_typer(plugins.app, name="plugins")
-app.add_typer(data.app, name="data")
-app.add_typer(contract.app, name="contract")
 
 
 def _print_version(wanted: bool) -> None:
