@@ -49,9 +49,9 @@ def test_classifier(image_folder: Path, tmp_path: Path, ranks: int, edges: str) 
 
 @pytest.mark.slow
 def test_detector(tmp_path: Path) -> None:
-    """Slow: two ranks with forty million weights, whose dropout and AdamW have a state."""
+    """Slow: forty million weights, whose dropout and AdamW have a state."""
     data = ensure_coco_sample(CocoSampleOptions(train_samples=12, val_samples=2), tmp_path)
 
-    for result in train("detr", 2, data, tmp_path, "1"):
+    for result in train("detr", 1, data, tmp_path, "1"):
         assert result["1"] == result["0"]
         assert result["0"]["counts"][0] == 3
