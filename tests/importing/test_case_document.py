@@ -122,6 +122,7 @@ def test_memory(written, used, total):
     ("written", "expected"),
     [
         ("bs=256,lr=0.36", {"batch_size": 256, "lr": 0.36}),
+        ("bs=8,backbone_weights=none", {"batch_size": 8, "backbone_weights": ""}),
         ("lr=1e-4；bs=8", {"batch_size": 8, "lr": 1e-4}),
         ("bs=8， lr = 0.1", {"batch_size": 8, "lr": 0.1}),
         ("bs=8,amp=true,opt=lamb", {"batch_size": 8, "amp": True, "opt": "lamb"}),

@@ -62,7 +62,7 @@ def test_memory_total_keeps_a_decimal_that_is_not_zero():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(True, "true"), (256, "256"), (0.1 * 3, "0.3"), (1e-4, "0.0001"), ("sgd", "sgd")]
+    ("value", "text"), [(True, "true"), (256, "256"), (0.1 * 3, "0.3"), (1e-4, "0.0001"), ("sgd", "sgd"), ("", "none")]
 )
 def test_setting_in_its_shortest_form(value, text):
     assert setting(value) == text

@@ -125,7 +125,9 @@ def assignments(text: str) -> tuple[dict[str, Setting], list[str]]:
 
 
 def setting(text: str) -> Setting:
-    """Return a hyperparameter's value: a truth value, a number, or the text itself."""
+    """Return a hyperparameter's value: a truth value, a number, no text for ``none``, or the text itself."""
+    if text == "none":
+        return ""
     if text in ("true", "false"):
         return text == "true"
     if _INTEGER.fullmatch(text):

@@ -124,7 +124,7 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
 
 
 def setting(value: Setting, *, exact: bool = False) -> str:
-    """Return a hyperparameter's value: numbers in their shortest form, truth values in lower case.
+    """Return a hyperparameter's value: numbers in their shortest form, truth values in lower case, no text as ``none``.
 
     Of a float six digits are shown, which hide how it was computed; ``exact`` shows all.
     """
@@ -132,7 +132,7 @@ def setting(value: Setting, *, exact: bool = False) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return repr(value) if exact else f"{value:.6g}"
-    return str(value)
+    return str(value) or "none"
 
 
 def escape_markdown(text: str) -> str:

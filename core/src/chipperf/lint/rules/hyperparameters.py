@@ -144,9 +144,7 @@ def _recorded(record: Record, case: Case | None) -> dict[str, Any]:
 
 
 def _same_values(stated: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
-    # A key that is set to nothing cannot be read from a document's text.
-    written = {key: value for key, value in recorded.items() if value != ""}
-    return set(stated) == set(written) and all(_equal(stated[key], value) for key, value in written.items())
+    return set(stated) == set(recorded) and all(_equal(stated[key], value) for key, value in recorded.items())
 
 
 def _equal(one: Any, other: Any) -> bool:
