@@ -10,6 +10,7 @@ import pytest
 from chipperf.errors import UsageError
 from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import Missing
+from chipperf.records.withholding import withhold
 from chipperf.report.columns import Column
 from chipperf.report.comparison import Scaling, compare_columns, compare_curves, compare_runs
 from chipperf.report.comparison_formats import as_csv, as_markdown, json_text, rows
@@ -266,6 +267,14 @@ def test_a_run_in_two_columns_makes_them_dependent():
     found = caveats(compare_columns([column, Column(records=column.records[:1])]))
 
     assert found["run a-0 is in both columns, so their interval is too narrow"] == (1, 2)
+
+
+def test_a_run_beside_its_withheld_copy_is_one_run():
+    record = make_record(run_id="a")
+    copy = withhold(record, ["metrics.e2e_time_s"], "asked for").record
+    found = caveats(compare_columns([Column(records=(record,)), Column(records=(copy,))]))
+
+    assert found["run a is in both columns, so their interval is too narrow"] == (1, 2)
 
 
 def test_three_vendors_of_which_one_withholds():

@@ -13,7 +13,6 @@ from chipperf.records.measures import peak_source
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import Missing, Power
-from chipperf.report.build import record_digest
 from chipperf.report.comparability import setting_text
 
 if TYPE_CHECKING:
@@ -139,6 +138,6 @@ def _shared_runs(columns: Sequence[Column]) -> Iterator[tuple[int, int, str]]:
     owners: dict[str, int] = {}
     for place, column in enumerate(columns, start=1):
         for record in column.records:
-            owner = owners.setdefault(record_digest(record), place)
+            owner = owners.setdefault(record.run_id, place)
             if owner != place:
                 yield owner, place, f"run {record.run_id} is in both columns, so their interval is too narrow"
