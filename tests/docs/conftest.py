@@ -6,14 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 from chipperf.suites.plan import plan_suite
 from chipperf.suites.state import SuiteDirectory
 from documents import README, ROOT, TOML_PAGE, blocks, commands
+from forked_perf import ForkedPerf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SMALLER = {
     "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
@@ -31,6 +37,7 @@ class Workplace:
 
     directory: Path
     data: Path
+    perf: ForkedPerf
 
     def harmless(self, command: str) -> str:
         """Return the command with other data, and options that make it small."""
@@ -39,20 +46,28 @@ class Workplace:
         return " ".join([command.replace("/data/imagenet", str(self.data)), *options]).format(data=self.data)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run the harmless form of a command as a shell would."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PERF_")}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        """Run the harmless form of a command."""
+        return self.perf.run(self.harmless(command))
+
+    def run_in_shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run the harmless form of a command as a reader does."""
         return subprocess.run(
             ["bash", "-c", self.harmless(command)],
             capture_output=True,
             text=True,
             cwd=self.directory,
-            env=environment,
+            env=_environment(),
         )
 
 
+def _environment() -> dict[str, str]:
+    """Return that of a reader who has activated the environment."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PERF_")}
+    return inherited | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """The workplace, without any run."""
     options = SampleOptions(classes=6, train_per_class=8, val_per_class=4, width=48, height=36)
     data = ensure_sample_dataset(options, tmp_path_factory.mktemp("data"))
@@ -63,13 +78,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     begun = SuiteDirectory(directory / "begun")
     with begun.locked():
         begun.write(begun.begin(plan_suite(directory / "nightly.toml"), directory / "nightly.toml"))
-    return Workplace(directory, data)
+    with closing(ForkedPerf(_environment(), directory)) as perf:
+        yield Workplace(directory, data, perf)
 
 
 @pytest.fixture(scope="session")
 def trained(workplace: Workplace) -> Workplace:
     """The workplace after README's own training command."""
     training = next(item.text for item in commands(README) if item.text.startswith("perf train") and not item.marked)
-    completed = workplace.run(training)
+    completed = workplace.run_in_shell(training)
     assert completed.returncode == 0, completed.stderr
     return workplace
