@@ -340,9 +340,7 @@ def test_command_fails_for_a_device_that_leaves_the_reference(perf: Perf, tmp_pa
         (("--vendor", "cpv", "--case", "mobilenetv2"), 3, "did you mean 'cpu'"),
     ],
 )
-def test_command_says_what_is_wrong(
-    tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
-) -> None:
+def test_command_says_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
     done = CliRunner().invoke(app, ["contract", "certify", "--vendor", "cpu", "--out", str(tmp_path), *arguments])
     assert isinstance(done.exception, PerfError)
     assert done.exception.exit_code == code

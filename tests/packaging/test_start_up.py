@@ -1,25 +1,27 @@
 """What does not train must not wait for torch: its import takes seconds, and a reader of reports does not have it."""
 
+import os
 import runpy
-import sys
+from contextlib import closing
 
 import pytest
-from projects import ROOT, run
+from forked_perf import ForkedPerf
+from projects import ROOT
 
 HEAVY = {"torch", "torchvision", "numpy"}
 
-SCRIPT = """
-import atexit, sys
-from chipperf.cli.main import main
 
-atexit.register(lambda: print("modules:", *sys.modules, file=sys.stderr))
-main()
-"""
+@pytest.fixture(scope="module")
+def perf():
+    """Forks of a process that has imported the program and nothing else."""
+    with closing(ForkedPerf(os.environ, ROOT)) as perf:
+        yield perf
 
 
-def imported_by(*arguments):
-    completed = run(sys.executable, "-c", SCRIPT, *arguments)
-    return set(completed.stderr.rpartition("modules:")[2].split())
+def imported_by(perf, *arguments):
+    ended = perf.call(*arguments)
+    assert ended["code"] == 0, ended["stderr"]
+    return set(ended["modules"])
 
 
 @pytest.mark.parametrize(
@@ -39,18 +41,18 @@ def imported_by(*arguments):
         ["data", "--help"],
     ],
 )
-def test_command_imports_nothing_heavy(arguments):
-    imported = imported_by(*arguments)
+def test_command_imports_nothing_heavy(perf, arguments):
+    imported = imported_by(perf, *arguments)
 
     assert "chipperf.cli.main" in imported
     assert not HEAVY & imported
 
 
-def test_report_imports_nothing_heavy(tmp_path):
+def test_report_imports_nothing_heavy(perf, tmp_path):
     make_record = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))["make_record"]
     (tmp_path / "record.json").write_text(make_record(vendor__name="cpu").model_dump_json(), encoding="utf-8")
 
-    imported = imported_by("report", str(tmp_path), "--out", str(tmp_path / "report.md"))
+    imported = imported_by(perf, "report", str(tmp_path), "--out", str(tmp_path / "report.md"))
 
     assert (tmp_path / "report.md").stat().st_size > 0
     assert "jinja2" in imported

@@ -138,8 +138,7 @@ class CaseComparison(_Model):
     def lost(self) -> bool:
         """True if a step is so far off that the comparison cannot be within its tolerances any more."""
         return any(
-            step.loss_error > self.loss_tolerance
-            or _number(step.gradient_distance) > _KINK * self.gradient_tolerance
+            step.loss_error > self.loss_tolerance or _number(step.gradient_distance) > _KINK * self.gradient_tolerance
             for step in self.steps
         )
 

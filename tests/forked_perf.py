@@ -38,16 +38,20 @@ class ForkedPerf:
         for command in line.split(" && "):
             program, *words = shlex.split(command)
             assert program == "perf", command
-            arguments = [argument for word in words for argument in self._expanded(word)]
-            request = {"arguments": arguments, "directory": str(self._directory)}
-            outcome = self._server.call(f"{__name__}:carry_out", request, timeout_s=TIMEOUT_S)
-            assert outcome.fault is None, f"{command}: {outcome.fault}\n{outcome.output}"
-            code = outcome.value["code"]
-            stdout += outcome.value["stdout"]
-            stderr += outcome.value["stderr"] + outcome.output
+            ended = self.call(*(argument for word in words for argument in self._expanded(word)))
+            code = ended["code"]
+            stdout += ended["stdout"]
+            stderr += ended["stderr"]
             if code:
                 break
         return CompletedProcess(line, code, stdout, stderr)
+
+    def call(self, *arguments: str) -> dict[str, Any]:
+        """Run one command; return its ``code``, ``stdout`` and ``stderr``, and the ``modules`` it has imported."""
+        request = {"arguments": arguments, "directory": str(self._directory)}
+        outcome = self._server.call(f"{__name__}:carry_out", request, timeout_s=TIMEOUT_S)
+        assert outcome.fault is None, f"{arguments}: {outcome.fault}\n{outcome.output}"
+        return {**outcome.value, "stderr": outcome.value["stderr"] + outcome.output}
 
     def close(self) -> None:
         """End the process."""
@@ -71,4 +75,9 @@ def carry_out(request: Mapping[str, Any]) -> dict[str, Any]:
             main()
         except SystemExit as end:
             code = end.code
-    return {"code": code or 0, "stdout": stdout.getvalue(), "stderr": stderr.getvalue()}
+    return {
+        "code": code or 0,
+        "stdout": stdout.getvalue(),
+        "stderr": stderr.getvalue(),
+        "modules": sorted(sys.modules),
+    }
