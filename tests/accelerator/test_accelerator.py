@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 ENVIRONMENTS = {
-    "operators": {},
-    "memory": {"ACME_MEMORY_BYTES": str(64 * 2**20)},
-    "launch_queue": {},
-    "generators": {},
-    "processes": {"ACME_CARDS": "3", "ACME_VISIBLE_CARDS": "2,0"},
+    ("operators", "launch_queue", "generators"): {},
+    ("memory",): {"ACME_MEMORY_BYTES": str(64 * 2**20)},
+    ("processes",): {"ACME_CARDS": "3", "ACME_VISIBLE_CARDS": "2,0"},
 }
-"""Variables of the machine, by the file of tests that runs on it."""
+"""Variables of the machine, by the files of tests that run on it."""
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +54,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     return run
 
 
-@pytest.mark.slow  # A process for every file, one of which trains ResNet50.
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_card(start: Start, name: str) -> None:
+@pytest.mark.slow  # A process for every machine, in one of which ResNet50 is trained.
+@pytest.mark.parametrize("names", ENVIRONMENTS, ids=" ".join)
+def test_card(start: Start, names: tuple[str, ...]) -> None:
     pytest_options = ("-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", HERE.parents[1])
-    process = start(sys.executable, "-m", "pytest", *pytest_options, HERE / f"on_card/{name}.py", **ENVIRONMENTS[name])
+    files = [HERE / f"on_card/{name}.py" for name in names]
+    process = start(sys.executable, "-m", "pytest", *pytest_options, *files, **ENVIRONMENTS[names])
     assert process.returncode == 0, process.stdout + process.stderr
 
 
@@ -107,7 +106,7 @@ def test_probe_without_the_vendors_software_says_so(start: Start, tmp_path: Path
 @pytest.mark.slow  # Trains in two processes of their own, which import torch several times.
 def test_two_cards_train(start: Start, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = ("--preset", "tiny", "--max-steps", 4, "--set", "workers=0", "--precision", "amp")
+    settings = ("--preset", "tiny", "--max-steps", 4, "--set", "workers=0", "--precision", "amp", "--no-device-check")
     job = ("--vendor", "acme", "--nproc", 2, "--data", image_folder, "--out", out)
     process = start(*perf_command("train", "mobilenetv2", *settings, *job))
     log = out / "logs" / "rank0.log"

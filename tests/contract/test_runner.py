@@ -52,6 +52,15 @@ def test_message_names_the_rank_that_failed(monkeypatch, reports, status, messag
     assert (result.status, result.message) == (status, message)
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt: a shell starts what shall run in the background with the signal ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_check_of_several_ranks_ends_at_once(monkeypatch):
     servers = [Server(None), Server(None)]
     monkeypatch.setattr(Runner, "_prevented", lambda *_: None)

@@ -75,8 +75,9 @@ MUTANTS = [
         kills=("P6",),
         changes=(
             Change(
-                old='name="OMP_NUM_THREADS", value="1", reason=reason',
-                new='name="RANK", value=str(rank.local_rank), reason=reason',
+                old='name="OMP_NUM_THREADS", value',
+                # On one machine the environment stays the good plugin's, whose processes are there.
+                new='name="OMP_NUM_THREADS" if rank.node_count == 1 else "RANK", value',
             ),
         ),
     ),

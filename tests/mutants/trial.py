@@ -1,7 +1,7 @@
 """Carrying out the contract on mutants, and the table *check x mutant*.
 
-``make mutants`` prints the table. It holds every mutant to all checks up to the highest level at which it must fail.
-Long checks it holds only the mutants made for them to, unless ``--long`` is given.
+``make mutants`` prints the table. It holds the good plugin to all checks, and every mutant to those up to the highest
+level at which it must fail. Long checks it holds only the mutants made for them to, unless ``--long`` is given.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 
 import mutants
-from mutants.mutant import install_mutant
+from mutants.mutant import Mutant, install_mutant
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from mutants.mutant import Mutant
 
+GOOD = Mutant(name="good", kills=(), changes=())
+"""The plugin that all mutants are made of."""
 
 LONG_CHECKS = {"D6", "M7", "N5", "N8", "P8", "R2", "R5", "R6"}
 """Checks that take seconds to minutes."""
@@ -56,9 +57,13 @@ class Workbench:
 
     Args:
         site: Directory to install each mutant in.
+
+    Attributes:
+        passed: Ids of the checks that any of the plugins has passed.
     """
 
     def __init__(self, site: Path) -> None:
+        self.passed: set[str] = set()
         self._site = site
         self._servers = ForkServers()
 
@@ -77,6 +82,7 @@ class Workbench:
             Runner(find_vendor("acme"), servers=self._servers) as runner,
         ):
             results = [runner.run(check) for check in chosen]
+            self.passed.update(result.check.id for result in results if result.status == "passed")
             standing = runner.standing if any(check.level for check in chosen) else runner.static_standing
             return make_statement(runner.entry, standing, results, {}, level=None)
 
@@ -97,16 +103,19 @@ def _workbench(root: Path) -> Workbench:
 
 
 def killers(root: Path, left_out: Collection[str], mutant: Mutant) -> set[str]:
-    """Return which checks a mutant fails, up to the highest level at which it must fail one.
+    """Return which checks a mutant fails, up to the highest level at which it must fail one; the good plugin meets all.
 
     Args:
         root: Directory to install mutants below.
         left_out: Checks that only mutants made for them are held to.
         mutant: What to hold to the contract.
     """
-    highest = max(check.level for check in all_checks() if check.id in mutant.kills)
-    unmet = set(left_out).difference(mutant.kills)
-    chosen = [check.id for check in all_checks() if check.level <= highest and check.id not in unmet]
+    checks = all_checks()
+    if mutant != GOOD:
+        highest = max(check.level for check in checks if check.id in mutant.kills)
+        unmet = set(left_out).difference(mutant.kills)
+        checks = [check for check in checks if check.level <= highest and check.id not in unmet]
+    chosen = [check.id for check in checks]
     return failed(_workbench(root).carry_out(mutant, chosen))
 
 
@@ -117,7 +126,7 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="hold every mutant to the long checks too; takes hours")
     parser.add_argument("--only", default="", help="part of the names of the mutants to try")
     arguments = parser.parse_args()
-    chosen = [mutant for mutant in all_mutants() if arguments.only in mutant.name]
+    chosen = [mutant for mutant in (GOOD, *all_mutants()) if arguments.only in mutant.name]
     left_out = () if arguments.long else LONG_CHECKS
     wrong = 0
     killed: set[str] = set()
@@ -132,7 +141,7 @@ def main() -> None:
             wrong += found != expected
             print(f"{mutant.name:50} {' '.join(sorted(found)) or '-'}{remark}", flush=True)
     never = [check.id for check in all_checks() if check.id not in killed]
-    print(f"{len(chosen)} mutants, {wrong} not found by their checks alone; {len(killed)} checks killed one")
+    print(f"{len(chosen)} plugins, {wrong} not found by their checks alone; {len(killed)} checks killed one")
     if never and not arguments.only:
         print(f"never killed: {' '.join(never)}")
     sys.exit(bool(wrong or (never and not arguments.only)))

@@ -28,6 +28,14 @@ pytest.importorskip("tensorboard", reason="tensorboard is not installed: make se
 
 SOURCE = Path(__file__).parents[2] / "plugins" / "tensorboard" / "src"
 ENTRY_POINT = "[chipperf.observers]\ntensorboard = chipperf_tensorboard.observer\n"
+BROKEN = """
+from chipperf import hookimpl
+
+
+@hookimpl
+def perf_run_started(event):
+    raise OSError("the disk is full")
+"""
 MEMORY = MemoryStats(source="allocator", peak_allocated_bytes=3 * 2**30)
 
 
@@ -43,9 +51,12 @@ def observer(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
-    """Environment in which the plugin is installed, whether or not it really is."""
+    """Environment in which the plugin is installed, whether or not it really is, beside one that fails."""
     site = tmp_path / "site"
-    FakeDistributions(site).add("chipperf-tensorboard", ENTRY_POINT, version="0.1.0")
+    distributions = FakeDistributions(site)
+    distributions.add("chipperf-tensorboard", ENTRY_POINT, version="0.1.0")
+    distributions.add("chipperf-broken", "[chipperf.observers]\nbroken = broken\n")
+    (site / "broken.py").write_text(BROKEN, encoding="utf-8")
     return {"PYTHONPATH": os.pathsep.join([str(site), str(SOURCE), *filter(None, sys.path)])}
 
 
@@ -130,14 +141,16 @@ def test_run_that_failed_before_it_began(observer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow  # Trains, twice.
-@pytest.mark.parametrize("in_the_way", [False, True], ids=["writable", "not writable"])
-def test_training(perf: Perf, installed: dict[str, str], image_folder: Path, tmp_path: Path, in_the_way: bool):
-    """What a real run writes is what its record has; where nothing can be written, training goes on all the same."""
+def test_directory_that_cannot_be_written_is_an_error_which_disables_the_observer(observer, tmp_path):
+    (tmp_path / "tensorboard").write_text("not a directory")
+    with pytest.raises(OSError, match="tensorboard"):
+        observer.perf_run_started(started(tmp_path))
+
+
+@pytest.mark.slow  # Trains.
+def test_training(perf: Perf, installed: dict[str, str], image_folder: Path, tmp_path: Path):
+    """What a real run writes is what its record has; another observer that fails is named there, and harms neither."""
     run = tmp_path / "run"
-    if in_the_way:
-        run.mkdir()
-        (run / "tensorboard").write_text("not a directory")
     completed = perf(
         *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--set", "measure_window_steps=1"),
         *("--set", "measure_warmup_steps=1", "--set", "batch_size=4", "--data", image_folder, "--out", run),
@@ -148,11 +161,8 @@ def test_training(perf: Perf, installed: dict[str, str], image_folder: Path, tmp
     record = read_record(run)
 
     assert record.status.state == "completed"
-    if in_the_way:
-        (disabled,) = record.disabled_observers
-        assert disabled.startswith("tensorboard (chipperf-tensorboard 0.1.0): perf_run_started raised")
-        return
-    assert record.disabled_observers == []
+    (disabled,) = record.disabled_observers
+    assert disabled == "broken (chipperf-broken 1.2): perf_run_started raised OSError: the disk is full"
     written = scalars(run / "tensorboard")
     windows = record.metrics.p_train.windows
     assert [step for step, _ in written["train/loss"]] == [each.first_step + each.steps - 1 for each in windows]

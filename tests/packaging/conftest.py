@@ -30,12 +30,16 @@ class CleanEnvironment:
         path = f"{self._bin}{os.pathsep}{os.environ.get('PATH', '')}"
         return run(self._bin / program, *arguments, check=check, cwd=cwd or self.root, env={**inherited, "PATH": path})
 
+    def pip(self, *arguments):
+        """Run the pip beside the tests on the environment, which has none of its own: that would take seconds."""
+        return run(sys.executable, "-m", "pip", "--python", self._bin / "python", *arguments)
+
 
 @pytest.fixture(scope="session")
 def clean(distributions, tmp_path_factory):
     """Environment with all wheels installed, without extras; but for the one that brings NumPy."""
     environment = CleanEnvironment(tmp_path_factory.mktemp("environment"))
-    venv.create(environment.root, with_pip=True)
+    venv.create(environment.root)
     wheels = [path for path in distributions.glob("*.whl") if not path.name.startswith(WITH_NUMPY.replace("-", "_"))]
-    environment.run("python", "-m", "pip", "install", "--quiet", *sorted(wheels))
+    environment.pip("install", "--quiet", "--no-compile", *sorted(wheels))
     return environment

@@ -94,7 +94,7 @@ def test_torch_is_required_by_the_train_extra_only(wheel, name):
 
 
 def test_installed_environment_has_no_torch(clean):
-    listed = json.loads(clean.run("python", "-m", "pip", "list", "--format", "json").stdout)
+    listed = json.loads(clean.pip("list", "--format", "json").stdout)
 
     assert set(PROJECTS) - {WITH_NUMPY} <= {package["name"] for package in listed}
     assert not {"torch", "torchvision", "numpy"} & {package["name"] for package in listed}

@@ -97,7 +97,7 @@ def _compare(entry: PluginEntry, *, precision: Precision, cases: list[str], **re
             **request,
         }
         # What the user has set stays, as in a run.
-        server = ForkServer({**wanted, **os.environ}, ("chipperf.contract.equivalence", "torch", "torchvision"))
+        server = ForkServer({**wanted, **os.environ})
         with closing(server), run_progress(progress, "certify"):
             outcome = server.call("chipperf.contract.equivalence:certify", arguments, timeout_s=_TIMEOUT_S)
     if outcome.fault:

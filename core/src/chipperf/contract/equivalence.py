@@ -135,6 +135,14 @@ class CaseComparison(_Model):
         return not self._faults()
 
     @property
+    def lost(self) -> bool:
+        """True if a step is so far off that the comparison cannot be within its tolerances any more."""
+        return any(
+            step.loss_error > self.loss_tolerance or _number(step.gradient_distance) > _KINK * self.gradient_tolerance
+            for step in self.steps
+        )
+
+    @property
     def falls(self) -> bool:
         """True if the loss on the device is lower in the end than in the beginning, each batch counted once."""
         losses = [_number(step.loss) for step in self.steps]
@@ -266,6 +274,7 @@ def compare(
     *,
     size: Size = "tiny",
     steps: int = DEFAULT_STEPS,
+    to_the_end: bool = True,
     progress: ProgressFile | None = None,
 ) -> CaseComparison:
     """Train the first steps of a case on a device and on the CPU, side by side.
@@ -278,6 +287,7 @@ def compare(
         data: Directory of a dataset for the case.
         size: Of the images.
         steps: Optimiser steps.
+        to_the_end: False to stop at a step that is outside the tolerances whatever follows.
         progress: Where to report every step.
 
     Raises:
@@ -294,17 +304,8 @@ def compare(
     vendor.take(copy.deepcopy(reference.model))
     batches = list(islice(reference.workload.epoch_batches(0), _BATCHES))
     scale = _learning_rate_scale(reference, batches[0])
-    rows = []
-    for step, batch in enumerate(islice(cycle(batches), steps), start=1):
-        loss, gradients = vendor.gradients(batch)
-        reference_loss, reference_gradients = reference.gradients(batch)
-        rows.append(_compare_step(step, (loss, gradients), (reference_loss, reference_gradients)))
-        vendor.step(scale)
-        reference.step(scale)
-        if progress is not None:
-            progress.report(step, steps, hyperparameters.batch_size)
     precision = _ROUNDED_LIKE.get(policy.requested, policy.requested)
-    return CaseComparison(
+    comparison = CaseComparison(
         case=case.name,
         case_version=case.version,
         dataset=reference.workload.dataset.name,
@@ -312,8 +313,18 @@ def compare(
         learning_rate_scale=scale,
         loss_tolerance=tolerance(f"equivalence_loss_{precision}"),
         gradient_tolerance=tolerance(f"equivalence_gradient_{precision}"),
-        steps=tuple(rows),
+        steps=(),
     )
+    for step, batch in enumerate(islice(cycle(batches), steps), start=1):
+        found, expected = vendor.gradients(batch), reference.gradients(batch)
+        comparison = comparison.model_copy(update={"steps": (*comparison.steps, _compare_step(step, found, expected))})
+        vendor.step(scale)
+        reference.step(scale)
+        if progress is not None:
+            progress.report(step, steps, hyperparameters.batch_size)
+        if not to_the_end and comparison.lost:
+            break
+    return comparison
 
 
 def sample_data(case: Case, size: Size, root: Path | None = None) -> Path:
