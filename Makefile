@@ -23,7 +23,7 @@ demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write it
 	printf '\nreport:  demo/report.zh.md  demo/report.en.md\nrecord:  %s/record.json\n' $$run
 
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .
