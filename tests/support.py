@@ -62,11 +62,6 @@ class FakeDistributions:
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (folder / "entry_points.txt").write_text(entry_points)
 
-    def add_case(self, name: str, source: str) -> None:
-        """Add a case: ``CASE`` of a module with this source."""
-        (self.root / f"{name}_case.py").write_text(source)
-        self.add(f"perf-{name}", f"[chipperf.cases]\n{name} = {name}_case:CASE\n")
-
     @property
     def python_path(self) -> str:
         """``PYTHONPATH`` of a process that finds them."""
@@ -152,6 +147,11 @@ def events_of(directory: RunDirectory) -> list[dict[str, Any]]:
     lines = directory.events.read_text(encoding="utf-8").split("\n")
     # What comes after the last line's end was cut off.
     return [json.loads(line) for line in lines[:-1]]
+
+
+def evaluations(directory: RunDirectory) -> int:
+    """Return how often a run has evaluated."""
+    return sum(event["event"] == "EVAL_STOP" for event in events_of(directory))
 
 
 def fill(root: Path) -> None:

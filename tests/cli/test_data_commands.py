@@ -25,7 +25,8 @@ CASE = replace(CLASSIFICATION, name="detection", base=CLASSIFICATION.base.model_
 @pytest.fixture(autouse=True)
 def _detection_case(distributions: FakeDistributions) -> None:
     """A case on COCO 2017 that another package adds."""
-    distributions.add_case("detection", DETECTION_CASE)
+    distributions.add("perf-detection", "[chipperf.cases]\ndetection = detection_case:CASE\n")
+    (distributions.root / "detection_case.py").write_text(DETECTION_CASE)
 
 
 @pytest.fixture

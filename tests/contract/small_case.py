@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
-from chipperf.records.schema import Dataset, Missing
+from chipperf.records.assemble import empty_dataset
+from chipperf.records.schema import Missing
 from chipperf.types import Title
 
 if TYPE_CHECKING:
@@ -14,20 +15,12 @@ if TYPE_CHECKING:
 
     from chipperf.train.workload import WorkloadContext
 
-_UNKNOWN = Missing(missing="unknown")
 _CLASSES = 3
 
 
 class SmallWorkload:
-    dataset = Dataset(
-        name="drawn from a seed",
-        version=_UNKNOWN,
-        fingerprint=_UNKNOWN,
-        fingerprint_method="",
-        train_samples=_UNKNOWN,
-        eval_samples=_UNKNOWN,
-        classes=_CLASSES,
-        is_sample=True,
+    dataset = empty_dataset("drawn from a seed", Missing(missing="unknown")).model_copy(
+        update={"classes": _CLASSES, "is_sample": True}
     )
     memory_format = torch.contiguous_format
     max_gradient_norm = 1.0

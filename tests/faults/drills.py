@@ -15,6 +15,7 @@ from chipperf.records.store import RunDirectory, read_record
 from quick_cases import install_quick_cases
 from support import (
     FakeDistributions,
+    evaluations,
     events_of,
     fill,
     perf_command,
@@ -282,7 +283,7 @@ def run_drill(drill: Drill, workplace: Workplace) -> Outcome:
 def _disturbed(drill: Drill, process: subprocess.Popen[str], directory: RunDirectory, workplace: Workplace) -> Outcome:
     before: list[dict[str, Any]] = []
     if drill.disturb is not None:
-        wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process, LIMIT_S)
+        wait_for(lambda: evaluations(directory) >= 1, process, LIMIT_S)
         before = events_of(directory)
     start_s = time.monotonic()
     if drill.disturb is not None:

@@ -11,6 +11,7 @@ import pytest
 from chipperf.records.store import RunDirectory, read_record
 from quick_cases import install_quick_cases
 from support import (
+    evaluations,
     events_of,
     fill,
     perf_command,
@@ -46,7 +47,7 @@ def training(
                 *("--set", "workers=1", *arguments),
             )
             process = start_process(command, environment)
-            wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), process)
+            wait_for(lambda: evaluations(directory) >= 1, process)
             return process, directory
 
         yield start

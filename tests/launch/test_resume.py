@@ -30,6 +30,7 @@ from chipperf.types import Rank
 from quick_cases import install_quick_cases
 from support import (
     TIMEOUT_S,
+    evaluations,
     events_of,
     perf_command,
     perf_environment,
@@ -88,10 +89,6 @@ def measured(record: Record) -> dict[str, Any]:
     }
 
 
-def evaluations(directory: Path) -> int:
-    return sum(event["event"] == "EVAL_STOP" for event in events_of(RunDirectory(directory)))
-
-
 @pytest.fixture(scope="module")
 def known() -> dict[int, dict[str, Any]]:
     """What uninterrupted runs measured, by their number of ranks."""
@@ -117,7 +114,7 @@ def test_interrupted_run_goes_on_to_the_same_end(
     """Slow: three real runs of two ranks. The newest checkpoint is damaged before the last one."""
     out = tmp_path / "run"
     process = perf_train(out, "--nproc", 2)
-    wait_for(lambda: evaluations(out) >= 2, process)
+    wait_for(lambda: evaluations(RunDirectory(out)) >= 2, process)
 
     process.terminate()
     _, complaints = process.communicate(timeout=BOUNDED_S)
@@ -160,12 +157,12 @@ def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     """Slow: two real runs, one of which is started three times."""
     out = tmp_path / "run"
     process = perf_train(out, "--max-restarts", 1)
-    wait_for(lambda: evaluations(out) >= 1, process)
+    wait_for(lambda: evaluations(RunDirectory(out)) >= 1, process)
     [rank] = ranks_of(process)
     rank.kill()
     wait_for(lambda: len(read_record(out).interruptions) == 1, process)
-    before = evaluations(out)
-    wait_for(lambda: evaluations(out) > before, process)
+    before = evaluations(RunDirectory(out))
+    wait_for(lambda: evaluations(RunDirectory(out)) > before, process)
     [rank] = ranks_of(process)
     process.kill()
     process.communicate()

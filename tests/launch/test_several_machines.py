@@ -11,7 +11,16 @@ from chipperf.records.schema import Missing
 from chipperf.records.store import RunDirectory, read_record
 from network_namespaces import PORT, two_machines
 from quick_cases import EPOCHS, install_quick_cases
-from support import events_of, perf_command, perf_environment, process_starter, processes_naming, ranks_of, wait_for
+from support import (
+    evaluations,
+    events_of,
+    perf_command,
+    perf_environment,
+    process_starter,
+    processes_naming,
+    ranks_of,
+    wait_for,
+)
 from test_resume import measured
 
 if TYPE_CHECKING:
@@ -126,7 +135,7 @@ def test_machine_that_vanishes_ends_the_run_on_both_sides(
         )
         for number, machine in enumerate(machines)
     ]
-    wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), processes[0])
+    wait_for(lambda: evaluations(directory) >= 1, processes[0])
     before = events_of(directory)
 
     machines[1].pull_the_plug()
@@ -155,7 +164,7 @@ def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
         start(training("endless", image_folder, directory.path, *place, number), PYTHONPATH=quick)
         for number in range(2)
     ]
-    wait_for(lambda: any(event["event"] == "EVAL_STOP" for event in events_of(directory)), processes[0])
+    wait_for(lambda: evaluations(directory) >= 1, processes[0])
 
     [victim] = ranks_of(processes[1])
     victim.kill()
@@ -180,16 +189,13 @@ def test_run_on_two_machines_is_restarted_and_resumed(
     def started(*command: object) -> list[subprocess.Popen[str]]:
         return [start([*map(str, command), *map(str, place), str(number)], PYTHONPATH=quick) for number in range(2)]
 
-    def evaluated() -> int:
-        return sum(event["event"] == "EVAL_STOP" for event in events_of(directory))
-
     processes = started(*training("watched", image_folder, directory.path, "--max-restarts", 1))
-    wait_for(lambda: evaluated() >= 1, processes[0])
+    wait_for(lambda: evaluations(directory) >= 1, processes[0])
     [victim] = ranks_of(processes[1])
     victim.kill()
     wait_for(lambda: len(read_record(directory.path).interruptions) == 1, processes[0])
-    again = evaluated()
-    wait_for(lambda: evaluated() > again, processes[0])
+    again = evaluations(directory)
+    wait_for(lambda: evaluations(directory) > again, processes[0])
     processes[1].terminate()
     for process in processes:
         code, complaints = ended(process, BOUNDED_S)

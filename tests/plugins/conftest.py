@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 from chipperf import catalogue
-from support import forget_modules
+from support import FakeDistributions, forget_modules
 
 HEAD = """
 import chipperf
@@ -80,10 +80,7 @@ class FakePlugins:
 
     def distribution(self, name, entry_points="", *, version="1.2", root=None):
         """Write a dist-info, without a module."""
-        folder = (root or self.root) / f"{name.replace('-', '_')}-{version}.dist-info"
-        folder.mkdir(parents=True)
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (folder / "entry_points.txt").write_text(entry_points)
+        FakeDistributions(root or self.root).add(name, entry_points, version=version)
         importlib.invalidate_caches()
 
     def plugin(self, name, source, *, group=catalogue.VENDOR_GROUP, distribution=None, version="1.2"):

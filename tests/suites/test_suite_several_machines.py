@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.records.store import read_record
 from network_namespaces import PORT
-from support import TIMEOUT_S, perf_command, perf_environment, processes_naming, wait_for
+from support import TIMEOUT_S, perf_command, perf_environment, process_starter, processes_naming, wait_for
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -285,24 +285,11 @@ def test_real_runs_follow_each_other(image_folder: Path, tmp_path: Path) -> None
         """
     )
     place = ("--out", tmp_path / "out", "--rdzv", f"localhost:{PORT + 100}", "--node-rank")
-    processes = [
-        subprocess.Popen(
-            perf_command("suite", file, *place, number),
-            env=perf_environment(OMP_NUM_THREADS="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        for process in processes:
+    environment = perf_environment(OMP_NUM_THREADS="1")
+    with process_starter(tmp_path) as start:
+        for process in [start(perf_command("suite", file, *place, number), environment) for number in range(2)]:
             _, complaints = process.communicate(timeout=2 * TIMEOUT_S)
             assert process.returncode == 0, complaints
-    finally:
-        for process in processes:
-            process.terminate()
-            process.communicate()
     for repeat in (1, 2):
         record = read_record(tmp_path / "out" / "mobilenetv2-fp32-2x1" / f"repeat-{repeat}")
         assert record.status.state == "completed"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from chipperf.cases.base import Hyperparameters
+from chipperf.records.assemble import empty_dataset
 from chipperf.records.events import EventLog
-from chipperf.records.schema import Dataset, Limits, Loader, Missing
+from chipperf.records.schema import Limits, Loader, Missing
 from chipperf.train import trainer as trainer_module
 from chipperf.train.checkpoint import CheckpointWriter
 from chipperf.train.collectives import Collectives
@@ -92,16 +93,7 @@ class StopAt(StopRequest):
 class FakeWorkload:
     """Binary targets from a linear model with batch statistics, or what a test puts in the place of a method."""
 
-    dataset = Dataset(
-        name="memory",
-        version=UNKNOWN,
-        fingerprint=UNKNOWN,
-        fingerprint_method="",
-        train_samples=UNKNOWN,
-        eval_samples=UNKNOWN,
-        classes=UNKNOWN,
-        is_sample=True,
-    )
+    dataset = empty_dataset("memory", UNKNOWN).model_copy(update={"is_sample": True})
     loader = Loader(
         workers=0,
         prefetch_factor=None,

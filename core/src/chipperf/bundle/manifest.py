@@ -121,7 +121,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         path = PurePosixPath(name)
         if _is_record(name) and name not in records:
             yield f"{name!r} is a record, but of none of the runs"
-        elif path.suffix.casefold() == ".md" and name not in manifest.reports:
+        elif is_page(name) and name not in manifest.reports:
             yield f"{name!r} is a page, but none of the reports"
         elif path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"
@@ -135,6 +135,11 @@ def _is_below(name: str, top: str) -> bool:
 
 def _is_record(name: str) -> bool:
     return PurePosixPath(name).name.casefold() == RECORD_NAME
+
+
+def is_page(name: str) -> bool:
+    """Tell whether a file is a page by its name: one that is no report has no place in a bundle."""
+    return name.casefold().endswith(".md")
 
 
 def name_problem(name: str) -> str | None:

@@ -21,6 +21,7 @@ from chipperf.bundle.manifest import (
     BundledRun,
     Manifest,
     checksums_bytes,
+    is_page,
     manifest_bytes,
 )
 from chipperf.documents.markdown import parse, read_text
@@ -110,12 +111,8 @@ def _files_beside(report: Path) -> Iterator[Path]:
     """
     yield report
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
-    linked = [report.with_name(name) for name in links if is_plain_name(name) and not _is_page(name)]
+    linked = [report.with_name(name) for name in links if is_plain_name(name) and not is_page(name)]
     yield from (path for path in (provenance_file(report), *linked) if path.is_file())
-
-
-def _is_page(name: str) -> bool:
-    return name.casefold().endswith(".md")
 
 
 def _safe(run_id: str) -> str:

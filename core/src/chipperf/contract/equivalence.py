@@ -137,10 +137,7 @@ class CaseComparison(_Model):
     @property
     def lost(self) -> bool:
         """True if a step is so far off that the comparison cannot be within its tolerances any more."""
-        return any(
-            step.loss_error > self.loss_tolerance or _number(step.gradient_distance) > _KINK * self.gradient_tolerance
-            for step in self.steps
-        )
+        return any(self._leaves_path(step) or self._exceeds_kink(step) for step in self.steps)
 
     @property
     def falls(self) -> bool:
@@ -163,10 +160,16 @@ class CaseComparison(_Model):
     def _median_distance(self) -> float:
         return statistics.median(_number(step.gradient_distance) for step in self.steps)
 
+    def _leaves_path(self, step: StepComparison) -> bool:
+        return step.loss_error > self.loss_tolerance
+
+    def _exceeds_kink(self, step: StepComparison) -> bool:
+        return _number(step.gradient_distance) > _KINK * self.gradient_tolerance
+
     def _faults(self) -> list[str]:
         faults = []
         # Once it has left the reference's path, a device does not come back: the first step says it all.
-        step = next((step for step in self.steps if step.loss_error > self.loss_tolerance), None)
+        step = next((step for step in self.steps if self._leaves_path(step)), None)
         if step is not None:
             loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
             faults.append(
@@ -179,7 +182,7 @@ class CaseComparison(_Model):
                 f"in the median of the steps the gradients differ by {self._median_distance:.1e} of their norm, where "
                 f"{self.gradient_tolerance:.0e} are allowed"
             )
-        elif _number(worst.gradient_distance) > _KINK * self.gradient_tolerance:
+        elif self._exceeds_kink(worst):
             faults.append(
                 f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm, "
                 f"where {_KINK * self.gradient_tolerance:.0e} are allowed for a single step"

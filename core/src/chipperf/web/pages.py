@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from jinja2 import (
-        Environment,
-    )
+    from jinja2 import Environment
 
     from chipperf.records.schema import Record
     from chipperf.report.format import Language
