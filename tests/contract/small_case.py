@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
+from chipperf.plugin.types import Title
 from chipperf.records.assemble import empty_dataset
 from chipperf.records.schema import Missing
-from chipperf.types import Title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

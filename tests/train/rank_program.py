@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
+from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
 from chipperf.cases.classification import ClassificationHyperparameters
 from chipperf.cases.classification_workload import ClassificationWorkload
 from chipperf.cases.mobilenetv2 import CASE
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.events import EventLog
 from chipperf.records.schema import Limits
-from chipperf.session import bind
 from chipperf.train.collectives import Collectives
 from chipperf.train.config import resolve
 from chipperf.train.progress import ProgressFile
@@ -58,7 +59,7 @@ def main() -> None:
     trainer = Trainer(
         RunContext(
             run_id="run-1",
-            session=bind(catalogue.find_vendor("cpu")),
+            session=bind(installed.find_vendor("cpu")),
             workload=workload(rank),
             hyperparameters=hyperparameters,
             limits=Limits(max_steps=2),

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
+from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
 from chipperf.cases.registry import find_case
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.checkpoints import newest_valid
 from chipperf.records.events import EventLog
 from chipperf.records.schema import Limits
-from chipperf.session import bind
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
 from chipperf.train.collectives import Collectives
 from chipperf.train.config import resolve
@@ -43,7 +44,7 @@ def make_trainer(case_name: str, rank: Rank, data: Path, directory: Path, sessio
     settings, limits = SETTINGS[case_name]
     tiny = resolve(case, preset="tiny", command_line=settings).values
     h = type(case.base).model_validate(tiny.model_dump())
-    vendor = bind(catalogue.find_vendor("cpu"))
+    vendor = bind(installed.find_vendor("cpu"))
     collectives = Collectives(rank, DEVICE)
     seed_everything(vendor, h.seed, DEVICE, False)
     workload = case.load_workload()(

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf import DeviceInfo, catalogue
+from chipperf import DeviceInfo
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.schema import Missing, Power
-from chipperf.session import bind
 from chipperf.train.telemetry import TelemetrySampler, read_telemetry, summarise
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def running(pid: int) -> bool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_sampler_ends_although_a_forked_loader_process_holds_its_input(tmp_path: Path) -> None:
     path = tmp_path / "telemetry.jsonl"
-    sampler = TelemetrySampler(bind(catalogue.find_vendor("cpu")), path, [CPU], {})
+    sampler = TelemetrySampler(bind(installed.find_vendor("cpu")), path, [CPU], {})
     with sampler:
         wait_for_lines(path, 1)
         loader = os.fork()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from chipperf.cases.base import Hyperparameters
+from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.assemble import empty_dataset
 from chipperf.records.events import EventLog
 from chipperf.records.schema import Limits, Loader, Missing
@@ -19,14 +20,13 @@ from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 from chipperf.train.trainer import RunContext, Trainer
 from chipperf.train.workload import Evaluation
-from chipperf.types import MemoryStats, PrecisionPolicy, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import pytest
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
 
 FEATURES = 3
 UNKNOWN = Missing(missing="unknown")

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from chipperf import catalogue
-from chipperf.errors import ConfigError, PluginError
-from chipperf.session import bind
-from chipperf.validation_faults import first_fault
+from chipperf.errors import ConfigError, PluginError, first_fault
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +24,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chipperf.types import VendorInfo
+    from chipperf.plugin.types import VendorInfo
 
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
@@ -138,7 +137,7 @@ class CardNames:
     def add_plugin(self, info: VendorInfo) -> None:
         """Add what an installed plugin says of its vendor."""
         self._infos[info.name] = info
-        if info.name == catalogue.REFERENCE_VENDOR:
+        if info.name == installed.REFERENCE_VENDOR:
             # Its name is a common word, which is in the texts of all others.
             self._vendors.add(info.name)
             return
@@ -172,14 +171,14 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
 @cache
 def _installed() -> tuple[VendorInfo, ...]:
     infos = []
-    for entry in _unique(catalogue.vendors()):
+    for entry in _unique(installed.vendors()):
         # A broken plugin speaks for nobody, and `perf doctor` says why.
         with suppress(PluginError):
             infos.append(bind(entry, purpose="inspect").vendor_info())
     return tuple(infos)
 
 
-def _unique(entries: Iterable[catalogue.PluginEntry]) -> list[catalogue.PluginEntry]:
+def _unique(entries: Iterable[installed.PluginEntry]) -> list[installed.PluginEntry]:
     return list({entry.name: entry for entry in entries}.values())
 
 

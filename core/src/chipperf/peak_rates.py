@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chipperf import catalogue
 from chipperf.errors import PluginError
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.plausibility import Peak
 from chipperf.records.schema import Missing
-from chipperf.session import bind
 
 if TYPE_CHECKING:
     from chipperf.records.schema import Record
@@ -24,7 +24,7 @@ def installed_peak(record: Record) -> Peak | None:
     if isinstance(effective, Missing) or len(set(names)) != 1:
         return None
     try:
-        peak = bind(catalogue.find_vendor(record.vendor.name), purpose="inspect").peak_flops(names[0], effective)
+        peak = bind(installed.find_vendor(record.vendor.name), purpose="inspect").peak_flops(names[0], effective)
     except PluginError:
         # `perf plugins` says what is wrong with it.
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from chipperf.cases.base import Hyperparameters, Progress, ReportProfile, Role, WorkloadFactory
-from chipperf.types import Title
+from chipperf.plugin.types import Title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from chipperf.cases import mobilenetv2, resnet50
 from chipperf.cases.base import Case
 from chipperf.cases.detr import case as detr
-from chipperf.errors import PluginLoadError, UsageError
-from chipperf.suggestions import did_you_mean
+from chipperf.errors import PluginLoadError, UsageError, did_you_mean
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 

@@ -10,8 +10,7 @@ import typer
 
 from chipperf.cli.listing import JSON_OPTION, print_json
 from chipperf.cli.live import counting_progress
-from chipperf.errors import CheckFailed, UsageError
-from chipperf.suggestions import did_you_mean
+from chipperf.errors import CheckFailed, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from chipperf.data.check import CheckReport

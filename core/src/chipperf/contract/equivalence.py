@@ -29,15 +29,15 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 import chipperf
 from chipperf.cases.registry import find_case
-from chipperf.catalogue import PluginEntry
 from chipperf.contract.tolerances import tolerance
 from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.errors import PluginError, UsageError
-from chipperf.session import bind
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
 from chipperf.train.config import resolve
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 from chipperf.train.progress import ProgressFile
-from chipperf.types import LoaderOptions, PrecisionPolicy, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.cases.base import Case, Hyperparameters
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
     from chipperf.train.workload import Batch, Workload
 
 Size = Literal["tiny", "real"]

@@ -6,19 +6,19 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from chipperf import catalogue
 from chipperf.errors import PluginError
-from chipperf.session import bind
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 
 if TYPE_CHECKING:
-    from chipperf.catalogue import PluginEntry
     from chipperf.contract.subject import Subject
-    from chipperf.types import VendorInfo
+    from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.types import VendorInfo
 
 
 def other_entries(subject: Subject) -> list[PluginEntry]:
     """Return the installed vendors but the one under test, each name once."""
-    entries = {entry.name: entry for entry in catalogue.vendors() if entry.name != subject.entry.name}
+    entries = {entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}
     return list(entries.values())
 
 
@@ -26,7 +26,7 @@ def other_vendors(subject: Subject) -> list[VendorInfo]:
     """Return what the other vendors say of themselves; the reference is none, and a broken plugin speaks for nobody."""
     found = []
     for entry in other_entries(subject):
-        if entry.name != catalogue.REFERENCE_VENDOR:
+        if entry.name != installed.REFERENCE_VENDOR:
             with suppress(PluginError):
                 found.append(bind(entry, purpose="inspect").vendor_info())
     return found

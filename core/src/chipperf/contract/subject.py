@@ -10,19 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf.catalogue import PluginEntry
 from chipperf.contract.check import Failed, NotApplicable, NotRun
 from chipperf.contract.registry import find_check
 from chipperf.errors import PerfError
-from chipperf.session import Session, bind
-from chipperf.types import EnvironmentSettings, Rank
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import Session, bind
+from chipperf.plugin.types import EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
 
-    from chipperf.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
+    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
 
 
 class Subject:

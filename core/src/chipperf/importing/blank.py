@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import chipperf
 from chipperf.documents.identity import installed_cases
+from chipperf.plugin.types import API_VERSION
 from chipperf.records.assemble import empty_dataset, empty_facts, empty_metrics, titles
 from chipperf.records.schema import (
     Case,
@@ -22,7 +23,6 @@ from chipperf.records.schema import (
     Topology,
     Vendor,
 )
-from chipperf.types import API_VERSION
 
 if TYPE_CHECKING:
     from chipperf.card_names import CardNames

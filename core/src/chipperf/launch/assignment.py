@@ -10,7 +10,7 @@ from chipperf.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.types import DeviceInfo, ProbedDevice, VendorInfo
+    from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
 
 BUSY_FRACTION = 0.05
 """Share of a card's memory whose use before a run, where drivers take less for themselves, tells of another program."""

@@ -11,11 +11,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chipperf.catalogue import find_vendor
 from chipperf.errors import DeviceError, PerfError
 from chipperf.hardware import run_tool
 from chipperf.launch.ranks import rank_from_environment
-from chipperf.session import bind
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.session import bind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import UsageError
 from chipperf.launch.ranks import rank_from_environment
+from chipperf.plugin.types import Rank
 from chipperf.records.schema import Topology
-from chipperf.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import RecordError
+from chipperf.plugin.types import Precision
 from chipperf.records.schema import Hyperparameters, Limits, Topology
-from chipperf.types import Precision
 
 DEFAULT_HANG_TIMEOUT_S = 1800.0
 """Longer than anything that reports no progress: the evaluation of a large dataset, or kernels that are compiled."""

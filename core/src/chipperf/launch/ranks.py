@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from chipperf.errors import PluginError
-from chipperf.types import Rank
+from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

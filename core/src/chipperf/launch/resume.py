@@ -17,10 +17,10 @@ from chipperf.train.progress import read_progress
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.launch.plan import RunPlan
+    from chipperf.plugin.session import Session
     from chipperf.records.checkpoints import Manifest
     from chipperf.records.schema import Record
     from chipperf.records.store import RunDirectory
-    from chipperf.session import Session
 
 UNKNOWN_CAUSE = Failure(failure_class="unknown", message="the run does not say why it stopped")
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from chipperf.plugin.types import Rank
     from chipperf.records.store import RunDirectory
-    from chipperf.types import Rank
 
 _GRACE_S = 25.0
 """Less than the 30 seconds after which torchrun and Slurm kill this process itself."""

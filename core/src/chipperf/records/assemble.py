@@ -23,8 +23,8 @@ from chipperf.records.schema import (
 
 if TYPE_CHECKING:
     from chipperf.launch.plan import RunPlan
-    from chipperf.session import Session
-    from chipperf.types import Title
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import Title
 
 _PENDING = Missing(missing="not_run", reason="the run did not come this far")
 

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 from pydantic import ValidationError
 
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import RecordError, UsageError, first_fault
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
-from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import RecordError, UsageError, first_fault, first_place
 from chipperf.records.schema import Commitment, Record, WithheldRatio
 from chipperf.records.store import RunDirectory, record_text
-from chipperf.validation_faults import first_fault, first_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

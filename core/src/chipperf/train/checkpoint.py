@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from chipperf.plugin.types import Rank
     from chipperf.train.collectives import Collectives
-    from chipperf.types import Rank
 
 State = dict[str, Any]
 """Tensors, numbers and texts in dictionaries, lists and tuples: what ``torch.load`` reads without running any code."""

@@ -10,7 +10,7 @@ import torch.distributed as dist
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.types import Rank
+    from chipperf.plugin.types import Rank
 
 T = TypeVar("T")
 

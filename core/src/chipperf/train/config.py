@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from chipperf.cases.base import Role
-from chipperf.errors import ConfigError, UsageError
+from chipperf.errors import ConfigError, UsageError, did_you_mean
 from chipperf.records.schema import HyperparameterChange, Setting
-from chipperf.suggestions import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.cases.base import Case, Hyperparameters
-    from chipperf.types import CaseOverrides
+    from chipperf.plugin.types import CaseOverrides
 
 Origin = Literal["preset", "vendor", "file", "command line"]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
 from chipperf.launch.failure import INTERRUPTED
+from chipperf.plugin.types import Capability
 from chipperf.records.assemble import empty_metrics
 from chipperf.records.schema import (
     Card,
@@ -28,16 +29,15 @@ from chipperf.records.schema import (
 from chipperf.records.store import read_record
 from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
-from chipperf.types import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.records.store import RunDirectory
-    from chipperf.session import Session
     from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.trainer import Outcome, RunContext, Trainer
-    from chipperf.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
 
 CROSS_CHECK_TOLERANCE = 0.02
 """Median of windows and total samples over total time may differ by this much before the record warns."""

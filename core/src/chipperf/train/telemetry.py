@@ -17,18 +17,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf import catalogue
 from chipperf.errors import PerfError
+from chipperf.plugin import installed
+from chipperf.plugin.session import Session, bind
+from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.records.schema import Memory, Missing, Power
-from chipperf.session import Session, bind
-from chipperf.types import Capability, DeviceInfo, TelemetrySample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from chipperf.plugin.types import ProbedDevice
     from chipperf.records.schema import Metrics
-    from chipperf.types import ProbedDevice
 
 INTERVAL_S = 1.0
 _STOP_S = 5.0
@@ -235,7 +235,7 @@ def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
 
 def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: int = 1) -> None:
     """Append a reading of every device about once a second until standard input ends or carries a line."""
-    session = bind(catalogue.find_vendor(vendor), purpose="inspect")
+    session = bind(installed.find_vendor(vendor), purpose="inspect")
     with path.open("a", encoding="utf-8") as file:
         next_s = time.monotonic()
         while True:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError
 from chipperf.launch.assignment import describe_card, require_distinct_cards
@@ -21,20 +20,21 @@ from chipperf.launch.failure import DUMP_SIGNAL, describe, ignore_signals, repor
 from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.launch.ranks import rank_from_environment
 from chipperf.launch.worker import APPLIED_VARIABLE
+from chipperf.plugin import installed
+from chipperf.plugin.session import Session, bind
+from chipperf.plugin.types import RunFailed, RunFinished, RunStarted
 from chipperf.records.events import EventLog
 from chipperf.records.store import RunDirectory
-from chipperf.session import Session, bind
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
-from chipperf.types import RunFailed, RunFinished, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
-    from chipperf.types import DeviceInfo, Rank
+    from chipperf.plugin.types import DeviceInfo, Rank
 
 
 def main(run_directory: Path) -> None:
@@ -45,7 +45,7 @@ def main(run_directory: Path) -> None:
     rank = rank_from_environment()
     with report_failure(directory, rank.rank):
         plan = read_plan(directory.plan)
-        session = bind(catalogue.find_vendor(plan.vendor), observers=catalogue.observers() if rank.is_main else ())
+        session = bind(installed.find_vendor(plan.vendor), observers=installed.observers() if rank.is_main else ())
         events = EventLog(directory.events if rank.is_main else None, rank.rank)
         try:
             _run(plan, session, rank, directory, events)

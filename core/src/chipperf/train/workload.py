@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     import torch
 
+    from chipperf.plugin.types import LoaderOptions, Rank
     from chipperf.records.schema import Dataset, Loader
     from chipperf.train.collectives import Collectives
-    from chipperf.types import LoaderOptions, Rank
 
 H = TypeVar("H")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import catalogue
 from chipperf.errors import PerfError, RecordError, UsageError
+from chipperf.plugin import installed
 from chipperf.records.store import RECORD_NAME, find_records, read_stored, write_atomically
 from chipperf.report.render import template_directory
 from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
@@ -125,7 +125,7 @@ class _VendorTemplates:
     """The template directories of vendors' plugins, each looked for once and without importing the plugin."""
 
     def __init__(self) -> None:
-        self._entries = {entry.name: entry for entry in catalogue.vendors()}
+        self._entries = {entry.name: entry for entry in installed.vendors()}
         self._found: dict[str, Path | None] = {}
 
     def of(self, record: Record) -> Path | None:

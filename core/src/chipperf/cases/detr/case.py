@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from chipperf.cases.base import Case, Hyperparameters, Progress, ReportProfile, Role, WorkloadFactory
-from chipperf.types import Title
+from chipperf.plugin.types import Title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,7 @@ from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.specimen import RANKS, device_names
 from chipperf.contract.tolerances import tolerance
 from chipperf.contract.wording import count_words
-from chipperf.errors import ConfigError, VendorHookError
-from chipperf.suggestions import did_you_mean
+from chipperf.errors import ConfigError, VendorHookError, did_you_mean
 from chipperf.train.config import resolve
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
-    from chipperf.types import CaseOverrides
+    from chipperf.plugin.types import CaseOverrides
 
 
 @check("C1", level=0, fault="a key that nobody reads, or one whose change makes another benchmark of the case")

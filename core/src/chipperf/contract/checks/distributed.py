@@ -17,8 +17,8 @@ import psutil
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device
 from chipperf.contract.tolerances import tolerance
+from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
 from chipperf.records.store import RunDirectory
-from chipperf.types import Capability, EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.subject import Subject
-    from chipperf.types import DistributedConfig
+    from chipperf.plugin.types import DistributedConfig
 
 _LAUNCHER_VARIABLES: Final = (
     "RANK",

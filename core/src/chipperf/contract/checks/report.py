@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
+    from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
     from chipperf.report.format import Language
-    from chipperf.types import Rank, VendorInfo
 
 _COLUMNS: Final = ("e2e_time", "p_whole", "p_train", "p_core")
 _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")

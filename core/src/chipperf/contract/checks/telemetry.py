@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import check, fail, require
 from chipperf.contract.tolerances import tolerance
-from chipperf.types import Capability
+from chipperf.plugin.types import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from chipperf.contract.subject import Subject
+    from chipperf.plugin.types import TelemetrySample
     from chipperf.train.telemetry import TelemetrySampler
-    from chipperf.types import TelemetrySample
 
 _CALLS: Final = 7
 _TENSOR_BYTES: Final = 2**26

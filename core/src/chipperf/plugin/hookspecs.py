@@ -16,7 +16,7 @@ import pluggy
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.types import (
+    from chipperf.plugin.types import (
         CaseOverrides,
         DeviceInfo,
         DistributedConfig,

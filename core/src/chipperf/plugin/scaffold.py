@@ -15,8 +15,8 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import chipperf
-from chipperf import catalogue
 from chipperf.errors import UsageError
+from chipperf.plugin import installed, selection
 
 TEMPLATES: Final = Path(__file__).parent / "templates" / "plugin"
 
@@ -86,12 +86,12 @@ def _require_free_name(name: str) -> None:
             f"a vendor cannot be called {name!r}",
             hint="a name is made of a-z, 0-9 and _, begins with a letter, does not end with _ and is no word of Python",
         )
-    if name == catalogue.AUTO:
+    if name == selection.AUTO:
         raise UsageError(
             f"a vendor cannot be called {name!r}: with it, --vendor chooses the vendor that is here",
             hint="choose another name",
         )
-    for entry in catalogue.vendors():
+    for entry in installed.vendors():
         if entry.name == name:
             raise UsageError(f"{entry} is installed already", hint="choose another name, or change that plugin")
 

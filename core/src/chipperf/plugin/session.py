@@ -11,9 +11,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf import catalogue, defaults
 from chipperf.errors import PerfError, PluginLoadError, VendorHookError
-from chipperf.specification import (
+from chipperf.plugin import defaults, installed
+from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.registration import (
     OBSERVER_HOOKS,
     VENDOR_HOOKS,
     new_manager,
@@ -21,7 +22,7 @@ from chipperf.specification import (
     require_consistent,
     require_hooks,
 )
-from chipperf.types import (
+from chipperf.plugin.types import (
     CaseOverrides,
     DeviceInfo,
     DistributedConfig,
@@ -39,15 +40,14 @@ from chipperf.types import (
     ToolCommand,
     VendorInfo,
 )
-from chipperf.validation import fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import torch
 
-    from chipperf.catalogue import PluginEntry
-    from chipperf.specification import Hook, Purpose
+    from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.registration import Hook, Purpose
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
     require_consistent(entry, hooks, session.vendor_info(), purpose)
     for observer in observers:
         try:
-            catalogue.load(observer)
+            installed.load(observer)
         except PluginLoadError as error:
             session.disable_observer(observer, error.message)
         else:
@@ -98,9 +98,10 @@ class Session:
     """A bound vendor with its observers; made by :func:`bind`.
 
     There is one method per vendor hook. Its arguments are the hook's; its result is checked. Where the vendor does not
-    implement an optional hook, the method does what :mod:`chipperf.defaults` says. A hook that raises, or that returns
-    something other than what is specified, gives a :class:`~chipperf.errors.VendorHookError`; errors of chipperf that
-    a hook raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, pass with the plugin's name added.
+    implement an optional hook, the method does what :mod:`chipperf.plugin.defaults` says. A hook that raises, or that
+    returns something other than what is specified, gives a :class:`~chipperf.errors.VendorHookError`; errors of
+    chipperf that a hook raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, pass with the plugin's name
+    added.
 
     Attributes:
         entry: The vendor's entry point.
@@ -129,7 +130,7 @@ class Session:
         return self._info
 
     def probe(self) -> ProbeResult:
-        """Find the vendor's devices, in this process; :func:`chipperf.probe.probe_vendor` does it in another."""
+        """Find the vendor's devices, in this process; :func:`chipperf.plugin.probe.probe_vendor` does it in another."""
         return self._checked("perf_probe", ProbeResult)
 
     def environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chipperf.errors import UnsupportedPrecision, VendorHookError
-from chipperf.types import (
+from chipperf.plugin.types import (
     CaseOverrides,
     DistributedConfig,
     EnvironmentSettings,

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pluggy
 
-from chipperf.catalogue import load
-from chipperf.errors import PluginLoadError
-from chipperf.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
-from chipperf.suggestions import did_you_mean
-from chipperf.types import API_VERSION, Capability
+from chipperf.errors import PluginLoadError, did_you_mean
+from chipperf.plugin.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
+from chipperf.plugin.installed import load
+from chipperf.plugin.types import API_VERSION, Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
     from types import ModuleType
 
-    from chipperf.catalogue import PluginEntry
-    from chipperf.types import VendorInfo
+    from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.types import VendorInfo
 
     Hook = Callable[..., Any]
 

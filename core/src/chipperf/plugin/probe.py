@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf import errors
 from chipperf.errors import PluginError, VendorHookError
-from chipperf.types import ProbedDevice, ProbeResult
+from chipperf.plugin.types import ProbedDevice, ProbeResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chipperf.catalogue import PluginEntry
+    from chipperf.plugin.installed import PluginEntry
 
 PROBE_TIMEOUT_S: Final = 10.0
 """Time a probe has, its interpreter's start included."""
 
 # The child must find the plugins its parent sees, also those that something other than PYTHONPATH put on the path.
-_BOOTSTRAP: Final = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.probe import main; main()"
+_BOOTSTRAP: Final = (
+    "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.plugin.probe import main; main()"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +116,8 @@ def main() -> None:
     """
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # session needs catalogue, and catalogue this module: only the child goes the whole circle.
-    from chipperf.catalogue import PluginEntry
-    from chipperf.session import bind
+    from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.session import bind
 
     try:
         content = asdict(bind(PluginEntry(**json.loads(sys.argv[1])), purpose="inspect").probe())

@@ -1,29 +1,20 @@
-"""Which plugins are installed, from entry-point metadata alone, and choosing exactly one vendor.
+"""The installed plugins: listed from entry-point metadata alone, found by name, and imported.
 
-Listing imports no plugin. Choosing a vendor by name touches that plugin and no other.
+Listing imports no plugin. Finding a vendor by name touches that plugin and no other.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final
 
-from chipperf.errors import PluginLoadError, VendorSelectionError
-from chipperf.probe import probe_vendor, probe_vendors
-from chipperf.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from chipperf.probe import ProbeOutcome
-    from chipperf.types import ProbeResult
+from chipperf.errors import PluginLoadError, VendorSelectionError, did_you_mean
 
 VENDOR_GROUP: Final = "chipperf.vendors"
 OBSERVER_GROUP: Final = "chipperf.observers"
@@ -31,7 +22,7 @@ CORE_PACKAGE: Final = "chipperf"
 """Name of core's package and of its distribution."""
 
 VENDOR_VARIABLE: Final = "PERF_VENDOR"
-AUTO: Final = "auto"
+"""Environment variable that names the vendor where no option does."""
 
 REFERENCE_VENDOR: Final = "cpu"
 """Name of the reference that vendors are compared with. It runs when it is asked for; ``auto`` never chooses it."""
@@ -67,21 +58,6 @@ class PluginEntry:
         return f"{kind} {self.name!r} ({self.source})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """The vendor that was chosen.
-
-    Attributes:
-        entry: The vendor's entry point.
-        origin: ``option`` or ``environment`` if the user named it, ``auto`` if it is the only one available.
-        probe: What its probe found; available.
-    """
-
-    entry: PluginEntry
-    origin: Literal["option", "environment", "auto"]
-    probe: ProbeResult
-
-
 def vendors() -> tuple[PluginEntry, ...]:
     """Return the installed vendors, ordered by name; a name two distributions provide is there twice."""
     return _entries(VENDOR_GROUP)
@@ -107,7 +83,7 @@ def find_vendor(name: str) -> PluginEntry:
             hint=f"install the vendor's plugin, or choose another one with --vendor or {VENDOR_VARIABLE}",
         )
     if len(candidates) > 1:
-        raise _ambiguous(candidates)
+        raise ambiguous_vendor(candidates)
     return candidates[0]
 
 
@@ -151,68 +127,8 @@ def package_directory(entry: PluginEntry) -> Path | None:
     return Path(next(iter(locations))) if locations else None
 
 
-def select_vendor(name: str | None = None) -> Selection:
-    """Choose exactly one vendor and make sure that its devices are here.
-
-    Args:
-        name: A vendor's name, ``auto``, or ``None`` for what the variable ``PERF_VENDOR`` says (unset: ``auto``).
-            ``auto`` takes the only vendor whose devices are here; the reference is not considered.
-
-    Raises:
-        VendorSelectionError: The vendor is not installed or not available; or, for ``auto``, none or several are.
-        PluginLoadError: The named vendor's plugin is broken.
-        VendorHookError: The named vendor's probe raises or does not come back.
-    """
-    wanted = name or os.environ.get(VENDOR_VARIABLE) or AUTO
-    if wanted == AUTO:
-        return _select_only_available()
-    entry = find_vendor(wanted)
-    probe = probe_vendor(entry)
-    if not probe.available:
-        raise VendorSelectionError(
-            f"{entry} is not available: {probe.reason}", hint="'perf doctor' shows what every vendor's probe finds"
-        )
-    return Selection(entry=entry, origin="option" if name else "environment", probe=probe)
-
-
-def _select_only_available() -> Selection:
-    candidates = [entry for entry in vendors() if entry.name != REFERENCE_VENDOR]
-    unique, faults = _split_ambiguous(candidates)
-    outcomes = probe_vendors(unique)
-    available = [(outcome.entry, outcome.result) for outcome in outcomes if outcome.result and outcome.result.available]
-    if len(available) > 1:
-        found = "; ".join(f"{entry}: {result.reason}" for entry, result in available)
-        raise VendorSelectionError(
-            f"several vendors are available: {found}", hint=f"choose one with --vendor NAME or {VENDOR_VARIABLE}"
-        )
-    faults += [_why_not(outcome) for outcome in outcomes if not outcome.available]
-    if not available:
-        reasons = "; ".join(faults) or "no vendor plugin is installed"
-        raise VendorSelectionError(
-            f"no vendor is available: {reasons}",
-            hint=f"--vendor {REFERENCE_VENDOR} runs the reference, which is never chosen automatically",
-        )
-    for fault in faults:
-        logger.info("not chosen: %s", fault)
-    entry, result = available[0]
-    return Selection(entry=entry, origin="auto", probe=result)
-
-
-def _why_not(outcome: ProbeOutcome) -> str:
-    # A fault's message already names the plugin.
-    return str(outcome.fault) if outcome.fault else f"{outcome.entry}: {outcome.reason}"
-
-
-def _split_ambiguous(candidates: Iterable[PluginEntry]) -> tuple[list[PluginEntry], list[str]]:
-    by_name: dict[str, list[PluginEntry]] = {}
-    for entry in candidates:
-        by_name.setdefault(entry.name, []).append(entry)
-    unique = [entries[0] for entries in by_name.values() if len(entries) == 1]
-    faults = [str(_ambiguous(entries)) for entries in by_name.values() if len(entries) > 1]
-    return unique, faults
-
-
-def _ambiguous(entries: list[PluginEntry]) -> VendorSelectionError:
+def ambiguous_vendor(entries: list[PluginEntry]) -> VendorSelectionError:
+    """Return the error that several distributions provide one vendor; names them."""
     sources = " and ".join(f"{entry.source} ({entry.value})" for entry in entries)
     return VendorSelectionError(
         f"vendor {entries[0].name!r} is provided more than once: by {sources}",
