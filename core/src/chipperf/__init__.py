@@ -23,7 +23,6 @@ from chipperf.plugin.types import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
-    Precision,
     PrecisionPolicy,
     ProbedDevice,
     ProbeResult,
@@ -38,6 +37,7 @@ from chipperf.plugin.types import (
     VendorInfo,
     WindowFinished,
 )
+from chipperf.precisions import Precision
 
 __version__ = "0.1.0"
 

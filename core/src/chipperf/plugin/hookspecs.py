@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         LoaderOptions,
         MemoryStats,
         PeakFlops,
-        Precision,
         PrecisionPolicy,
         ProbeResult,
         Rank,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         VendorInfo,
         WindowFinished,
     )
+    from chipperf.precisions import Precision
 
 PROJECT_NAME: Final = "perf"
 

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import PerfError, PluginLoadError, VendorHookError
+from chipperf.errors import PerfError, PluginLoadError, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed
 from chipperf.plugin.hook_results import fault_of
 from chipperf.plugin.registration import (
@@ -31,7 +31,6 @@ from chipperf.plugin.types import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
-    Precision,
     PrecisionPolicy,
     ProbeResult,
     Rank,
@@ -40,6 +39,7 @@ from chipperf.plugin.types import (
     ToolCommand,
     VendorInfo,
 )
+from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from chipperf.plugin.installed import PluginEntry
     from chipperf.plugin.registration import Hook, Purpose
+    from chipperf.precisions import Precision
 
 T = TypeVar("T")
 
@@ -186,9 +187,13 @@ class Session:
         """Set the device up for a precision.
 
         Raises:
-            UnsupportedPrecision: The device cannot run it.
+            UnsupportedPrecision: The device cannot run it, or there is no such precision.
             VendorHookError: The policy answers another request.
         """
+        if requested not in PRECISIONS:
+            raise UnsupportedPrecision(
+                f"there is no precision {requested!r}", hint=f"precisions: {', '.join(PRECISIONS)}"
+            )
         policy = self._checked("perf_precision", PrecisionPolicy, requested, device)
         if policy.requested != requested:
             self._fail("perf_precision", f"was asked for {requested} and answered {policy.requested}")

@@ -12,7 +12,8 @@ from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.switches import read_switches
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError, UnsupportedPrecision
-from chipperf.plugin.types import PRECISIONS, Capability
+from chipperf.plugin.types import Capability
+from chipperf.precisions import PRECISIONS, precisions_by_capability
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,24 +25,9 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
     from chipperf.contract.subject import Subject
-    from chipperf.plugin.types import Knob, Precision, PrecisionPolicy
+    from chipperf.plugin.types import Knob, PrecisionPolicy
+    from chipperf.precisions import Precision
     from chipperf.train.effective_precision import EffectivePrecision
-
-_FORMATS: Final[dict[Precision, str]] = {
-    "fp32": "fp32",
-    "tf32": "tf32",
-    "amp": "fp16",
-    "fp16": "fp16",
-    "bf16": "bf16",
-}
-"""What products are computed in, by requested precision."""
-
-_CAPABILITIES: Final[dict[Capability, tuple[Precision, ...]]] = {
-    Capability.BF16: ("bf16",),
-    Capability.FP16: ("amp", "fp16"),
-    Capability.TF32: ("tf32",),
-}
-"""Precisions that a capability stands for; one of them is enough."""
 
 _SEED: Final = 11
 _SCALE: Final = 2.0**10
@@ -86,7 +72,8 @@ def knobs_are_declared(subject: Subject) -> None:
 def precision_is_honoured(subject: Subject) -> None:
     """Each precision is carried out as requested or refused with UnsupportedPrecision, as the capabilities say."""
     supported = set()
-    for requested, wanted in _FORMATS.items():
+    for requested, means in PRECISIONS.items():
+        wanted = means.arithmetic
         try:
             policy = subject.precision(requested)
         except UnsupportedPrecision:
@@ -96,12 +83,15 @@ def precision_is_honoured(subject: Subject) -> None:
             policy.effective == wanted,
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
+        _require_parameter_type(subject, policy)
         # That fp32 is what it says is what N1 checks.
         if requested != "fp32":
             _require_measured(subject, policy, wanted)
     require("fp32" in supported, "fp32 is refused: every vendor runs it, because results are compared in it")
-    for capability, precisions in _CAPABILITIES.items():
+    for value, precisions in precisions_by_capability().items():
+        # One of the precisions that a capability stands for is enough.
         runs = [precision for precision in precisions if precision in supported]
+        capability = Capability(value)
         declared = capability in subject.info.capabilities
         require(
             bool(runs) == declared,
@@ -116,18 +106,18 @@ def overflow_skips_step(subject: Subject) -> None:
     """With fp16 autocast a step whose gradients are infinite changes no weight; bf16 and fp32 scale nothing."""
     import torch
 
-    policies = dict(_supported_policies(subject))
-    for requested, policy in policies.items():
-        needs_scaler = requested == "amp"
-        # Whether fp16 parameters are trained with scaling is the vendor's choice.
+    scaled: Precision | None = None
+    for requested, policy in _supported_policies(subject):
+        needs_scaler = PRECISIONS[requested].scales_gradients
         require(
-            policy.grad_scaler == needs_scaler or requested == "fp16",
+            policy.grad_scaler == needs_scaler,
             f"{requested} must {'' if needs_scaler else 'not '}scale gradients: "
             f"let PrecisionPolicy.grad_scaler be {needs_scaler}",
         )
-    if "amp" not in policies:
-        raise NotApplicable("amp is not supported, and no other precision scales gradients")
-    subject.precision("amp")
+        scaled = requested if needs_scaler else scaled
+    if scaled is None:
+        raise NotApplicable("no precision that the plugin supports scales gradients")
+    subject.precision(scaled)
     device = subject.device
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -246,15 +236,30 @@ def _supported_policies(subject: Subject) -> Iterator[tuple[Precision, Precision
 
 def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
     """Return the arithmetic of the products of a model that the plugin has prepared."""
-    import torch
-
     from chipperf.train.effective_precision import measure_effective_precision
     from chipperf.train.preparation import autocast
 
+    weight_dtype = _weight_type(subject, policy)
+    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+
+
+def _weight_type(subject: Subject, policy: PrecisionPolicy) -> torch.dtype:
+    """Return the type of the weights of a model that the plugin has prepared."""
+    import torch
+
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
     prepared = subject.session.prepare_model(model, policy, subject.device)
-    weight_dtype = next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
-    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+    return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
+
+
+def _require_parameter_type(subject: Subject, policy: PrecisionPolicy) -> None:
+    wanted = PRECISIONS[policy.requested].parameter_type or "float32"
+    found = str(_weight_type(subject, policy)).removeprefix("torch.")
+    require(
+        found == wanted,
+        f"{policy.requested} trains parameters in {wanted}, and perf_prepare_model leaves them in {found}: "
+        "chipperf.torchtools.convert_parameters converts them",
+    )
 
 
 def _require_fp32(subject: Subject, policy: PrecisionPolicy) -> None:

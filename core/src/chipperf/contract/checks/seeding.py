@@ -10,7 +10,8 @@ from chipperf.contract.check import NotRun, check, require
 from chipperf.contract.small_training import train
 from chipperf.contract.switches import read_switches
 from chipperf.errors import PerfError, UnsupportedPrecision
-from chipperf.plugin.types import PRECISIONS, Capability, Rank
+from chipperf.plugin.types import Capability, Rank
+from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     import torch
