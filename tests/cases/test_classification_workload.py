@@ -12,7 +12,7 @@ from chipperf.cases.classification import ClassificationHyperparameters
 from chipperf.cases.classification_workload import ClassificationWorkload
 from chipperf.cases.mobilenetv2 import CASE
 from chipperf.errors import ConfigError, TrainingError
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
 from chipperf.train.config import resolve
 from chipperf.train.workload import WorkloadContext
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
 from chipperf.plugin.types import Title
-from chipperf.records.assemble import empty_dataset
 from chipperf.records.schema import Missing
+from chipperf.run.planned_record import empty_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,11 +19,11 @@ from chipperf.cases.classification_workload import ClassificationWorkload
 from chipperf.cases.mobilenetv2 import CASE
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.events import EventLog
 from chipperf.records.schema import Limits
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
+from chipperf.run.events import EventLog
+from chipperf.run.progress import ProgressFile
 from chipperf.train.config import resolve
-from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
 from chipperf.train.trainer import RunContext, Trainer
 from chipperf.train.workload import WorkloadContext

@@ -12,7 +12,7 @@ from chipperf.cases.detr.case import CASE, DetrHyperparameters
 from chipperf.cases.detr.workload import DetrWorkload
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
 from chipperf.train.config import resolve
 from chipperf.train.workload import WorkloadContext
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from chipperf.cases.classification import ClassificationHyperparameters
-    from chipperf.train.collectives import Collectives
+    from chipperf.run.collectives import Collectives
 
 Images = tuple[torch.Tensor, torch.Tensor]
 """Images ``(N, 3, H, W)`` and int64 labels ``(N,)``: uint8 on the host, normalised float32 on the device."""

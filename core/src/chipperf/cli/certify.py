@@ -21,7 +21,7 @@ from chipperf.plotting import require_matplotlib
 from chipperf.plugin import selection
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings, Precision, Rank
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
     from chipperf.contract.equivalence import Certificate

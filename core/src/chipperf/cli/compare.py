@@ -18,8 +18,8 @@ from chipperf.cli.output_file import require_directory
 from chipperf.errors import UsageError
 from chipperf.peak_rates import installed_peak
 from chipperf.plotting import PictureFormat, require_matplotlib
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing
-from chipperf.records.store import write_atomically
 from chipperf.report.columns import Column, read_columns
 from chipperf.report.comparability import differences
 from chipperf.report.comparison import Comparison, compare_columns, compare_curves

@@ -21,7 +21,7 @@ from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import installed
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,8 +21,8 @@ from chipperf.records.repeats import (
     summarise_repeats,
 )
 from chipperf.records.schema import Missing
-from chipperf.records.store import RunDirectory
 from chipperf.report.format import marker, number, quality
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,8 @@ from chipperf.cli.language import Language, note_fonts
 from chipperf.cli.output_file import require_directory
 from chipperf.errors import UsageError
 from chipperf.plugin import installed
-from chipperf.records.store import read_stored, write_atomically
+from chipperf.records.files import write_atomically
+from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files

@@ -18,22 +18,23 @@ from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
 from chipperf.errors import DataError, UsageError, did_you_mean
-from chipperf.launch.assignment import require_free_cards
-from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
 from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
-from chipperf.launch.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
 from chipperf.launch.resume import require_same_software
 from chipperf.launch.resume import resume as resume_run
 from chipperf.plugin import installed
 from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import PRECISIONS, Precision, Rank
-from chipperf.records.assemble import planned_record
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.records.store import read_record
+from chipperf.run.assignment import require_free_cards
+from chipperf.run.device_check import DEFAULT_TIMEOUT_S
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
+from chipperf.run.planned_record import planned_record
+from chipperf.run.telemetry import read_idle_memory
 from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
-from chipperf.train.telemetry import read_idle_memory
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case

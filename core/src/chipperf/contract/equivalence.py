@@ -35,9 +35,9 @@ from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
+from chipperf.run.progress import ProgressFile
 from chipperf.train.config import resolve
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
-from chipperf.train.progress import ProgressFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

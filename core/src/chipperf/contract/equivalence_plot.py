@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from chipperf.plotting import drawing_style, find_fonts, make_figure, picture_bytes
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

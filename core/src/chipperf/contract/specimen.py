@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import chipperf
 from chipperf.plugin.types import EnvironmentSettings, Rank
-from chipperf.records.assemble import empty_facts, empty_metrics, vendor_record
 from chipperf.records.schema import (
     Case,
     Dataset,
@@ -29,6 +28,7 @@ from chipperf.records.schema import (
     Topology,
     Window,
 )
+from chipperf.run.planned_record import empty_facts, empty_metrics, vendor_record
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case as CaseDefinition

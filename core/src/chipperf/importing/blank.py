@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import chipperf
 from chipperf.documents.identity import installed_cases
 from chipperf.plugin.types import API_VERSION
-from chipperf.records.assemble import empty_dataset, empty_facts, empty_metrics, titles
 from chipperf.records.schema import (
     Case,
     Distribution,
@@ -23,6 +22,7 @@ from chipperf.records.schema import (
     Topology,
     Vendor,
 )
+from chipperf.run.planned_record import empty_dataset, empty_facts, empty_metrics, titles
 
 if TYPE_CHECKING:
     from chipperf.card_names import CardNames

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from chipperf.plotting import PictureFormat, has_matplotlib
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing
-from chipperf.records.store import write_atomically
 from chipperf.report.convergence import CurveFiles
 
 if TYPE_CHECKING:

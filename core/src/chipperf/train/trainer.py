@@ -62,10 +62,10 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, Rank
-    from chipperf.records.events import EventLog
+    from chipperf.run.collectives import Collectives
+    from chipperf.run.events import EventLog
+    from chipperf.run.progress import ProgressFile
     from chipperf.train.checkpoint import CheckpointWriter, State
-    from chipperf.train.collectives import Collectives
-    from chipperf.train.progress import ProgressFile
     from chipperf.train.spans import Spans
     from chipperf.train.windows import WindowKind
     from chipperf.train.workload import Batch, Workload

@@ -37,7 +37,7 @@ from chipperf.data.coco_batch import (
 from chipperf.data.coco_transforms import largest_size
 from chipperf.data.transforms import Normalise
 from chipperf.errors import DataError
-from chipperf.train.collectives import mean_over_ranks
+from chipperf.run.collectives import mean_over_ranks
 from chipperf.train.workload import Evaluation, WorkloadContext
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from chipperf.cases.detr.evaluation import RunLengthCode
     from chipperf.cases.detr.model import DetrOutput
     from chipperf.data.coco import CocoData
-    from chipperf.train.collectives import Collectives
+    from chipperf.run.collectives import Collectives
 
 
 class DeviceBatch(NamedTuple):
