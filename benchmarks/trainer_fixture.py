@@ -60,6 +60,7 @@ def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iter
     """Return session, device, a MobileNetV2 trainer, and an endless iterator over device-resident batches."""
     import torch
     from chipperf.cases.registry import find_case
+    from chipperf.cases.workload import WorkloadContext
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
     from chipperf.plugin.installed import find_vendor
     from chipperf.plugin.session import bind
@@ -70,7 +71,6 @@ def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iter
     from chipperf.run.progress import ProgressFile
     from chipperf.train.spans import Spans
     from chipperf.train.trainer import POOL_BATCHES, RunContext, Trainer
-    from chipperf.train.workload import WorkloadContext
 
     session, rank = bind(find_vendor("cpu")), Rank()
     session.load_runtime()

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.cases import mobilenetv2
+from chipperf.cases.classification import mobilenetv2
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records.schema import Hyperparameters, Limits, Topology

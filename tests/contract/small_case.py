@@ -13,7 +13,7 @@ from chipperf.run.planned_record import empty_dataset
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.train.workload import WorkloadContext
+    from chipperf.cases.workload import WorkloadContext
 
 _CLASSES = 3
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from chipperf import plotting
-from chipperf.cases import resnet50
+from chipperf.cases.classification import resnet50
 from chipperf.report.convergence import build_convergence
 from chipperf.report.curve_figure import draw_curves, time_unit
 from chipperf.report.curve_files import make_curve_files, points_csv

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from chipperf.cases.base import Hyperparameters
+from chipperf.cases.workload import Evaluation
 from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.schema import Limits, Loader, Missing
 from chipperf.run.collectives import Collectives
@@ -19,7 +20,6 @@ from chipperf.train.checkpoint import CheckpointWriter
 from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 from chipperf.train.trainer import RunContext, Trainer
-from chipperf.train.workload import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

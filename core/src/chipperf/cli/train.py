@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import typer
 
+from chipperf.cases.config import ConfigFile, parse_assignments, read_config_file, resolve
 from chipperf.cases.registry import find_case
 from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
@@ -34,15 +35,14 @@ from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
 from chipperf.run.planned_record import planned_record
 from chipperf.run.telemetry import read_idle_memory
-from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
+    from chipperf.cases.config import Resolved
     from chipperf.launch.group import Group
     from chipperf.plugin.selection import Selection
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import CaseOverrides
-    from chipperf.train.config import Resolved
 
 
 def train(

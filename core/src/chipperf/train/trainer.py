@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from chipperf.cases.base import Hyperparameters
+    from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, Rank
     from chipperf.run.collectives import Collectives
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     from chipperf.train.checkpoint import CheckpointWriter, State
     from chipperf.train.spans import Spans
     from chipperf.train.windows import WindowKind
-    from chipperf.train.workload import Batch, Workload
 
 POOL_BATCHES = 4
 """Device-resident batches the core pass rotates through, so that no cache keeps a single one warm."""

@@ -175,7 +175,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
 
 def _workload_context(plan: RunPlan, session: Session, rank: Rank, device: torch.device, hyperparameters: Any) -> Any:
-    from chipperf.train.workload import WorkloadContext
+    from chipperf.cases.workload import WorkloadContext
 
     options = session.loader_options(device)
     workers = hyperparameters.workers

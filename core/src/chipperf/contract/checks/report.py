@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import TemplateNotFound
 
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.other_vendors import mentions, other_vendors
@@ -15,7 +16,6 @@ from chipperf.errors import ConfigError, PerfError
 from chipperf.records.schema import Missing
 from chipperf.report.format import marker
 from chipperf.report.render import LANGUAGES, render_report, template_directory
-from chipperf.train.config import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
