@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 VENDOR = re.compile(r"nvidia|metax|kunlun|昆仑|沐曦|英伟达", re.IGNORECASE)
 SOURCES = (ROOT / "core", ROOT / "templates")
 # Names of cards and makers are data, which anybody can extend, and no code knows any of them.
-DATA = ROOT / "core" / "src" / "chipperf" / "card_names.toml"
+DATA = ROOT / "core" / "src" / "chipperf" / "documents" / "card_names.toml"
 
 
 def files_of_core():

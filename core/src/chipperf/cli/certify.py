@@ -17,11 +17,11 @@ from chipperf.cli.live import run_progress
 from chipperf.cli.train import checked_precision
 from chipperf.contract.isolation import ForkServer
 from chipperf.errors import CheckFailed, PluginError, UsageError
-from chipperf.plotting import require_matplotlib
 from chipperf.plugin import selection
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings, Precision, Rank
 from chipperf.records.files import write_atomically
+from chipperf.report.figures import require_matplotlib
 
 if TYPE_CHECKING:
     from chipperf.contract.equivalence import Certificate

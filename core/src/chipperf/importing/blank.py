@@ -9,6 +9,7 @@ import chipperf
 from chipperf.documents.identity import installed_cases
 from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import (
+    UNKNOWN_NAME,
     Case,
     Distribution,
     Environment,
@@ -25,12 +26,10 @@ from chipperf.records.schema import (
 from chipperf.run.planned_record import empty_dataset, empty_facts, empty_metrics, titles
 
 if TYPE_CHECKING:
-    from chipperf.card_names import CardNames
+    from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import MetricsDefinition
 
 UNKNOWN: Final = Missing(missing="unknown")
-UNKNOWN_NAME: Final = "unknown"
-"""Where the record wants a text and the document has none."""
 
 
 def blank_record(

@@ -17,8 +17,8 @@ from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_ru
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Progress
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
 
 MOST_CHARTED_PAGES = 200
 """Runs whose own pages have charts: to draw them takes longer than all the rest."""

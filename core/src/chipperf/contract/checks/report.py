@@ -12,9 +12,9 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.other_vendors import mentions, other_vendors
 from chipperf.contract.specimen import RANKS, device_names, empty_record, full_record
+from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
 from chipperf.records.schema import Missing
-from chipperf.report.format import marker
 from chipperf.report.render import LANGUAGES, render_report, template_directory
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
+    from chipperf.documents.format import Language
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
 
 _COLUMNS: Final = ("e2e_time", "p_whole", "p_train", "p_core")
 _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
