@@ -24,7 +24,7 @@ def files_of_core():
 
 
 def test_files_of_core_are_found():
-    assert ROOT / "core" / "src" / "chipperf" / "session.py" in files_of_core()
+    assert ROOT / "core" / "src" / "chipperf" / "plugin" / "session.py" in files_of_core()
 
 
 def test_data_with_names_is_where_it_is_looked_for():

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from chipperf.cli.language import Language, note_fonts
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
-from chipperf.cli.output_file import require_directory
+from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_directory
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.compare.peak_rates import installed_peak

@@ -16,7 +16,7 @@ import typer
 
 import chipperf
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
-from chipperf.cli.listing import JSON_OPTION, print_json
+from chipperf.cli.output import JSON_OPTION, print_json
 from chipperf.errors import PerfError, did_you_mean
 from chipperf.plugin import installed
 from chipperf.plugin.probe import ProbeOutcome, probe_vendors

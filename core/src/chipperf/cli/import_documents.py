@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.imported import write_imports

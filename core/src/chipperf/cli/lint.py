@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.listing import print_table
+from chipperf.cli.output import print_table
 from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:

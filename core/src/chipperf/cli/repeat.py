@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from chipperf.cli.command_line import typed_parameters
-from chipperf.cli.listing import print_table
+from chipperf.cli.output import print_table
 from chipperf.documents.format import marker, number, quality
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch

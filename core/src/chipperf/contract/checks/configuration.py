@@ -9,8 +9,8 @@ from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.specimen import RANKS, device_names
+from chipperf.contract.texts import count_words
 from chipperf.contract.tolerances import tolerance
-from chipperf.contract.wording import count_words
 from chipperf.errors import ConfigError, VendorHookError, did_you_mean
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from jinja2 import TemplateNotFound
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
-from chipperf.contract.other_vendors import mentions, other_vendors
 from chipperf.contract.specimen import RANKS, device_names, empty_record, full_record
+from chipperf.contract.subject import other_vendors
+from chipperf.contract.texts import mentions
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
 from chipperf.records.schema import Missing
