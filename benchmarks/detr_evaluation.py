@@ -25,7 +25,7 @@ from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluato
 from chipperf.cases.detr.postprocess import Detections
 from chipperf.data.coco import EVAL_SPLIT, instances_name
 from chipperf.plugin.types import Rank
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
 from pycocotools.cocoeval import COCOeval
 from trainer_fixture import compare_in_turn
 

@@ -18,10 +18,10 @@ import torch
 from chipperf.cases.detr.loss import set_loss
 from chipperf.cases.detr.matcher import match
 from chipperf.cases.registry import find_case
+from chipperf.cases.workload import WorkloadContext
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
-from chipperf.train.workload import WorkloadContext
 from trainer_fixture import apply_environment
 
 if TYPE_CHECKING:

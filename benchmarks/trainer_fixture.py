@@ -60,17 +60,17 @@ def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iter
     """Return session, device, a MobileNetV2 trainer, and an endless iterator over device-resident batches."""
     import torch
     from chipperf.cases.registry import find_case
+    from chipperf.cases.workload import WorkloadContext
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
     from chipperf.plugin.installed import find_vendor
     from chipperf.plugin.session import bind
     from chipperf.plugin.types import Rank
-    from chipperf.records.events import EventLog
     from chipperf.records.schema import Limits
-    from chipperf.train.collectives import Collectives
-    from chipperf.train.progress import ProgressFile
+    from chipperf.run.collectives import Collectives
+    from chipperf.run.events import EventLog
+    from chipperf.run.progress import ProgressFile
     from chipperf.train.spans import Spans
     from chipperf.train.trainer import POOL_BATCHES, RunContext, Trainer
-    from chipperf.train.workload import WorkloadContext
 
     session, rank = bind(find_vendor("cpu")), Rank()
     session.load_runtime()

@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.cases import mobilenetv2
-from chipperf.launch.plan import RunPlan
+from chipperf.cases.classification import mobilenetv2
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Hyperparameters, Limits, Topology
+from chipperf.run.plan import RunPlan
+from chipperf.run.planned_record import planned_record
 from filelock import FileLock
 from support import TIMEOUT_S, FakeDistributions, FinishedRun, forget_modules, perf_command, perf_environment
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
 from chipperf.plugin.types import Title
-from chipperf.records.assemble import empty_dataset
 from chipperf.records.schema import Missing
+from chipperf.run.planned_record import empty_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.train.workload import WorkloadContext
+    from chipperf.cases.workload import WorkloadContext
 
 _CLASSES = 3
 

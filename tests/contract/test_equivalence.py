@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from chipperf.cases import mobilenetv2
+from chipperf.cases.classification import mobilenetv2
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.cli.main import app
 from chipperf.contract.check import Failed

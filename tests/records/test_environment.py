@@ -10,8 +10,8 @@ import pytest
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records import environment
-from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Missing
+from chipperf.run.planned_record import planned_record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,19 +14,19 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
-from chipperf.cases.classification import ClassificationHyperparameters
-from chipperf.cases.classification_workload import ClassificationWorkload
-from chipperf.cases.mobilenetv2 import CASE
+from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
+from chipperf.cases.classification.mobilenetv2 import CASE
+from chipperf.cases.classification.workload import ClassificationWorkload
+from chipperf.cases.config import resolve
+from chipperf.cases.workload import WorkloadContext
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.events import EventLog
 from chipperf.records.schema import Limits
-from chipperf.train.collectives import Collectives
-from chipperf.train.config import resolve
-from chipperf.train.progress import ProgressFile
+from chipperf.run.collectives import Collectives
+from chipperf.run.events import EventLog
+from chipperf.run.progress import ProgressFile
 from chipperf.train.spans import Spans
 from chipperf.train.trainer import RunContext, Trainer
-from chipperf.train.workload import WorkloadContext
 
 DEVICE = torch.device("cpu")
 

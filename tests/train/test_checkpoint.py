@@ -23,9 +23,9 @@ from chipperf.records.checkpoints import (
     prune,
     verify_checkpoint,
 )
+from chipperf.run.collectives import Collectives
 from chipperf.train import checkpoint as checkpoint_module
 from chipperf.train.checkpoint import CheckpointWriter, on_host, read_checkpoint, require_same_devices
-from chipperf.train.collectives import Collectives
 from support import fill
 from tiny_training import DEVICE, make_training
 
@@ -204,7 +204,7 @@ def test_killed_writer_leaves_no_checkpoint(tmp_path: Path) -> None:
 import os, pathlib, signal, sys
 from chipperf.records import store
 from chipperf.train.checkpoint import CheckpointWriter
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
 from chipperf.plugin.types import Rank
 store.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 CheckpointWriter(

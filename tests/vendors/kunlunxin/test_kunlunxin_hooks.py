@@ -18,11 +18,11 @@ from chipperf import (
     Rank,
     UnsupportedPrecision,
 )
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import PRECISIONS
-from chipperf.train.config import resolve
 from chipperf_kunlunxin import machine as kernel
 from chipperf_kunlunxin import plugin
 from chipperf_kunlunxin.configs import CONFIGS

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from chipperf.cases.workload import Workload, WorkloadContext
     from chipperf.plugin.types import Title
-    from chipperf.train.workload import Workload, WorkloadContext
 
 
 class Role(str, Enum):

@@ -16,12 +16,12 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.live import run_progress
 from chipperf.contract.isolation import ForkServer
 from chipperf.errors import CheckFailed, PluginError, UsageError
-from chipperf.plotting import require_matplotlib
 from chipperf.plugin import selection
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, Precision, either, precision_of
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
+from chipperf.report.figures import require_matplotlib
 
 if TYPE_CHECKING:
     from chipperf.contract.equivalence import Certificate

@@ -16,14 +16,14 @@ import typer
 
 import chipperf
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
-from chipperf.cli.listing import JSON_OPTION, print_json
+from chipperf.cli.output import JSON_OPTION, print_json
 from chipperf.errors import PerfError, did_you_mean
-from chipperf.launch.device_check import DEFAULT_TIMEOUT_S, inspect_device
 from chipperf.plugin import installed
 from chipperf.plugin.probe import ProbeOutcome, probe_vendors
 from chipperf.plugin.registration import REQUIRED_HOOKS
 from chipperf.plugin.session import bind
 from chipperf.records.environment import read_distributions
+from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

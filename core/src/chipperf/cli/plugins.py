@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.plugin import installed
 from chipperf.plugin.scaffold import NewPlugin, create_plugin
 

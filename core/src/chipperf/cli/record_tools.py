@@ -15,7 +15,7 @@ from chipperf.errors import CheckFailed, UsageError
 from chipperf.hardware import run_tool
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
     from chipperf.plugin.types import ToolCommand

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 import psutil
 import typer
 
+from chipperf.cases.config import ConfigFile, parse_assignments, read_config_file, resolve
 from chipperf.cases.registry import find_case
 from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
 from chipperf.errors import DataError, UsageError
-from chipperf.launch.assignment import require_free_cards
-from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
 from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
-from chipperf.launch.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
 from chipperf.launch.resume import require_same_software
 from chipperf.launch.resume import resume as resume_run
 from chipperf.plugin import installed
@@ -29,20 +27,23 @@ from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
 from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either, precision_of
-from chipperf.records.assemble import planned_record
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
-from chipperf.records.store import RunDirectory, read_record
-from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
-from chipperf.train.telemetry import read_idle_memory
+from chipperf.records.store import read_record
+from chipperf.run.assignment import require_free_cards
+from chipperf.run.device_check import DEFAULT_TIMEOUT_S
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
+from chipperf.run.planned_record import planned_record
+from chipperf.run.telemetry import read_idle_memory
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
+    from chipperf.cases.config import Resolved
     from chipperf.launch.group import Group
     from chipperf.plugin.selection import Selection
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import CaseOverrides
-    from chipperf.train.config import Resolved
 
 
 def train(

@@ -8,6 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chipperf.errors import VendorHookError
+from chipperf.plugin.torchtools import (
+    CUDNN_TF32,
+    DETERMINISTIC_ALGORITHMS,
+    MATMUL_PRECISION,
+    convert_parameters,
+    precision_policy,
+    require_precision,
+    restore_switches,
+    set_switch,
+    switch_knobs,
+)
 from chipperf.plugin.types import (
     CaseOverrides,
     DistributedConfig,
@@ -18,17 +29,6 @@ from chipperf.plugin.types import (
     PrecisionPolicy,
     Rank,
     ToolCommand,
-)
-from chipperf.torchtools import (
-    CUDNN_TF32,
-    DETERMINISTIC_ALGORITHMS,
-    MATMUL_PRECISION,
-    convert_parameters,
-    precision_policy,
-    require_precision,
-    restore_switches,
-    set_switch,
-    switch_knobs,
 )
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import chipperf
 from chipperf.errors import UsageError
 from chipperf.plugin import installed, selection
 
-TEMPLATES: Final = Path(__file__).parent / "templates" / "plugin"
+TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "plugin"
 
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9_]*[a-z0-9])?")
 _DEVICE_TYPE: Final = re.compile(r"[a-z][a-z0-9_]*")

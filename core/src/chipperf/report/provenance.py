@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
     from chipperf.report.convergence import CurveFiles
-    from chipperf.report.format import Language
     from chipperf.report.render import Page
 
 SUFFIX: Final = ".provenance.json"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
 from chipperf.durations import parse_duration
 from chipperf.errors import ConfigError, DataError, PerfError
@@ -15,7 +16,6 @@ from chipperf.plugin import installed, selection
 from chipperf.records.repeats import repeat_seeds
 from chipperf.records.schema import Topology
 from chipperf.suites.file import RunOptions, keys_of, read_suite_file
-from chipperf.train.config import ConfigFile, read_config_file, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

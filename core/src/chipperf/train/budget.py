@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chipperf.plugin.types import Rank
-    from chipperf.train.collectives import Collectives
+    from chipperf.run.collectives import Collectives
     from chipperf.train.trainer import Outcome
 
 

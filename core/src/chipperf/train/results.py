@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
-from chipperf.launch.failure import INTERRUPTED
 from chipperf.plugin.types import Capability
-from chipperf.records.assemble import empty_metrics
 from chipperf.records.schema import (
     Card,
     Case,
@@ -27,6 +25,8 @@ from chipperf.records.schema import (
     Status,
 )
 from chipperf.records.store import read_record
+from chipperf.run.failure import INTERRUPTED
+from chipperf.run.planned_record import empty_metrics
 from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
-    from chipperf.records.store import RunDirectory
+    from chipperf.run.directory import RunDirectory
     from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.trainer import Outcome, RunContext, Trainer
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import PerfError, RecordError, UsageError
 from chipperf.plugin import installed
-from chipperf.records.store import RECORD_NAME, find_records, read_stored, write_atomically
+from chipperf.records.files import write_atomically
+from chipperf.records.store import RECORD_NAME, find_records, read_stored
 from chipperf.report.render import template_directory
 from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
 from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Progress
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
 
 MOST_CHARTED_PAGES = 200
 """Runs whose own pages have charts: to draw them takes longer than all the rest."""

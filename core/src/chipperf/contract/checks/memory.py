@@ -11,8 +11,8 @@ from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import probed_devices, require_computes, two_devices
 from chipperf.contract.small_training import train
 from chipperf.contract.tolerances import tolerance
-from chipperf.launch.failure import describe
 from chipperf.plugin.types import Capability
+from chipperf.run.failure import describe
 
 if TYPE_CHECKING:
     import torch

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract.check import NotApplicable, NotRun, check, require
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
-from chipperf.contract.other_vendors import other_entries
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
+from chipperf.contract.subject import other_entries
+from chipperf.contract.texts import count_words
 from chipperf.contract.tolerances import tolerance
-from chipperf.contract.wording import count_words
 from chipperf.errors import PluginError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe import probe_vendors

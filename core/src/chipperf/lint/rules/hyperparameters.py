@@ -10,7 +10,8 @@ from chipperf.cases.base import Role
 from chipperf.documents import cells
 from chipperf.errors import did_you_mean
 from chipperf.lint.configs import place_of
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import hyperparameters
 from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing

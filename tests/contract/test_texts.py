@@ -1,9 +1,9 @@
-"""Whether a text mentions a name."""
+"""How much a text says, and whom it mentions."""
 
 from __future__ import annotations
 
 import pytest
-from chipperf.contract.other_vendors import mentions
+from chipperf.contract.texts import count_words, mentions
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,18 @@ from chipperf.contract.other_vendors import mentions
 )
 def test_mentions(text: str, name: str, expected: bool) -> None:
     assert mentions(text, name) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0),
+        (" - ", 0),
+        ("no device", 2),
+        ("no /dev/acme0: load the kernel module", 6),
+        ("没有找到设备，请加载驱动", 5),
+        ("没有 /dev/acme0", 2),
+    ],
+)
+def test_count_words(text: str, expected: int) -> None:
+    assert count_words(text) == expected

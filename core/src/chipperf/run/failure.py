@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import FrameType
 
-    from chipperf.records.store import RunDirectory
+    from chipperf.run.directory import RunDirectory
 
 INTERRUPTED = "interrupted"
 

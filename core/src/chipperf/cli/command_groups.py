@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -59,3 +59,22 @@ def _make_command(name: str, found: Any) -> Any:
     else:
         app.command(name)(found)
     return typer.main.get_group(app).commands[name]
+
+
+class DefaultCommandGroup(TyperGroup):
+    """Takes arguments that begin with none of its commands for those of its default command."""
+
+    default_command: ClassVar[str]
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Put the default command before arguments that begin with none."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self.default_command, *args]
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the default command's help, then the names of all commands."""
+        command: Any = self.commands[self.default_command]
+        with command.make_context(ctx.info_name, [], parent=ctx.parent, resilient_parsing=True) as own:
+            command.format_help(own, formatter)
+        self.format_commands(ctx, formatter)

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch.nn.functional import cross_entropy
 
+from chipperf.cases.workload import Evaluation, WorkloadContext
 from chipperf.cases.workload_parts import (
     dataset_record,
     fused_if_possible,
@@ -20,14 +21,13 @@ from chipperf.data.imagefolder import scan_imagefolder
 from chipperf.data.loader import build_evaluation_loader, build_training_loader
 from chipperf.data.transforms import Normalise
 from chipperf.errors import TrainingError
-from chipperf.train.workload import Evaluation, WorkloadContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from chipperf.cases.classification import ClassificationHyperparameters
-    from chipperf.train.collectives import Collectives
+    from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
+    from chipperf.run.collectives import Collectives
 
 Images = tuple[torch.Tensor, torch.Tensor]
 """Images ``(N, 3, H, W)`` and int64 labels ``(N,)``: uint8 on the host, normalised float32 on the device."""

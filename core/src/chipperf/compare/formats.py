@@ -8,15 +8,15 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.bootstrap import LEVEL, RESAMPLES
+from chipperf.compare.intervals import LEVEL, RESAMPLES
+from chipperf.documents.format import escape_markdown, gib, number, quality, text_or_marker
 from chipperf.records.schema import Missing
-from chipperf.report.format import escape_markdown, gib, number, quality, text_or_marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from chipperf.compare.comparison import ComparedMeasure, ComparedValue, Comparison
     from chipperf.records.plausibility import Outcome
-    from chipperf.report.comparison import ComparedMeasure, ComparedValue, Comparison
 
 SCHEMA_VERSION: Final = 1
 """Version of the JSON; a new field does not change it."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from chipperf.plugin.types import LoaderOptions, Rank
     from chipperf.records.schema import Dataset, Loader
-    from chipperf.train.collectives import Collectives
+    from chipperf.run.collectives import Collectives
 
 H = TypeVar("H")
 

@@ -22,9 +22,9 @@ from chipperf.records.schema import (
 )
 
 if TYPE_CHECKING:
-    from chipperf.launch.plan import RunPlan
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Title
+    from chipperf.run.plan import RunPlan
 
 _PENDING = Missing(missing="not_run", reason="the run did not come this far")
 

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from chipperf.bootstrap import Interval, ratio_interval, resample, varies
 from chipperf.cases.registry import find_case
+from chipperf.compare.footnotes import Caveat, caveats
+from chipperf.compare.intervals import Interval, ratio_interval, resample, varies
+from chipperf.compare.setting_differences import DifferentSetting, different_settings
+from chipperf.compare.sides import Column
 from chipperf.errors import UsageError
 from chipperf.records.measures import MEASURES
 from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
@@ -15,20 +18,17 @@ from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
 from chipperf.report.build import record_digest
-from chipperf.report.caveats import Caveat, caveats
-from chipperf.report.columns import Column
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
-from chipperf.report.parity import DifferentSetting, different_settings
-from chipperf.report.repeats import curve_names, group_repeats
 from chipperf.report.row import completed_value
+from chipperf.report.row_identity import curve_names, group_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from chipperf.cases.base import Case
+    from chipperf.compare.footnotes import PeakOf
     from chipperf.records.schema import Number, Record
-    from chipperf.report.caveats import PeakOf
     from chipperf.report.curves import Axis, Curves, Quantity
 
 TOLERANCE: Final = 0.02

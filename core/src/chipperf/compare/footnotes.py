@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chipperf.cases.base import Case
+    from chipperf.compare.sides import Column
     from chipperf.records.plausibility import Peak
     from chipperf.records.schema import Record, Setting
-    from chipperf.report.columns import Column
 
     PeakOf = Callable[[Record], Peak | None]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from chipperf.card_names import CardNames
+    from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import Record
 
 _DOCUMENTS: Final = (".md", ".markdown")
@@ -80,7 +80,7 @@ def _runs(path: Path) -> Column:
 
 def _document(path: Path, names: CardNames | None) -> Sequence[Column]:
     # Not at the top: parsing Markdown takes modules that a comparison of runs does not need.
-    from chipperf.card_names import read_card_names
+    from chipperf.documents.card_names import read_card_names
     from chipperf.documents.markdown import read_text
     from chipperf.importing.case_document import import_document
 

@@ -6,13 +6,12 @@ Base values and target are those of FlagPerf's ``training/benchmarks/resnet50/py
 from __future__ import annotations
 
 from chipperf.cases.base import Case
-from chipperf.cases.classification import (
-    PRESETS,
-    ClassificationHyperparameters,
+from chipperf.cases.classification.case_parts import (
     classification_report,
     ensure_classification_sample,
     load_classification_workload,
 )
+from chipperf.cases.classification.hyperparameters import PRESETS, ClassificationHyperparameters
 
 CASE = Case(
     name="resnet50",

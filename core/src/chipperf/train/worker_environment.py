@@ -14,14 +14,14 @@ import signal
 import sys
 from pathlib import Path
 
-from chipperf.launch.device_check import check_device
-from chipperf.launch.failure import report_failure
-from chipperf.launch.plan import read_plan
-from chipperf.launch.ranks import rank_from_environment
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings
-from chipperf.records.store import RunDirectory
+from chipperf.run.device_check import check_device
+from chipperf.run.directory import RunDirectory
+from chipperf.run.failure import report_failure
+from chipperf.run.plan import read_plan
+from chipperf.run.ranks import rank_from_environment
 
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h; it outlasts an exec."""

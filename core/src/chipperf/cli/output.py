@@ -10,8 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from chipperf.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
 
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON.")
 
@@ -29,3 +33,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console().print(table)
+
+
+def require_directory(out: Path) -> None:
+    """Refuse a file that cannot be written because there is no directory for it, before any work is done.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
