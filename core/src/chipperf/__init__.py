@@ -1,10 +1,12 @@
 """chipperf: the one import path for plugin authors.
 
-Everything a vendor or observer plugin needs is importable from here, or, for probes, from :mod:`chipperf.hardware`.
-Everything else may change between minor versions.
+Everything a vendor or observer plugin needs is importable from here; what probes and telemetry need, from
+:mod:`chipperf.hardware`; what is done with torch, from :mod:`chipperf.torchtools`. Everything else may change between
+minor versions.
 """
 
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
+from chipperf.plugin.case_configs import read_case_overrides
 from chipperf.plugin.hookspecs import hookimpl
 from chipperf.plugin.types import (
     API_VERSION,
@@ -80,4 +82,5 @@ __all__ = [
     "WindowFinished",
     "__version__",
     "hookimpl",
+    "read_case_overrides",
 ]

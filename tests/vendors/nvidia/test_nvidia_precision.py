@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from chipperf import EnvironmentSettings, PrecisionPolicy, UnsupportedPrecision
-from chipperf_nvidia import switches
-from chipperf_nvidia.environment import AUTOTUNE_VARIABLE
+from chipperf import EnvironmentSettings, PrecisionPolicy, UnsupportedPrecision, torchtools
+from chipperf.torchtools import read_switch
+from chipperf_nvidia.numerics import AUTOTUNE_VARIABLE
 from chipperf_nvidia.plugin import (
     perf_device_teardown,
     perf_environment,
@@ -18,8 +18,6 @@ from chipperf_nvidia.plugin import (
     perf_prepare_model,
     perf_seed,
 )
-from chipperf_nvidia.precision import set_up
-from chipperf_nvidia.seeding import seed_devices
 
 CUDA_0 = torch.device("cuda", 0)
 TF32_NAMES = ("cuda.matmul.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision")
@@ -64,7 +62,7 @@ def test_policy(requested: Any, effective: str, autocast: str | None, scaler: bo
 
 @pytest.mark.usefixtures("capability")
 def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switches, "write", lambda name, value: None)
+    monkeypatch.setattr("chipperf.plugin.torchtools.set_switch", lambda name, value: None)
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     assert knobs(perf_precision("fp32", CUDA_0))["cudnn.conv.fp32_precision"] == "tf32"
 
@@ -72,16 +70,16 @@ def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("capability")
 def test_teardown_puts_every_switch_back_and_may_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AUTOTUNE_VARIABLE, "1")
-    names = (*TF32_NAMES, switches.BENCHMARK, switches.DETERMINISTIC_CUDNN, switches.DETERMINISTIC_ALGORITHMS)
-    before = {name: switches.read(name) for name in names}
+    names = (*TF32_NAMES, *torchtools.KERNEL_SWITCHES)
+    before = {name: read_switch(name) for name in names}
     perf_seed(1, True)
     perf_precision("tf32", CUDA_0)
     perf_seed(1, False)
     perf_precision("fp32", CUDA_0)
-    assert {name: switches.read(name) for name in names} != before
+    assert {name: read_switch(name) for name in names} != before
     perf_device_teardown()
     perf_device_teardown()
-    assert {name: switches.read(name) for name in names} == before
+    assert {name: read_switch(name) for name in names} == before
 
 
 @pytest.mark.parametrize(("requested", "needed"), [("bf16", "8.0"), ("tf32", "8.0")])
@@ -90,10 +88,19 @@ def test_format_the_gpu_lacks_is_refused_before_anything_is_switched(
     monkeypatch: pytest.MonkeyPatch, requested: Any, needed: str, value: tuple[int, int]
 ) -> None:
     set_capability(monkeypatch, value)
-    before = switches.read("cudnn.conv.fp32_precision")
+    before = read_switch("cudnn.conv.fp32_precision")
     with pytest.raises(UnsupportedPrecision, match=rf"V100.* {value[0]}\.{value[1]}; {requested} needs {needed}"):
         perf_precision(requested, CUDA_0)
-    assert switches.read("cudnn.conv.fp32_precision") == before
+    assert read_switch("cudnn.conv.fp32_precision") == before
+
+
+@pytest.mark.usefixtures("capability")
+def test_precision_the_plugin_does_not_know_is_refused_before_anything_is_switched() -> None:
+    before = read_switch("cudnn.conv.fp32_precision")
+    unknown: Any = "fp8"
+    with pytest.raises(UnsupportedPrecision, match="the NVIDIA plugin does not run fp8"):
+        perf_precision(unknown, CUDA_0)
+    assert read_switch("cudnn.conv.fp32_precision") == before
 
 
 @pytest.mark.parametrize("requested", ["fp32", "amp", "fp16"])
@@ -149,12 +156,12 @@ def torch_2_4(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize(("requested", "enabled"), [("fp32", False), ("tf32", True), ("bf16", False)])
 def test_older_torch_is_switched_by_its_own_names_only(torch_2_4: Any, requested: Any, enabled: bool) -> None:
-    policy = set_up(requested, CUDA_0)
+    policy = perf_precision(requested, CUDA_0)
     backends = torch_2_4.backends
     assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32) == (enabled, enabled)
     names = ("cuda.matmul.allow_tf32", "cudnn.allow_tf32")
     assert {name: knobs(policy)[name] for name in names} == dict.fromkeys(names, str(enabled))
-    switches.restore()
+    torchtools.restore_switches()
     assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32) == (False, True)
 
 
@@ -189,7 +196,7 @@ def test_autotuning_needs_the_variable_and_no_determinism(
     monkeypatch.delenv(AUTOTUNE_VARIABLE, raising=False)
     if variable is not None:
         monkeypatch.setenv(AUTOTUNE_VARIABLE, variable)
-    seed_devices(7, deterministic)
+    perf_seed(7, deterministic)
     assert seeds == [7]
     assert torch.backends.cudnn.benchmark is benchmark
     assert torch.backends.cudnn.deterministic is deterministic

@@ -1,25 +1,24 @@
 """Hooks of the Kunlunxin plugin.
 
-What differs between Kunlunxin's two software stacks is in :mod:`chipperf_kunlunxin.r300` and
-:mod:`chipperf_kunlunxin.p800`; the hooks here ask :func:`chipperf_kunlunxin.profiles.choose_profile` for the right one.
-Device events are never used for timing: on a P800 they report 0 ms, or hang the collectives.
+Kunlunxin has two incompatible software stacks, :mod:`chipperf_kunlunxin.r300` and :mod:`chipperf_kunlunxin.p800`; the
+hooks ask the installed one. Device events are never used for timing: on a P800 they report 0 ms, or hang the
+collectives.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import CaseOverrides, KnownDevice, Title, ToolCommand, VendorInfo, hookimpl
+from chipperf import KnownDevice, Title, ToolCommand, VendorInfo, hookimpl, read_case_overrides
 
-from chipperf_kunlunxin.configs import CONFIGS
-from chipperf_kunlunxin.probe import probe
-from chipperf_kunlunxin.profiles import choose_profile
-from chipperf_kunlunxin.telemetry import TelemetryReader
-from chipperf_kunlunxin.xpu_smi import find_xpu_smi
+from chipperf_kunlunxin.probe import choose_stack, probe
+from chipperf_kunlunxin.xpu_smi import TelemetryReader, find_xpu_smi
 
 if TYPE_CHECKING:
     import torch
     from chipperf import (
+        CaseOverrides,
         DeviceInfo,
         DistributedConfig,
         EnvironmentSettings,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         TelemetrySample,
     )
 
+_CONFIGS = Path(__file__).with_name("configs.toml")
 _GIB = 2**30
 _MIB = 2**20
 _SERIAL_NUMBER = r"\b02K[0-9A-Z]{8,}\b"
@@ -44,14 +44,14 @@ _telemetry = TelemetryReader()
 @hookimpl
 def perf_vendor_info() -> VendorInfo:
     """Name Kunlunxin and its products; the device type is that of the installed stack."""
-    profile = choose_profile()
+    stack = choose_stack()
     return VendorInfo(
         name="kunlunxin",
         title=Title(zh="昆仑芯", en="Kunlunxin"),
         report_title=Title(zh="昆仑芯XPU配置与运行信息参考", en="Kunlunxin XPU configuration and results"),
-        device_type=profile.DEVICE_TYPE,
-        visible_devices_env=(profile.VISIBLE_DEVICES_ENV,),
-        capabilities=profile.CAPABILITIES,
+        device_type=stack.device_type,
+        visible_devices_env=(stack.visible_devices_env,),
+        capabilities=stack.capabilities,
         known_devices=(
             KnownDevice(name="R300", short_name="R300", memory_bytes=32 * _GIB),
             KnownDevice(name="R200", short_name="R200", memory_bytes=16 * _GIB),
@@ -72,81 +72,79 @@ def perf_probe() -> ProbeResult:
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Return what the stack and its collectives read when the interpreter starts."""
-    return choose_profile().environment(rank, settings)
+    return choose_stack().environment(rank, settings)
 
 
 @hookimpl
 def perf_load_runtime() -> RuntimeInfo:
     """Import torch and Kunlunxin's extension; warn of variables that do harm."""
-    return choose_profile().load_runtime()
+    return choose_stack().load_runtime()
 
 
 @hookimpl
 def perf_device_init(rank: Rank) -> torch.device:
     """Make the rank's device ready and return it."""
-    return choose_profile().device_init(rank)
+    return choose_stack().device_init(rank)
 
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
     """Identify the device by UUID (P800) or by its place among the visible devices (R300)."""
-    return choose_profile().device_info(device)
+    return choose_stack().device_info(device)
 
 
 @hookimpl
 def perf_synchronize(device: torch.device) -> None:
     """Wait for all queued work of the device."""
-    choose_profile().synchronize(device)
+    choose_stack().synchronize(device)
 
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
     """Read the allocator's counters (P800) or the device's use by the management tool (R300)."""
-    return choose_profile().memory_query(device)
+    return choose_stack().memory_query(device)
 
 
 @hookimpl
 def perf_memory_reset_peak(device: torch.device) -> None:
     """Set the allocator's peaks back, where there are any."""
-    choose_profile().memory_reset_peak(device)
+    choose_stack().memory_reset_peak(device)
 
 
 @hookimpl
 def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
     """Use the stack's backend or the one of ``PERF_KUNLUNXIN_BACKEND``."""
-    return choose_profile().distributed_setup(rank, device)
+    return choose_stack().distributed_setup()
 
 
 @hookimpl
 def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """Seed the devices' generators."""
-    choose_profile().seed(seed, device, deterministic)
+    choose_stack().seed(seed, deterministic)
 
 
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Set the stack up for a precision, or refuse it."""
-    return choose_profile().precision(requested, device)
+    return choose_stack().precision(requested)
 
 
 @hookimpl
 def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
     """Turn the model to fp16 where that was requested."""
-    return choose_profile().prepare_model(model, precision, device)
+    return choose_stack().prepare_model(model, precision.requested)
 
 
 @hookimpl
 def perf_loader_options(device: torch.device) -> LoaderOptions:
     """Ask for page-locked memory where the stack has it."""
-    return choose_profile().loader_options(device)
+    return choose_stack().loader_options()
 
 
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's R300 values for the case and topology."""
-    topology = rank.topology
-    no_row = f"FlagPerf has no Kunlunxin configuration of {case} on {topology}: the case's base values apply"
-    return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
+    return read_case_overrides(_CONFIGS, case, rank)
 
 
 @hookimpl
@@ -169,4 +167,4 @@ def perf_tool_commands() -> tuple[ToolCommand, ...]:
 @hookimpl
 def perf_device_teardown(device: torch.device) -> None:
     """Give cached memory back and restore what the plugin changed in torch."""
-    choose_profile().device_teardown(device)
+    choose_stack().device_teardown()

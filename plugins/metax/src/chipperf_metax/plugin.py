@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from chipperf import (
     Capability,
-    CaseOverrides,
+    DeviceError,
+    DeviceInfo,
     DistributedConfig,
     KnownDevice,
     LoaderOptions,
@@ -15,24 +16,20 @@ from chipperf import (
     ToolCommand,
     VendorInfo,
     hookimpl,
+    read_case_overrides,
 )
+from chipperf.torchtools import read_memory, restore_switches, use_device
 
-from chipperf_metax import device as devices
-from chipperf_metax import precision as precisions
-from chipperf_metax import torch_flags
-from chipperf_metax.configs import CONFIGS
-from chipperf_metax.environment import AUTOTUNE_VARIABLE, worker_environment
-from chipperf_metax.memory import read_memory
+from chipperf_metax import numerics
 from chipperf_metax.mx_smi import Query, find_mx_smi
-from chipperf_metax.probe import probe
+from chipperf_metax.probe import VISIBLE_VARIABLES, probe
 from chipperf_metax.runtime import load_runtime
 from chipperf_metax.telemetry import Sampler
-from chipperf_metax.visible_devices import VARIABLES
 
 if TYPE_CHECKING:
     import torch
     from chipperf import (
-        DeviceInfo,
+        CaseOverrides,
         EnvironmentSettings,
         EnvironmentVariable,
         MemoryStats,
@@ -45,13 +42,14 @@ if TYPE_CHECKING:
     )
 
 _GIB = 2**30
+_CONFIGS = Path(__file__).with_name("configs.toml")
 
 _INFO = VendorInfo(
     name="metax",
     title=Title(zh="沐曦", en="MetaX"),
     report_title=Title(zh="沐曦集成电路 C500 GPU配置与运行信息参考", en="MetaX C500 GPU configuration and results"),
     device_type="cuda",
-    visible_devices_env=VARIABLES,
+    visible_devices_env=VISIBLE_VARIABLES,
     capabilities=frozenset(
         {
             Capability.BF16,
@@ -97,7 +95,7 @@ def perf_probe() -> ProbeResult:
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Name the SDK, ask for reproducible kernels if wanted, and refuse contradicting choices of devices."""
-    return worker_environment(settings)
+    return numerics.worker_environment(settings)
 
 
 @hookimpl
@@ -109,13 +107,35 @@ def perf_load_runtime() -> RuntimeInfo:
 @hookimpl
 def perf_device_init(rank: Rank) -> torch.device:
     """Make the GPU, or slice, of the local rank current."""
-    return devices.init_device(rank)
+    import torch
+
+    try:
+        return use_device(torch.cuda, "cuda", rank, called="MetaX device", visible_devices_env=VISIBLE_VARIABLES)
+    except OSError as error:
+        # Counting goes through MetaX's management library.
+        raise DeviceError(
+            f"MetaX's torch cannot count its devices: {error}", hint="add /opt/mxdriver/lib to LD_LIBRARY_PATH"
+        ) from error
 
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the GPU, or slice, by torch's properties."""
-    return devices.device_info(device)
+    """Identify the GPU, or slice, by torch's properties; UUID and address are those that ``mx-smi -L`` lists."""
+    import torch
+
+    properties: Any = torch.cuda.get_device_properties(device)
+    # Older builds tell neither.
+    uuid = getattr(properties, "uuid", None)
+    address = None
+    if hasattr(properties, "pci_bus_id"):
+        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return DeviceInfo(
+        index=device.index or 0,
+        name=properties.name,
+        uuid=f"GPU-{uuid}" if uuid else None,
+        pci_bus_id=address,
+        total_bytes=properties.total_memory,
+    )
 
 
 @hookimpl
@@ -128,8 +148,13 @@ def perf_synchronize(device: torch.device) -> None:
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read torch's allocator and the runtime's memory of the device."""
-    return read_memory(device)
+    """Read torch's allocator, and use and capacity by the runtime.
+
+    The runtime keeps to the slice of a shared GPU, whereas mx-smi counts the whole board.
+    """
+    import torch
+
+    return read_memory(torch.cuda, device)
 
 
 @hookimpl
@@ -149,24 +174,19 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 @hookimpl
 def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """Seed the device's generators, and decide between autotuned and reproducible kernels."""
-    import torch
-
-    torch.cuda.manual_seed_all(seed)
-    torch_flags.change(torch_flags.DETERMINISTIC_ALGORITHMS, deterministic)
-    torch_flags.change(torch_flags.DETERMINISTIC_CONVOLUTION, deterministic)
-    torch_flags.change(torch_flags.AUTOTUNE, not deterministic and os.environ.get(AUTOTUNE_VARIABLE) == "1")
+    numerics.seed(seed, deterministic)
 
 
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Run fp32 as fp32: TF32 only if it is asked for."""
-    return precisions.apply(requested, device)
+    return numerics.set_up(requested, device, _INFO.capabilities)
 
 
 @hookimpl
 def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
     """Lay convolution weights out as this build lays out images, and convert parameters for fp16."""
-    return precisions.prepare_model(model, precision)
+    return numerics.prepare_model(model, precision.requested)
 
 
 @hookimpl
@@ -178,9 +198,7 @@ def perf_loader_options(device: torch.device) -> LoaderOptions:
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's C500 values for the case and topology."""
-    topology = rank.topology
-    no_row = f"FlagPerf has no MetaX configuration of {case} on {topology}: the case's base values apply"
-    return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
+    return read_case_overrides(_CONFIGS, case, rank)
 
 
 @hookimpl
@@ -204,5 +222,5 @@ def perf_device_teardown(device: torch.device) -> None:
     """Put torch's switches back and give cached memory back."""
     import torch
 
-    torch_flags.restore()
+    restore_switches()
     torch.cuda.empty_cache()

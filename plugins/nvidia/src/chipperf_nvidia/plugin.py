@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf import (
     Capability,
-    CaseOverrides,
     DeviceError,
     DistributedConfig,
     LoaderOptions,
     Title,
     VendorInfo,
     hookimpl,
+    read_case_overrides,
 )
+from chipperf.torchtools import restore_switches, use_device
 
 from chipperf_nvidia import device as devices
-from chipperf_nvidia import environment, products, runtime, seeding, switches, telemetry, visibility
-from chipperf_nvidia.configs import CONFIGS
-from chipperf_nvidia.precision import prepare_model, set_up
-from chipperf_nvidia.probe import driver_file_commands, probe
+from chipperf_nvidia import numerics, nvml, products, runtime
+from chipperf_nvidia.probe import VARIABLE, driver_file_commands, probe
 
 if TYPE_CHECKING:
     import torch
     from chipperf import (
+        CaseOverrides,
         DeviceInfo,
         EnvironmentSettings,
         EnvironmentVariable,
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
     )
 
 _COLLECTIVE_TIMEOUT_S = 1800.0
+_CONFIGS = Path(__file__).with_name("configs.toml")
 
 _INFO = VendorInfo(
     name="nvidia",
     title=Title(zh="英伟达", en="NVIDIA"),
     report_title=Title(zh="NVIDIA GPU配置与运行信息参考", en="NVIDIA GPU configuration and results"),
     device_type="cuda",
-    visible_devices_env=(visibility.VARIABLE,),
+    visible_devices_env=(VARIABLE,),
     capabilities=frozenset(
         {
             Capability.BF16,
@@ -79,7 +81,7 @@ def perf_probe() -> ProbeResult:
 @hookimpl
 def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Order GPUs as NVML does, and prepare cuDNN and cuBLAS for the case and for determinism."""
-    return environment.variables(settings)
+    return numerics.variables(settings)
 
 
 @hookimpl
@@ -91,7 +93,9 @@ def perf_load_runtime() -> RuntimeInfo:
 @hookimpl
 def perf_device_init(rank: Rank) -> torch.device:
     """Make the rank's GPU current."""
-    return devices.initialise(rank)
+    import torch
+
+    return use_device(torch.cuda, "cuda", rank, called="GPU", visible_devices_env=(VARIABLE,))
 
 
 @hookimpl
@@ -135,19 +139,19 @@ def perf_distributed_setup() -> DistributedConfig:
 @hookimpl
 def perf_seed(seed: int, deterministic: bool) -> None:
     """Seed the GPUs, and choose between autotuned and deterministic kernels."""
-    seeding.seed_devices(seed, deterministic)
+    numerics.seed(seed, deterministic)
 
 
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Run fp32, tf32, amp, fp16 or bf16, as far as the GPU has the format."""
-    return set_up(requested, device)
+    return numerics.set_up(requested, device, _INFO.capabilities)
 
 
 @hookimpl
 def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy) -> torch.nn.Module:
     """Choose layout and parameter format."""
-    return prepare_model(model, precision.requested)
+    return numerics.prepare_model(model, precision.requested)
 
 
 @hookimpl
@@ -159,15 +163,13 @@ def perf_loader_options() -> LoaderOptions:
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's A100 values for the case and topology."""
-    topology = rank.topology
-    no_row = f"FlagPerf has no NVIDIA configuration of {case} on {topology}: the case's base values apply"
-    return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
+    return read_case_overrides(_CONFIGS, case, rank)
 
 
 @hookimpl
 def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
     """Read NVML."""
-    return telemetry.read_sample(device)
+    return nvml.read_sample(device)
 
 
 @hookimpl
@@ -187,5 +189,5 @@ def perf_device_teardown() -> None:
     """Put torch's switches back and free cached memory."""
     import torch
 
-    switches.restore()
+    restore_switches()
     torch.cuda.empty_cache()
