@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chipperf import CaseOverrides, Rank
-from chipperf.plugin.case_configs import read_case_configs
+from chipperf.plugin.vendor_files import read_case_configs
 
 CLASSIFICATION_KEYS = {
     "batch_size",

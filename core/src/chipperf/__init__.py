@@ -6,7 +6,6 @@ minor versions.
 """
 
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
-from chipperf.plugin.case_configs import read_case_overrides
 from chipperf.plugin.hookspecs import hookimpl
 from chipperf.plugin.types import (
     API_VERSION,
@@ -39,6 +38,7 @@ from chipperf.plugin.types import (
     VendorInfo,
     WindowFinished,
 )
+from chipperf.plugin.vendor_files import read_case_overrides, read_products
 from chipperf.precisions import Precision
 
 __version__ = "0.1.0"
@@ -83,4 +83,5 @@ __all__ = [
     "__version__",
     "hookimpl",
     "read_case_overrides",
+    "read_products",
 ]

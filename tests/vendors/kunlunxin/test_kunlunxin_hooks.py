@@ -22,8 +22,8 @@ from chipperf import (
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
 from chipperf.plugin import installed
-from chipperf.plugin.case_configs import read_case_configs
 from chipperf.plugin.session import bind
+from chipperf.plugin.vendor_files import read_case_configs
 from chipperf.precisions import PRECISIONS
 from chipperf_kunlunxin import machine as kernel
 from chipperf_kunlunxin import plugin

@@ -20,7 +20,7 @@ from chipperf.torchtools import (
 from chipperf_metax import plugin
 from chipperf_metax.numerics import AUTOTUNE_VARIABLE, environment_knobs, worker_environment
 from chipperf_metax.plugin import perf_device_info, perf_device_init, perf_precision
-from chipperf_metax.runtime import installed_versions, load_runtime
+from chipperf_metax.runtime import installed_versions, perf_load_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,7 +105,7 @@ def test_every_switch_is_reported_as_it_is_and_put_back(
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setenv(AUTOTUNE_VARIABLE, autotune)
     before = switches()
-    plugin.perf_seed(seed=7, device=CPU, deterministic=deterministic)
+    plugin.perf_seed(seed=7, deterministic=deterministic)
     knobs = values(plugin.perf_precision(requested="tf32", device=CPU).knobs)
     assert seeds == [7]
     assert knobs["cudnn.deterministic"] == knobs["use_deterministic_algorithms"] == str(deterministic)
@@ -143,7 +143,7 @@ def test_model_follows_the_layout_and_the_precision(
     else:
         monkeypatch.setenv("PYTORCH_DEFAULT_NCHW", nchw)
     policy = perf_precision(requested, CPU)
-    model = plugin.perf_prepare_model(model=torch.nn.Conv2d(2, 3, 3), precision=policy, device=CPU)
+    model = plugin.perf_prepare_model(model=torch.nn.Conv2d(2, 3, 3), precision=policy)
     parameters = dict(model.named_parameters())
     assert list(parameters) == ["weight", "bias"]
     assert parameters["weight"].is_contiguous() is not channels_last
@@ -153,7 +153,7 @@ def test_model_follows_the_layout_and_the_precision(
 def test_fp16_model_keeps_its_batch_statistics_in_fp32() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     policy = perf_precision("fp16", CPU)
-    prepared = plugin.perf_prepare_model(model=model, precision=policy, device=CPU)
+    prepared = plugin.perf_prepare_model(model=model, precision=policy)
     with torch.autocast("cpu", dtype=torch.float16):
         output = prepared(torch.rand(2, 3, 8, 8))
     assert output.isfinite().all()
@@ -262,7 +262,7 @@ def test_memory_is_the_allocators_and_the_runtimes(monkeypatch: pytest.MonkeyPat
 
 def test_torch_of_somebody_else_is_refused() -> None:
     with pytest.raises(PluginError, match=r"torch .* is not a MetaX build"):
-        load_runtime()
+        perf_load_runtime()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_runtime_states_both_sdks_and_the_builds_defaults(
     monkeypatch.setattr(torch.version, "maca", maca, raising=False)
     monkeypatch.delenv("PYTORCH_DEFAULT_NCHW", raising=False)
     set_switch(CUDNN_TF32, False)
-    runtime = load_runtime()
+    runtime = perf_load_runtime()
     assert (runtime.torch, runtime.driver, runtime.sdk) == (version, "3.8.30", sdk)
     assert runtime.framework == f"pytorch-{version}"
     knobs = values(runtime.knobs)

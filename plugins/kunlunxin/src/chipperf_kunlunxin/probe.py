@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from chipperf_kunlunxin.stack import Stack
-
 PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
-STACKS: Final[dict[str, Stack]] = {"r300": R300(), "p800": P800()}
+STACKS: Final[dict[str, R300 | P800]] = {"r300": R300(), "p800": P800()}
 
 RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 
@@ -79,7 +77,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
     )
 
 
-def choose_stack() -> Stack:
+def choose_stack() -> R300 | P800:
     """Return the stack that ``PERF_KUNLUNXIN_PROFILE`` names, or else the one of the installed torch.
 
     The torch version is read from the metadata of its distribution. Without torch nothing can be trained, and the

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf import TelemetrySample
+from chipperf import TelemetrySample, ToolCommand, hookimpl
 from chipperf.hardware import DeviceReading, find_tool, only, run_tool
 
 from chipperf_kunlunxin.xpu_smi_output import XpuQuery, parse_list, parse_machine_rows, parse_query, parse_tables
@@ -35,6 +35,9 @@ _LAYOUTS: Final[tuple[tuple[tuple[str, ...], Callable[[str], tuple[DeviceReading
 """Options and parser of each layout, the most exact one first."""
 
 
+_SERIAL_NUMBER: Final = r"\b02K[0-9A-Z]{8,}\b"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What the tool says of all devices.
@@ -53,6 +56,17 @@ class Survey:
 def find_xpu_smi() -> str | None:
     """Return the path of a tool with this name, or ``None``."""
     return find_tool("xpu-smi", _INSTALLED_IN) or find_tool("xpu_smi", _INSTALLED_IN)
+
+
+@hookimpl
+def perf_tool_commands() -> tuple[ToolCommand, ...]:
+    """List the calls of xpu-smi whose output is parsed; ``-r``, which resets the device, is never called."""
+    tool = find_xpu_smi() or "xpu-smi"
+    calls = {"xpu-smi-m": ("-m",), "xpu-smi-q": ("-q",), "xpu-smi-L": ("-L",), "xpu-smi-table": ()}
+    return tuple(
+        ToolCommand(name=name, argv=(tool, *options), private_patterns=(_SERIAL_NUMBER,))
+        for name, options in calls.items()
+    )
 
 
 def survey_devices(*, timeout_s: float) -> Survey:
@@ -166,3 +180,12 @@ class TelemetryReader:
     def _source(self, survey: Survey) -> str:
         version = self._query.runtime_version if self._query else None
         return f"{survey.source} (XPU-RT {version})" if version else survey.source
+
+
+_telemetry = TelemetryReader()
+
+
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
+    """Read the device's values from one call of xpu-smi for all devices."""
+    return _telemetry.sample(device)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf import DeviceError, EnvironmentVariable, Knob, UnsupportedPrecision
+from chipperf import Capability, DeviceError, EnvironmentVariable, Knob, UnsupportedPrecision, hookimpl
 from chipperf.torchtools import (
     CUDNN_TF32,
     KERNEL_SWITCHES,
@@ -28,10 +28,25 @@ from chipperf.torchtools import (
 from chipperf_metax.probe import find_conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import torch
-    from chipperf import Capability, EnvironmentSettings, Precision, PrecisionPolicy
+    from chipperf import EnvironmentSettings, Precision, PrecisionPolicy
+
+CAPABILITIES: Final = frozenset(
+    {
+        Capability.BF16,
+        Capability.CHANNELS_LAST,
+        Capability.DETERMINISTIC,
+        Capability.DISTRIBUTED,
+        Capability.FP16,
+        Capability.MEMORY_RESERVED,
+        Capability.MULTI_DEVICE,
+        Capability.TELEMETRY,
+        Capability.TF32,
+        Capability.UUID,
+    }
+)
 
 _TF32_SWITCHES: Final = {
     MATMUL_TF32: "fp32 matrix products may be computed in TF32",
@@ -81,6 +96,12 @@ _VALUE_SETTINGS: Final[Mapping[str, str]] = {
     "ISU_FASTMODEL": "MetaX sets it for some language models to avoid precision errors",
     **{variable.name: variable.reason for variable in _DETERMINISTIC},
 }
+
+
+@hookimpl
+def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
+    """Name the SDK, ask for reproducible kernels if wanted, and refuse contradicting choices of devices."""
+    return worker_environment(settings)
 
 
 def worker_environment(
@@ -133,21 +154,23 @@ def default_knobs() -> tuple[Knob, ...]:
     return tuple(Knob(name=f"{name} (default)", value=str(read_switch(name)), reason=reason) for name in _TF32_SWITCHES)
 
 
-def seed(value: int, deterministic: bool) -> None:
+@hookimpl
+def perf_seed(seed: int, deterministic: bool) -> None:
     """Seed the devices' generators, and decide between autotuned and reproducible kernels."""
     import torch
 
-    torch.cuda.manual_seed_all(value)
+    torch.cuda.manual_seed_all(seed)
     set_determinism(deterministic, cudnn=True, autotune=os.environ.get(AUTOTUNE_VARIABLE) == "1")
 
 
-def set_up(requested: Precision, device: torch.device, capabilities: Iterable[Capability]) -> PrecisionPolicy:
+@hookimpl
+def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Allow TF32 if, and only if, it is asked for, and describe what is in force.
 
     Raises:
         UnsupportedPrecision: The plugin does not run the precision, or a switch does not keep what it is set to.
     """
-    require_precision(requested, capabilities, who="the MetaX plugin")
+    require_precision(requested, CAPABILITIES, who="the MetaX plugin")
     for name, wanted in set_tf32(requested == "tf32", older_names=True).items():
         if read_switch(name) != wanted:
             raise UnsupportedPrecision(
@@ -159,7 +182,8 @@ def set_up(requested: Precision, device: torch.device, capabilities: Iterable[Ca
     )
 
 
-def prepare_model(model: torch.nn.Module, requested: Precision) -> torch.nn.Module:
+@hookimpl
+def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy) -> torch.nn.Module:
     """Lay the model out as this build lays out its inputs, and convert it for fp16.
 
     By default MetaX's torch turns 4-D tensors channels-last when it copies them to the device. Saying so explicitly
@@ -169,7 +193,7 @@ def prepare_model(model: torch.nn.Module, requested: Precision) -> torch.nn.Modu
 
     if NCHW_VARIABLE not in os.environ:
         model = model.to(memory_format=torch.channels_last)
-    return convert_parameters(model, requested)
+    return convert_parameters(model, precision.requested)
 
 
 def _layout_knob(device: torch.device) -> Knob:

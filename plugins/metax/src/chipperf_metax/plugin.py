@@ -1,4 +1,7 @@
-"""Hooks of the MetaX plugin: C500 family under MACA builds of torch, whose devices are called ``cuda``."""
+"""Hooks of the MetaX plugin: C500 family under MACA builds of torch, whose devices are called ``cuda``.
+
+Some are below, others in the modules about their subject.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf import (
-    Capability,
     DeviceError,
     DeviceInfo,
     DistributedConfig,
-    KnownDevice,
     LoaderOptions,
     Title,
-    ToolCommand,
     VendorInfo,
     hookimpl,
     read_case_overrides,
+    read_products,
 )
 from chipperf.torchtools import read_memory, restore_switches, use_device
 
-from chipperf_metax import numerics
-from chipperf_metax.mx_smi import Query, find_mx_smi
+from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
+from chipperf_metax.numerics import CAPABILITIES
+from chipperf_metax.numerics import perf_environment as perf_environment
+from chipperf_metax.numerics import perf_precision as perf_precision
+from chipperf_metax.numerics import perf_prepare_model as perf_prepare_model
+from chipperf_metax.numerics import perf_seed as perf_seed
 from chipperf_metax.probe import VISIBLE_VARIABLES, probe
-from chipperf_metax.runtime import load_runtime
-from chipperf_metax.telemetry import Sampler
+from chipperf_metax.runtime import perf_load_runtime as perf_load_runtime
+from chipperf_metax.telemetry import perf_telemetry as perf_telemetry
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import (
-        CaseOverrides,
-        EnvironmentSettings,
-        EnvironmentVariable,
-        MemoryStats,
-        Precision,
-        PrecisionPolicy,
-        ProbeResult,
-        Rank,
-        RuntimeInfo,
-        TelemetrySample,
-    )
+    from chipperf import CaseOverrides, MemoryStats, ProbeResult, Rank
 
-_GIB = 2**30
 _CONFIGS = Path(__file__).with_name("configs.toml")
 
 _INFO = VendorInfo(
@@ -50,34 +43,9 @@ _INFO = VendorInfo(
     report_title=Title(zh="沐曦集成电路 C500 GPU配置与运行信息参考", en="MetaX C500 GPU configuration and results"),
     device_type="cuda",
     visible_devices_env=VISIBLE_VARIABLES,
-    capabilities=frozenset(
-        {
-            Capability.BF16,
-            Capability.CHANNELS_LAST,
-            Capability.DETERMINISTIC,
-            Capability.DISTRIBUTED,
-            Capability.FP16,
-            Capability.MEMORY_RESERVED,
-            Capability.MULTI_DEVICE,
-            Capability.TELEMETRY,
-            Capability.TF32,
-            Capability.UUID,
-        }
-    ),
-    known_devices=(
-        # torch names the board "MetaX C500"; mx-smi, older software and published reports name its chip, MXC500.
-        KnownDevice(name="MXC500", short_name="MXC500", memory_bytes=64 * _GIB),
-        KnownDevice(name="MetaX C500", short_name="MXC500", memory_bytes=64 * _GIB),
-        KnownDevice(name="MetaX C550", short_name="C550", memory_bytes=64 * _GIB),
-        # White label of the same family, whose tool is ht-smi.
-        KnownDevice(name="Mars X201", short_name="X201", memory_bytes=64 * _GIB),
-    ),
+    capabilities=CAPABILITIES,
+    known_devices=read_products(Path(__file__).with_name("products.toml")).known_devices,
 )
-
-# Serial numbers of chip (like "AB1C23_45_6_7") and board (like "ABCD0123456789").
-_SERIAL_NUMBERS = (r"\b[A-Z0-9]+(?:_\d+){3}\b", r"\b[A-Z]{4}\d{10}\b")
-
-_sampler = Sampler()
 
 
 @hookimpl
@@ -90,18 +58,6 @@ def perf_vendor_info() -> VendorInfo:
 def perf_probe() -> ProbeResult:
     """Find MetaX's PCI devices and driver, and ask mx-smi about them."""
     return probe()
-
-
-@hookimpl
-def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Name the SDK, ask for reproducible kernels if wanted, and refuse contradicting choices of devices."""
-    return numerics.worker_environment(settings)
-
-
-@hookimpl
-def perf_load_runtime() -> RuntimeInfo:
-    """Import torch, which must be a MACA build, and read the versions of the stack."""
-    return load_runtime()
 
 
 @hookimpl
@@ -172,24 +128,6 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 
 
 @hookimpl
-def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed the device's generators, and decide between autotuned and reproducible kernels."""
-    numerics.seed(seed, deterministic)
-
-
-@hookimpl
-def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run fp32 as fp32: TF32 only if it is asked for."""
-    return numerics.set_up(requested, device, _INFO.capabilities)
-
-
-@hookimpl
-def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Lay convolution weights out as this build lays out images, and convert parameters for fp16."""
-    return numerics.prepare_model(model, precision.requested)
-
-
-@hookimpl
 def perf_loader_options(device: torch.device) -> LoaderOptions:
     """Copy batches from page-locked memory."""
     return LoaderOptions(pin_memory=True)
@@ -199,22 +137,6 @@ def perf_loader_options(device: torch.device) -> LoaderOptions:
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's C500 values for the case and topology."""
     return read_case_overrides(_CONFIGS, case, rank)
-
-
-@hookimpl
-def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read the board's power, temperature, utilisation and memory from pymxsml or mx-smi."""
-    return _sampler.sample(device)
-
-
-@hookimpl
-def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List every call of mx-smi that this plugin makes."""
-    tool = find_mx_smi() or "mx-smi"
-    return tuple(
-        ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
-        for query in Query
-    )
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import PluginError, RuntimeInfo
+from chipperf import PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import call_bounded, read_text
 
 from chipperf_metax.mx_smi import Query, ask
@@ -35,7 +35,8 @@ class InstalledVersions:
     maca: str | None
 
 
-def load_runtime() -> RuntimeInfo:
+@hookimpl
+def perf_load_runtime() -> RuntimeInfo:
     """Import torch and make sure that it is MetaX's.
 
     Raises:

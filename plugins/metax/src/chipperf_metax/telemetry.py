@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from chipperf import TelemetrySample
+from chipperf import TelemetrySample, hookimpl
 from chipperf.hardware import DeviceReading, call_bounded
 
 from chipperf_metax.mx_smi import Query, ask
@@ -100,6 +100,15 @@ class Sampler:
             if time.monotonic() >= deadline_s:
                 break
         return Snapshot(source=problem)
+
+
+_sampler = Sampler()
+
+
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
+    """Read the board's power, temperature, utilisation and memory from pymxsml or mx-smi."""
+    return _sampler.sample(device)
 
 
 def find_reading(device: DeviceInfo, readings: tuple[DeviceReading, ...]) -> DeviceReading | None:

@@ -5,21 +5,31 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from chipperf import DeviceInfo
+from chipperf import DeviceInfo, hookimpl
 from chipperf.hardware import call_bounded
 from chipperf.torchtools import read_memory as read_torch_memory
+from chipperf.torchtools import use_device
 
-from chipperf_nvidia.nvml import MemoryReading, find_handle, opened, read_inventory, read_memory, version
+from chipperf_nvidia.nvml import Memory, find_handle, opened, read_inventory, read_memory, version
 from chipperf_nvidia.probe import VARIABLE, visible_devices
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import MemoryStats, ProbedDevice
+    from chipperf import MemoryStats, ProbedDevice, Rank
 
 _NVML_TIMEOUT_S = 5.0
 
 
-def identify(device: torch.device) -> DeviceInfo:
+@hookimpl
+def perf_device_init(rank: Rank) -> torch.device:
+    """Make the rank's GPU current."""
+    import torch
+
+    return use_device(torch.cuda, "cuda", rank, called="GPU", visible_devices_env=(VARIABLE,))
+
+
+@hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
     """Return NVML's identity of the device, found by torch's UUID; torch's own where NVML cannot be asked."""
     import torch
 
@@ -44,12 +54,12 @@ def identify(device: torch.device) -> DeviceInfo:
     )
 
 
-def query_memory(device: torch.device) -> MemoryStats:
+@hookimpl
+def perf_memory_query(device: torch.device) -> MemoryStats:
     """Read torch's allocator, and the use of the whole device from NVML or, failing that, from the CUDA runtime."""
     import torch
 
-    reading, source = _read_nvml_memory(identify(device).uuid) or (None, "cudaMemGetInfo")
-    device_bytes = None if reading is None else (reading.used_bytes, reading.total_bytes)
+    device_bytes, source = _read_nvml_memory(perf_device_info(device).uuid) or (None, "cudaMemGetInfo")
     return read_torch_memory(torch.cuda, device, device_bytes=device_bytes, device_source=source)
 
 
@@ -79,11 +89,11 @@ def _find_by_uuid(uuid: str | None, index: int) -> ProbedDevice | None:
     return None
 
 
-def _read_nvml_memory(uuid: str | None) -> tuple[MemoryReading, str] | None:
+def _read_nvml_memory(uuid: str | None) -> tuple[Memory, str] | None:
     if uuid is None:
         return None
 
-    def read() -> tuple[MemoryReading, str]:
+    def read() -> tuple[Memory, str]:
         with opened() as pynvml:
             return read_memory(pynvml, find_handle(pynvml, uuid)), f"NVML {version(pynvml)}"
 
@@ -91,4 +101,4 @@ def _read_nvml_memory(uuid: str | None) -> tuple[MemoryReading, str] | None:
         reading, source = call_bounded(read, timeout_s=_NVML_TIMEOUT_S)
     except Exception:  # NVML is foreign code; without it, the CUDA runtime knows the same.
         return None
-    return None if reading.total_bytes is None else (reading, source)
+    return None if reading[1] is None else (reading, source)

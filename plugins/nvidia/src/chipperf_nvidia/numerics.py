@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from chipperf import EnvironmentVariable, UnsupportedPrecision
+from chipperf import Capability, EnvironmentVariable, UnsupportedPrecision, hookimpl
 from chipperf.torchtools import (
     KERNEL_SWITCHES,
     convert_parameters,
@@ -20,10 +20,23 @@ from chipperf.torchtools import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import torch
-    from chipperf import Capability, EnvironmentSettings, Precision, PrecisionPolicy
+    from chipperf import EnvironmentSettings, Precision, PrecisionPolicy
+
+CAPABILITIES: Final = frozenset(
+    {
+        Capability.BF16,
+        Capability.CHANNELS_LAST,
+        Capability.DETERMINISTIC,
+        Capability.DISTRIBUTED,
+        Capability.FP16,
+        Capability.MEMORY_RESERVED,
+        Capability.MULTI_DEVICE,
+        Capability.TELEMETRY,
+        Capability.TF32,
+        Capability.UUID,
+    }
+)
 
 AUTOTUNE_VARIABLE: Final = "CHIPPERF_NVIDIA_CUDNN_BENCHMARK"
 """``1`` lets cuDNN time its convolution algorithms."""
@@ -34,8 +47,9 @@ _MINIMUM_CAPABILITY: Final[dict[Precision, tuple[int, int]]] = {"tf32": (8, 0), 
 """Compute capability from which tensor cores have the format, where older GPUs lack or only emulate it."""
 
 
-def variables(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Return the variables that a worker needs before its interpreter starts, each with its reason."""
+@hookimpl
+def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
+    """Order GPUs as NVML does, and prepare cuDNN and cuBLAS for the case and for determinism."""
     order = EnvironmentVariable(
         name="CUDA_DEVICE_ORDER", value="PCI_BUS_ID", reason="an index means the same GPU to CUDA and to NVML"
     )
@@ -52,35 +66,38 @@ def variables(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     return (order, workspace, autotune)
 
 
-def seed(value: int, deterministic: bool) -> None:
+@hookimpl
+def perf_seed(seed: int, deterministic: bool) -> None:
     """Seed every visible GPU, and choose between autotuned and deterministic kernels."""
     import torch
 
-    torch.cuda.manual_seed_all(value)
+    torch.cuda.manual_seed_all(seed)
     set_determinism(deterministic, cudnn=True, autotune=os.environ.get(AUTOTUNE_VARIABLE) == "1")
 
 
-def set_up(requested: Precision, device: torch.device, capabilities: Iterable[Capability]) -> PrecisionPolicy:
+@hookimpl
+def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Set torch's switches for a precision and report all that take part, as they read afterwards.
 
     Raises:
         UnsupportedPrecision: The plugin does not run it, the GPU lacks the format, or the user's environment forbids
             it.
     """
-    require_precision(requested, capabilities, who="the NVIDIA plugin")
+    require_precision(requested, CAPABILITIES, who="the NVIDIA plugin")
     _require_format(requested, device)
     reason = "TF32 was asked for" if requested == "tf32" else "fp32 products are not rounded to TF32"
     reasons = dict.fromkeys(set_tf32(requested == "tf32"), reason)
     return precision_policy(requested, knobs=switch_knobs({**reasons, **KERNEL_SWITCHES}))
 
 
-def prepare_model(model: torch.nn.Module, requested: Precision) -> torch.nn.Module:
+@hookimpl
+def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy) -> torch.nn.Module:
     """Convert parameters for fp16, and lay convolutions out channels-last wherever tensor cores compute them."""
     import torch
 
-    convert_parameters(model, requested)
+    convert_parameters(model, precision.requested)
     # Tensor cores take channels-last; the fp32 kernels outside of them take the order that torch starts with.
-    return model if requested == "fp32" else model.to(memory_format=torch.channels_last)
+    return model if precision.requested == "fp32" else model.to(memory_format=torch.channels_last)
 
 
 def _autotune(case: str) -> EnvironmentVariable:

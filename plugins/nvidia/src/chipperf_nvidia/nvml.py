@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chipperf import DeviceError, ProbedDevice, TelemetrySample
+from chipperf import DeviceError, ProbedDevice, TelemetrySample, hookimpl
 from chipperf.hardware import call_bounded, normalise_pci_address
 
 if TYPE_CHECKING:
@@ -65,12 +65,8 @@ class Inventory:
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryReading:
-    """Memory of a GPU or MIG instance in bytes; ``None`` is unknown."""
-
-    used_bytes: int | None
-    total_bytes: int | None
+Memory = tuple[int | None, int | None]
+"""Bytes in use and capacity of a GPU or MIG instance; ``None`` is unknown."""
 
 
 @contextmanager
@@ -135,19 +131,20 @@ def find_handle(pynvml: Any, uuid: str) -> Any:
         ) from error
 
 
-def read_memory(pynvml: Any, handle: Any) -> MemoryReading:
-    """Read memory; ``used_bytes`` is everybody's use without the driver's reserve, as ``nvidia-smi`` shows it."""
+def read_memory(pynvml: Any, handle: Any) -> Memory:
+    """Read memory; use is everybody's without the driver's reserve, as ``nvidia-smi`` shows it."""
     memory = _value(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
     if memory is None:
         # Drivers before R510 know this form only, whose use includes the reserve.
         memory = _value(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
     # Parts that share the host's memory report no memory of their own: an error, or 0.
     if memory is None or not memory.total:
-        return MemoryReading(used_bytes=None, total_bytes=None)
-    return MemoryReading(used_bytes=int(memory.used), total_bytes=int(memory.total))
+        return None, None
+    return int(memory.used), int(memory.total)
 
 
-def read_sample(device: DeviceInfo) -> TelemetrySample:
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
     """Read a GPU or MIG instance, found by its UUID.
 
     NVML's units are milliwatts, degrees Celsius, percent, bytes and megahertz. A MIG instance has memory of its own;
@@ -187,7 +184,7 @@ def _read_sample(uuid: str) -> TelemetrySample:
         power_w=None if is_instance else _power_w(nvml, gpu),
         temperature_c=_number(nvml, lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
         utilisation_percent=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
-        memory_used_bytes=read_memory(nvml, handle).used_bytes,
+        memory_used_bytes=read_memory(nvml, handle)[0],
         clock_mhz=_number(nvml, lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
     )
 
@@ -209,7 +206,7 @@ def _read_gpu(pynvml: Any, index: int) -> Gpu:
         name=_text(pynvml.nvmlDeviceGetName(handle)),
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         pci_bus_id=normalise_pci_address(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId)),
-        total_bytes=read_memory(pynvml, handle).total_bytes,
+        total_bytes=read_memory(pynvml, handle)[1],
     )
     mode = _value(pynvml, lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])
     if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
@@ -230,7 +227,7 @@ def _read_instances(pynvml: Any, gpu_handle: Any, gpu: ProbedDevice) -> Iterator
             name=_text(pynvml.nvmlDeviceGetName(handle)),
             uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
             pci_bus_id=gpu.pci_bus_id,
-            total_bytes=read_memory(pynvml, handle).total_bytes,
+            total_bytes=read_memory(pynvml, handle)[1],
         )
         yield MigInstance(device=device, legacy_uuid=f"MIG-{gpu.uuid}/{ids[0]}/{ids[1]}")
 

@@ -1,4 +1,4 @@
-"""Hooks of the NVIDIA plugin; what they do is in the modules they call."""
+"""Hooks of the NVIDIA plugin: those below, and those that the modules about their subject have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf import (
-    Capability,
     DeviceError,
     DistributedConfig,
     LoaderOptions,
@@ -14,33 +13,30 @@ from chipperf import (
     VendorInfo,
     hookimpl,
     read_case_overrides,
+    read_products,
 )
-from chipperf.torchtools import restore_switches, use_device
+from chipperf.torchtools import restore_switches
 
-from chipperf_nvidia import device as devices
-from chipperf_nvidia import numerics, nvml, products, runtime
-from chipperf_nvidia.probe import VARIABLE, driver_file_commands, probe
+from chipperf_nvidia.device import perf_device_info as perf_device_info
+from chipperf_nvidia.device import perf_device_init as perf_device_init
+from chipperf_nvidia.device import perf_memory_query as perf_memory_query
+from chipperf_nvidia.numerics import CAPABILITIES
+from chipperf_nvidia.numerics import perf_environment as perf_environment
+from chipperf_nvidia.numerics import perf_precision as perf_precision
+from chipperf_nvidia.numerics import perf_prepare_model as perf_prepare_model
+from chipperf_nvidia.numerics import perf_seed as perf_seed
+from chipperf_nvidia.nvml import perf_telemetry as perf_telemetry
+from chipperf_nvidia.probe import VARIABLE, probe
+from chipperf_nvidia.probe import perf_tool_commands as perf_tool_commands
+from chipperf_nvidia.runtime import perf_load_runtime as perf_load_runtime
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import (
-        CaseOverrides,
-        DeviceInfo,
-        EnvironmentSettings,
-        EnvironmentVariable,
-        MemoryStats,
-        PeakFlops,
-        Precision,
-        PrecisionPolicy,
-        ProbeResult,
-        Rank,
-        RuntimeInfo,
-        TelemetrySample,
-        ToolCommand,
-    )
+    from chipperf import CaseOverrides, PeakFlops, ProbeResult, Rank
 
 _COLLECTIVE_TIMEOUT_S = 1800.0
 _CONFIGS = Path(__file__).with_name("configs.toml")
+_PRODUCTS = read_products(Path(__file__).with_name("products.toml"))
 
 _INFO = VendorInfo(
     name="nvidia",
@@ -48,21 +44,8 @@ _INFO = VendorInfo(
     report_title=Title(zh="NVIDIA GPU配置与运行信息参考", en="NVIDIA GPU configuration and results"),
     device_type="cuda",
     visible_devices_env=(VARIABLE,),
-    capabilities=frozenset(
-        {
-            Capability.BF16,
-            Capability.CHANNELS_LAST,
-            Capability.DETERMINISTIC,
-            Capability.DISTRIBUTED,
-            Capability.FP16,
-            Capability.MEMORY_RESERVED,
-            Capability.MULTI_DEVICE,
-            Capability.TELEMETRY,
-            Capability.TF32,
-            Capability.UUID,
-        }
-    ),
-    known_devices=products.known_devices(),
+    capabilities=CAPABILITIES,
+    known_devices=_PRODUCTS.known_devices,
 )
 
 
@@ -79,43 +62,11 @@ def perf_probe() -> ProbeResult:
 
 
 @hookimpl
-def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Order GPUs as NVML does, and prepare cuDNN and cuBLAS for the case and for determinism."""
-    return numerics.variables(settings)
-
-
-@hookimpl
-def perf_load_runtime() -> RuntimeInfo:
-    """Import torch, unless it is another vendor's build."""
-    return runtime.load()
-
-
-@hookimpl
-def perf_device_init(rank: Rank) -> torch.device:
-    """Make the rank's GPU current."""
-    import torch
-
-    return use_device(torch.cuda, "cuda", rank, called="GPU", visible_devices_env=(VARIABLE,))
-
-
-@hookimpl
-def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the GPU by its UUID."""
-    return devices.identify(device)
-
-
-@hookimpl
 def perf_synchronize(device: torch.device) -> None:
     """Wait for all streams of the GPU."""
     import torch
 
     torch.cuda.synchronize(device)
-
-
-@hookimpl
-def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read torch's allocator and the GPU's memory."""
-    return devices.query_memory(device)
 
 
 @hookimpl
@@ -137,24 +88,6 @@ def perf_distributed_setup() -> DistributedConfig:
 
 
 @hookimpl
-def perf_seed(seed: int, deterministic: bool) -> None:
-    """Seed the GPUs, and choose between autotuned and deterministic kernels."""
-    numerics.seed(seed, deterministic)
-
-
-@hookimpl
-def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run fp32, tf32, amp, fp16 or bf16, as far as the GPU has the format."""
-    return numerics.set_up(requested, device, _INFO.capabilities)
-
-
-@hookimpl
-def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy) -> torch.nn.Module:
-    """Choose layout and parameter format."""
-    return numerics.prepare_model(model, precision.requested)
-
-
-@hookimpl
 def perf_loader_options() -> LoaderOptions:
     """Copy from page-locked memory, so that copies overlap with computation."""
     return LoaderOptions(pin_memory=True)
@@ -167,21 +100,9 @@ def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
 
 
 @hookimpl
-def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read NVML."""
-    return nvml.read_sample(device)
-
-
-@hookimpl
-def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List the driver's files; NVML answers in numbers, not in text."""
-    return driver_file_commands()
-
-
-@hookimpl
 def perf_peak_flops(device_name: str, precision: str) -> PeakFlops | None:
-    """Look the GPU's data sheet up."""
-    return products.peak_flops(device_name, precision)
+    """Look the whole GPU's data sheet up; a MIG instance has a name of its own, and no peak."""
+    return _PRODUCTS.peak_flops(device_name, precision)
 
 
 @hookimpl

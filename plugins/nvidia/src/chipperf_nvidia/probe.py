@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import ProbedDevice, ProbeResult, ToolCommand
+from chipperf import ProbedDevice, ProbeResult, ToolCommand, hookimpl
 from chipperf.hardware import call_bounded, find_cards, normalise_pci_address, only, read_text, select_visible
 
 from chipperf_nvidia.nvml import Gpu, Inventory, MigInstance, read_inventory
@@ -60,8 +60,9 @@ def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
     return _accept(inventory, {card.address for card in cards}, found)
 
 
-def driver_file_commands() -> tuple[ToolCommand, ...]:
-    """Return commands that print the driver's files the probe parses."""
+@hookimpl
+def perf_tool_commands() -> tuple[ToolCommand, ...]:
+    """List the driver's files that the probe parses; NVML answers in numbers, not in text."""
     find_gpus = ("find", "/proc/driver/nvidia/gpus", "-name", "information", "-exec", "cat", "{}", "+")
     return (
         ToolCommand(name="driver-version", argv=("cat", "/proc/driver/nvidia/version")),

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Final
 
-from chipperf import DeviceError, PluginError, RuntimeInfo
+from chipperf import DeviceError, PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import call_bounded, distribution_version
 from chipperf.torchtools import user_variables
 
@@ -47,8 +47,9 @@ _WATCHED_VARIABLES: Final = {
 """Variables of the user that change numerics or speed, and what they do."""
 
 
-def load() -> RuntimeInfo:
-    """Import torch.
+@hookimpl
+def perf_load_runtime() -> RuntimeInfo:
+    """Import torch, unless it is another vendor's build.
 
     Raises:
         PluginError: The installed torch is another vendor's and only presents itself as CUDA.
