@@ -243,8 +243,7 @@ def test_picture_is_in_chinese_with_a_font_that_was_just_installed(
     ended = perf(
         *("report", tmp_path / "a", "--out", tmp_path / "README.md"),
         XDG_DATA_HOME=str(tmp_path / "share"),
-        # Older typer imports what click deprecates since.
-        PYTHONWARNINGS="error,ignore::DeprecationWarning:typer",
+        PYTHONWARNINGS="error",
     )
 
     assert ended.returncode == 0, ended.stderr
