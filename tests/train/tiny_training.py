@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from chipperf.cases.base import Hyperparameters
 from chipperf.cases.workload import Evaluation
+from chipperf.plugin.registration import EVENT_HOOKS
 from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.checkpoints import newest_valid
 from chipperf.records.schema import Limits, Loader, Missing
@@ -83,8 +84,8 @@ class FakeSession:
     def memory_query(self, device: object) -> MemoryStats:
         return self.memory
 
-    def notify(self, hook: str, event: object) -> None:
-        self.events.append((hook, event))
+    def notify(self, event: object) -> None:
+        self.events.append((EVENT_HOOKS[type(event).__name__], event))
 
 
 class StopAt(StopRequest):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from chipperf.plugin.types import EpochFinished, EvaluationFinished, WindowFinished
 
 if TYPE_CHECKING:
-    from chipperf.plugin.types import MemoryStats
+    from chipperf.plugin.types import Event, MemoryStats
     from chipperf.records.schema import EvaluationPoint, Window
     from chipperf.train.context import RunContext
     from chipperf.train.run_state import RunState
@@ -24,7 +24,6 @@ def announce_window(context: RunContext, window: Window) -> None:
     )
     _notify(
         context,
-        "perf_window_finished",
         WindowFinished(
             run_id=context.run_id,
             step=last_step,
@@ -45,7 +44,6 @@ def announce_epoch(context: RunContext, state: RunState, epoch: int, memory: Mem
         mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
         _notify(
             context,
-            "perf_epoch_finished",
             EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory),
         )
 
@@ -57,14 +55,13 @@ def announce_evaluation(context: RunContext, point: EvaluationPoint) -> None:
     context.progress.evaluated(point.epoch, context.metric, point.value)
     _notify(
         context,
-        "perf_evaluation_finished",
         EvaluationFinished(
             run_id=context.run_id, epoch=point.epoch, step=point.step, metric=context.metric, value=point.value
         ),
     )
 
 
-def _notify(context: RunContext, hook: str, event: object) -> None:
+def _notify(context: RunContext, event: Event) -> None:
     """Tell the observers. No window is open then, and the span shows what they add to the whole run."""
     with context.spans.measure("observers"):
-        context.session.notify(hook, event)
+        context.session.notify(event)

@@ -52,7 +52,6 @@ def main(run_directory: Path) -> None:
         except BaseException as error:
             failure = describe(error, rank.rank)
             session.notify(
-                "perf_run_failed",
                 RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message),
             )
             # On a full disk this fails too, and must not hide why the run failed.
@@ -174,7 +173,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 write_results(directory, context, loop.state, facts, sampler.summary(), failure=failure)
         events.write("run_stop", "success")
         progress.phase("finished")
-        session.notify("perf_run_finished", RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
+        session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
     finally:
         session.device_teardown(device)
         if dist.is_initialized():
@@ -221,7 +220,6 @@ def _announce_start(
     events.write("eval_samples", workload.dataset.eval_samples)
     events.write("run_start")
     session.notify(
-        "perf_run_started",
         RunStarted(
             run_id=plan.run_id,
             directory=str(directory.path),

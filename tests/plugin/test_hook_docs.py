@@ -60,7 +60,7 @@ def test_page_has_every_signature(hook):
 
 
 def test_every_hook_has_a_test():
-    tree = ast.parse((ROOT / "tests" / "plugins" / "test_hooks.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "tests" / "plugin" / "test_hooks.py").read_text(encoding="utf-8"))
     tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
     assert {f"test_hook_{hook.removeprefix('perf_')}" for hook in ALL_HOOKS} <= tests
