@@ -37,7 +37,7 @@ def test_import_loads_no_torch() -> None:
         (torchtools.CUDNN_BENCHMARK, True, lambda: torch.backends.cudnn.benchmark),
         (torchtools.CUDNN_DETERMINISTIC, True, lambda: torch.backends.cudnn.deterministic),
         (torchtools.DETERMINISTIC_ALGORITHMS, True, torch.are_deterministic_algorithms_enabled),
-        (torchtools.MATMUL_PRECISION, "high", torch.get_float32_matmul_precision),
+        (torchtools.MATMUL_PRECISION, "medium", torch.get_float32_matmul_precision),
     ],
 )
 def test_switch_is_set_read_back_and_restored(name: str, value: Any, read: Any) -> None:

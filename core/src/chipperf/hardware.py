@@ -151,7 +151,7 @@ def find_cards(
     Args:
         root: Directory that holds ``sys``.
         is_card: Whether a function is a card of the vendor.
-        called: What a card is called: ``NVIDIA GPU``.
+        called: What a card is called: ``ACME GPU``.
         criterion: What a card would be, as the end of a sentence: ``has vendor id 0x10de``.
 
     Returns:

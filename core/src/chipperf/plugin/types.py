@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
+from chipperf.languages import Translated
+
 # What hooks return is checked against these annotations at run time.
 from chipperf.precisions import HalfType, Precision  # noqa: TC001
 
@@ -40,10 +42,13 @@ class Capability(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Title:
-    """A text a report shows, in Chinese and in English."""
+class Title(Translated):
+    """A text a report shows, in English and in Chinese; a report in any other language has the English.
 
-    zh: str
+    Without Chinese it is one of core's own texts, which the translations of :mod:`chipperf.languages` have.
+    """
+
+    zh: str | None = None
     en: str
 
 
