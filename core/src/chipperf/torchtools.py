@@ -3,7 +3,7 @@
 A plugin may import this module beside :mod:`chipperf` and :mod:`chipperf.hardware`.
 """
 
-from chipperf.plugin.torchtools import (
+from chipperf.plugin.torch_helpers import (
     CUDNN_BENCHMARK,
     CUDNN_DETERMINISTIC,
     CUDNN_TF32,

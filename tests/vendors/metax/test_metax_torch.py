@@ -18,8 +18,8 @@ from chipperf.torchtools import (
     set_switch,
 )
 from chipperf_metax import plugin
-from chipperf_metax.numerics import AUTOTUNE_VARIABLE, environment_knobs, worker_environment
 from chipperf_metax.plugin import perf_device_info, perf_device_init, perf_precision
+from chipperf_metax.run_settings import AUTOTUNE_VARIABLE, environment_knobs, worker_environment
 from chipperf_metax.runtime import installed_versions, perf_load_runtime
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def test_precision_that_the_environment_prevents_is_refused(monkeypatch: pytest.
     set_switch(MATMUL_TF32, True)
     with monkeypatch.context() as forced:
         stuck = Switch(lambda: True, lambda value: None)
-        forced.setattr("chipperf.plugin.torchtools._switch_of_torch", lambda name: stuck)
+        forced.setattr("chipperf.plugin.torch_helpers._switch_of_torch", lambda name: stuck)
         with pytest.raises(
             UnsupportedPrecision, match=r"fp32 cannot be run: .*matmul\.allow_tf32 stays True"
         ) as caught:

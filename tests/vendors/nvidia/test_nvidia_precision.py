@@ -11,7 +11,6 @@ import pytest
 import torch
 from chipperf import EnvironmentSettings, PrecisionPolicy, UnsupportedPrecision, torchtools
 from chipperf.torchtools import read_switch
-from chipperf_nvidia.numerics import AUTOTUNE_VARIABLE
 from chipperf_nvidia.plugin import (
     perf_device_teardown,
     perf_environment,
@@ -19,6 +18,7 @@ from chipperf_nvidia.plugin import (
     perf_prepare_model,
     perf_seed,
 )
+from chipperf_nvidia.run_settings import AUTOTUNE_VARIABLE
 
 CUDA_0 = torch.device("cuda", 0)
 TF32_NAMES: tuple[str, ...]
@@ -71,7 +71,7 @@ def test_policy(requested: Any, effective: str, autocast: str | None, scaler: bo
 
 @pytest.mark.usefixtures("capability")
 def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipperf.plugin.torchtools.set_switch", lambda name, value: None)
+    monkeypatch.setattr("chipperf.plugin.torch_helpers.set_switch", lambda name, value: None)
     backend, _, attribute = TF32_NAMES[1].rpartition(".")
     setattr(attrgetter(backend)(torch.backends), attribute, TF32_ON)
     assert knobs(perf_precision("fp32", CUDA_0))[TF32_NAMES[1]] == str(TF32_ON)

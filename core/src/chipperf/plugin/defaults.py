@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chipperf.errors import VendorHookError
-from chipperf.plugin.torchtools import (
+from chipperf.plugin.torch_helpers import (
     CUDNN_TF32,
     DETERMINISTIC_ALGORITHMS,
     MATMUL_PRECISION,

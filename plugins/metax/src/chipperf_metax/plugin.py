@@ -22,12 +22,12 @@ from chipperf import (
 from chipperf.torchtools import read_memory, restore_switches, use_device
 
 from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
-from chipperf_metax.numerics import CAPABILITIES
-from chipperf_metax.numerics import perf_environment as perf_environment
-from chipperf_metax.numerics import perf_precision as perf_precision
-from chipperf_metax.numerics import perf_prepare_model as perf_prepare_model
-from chipperf_metax.numerics import perf_seed as perf_seed
 from chipperf_metax.probe import VISIBLE_VARIABLES, probe
+from chipperf_metax.run_settings import CAPABILITIES
+from chipperf_metax.run_settings import perf_environment as perf_environment
+from chipperf_metax.run_settings import perf_precision as perf_precision
+from chipperf_metax.run_settings import perf_prepare_model as perf_prepare_model
+from chipperf_metax.run_settings import perf_seed as perf_seed
 from chipperf_metax.runtime import perf_load_runtime as perf_load_runtime
 from chipperf_metax.telemetry import perf_telemetry as perf_telemetry
 

@@ -13,8 +13,8 @@ from chipperf.hardware import call_bounded, read_text
 from chipperf_metax.mx_smi import Query, ask
 from chipperf_metax.mx_smi_reports import Report, parse_log, parse_table
 from chipperf_metax.mxsml import open_library
-from chipperf_metax.numerics import default_knobs, environment_knobs
 from chipperf_metax.probe import built_with_maca
+from chipperf_metax.run_settings import default_knobs, environment_knobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

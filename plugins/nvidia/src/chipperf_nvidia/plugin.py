@@ -20,14 +20,14 @@ from chipperf.torchtools import restore_switches
 from chipperf_nvidia.device import perf_device_info as perf_device_info
 from chipperf_nvidia.device import perf_device_init as perf_device_init
 from chipperf_nvidia.device import perf_memory_query as perf_memory_query
-from chipperf_nvidia.numerics import CAPABILITIES
-from chipperf_nvidia.numerics import perf_environment as perf_environment
-from chipperf_nvidia.numerics import perf_precision as perf_precision
-from chipperf_nvidia.numerics import perf_prepare_model as perf_prepare_model
-from chipperf_nvidia.numerics import perf_seed as perf_seed
 from chipperf_nvidia.nvml import perf_telemetry as perf_telemetry
 from chipperf_nvidia.probe import VARIABLE, probe
 from chipperf_nvidia.probe import perf_tool_commands as perf_tool_commands
+from chipperf_nvidia.run_settings import CAPABILITIES
+from chipperf_nvidia.run_settings import perf_environment as perf_environment
+from chipperf_nvidia.run_settings import perf_precision as perf_precision
+from chipperf_nvidia.run_settings import perf_prepare_model as perf_prepare_model
+from chipperf_nvidia.run_settings import perf_seed as perf_seed
 from chipperf_nvidia.runtime import perf_load_runtime as perf_load_runtime
 
 if TYPE_CHECKING:
