@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fake_machine import FakeMachine
 
-SIMULATION = Path(__file__).parents[1] / "simulated" / "nvidia"
+SIMULATION = Path(__file__).with_name("simulated")
 TINY = SampleOptions(classes=4, train_per_class=12, val_per_class=5, width=96, height=72)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
     from support import Perf
 
-SIMULATED = Path(__file__).parents[1] / "simulated"
+SIMULATED = Path(__file__).with_name("simulated")
 MIB = 2**20
 
 

@@ -16,6 +16,7 @@ from chipperf.plugin.session import bind
 from chipperf.records.schema import Hyperparameters, Limits, Topology
 from chipperf.run.plan import RunPlan
 from chipperf.run.planned_record import planned_record
+from fake_machine import ETHERNET, FakeMachine
 from filelock import FileLock
 from support import TIMEOUT_S, FakeDistributions, FinishedRun, forget_modules, perf_command, perf_environment
 
@@ -104,6 +105,16 @@ def make_plan(tmp_path: Path) -> MakePlan:
 def planned(make_plan: MakePlan) -> Record:
     """The record of a run that has not begun."""
     return planned_record(make_plan(), bind(installed.find_vendor("cpu")), metric="top1")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    """A machine with a network card and no tools."""
+    fake = FakeMachine(root=tmp_path / "root", bin=tmp_path / "bin")
+    fake.bin.mkdir()
+    fake.add_pci("0000:02:00.0", 0x8086, 0x1572, ETHERNET)
+    monkeypatch.setenv("PATH", str(fake.bin))
+    return fake
 
 
 @pytest.fixture

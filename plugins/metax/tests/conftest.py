@@ -11,7 +11,7 @@ from chipperf_metax.mxsml import open_library
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-RECORDINGS = Path(__file__).parents[1] / "fixtures" / "metax"
+RECORDINGS = Path(__file__).with_name("fixtures")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fake_machine import FakeMachine
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "kunlunxin"
+FOLDER = Path(__file__).with_name("fixtures")
 
 P800_BYTES = 103_079_215_104
 
