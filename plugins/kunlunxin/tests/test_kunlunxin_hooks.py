@@ -201,7 +201,7 @@ def test_p800_runtime_reads_the_parts_of_the_version() -> None:
 )
 def test_version_may_be_a_mapping_a_string_or_missing(stated: object, framework: str | None, sdk: str | None) -> None:
     versions = read_stack_versions(stated)
-    assert (versions.framework, versions.sdk) == (framework, sdk)
+    assert (versions.get("framework"), versions.get("sdk")) == (framework, sdk)
 
 
 @pytest.mark.usefixtures("p800")

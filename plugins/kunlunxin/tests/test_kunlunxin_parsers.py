@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.hardware import DeviceReading
+from chipperf.hardware import DeviceReading, read_device
 from chipperf_kunlunxin.xpu_smi_output import (
-    bytes_of,
     driver_version,
     normalise_uuid,
     parse_list,
@@ -121,7 +120,7 @@ def test_row_that_is_cut_off_leaves_the_others() -> None:
 
 def test_query_keeps_sections_apart_that_repeat_keys() -> None:
     query = parse_query(recorded("xpu-smi-q-p800"))
-    assert (query.driver_version, query.runtime_version) == ("5.0.21.47", "10.2")
+    assert (query.driver_version, query.sdk_version) == ("5.0.21.47", "10.2")
     assert query.readings == (
         DeviceReading(
             device_id=0,
@@ -156,7 +155,7 @@ def test_query_that_is_cut_off_says_what_came() -> None:
 def test_placeholder_and_missing_versions_of_a_container_are_unknown() -> None:
     text = recorded("xpu-smi-q-p800").replace("5.0.21.47", "515.58").replace(": 10.2", ": N/A")
     query = parse_query(text)
-    assert (query.driver_version, query.runtime_version) == (None, None)
+    assert (query.driver_version, query.sdk_version) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["", ERROR_TEXT, INTEL_HELP, ROWS])
@@ -255,7 +254,7 @@ def test_power_is_in_watts(text: str | None, watts: float | None) -> None:
     [("64 KB", 65536), ("1 KiB", 1024), ("0MiB", 0), ("96 MB", 96 * MIB), ("96 GiB", 96 * 1024 * MIB), ("96", None)],
 )
 def test_sizes_are_in_bytes(text: str, size: int | None) -> None:
-    assert bytes_of(text) == size
+    assert read_device({"memory_total_bytes": text}).memory_total_bytes == size
 
 
 @pytest.mark.parametrize(

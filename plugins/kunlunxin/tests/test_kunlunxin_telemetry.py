@@ -55,9 +55,7 @@ def test_devices_at_one_address_are_not_mixed_up(machine: FakeMachine) -> None:
     assert TelemetryReader().sample(device(pci_bus_id="0000:37:00.0")).temperature_c is None
 
 
-def test_one_call_serves_all_devices_and_one_query_the_process(
-    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_call_serves_all_devices_and_one_query_the_process(machine: FakeMachine) -> None:
     calls = machine.bin / "calls"
     (machine.bin / "rows").write_text(ROWS)
     (machine.bin / "query").write_text(QUERY)
@@ -69,9 +67,10 @@ def test_one_call_serves_all_devices_and_one_query_the_process(
     reader.sample(device(uuid="a1"))
     reader.sample(device(uuid="b2"))
     assert calls.read_text().split() == ["-m", "-q"]
-    monkeypatch.setattr("chipperf_kunlunxin.xpu_smi._SHARED_FOR_S", 0)
-    reader.sample(device(uuid="a1"))
-    assert calls.read_text().split() == ["-m", "-q", "-m"]
+    current = TelemetryReader(fresh_s=0)
+    current.sample(device(uuid="a1"))
+    current.sample(device(uuid="a1"))
+    assert calls.read_text().split() == ["-m", "-q", *("-m", "-q"), "-m"]
 
 
 @pytest.mark.parametrize(

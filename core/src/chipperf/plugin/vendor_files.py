@@ -1,4 +1,4 @@
-"""Reading what a vendor states as data in TOML files of its plugin: hyperparameters and products.
+"""Reading what a vendor states as data in TOML files of its plugin: hyperparameters, products, variables.
 
 ``configs.toml``, for ``perf_case_overrides`` and :func:`read_case_overrides`, is a list of rows::
 
@@ -31,6 +31,16 @@ and where peak rates are stated::
 
 ``name`` is the name that the runtime or the management library reports, ``tflops`` the dense rate of matrix products
 in 1e12 FLOP/s by effective precision. A product without a data sheet has no peak rate.
+
+``variables.toml``, for ``perf_environment``, ``perf_load_runtime`` and :func:`read_variables`, has tables of variables
+of the environment, which the plugin names as it likes. A text is what a variable means that a user may set, a table is
+what the plugin sets, and why::
+
+    [reported]
+    ACME_DEBUG = "every kernel is waited for"
+
+    [deterministic]
+    ACME_FIXED_ORDER = { value = "1", reason = "gradients are added in one order" }
 """
 
 from __future__ import annotations
@@ -42,7 +52,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from chipperf.errors import PluginError, did_you_mean
-from chipperf.plugin.types import CaseOverride, CaseOverrides, KnownDevice, PeakFlops
+from chipperf.plugin.types import CaseOverride, CaseOverrides, EnvironmentVariable, KnownDevice, PeakFlops
 from chipperf.precisions import ARITHMETICS
 
 if sys.version_info >= (3, 11):
@@ -78,6 +88,19 @@ class CaseConfigs:
 
     without_row: str
     rows: tuple[CaseConfig, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variables:
+    """Variables of the environment, by table and in the order of the file.
+
+    Attributes:
+        meanings: What each variable does that a user may set.
+        settings: What the plugin sets.
+    """
+
+    meanings: Mapping[str, Mapping[str, str]]
+    settings: Mapping[str, tuple[EnvironmentVariable, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +193,36 @@ def read_products(path: Path) -> Products:
     return Products(known_devices=tuple(devices), peaks=peaks)
 
 
+@functools.cache
+def read_variables(path: Path) -> Variables:
+    """Read and check a ``variables.toml``.
+
+    Raises:
+        PluginError: The file cannot be read, or an entry of it is wrong.
+    """
+    meanings: dict[str, dict[str, str]] = {}
+    settings: dict[str, tuple[EnvironmentVariable, ...]] = {}
+    for group, table in _load(path).items():
+        if not isinstance(table, dict):
+            raise PluginError(f"{path}: {group} is not a table", hint=f"write variables below [{group}]")
+        meanings[group] = {name: entry for name, entry in table.items() if _is_text(entry)}
+        settings[group] = tuple(
+            _setting(name, entry, f"{path}: {group}.{name}")
+            for name, entry in table.items()
+            if name not in meanings[group]
+        )
+    return Variables(meanings=meanings, settings=settings)
+
+
+def _setting(name: str, entry: object, place: str) -> EnvironmentVariable:
+    if not isinstance(entry, dict) or set(entry) != {"value", "reason"} or not all(map(_is_text, entry.values())):
+        raise PluginError(
+            f"{place} is neither a text nor a value with its reason",
+            hint='write what it does, or { value = "1", reason = "why this value" }',
+        )
+    return EnvironmentVariable(name=name, **entry)
+
+
 def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
     sheet = sheets.get(title) if isinstance(sheets, dict) and isinstance(title, str) else None
     if not isinstance(sheet, dict):
@@ -188,14 +241,15 @@ def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
     return {name: PeakFlops(flops_per_s=rate * _TERA, source=sheet["title"]) for name, rate in rates.items()}
 
 
-def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+def _load(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PluginError(f"cannot read {path}: {error.strerror}", hint="reinstall the plugin") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PluginError(f"{path} is not TOML: {error}", hint="correct the plugin's file") from error
-    _require_keys(content, keys, str(path))
+    if keys is not None:
+        _require_keys(content, keys, str(path))
     return content
 
 

@@ -1,8 +1,7 @@
 """Hooks of the Kunlunxin plugin.
 
-Kunlunxin has two incompatible software stacks, :mod:`chipperf_kunlunxin.r300` and :mod:`chipperf_kunlunxin.p800`; the
-hooks ask the installed one. Device events are never used for timing: on a P800 they report 0 ms, or hang the
-collectives.
+Kunlunxin has two incompatible software stacks, see :mod:`chipperf_kunlunxin.stacks`; the hooks ask the installed one.
+Device events are never used for timing: on a P800 they report 0 ms, or hang the collectives.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from chipperf.torchtools import (
 
 from chipperf_kunlunxin import machine, software
 from chipperf_kunlunxin.probe import choose_stack, probe
-from chipperf_kunlunxin.stack import TOOL_TIMEOUT_S
+from chipperf_kunlunxin.stacks import TOOL_TIMEOUT_S
 from chipperf_kunlunxin.xpu_smi import perf_telemetry as perf_telemetry
 from chipperf_kunlunxin.xpu_smi import perf_tool_commands as perf_tool_commands
 from chipperf_kunlunxin.xpu_smi import query_devices
@@ -96,16 +95,14 @@ def perf_load_runtime() -> RuntimeInfo:
     extension = software.torch_xmlir()
     if stack.uses_flagcx():
         software.import_module("flagcx", "install FlagCX, or choose another backend")
-    versions = software.read_stack_versions(getattr(extension, "__version__", None))
+    versions = {"collectives": stack.collectives}
+    versions.update(software.read_stack_versions(getattr(extension, "__version__", None)))
     driver = machine.read_driver_version(machine.MACHINE_ROOT)
     return RuntimeInfo(
         torch=torch.__version__,
         driver=driver or query_devices(timeout_s=TOOL_TIMEOUT_S).driver_version,
-        sdk=versions.sdk,
-        collectives=versions.collectives or stack.collectives,
-        framework=versions.framework,
-        compiler=versions.compiler,
         knobs=(*software.variables_in_force(), *stack.runtime_knobs()),
+        **versions,
     )
 
 
@@ -135,8 +132,8 @@ def perf_memory_query(device: torch.device) -> MemoryStats:
 
 @hookimpl
 def perf_memory_reset_peak(device: torch.device) -> None:
-    """Set the allocator's peaks back, where there are any."""
-    choose_stack().memory_reset_peak(device)
+    """Set the allocator's peaks back; the R300's stack has none, and XPyTorch may have taken the function out."""
+    _call_if_there("reset_peak_memory_stats", device)
 
 
 @hookimpl
@@ -190,7 +187,11 @@ def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
 @hookimpl
 def perf_device_teardown(device: torch.device) -> None:
     """Give cached memory back and restore what the plugin changed in torch."""
-    empty_cache = getattr(choose_stack().device_module(), "empty_cache", None)
-    if empty_cache is not None:
-        empty_cache()
+    _call_if_there("empty_cache")
     restore_switches()
+
+
+def _call_if_there(function: str, *arguments: object) -> None:
+    call = getattr(choose_stack().device_module(), function, None)
+    if call is not None:
+        call(*arguments)

@@ -16,10 +16,9 @@ from chipperf import PluginError, ProbedDevice, ProbeResult
 from chipperf.hardware import DeviceReading, PciDevice, distribution_version, find_cards
 
 from chipperf_kunlunxin import machine
-from chipperf_kunlunxin.p800 import P800
-from chipperf_kunlunxin.r300 import R300
 from chipperf_kunlunxin.software import hazards_in_force
-from chipperf_kunlunxin.xpu_smi import find_xpu_smi, identify_devices
+from chipperf_kunlunxin.stacks import P800, R300
+from chipperf_kunlunxin.xpu_smi import TOOL, identify_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +42,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         the visible-devices variable leaves them; or what was looked for and what to do.
     """
     root = root or machine.MACHINE_ROOT
-    tool = find_xpu_smi()
+    tool = TOOL.find()
     hint = f" ({tool} proves nothing: Intel's tool has the same name)" if tool else ""
     cards, found = find_cards(
         root,
@@ -59,11 +58,11 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         return ProbeResult(
             available=False, reason=f"{found}, but {_explain_missing_nodes(root)}", driver_version=driver
         )
-    survey, query = identify_devices(timeout_s=timeout_s)
-    driver = driver or query.driver_version
-    problem = survey.problem or _misfit(survey.readings, cards)
-    readings = _by_nodes(cards, nodes) if problem else survey.readings
-    source = f"their device nodes ({problem})" if problem else survey.source
+    report = identify_devices(timeout_s=timeout_s)
+    driver = driver or report.driver_version
+    problem = report.problem or _misfit(report.readings, cards)
+    readings = _by_nodes(cards, nodes) if problem else report.readings
+    source = f"their device nodes ({problem})" if problem else report.source
     visible, restriction = _restrict(readings)
     if not visible:
         reason = f"{found}, but {restriction} leaves none of {len(readings)} visible; unset it, or name devices"

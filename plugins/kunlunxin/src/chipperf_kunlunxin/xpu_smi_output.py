@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from chipperf.hardware import (
-    BYTES,
-    CELSIUS,
-    MEGAHERTZ,
-    PERCENT,
     UNSTATED,
     DeviceReading,
+    DeviceReport,
     normalise_pci_address,
     quantity,
-    whole,
+    read_device,
 )
 
 if TYPE_CHECKING:
@@ -29,49 +26,54 @@ if TYPE_CHECKING:
 PLACEHOLDER_DRIVER_VERSION: Final = "515.58"
 """Containers without the matching library show this instead of the driver's version."""
 
-_MIB: Final = {"": 2**20}
 # No card draws as much; some releases write mW where the others write W.
 _HIGHEST_PLAUSIBLE_W: Final = 2000
 
 # Positions in a line of "xpu-smi -m" are those of the tool's help; the fields behind the model are not read, because
 # releases differ in them.
-_PCI: Final = 0
+_ROW: Final = {"pci_bus_id": 0, "serial": 3, "temperature_c": 4, "clock_mhz": 9, "utilisation_percent": 19}
+_ROW_MEMORY: Final = {"memory_used_bytes": 17, "memory_total_bytes": 18}
 _DEVICE_ID: Final = 2
-_SERIAL: Final = 3
-_TEMPERATURE: Final = 4
 _POWER: Final = 8
-_CLOCK: Final = 9
-_MEMORY_USED: Final = 17
-_MEMORY_TOTAL: Final = 18
-_UTILISATION: Final = 19
 _MODEL: Final = 21
 
-_GAP: Final = re.compile(r"\s{2,}")
-_TEMPERATURE_CELL: Final = re.compile(r"\b(\d+)C\b")
-_POWER_CELL: Final = re.compile(r"\b(\d+(?:\.\d+)?m?W) /")
-_MEMORY_CELL: Final = re.compile(r"(\d+[KMG]i?B)\s*/\s*(\d+[KMG]i?B)")
-_UTILISATION_CELL: Final = re.compile(r"\b(\d+)%")
+# Headers of the columns of the table of "xpu_smi", which differ between releases.
+_COLUMNS: Final = {
+    "pci_bus_id": "PCI Addr",
+    "serial": "SN",
+    "name": "Model",
+    "temperature_c": "Temp",
+    "utilisation_percent": "UseRate",
+    "clock_mhz": "Freq(MHz)",
+}
 
+# Cell and form of each value in the table of "xpu-smi".
+_CELLS: Final = {
+    "temperature_c": (0, re.compile(r"\b(\d+C)\b")),
+    "power_w": (0, re.compile(r"\b(\d+(?:\.\d+)?m?W) /")),
+    "memory_used_bytes": (1, re.compile(r"(\d+[KMG]i?B)\s*/\s*\d+[KMG]i?B")),
+    "memory_total_bytes": (1, re.compile(r"\d+[KMG]i?B\s*/\s*(\d+[KMG]i?B)")),
+    "utilisation_percent": (2, re.compile(r"\b(\d+%)")),
+}
+_GAP: Final = re.compile(r"\s{2,}")
+
+# Sections and key of each value of "xpu-smi -q".
+_KEYS: Final = {
+    "serial": ("Serial Number",),
+    "uuid": ("XPU UUID",),
+    "name": ("Product Name",),
+    "temperature_c": ("Temperature", "XPU Current Temp"),
+    "power_w": ("Power Readings", "Power Draw"),
+    "utilisation_percent": ("Utilization", "Xpu"),
+    "memory_used_bytes": ("Memory Usage", "Used"),
+    "memory_total_bytes": ("Memory Usage", "Total"),
+    "clock_mhz": ("Clocks", "Cluster"),
+}
 _DEVICE: Final = re.compile(r"XPU ([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])\s*")
 _LISTED: Final = re.compile(r"XPU (\d+): (\S+)(?:.*UUID: ([0-9A-Za-z-]+))?")
 
 Values = dict[tuple[str, ...], str]
 """Values of one device by the names of the sections around them and their key."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class XpuQuery:
-    """What ``xpu-smi -q`` says.
-
-    Attributes:
-        driver_version: Version of the kernel driver; ``None`` if it is unknown or the placeholder.
-        runtime_version: Version of the library behind the tool.
-        readings: The devices, in the tool's order.
-    """
-
-    driver_version: str | None = None
-    runtime_version: str | None = None
-    readings: tuple[DeviceReading, ...] = ()
 
 
 def normalise_uuid(text: str | None) -> str | None:
@@ -83,11 +85,6 @@ def driver_version(text: str | None) -> str | None:
     """Return a driver version, or ``None`` for none, ``N/A`` and the placeholder."""
     version = (text or "").strip()
     return version if version[:1].isdigit() and version != PLACEHOLDER_DRIVER_VERSION else None
-
-
-def bytes_of(text: str | None) -> int | None:
-    """Read a memory size with its unit, for example ``98304 MiB``."""
-    return whole(quantity(text, BYTES))
 
 
 def watts_of(text: str | None) -> float | None:
@@ -141,11 +138,15 @@ def parse_new_table(text: str) -> tuple[DeviceReading, ...]:
             readings.append(DeviceReading(device_id=int(head[0]), pci_bus_id=address, name=head[1]))
         # The third line of a device shows its L3 cache in the same form as the second shows the memory.
         elif readings and readings[-1].memory_total_bytes is None:
-            readings[-1] = _with_values(readings[-1], cells)
+            found = {name: pattern.search(cells[cell]) for name, (cell, pattern) in _CELLS.items()}
+            texts = {name: match[1] if match else None for name, match in found.items()}
+            last = readings[-1]
+            values = _reading(texts, device_id=last.device_id)
+            readings[-1] = replace(values, pci_bus_id=last.pci_bus_id, name=last.name)
     return tuple(readings)
 
 
-def parse_query(text: str) -> XpuQuery:
+def parse_query(text: str) -> DeviceReport:
     """Read ``xpu-smi -q``, whose sections repeat the same keys, as far as the output came."""
     general: Values = {}
     devices: list[tuple[str, Values]] = []
@@ -165,12 +166,10 @@ def parse_query(text: str) -> XpuQuery:
             values[path] = value.strip()
         elif line.strip():
             sections.append((indentation, line.strip()))
-    return XpuQuery(
+    return DeviceReport(
         driver_version=driver_version(general.get(("Driver Version",))),
-        runtime_version=_known(general.get(("XPU-RT Version",))),
-        readings=tuple(
-            _reading(position, pci_address, values) for position, (pci_address, values) in enumerate(devices)
-        ),
+        sdk_version=_known(general.get(("XPU-RT Version",))),
+        readings=tuple(_queried(position, address, values) for position, (address, values) in enumerate(devices)),
     )
 
 
@@ -192,18 +191,10 @@ def _parse_row(line: str) -> DeviceReading | None:
         return None
     if len(fields) <= _MODEL or not fields[_DEVICE_ID].isdigit():
         return None
-    reading = DeviceReading(
-        device_id=int(fields[_DEVICE_ID]),
-        pci_bus_id=normalise_pci_address(fields[_PCI]),
-        serial=fields[_SERIAL],
-        name=" ".join(takewhile(lambda field: not field.isdigit(), fields[_MODEL:])) or None,
-        temperature_c=quantity(fields[_TEMPERATURE], {**CELSIUS, **UNSTATED}),
-        power_w=watts_of(fields[_POWER]),
-        utilisation_percent=quantity(fields[_UTILISATION], {**PERCENT, **UNSTATED}),
-        memory_used_bytes=whole(quantity(fields[_MEMORY_USED], _MIB)),
-        memory_total_bytes=whole(quantity(fields[_MEMORY_TOTAL], _MIB)),
-        clock_mhz=quantity(fields[_CLOCK], UNSTATED),
-    )
+    texts = {name: fields[place] for name, place in _ROW.items()}
+    memory = {name: f"{fields[place]} MiB" for name, place in _ROW_MEMORY.items()}
+    name = " ".join(takewhile(lambda field: not field.isdigit(), fields[_MODEL:]))
+    reading = _reading({**texts, **memory, "name": name, "power_w": fields[_POWER]}, device_id=int(fields[_DEVICE_ID]))
     return reading if _is_plausible(reading) else None
 
 
@@ -214,7 +205,6 @@ def _is_plausible(reading: DeviceReading) -> bool:
         reading.pci_bus_id is not None
         and reading.name is not None
         and total is not None
-        and total > 0
         and (used is None or used <= total)
         and (reading.utilisation_percent or 0) <= 100
         and (reading.temperature_c or 0) <= 150
@@ -223,48 +213,21 @@ def _is_plausible(reading: DeviceReading) -> bool:
 
 def _read_old_row(row: Mapping[str, str]) -> DeviceReading:
     used, _, total = row.get("Memory", "").partition(" / ")
-    unit = total.rpartition(" ")[2]
-    return DeviceReading(
-        device_id=int(row["DevID"]) if row["DevID"].isdigit() else None,
-        pci_bus_id=normalise_pci_address(row["PCI Addr"]),
-        serial=row.get("SN") or None,
-        name=row.get("Model") or None,
-        temperature_c=quantity(row.get("Temp"), {**CELSIUS, **UNSTATED}),
-        power_w=watts_of(row.get("Power(W)")),
-        utilisation_percent=quantity(row.get("UseRate"), {**PERCENT, **UNSTATED}),
-        memory_used_bytes=bytes_of(f"{used} {unit}"),
-        memory_total_bytes=bytes_of(total) or None,
-        clock_mhz=quantity(row.get("Freq(MHz)"), {**MEGAHERTZ, **UNSTATED}),
-    )
+    texts = {name: row.get(column) for name, column in _COLUMNS.items()}
+    memory = {"memory_used_bytes": f"{used} {total.rpartition(' ')[2]}", "memory_total_bytes": total}
+    device_id = int(row["DevID"]) if row["DevID"].isdigit() else None
+    return _reading({**texts, **memory, "power_w": row.get("Power(W)")}, device_id=device_id)
 
 
-def _with_values(reading: DeviceReading, cells: list[str]) -> DeviceReading:
-    temperature, power = _TEMPERATURE_CELL.search(cells[0]), _POWER_CELL.search(cells[0])
-    memory, utilisation = _MEMORY_CELL.search(cells[1]), _UTILISATION_CELL.search(cells[2])
-    return replace(
-        reading,
-        temperature_c=quantity(temperature[1], UNSTATED) if temperature else None,
-        power_w=watts_of(power[1]) if power else None,
-        memory_used_bytes=bytes_of(memory[1]) if memory else None,
-        memory_total_bytes=bytes_of(memory[2]) if memory else None,
-        utilisation_percent=quantity(utilisation[1], UNSTATED) if utilisation else None,
-    )
+def _reading(texts: Mapping[str, str | None], *, device_id: int | None = None) -> DeviceReading:
+    """Return a reading; bare numbers are in the usual units, and a capacity of 0 is none."""
+    reading = read_device(texts, unstated=UNSTATED, device_id=device_id, power_w=watts_of(texts.get("power_w")))
+    return replace(reading, memory_total_bytes=reading.memory_total_bytes or None)
 
 
-def _reading(position: int, pci_address: str, values: Mapping[tuple[str, ...], str]) -> DeviceReading:
-    return DeviceReading(
-        device_id=position,
-        pci_bus_id=normalise_pci_address(pci_address),
-        serial=_known(values.get(("Serial Number",))),
-        uuid=normalise_uuid(_known(values.get(("XPU UUID",)))),
-        name=_known(values.get(("Product Name",))),
-        temperature_c=quantity(values.get(("Temperature", "XPU Current Temp")), {**CELSIUS, **UNSTATED}),
-        power_w=watts_of(values.get(("Power Readings", "Power Draw"))),
-        utilisation_percent=quantity(values.get(("Utilization", "Xpu")), {**PERCENT, **UNSTATED}),
-        memory_used_bytes=bytes_of(values.get(("Memory Usage", "Used"))),
-        memory_total_bytes=bytes_of(values.get(("Memory Usage", "Total"))) or None,
-        clock_mhz=quantity(values.get(("Clocks", "Cluster")), {**MEGAHERTZ, **UNSTATED}),
-    )
+def _queried(position: int, address: str, values: Values) -> DeviceReading:
+    texts = {name: _known(values.get(key)) for name, key in _KEYS.items()}
+    return _reading({**texts, "uuid": normalise_uuid(texts["uuid"]), "pci_bus_id": address}, device_id=position)
 
 
 def _known(text: str | None) -> str | None:
