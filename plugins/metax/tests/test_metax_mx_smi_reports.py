@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.hardware import DeviceReading
-from chipperf_metax.mx_smi_reports import Report, parse_dmon, parse_json, parse_log, parse_table
+from chipperf.hardware import DeviceReading, DeviceReport
+from chipperf_metax.mx_smi_reports import parse_dmon, parse_json, parse_log, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_every_layout_of_the_table(
     report = parse_table(recorded(recording))
     address, name, power_w, temperature_c, used_mib = first
     assert len(report.readings) == count
-    assert (report.tool_version, report.driver_version, report.maca_version) == versions
+    assert (report.tool_version, report.driver_version, report.sdk_version) == versions
     assert report.readings[0] == DeviceReading(
         pci_bus_id=address,
         name=name,
@@ -122,8 +122,8 @@ SUMMARY = DeviceReading(
 
 def test_summary_holds_everything(recorded: Recorded) -> None:
     report = parse_log(recorded("summary-2.2.12"))
-    assert report == Report(
-        readings=(SUMMARY,), tool_version="2.2.12", driver_version="3.8.30", maca_version="3.5.3.20"
+    assert report == DeviceReport(
+        readings=(SUMMARY,), tool_version="2.2.12", driver_version="3.8.30", sdk_version="3.5.3.20"
     )
 
 
@@ -181,7 +181,7 @@ def test_log_of_several_gpus_is_kept_apart() -> None:
 def test_json_follows_a_line_of_text_and_tells_no_memory(recorded: Recorded) -> None:
     report = parse_json(recorded("json-2.2.12"))
     (reading,) = report.readings
-    assert (report.tool_version, report.driver_version, report.maca_version) == ("2.2.12", "3.8.30", "3.5.3.20")
+    assert (report.tool_version, report.driver_version, report.sdk_version) == ("2.2.12", "3.8.30", "3.5.3.20")
     assert reading.power_w == pytest.approx(61.919)
     assert (reading.pci_bus_id, reading.temperature_c, reading.utilisation_percent) == (BOARD, 38.5, 0)
     assert (reading.clock_mhz, reading.memory_used_bytes, reading.memory_total_bytes) == (1125, None, None)
@@ -238,13 +238,13 @@ def test_dmon_columns_are_found_by_name() -> None:
         "| 0 | | \n",
     ],
 )
-def test_other_text_tells_nothing(parse: Callable[[str], Report], text: str) -> None:
+def test_other_text_tells_nothing(parse: Callable[[str], DeviceReport], text: str) -> None:
     assert parse(text).readings == ()
 
 
 @pytest.mark.parametrize("parse", [parse_log, parse_table, parse_json, parse_dmon])
-def test_complaint_about_an_option_tells_nothing(recorded: Recorded, parse: Callable[[str], Report]) -> None:
-    assert parse(recorded("parse-error-2.2.12")) == Report()
+def test_complaint_about_an_option_tells_nothing(recorded: Recorded, parse: Callable[[str], DeviceReport]) -> None:
+    assert parse(recorded("parse-error-2.2.12")) == DeviceReport()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_complaint_about_an_option_tells_nothing(recorded: Recorded, parse: Call
     ],
 )
 def test_output_cut_off_anywhere_tells_the_truth_or_less(
-    recorded: Recorded, parse: Callable[[str], Report], recording: str
+    recorded: Recorded, parse: Callable[[str], DeviceReport], recording: str
 ) -> None:
     whole = recorded(recording)
     truth = {reading.pci_bus_id: reading for reading in parse(whole).readings}

@@ -22,7 +22,7 @@ def test_units_are_converted() -> None:
     assert reading.power_w == pytest.approx(62.015)
     assert (reading.temperature_c, reading.utilisation_percent) == (38.5, 71)
     assert (reading.memory_used_bytes, reading.memory_total_bytes) == (15518872 * 1024, 64 * 2**30)
-    assert (report.driver_version, report.maca_version) == ("3.8.30", "3.5.3.20")
+    assert (report.driver_version, report.sdk_version) == ("3.8.30", "3.5.3.20")
 
 
 def test_board_without_compute_of_its_own_is_left_out() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf import DeviceInfo
 from chipperf.hardware import DeviceReading
-from chipperf_metax.telemetry import Sampler, find_reading, is_slice
+from chipperf_metax.telemetry import Sampler, find_board, is_slice
 from fake_pymxsml import UUIDS, FakePymxsml
 
 if TYPE_CHECKING:
@@ -88,10 +88,9 @@ def test_other_formats_stand_in(
     assert (sample.memory_used_bytes is None) == ("table" not in recordings)
 
 
-def test_format_that_works_is_kept(machine: FakeMachine, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipperf_metax.telemetry._FRESH_S", 0.0)
+def test_format_that_works_is_kept(machine: FakeMachine, recorded: Recorded) -> None:
     calls = add_mx_smi(machine, recorded, table="table-2.2.9")
-    sampler = Sampler()
+    sampler = Sampler(fresh_s=0)
     sampler.sample(device())
     sampler.sample(device())
     assert calls() == ["--summary", "", ""]
@@ -115,22 +114,18 @@ def test_devices_of_one_moment_share_one_call(machine: FakeMachine, recorded: Re
     ],
     ids=["missing", "error text", "failing", "hanging"],
 )
-def test_tool_that_is_no_help_leaves_everything_unknown(
-    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, script: str | None, source: str
-) -> None:
-    monkeypatch.setattr("chipperf_metax.telemetry._TIMEOUT_S", 0.3)
+def test_tool_that_is_no_help_leaves_everything_unknown(machine: FakeMachine, script: str | None, source: str) -> None:
     if script:
         machine.add_tool("mx-smi", script=script)
-    sample = Sampler().sample(device())
+    sample = Sampler(timeout_s=0.3).sample(device())
     assert sample.source == source
     assert {getattr(sample, name) for name in sample.__slots__ if name != "source"} == {None}
 
 
-def test_tool_that_hangs_is_waited_for_once_per_reading(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chipperf_metax.telemetry._TIMEOUT_S", 0.2)
+def test_tool_that_hangs_is_waited_for_once_per_reading(machine: FakeMachine) -> None:
     started = machine.bin / "started"
     machine.add_tool("mx-smi", script=f"echo >> {started}; /bin/sleep 30")
-    Sampler().sample(device())
+    Sampler(timeout_s=0.2).sample(device())
     assert len(started.read_text().splitlines()) == 1
 
 
@@ -147,10 +142,8 @@ def test_library_that_hangs_gives_way_to_the_tool(
 
     monkeypatch.setattr(binding, "mxSmlGetDeviceCount", hang, raising=False)
     monkeypatch.setitem(sys.modules, "pymxsml", binding)
-    monkeypatch.setattr("chipperf_metax.telemetry._TIMEOUT_S", 0.3)
-    monkeypatch.setattr("chipperf_metax.telemetry._FRESH_S", 0.0)
     add_mx_smi(machine, recorded, summary="summary-2.2.12")
-    sampler = Sampler()
+    sampler = Sampler(timeout_s=0.3, fresh_s=0)
     assert [sampler.sample(device()).source for _ in range(2)] == ["mx-smi 2.2.12 --summary"] * 2
     assert asked == [1]
 
@@ -209,7 +202,7 @@ TWO = DeviceReading(pci_bus_id="0000:38:00.0", uuid=UUIDS[1])
 def test_device_is_found_by_identity_and_never_by_index(
     identity: dict[str, str | None], readings: tuple[DeviceReading, ...], expected: DeviceReading | None
 ) -> None:
-    assert find_reading(device(index=0, **identity), readings) == expected
+    assert find_board(device(index=0, **identity), readings) == expected
 
 
 def test_device_that_is_not_listed_is_named(machine: FakeMachine, recorded: Recorded) -> None:

@@ -11,6 +11,7 @@ import pytest
 from chipperf import DeviceError, PluginError
 from chipperf_nvidia import runtime
 from chipperf_nvidia.plugin import perf_load_runtime
+from chipperf_nvidia.run_settings import VARIABLES
 from fake_nvml import h200
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def fake_torch(version: str = "2.8.0+cu128", **attributes: str | None) -> Any:
 @pytest.fixture
 def install_torch(monkeypatch: pytest.MonkeyPatch, install_nvml: InstallNvml) -> Any:
     install_nvml(h200(0))
-    for name in runtime._WATCHED_VARIABLES:
+    for name in VARIABLES.meanings["reported"]:
         monkeypatch.delenv(name, raising=False)
 
     def install(torch: Any, distribution: str | None = None) -> None:

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf.errors import DeviceError, UnsupportedPrecision
-from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy
+from chipperf.plugin.hookspecs import hookimpl
+from chipperf.plugin.types import Knob, LoaderOptions, MemoryStats, PrecisionPolicy
 from chipperf.precisions import PRECISIONS, either, runnable_precisions
 
 if TYPE_CHECKING:
@@ -267,6 +268,37 @@ def read_memory(
         used_bytes=device_bytes[0],
         total_bytes=device_bytes[1],
     )
+
+
+@hookimpl
+def perf_synchronize(device: torch.device) -> None:
+    """Wait for all streams of the device; for plugins whose devices are torch's ``cuda``, to import as their hook."""
+    import torch
+
+    torch.cuda.synchronize(device)
+
+
+@hookimpl
+def perf_memory_reset_peak(device: torch.device) -> None:
+    """Reset the peaks of torch's allocator; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+@hookimpl
+def perf_loader_options() -> LoaderOptions:
+    """Copy from page-locked memory, so that copies overlap with computation; for plugins whose stack has it."""
+    return LoaderOptions(pin_memory=True)
+
+
+@hookimpl
+def perf_device_teardown() -> None:
+    """Put torch's switches back and free cached memory; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    restore_switches()
+    torch.cuda.empty_cache()
 
 
 def user_variables(

@@ -16,8 +16,16 @@ without one is for every card, and a row of the card comes before it. Every othe
 ``without_row`` begins the note that a case and topology without a row get. ``notes`` above the rows are those of every
 row.
 
-``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops`` and :func:`read_products`, lists what the vendor sells,
-and where peak rates are stated::
+``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops``, :func:`read_vendor_info` and :func:`read_products`,
+says who the vendor is, what it sells, and where peak rates are stated::
+
+    [vendor]
+    name = "acme"
+    title = { en = "ACME", zh = "ACME" }
+    report_title = { en = "ACME configuration and results", zh = "ACME" }
+    device_type = "cuda"
+    visible_devices_env = ["ACME_VISIBLE_DEVICES"]
+    capabilities = ["distributed", "fp16"]
 
     [data_sheet.A1]
     title = "ACME A1 data sheet, May 2026, without sparsity"
@@ -52,7 +60,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from chipperf.errors import PluginError, did_you_mean
-from chipperf.plugin.types import CaseOverride, CaseOverrides, EnvironmentVariable, KnownDevice, PeakFlops
+from chipperf.plugin.types import (
+    Capability,
+    CaseOverride,
+    CaseOverrides,
+    EnvironmentVariable,
+    KnownDevice,
+    PeakFlops,
+    Title,
+    VendorInfo,
+)
 from chipperf.precisions import ARITHMETICS
 
 if sys.version_info >= (3, 11):
@@ -61,14 +78,22 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from chipperf.plugin.types import Rank
 
+_PRODUCT_TABLES: Final = ("vendor", "data_sheet", "product")
 _TOPOLOGY: Final = re.compile(r"[1-9]\d*x[1-9]\d*")
 _GIB: Final = 2**30
 _TERA: Final = 1e12
+_VENDOR: Final = "write name, title, report_title, device_type, visible_devices_env and capabilities"
+_VENDOR_TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "title": lambda texts: Title(**texts),
+    "report_title": lambda texts: Title(**texts),
+    "visible_devices_env": tuple,
+    "capabilities": lambda names: frozenset(map(Capability, names)),
+}
 _SETTING: Final = 'write KEY = { value = ..., reason = "why this value" }'
 
 
@@ -167,6 +192,26 @@ def read_case_configs(path: Path) -> CaseConfigs:
     return CaseConfigs(without_row=without_row, rows=rows)
 
 
+def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
+    """Return who the vendor is: the table ``[vendor]`` of a ``products.toml``, with the products.
+
+    Args:
+        path: The plugin's ``products.toml``.
+        decided: Attributes that the file leaves to the plugin, for example those of the installed stack.
+
+    Raises:
+        PluginError: The file cannot be read, or an attribute is missing or wrong.
+    """
+    table = _load(path, _PRODUCT_TABLES).get("vendor", {})
+    try:
+        facts = {**table, **decided}
+        for key, make in _VENDOR_TYPES.items():
+            facts[key] = make(facts[key])
+        return VendorInfo(known_devices=read_products(path).known_devices, **facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PluginError(f"{path}: [vendor] lacks an attribute or has a wrong one: {error}", hint=_VENDOR) from error
+
+
 @functools.cache
 def read_products(path: Path) -> Products:
     """Read and check a ``products.toml``.
@@ -174,7 +219,7 @@ def read_products(path: Path) -> Products:
     Raises:
         PluginError: The file cannot be read, or a table or key of it is wrong.
     """
-    content = _load(path, ("data_sheet", "product"))
+    content = _load(path, _PRODUCT_TABLES)
     sheets = content.get("data_sheet", {})
     devices, peaks = [], {}
     for number, table in enumerate(_tables(content, "product", path), start=1):

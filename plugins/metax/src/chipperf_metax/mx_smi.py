@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Final
 
 from chipperf import ProbedDevice, ToolCommand, hookimpl
-from chipperf.hardware import ToolOutput, find_tool, normalise_pci_address, run_tool
+from chipperf.hardware import ManagementTool, ToolOutput, normalise_pci_address
 
 # ht-smi is the same tool under the name of a white label.
-_NAMES = ("mx-smi", "ht-smi")
-_INSTALLED_IN = (Path("/opt/mxdriver/bin"), Path("/opt/maca/bin"))
+TOOL: Final = ManagementTool(names=("mx-smi", "ht-smi"), directories=(Path("/opt/mxdriver/bin"), Path("/opt/maca/bin")))
 
 # "GPU#0    MXC500      0000:37:00.0   Available (UUID: GPU-...)", before that "GPU 0: MXC500 (UUID: MX-...)".
 _GPU_ROW = re.compile(r"^\s*GPU(?:#(?P<new>\d+)\s|\s+(?P<old>\d+):)\s*(?P<name>\S.*?)(?=\s{2,}|\s*\(|$)(?P<rest>.*)$")
@@ -53,15 +53,10 @@ class DeviceList:
     unavailable: tuple[str, ...] = ()
 
 
-def find_mx_smi() -> str | None:
-    """Return the tool's path, or ``None`` if it is not installed."""
-    return next(filter(None, (find_tool(name, _INSTALLED_IN) for name in _NAMES)), None)
-
-
 @hookimpl
 def perf_tool_commands() -> tuple[ToolCommand, ...]:
     """List every call of mx-smi that this plugin makes."""
-    tool = find_mx_smi() or "mx-smi"
+    tool = TOOL.find() or "mx-smi"
     return tuple(
         ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
         for query in Query
@@ -69,18 +64,8 @@ def perf_tool_commands() -> tuple[ToolCommand, ...]:
 
 
 def ask(query: Query, *, timeout_s: float) -> ToolOutput:
-    """Run the tool.
-
-    Args:
-        query: What to ask.
-        timeout_s: How long it may take.
-    """
-    tool = find_mx_smi()
-    if tool is None:
-        return ToolOutput(problem="mx-smi is not installed")
-    output = run_tool([tool, *query.value], timeout_s=timeout_s)
-    # Records quote the problem, and where the tool is installed is no part of it.
-    return replace(output, problem=output.problem and output.problem.replace(tool, Path(tool).name))
+    """Run the tool for ``timeout_s`` seconds at most."""
+    return TOOL.run(query.value, timeout_s=timeout_s)
 
 
 def parse_list(text: str) -> DeviceList:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chipperf.hardware import (
-    BYTES,
-    CELSIUS,
-    MEGAHERTZ,
-    PERCENT,
     UNSTATED,
     WATTS,
     DeviceReading,
+    DeviceReport,
     normalise_pci_address,
     quantity,
-    whole,
+    read_device,
 )
 
 if TYPE_CHECKING:
@@ -36,62 +32,54 @@ _LOG_END = "End of Log"
 _TABLE_TOOL = re.compile(r"\b[A-Z]{2}-SMI\s+(\d\S*)")
 _TABLE_DRIVER = re.compile(r"Kernel Mode Driver Version:\s*(\d\S*)")
 _TABLE_SDK = re.compile(r"\b(?:MACA|HPCC) Version:\s*(\d\S*)")
-_TABLE_NAME = re.compile(r"^\|\s*\d+\s+([^\s|]+(?: [^\s|]+)*)")
-_TABLE_TEMPERATURE = re.compile(r"(?<!\S)(\d+C)(?!\S)")
-# "56W", or "53W / 450W" with the limit behind the stroke.
-_TABLE_POWER = re.compile(r"(?<!\S)(?<!/ )(\d+W)(?=\s|/|$)")
-_TABLE_MEMORY = re.compile(r"(\d+)/(\d+) (MiB)")
-_TABLE_USAGE = re.compile(r"(?<!\S)(\d+%)(?!\S)")
+_TABLE_VALUES = {
+    "name": re.compile(r"^\|\s*\d+\s+([^\s|]+(?: [^\s|]+)*)"),
+    "temperature_c": re.compile(r"(?<!\S)(\d+C)(?!\S)"),
+    # "56W", or "53W / 450W" with the limit behind the stroke.
+    "power_w": re.compile(r"(?<!\S)(?<!/ )(\d+W)(?=\s|/|$)"),
+    "utilisation_percent": re.compile(r"(?<!\S)(\d+%)(?!\S)"),
+    "memory_total_bytes": re.compile(r"\d+/(\d+ MiB)"),
+}
+_TABLE_MEMORY_USED = re.compile(r"(\d+)/\d+ MiB")
+_DMON_COLUMNS = {
+    "power_w": "power",
+    "temperature_c": "hottemp",
+    "utilisation_percent": "gpu",
+    "memory_total_bytes": "total",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """One output of the tool.
-
-    Attributes:
-        readings: One per GPU.
-        tool_version: Version of the tool itself, which is not the driver's.
-        driver_version: Version of the kernel-mode driver (KMD).
-        maca_version: Version of the installed SDK, MACA.
-    """
-
-    readings: tuple[DeviceReading, ...] = ()
-    tool_version: str | None = None
-    driver_version: str | None = None
-    maca_version: str | None = None
-
-
-def parse_log(text: str) -> Report:
+def parse_log(text: str) -> DeviceReport:
     """Parse what ``--summary`` or any of ``--show-memory``, ``--show-version`` and the like prints: named values."""
     gpus = list(_log_gpus(text))
     is_complete = _LOG_END in text
     entries = gpus[0][1] if gpus else {}
-    return Report(
+    return DeviceReport(
         readings=tuple(_log_reading(heading, values, is_complete=is_complete) for heading, values in gpus),
         tool_version=_first(_TOOL_VERSION, text),
         driver_version=entries.get("KMD"),
-        maca_version=entries.get("MACA"),
+        sdk_version=entries.get("MACA"),
     )
 
 
-def parse_table(text: str) -> Report:
+def parse_table(text: str) -> DeviceReport:
     """Parse the table that ``mx-smi`` prints without options, in all of its known layouts."""
-    return Report(
+    return DeviceReport(
         readings=tuple(map(_table_reading, _table_blocks(text))),
         tool_version=_first(_TABLE_TOOL, text) or _first(_TOOL_VERSION, text),
         driver_version=_first(_TABLE_DRIVER, text),
-        maca_version=_first(_TABLE_SDK, text),
+        sdk_version=_first(_TABLE_SDK, text),
     )
 
 
-def parse_json(text: str) -> Report:
+def parse_json(text: str) -> DeviceReport:
     """Parse the output of ``-j``: a line of text, then a JSON object; it says nothing about memory."""
     _, brace, rest = text.partition("{")
     try:
         content: dict[str, Any] = json.JSONDecoder().raw_decode(brace + rest)[0]
     except ValueError:
-        return Report()
-    return Report(
+        return DeviceReport()
+    return DeviceReport(
         readings=tuple(
             _json_reading(address, gpu)
             for address, gpu in content.items()
@@ -99,11 +87,11 @@ def parse_json(text: str) -> Report:
         ),
         tool_version=_text(content.get("smi_version")),
         driver_version=_text(content.get("driver_version")),
-        maca_version=_text(content.get("maca_version")),
+        sdk_version=_text(content.get("maca_version")),
     )
 
 
-def parse_dmon(text: str) -> Report:
+def parse_dmon(text: str) -> DeviceReport:
     """Parse one interval of ``dmon``, in columns or as CSV; memory in use is left out, because it is in percent only.
 
     The first row names the columns, the second their units. Only with ``--show-bdf`` do the rows say which GPU it is.
@@ -113,8 +101,10 @@ def parse_dmon(text: str) -> Report:
         if "hottemp" in names and "power" in names and first + 1 < len(rows):
             units = dict(zip(names, rows[first + 1], strict=False))
             data = [row for row in rows[first + 2 :] if len(row) == len(names)]
-            return Report(readings=tuple(_dmon_reading(dict(zip(names, row, strict=True)), units) for row in data))
-    return Report()
+            return DeviceReport(
+                readings=tuple(_dmon_reading(dict(zip(names, row, strict=True)), units) for row in data)
+            )
+    return DeviceReport()
 
 
 def _log_gpus(text: str) -> Iterator[tuple[re.Match[str], dict[str, str]]]:
@@ -142,16 +132,16 @@ def _log_reading(heading: re.Match[str], entries: Mapping[str, str], *, is_compl
         power_w = _sum([quantity(value, WATTS) for key, value in entries.items() if re.fullmatch(r"Way \d+ W", key)])
     # Which sensor is the hottest changes from call to call: "hotspot(sensor5)".
     hotspot = next((value for key, value in entries.items() if key.startswith("hotspot")), None)
-    return DeviceReading(
-        pci_bus_id=normalise_pci_address(heading["address"]),
-        name=heading["name"],
-        power_w=power_w,
-        temperature_c=quantity(hotspot, CELSIUS),
-        utilisation_percent=quantity(entries.get("GPU"), PERCENT),
-        memory_used_bytes=whole(quantity(entries.get("vram used"), BYTES)),
-        memory_total_bytes=whole(quantity(entries.get("vram total"), BYTES)),
-        clock_mhz=quantity(entries.get("XCORE_CLK") or entries.get("XCORE"), MEGAHERTZ),
-    )
+    texts = {
+        "pci_bus_id": heading["address"],
+        "name": heading["name"],
+        "temperature_c": hotspot,
+        "utilisation_percent": entries.get("GPU"),
+        "memory_used_bytes": entries.get("vram used"),
+        "memory_total_bytes": entries.get("vram total"),
+        "clock_mhz": entries.get("XCORE_CLK") or entries.get("XCORE"),
+    }
+    return read_device(texts, power_w=power_w)
 
 
 def _table_blocks(text: str) -> Iterator[str]:
@@ -170,28 +160,22 @@ def _table_blocks(text: str) -> Iterator[str]:
 
 
 def _table_reading(block: str) -> DeviceReading:
-    memory = _TABLE_MEMORY.search(block)
-    return DeviceReading(
-        pci_bus_id=normalise_pci_address(block),
-        name=_first(_TABLE_NAME, block),
-        power_w=quantity(_first(_TABLE_POWER, block), WATTS),
-        temperature_c=quantity(_first(_TABLE_TEMPERATURE, block), CELSIUS),
-        utilisation_percent=quantity(_first(_TABLE_USAGE, block), PERCENT),
-        memory_used_bytes=whole(quantity(f"{memory[1]} {memory[3]}", BYTES)) if memory else None,
-        memory_total_bytes=whole(quantity(f"{memory[2]} {memory[3]}", BYTES)) if memory else None,
-    )
+    texts = {name: _first(pattern, block) for name, pattern in _TABLE_VALUES.items()}
+    used = _first(_TABLE_MEMORY_USED, block)
+    return read_device({**texts, "pci_bus_id": block, "memory_used_bytes": f"{used} MiB"})
 
 
 def _json_reading(address: str, gpu: Mapping[str, Any]) -> DeviceReading:
     # Most numbers are strings, and some are not.
     ways = _mapping(_mapping(gpu.get("board_power")).get("power"))
-    return DeviceReading(
-        pci_bus_id=normalise_pci_address(address),
-        power_w=_sum([quantity(str(value), UNSTATED) for value in ways.values()]),
-        temperature_c=quantity(str(gpu.get("hotspot")), UNSTATED),
-        utilisation_percent=quantity(str(gpu.get("utilization")), {**UNSTATED, **PERCENT}),
-        clock_mhz=quantity(str(_mapping(gpu.get("clocks")).get("XCORE")), UNSTATED),
-    )
+    texts = {
+        "pci_bus_id": address,
+        "temperature_c": gpu.get("hotspot"),
+        "utilisation_percent": gpu.get("utilization"),
+        "clock_mhz": _mapping(gpu.get("clocks")).get("XCORE"),
+    }
+    power_w = _sum([quantity(str(value), UNSTATED) for value in ways.values()])
+    return read_device(texts, unstated=UNSTATED, power_w=power_w)
 
 
 def _dmon_cells(line: str) -> list[str]:
@@ -199,16 +183,8 @@ def _dmon_cells(line: str) -> list[str]:
 
 
 def _dmon_reading(row: Mapping[str, str], units: Mapping[str, str]) -> DeviceReading:
-    def cell(name: str, accepted: Mapping[str, float]) -> float | None:
-        return quantity(f"{row.get(name, '')} {units.get(name, '')}", accepted)
-
-    return DeviceReading(
-        pci_bus_id=normalise_pci_address(row.get("bdfid", "")),
-        power_w=cell("power", WATTS),
-        temperature_c=cell("hottemp", CELSIUS),
-        utilisation_percent=cell("gpu", PERCENT),
-        memory_total_bytes=whole(cell("total", BYTES)),
-    )
+    texts = {name: f"{row.get(column, '')} {units.get(column, '')}" for name, column in _DMON_COLUMNS.items()}
+    return read_device({**texts, "pci_bus_id": row.get("bdfid")})
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:

@@ -10,9 +10,7 @@ import importlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chipperf.hardware import DeviceReading, call_bounded, normalise_pci_address
-
-from chipperf_metax.mx_smi_reports import Report
+from chipperf.hardware import DeviceReading, DeviceReport, call_bounded, normalise_pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,15 +32,15 @@ class ManagementLibrary:
     def __init__(self, binding: Any) -> None:
         self._binding = binding
 
-    def report(self) -> Report:
+    def report(self) -> DeviceReport:
         """Read every board, and the versions of driver and SDK; what the library refuses is unknown."""
         binding = self._binding
         count = _value(binding.mxSmlGetDeviceCount) or 0
         boards = (self._reading(index) for index in range(count))
-        return Report(
+        return DeviceReport(
             readings=tuple(board for board in boards if board is not None),
             driver_version=_value(lambda: binding.mxSmlGetDeviceVersion(0, binding.MXSML_VERSION_DRIVER)),
-            maca_version=_value(binding.mxSmlGetMacaVersion),
+            sdk_version=_value(binding.mxSmlGetMacaVersion),
         )
 
     def _reading(self, index: int) -> DeviceReading | None:

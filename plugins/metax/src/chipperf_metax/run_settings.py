@@ -10,7 +10,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf import Capability, DeviceError, EnvironmentVariable, Knob, UnsupportedPrecision, hookimpl
+from chipperf import (
+    DeviceError,
+    EnvironmentVariable,
+    Knob,
+    UnsupportedPrecision,
+    hookimpl,
+    read_variables,
+    read_vendor_info,
+)
 from chipperf.torchtools import (
     CUDNN_TF32,
     KERNEL_SWITCHES,
@@ -33,20 +41,7 @@ if TYPE_CHECKING:
     import torch
     from chipperf import EnvironmentSettings, Precision, PrecisionPolicy
 
-CAPABILITIES: Final = frozenset(
-    {
-        Capability.BF16,
-        Capability.CHANNELS_LAST,
-        Capability.DETERMINISTIC,
-        Capability.DISTRIBUTED,
-        Capability.FP16,
-        Capability.MEMORY_RESERVED,
-        Capability.MULTI_DEVICE,
-        Capability.TELEMETRY,
-        Capability.TF32,
-        Capability.UUID,
-    }
-)
+VENDOR: Final = read_vendor_info(Path(__file__).with_name("products.toml"))
 
 _TF32_SWITCHES: Final = {
     MATMUL_TF32: "fp32 matrix products may be computed in TF32",
@@ -60,42 +55,7 @@ NCHW_VARIABLE: Final = "PYTORCH_DEFAULT_NCHW"
 AUTOTUNE_VARIABLE: Final = "CHIPPERF_METAX_CUDNN_BENCHMARK"
 """1 lets torch choose convolution algorithms by trying them, unless the run is to be reproducible."""
 
-_AUTOTUNE: Final = EnvironmentVariable(
-    name=AUTOTUNE_VARIABLE,
-    value="0",
-    reason="FlagPerf's batches nearly fill the GPU, and trying convolution algorithms needs memory of its own",
-)
-
-_DETERMINISTIC: Final = (
-    EnvironmentVariable(
-        name="CUBLAS_WORKSPACE_CONFIG",
-        value=":4096:8",
-        reason="torch demands a fixed workspace for reproducible matrix products",
-    ),
-    EnvironmentVariable(name="MCDNN_USE_DETERMINISTIC_ALGO", value="1", reason="reproducible convolutions"),
-    EnvironmentVariable(name="ENABLE_BLAS_DETERMINISTIC_MODE", value="1", reason="reproducible matrix products"),
-)
-
-# MetaX's torch only looks whether these exist: with the value 0 they are on as well.
-_PRESENCE_SWITCHES: Final[Mapping[str, str]] = {
-    NCHW_VARIABLE: "4-D tensors keep their layout when they are copied to the device",
-    "PYTORCH_DEFAULT_NDHWC": "5-D tensors are copied to the device channels-last",
-    "PYTORCH_DEFAULT_NLC": "3-D tensors are copied to the device channels-last",
-    "PYTORCH_ALLOW_CUDA_CUDNN_TF32": "changes the build's default of TF32 convolutions; this run sets it itself",
-    "PYTORCH_DISABLE_CUDA_CUDNN_TF32": "changes the build's default of TF32 convolutions; this run sets it itself",
-    "PYTORCH_ENABLE_SAME_RAND_A100": "random numbers are drawn in the grid of an A100",
-}
-_VALUE_SETTINGS: Final[Mapping[str, str]] = {
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "forces TF32 matrix products",
-    "METAX_USE_TF32": "has no effect here: it belongs to FlagPerf",
-    "PYTORCH_CUDA_ALLOC_CONF": "settings of the memory allocator",
-    "PYTORCH_ALLOC_CONF": "settings of the memory allocator",
-    "MACA_SMALL_PAGESIZE_ENABLE": "page size of device memory",
-    "MACA_MPS_MODE": "several processes may use one GPU",
-    "MACA_LAUNCH_BLOCKING": "every kernel is waited for, which is slow",
-    "ISU_FASTMODEL": "MetaX sets it for some language models to avoid precision errors",
-    **{variable.name: variable.reason for variable in _DETERMINISTIC},
-}
+_VARIABLES: Final = read_variables(Path(__file__).with_name("variables.toml"))
 
 
 @hookimpl
@@ -123,7 +83,9 @@ def worker_environment(
     if conflict:
         problem, _, remedy = conflict.rpartition(": ")
         raise DeviceError(problem, hint=remedy)
-    variables = (_AUTOTUNE, *(_DETERMINISTIC if settings.deterministic else ()))
+    variables = _VARIABLES.settings["always"]
+    if settings.deterministic:
+        variables += _VARIABLES.settings["deterministic"]
     if not maca_home.is_dir():
         return variables
     home = EnvironmentVariable(
@@ -140,12 +102,13 @@ def environment_knobs(environment: Mapping[str, str] = os.environ) -> tuple[Knob
     The layout switch is reported in any case, because its absence means channels-last.
     """
     knobs = []
-    for name, meaning in _PRESENCE_SWITCHES.items():
+    for name, meaning in _VARIABLES.meanings["presence"].items():
         if name in environment:
             knobs.append(Knob(name=name, value=f"{environment[name]!r}: on, whatever its value", reason=meaning))
         elif name == NCHW_VARIABLE:
             knobs.append(Knob(name=name, value="not set", reason=f"if set, {meaning}"))
-    return (*knobs, *user_variables(_VALUE_SETTINGS, environment=environment))
+    reproducible = {variable.name: variable.reason for variable in _VARIABLES.settings["deterministic"]}
+    return (*knobs, *user_variables({**_VARIABLES.meanings["reported"], **reproducible}, environment=environment))
 
 
 def default_knobs() -> tuple[Knob, ...]:
@@ -170,7 +133,7 @@ def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolic
     Raises:
         UnsupportedPrecision: The plugin does not run the precision, or a switch does not keep what it is set to.
     """
-    require_precision(requested, CAPABILITIES, who="the MetaX plugin")
+    require_precision(requested, VENDOR.capabilities, who="the MetaX plugin")
     for name, wanted in set_tf32(requested == "tf32", older_names=True).items():
         if read_switch(name) != wanted:
             raise UnsupportedPrecision(

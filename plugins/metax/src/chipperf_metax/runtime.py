@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf import PluginError, RuntimeInfo, hookimpl
-from chipperf.hardware import call_bounded, read_text
+from chipperf.hardware import DeviceReport, call_bounded, read_text
 
 from chipperf_metax.mx_smi import Query, ask
-from chipperf_metax.mx_smi_reports import Report, parse_log, parse_table
+from chipperf_metax.mx_smi_reports import parse_log, parse_table
 from chipperf_metax.mxsml import open_library
 from chipperf_metax.probe import built_with_maca
 from chipperf_metax.run_settings import default_knobs, environment_knobs
@@ -20,19 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstalledVersions:
-    """What is installed on the machine; ``None`` is unknown.
-
-    Attributes:
-        driver: The kernel-mode driver (KMD), not the tool, which has a version of its own.
-        maca: The SDK.
-    """
-
-    driver: str | None
-    maca: str | None
 
 
 @hookimpl
@@ -50,11 +36,11 @@ def perf_load_runtime() -> RuntimeInfo:
             f"torch {torch.__version__} is not a MetaX build",
             hint="install MetaX's torch (+metax or +mc) from its own image or site",
         )
-    installed = installed_versions()
-    sdk = "MACA" if installed.maca is None else f"MACA {installed.maca}"
+    driver, maca = installed_versions()
+    sdk = "MACA" if maca is None else f"MACA {maca}"
     return RuntimeInfo(
         torch=str(torch.__version__),
-        driver=installed.driver,
+        driver=driver,
         # The two differ on machines that work, so that a difference is a fact and not a fault.
         sdk=f"{sdk} (torch built with {built_with})",
         collectives=_describe_collectives(),
@@ -63,21 +49,21 @@ def perf_load_runtime() -> RuntimeInfo:
     )
 
 
-def installed_versions(root: Path = Path("/")) -> InstalledVersions:
-    """Ask the library, then the tool, then the kernel.
+def installed_versions(root: Path = Path("/")) -> tuple[str | None, str | None]:
+    """Return the versions of the kernel-mode driver and of MACA: by the library, then the tool, then the kernel.
 
     Args:
         root: Directory that holds ``sys``.
     """
     driver = maca = None
     for report in _reports():
-        driver, maca = driver or report.driver_version, maca or report.maca_version
+        driver, maca = driver or report.driver_version, maca or report.sdk_version
         if driver and maca:
             break
-    return InstalledVersions(driver=driver or read_text(root / "sys/module/metax/version"), maca=maca)
+    return driver or read_text(root / "sys/module/metax/version"), maca
 
 
-def _reports() -> Iterator[Report]:
+def _reports() -> Iterator[DeviceReport]:
     library = open_library()
     if library:
         with suppress(TimeoutError):
