@@ -27,8 +27,8 @@ from chipperf.plugin.vendor_files import read_case_configs
 from chipperf.precisions import PRECISIONS
 from chipperf_kunlunxin import machine as kernel
 from chipperf_kunlunxin import plugin
-from chipperf_kunlunxin.probe import STACKS
-from chipperf_kunlunxin.software import HAZARDS, read_stack_versions
+from chipperf_kunlunxin.machine import HAZARDS, read_stack_versions
+from chipperf_kunlunxin.stacks import STACKS
 from fake_machine import ACCELERATOR
 from kunlunxin_tool import P800_BYTES, add_xpu_smi, query_of, recorded
 

@@ -11,7 +11,8 @@ from chipperf import PluginError
 from chipperf.hardware import DeviceReading, ToolOutput, run_tool
 from chipperf_kunlunxin.machine import find_device_nodes, read_driver_version
 from chipperf_kunlunxin.plugin import perf_tool_commands, perf_vendor_info
-from chipperf_kunlunxin.probe import STACKS, describe_runtime, probe
+from chipperf_kunlunxin.probe import describe_runtime, probe
+from chipperf_kunlunxin.stacks import STACKS
 from fake_machine import ACCELERATOR
 from kunlunxin_tool import P800_BYTES, add_xpu_smi, query_of, recorded
 

@@ -7,7 +7,6 @@ Device events are never used for timing: on a P800 they report 0 ms, or hang the
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,9 @@ from chipperf import (
     LoaderOptions,
     PluginError,
     RuntimeInfo,
-    Title,
-    VendorInfo,
     hookimpl,
     read_case_overrides,
-    read_products,
+    read_vendor_info,
 )
 from chipperf.torchtools import (
     convert_parameters,
@@ -30,7 +27,7 @@ from chipperf.torchtools import (
     set_determinism,
 )
 
-from chipperf_kunlunxin import machine, software
+from chipperf_kunlunxin import machine
 from chipperf_kunlunxin.probe import choose_stack, probe
 from chipperf_kunlunxin.stacks import TOOL_TIMEOUT_S
 from chipperf_kunlunxin.xpu_smi import perf_telemetry as perf_telemetry
@@ -49,6 +46,7 @@ if TYPE_CHECKING:
         PrecisionPolicy,
         ProbeResult,
         Rank,
+        VendorInfo,
     )
 
 _CONFIGS = Path(__file__).with_name("configs.toml")
@@ -61,14 +59,11 @@ logger = logging.getLogger(__name__)
 def perf_vendor_info() -> VendorInfo:
     """Name Kunlunxin and its products; the device type is that of the installed stack."""
     stack = choose_stack()
-    return VendorInfo(
-        name="kunlunxin",
-        title=Title(zh="昆仑芯", en="Kunlunxin"),
-        report_title=Title(zh="昆仑芯XPU配置与运行信息参考", en="Kunlunxin XPU configuration and results"),
+    return read_vendor_info(
+        _PRODUCTS,
         device_type=stack.device_type,
         visible_devices_env=(stack.visible_devices_env,),
         capabilities=stack.capabilities,
-        known_devices=read_products(_PRODUCTS).known_devices,
     )
 
 
@@ -87,21 +82,21 @@ def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[Environ
 @hookimpl
 def perf_load_runtime() -> RuntimeInfo:
     """Import torch, Kunlunxin's extension and the collectives' module, and warn of variables that do harm."""
-    for hazard in software.hazards_in_force():
+    for hazard in machine.hazards_in_force().values():
         logger.warning("%s", hazard)
     import torch
 
     stack = choose_stack()
-    extension = software.torch_xmlir()
+    extension = machine.torch_xmlir()
     if stack.uses_flagcx():
-        software.import_module("flagcx", "install FlagCX, or choose another backend")
+        machine.import_module("flagcx", "install FlagCX, or choose another backend")
     versions = {"collectives": stack.collectives}
-    versions.update(software.read_stack_versions(getattr(extension, "__version__", None)))
+    versions.update(machine.read_stack_versions(getattr(extension, "__version__", None)))
     driver = machine.read_driver_version(machine.MACHINE_ROOT)
     return RuntimeInfo(
         torch=torch.__version__,
         driver=driver or query_devices(timeout_s=TOOL_TIMEOUT_S).driver_version,
-        knobs=(*software.variables_in_force(), *stack.runtime_knobs()),
+        knobs=(*machine.variables_in_force(), *stack.runtime_knobs()),
         **versions,
     )
 
@@ -139,12 +134,9 @@ def perf_memory_reset_peak(device: torch.device) -> None:
 @hookimpl
 def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
     """Use the stack's backend or the one of ``PERF_KUNLUNXIN_BACKEND``."""
-    if software.event_timing_enabled():
-        name = software.EVENT_TIMING
-        raise PluginError(
-            f"{name}={os.environ[name]} is set: {software.HAZARDS[name]}",
-            hint=f"unset {name} and start the run again",
-        )
+    hazard = machine.hazards_in_force().get(machine.EVENT_TIMING)
+    if hazard:
+        raise PluginError(hazard, hint=f"unset {machine.EVENT_TIMING} and start the run again")
     return DistributedConfig(backend=choose_stack().chosen_backend())
 
 
@@ -160,9 +152,10 @@ def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Set the stack up for a precision, or refuse it, and say in what fp32 products are computed."""
     stack = choose_stack()
-    require_precision(requested, stack.capabilities, who=stack.who, reasons=stack.refusals)
-    knobs = (*software.product_type_knobs(), *stack.precision_knobs())
-    effective = software.effective_fp32() if requested == "fp32" else None
+    who, reasons = f"chipperf on the {stack.name.upper()}", machine.VARIABLES.meanings[f"{stack.name}-refusals"]
+    require_precision(requested, stack.capabilities, who=who, reasons=reasons)
+    knobs = (*machine.product_type_knobs(), *stack.precision_knobs())
+    effective = machine.effective_fp32() if requested == "fp32" else None
     return precision_policy(requested, knobs=knobs, effective=effective)
 
 

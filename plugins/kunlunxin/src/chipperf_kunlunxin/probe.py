@@ -16,8 +16,7 @@ from chipperf import PluginError, ProbedDevice, ProbeResult
 from chipperf.hardware import DeviceReading, PciDevice, distribution_version, find_cards
 
 from chipperf_kunlunxin import machine
-from chipperf_kunlunxin.software import hazards_in_force
-from chipperf_kunlunxin.stacks import P800, R300
+from chipperf_kunlunxin.stacks import P800, STACKS
 from chipperf_kunlunxin.xpu_smi import TOOL, identify_devices
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
-STACKS: Final[dict[str, R300 | P800]] = {"r300": R300(), "p800": P800()}
 
 RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 
@@ -67,7 +65,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
     if not visible:
         reason = f"{found}, but {restriction} leaves none of {len(readings)} visible; unset it, or name devices"
         return ProbeResult(available=False, reason=reason, driver_version=driver)
-    remarks = (f"with {restriction}" if restriction else "", describe_runtime(), *hazards_in_force())
+    remarks = (f"with {restriction}" if restriction else "", describe_runtime(), *machine.hazards_in_force().values())
     return ProbeResult(
         available=True,
         reason="; ".join((f"{len(visible)} XPU(s) by {source}", *filter(None, remarks))),
@@ -76,7 +74,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
     )
 
 
-def choose_stack() -> R300 | P800:
+def choose_stack() -> P800:
     """Return the stack that ``PERF_KUNLUNXIN_PROFILE`` names, or else the one of the installed torch.
 
     The torch version is read from the metadata of its distribution. Without torch nothing can be trained, and the

@@ -1,4 +1,4 @@
-"""Kunlunxin's two incompatible software stacks: what they have in common, and what is each one's own.
+"""Kunlunxin's two incompatible software stacks.
 
 The P800's is XPyTorch, which presents its devices as ``cuda`` and its collectives as ``nccl``. The R300's is torch with
 ``torch_xmlir``, device type ``xpu``, collectives ``xccl``; upstream torch gives these two names to Intel's devices, and
@@ -8,31 +8,28 @@ nothing here uses ``torch.xpu``.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf import Capability, DeviceError, DeviceInfo, Knob, MemoryStats
 from chipperf.hardware import DeviceReading, find_reading, only, select_visible
 from chipperf.torchtools import (
-    CUDNN_BENCHMARK,
-    CUDNN_DETERMINISTIC,
     CUDNN_TF32,
-    DETERMINISTIC_ALGORITHMS,
     MATMUL_PRECISION,
     read_memory,
     set_switch,
     switch_knobs,
     use_device,
+    user_variables,
 )
 
 from chipperf_kunlunxin import machine
-from chipperf_kunlunxin.software import VARIABLES, torch_xmlir
+from chipperf_kunlunxin.machine import VARIABLES, torch_xmlir
 from chipperf_kunlunxin.xpu_smi import identify_devices, layout_reader
 from chipperf_kunlunxin.xpu_smi_output import normalise_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import torch
     from chipperf import EnvironmentSettings, EnvironmentVariable, Rank
@@ -43,24 +40,11 @@ BACKEND_VARIABLE: Final = "PERF_KUNLUNXIN_BACKEND"
 
 TOOL_TIMEOUT_S: Final = 2.0
 
-# Kunlunxin's older variable is reported to break the import of XPyTorch.
-_STRAY_VARIABLE: Final = "XPU_VISIBLE_DEVICES"
-
 _FLOAT64: Final = Knob(name="float64", value="computed as float32", reason="the stack narrows float64 without a word")
-_RUNTIME_SWITCHES: Final = {
-    "cudnn.enabled": "whether torch asks cuDNN for convolutions; XPyTorch is said to force False",
-    CUDNN_BENCHMARK: "choice of convolution algorithms; without cuDNN it has no known effect",
-}
-_PRECISION_SWITCHES: Final = {
-    MATMUL_PRECISION: "fp32 products are not to be rounded; XPyTorch is not known to read it",
-    CUDNN_TF32: "fp32 convolutions are not to be rounded; XPyTorch is not known to read it",
-    CUDNN_DETERMINISTIC: "as the run asks; without cuDNN it has no known effect",
-    DETERMINISTIC_ALGORITHMS: "as the run asks; operators without such an algorithm stop the run",
-}
 
 
-class Stack(ABC):
-    """One stack: what it is; the methods are the hooks of their names.
+class P800:
+    """The current stack; the methods are the hooks of their names.
 
     Attributes:
         name: Name of the profile, and of its tables in ``variables.toml``.
@@ -71,20 +55,21 @@ class Stack(ABC):
         backend: torch's name of its collectives.
         collectives: The library behind them, where the stack does not state it.
         pin_memory: Whether page-locked memory is known to work.
-        who: What a refused precision is refused by.
-        refusals: Why precisions are refused.
     """
 
-    name: ClassVar[str]
-    device_type: ClassVar[str]
-    visible_devices_env: ClassVar[str]
-    keeps_visible_order: ClassVar[bool]
-    capabilities: ClassVar[frozenset[Capability]]
-    backend: ClassVar[str]
-    collectives: ClassVar[str | None] = None
-    pin_memory: ClassVar[bool]
-    who: ClassVar[str]
-    refusals: ClassVar[Mapping[str, str]]
+    name: str = "p800"
+    device_type: str = "cuda"
+    visible_devices_env: str = "CUDA_VISIBLE_DEVICES"
+    # CUDA_VISIBLE_DEVICES=6,2 was seen to give device 2 the lower number.
+    keeps_visible_order: bool = False
+    capabilities: frozenset[Capability] = frozenset(
+        map(Capability, ("bf16", "distributed", "fp16", "memory_reserved", "multi_device", "telemetry", "uuid"))
+    )
+    # XPyTorch puts its own library behind the name.
+    backend: str = "nccl"
+    collectives: str | None = None
+    # Copies from page-locked memory have been seen to be right.
+    pin_memory: bool = True
 
     def environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
         """Return what the stack and its collectives read when the interpreter starts, by the tables of the stack."""
@@ -98,13 +83,17 @@ class Stack(ABC):
         applied = [VARIABLES.settings.get(table, ()) for table, applies in tables.items() if applies]
         return tuple(variable for table in applied for variable in table)
 
-    @abstractmethod
     def device_module(self) -> Any:
-        """Return the stack's module for its devices."""
+        """Return ``torch.cuda``, which XPyTorch replaces."""
+        import torch
 
-    @abstractmethod
+        return torch.cuda
+
     def device_init(self, rank: Rank) -> torch.device:
-        """Make the rank's device ready and return it; it is counted first, for a wrong number fails for good."""
+        """Make the rank's device current."""
+        return use_device(
+            self.device_module(), "cuda", rank, called="XPU", visible_devices_env=(self.visible_devices_env,)
+        )
 
     def device_info(self, device: torch.device) -> DeviceInfo:
         """Return the device's identity by the tool, as far as the device can be found there."""
@@ -117,25 +106,31 @@ class Stack(ABC):
             total_bytes=reading.memory_total_bytes,
         )
 
-    @abstractmethod
     def reading_of(self, device: torch.device, report: DeviceReport) -> DeviceReading:
-        """Return what the tool and torch say of a device."""
+        """Find the device by its UUID: torch calls every device ``GPU`` and gives it the PCI address 0."""
+        properties = self.device_module().get_device_properties(device)
+        uuid = normalise_uuid(str(getattr(properties, "uuid", None) or ""))
+        found = find_reading(report.readings, uuid=uuid, pci_bus_id=None) or DeviceReading()
+        return replace(found, uuid=uuid, memory_total_bytes=int(properties.total_memory))
 
-    @abstractmethod
     def synchronize(self, device: torch.device) -> None:
         """Wait for all of the device's streams."""
+        self.device_module().synchronize(device)
 
-    @abstractmethod
     def memory_query(self, device: torch.device) -> MemoryStats:
-        """Read the allocator's counters and the device's use, as far as the stack tells them."""
+        """Read the allocator's counters, which are unknown where the stack has none, and the device's use."""
+        return read_memory(self.device_module(), device)
 
     def runtime_knobs(self) -> tuple[Knob, ...]:
-        """Return the stack's own settings, once torch is imported."""
-        return ()
+        """Return what the stack does without a word, and the older stack's variable, said to break its import."""
+        stray = user_variables({R300.visible_devices_env: f"not this stack's: use {self.visible_devices_env}"})
+        return (_FLOAT64, *switch_knobs(VARIABLES.meanings["p800-runtime-switches"]), *stray)
 
     def precision_knobs(self) -> tuple[Knob, ...]:
-        """Set the switches that every precision needs, and return them as they are in force."""
-        return ()
+        """Switch rounding of fp32 products off, and return all switches of precision as they are in force."""
+        set_switch(MATMUL_PRECISION, "highest")
+        set_switch(CUDNN_TF32, False)
+        return switch_knobs(VARIABLES.meanings["p800-precision-switches"])
 
     def visible(self, readings: Sequence[DeviceReading]) -> tuple[DeviceReading, ...]:
         """Return the devices that :attr:`visible_devices_env` leaves, in the order in which torch numbers them.
@@ -159,75 +154,8 @@ class Stack(ABC):
         return any(part.rpartition(":")[2] == "flagcx" for part in self.chosen_backend().split(","))
 
 
-class P800(Stack):
-    """The current stack."""
-
-    name = "p800"
-    device_type = "cuda"
-    visible_devices_env = "CUDA_VISIBLE_DEVICES"
-    # CUDA_VISIBLE_DEVICES=6,2 was seen to give device 2 the lower number.
-    keeps_visible_order = False
-    capabilities = frozenset(
-        {
-            Capability.BF16,
-            Capability.DISTRIBUTED,
-            Capability.FP16,
-            Capability.MEMORY_RESERVED,
-            Capability.MULTI_DEVICE,
-            Capability.TELEMETRY,
-            Capability.UUID,
-        }
-    )
-    # XPyTorch puts its own library behind the name.
-    backend = "nccl"
-    # Copies from page-locked memory have been seen to be right.
-    pin_memory = True
-    who = "chipperf on the P800"
-    refusals = {"tf32": "the P800's torch has no TF32 mode"}
-
-    def device_module(self) -> Any:
-        """Return ``torch.cuda``, which XPyTorch replaces."""
-        import torch
-
-        return torch.cuda
-
-    def device_init(self, rank: Rank) -> torch.device:
-        """Make the rank's device current."""
-        return use_device(
-            self.device_module(), "cuda", rank, called="XPU", visible_devices_env=(self.visible_devices_env,)
-        )
-
-    def reading_of(self, device: torch.device, report: DeviceReport) -> DeviceReading:
-        """Find the device by its UUID: torch calls every device ``GPU`` and gives it the PCI address 0."""
-        properties = self.device_module().get_device_properties(device)
-        uuid = normalise_uuid(str(getattr(properties, "uuid", None) or ""))
-        found = find_reading(report.readings, uuid=uuid, pci_bus_id=None) or DeviceReading()
-        return replace(found, uuid=uuid, memory_total_bytes=int(properties.total_memory))
-
-    def synchronize(self, device: torch.device) -> None:
-        """Wait for all of the device's streams."""
-        self.device_module().synchronize(device)
-
-    def memory_query(self, device: torch.device) -> MemoryStats:
-        """Read the allocator's counters, which are unknown where the stack has none, and the device's use."""
-        return read_memory(self.device_module(), device)
-
-    def runtime_knobs(self) -> tuple[Knob, ...]:
-        """Return what the stack does without a word, and the variable of the older stack if it is set."""
-        stray = os.environ.get(_STRAY_VARIABLE)
-        reason = f"not this stack's: use {self.visible_devices_env}"
-        strays = () if stray is None else (Knob(name=_STRAY_VARIABLE, value=stray, reason=reason),)
-        return (_FLOAT64, *switch_knobs(_RUNTIME_SWITCHES), *strays)
-
-    def precision_knobs(self) -> tuple[Knob, ...]:
-        """Switch rounding of fp32 products off."""
-        set_switch(MATMUL_PRECISION, "highest")
-        set_switch(CUDNN_TF32, False)
-        return switch_knobs(_PRECISION_SWITCHES)
-
-
-class R300(Stack):
-    """The stack of FlagPerf's R300 cases."""
+class R300(P800):
+    """The stack of FlagPerf's R300 cases, where it differs from the current one."""
 
     name = "r300"
     device_type = "xpu"
@@ -238,13 +166,6 @@ class R300(Stack):
     collectives = "XCCL"
     # This stack is not known to have page-locked memory.
     pin_memory = False
-    who = "chipperf on the R300"
-    refusals = {
-        "tf32": "the R300 has no TF32",
-        "bf16": "the R300's autocast knows fp16 only",
-        "amp": "its gradient scaler is Kunlunxin's own, with which no training has been published",
-        "fp16": "training with fp16 parameters has not been shown to work: FlagPerf runs fp32 when it is asked for",
-    }
 
     def device_module(self) -> Any:
         """Return the extension's own module."""
@@ -285,6 +206,15 @@ class R300(Stack):
             used_bytes=reading.memory_used_bytes,
             total_bytes=reading.memory_total_bytes,
         )
+
+    def runtime_knobs(self) -> tuple[Knob, ...]:
+        """Return nothing: the stack is not known to have settings of its own."""
+        return ()
+
+    precision_knobs = runtime_knobs
+
+
+STACKS: Final[dict[str, P800]] = {"r300": R300(), "p800": P800()}
 
 
 def _find(numbered: Sequence[tuple[int, DeviceReading]], entry: str) -> tuple[int, DeviceReading] | None:
