@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf_metax.mxsml import open_library
+from chipperf_metax.telemetry import open_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

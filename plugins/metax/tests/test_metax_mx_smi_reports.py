@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.hardware import DeviceReading, DeviceReport
-from chipperf_metax.mx_smi_reports import parse_dmon, parse_json, parse_log, parse_table
+from chipperf_metax.mx_smi import parse_dmon, parse_json, parse_log, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.hardware import DeviceReading
-from chipperf_metax.mxsml import ManagementLibrary, open_library
+from chipperf_metax.telemetry import ManagementLibrary, open_library
 from fake_pymxsml import UUIDS, FakePymxsml
 
 if TYPE_CHECKING:

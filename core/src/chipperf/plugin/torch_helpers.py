@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf.errors import DeviceError, UnsupportedPrecision
 from chipperf.plugin.hookspecs import hookimpl
-from chipperf.plugin.types import Knob, LoaderOptions, MemoryStats, PrecisionPolicy
+from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy
 from chipperf.precisions import PRECISIONS, either, runnable_precisions
 
 if TYPE_CHECKING:
@@ -236,6 +236,27 @@ def use_device(
     return device
 
 
+def read_device_info(module: Any, device: torch.device) -> DeviceInfo:
+    """Return a device's identity by torch's properties, of which older builds tell neither UUID nor address.
+
+    Args:
+        module: torch's module for the device type, for example ``torch.cuda``.
+        device: The device.
+    """
+    properties = module.get_device_properties(device)
+    uuid = getattr(properties, "uuid", None)
+    address = None
+    if hasattr(properties, "pci_domain_id"):
+        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return DeviceInfo(
+        index=device.index or 0,
+        name=properties.name,
+        uuid=f"GPU-{uuid}" if uuid else None,
+        pci_bus_id=address,
+        total_bytes=int(properties.total_memory) or None,
+    )
+
+
 def read_memory(
     module: Any,
     device: torch.device,
@@ -276,6 +297,14 @@ def perf_synchronize(device: torch.device) -> None:
     import torch
 
     torch.cuda.synchronize(device)
+
+
+@hookimpl
+def perf_memory_query(device: torch.device) -> MemoryStats:
+    """Read torch's allocator, and use and capacity by the runtime; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    return read_memory(torch.cuda, device)
 
 
 @hookimpl

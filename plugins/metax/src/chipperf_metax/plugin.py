@@ -7,7 +7,7 @@ measure nothing.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chipperf import (
     DeviceError,
@@ -18,9 +18,12 @@ from chipperf import (
 )
 from chipperf.torchtools import perf_device_teardown as perf_device_teardown
 from chipperf.torchtools import perf_loader_options as perf_loader_options
+
+# The runtime keeps to the slice of a shared GPU, whereas mx-smi counts the whole board.
+from chipperf.torchtools import perf_memory_query as perf_memory_query
 from chipperf.torchtools import perf_memory_reset_peak as perf_memory_reset_peak
 from chipperf.torchtools import perf_synchronize as perf_synchronize
-from chipperf.torchtools import read_memory, use_device
+from chipperf.torchtools import read_device_info, use_device
 
 from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
 from chipperf_metax.probe import VISIBLE_VARIABLES, probe
@@ -34,7 +37,7 @@ from chipperf_metax.telemetry import perf_telemetry as perf_telemetry
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import CaseOverrides, MemoryStats, ProbeResult, Rank, VendorInfo
+    from chipperf import CaseOverrides, ProbeResult, Rank, VendorInfo
 
 _CONFIGS = Path(__file__).with_name("configs.toml")
 
@@ -70,30 +73,7 @@ def perf_device_info(device: torch.device) -> DeviceInfo:
     """Identify the GPU, or slice, by torch's properties; UUID and address are those that ``mx-smi -L`` lists."""
     import torch
 
-    properties: Any = torch.cuda.get_device_properties(device)
-    # Older builds tell neither.
-    uuid = getattr(properties, "uuid", None)
-    address = None
-    if hasattr(properties, "pci_bus_id"):
-        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
-    return DeviceInfo(
-        index=device.index or 0,
-        name=properties.name,
-        uuid=f"GPU-{uuid}" if uuid else None,
-        pci_bus_id=address,
-        total_bytes=properties.total_memory,
-    )
-
-
-@hookimpl
-def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read torch's allocator, and use and capacity by the runtime.
-
-    The runtime keeps to the slice of a shared GPU, whereas mx-smi counts the whole board.
-    """
-    import torch
-
-    return read_memory(torch.cuda, device)
+    return read_device_info(torch.cuda, device)
 
 
 @hookimpl

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf import ProbedDevice, ProbeResult
 from chipperf.hardware import DeviceReport, distribution_version, find_cards, only, read_text, select_visible
 
-from chipperf_metax.mx_smi import DeviceList, Query, ask, parse_list
-from chipperf_metax.mx_smi_reports import parse_table
+from chipperf_metax.mx_smi import DeviceList, Query, ask, parse_list, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from chipperf import PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import DeviceReport, call_bounded, read_text
 
-from chipperf_metax.mx_smi import Query, ask
-from chipperf_metax.mx_smi_reports import parse_log, parse_table
-from chipperf_metax.mxsml import open_library
+from chipperf_metax.mx_smi import Query, ask, parse_log, parse_table
 from chipperf_metax.probe import built_with_maca
 from chipperf_metax.run_settings import default_knobs, environment_knobs
+from chipperf_metax.telemetry import open_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
