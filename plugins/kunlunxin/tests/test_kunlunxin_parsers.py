@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chipperf.hardware import DeviceReading, read_device
-from chipperf_kunlunxin.xpu_smi_output import (
+from chipperf_kunlunxin.xpu_smi import (
     driver_version,
     normalise_uuid,
     parse_list,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf_metax import plugin
-from chipperf_metax.mx_smi import Query, ask, parse_list
+from chipperf_metax.mx_smi import TOOL, Query, parse_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,11 +71,11 @@ def test_listing_that_is_cut_off_leaves_the_rest_unknown(recorded: Callable[[str
 @pytest.mark.parametrize("name", ["mx-smi", "ht-smi"])
 def test_tool_is_found_under_both_names(machine: FakeMachine, name: str) -> None:
     machine.add_tool(name, "something")
-    assert ask(Query.TABLE, timeout_s=5).stdout == "something"
+    assert TOOL.run(Query.TABLE.value, timeout_s=5).stdout == "something"
 
 
 def test_missing_tool_is_a_problem(machine: FakeMachine) -> None:
-    assert ask(Query.TABLE, timeout_s=5).problem == "mx-smi is not installed"
+    assert TOOL.run(Query.TABLE.value, timeout_s=5).problem == "mx-smi is not installed"
 
 
 @pytest.mark.parametrize("query", Query)

@@ -19,8 +19,13 @@ from chipperf.torchtools import (
 )
 from chipperf_metax import plugin
 from chipperf_metax.plugin import perf_device_info, perf_device_init, perf_precision
-from chipperf_metax.run_settings import AUTOTUNE_VARIABLE, environment_knobs, worker_environment
-from chipperf_metax.runtime import installed_versions, perf_load_runtime
+from chipperf_metax.runtime import (
+    AUTOTUNE_VARIABLE,
+    environment_knobs,
+    installed_versions,
+    perf_load_runtime,
+    worker_environment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -41,8 +41,8 @@ says who the vendor is, what it sells, and where peak rates are stated::
 in 1e12 FLOP/s by effective precision. A product without a data sheet has no peak rate.
 
 ``variables.toml``, for ``perf_environment``, ``perf_load_runtime`` and :func:`read_variables`, has tables of variables
-of the environment, which the plugin names as it likes. A text is what a variable means that a user may set, a table is
-what the plugin sets, and why::
+of the environment and of switches, which the plugin names as it likes. A text says what a variable does that a user may
+set; a value with its reason is what the plugin sets::
 
     [reported]
     ACME_DEBUG = "every kernel is waited for"
@@ -120,7 +120,7 @@ class Variables:
     """Variables of the environment, by table and in the order of the file.
 
     Attributes:
-        meanings: What each variable does that a user may set.
+        meanings: What each variable or switch does that the plugin reports.
         settings: What the plugin sets.
     """
 

@@ -17,7 +17,7 @@ from chipperf import Knob, PluginError, read_variables
 from chipperf.hardware import PciDevice, distribution_version, find_pci_devices, read_text
 from chipperf.torchtools import user_variables
 
-from chipperf_kunlunxin.xpu_smi_output import driver_version
+from chipperf_kunlunxin.xpu_smi import driver_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

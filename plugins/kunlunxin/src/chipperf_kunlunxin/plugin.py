@@ -90,8 +90,8 @@ def perf_load_runtime() -> RuntimeInfo:
     extension = machine.torch_xmlir()
     if stack.uses_flagcx():
         machine.import_module("flagcx", "install FlagCX, or choose another backend")
-    versions = {"collectives": stack.collectives}
-    versions.update(machine.read_stack_versions(getattr(extension, "__version__", None)))
+    versions = machine.read_stack_versions(getattr(extension, "__version__", None))
+    versions["collectives"] = versions.get("collectives") or stack.collectives
     driver = machine.read_driver_version(machine.MACHINE_ROOT)
     return RuntimeInfo(
         torch=torch.__version__,

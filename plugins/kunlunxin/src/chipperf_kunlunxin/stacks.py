@@ -25,8 +25,7 @@ from chipperf.torchtools import (
 
 from chipperf_kunlunxin import machine
 from chipperf_kunlunxin.machine import VARIABLES, torch_xmlir
-from chipperf_kunlunxin.xpu_smi import identify_devices, layout_reader
-from chipperf_kunlunxin.xpu_smi_output import normalise_uuid
+from chipperf_kunlunxin.xpu_smi import identify_devices, layout_reader, normalise_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,31 +1,96 @@
-"""Kunlunxin's management tool, ``xpu-smi`` (``xpu_smi`` in old releases): its calls, and telemetry from them.
+"""Kunlunxin's management tool, ``xpu-smi`` (``xpu_smi`` in old releases): its calls, its layouts, and telemetry.
 
 Intel's XPU Manager installs a tool of the same name with other options: its presence proves nothing, and an output that
 does not parse is nobody's. Only options that read are ever passed; ``-r`` would reset the device.
+
+Layouts differ between releases: what a parser does not recognize is unknown.
 """
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chipperf import TelemetrySample, ToolCommand, hookimpl
-from chipperf.hardware import DeviceReport, LayoutReader, ManagementTool, SharedReport, find_reading
-
-from chipperf_kunlunxin.xpu_smi_output import parse_list, parse_machine_rows, parse_query, parse_tables
+from chipperf.hardware import (
+    UNSTATED,
+    DeviceReading,
+    DeviceReport,
+    LayoutReader,
+    ManagementTool,
+    SharedReport,
+    find_reading,
+    normalise_pci_address,
+    quantity,
+    read_device,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from chipperf import DeviceInfo
-    from chipperf.hardware import DeviceReading
 
 TOOL: Final = ManagementTool(
     names=("xpu-smi", "xpu_smi"), directories=(Path("/opt/xre/bin"), Path("/usr/local/xpu/bin"))
 )
 _SERIAL_NUMBER: Final = r"\b02K[0-9A-Z]{8,}\b"
+
+PLACEHOLDER_DRIVER_VERSION: Final = "515.58"
+"""Containers without the matching library show this instead of the driver's version."""
+
+# No card draws as much; some releases write mW where the others write W.
+_HIGHEST_PLAUSIBLE_W: Final = 2000
+
+# Positions in a line of "xpu-smi -m" are those of the tool's help; the fields behind the model are not read, because
+# releases differ in them.
+_ROW: Final = {"pci_bus_id": 0, "serial": 3, "temperature_c": 4, "clock_mhz": 9, "utilisation_percent": 19}
+_ROW_MEMORY: Final = {"memory_used_bytes": 17, "memory_total_bytes": 18}
+_DEVICE_ID: Final = 2
+_POWER: Final = 8
+_MODEL: Final = 21
+
+# Headers of the columns of the table of "xpu_smi", which differ between releases.
+_COLUMNS: Final = {
+    "pci_bus_id": "PCI Addr",
+    "serial": "SN",
+    "name": "Model",
+    "temperature_c": "Temp",
+    "utilisation_percent": "UseRate",
+    "clock_mhz": "Freq(MHz)",
+}
+
+# Cell and form of each value in the table of "xpu-smi".
+_CELLS: Final = {
+    "temperature_c": (0, re.compile(r"\b(\d+C)\b")),
+    "power_w": (0, re.compile(r"\b(\d+(?:\.\d+)?m?W) /")),
+    "memory_used_bytes": (1, re.compile(r"(\d+[KMG]i?B)\s*/\s*\d+[KMG]i?B")),
+    "memory_total_bytes": (1, re.compile(r"\d+[KMG]i?B\s*/\s*(\d+[KMG]i?B)")),
+    "utilisation_percent": (2, re.compile(r"\b(\d+%)")),
+}
+_GAP: Final = re.compile(r"\s{2,}")
+
+# Sections and key of each value of "xpu-smi -q".
+_KEYS: Final = {
+    "serial": ("Serial Number",),
+    "uuid": ("XPU UUID",),
+    "name": ("Product Name",),
+    "temperature_c": ("Temperature", "XPU Current Temp"),
+    "power_w": ("Power Readings", "Power Draw"),
+    "utilisation_percent": ("Utilization", "Xpu"),
+    "memory_used_bytes": ("Memory Usage", "Used"),
+    "memory_total_bytes": ("Memory Usage", "Total"),
+    "clock_mhz": ("Clocks", "Cluster"),
+}
+_DEVICE: Final = re.compile(r"XPU ([0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])\s*")
+_LISTED: Final = re.compile(r"XPU (\d+): (\S+)(?:.*UUID: ([0-9A-Za-z-]+))?")
+
+Values = dict[tuple[str, ...], str]
+"""Values of one device by the names of the sections around them and their key."""
 
 
 @hookimpl
@@ -81,7 +146,7 @@ def _with_identities(report: DeviceReport, query: DeviceReport) -> DeviceReport:
 
 def _completed(reading: DeviceReading, other: DeviceReading) -> DeviceReading:
     """Return the reading with what it does not know of the device's identity and capacity from ``other``."""
-    names: Sequence[str] = ("serial", "uuid", "name", "memory_total_bytes")
+    names = ("serial", "uuid", "name", "memory_total_bytes")
     return replace(reading, **{name: getattr(reading, name) or getattr(other, name) for name in names})
 
 
@@ -124,3 +189,161 @@ _telemetry = TelemetryReader()
 def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
     """Read the device's values from one call of xpu-smi for all devices."""
     return _telemetry.sample(device)
+
+
+def normalise_uuid(text: str | None) -> str | None:
+    """Return a UUID as torch writes it: the tool puts ``GPU-`` in front of the same digits."""
+    return text.strip().lower().removeprefix("gpu-") or None if text else None
+
+
+def driver_version(text: str | None) -> str | None:
+    """Return a driver version, or ``None`` for none, ``N/A`` and the placeholder."""
+    version = (text or "").strip()
+    return version if version[:1].isdigit() and version != PLACEHOLDER_DRIVER_VERSION else None
+
+
+def watts_of(text: str | None) -> float | None:
+    """Read a power; a value that no card reaches in W is in mW, which old releases write without saying so."""
+    milliwatts = quantity(text, {"mW": 1})
+    if milliwatts is not None:
+        return milliwatts / 1000
+    value = quantity(text, {"W": 1, **UNSTATED})
+    return value / 1000 if value is not None and value > _HIGHEST_PLAUSIBLE_W else value
+
+
+def parse_machine_rows(text: str) -> tuple[DeviceReading, ...]:
+    """Read ``xpu-smi -m``: one line per device, fields by position; other lines and those cut off are skipped."""
+    readings = (_parse_row(line) for line in text.splitlines())
+    return tuple(reading for reading in readings if reading is not None)
+
+
+def parse_tables(text: str) -> tuple[DeviceReading, ...]:
+    """Return a reading per device of the table in ``text``, new or old; other text gives none."""
+    return parse_new_table(text) or parse_old_table(text)
+
+
+def parse_old_table(text: str) -> tuple[DeviceReading, ...]:
+    """Return the devices of the table of ``xpu_smi``; columns go by their headers, which differ between releases."""
+    readings = []
+    columns: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            # A line of dashes is part of a table; a title ends one.
+            columns = [] if line.strip("- ") else columns
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if "DevID" in cells:
+            # Processes and video units have tables of their own, which list devices by number only.
+            columns = cells if "PCI Addr" in cells else []
+        elif len(cells) == len(columns):
+            readings.append(_read_old_row(dict(zip(columns, cells, strict=True))))
+    return tuple(readings)
+
+
+def parse_new_table(text: str) -> tuple[DeviceReading, ...]:
+    """Return the devices of the table of ``xpu-smi``: each has a line with its address and one with its values."""
+    readings: list[DeviceReading] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) != 3:
+            continue
+        head = _GAP.split(cells[0])
+        address = normalise_pci_address(cells[1])
+        if address and head[0].isdigit() and len(head) > 1:
+            readings.append(DeviceReading(device_id=int(head[0]), pci_bus_id=address, name=head[1]))
+        # The third line of a device shows its L3 cache in the same form as the second shows the memory.
+        elif readings and readings[-1].memory_total_bytes is None:
+            found = {name: pattern.search(cells[cell]) for name, (cell, pattern) in _CELLS.items()}
+            texts = {name: match[1] if match else None for name, match in found.items()}
+            last = readings[-1]
+            values = _reading(texts, device_id=last.device_id)
+            readings[-1] = replace(values, pci_bus_id=last.pci_bus_id, name=last.name)
+    return tuple(readings)
+
+
+def parse_query(text: str) -> DeviceReport:
+    """Read ``xpu-smi -q``, whose sections repeat the same keys, as far as the output came."""
+    general: Values = {}
+    devices: list[tuple[str, Values]] = []
+    sections: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        device = _DEVICE.fullmatch(line)
+        if device:
+            devices.append((device[1], {}))
+            continue
+        indentation = len(line) - len(line.lstrip())
+        while sections and sections[-1][0] >= indentation:
+            sections.pop()
+        key, colon, value = line.partition(" : ")
+        if colon:
+            values = devices[-1][1] if devices else general
+            path = (*(name for _, name in sections), key.strip())
+            values[path] = value.strip()
+        elif line.strip():
+            sections.append((indentation, line.strip()))
+    return DeviceReport(
+        driver_version=driver_version(general.get(("Driver Version",))),
+        sdk_version=_known(general.get(("XPU-RT Version",))),
+        readings=tuple(_queried(position, address, values) for position, (address, values) in enumerate(devices)),
+    )
+
+
+def parse_list(text: str) -> tuple[DeviceReading, ...]:
+    """Return the numbers and addresses that ``xpu-smi -L`` lists."""
+    matches = filter(None, map(_LISTED.match, text.splitlines()))
+    return tuple(
+        DeviceReading(device_id=int(match[1]), pci_bus_id=address, uuid=normalise_uuid(match[3]))
+        for match in matches
+        if (address := normalise_pci_address(match[2]))
+    )
+
+
+def _parse_row(line: str) -> DeviceReading | None:
+    try:
+        # The model is quoted, because it may contain spaces.
+        fields = shlex.split(line)
+    except ValueError:
+        return None
+    if len(fields) <= _MODEL or not fields[_DEVICE_ID].isdigit():
+        return None
+    texts = {name: fields[place] for name, place in _ROW.items()}
+    memory = {name: f"{fields[place]} MiB" for name, place in _ROW_MEMORY.items()}
+    name = " ".join(takewhile(lambda field: not field.isdigit(), fields[_MODEL:]))
+    reading = _reading({**texts, **memory, "name": name, "power_w": fields[_POWER]}, device_id=int(fields[_DEVICE_ID]))
+    return reading if _is_plausible(reading) else None
+
+
+def _is_plausible(reading: DeviceReading) -> bool:
+    """Return False if the values cannot stand in these columns: then the columns are others."""
+    used, total = reading.memory_used_bytes, reading.memory_total_bytes
+    return (
+        reading.pci_bus_id is not None
+        and reading.name is not None
+        and total is not None
+        and (used is None or used <= total)
+        and (reading.utilisation_percent or 0) <= 100
+        and (reading.temperature_c or 0) <= 150
+    )
+
+
+def _read_old_row(row: Mapping[str, str]) -> DeviceReading:
+    used, _, total = row.get("Memory", "").partition(" / ")
+    texts = {name: row.get(column) for name, column in _COLUMNS.items()}
+    memory = {"memory_used_bytes": f"{used} {total.rpartition(' ')[2]}", "memory_total_bytes": total}
+    device_id = int(row["DevID"]) if row["DevID"].isdigit() else None
+    return _reading({**texts, **memory, "power_w": row.get("Power(W)")}, device_id=device_id)
+
+
+def _reading(texts: Mapping[str, str | None], *, device_id: int | None = None) -> DeviceReading:
+    """Return a reading; bare numbers are in the usual units, and a capacity of 0 is none."""
+    reading = read_device(texts, unstated=UNSTATED, device_id=device_id, power_w=watts_of(texts.get("power_w")))
+    return replace(reading, memory_total_bytes=reading.memory_total_bytes or None)
+
+
+def _queried(position: int, address: str, values: Values) -> DeviceReading:
+    texts = {name: _known(values.get(key)) for name, key in _KEYS.items()}
+    return _reading({**texts, "uuid": normalise_uuid(texts["uuid"]), "pci_bus_id": address}, device_id=position)
+
+
+def _known(text: str | None) -> str | None:
+    return text if text and text not in ("N/A", "Unknown") else None

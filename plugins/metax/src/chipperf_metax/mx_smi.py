@@ -21,7 +21,6 @@ from chipperf.hardware import (
     DeviceReading,
     DeviceReport,
     ManagementTool,
-    ToolOutput,
     normalise_pci_address,
     quantity,
     read_device,
@@ -102,11 +101,6 @@ def perf_tool_commands() -> tuple[ToolCommand, ...]:
         ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
         for query in Query
     )
-
-
-def ask(query: Query, *, timeout_s: float) -> ToolOutput:
-    """Run the tool for ``timeout_s`` seconds at most."""
-    return TOOL.run(query.value, timeout_s=timeout_s)
 
 
 def parse_list(text: str) -> DeviceList:

@@ -27,12 +27,12 @@ from chipperf.torchtools import read_device_info, use_device
 
 from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
 from chipperf_metax.probe import VISIBLE_VARIABLES, probe
-from chipperf_metax.run_settings import VENDOR
-from chipperf_metax.run_settings import perf_environment as perf_environment
-from chipperf_metax.run_settings import perf_precision as perf_precision
-from chipperf_metax.run_settings import perf_prepare_model as perf_prepare_model
-from chipperf_metax.run_settings import perf_seed as perf_seed
+from chipperf_metax.runtime import VENDOR
+from chipperf_metax.runtime import perf_environment as perf_environment
 from chipperf_metax.runtime import perf_load_runtime as perf_load_runtime
+from chipperf_metax.runtime import perf_precision as perf_precision
+from chipperf_metax.runtime import perf_prepare_model as perf_prepare_model
+from chipperf_metax.runtime import perf_seed as perf_seed
 from chipperf_metax.telemetry import perf_telemetry as perf_telemetry
 
 if TYPE_CHECKING:

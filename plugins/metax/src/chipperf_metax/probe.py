@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf import ProbedDevice, ProbeResult
 from chipperf.hardware import DeviceReport, distribution_version, find_cards, only, read_text, select_visible
 
-from chipperf_metax.mx_smi import DeviceList, Query, ask, parse_list, parse_table
+from chipperf_metax.mx_smi import TOOL, DeviceList, Query, parse_list, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ def _explain_missing_node(root: Path) -> str:
 
 
 def _list_devices(timeout_s: float) -> tuple[DeviceList, str]:
-    output = ask(Query.LIST, timeout_s=timeout_s)
+    output = TOOL.run(Query.LIST.value, timeout_s=timeout_s)
     if output.problem:
         return DeviceList(), f"PCI alone ({output.problem})"
     listed = parse_list(output.stdout)
@@ -145,7 +145,7 @@ def _list_devices(timeout_s: float) -> tuple[DeviceList, str]:
 
 
 def _read_table(timeout_s: float) -> DeviceReport:
-    output = ask(Query.TABLE, timeout_s=timeout_s)
+    output = TOOL.run(Query.TABLE.value, timeout_s=timeout_s)
     return DeviceReport() if output.problem else parse_table(output.stdout)
 
 
