@@ -352,6 +352,17 @@ def user_variables(
     )
 
 
+def nccl_version() -> str | None:
+    """Return the version of the interface behind torch's ``nccl``, NCCL's own or a vendor's; ``None`` without it."""
+    import torch
+
+    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
+        return None
+    version = torch.cuda.nccl.version()
+    # torch before 1.10 gave one number.
+    return ".".join(map(str, version)) if isinstance(version, tuple) else str(version)
+
+
 def _switch_of_torch(name: str) -> Switch:
     import torch
 

@@ -49,19 +49,18 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         criterion=f"has vendor id 0x1d22 or is 2057:3686{hint}",
     )
     driver = machine.read_driver_version(root)
-    if not cards:
-        return ProbeResult(available=False, reason=found, driver_version=driver)
     nodes = machine.find_device_nodes(root)
-    if not nodes:
-        return ProbeResult(
-            available=False, reason=f"{found}, but {_explain_missing_nodes(root)}", driver_version=driver
-        )
+    if not cards or not nodes:
+        reason = f"{found}, but {_explain_missing_nodes(root)}" if cards else found
+        return ProbeResult(available=False, reason=reason, driver_version=driver)
     report = identify_devices(timeout_s=timeout_s)
     driver = driver or report.driver_version
     problem = report.problem or _misfit(report.readings, cards)
     readings = _by_nodes(cards, nodes) if problem else report.readings
     source = f"their device nodes ({problem})" if problem else report.source
-    visible, restriction = _restrict(readings)
+    stack = choose_stack()
+    visible, name = stack.visible(readings), stack.visible_devices_env
+    restriction = f"{name}={os.environ[name]}" if name in os.environ else ""
     if not visible:
         reason = f"{found}, but {restriction} leaves none of {len(readings)} visible; unset it, or name devices"
         return ProbeResult(available=False, reason=reason, driver_version=driver)
@@ -126,13 +125,6 @@ def _by_nodes(cards: Sequence[PciDevice], nodes: Sequence[str]) -> tuple[DeviceR
     name = machine.product_name(cards)
     # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
     return tuple(DeviceReading(device_id=machine.node_number(node), name=name) for node in nodes)
-
-
-def _restrict(readings: Sequence[DeviceReading]) -> tuple[tuple[DeviceReading, ...], str]:
-    """Return the visible devices, and the variable that restricts them, with its value."""
-    stack = choose_stack()
-    name = stack.visible_devices_env
-    return stack.visible(readings), f"{name}={os.environ[name]}" if name in os.environ else ""
 
 
 def _probed(readings: Sequence[DeviceReading], cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:

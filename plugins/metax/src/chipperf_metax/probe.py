@@ -120,12 +120,8 @@ def select(devices: Sequence[ProbedDevice], choice: str) -> tuple[ProbedDevice, 
 
 
 def _find_obstacle(root: Path, environment: Mapping[str, str]) -> str | None:
-    if not any(os.path.exists(root / node) for node in _DEVICE_NODES):
-        return _explain_missing_node(root)
-    return find_conflict(environment)
-
-
-def _explain_missing_node(root: Path) -> str:
+    if any(os.path.exists(root / node) for node in _DEVICE_NODES):
+        return find_conflict(environment)
     if os.path.isdir(root / "sys/module/metax"):
         return (
             "there is no /dev/mxcd although the kernel module metax is loaded; start the container with "

@@ -28,6 +28,7 @@ from chipperf.torchtools import (
     KERNEL_SWITCHES,
     MATMUL_TF32,
     convert_parameters,
+    nccl_version,
     precision_policy,
     read_switch,
     require_precision,
@@ -82,13 +83,15 @@ def perf_load_runtime() -> RuntimeInfo:
             hint="install MetaX's torch (+metax or +mc) from its own image or site",
         )
     driver, maca = installed_versions()
+    nccl = nccl_version()
     sdk = "MACA" if maca is None else f"MACA {maca}"
     return RuntimeInfo(
         torch=str(torch.__version__),
         driver=driver,
         # The two differ on machines that work, so that a difference is a fact and not a fault.
         sdk=f"{sdk} (torch built with {built_with})",
-        collectives=_describe_collectives(),
+        # torch knows MetaX's MCCL as nccl.
+        collectives=nccl and f"MCCL (nccl interface {nccl})",
         framework=f"pytorch-{torch.__version__}",
         knobs=(*default_knobs(), *environment_knobs()),
     )
@@ -119,16 +122,6 @@ def _reports() -> Iterator[DeviceReport]:
             yield parse(output.stdout)
 
 
-def _describe_collectives() -> str | None:
-    """Name MCCL, which torch knows as nccl, with the version of NCCL's interface that it offers."""
-    import torch
-
-    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
-        return None
-    version: tuple[int, ...] = torch.cuda.nccl.version()
-    return f"MCCL (nccl interface {'.'.join(map(str, version))})"
-
-
 @hookimpl
 def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Name the SDK, ask for reproducible kernels if wanted, and refuse contradicting choices of devices."""
@@ -138,14 +131,9 @@ def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable
 def worker_environment(
     settings: EnvironmentSettings, environment: Mapping[str, str] = os.environ, maca_home: Path = _MACA_HOME
 ) -> tuple[EnvironmentVariable, ...]:
-    """Return what a worker's environment must hold before its interpreter starts.
+    """Return what a worker's environment must hold, on a machine whose SDK would be at ``maca_home``.
 
     FlagPerf's ``METAX_USE_TF32`` is left out on purpose: TF32 is a precision that is asked for.
-
-    Args:
-        settings: What the run is about to do.
-        environment: The environment so far.
-        maca_home: Where the SDK is installed by default.
 
     Raises:
         DeviceError: The variables that choose devices contradict each other.

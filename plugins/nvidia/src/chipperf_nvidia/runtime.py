@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from chipperf import DeviceError, PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import call_bounded, distribution_version
-from chipperf.torchtools import user_variables
+from chipperf.torchtools import nccl_version, user_variables
 
 from chipperf_nvidia.nvml import read_inventory
 from chipperf_nvidia.probe import read_driver_version
@@ -53,11 +53,12 @@ def perf_load_runtime() -> RuntimeInfo:
             f"torch {torch.__version__} is built without CUDA",
             hint="install a CUDA build of torch; perf doctor shows which torch is in use",
         )
+    nccl = nccl_version()
     return RuntimeInfo(
         torch=torch.__version__,
         driver=_driver_version(),
         sdk=_sdk(torch),
-        collectives=_nccl(torch),
+        collectives=nccl and f"NCCL {nccl}",
         framework=f"pytorch-{torch.__version__}",
         knobs=user_variables(VARIABLES.meanings["reported"], prefixes=("NCCL_",)),
     )
@@ -106,11 +107,3 @@ def _driver_version() -> str | None:
 def _sdk(torch: Any) -> str:
     cudnn = torch.backends.cudnn.version()
     return f"CUDA {torch.version.cuda}" + ("" if cudnn is None else f", cuDNN {cudnn}")
-
-
-def _nccl(torch: Any) -> str | None:
-    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
-        return None
-    version = torch.cuda.nccl.version()
-    # torch before 1.10 gave one number.
-    return f"NCCL {'.'.join(map(str, version)) if isinstance(version, tuple) else version}"
