@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.hardware import DeviceReading
-from chipperf_metax.telemetry import ManagementLibrary, open_library
+from chipperf_metax.telemetry import open_library, read_library
 from fake_pymxsml import UUIDS, FakePymxsml
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_units_are_converted() -> None:
-    report = ManagementLibrary(FakePymxsml()).report()
+    report = read_library(FakePymxsml())
     reading = report.readings[0]
     assert (reading.pci_bus_id, reading.uuid, reading.name) == ("0000:37:00.0", UUIDS[0], "MXC500")
     assert reading.power_w == pytest.approx(62.015)
@@ -26,7 +26,7 @@ def test_units_are_converted() -> None:
 
 
 def test_board_without_compute_of_its_own_is_left_out() -> None:
-    readings = ManagementLibrary(FakePymxsml()).report().readings
+    readings = read_library(FakePymxsml()).readings
     assert [reading.uuid for reading in readings] == list(UUIDS)
     assert readings[1].utilisation_percent is None
 
@@ -41,7 +41,7 @@ def test_board_without_compute_of_its_own_is_left_out() -> None:
     ],
 )
 def test_what_the_library_refuses_is_unknown(call: str, unknown: set[str]) -> None:
-    reading = ManagementLibrary(FakePymxsml(refused={call})).report().readings[0]
+    reading = read_library(FakePymxsml(refused={call})).readings[0]
     assert {name for name in DeviceReading.__slots__ if getattr(reading, name) is None} == {
         *unknown,
         *("clock_mhz", "device_id", "serial"),
@@ -50,7 +50,7 @@ def test_what_the_library_refuses_is_unknown(call: str, unknown: set[str]) -> No
 
 @pytest.mark.parametrize("call", ["mxSmlGetDeviceCount", "mxSmlGetDeviceInfo"])
 def test_library_that_knows_no_device_has_no_reading(call: str) -> None:
-    assert ManagementLibrary(FakePymxsml(refused={call})).report().readings == ()
+    assert read_library(FakePymxsml(refused={call})).readings == ()
 
 
 def test_library_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ from chipperf.torchtools import (
 
 from chipperf_metax.mx_smi import TOOL, Query, parse_log, parse_table
 from chipperf_metax.probe import built_with_maca, find_conflict
-from chipperf_metax.telemetry import open_library
+from chipperf_metax.telemetry import open_library, read_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ def _reports() -> Iterator[DeviceReport]:
     library = open_library()
     if library:
         with suppress(TimeoutError):
-            yield call_bounded(library.report, timeout_s=_TIMEOUT_S)
+            yield call_bounded(lambda: read_library(library), timeout_s=_TIMEOUT_S)
     for query, parse in ((Query.VERSION, parse_log), (Query.TABLE, parse_table)):
         output = TOOL.run(query.value, timeout_s=_TIMEOUT_S)
         if output.problem is None:

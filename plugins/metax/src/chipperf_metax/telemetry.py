@@ -49,60 +49,45 @@ _LAYOUTS: Final = (
 _WHOLE_BOARD: Final = 0.9
 
 
-class ManagementLibrary:
-    """The initialised library.
+def read_library(binding: Any) -> DeviceReport:
+    """Read every board, and the versions of driver and SDK; what the initialized library refuses is unknown."""
+    count = _value(binding.mxSmlGetDeviceCount) or 0
+    boards = (_read_board(binding, index) for index in range(count))
+    return DeviceReport(
+        readings=tuple(board for board in boards if board is not None),
+        driver_version=_value(lambda: binding.mxSmlGetDeviceVersion(0, binding.MXSML_VERSION_DRIVER)),
+        sdk_version=_value(binding.mxSmlGetMacaVersion),
+    )
 
-    Args:
-        binding: The module ``pymxsml``, initialised.
-    """
 
-    def __init__(self, binding: Any) -> None:
-        self._binding = binding
-
-    def report(self) -> DeviceReport:
-        """Read every board, and the versions of driver and SDK; what the library refuses is unknown."""
-        binding = self._binding
-        count = _value(binding.mxSmlGetDeviceCount) or 0
-        boards = (self._reading(index) for index in range(count))
-        return DeviceReport(
-            readings=tuple(board for board in boards if board is not None),
-            driver_version=_value(lambda: binding.mxSmlGetDeviceVersion(0, binding.MXSML_VERSION_DRIVER)),
-            sdk_version=_value(binding.mxSmlGetMacaVersion),
-        )
-
-    def _reading(self, index: int) -> DeviceReading | None:
-        binding = self._binding
-        info = _value(lambda: binding.mxSmlGetDeviceInfo(index))
-        # A board that is divided among virtual machines computes nothing itself.
-        if info is None or info.mode == binding.MXSML_VIRTUALIZATION_MODE_PF:
-            return None
-        memory = _value(lambda: binding.mxSmlGetMemoryInfo(index))
-        ways = _value(lambda: binding.mxSmlGetBoardPowerInfo(index))
-        centidegrees = _value(lambda: binding.mxSmlGetTemperatureInfo(index, binding.MXSML_TEMPERATURE_HOTSPOT))
-        return DeviceReading(
-            pci_bus_id=normalise_pci_address(info.bdfId),
-            uuid=info.uuid or None,
-            name=info.deviceName,
-            power_w=sum(way.power for way in ways) * _MILLI if ways else None,
-            temperature_c=None if centidegrees is None else centidegrees * _CENTI,
-            utilisation_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
-            memory_used_bytes=memory.vramUse * _KIB if memory else None,
-            memory_total_bytes=memory.vramTotal * _KIB if memory else None,
-        )
+def _read_board(binding: Any, index: int) -> DeviceReading | None:
+    info = _value(lambda: binding.mxSmlGetDeviceInfo(index))
+    # A board that is divided among virtual machines computes nothing itself.
+    if info is None or info.mode == binding.MXSML_VIRTUALIZATION_MODE_PF:
+        return None
+    memory = _value(lambda: binding.mxSmlGetMemoryInfo(index))
+    ways = _value(lambda: binding.mxSmlGetBoardPowerInfo(index))
+    centidegrees = _value(lambda: binding.mxSmlGetTemperatureInfo(index, binding.MXSML_TEMPERATURE_HOTSPOT))
+    return DeviceReading(
+        pci_bus_id=normalise_pci_address(info.bdfId),
+        uuid=info.uuid or None,
+        name=info.deviceName,
+        power_w=sum(way.power for way in ways) * _MILLI if ways else None,
+        temperature_c=None if centidegrees is None else centidegrees * _CENTI,
+        utilisation_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
+        memory_used_bytes=memory.vramUse * _KIB if memory else None,
+        memory_total_bytes=memory.vramTotal * _KIB if memory else None,
+    )
 
 
 @functools.cache
-def open_library(timeout_s: float = 2.0) -> ManagementLibrary | None:
-    """Return the library, initialised once per process; ``None`` if it is missing, fails or does not answer.
-
-    Args:
-        timeout_s: How long its initialisation may take.
-    """
+def open_library(timeout_s: float = 2.0) -> Any:
+    """Return ``pymxsml``, initialised once per process; ``None`` if it is missing, fails or does not answer."""
     # Whatever a foreign binding does wrong on import or start means that it is not there.
     with suppress(Exception):
         binding = importlib.import_module("pymxsml")
         call_bounded(binding.mxSmlInit, timeout_s=timeout_s)
-        return ManagementLibrary(binding)
+        return binding
     return None
 
 
@@ -150,7 +135,7 @@ class Sampler:
         if library is None:
             return None
         try:
-            report = call_bounded(library.report, timeout_s=self._timeout_s)
+            report = call_bounded(lambda: read_library(library), timeout_s=self._timeout_s)
         except TimeoutError:
             # The thread that hangs stays; another one each second must not.
             self._uses_library = False
