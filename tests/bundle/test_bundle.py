@@ -179,7 +179,7 @@ def test_a_changed_record_with_fitting_checksums_is_found(bundle):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"[]", "schema_version is missing"), (b'{"schema_version": 9}', "reads up to 1")]
+    ("content", "message"), [(b"[]", "schema_version is missing"), (b'{"schema_version": 9}', "reads up to 2")]
 )
 def test_a_record_that_is_none_is_found(bundle, content, message):
     write(bundle, rewritten(members(bundle) | {"runs/first/record.json": content}))
@@ -224,7 +224,7 @@ def test_a_file_that_nobody_would_check_is_refused(bundle, name, problem):
         (lambda manifest: manifest["reports"].append("reports/1/README.md"), "reports: a name occurs twice"),
         (lambda manifest: manifest.update(reports=[]), "is a page, but none of the reports"),
         (lambda manifest: manifest.update(reports=["runs/first/events.jsonl"]), "is not below reports"),
-        (lambda manifest: manifest.update(schema_version=2), "schema_version: Input should be less than"),
+        (lambda manifest: manifest.update(schema_version=3), "schema_version: Input should be less than"),
         (lambda manifest: manifest.update(metrics_version=0), "metrics_version: Input should be greater than"),
     ],
 )

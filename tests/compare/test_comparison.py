@@ -153,7 +153,7 @@ def test_footnotes_are_few_for_runs_that_differ_in_the_card_alone():
 def test_energy_for_each_sample_is_compared_and_few_readings_are_said():
     power = {
         **{"samples": 9, "mean_w": 300.0, "max_w": 400.0, "energy_j": 128_116_700.0, "used_peak_bytes": 1},
-        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilisation_percent": 99.0, "source": "smi"},
+        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilization_percent": 99.0, "source": "smi"},
     }
     comparison = compare_runs([make_record(metrics__power=power), make_record(**OTHER)])
 

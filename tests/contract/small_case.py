@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
 from chipperf.plugin.types import Title
-from chipperf.records.schema import Missing
-from chipperf.run.planned_record import empty_dataset
+from chipperf.records.schema import Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +18,7 @@ _CLASSES = 3
 
 
 class SmallWorkload:
-    dataset = empty_dataset("drawn from a seed", Missing(missing="unknown")).model_copy(
-        update={"classes": _CLASSES, "is_sample": True}
-    )
+    dataset = Dataset(name="drawn from a seed", fingerprint_method="", classes=_CLASSES, is_sample=True)
     memory_format = torch.contiguous_format
     max_gradient_norm = 1.0
 

@@ -17,7 +17,7 @@ POWER = {
     "energy_j": 300.0 * 8 * 28_600,
     "mean_temperature_c": 60.0,
     "max_temperature_c": 70.0,
-    "mean_utilisation_percent": 99.0,
+    "mean_utilization_percent": 99.0,
     "used_peak_bytes": 21 * GIB,
     "source": "acme-smi",
 }

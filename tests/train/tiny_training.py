@@ -10,10 +10,9 @@ import torch
 from chipperf.cases.base import Hyperparameters
 from chipperf.cases.workload import Evaluation
 from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
-from chipperf.records.schema import Limits, Loader, Missing
+from chipperf.records.schema import Dataset, Limits, Loader
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
-from chipperf.run.planned_record import empty_dataset
 from chipperf.run.progress import ProgressFile
 from chipperf.train import trainer as trainer_module
 from chipperf.train.checkpoint import CheckpointWriter
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from chipperf.plugin.session import Session
 
 FEATURES = 3
-UNKNOWN = Missing(missing="unknown")
 DEVICE = torch.device("cpu")
 
 
@@ -93,7 +91,7 @@ class StopAt(StopRequest):
 class FakeWorkload:
     """Binary targets from a linear model with batch statistics, or what a test puts in the place of a method."""
 
-    dataset = empty_dataset("memory", UNKNOWN).model_copy(update={"is_sample": True})
+    dataset = Dataset(name="memory", fingerprint_method="", is_sample=True)
     loader = Loader(
         workers=0,
         prefetch_factor=None,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from chipperf.documents import format as formatting
 from chipperf.records.schema import Missing, Record
+from chipperf.records.store import read_record
 from chipperf.web.board import COLUMNS, board_key, make_boards, summarise
 from chipperf.web.details import describe
 from example_records import MEASURED
 from web_records import EXAMPLES, failed, field_of, make_run
 
-RECORDS = (Record.model_validate_json(MEASURED.read_text(encoding="utf-8")), EXAMPLES[0], EXAMPLES[-1])
+RECORDS = (read_record(MEASURED), EXAMPLES[0], EXAMPLES[-1])
 THROUGHPUTS = ("p_whole", "p_train", "p_core")
 
 

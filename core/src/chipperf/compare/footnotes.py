@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.records.measures import peak_source
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
-from chipperf.records.schema import Missing, Power
+from chipperf.records.schema import UNKNOWN, Missing, Power
 from chipperf.report.comparability import setting_text
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ def _differences(column: Column, first: Column) -> Iterator[str]:
 
 def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]]:
     dataset, limits = record.dataset, record.limits
-    silent = Missing(missing="unknown") if record.kind == "imported" else None
+    silent = UNKNOWN if record.kind == "imported" else None
     yield "preset", silent or record.case.preset
     yield "global batch", record.hyperparameters.global_batch_size
     yield "epochs trained", record.metrics.epochs
-    yield "epochs planned", record.hyperparameters.values.get("epochs", Missing(missing="unknown"))
+    yield "epochs planned", record.hyperparameters.values.get("epochs", UNKNOWN)
     yield "length", silent or _length(limits.max_epochs, limits.max_steps, limits.budget_s)
     yield "requested precision", record.precision.requested
     yield "effective precision", record.precision.effective

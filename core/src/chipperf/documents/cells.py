@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final
 
-from chipperf.records.schema import Missing
+from chipperf.records.schema import UNKNOWN, Missing
 
 if TYPE_CHECKING:
     from chipperf.records.schema import MissingKind, Setting
@@ -97,7 +97,7 @@ def memory(text: str) -> MemoryCell | None:
     """Return a memory cell's values: ``24.8/32.0``, ``29.3/64`` and ``30.9/ 32.0`` are GiB used and in total."""
     used_text, separator, total_text = text.partition("/")
     used = _gib(used_text)
-    total = marker(total_text.strip()) if separator else Missing(missing="unknown")
+    total = marker(total_text.strip()) if separator else UNKNOWN
     size = total if total is not None else _gib(total_text)
     if used is None or size is None:
         return None

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import chipperf
 from chipperf.documents.identity import installed_cases
 from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import (
+    UNKNOWN,
     UNKNOWN_NAME,
     Case,
+    Dataset,
     Distribution,
     Environment,
     Hyperparameters,
     Limits,
-    Missing,
+    Metrics,
     PrecisionRecord,
     Record,
     Status,
     Titles,
     Topology,
     Vendor,
+    all_missing,
 )
-from chipperf.run.planned_record import empty_dataset, empty_facts, empty_metrics, titles
+from chipperf.run.planned_record import titles
 
 if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import MetricsDefinition
-
-UNKNOWN: Final = Missing(missing="unknown")
 
 
 def blank_record(
@@ -65,11 +66,11 @@ def blank_record(
         hyperparameters=Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
         limits=Limits(),
         seed=UNKNOWN,
-        dataset=empty_dataset(UNKNOWN_NAME, UNKNOWN),
+        dataset=Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
         loader=UNKNOWN,
-        environment=Environment.model_validate({**empty_facts(UNKNOWN), "cards": [], "distributions": []}),
+        environment=Environment(),
         knobs=[],
-        metrics=empty_metrics(UNKNOWN),
+        metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
     )
 
 

@@ -10,9 +10,10 @@ from chipperf.documents.case_document import read_document
 from chipperf.documents.format import setting
 from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.errors import DocumentError
-from chipperf.importing.blank import UNKNOWN, blank_record
+from chipperf.importing.blank import blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
 from chipperf.records.schema import (
+    UNKNOWN,
     UNKNOWN_NAME,
     HyperparameterChange,
     Hyperparameters,

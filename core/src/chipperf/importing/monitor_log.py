@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import Located, Place, one_line
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.schema import UNKNOWN, Memory, Missing, Power
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,6 @@ _MEMORY: Final = re.compile(r"(?<![\w.])(\d{1,9})\s*(?:Mi?B)?\s*[/\s]\s*(\d{1,9}
 _UTILISATION: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?%")
 _TABLE_LINE: Final = re.compile(r"\s*[|+=-]")
 _MIB: Final = 2**20
-_UNKNOWN: Final = Missing(missing="unknown")
 
 
 @dataclass(slots=True)
@@ -118,13 +117,13 @@ def _power(readings: Sequence[_Reading], source: str) -> Power:
     utilisations = [value for reading in readings for value in reading.utilisations_percent]
     return Power(
         samples=len(readings),
-        mean_w=statistics.fmean(powers) if powers else _UNKNOWN,
-        max_w=max(powers) if powers else _UNKNOWN,
+        mean_w=statistics.fmean(powers) if powers else UNKNOWN,
+        max_w=max(powers) if powers else UNKNOWN,
         energy_j=_energy_j(readings),
-        mean_temperature_c=statistics.fmean(temperatures) if temperatures else _UNKNOWN,
-        max_temperature_c=max(temperatures) if temperatures else _UNKNOWN,
-        mean_utilisation_percent=statistics.fmean(utilisations) if utilisations else _UNKNOWN,
-        used_peak_bytes=_UNKNOWN,
+        mean_temperature_c=statistics.fmean(temperatures) if temperatures else UNKNOWN,
+        max_temperature_c=max(temperatures) if temperatures else UNKNOWN,
+        mean_utilization_percent=statistics.fmean(utilisations) if utilisations else UNKNOWN,
+        used_peak_bytes=UNKNOWN,
         source=source,
     )
 
@@ -132,7 +131,7 @@ def _power(readings: Sequence[_Reading], source: str) -> Power:
 def _energy_j(readings: Sequence[_Reading]) -> float | Missing:
     """Integrate the power of all devices; unknown if a device is missing from a reading."""
     if len(readings) < 2 or len({len(reading.powers_w) for reading in readings}) > 1:
-        return _UNKNOWN
+        return UNKNOWN
     return sum(
         (later.seconds - earlier.seconds) * (sum(earlier.powers_w) + sum(later.powers_w)) / 2
         for earlier, later in pairwise(readings)
@@ -143,10 +142,10 @@ def _memory(readings: Sequence[_Reading], source: str) -> Memory | Missing:
     used = [value for reading in readings for value in reading.used_bytes]
     totals = {value for reading in readings for value in reading.totals_bytes}
     if not used:
-        return _UNKNOWN
+        return UNKNOWN
     return Memory(
-        allocated_peak_bytes=_UNKNOWN,
-        reserved_peak_bytes=_UNKNOWN,
+        allocated_peak_bytes=UNKNOWN,
+        reserved_peak_bytes=UNKNOWN,
         device_peak_bytes=max(used),
         total_bytes=max(totals),
         allocator_source="",

@@ -161,7 +161,7 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         else unknown,
         mean_temperature_c=statistics.fmean(temperatures_c) if temperatures_c else unknown,
         max_temperature_c=max(temperatures_c, default=unknown),
-        mean_utilisation_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
+        mean_utilization_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
         used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
         source=next((r["source"] for r in readings if _tells_anything(r)), readings[0]["source"]),
     )
@@ -187,7 +187,7 @@ def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> 
         energy_j=over("energy_j", sum),
         mean_temperature_c=over("mean_temperature_c", statistics.fmean),
         max_temperature_c=over("max_temperature_c", max),
-        mean_utilisation_percent=over("mean_utilisation_percent", statistics.fmean),
+        mean_utilization_percent=over("mean_utilization_percent", statistics.fmean),
         used_peak_bytes=over("used_peak_bytes", max),
         source=known[0].source,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from chipperf.durations import format_duration
 from chipperf.plugin.types import Capability
 from chipperf.records.schema import (
+    NOT_REACHED,
     Card,
     Case,
     Environment,
@@ -26,7 +27,6 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.run.planned_record import empty_metrics
 from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
@@ -115,14 +115,14 @@ def _status(failure: Failure | None) -> Status:
 
 
 def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
-    not_run = Missing(missing="not_run", reason="the run did not come this far")
+    not_run = NOT_REACHED
     train = throughput(outcome.windows)
     too_few = Missing(
         missing="not_run", reason=f"{len(outcome.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
     core = outcome.core
     whole = outcome.samples / outcome.train_seconds if outcome.train_seconds else not_run
-    return empty_metrics(not_run).model_copy(
+    return Metrics().model_copy(
         update={
             "p_whole": whole,
             "p_train": train or too_few,

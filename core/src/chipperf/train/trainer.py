@@ -733,7 +733,7 @@ class Trainer:
             h2d_s=mean_s["h2d"],
             forward_s=mean_s["forward"],
             backward_s=mean_s["backward"],
-            optimiser_s=mean_s["optimiser"],
+            optimizer_s=mean_s["optimiser"],
             steps=DIAGNOSTIC_STEPS,
             slowdown=(sum(steps_s) / len(steps_s)) / undisturbed_s,
         )

@@ -52,7 +52,7 @@ _POWER = {
     "energy_j": Bilingual("能耗 (J)", "Energy (J)"),
     "mean_temperature_c": Bilingual("平均温度 (°C)", "Mean temperature (°C)"),
     "max_temperature_c": Bilingual("最高温度 (°C)", "Max temperature (°C)"),
-    "mean_utilisation_percent": Bilingual("平均利用率 (%)", "Mean utilisation (%)"),
+    "mean_utilization_percent": Bilingual("平均利用率 (%)", "Mean utilisation (%)"),
 }
 _PRECISION = {
     "requested": Bilingual("请求的精度", "Requested"),
