@@ -14,6 +14,7 @@ from chipperf.cli.repeat import shown
 from chipperf.cli.suite_overview import describe, suite_overview
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
+from chipperf.records.columns import columns_of
 from chipperf.suites.execution import execute
 from chipperf.suites.following import follow
 from chipperf.suites.machines import Machine, machine_from_options, session
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from chipperf.records.repeats import Repeats
     from chipperf.suites.plan import SuitePlan
 
-_SHOWN_METRICS = ("p_train", "p_core", "quality", "time_to_target", "e2e_time")
+_SHOWN_METRICS = tuple(column.name for column in columns_of("suite"))
 
 
 def suite(

@@ -27,6 +27,7 @@ from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import PRECISIONS, Precision, Rank
 from chipperf.records.checkpoints import newest_complete_step
+from chipperf.records.columns import columns_of
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
 from chipperf.records.store import read_record
 from chipperf.run.assignment import require_free_cards
@@ -388,20 +389,15 @@ def _report_failure(status: Status, directory: RunDirectory) -> None:
 
 
 def _print_summary(record: Record, directory: RunDirectory) -> None:
-    metrics = record.metrics
-    for name, value in (
-        ("p_whole", metrics.p_whole),
-        ("p_train", metrics.p_train),
-        ("p_core", metrics.p_core),
-        (record.case.metric, metrics.quality),
-        ("e2e_time_s", metrics.e2e_time_s),
-    ):
+    for column in columns_of("summary"):
+        value, windows = column.value(record), column.throughput(record)
         if isinstance(value, Missing):
             text = f"{value.missing}: {value.reason}"
-        elif isinstance(value, float):
+        elif windows is None:
             text = f"{value:.4g}"
         else:
-            text = f"{value.median:.4g} samples/s, IQR {value.iqr:.2g}, {len(value.windows)} windows"
+            text = f"{value:.4g} samples/s, IQR {windows.iqr:.2g}, {len(windows.windows)} windows"
+        name = record.case.metric if column.unit == "fraction" else column.field.rpartition(".")[2]
         typer.echo(f"{name:>12}  {text}")
     for warning in record.warnings:
         typer.echo(f"warning: {warning}", err=True)

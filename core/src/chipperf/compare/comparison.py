@@ -12,11 +12,11 @@ from chipperf.compare.intervals import Interval, ratio_interval, resample, varie
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
 from chipperf.compare.sides import Column
 from chipperf.errors import UsageError
-from chipperf.records.measures import MEASURES
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
-from chipperf.records.schema import Missing, Throughput
+from chipperf.records.schema import Missing
 from chipperf.report.build import record_digest
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
+    from chipperf.records.columns import Column as Measure
+    from chipperf.records.columns import Unit
     from chipperf.records.schema import Number, Record
     from chipperf.report.curves import Axis, Curves, Quantity
 
 TOLERANCE: Final = 0.02
 """An interval that comes this near to 1 shows no difference."""
-
-_COMPARED: Final = (
-    *("quality", "best_quality", "time_to_target", "e2e_time", "p_whole", "p_train", "p_core"),
-    *("mem_peak", "energy_per_sample"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +72,13 @@ class ComparedMeasure:
     Attributes:
         name: The metric, as in ``docs/metrics.md``.
         unit: Unit of its values; ``fraction`` for a quality.
+        higher_is_better: Whether a higher value is the better one.
         cells: Its value in every column.
     """
 
     name: str
-    unit: str
+    unit: Unit
+    higher_is_better: bool
     cells: tuple[ComparedValue, ...]
 
 
@@ -145,13 +144,14 @@ def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda recor
     distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
     for column in distinct:
         _require_repeats(column, case)
-    p_train = _measure("p_train", distinct)
+    measures = tuple(_measure(measure, distinct) for measure in columns_of("comparison"))
+    p_train = next(each for each in measures if each.name == "p_train")
     return Comparison(
         case=case,
         columns=distinct,
         names=tuple(curve_names([column.first for column in distinct], case)),
         outcomes=tuple(tuple(outcome(record) for record in column.records) for column in distinct),
-        measures=tuple(p_train if name == "p_train" else _measure(name, distinct) for name in _COMPARED),
+        measures=measures,
         scaling=tuple(_scaling(distinct, p_train)),
         settings=different_settings([column.first for column in distinct], case),
         caveats=caveats(distinct, case, peak_of),
@@ -188,12 +188,12 @@ def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Sc
         yield Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
 
 
-def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
-    unit = MEASURES[name].unit
-    values = [[completed_value(record, MEASURES[name].read(record)) for record in each.records] for each in columns]
+def _measure(measure: Measure, columns: Sequence[Column]) -> ComparedMeasure:
+    name, unit = measure.name, measure.unit
+    values = [[completed_value(record, measure.value(record)) for record in each.records] for each in columns]
     results = [aggregate(each, unit).value for each in values]
-    samples = [[_drawn_from(name, record) for record in column.records] for column in columns]
-    follow = [_follows_from_windows(name, column) for column in columns]
+    samples = [[_drawn_from(measure, record) for record in column.records] for column in columns]
+    follow = [_follows_from_windows(measure, column) for column in columns]
     ratios = [None if unit == "fraction" else _ratio(result, results[0]) for result in results]
     resampled: dict[int, list[float]] = {}
 
@@ -222,34 +222,34 @@ def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
                 lowest=min(spread, default=None),
                 highest=max(spread, default=None),
                 repeats=len(known),
-                windows=0 if isinstance(results[place], Missing) else _windows(name, columns[place]),
+                windows=0 if isinstance(results[place], Missing) else _windows(measure, columns[place]),
                 ratio=ratios[place],
                 interval=found,
                 no_interval=reason,
                 verdict=None if found is None else _verdict(found),
             )
         )
-    return ComparedMeasure(name=name, unit=unit, cells=tuple(cells))
+    return ComparedMeasure(name=name, unit=unit, higher_is_better=measure.higher_is_better, cells=tuple(cells))
 
 
-def _drawn_from(name: str, record: Record) -> list[float]:
+def _drawn_from(measure: Measure, record: Record) -> list[float]:
     """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
-    throughput = getattr(record.metrics, name, None)
-    if isinstance(throughput, Throughput):
+    throughput = measure.throughput(record)
+    if throughput:
         rates = [window.samples_per_s for window in throughput.timed_windows]
         return rates or [throughput.median]
-    value = MEASURES[name].read(record)
+    value = measure.value(record)
     return [] if isinstance(value, Missing) else [float(value)]
 
 
-def _follows_from_windows(name: str, column: Column) -> bool:
-    throughputs = [getattr(record.metrics, name, None) for record in column.records]
-    return not any(any(differing_from_windows(each)) for each in throughputs if isinstance(each, Throughput))
+def _follows_from_windows(measure: Measure, column: Column) -> bool:
+    throughputs = [measure.throughput(record) for record in column.records]
+    return not any(any(differing_from_windows(each)) for each in throughputs if each)
 
 
-def _windows(name: str, column: Column) -> int:
-    throughputs = [getattr(record.metrics, name, None) for record in column.records]
-    return sum(len(each.windows) for each in throughputs if isinstance(each, Throughput))
+def _windows(measure: Measure, column: Column) -> int:
+    throughputs = [measure.throughput(record) for record in column.records]
+    return sum(len(each.windows) for each in throughputs if each)
 
 
 def _ratio(value: Number, first: Number) -> float | None:

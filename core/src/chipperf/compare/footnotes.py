@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chipperf.records.measures import peak_source
+from chipperf.records.columns import peak_source
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import UNKNOWN, Missing, Power

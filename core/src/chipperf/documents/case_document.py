@@ -13,6 +13,7 @@ from chipperf.documents import markdown, wording
 from chipperf.documents.cells import marker
 from chipperf.documents.markdown import Block, Located, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
+from chipperf.records.columns import WINDOWED
 
 if TYPE_CHECKING:
     from chipperf.documents.markdown import Markdown
@@ -284,7 +285,7 @@ class _Reader:
         for column, header in zip(unique, table.header, strict=True):
             if column:
                 self._document.headers.setdefault(column, header)
-        old_layout = not {"p_train", "p_core"} & set(unique)
+        old_layout = not set(WINDOWED) & set(unique)
         for cells in table.rows:
             if cells:
                 self._document.rows.append(self._row(table, unique, cells, old_layout=old_layout))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.records.schema import UNKNOWN, Missing
 
 if TYPE_CHECKING:
+    from chipperf.records.columns import Unit
     from chipperf.records.schema import MissingKind, Setting
 
 _GIB: Final = 2**30
@@ -102,6 +103,14 @@ def memory(text: str) -> MemoryCell | None:
     if used is None or size is None:
         return None
     return MemoryCell(used, size)
+
+
+def in_unit(text: str, unit: Unit) -> float | None:
+    """Return the number in a cell of a reported value, of memory the used bytes; ``None`` if there is none."""
+    if unit == "bytes":
+        found = memory(text)
+        return found.used_bytes if found else None
+    return quality(text) if unit == "fraction" else number(text)
 
 
 def assignments(text: str) -> tuple[dict[str, Setting], list[str]]:

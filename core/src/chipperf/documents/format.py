@@ -16,6 +16,8 @@ from chipperf.records.schema import Missing, MissingKind, Setting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chipperf.records.columns import Unit
+
 Language = Literal["zh", "en"]
 
 NOT_APPLICABLE = "/"
@@ -121,6 +123,22 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
     if text is None:
         text = f"{Decimal(value_bytes) / _GIB:f}"
     return text.removesuffix(".0") if trim else text
+
+
+def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
+    """Return a reported value as its unit is written; see :mod:`chipperf.records.columns`.
+
+    Args:
+        value: The value.
+        unit: Its unit.
+        as_percent: True if the case writes its quality in percent.
+        exact: Leaves out no digit.
+    """
+    if unit == "fraction":
+        return quality(value, as_percent=as_percent, exact=exact)
+    if unit == "bytes":
+        return gib(value if isinstance(value, Missing) else round(value), exact=exact)
+    return number(value, exact=exact)
 
 
 def setting(value: Setting, *, exact: bool = False) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from chipperf.records.columns import columns_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -66,12 +68,7 @@ GENERAL: Final = _by_label(
         "precision": ("数据精度", "Precision"),
         "fix_hp": ("超参修改", "Hyperparameter changes"),
         "card_short_name": ("硬件设备简称", "设备简称", "Device, short name", "Device short name"),
-        "mem": ("硬件存储使用", "Device memory"),
-        "e2e_time": ("端到端时间", "End-to-end time"),
-        "p_whole": ("总吞吐量", "Overall throughput"),
-        "p_train": ("训练吞吐量", "Training throughput"),
-        "p_core": ("计算吞吐量", "Compute throughput"),
-        "quality": ("训练结果", "Training result"),
+        **{column.key: column.headers for column in columns_of("legend")},
         "changes": ("额外修改项", "Additional changes"),
     }
 )
@@ -83,12 +80,7 @@ COLUMNS: Final = _by_label(
         "config_file": ("配置文件", "Configuration file"),
         "precision": ("precision", "数据精度", "精度"),
         "fix_hp": ("fix_hp", "fix hp", "超参修改"),
-        "e2e_time": ("e2e_time", "e2e time", "端到端时间", "运行时长", "End-to-end time"),
-        "p_whole": ("p_whole", "总吞吐量", "性能", "throughput"),
-        "p_train": ("p_train", "训练吞吐量"),
-        "p_core": ("p_core", "计算吞吐量"),
-        "quality": ("收敛精度", "训练结果", "result"),
-        "mem": ("mem", "显存", "硬件存储使用", "memory"),
+        **{column.key: column.headers for column in columns_of("report")},
         "target": ("目标精度", "target"),
         "steps": ("Steps数", "steps", "step数"),
         "epochs": ("epoch数", "epochs", "Epochs数"),
@@ -137,15 +129,18 @@ def heading_kind(text: str) -> str | None:
 TABLE_LABELS: Final = {normal(text) for text in ("通用指标", "General", "性能指标", "Performance")}
 NOTES_LABELS: Final = {normal(text) for text in ("说明", "Notes")}
 
+
+def _any_samples(remark: str) -> str:
+    """Return an expression for a column's remark, whatever it counts and whichever comma it has."""
+    return re.escape(remark).replace(re.escape("{samples}"), ".*").replace(",", "[,，]")
+
+
 _STANDARD_REMARKS: Final = re.compile(
     r"/?|可选.*|one of .*|(?:样例数据集，)?不是 .*|(?:sample dataset, )?not .*|跑满硬件设备评测吞吐量所需特殊超参"
     r"|needed to load the device fully when measuring throughput"
-    r"|通常称为“显存”[,，]单位为GiB|in GiB|总时间\+Perf初始化等时间|total time, initialisation included"
-    r"|实际训练\S*数除以总时间\(performance_whole\)|.* trained on divided by total time \(performance_whole\)"
-    r"|不包含每个epoch末尾的评估部分耗时|without the evaluation at the end of each epoch"
-    r"|不包含数据IO部分的耗时\(p3>p2>p1\)|without data input and output \(p3>p2>p1\)"
     r"|所有类别的 Average Precision（平均精度）的均值|mean average precision"
     r"|单位为top1分类准确率\(acc1\)|top-1 accuracy \(acc1\)"
+    + "".join(f"|{_any_samples(text)}" for column in columns_of("legend") for text in column.remarks)
 )
 
 

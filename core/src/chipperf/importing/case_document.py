@@ -12,6 +12,7 @@ from chipperf.documents.identity import find_case_by_model, identify_case, ident
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.records.columns import columns_of
 from chipperf.records.schema import (
     UNKNOWN,
     UNKNOWN_NAME,
@@ -31,17 +32,11 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, Row
     from chipperf.documents.markdown import Located
+    from chipperf.records.columns import Column
     from chipperf.records.schema import Record, Setting, Text
 
 _MEMORY_SOURCE = "imported document"
 _LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
-_METRICS: Mapping[str, tuple[str, Callable[[str], float | None]]] = {
-    "e2e_time": ("e2e_time_s", cells.number),
-    "p_whole": ("p_whole", cells.number),
-    "p_train": ("p_train", cells.number),
-    "p_core": ("p_core", cells.number),
-    "quality": ("quality", cells.quality),
-}
 _TEXT_COLUMNS = ("config_file", "target", "steps", "epochs")
 _LANGUAGE_MARKS = (" 未知", " unknown")
 
@@ -229,13 +224,13 @@ class _Importer:
         label_marker = cells.marker(label)
         sources = [self._source("topology", row.label)]
         metrics: dict[str, Any] = {}
-        for column, (field, parse) in _METRICS.items():
-            if cell := row.cells.get(column):
+        for column in columns_of("report"):
+            if cell := row.cells.get(column.key):
+                # Memory is a value of several parts, of which a cell has two.
+                field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
-                metrics[field] = self._number(row, column, cell, parse)
-        if cell := row.cells.get("mem"):
-            sources.append(self._source("metrics.memory", cell))
-            metrics["memory"] = self._memory(row, cell)
+                in_bytes = column.unit == "bytes"
+                metrics[field] = self._memory(row, cell) if in_bytes else self._number(row, column, cell)
         precision = UNKNOWN_NAME
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
@@ -244,10 +239,10 @@ class _Importer:
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
-        for column in _TEXT_COLUMNS:
-            cell = row.cells.get(column)
+        for name in _TEXT_COLUMNS:
+            cell = row.cells.get(name)
             if cell and cells.marker(cell.text) is None:
-                self._remark(f"{row.label.text}: {self._document.headers[column].text} {cell.text}", cell)
+                self._remark(f"{row.label.text}: {self._document.headers[name].text} {cell.text}", cell)
         for header, cell in row.unknown:
             self._list(cell, f"nobody knows the column {header!r}" if header else "the table has no such column")
             self._remark(f"{row.label.text}: {header} {cell.text}", cell)
@@ -259,13 +254,13 @@ class _Importer:
         }
         return changes, sources
 
-    def _number(self, row: Row, column: str, cell: Located, parse: Callable[[str], float | None]) -> float | Missing:
+    def _number(self, row: Row, column: Column, cell: Located) -> float | Missing:
         missing = cells.marker(cell.text)
         if missing is not None:
             return missing
-        value = parse(cell.text)
+        value = cells.in_unit(cell.text, column.unit)
         if value is None:
-            self._misread(row, column, cell, "not a number")
+            self._misread(row, column.key, cell, "not a number")
             return UNKNOWN
         return value
 

@@ -12,6 +12,7 @@ from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
 from chipperf.lint.problem import NotChecked, Problem
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from chipperf.records.plausibility import Check
     from chipperf.records.schema import Record, Setting
 
-THROUGHPUTS: Final = ("p_core", "p_train", "p_whole")
+SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
+"""Columns of what would be no coincidence in two reports."""
+
 _TRAIN_SAMPLES: Final = {each.name: each.train_samples for each in (IMAGENET2012, COCO2017)}
 
 
@@ -215,7 +218,7 @@ class _Tables:
         found: dict[tuple[str, str, float], list[Subject]] = defaultdict(list)
         for subject in self._subjects:
             for row in subject.rows:
-                for column in ("e2e_time", *THROUGHPUTS):
+                for column in SPEEDS:
                     value = number(row, column)
                     if subject.case_name and value is not None and value >= 100:
                         found[subject.case_name, column, value].append(subject)

@@ -11,6 +11,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from chipperf.records.columns import WINDOWED
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Memory, Missing, Power, Throughput, TimeToTarget
 
@@ -309,7 +310,7 @@ def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float,
 
 def _throughputs(record: Record) -> Iterator[Finding]:
     metrics = record.metrics
-    for name in ("p_train", "p_core"):
+    for name in WINDOWED:
         throughput = getattr(metrics, name)
         if isinstance(throughput, Throughput):
             for field, value, implied in differing_from_windows(throughput):
@@ -359,7 +360,7 @@ def _energy(record: Record) -> Iterator[Finding]:
 
 
 def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[Finding]:
-    for name in ("p_core", "p_train"):
+    for name in reversed(WINDOWED):
         measured = rate(getattr(record.metrics, name))
         if measured is None or peak.flops_per_s <= 0:
             continue

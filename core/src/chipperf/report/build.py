@@ -11,6 +11,7 @@ from chipperf.cases.registry import find_case
 from chipperf.documents.format import gib
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.records.store import record_text
@@ -197,12 +198,7 @@ def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Share
         for cell in (
             row.card,
             row.fix_hp,
-            row.e2e_time_s,
-            row.p_whole,
-            row.p_train,
-            row.p_core,
-            row.quality,
-            row.memory_used_bytes,
+            *map(row.value, columns_of("report")),
             row.memory_total_bytes,
         )
     )

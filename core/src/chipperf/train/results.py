@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
 from chipperf.plugin.types import Capability
+from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import (
     NOT_REACHED,
     Card,
@@ -237,7 +238,7 @@ def _knobs(facts: RuntimeFacts, trainer: Trainer) -> list[Knob]:
 
 def _warnings(metrics: Metrics) -> list[str]:
     warnings = []
-    for name in ("p_train", "p_core"):
+    for name in WINDOWED:
         measured = getattr(metrics, name)
         if isinstance(measured, Missing):
             continue

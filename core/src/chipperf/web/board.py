@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.cases.registry import find_case
 from chipperf.documents import format as formatting
 from chipperf.errors import PerfError
-from chipperf.records.measures import headline, peak_source, used_peak
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import outcome
-from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
+from chipperf.records.schema import Missing
 from chipperf.report.build import record_digest
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
@@ -19,9 +19,10 @@ from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
+    from chipperf.records.columns import Column
     from chipperf.records.schema import Dataset, Record
 
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
@@ -38,6 +39,10 @@ VERDICTS: Mapping[Verdict, Bilingual] = {
 _NOT_REACHED = Bilingual("未达到", "not reached")
 _SAMPLES = Bilingual("每秒样本数", "samples per second")
 
+RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
+THROUGHPUTS = tuple(column.name for column in RATES)
+"""Names of the throughputs that charts show."""
+
 STATES: Mapping[str, Bilingual] = {
     "running": Bilingual("运行中", "running"),
     "completed": Bilingual("已完成", "completed"),
@@ -48,7 +53,7 @@ STATES: Mapping[str, Bilingual] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Heading:
     """A column of a board.
 
     Attributes:
@@ -62,22 +67,29 @@ class Column:
     field: str
 
 
+_UNITS = {"s": " (s)", "bytes": " (GiB)"}
+"""What follows a title; of throughputs the board says the unit, and results have none."""
+
+
+def _heading(column: Column) -> Heading:
+    title, unit = column.title, _UNITS.get(column.unit, "")
+    text = Bilingual(f"{title.zh}{unit}", f"{title.en}{unit}") if title else same(f"{column.key}{unit}")
+    return Heading(name=column.key, title=text, field=f"{column.field}.median" if column.is_windowed else column.field)
+
+
+_VERDICT = Heading(name="verdict", title=Bilingual("结论", "Verdict"), field="metrics.quality")
+
 COLUMNS = (
-    Column(name="vendor", title=Bilingual("厂商", "Vendor"), field="vendor.name"),
-    Column(name="device", title=Bilingual("加速卡", "Device"), field="environment.row_label"),
-    Column(name="topology", title=Bilingual("拓扑", "Topology"), field="topology"),
-    Column(name="precision", title=Bilingual("精度", "Precision"), field="precision"),
-    Column(name="quality", title=Bilingual("训练结果", "Quality"), field="metrics.quality"),
-    Column(name="verdict", title=Bilingual("结论", "Verdict"), field="metrics.quality"),
-    Column(
-        name="time_to_target", title=Bilingual("达标时间 (s)", "Time to target (s)"), field="metrics.time_to_target"
+    Heading(name="vendor", title=Bilingual("厂商", "Vendor"), field="vendor.name"),
+    Heading(name="device", title=Bilingual("加速卡", "Device"), field="environment.row_label"),
+    Heading(name="topology", title=Bilingual("拓扑", "Topology"), field="topology"),
+    Heading(name="precision", title=Bilingual("精度", "Precision"), field="precision"),
+    *(
+        heading
+        for column in columns_of("leaderboard")
+        for heading in ((_heading(column), _VERDICT) if column.name == "quality" else (_heading(column),))
     ),
-    Column(name="e2e_time", title=same("e2e_time (s)"), field="metrics.e2e_time_s"),
-    Column(name="p_whole", title=same("p_whole"), field="metrics.p_whole"),
-    Column(name="p_train", title=same("p_train"), field="metrics.p_train.median"),
-    Column(name="p_core", title=same("p_core"), field="metrics.p_core.median"),
-    Column(name="mem", title=same("mem (GiB)"), field="metrics.memory.device_peak_bytes"),
-    Column(name="fix_hp", title=same("fix_hp"), field="hyperparameters.changes"),
+    Heading(name="fix_hp", title=same("fix_hp"), field="hyperparameters.changes"),
 )
 
 
@@ -98,7 +110,7 @@ class RunRow:
         shortened: True if the run was not the case's full schedule.
         curve: Epoch and quality of every evaluation; empty without a completed run or with too few of them.
         target: Quality at which the run counts as converged.
-        throughputs: ``p_whole``, ``p_train`` and ``p_core``; ``None`` where there is none to be shown.
+        throughputs: The board's throughputs, see :data:`THROUGHPUTS`; ``None`` where there is none to be shown.
     """
 
     run_id: str
@@ -116,7 +128,7 @@ class RunRow:
     shortened: bool
     curve: tuple[tuple[float, float], ...]
     target: float | None
-    throughputs: tuple[float | None, float | None, float | None]
+    throughputs: tuple[float | None, ...]
 
     @property
     def order(self) -> tuple[bool, bool, int, float]:
@@ -220,9 +232,8 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
     """
     case = installed_case(record.case.name)
     verdict = _verdict(record)
-    metrics = record.metrics
     completed = record.status.state == "completed"
-    rates = (metrics.p_whole, headline(metrics.p_train), headline(metrics.p_core))
+    rates = [column.value(record) if completed else None for column in RATES]
     points = read_points(record, "quality").points if completed else ()
     target = record.case.target
     return RunRow(
@@ -241,13 +252,8 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
-        throughputs=_known_rates(rates) if completed else (None, None, None),
+        throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
     )
-
-
-def _known_rates(rates: Sequence[float | Missing]) -> tuple[float | None, float | None, float | None]:
-    whole, train, core = (None if isinstance(rate, Missing) else rate for rate in rates)
-    return whole, train, core
 
 
 def _shares(counts: Sequence[int], most: int) -> list[int]:
@@ -288,35 +294,19 @@ def _verdict(record: Record) -> Verdict:
 
 
 def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell]:
-    metrics = record.metrics
-    exact = record.kind == "imported"
-
-    def number(value: float) -> object:
-        return formatting.number(value, exact=exact)
-
     yield cell(record.vendor.name, "vendor.name")
     yield _device(record)
     yield cell(record.topology.label, "topology")
     yield cell(precision_name(record), "precision")
     percent = case.report.quality_as_percent if case else False
-    yield result_cell(
-        record,
-        metrics.quality,
-        "metrics.quality",
-        lambda value: formatting.quality(value, as_percent=percent, exact=exact),
-    )
-    yield Cell(
-        text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
-        field="status" if verdict == "not_completed" else "metrics.quality",
-        sort=list(VERDICTS).index(verdict),
-    )
-    yield _time_to_target(record, verdict, number)
-    yield result_cell(record, metrics.e2e_time_s, "metrics.e2e_time_s", number)
-    yield result_cell(record, metrics.p_whole, "metrics.p_whole", number)
-    for name, rate in (("p_train", metrics.p_train), ("p_core", metrics.p_core)):
-        field = f"metrics.{name}.median" if isinstance(rate, Throughput) else f"metrics.{name}"
-        yield result_cell(record, headline(rate), field, number)
-    yield _memory(record, exact=exact)
+    for column in columns_of("leaderboard"):
+        yield _reported(record, column, verdict, as_percent=percent)
+        if column.name == "quality":
+            yield Cell(
+                text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
+                field="status" if verdict == "not_completed" else "metrics.quality",
+                sort=list(VERDICTS).index(verdict),
+            )
     if case:
         yield cell(fix_hp(record, case), "hyperparameters.changes")
     else:
@@ -324,13 +314,25 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
         yield cell(missing, "hyperparameters.changes")
 
 
-def _time_to_target(record: Record, verdict: Verdict, write: Callable[[float], object]) -> Cell:
-    reached = record.metrics.time_to_target
-    if isinstance(reached, TimeToTarget):
-        return result_cell(record, reached.seconds, "metrics.time_to_target.seconds", write)
-    shown = result_cell(record, reached, "metrics.time_to_target", write)
-    # The reason, which repeats result and target, is told with the value's source.
-    return replace(shown, text=_NOT_REACHED) if verdict == "below_target" else shown
+def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> Cell:
+    """Return the cell of a reported value; the peak of used memory is shown with the capacity."""
+    exact = record.kind == "imported"
+    path, value = column.find(record)
+
+    def write(value: float) -> object:
+        return formatting.in_unit(value, column.unit, as_percent=as_percent, exact=exact)
+
+    def of_total(value: float) -> Bilingual:
+        memory = record.metrics.memory
+        total = memory if isinstance(memory, Missing) else memory.total_bytes
+        used_text, total_text = (cell(size, "", write).text for size in (value, total))
+        return Bilingual(f"{used_text.zh}/{total_text.zh}", f"{used_text.en}/{total_text.en}")
+
+    shown = result_cell(record, value, path, of_total if column.unit == "bytes" else write)
+    if column.name == "time_to_target" and verdict == "below_target":
+        # The reason, which repeats result and target, is told with the value's source.
+        return replace(shown, text=_NOT_REACHED)
+    return shown
 
 
 def _device(record: Record) -> Cell:
@@ -338,19 +340,3 @@ def _device(record: Record) -> Cell:
     if not isinstance(label, Missing):
         return cell(label, "environment.row_label")
     return cell(card_short_name(record), "environment.card_short_name")
-
-
-def _memory(record: Record, *, exact: bool) -> Cell:
-    """Return the device's peak, or the allocator's where the device's is not known, and the capacity."""
-    memory = record.metrics.memory
-    if not isinstance(memory, Memory):
-        return result_cell(record, memory, "metrics.memory")
-    name = "device_peak_bytes" if peak_source(memory) == "device" else "allocated_peak_bytes"
-
-    def of_total(value: int) -> Bilingual:
-        used, total = (
-            cell(size, "", lambda size: formatting.gib(size, exact=exact)) for size in (value, memory.total_bytes)
-        )
-        return Bilingual(f"{used.text.zh}/{total.text.zh}", f"{used.text.en}/{total.text.en}")
-
-    return result_cell(record, used_peak(memory), f"metrics.memory.{name}", of_total)

@@ -7,16 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from chipperf.documents import format as formatting
-from chipperf.records.schema import Memory, Missing, Power, Throughput
+from chipperf.records.schema import Memory, Missing, Power
 from chipperf.report.row_identity import not_blank
-from chipperf.web.board import STATES, installed_case
+from chipperf.web.board import RATES, STATES, installed_case
 from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from chipperf.records.schema import Number, Record
+    from chipperf.records.columns import Column
+    from chipperf.records.schema import Record
 
 _MOST_FACTS = 200
 """Facts of one section; a record may list any number of warnings."""
@@ -153,9 +154,7 @@ def _environment(record: Record) -> list[Fact]:
 def _throughput(record: Record) -> list[Fact]:
     metrics, write = record.metrics, _number(record)
     facts = [
-        _fact("p_whole", result_cell(record, metrics.p_whole, "metrics.p_whole", write)),
-        *_windows(record, "p_train", metrics.p_train),
-        *_windows(record, "p_core", metrics.p_core),
+        *(fact for column in RATES for fact in _windows(record, column)),
         _fact("e2e_time (s)", result_cell(record, metrics.e2e_time_s, "metrics.e2e_time_s", write)),
         _fact(
             Bilingual("训练时间 (s)", "Training time (s)"),
@@ -175,10 +174,11 @@ def _throughput(record: Record) -> list[Fact]:
     ]
 
 
-def _windows(record: Record, name: str, throughput: Throughput | Number) -> Iterator[Fact]:
-    write = _number(record)
-    if not isinstance(throughput, Throughput):
-        yield _fact(name, result_cell(record, throughput, f"metrics.{name}", write))
+def _windows(record: Record, column: Column) -> Iterator[Fact]:
+    write, name, throughput = _number(record), column.key, column.throughput(record)
+    if throughput is None:
+        path, value = column.find(record)
+        yield _fact(name, result_cell(record, value, path, write))
         return
     for field, title in (
         ("median", Bilingual("中位数", "median")),
@@ -186,9 +186,9 @@ def _windows(record: Record, name: str, throughput: Throughput | Number) -> Iter
         ("mean_of_totals", Bilingual("总量", "totals")),
     ):
         label = Bilingual(f"{name}，{title.zh}", f"{name}, {title.en}")
-        yield _fact(label, result_cell(record, getattr(throughput, field), f"metrics.{name}.{field}", write))
+        yield _fact(label, result_cell(record, getattr(throughput, field), f"{column.field}.{field}", write))
     label = Bilingual(f"{name}，窗口数", f"{name}, windows")
-    yield _fact(label, result_cell(record, len(throughput.windows), f"metrics.{name}.windows"))
+    yield _fact(label, result_cell(record, len(throughput.windows), f"{column.field}.windows"))
 
 
 def _memory(record: Record) -> list[Fact]:

@@ -22,7 +22,7 @@ from chipperf.report.templating import (
     naming_broken_templates,
 )
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, board_key, make_boards
+from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, board_key, make_boards
 from chipperf.web.details import Section, describe
 from chipperf.web.text import Bilingual
 
@@ -298,6 +298,7 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
     environment.globals |= {
         "both": Bilingual,
         "columns": COLUMNS,
+        "throughputs": THROUGHPUTS,
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
         "style": Markup(style),

@@ -15,8 +15,10 @@ from chipperf.contract.subject import other_vendors
 from chipperf.contract.texts import mentions
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
+from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 from chipperf.report.render import LANGUAGES, render_report, template_directory
+from chipperf.report.row import column_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
 
-_COLUMNS: Final = ("e2e_time", "p_whole", "p_train", "p_core")
 _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
 
 
@@ -103,7 +104,7 @@ def _render(subject: Subject, record: Record, language: Language) -> str:
 def _require_markers(text: str, case: Case, language: Language) -> None:
     """Fail unless the performance table says of each metric that it was not run."""
     expected = marker(Missing(missing="not_run"), language)
-    columns = (*_COLUMNS, case.report.quality_column, "mem")
+    columns = [column_header(column, case) for column in columns_of("report")]
     row = _performance_row(text)
     place = f"the {language} report on {case.name}"
     if row is None:
@@ -121,7 +122,7 @@ def _performance_row(text: str) -> dict[str, str] | None:
     lines = iter(text.splitlines())
     for line in lines:
         header = _cells(line)
-        if "p_core" in header:
+        if set(THROUGHPUTS) & set(header):
             # The line between header and body only draws.
             next(lines, "")
             return dict(zip(header, _cells(next(lines, "")), strict=False))

@@ -12,6 +12,7 @@ from chipperf.documents.markdown import Block, Table
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
 from chipperf.lint.subject import implausible, number, quality
+from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _spreads(subject: Subject) -> Mapping[tuple[str, str], Rate]:
     """Return throughputs with the spread of their windows, by column and text: of the records, and of the evidence."""
     spreads = {}
     for record in subject.records:
-        for column in ("p_core", "p_train"):
+        for column in WINDOWED:
             measured = rate(getattr(record.metrics, column))
             if measured:
                 spreads[column, str(written(measured.value))] = measured
