@@ -307,7 +307,6 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         "dash": charts.dash,
         "series": charts.SERIES,
-        "has_matplotlib": has_matplotlib(),
     }
     environment.filters["number"] = number
     return environment
