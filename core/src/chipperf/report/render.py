@@ -14,6 +14,7 @@ from chipperf.documents import format as formatting
 from chipperf.documents.format import Language
 from chipperf.errors import UsageError
 from chipperf.plugin.installed import package_directory
+from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing
 from chipperf.report.build import build_view
 from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
 
     from chipperf.plugin.installed import PluginEntry
+    from chipperf.records.columns import Unit
     from chipperf.records.schema import Record, Text
     from chipperf.report.tracing import Source
     from chipperf.report.view import ReportView, Shared
@@ -153,12 +155,13 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
         # decided by finalize, because HTML's rules do not protect a Markdown table.
         finalize=partial(_finalize, language=language),
     )
-    environment.globals["template_version"] = TEMPLATE_VERSION
+    environment.globals |= {"template_version": TEMPLATE_VERSION, "columns_of": columns_of}
     environment.tests["known"] = _is_known
     environment.filters |= {
         "number": _number,
         "quality": _quality,
         "gib": _gib,
+        "in_unit": _in_unit,
         "setting": formatting.setting,
         "marker": partial(formatting.marker, language=language),
         "per_row": partial(_per_row, language=language),
@@ -189,6 +192,12 @@ def _quality(context: Context, value: float | Missing, *, as_percent: bool) -> s
 @pass_context
 def _gib(context: Context, value_bytes: int | Missing, *, trim: bool = False) -> str | Missing:
     return formatting.gib(value_bytes, trim=trim, exact=_is_exact(context))
+
+
+@pass_context
+def _in_unit(context: Context, value: float | Missing, unit: Unit) -> str | Missing:
+    as_percent = context["view"].profile.quality_as_percent
+    return formatting.in_unit(value, unit, as_percent=as_percent, exact=_is_exact(context))
 
 
 def _is_exact(context: Context) -> bool:

@@ -14,7 +14,7 @@ from chipperf.report.row_identity import fix_hp, row_label
 from chipperf.report.tracing import note_read, source_of
 
 if TYPE_CHECKING:
-    from chipperf.cases.base import Case
+    from chipperf.cases.base import Case, ReportProfile
     from chipperf.records.columns import Column
     from chipperf.records.schema import Record, Text
 
@@ -145,7 +145,7 @@ class Row:
     def gaps(self) -> tuple[Gap, ...]:
         """Missing cells with a reason that their marker does not show."""
         return tuple(
-            Gap(column=column_header(column, self.case), missing=value)
+            Gap(column=column_header(column, self.case.report), missing=value)
             for column in columns_of("report")
             if isinstance(value := self.value(column), Missing)
             and value.reason
@@ -153,9 +153,9 @@ class Row:
         )
 
 
-def column_header(column: Column, case: Case) -> str:
+def column_header(column: Column, profile: ReportProfile) -> str:
     """Return the header of a column in a report on a case, which has one of its own for its quality."""
-    return case.report.quality_column if column.name == "quality" else column.key
+    return profile.quality_column if column.name == "quality" else column.key
 
 
 def short_name(record: Record) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from chipperf.records.schema import Titles
+from chipperf.report.row import column_header
 from chipperf.report.tracing import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.records.columns import Column
     from chipperf.records.plausibility import Finding
     from chipperf.records.schema import (
         Dataset,
@@ -104,3 +107,14 @@ class ReportView:
     warnings: tuple[Shared[str], ...]
     disabled_observers: tuple[Shared[str], ...]
     remarks: tuple[Shared[str], ...]
+
+    def header(self, column: Column) -> str:
+        """Return the header of a column of the performance table."""
+        return column_header(column, self.profile)
+
+    def remark(self, column: Column) -> Titles:
+        """Return what the general table says of a column."""
+        if column.remark is None:
+            return Titles(zh=self.profile.quality_legend.zh, en=self.profile.quality_legend.en)
+        noun, remark = self.profile.sample_noun, column.remark
+        return Titles(zh=remark.zh.format(samples=noun.zh), en=remark.en.format(samples=noun.en))

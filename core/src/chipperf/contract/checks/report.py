@@ -104,7 +104,7 @@ def _render(subject: Subject, record: Record, language: Language) -> str:
 def _require_markers(text: str, case: Case, language: Language) -> None:
     """Fail unless the performance table says of each metric that it was not run."""
     expected = marker(Missing(missing="not_run"), language)
-    columns = [column_header(column, case) for column in columns_of("report")]
+    columns = [column_header(column, case.report) for column in columns_of("report")]
     row = _performance_row(text)
     place = f"the {language} report on {case.name}"
     if row is None:
