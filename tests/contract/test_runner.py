@@ -6,8 +6,8 @@ import signal
 import threading
 
 import pytest
+from chipperf.contract.check import find_check
 from chipperf.contract.isolation import CallOutcome
-from chipperf.contract.registry import find_check
 from chipperf.contract.runner import Runner
 from chipperf.plugin.installed import find_vendor
 

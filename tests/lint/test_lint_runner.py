@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chipperf.errors import ConfigError, UsageError
-from chipperf.lint.registry import all_rules, choose_rules
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import all_rules, choose_rules, rule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reports import good, nvidia, put, run

@@ -285,7 +285,7 @@ def assert_observed(plugins):
     def assert_observed(hook):
         observer = plugins.observer("watcher", f"seen = []\n\n@hookimpl\ndef {hook}(event):\n    seen.append(event)\n")
         session = bind(plugins.vendor("acme"), observers=[observer])
-        session.notify(hook, EVENTS[hook])
+        session.notify(EVENTS[hook])
         assert sys.modules[observer.value].seen == [EVENTS[hook]]
 
     return assert_observed

@@ -1,11 +1,15 @@
 """Observers: told everything, able to change nothing."""
 
 import logging
+from typing import get_args
 
 import pytest
 from chipperf import EpochFinished, MemoryStats
 from chipperf.errors import PluginLoadError
+from chipperf.plugin.registration import EVENT_HOOKS, OBSERVER_HOOKS
 from chipperf.plugin.session import bind
+from chipperf.plugin.types import Event
+from hook_events import EVENTS
 
 EVENT = EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5, memory=MemoryStats(source="acme runtime"))
 
@@ -28,8 +32,8 @@ def test_observer_that_raises_is_disabled_listed_once_and_harms_no_other(plugins
     session = bind(plugins.vendor("acme"), observers=[bad, good])
 
     with caplog.at_level(logging.WARNING, logger="chipperf.plugin.session"):
-        session.notify("perf_epoch_finished", EVENT)
-        session.notify("perf_epoch_finished", EVENT)
+        session.notify(EVENT)
+        session.notify(EVENT)
 
     assert (tmp_path / "bad").read_text() == "1 "
     assert (tmp_path / "good").read_text() == "1 1 "
@@ -44,7 +48,7 @@ def test_each_observer_gets_only_the_hooks_it_implements(plugins, tmp_path):
     starts = plugins.observer("starts", "@hookimpl\ndef perf_run_started(event): ...")
     session = bind(plugins.vendor("acme"), observers=[epochs, starts])
 
-    session.notify("perf_epoch_finished", EVENT)
+    session.notify(EVENT)
 
     assert (tmp_path / "epochs").read_text() == "1 "
 
@@ -53,7 +57,7 @@ def test_observer_cannot_change_the_event(plugins):
     vandal = plugins.observer("vandal", "@hookimpl\ndef perf_epoch_finished(event):\n    event.mean_loss = 0.0")
     session = bind(plugins.vendor("acme"), observers=[vandal])
 
-    session.notify("perf_epoch_finished", EVENT)
+    session.notify(EVENT)
 
     assert EVENT.mean_loss == 0.5
     assert "FrozenInstanceError" in session.disabled_observers[0].reason
@@ -64,7 +68,7 @@ def test_interrupt_during_an_observer_stops_the_run(plugins):
     session = bind(plugins.vendor("acme"), observers=[slow])
 
     with pytest.raises(KeyboardInterrupt):
-        session.notify("perf_epoch_finished", EVENT)
+        session.notify(EVENT)
     assert session.disabled_observers == ()
 
 
@@ -92,6 +96,7 @@ def test_observer_that_breaks_the_specification_is_an_error(plugins, source, fau
         bind(plugins.vendor("acme"), observers=[observer])
 
 
-def test_misspelled_notification_is_an_error_of_core(plugins):
-    with pytest.raises(ValueError, match="perf_epoch_ended"):
-        bind(plugins.vendor("acme")).notify("perf_epoch_ended", EVENT)
+def test_every_observer_hook_has_an_event_of_its_own():
+    assert {type(event).__name__: hook for hook, event in EVENTS.items()} == EVENT_HOOKS
+    assert set(EVENT_HOOKS.values()) == set(OBSERVER_HOOKS)
+    assert {event.__name__ for event in get_args(Event)} == set(EVENT_HOOKS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from chipperf.cases.base import Hyperparameters
 from chipperf.cases.workload import Evaluation
+from chipperf.plugin.registration import EVENT_HOOKS
 from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.schema import Dataset, Limits, Loader
 from chipperf.run.collectives import Collectives
@@ -72,8 +73,8 @@ class FakeSession:
     def memory_query(self, device: object) -> MemoryStats:
         return self.memory
 
-    def notify(self, hook: str, event: object) -> None:
-        self.events.append((hook, event))
+    def notify(self, event: object) -> None:
+        self.events.append((EVENT_HOOKS[type(event).__name__], event))
 
 
 class StopAt(StopRequest):

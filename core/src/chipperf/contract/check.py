@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+
+from chipperf.catalog import Catalog, require_id, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,6 @@ LEVELS: Final[dict[Level, str]] = {0: "static", 1: "device", 2: "training", 3: "
 Needs = Literal["entry", "session", "device"]
 """How far a plugin must work for a check to say anything: be installed, be bindable, or have initialised its device."""
 
-_ID: Final = re.compile(r"[A-Z][0-9]{1,2}")
 _DEFAULT_TIMEOUT_S: Final[dict[Level, float]] = {0: 60, 1: 180, 2: 600, 3: 300}
 
 
@@ -105,16 +104,12 @@ def check(
         since: Version of the contract that introduced it.
         timeout_s: By default what is ample for the level.
     """
-    if not _ID.fullmatch(id):
-        raise ValueError(f"{id!r} is not a check id such as 'M4'")
+    require_id(id, "[A-Z][0-9]{1,2}", "M4")
 
     def decorate(function: Callable[[Any], None]) -> Check:
-        summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        if not summary:
-            raise ValueError(f"check {id} has no docstring to take its summary from")
         return Check(
             id=id,
-            summary=summary,
+            summary=summary_of(function, id),
             fault=fault,
             level=level,
             capability=capability,
@@ -137,3 +132,20 @@ def require(condition: object, message: str) -> None:
 def fail(message: str) -> NoReturn:
     """Raise :class:`Failed`."""
     raise Failed(message)
+
+
+_CHECKS: Final = Catalog("chipperf.contract.checks", Check, noun="check", listing="perf contract list")
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Return every check, ordered by letter and number; imports neither torch nor a plugin."""
+    return tuple(_CHECKS.entries().values())
+
+
+def find_check(id: str) -> Check:
+    """Return the check called ``id``.
+
+    Raises:
+        UsageError: There is none.
+    """
+    return _CHECKS.find(id)

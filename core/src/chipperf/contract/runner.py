@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import subject
+from chipperf.contract.check import all_checks
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
-from chipperf.contract.registry import all_checks
 from chipperf.errors import PluginError
 from chipperf.plugin.probe import probe_vendor
 from chipperf.plugin.types import Rank

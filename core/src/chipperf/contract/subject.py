@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf.contract.check import Failed, NotApplicable, NotRun
-from chipperf.contract.registry import find_check
+from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry

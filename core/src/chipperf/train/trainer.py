@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Hyperparameters
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, Rank
+    from chipperf.plugin.types import DistributedConfig, Event, PrecisionPolicy, Rank
     from chipperf.run.collectives import Collectives
     from chipperf.run.events import EventLog
     from chipperf.run.progress import ProgressFile
@@ -589,7 +589,6 @@ class Trainer:
         context.events.write("eval_stop", epoch, step=outcome.steps)
         context.progress.evaluated(epoch, context.metric, evaluation.value)
         self._notify(
-            "perf_evaluation_finished",
             EvaluationFinished(
                 run_id=context.run_id, epoch=epoch, step=outcome.steps, metric=context.metric, value=evaluation.value
             ),
@@ -667,7 +666,6 @@ class Trainer:
         if windows:
             mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
             self._notify(
-                "perf_epoch_finished",
                 EpochFinished(
                     run_id=context.run_id,
                     epoch=epoch + 1,
@@ -688,7 +686,6 @@ class Trainer:
                 step=last_step,
             )
             self._notify(
-                "perf_window_finished",
                 WindowFinished(
                     run_id=context.run_id,
                     step=last_step,
@@ -700,10 +697,10 @@ class Trainer:
                 ),
             )
 
-    def _notify(self, hook: str, event: object) -> None:
+    def _notify(self, event: Event) -> None:
         """Tell the observers. No window is open then, and the span shows what they add to the whole run."""
         with self._context.spans.measure("observers"):
-            self._context.session.notify(hook, event)
+            self._context.session.notify(event)
 
     def _break_down(self, batches: Iterator[Batch]) -> StepBreakdown | None:
         """Time the phases of single steps with a synchronise after each; slower than training, and says by how much."""

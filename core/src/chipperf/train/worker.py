@@ -51,7 +51,6 @@ def main(run_directory: Path) -> None:
             _run(plan, session, rank, directory, events)
         except BaseException as error:
             session.notify(
-                "perf_run_failed",
                 RunFailed(run_id=plan.run_id, failure_class=type(error).__name__, message=str(error)),
             )
             # On a full disk this fails too, and must not hide why the run failed.
@@ -167,7 +166,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 write_results(directory, context, trainer, facts, sampler.summary(), failure=failure)
         events.write("run_stop", "success")
         progress.phase("finished")
-        session.notify("perf_run_finished", RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
+        session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
     finally:
         session.device_teardown(device)
         if dist.is_initialized():
@@ -214,7 +213,6 @@ def _announce_start(
     events.write("eval_samples", workload.dataset.eval_samples)
     events.write("run_start")
     session.notify(
-        "perf_run_started",
         RunStarted(
             run_id=plan.run_id,
             directory=str(directory.path),
