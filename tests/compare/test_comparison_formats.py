@@ -60,6 +60,10 @@ def test_json_is_the_same_twice_and_has_a_version():
     assert content["bootstrap"] == {"level": 0.95, "resamples": 2000}
     assert [column["vendor"] for column in content["columns"]] == ["acme", "other"]
     assert content["measures"][5]["cells"][1]["interval"]["resamples"] == 2000
+    better = {measure["name"]: measure["higher_is_better"] for measure in content["measures"]}
+    assert [name for name, higher in better.items() if not higher] == [
+        *("time_to_target", "e2e_time", "mem_peak", "energy_per_sample")
+    ]
 
 
 def test_markdown_has_table_footnotes_and_settings():

@@ -11,7 +11,7 @@ from chipperf.errors import RecordError
 from chipperf.records.schema import SCHEMA_VERSION, Record
 from chipperf.records.store import read_record
 from chipperf.records.upgrade import upgrade, upgrade_field
-from chipperf.records.withholding import Secrets, fill_in, withhold
+from chipperf.records.withholding import Revealed, Secrets, commitment, fill_in, reveal, withhold
 from kept_files import V010, written_in
 
 if TYPE_CHECKING:
@@ -128,3 +128,20 @@ def test_values_withheld_now_are_filled_in(field: str) -> None:
 
     assert withheld.secrets.schema_version == SCHEMA_VERSION
     assert fill_in(withheld.record, withheld.secrets).metrics == record.metrics
+
+
+def test_value_withheld_under_an_old_name_is_revealed_and_filled_in() -> None:
+    field, salt = "$.metrics.power.mean_utilisation_percent", "0" * 64
+    whole, content = old_record(), old_record()
+    run_id = content["run_id"]
+    content["metrics"]["power"] = {**POWER, "mean_utilisation_percent": {"missing": "withheld", "reason": "nda"}}
+    committed = {"field": field, "reason": "nda", "sha256": commitment(run_id, field, 50.0, salt)}
+    content["withheld"] = [{**committed, "ratio": {"run_id": "base", "value": 2.0}}]
+    secrets = Secrets.model_validate({"run_id": run_id, "values": [{"field": field, "value": 50.0, "salt": salt}]})
+    whole["metrics"]["power"] = {**POWER, "mean_utilisation_percent": 25.0}
+    base = Record.model_validate(upgrade({**whole, "run_id": "base"}))
+
+    public = Record.model_validate(upgrade(content))
+
+    assert reveal(public, secrets, ratio_to=base) == [Revealed(field, 50.0, None)]
+    assert fill_in(public, secrets).metrics == Record.model_validate(upgrade(old_record())).metrics

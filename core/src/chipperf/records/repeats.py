@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError, first_fault
-from chipperf.records.columns import columns_of
+from chipperf.records.columns import Unit, columns_of
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, _Model
 from chipperf.records.store import read_record
@@ -43,7 +43,7 @@ class Aggregate(_Model):
         values: All of them, in the order of the runs.
     """
 
-    unit: str
+    unit: Unit
     statistic: Literal["median", "olympic_mean"]
     value: Number
     lowest: Number
@@ -104,7 +104,7 @@ def combine(values: Sequence[float]) -> float:
     return math.fsum(value / len(middle) for value in middle)
 
 
-def aggregate(values: Sequence[Number], unit: str) -> Aggregate:
+def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
     """Return median or olympic mean, the lowest and the highest value.
 
     A value that is missing in one run cannot be left out: the others would look better, or worse, than all of them are.
