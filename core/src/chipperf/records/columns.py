@@ -103,7 +103,7 @@ class Column:
     def find(self, record: Record) -> tuple[str, Number]:
         """Return the path of the field that has the value, and the value; of a missing one, where that is said."""
         path, found = _follow(record, self.field)
-        if self.fallback and path == self.field and isinstance(found, Missing):
+        if self.fallback and isinstance(found, Missing):
             path, found = _follow(record, self.fallback)
         if isinstance(found, Throughput):
             return f"{path}.median", found.median
