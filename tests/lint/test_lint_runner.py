@@ -80,7 +80,7 @@ def test_rules_are_chosen():
 
 
 def test_rule_needs_an_id_and_a_summary():
-    with pytest.raises(ValueError, match="not a rule id"):
+    with pytest.raises(ValueError, match="'X1' is not an id such as 'L04'"):
         rule("X1", "name", why="", fix="")
     with pytest.raises(ValueError, match="no docstring"):
         rule("L99", "name", why="", fix="")(lambda subject: iter(()))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
+from chipperf.cases.registry import case_names
 from chipperf.catalog import Catalog, require_id, summary_of
+from chipperf.plugin.types import PRECISIONS, EnvironmentSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
@@ -24,7 +25,30 @@ LEVELS: Final[dict[Level, str]] = {0: "static", 1: "device", 2: "training", 3: "
 Needs = Literal["entry", "session", "device"]
 """How far a plugin must work for a check to say anything: be installed, be bindable, or have initialised its device."""
 
+Settings = Callable[[], tuple[EnvironmentSettings, ...]]
+"""Says for which runs a plugin sets its environment up: a check is carried out once with each, in that environment."""
+
 _DEFAULT_TIMEOUT_S: Final[dict[Level, float]] = {0: 60, 1: 180, 2: 600, 3: 300}
+
+
+def fp32() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check that is about no precision in particular."""
+    return (EnvironmentSettings(case=case_names()[0], precision="fp32"),)
+
+
+def deterministic() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check of deterministic training."""
+    return tuple(replace(each, deterministic=True) for each in fp32())
+
+
+def each_precision() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check of every precision."""
+    return tuple(replace(each, precision=precision) for each in fp32() for precision in PRECISIONS)
+
+
+def each_case() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check that trains every case."""
+    return tuple(EnvironmentSettings(case=name, precision="fp32") for name in case_names())
 
 
 class Failed(Exception):
@@ -51,6 +75,7 @@ class Check:
         capability: Capability without which it does not apply.
         needs: How far the plugin must work before the check can say anything.
         ranks: Processes that carry it out together, each on a device of its own.
+        settings: Runs for which the plugin's environment is set up; the check is carried out once with each.
         since: Version of the contract that introduced it.
         timeout_s: Time it has.
         function: Carries it out; takes a :class:`~chipperf.contract.subject.Subject`.
@@ -63,6 +88,7 @@ class Check:
     capability: Capability | None
     needs: Needs
     ranks: int
+    settings: Settings
     since: str
     timeout_s: float
     function: Callable[[Any], None]
@@ -86,6 +112,7 @@ def check(
     needs: Needs | None = None,
     capability: Capability | None = None,
     ranks: int = 1,
+    settings: Settings = fp32,
     since: str = "1.0",
     timeout_s: float | None = None,
 ) -> Callable[[Callable[[Any], None]], Check]:
@@ -101,6 +128,7 @@ def check(
         needs: By default ``session`` at level 0 and ``device`` above.
         capability: Capability without which it does not apply.
         ranks: Processes that carry it out together.
+        settings: By default one run in fp32.
         since: Version of the contract that introduced it.
         timeout_s: By default what is ample for the level.
     """
@@ -115,6 +143,7 @@ def check(
             capability=capability,
             needs=needs or ("session" if level == 0 else "device"),
             ranks=ranks,
+            settings=settings,
             since=since,
             timeout_s=timeout_s or _DEFAULT_TIMEOUT_S[level],
             function=function,
