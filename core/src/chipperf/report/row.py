@@ -108,12 +108,14 @@ class Row:
         """Return what the row shows of a column."""
         return completed_value(self.record, column.value(self.record))
 
-    def __getattr__(self, name: str) -> float | Missing:
-        """Return the value of a column by the name of its field among a record's metrics, for example ``p_core``."""
-        column = _BY_FIELD.get(name)
-        if column is None:
-            raise AttributeError(f"a row has no {name!r}", name=name, obj=self)
-        return self.value(column)
+    if not TYPE_CHECKING:
+        # For templates alone, where a column is an attribute; in code a misspelled one must be found.
+        def __getattr__(self, name: str) -> float | Missing:
+            """Return the value of a column by the name of its field, for example ``e2e_time_s``."""
+            column = _BY_FIELD.get(name)
+            if column is None:
+                raise AttributeError(f"a row has no {name!r}", name=name, obj=self)
+            return self.value(column)
 
     @property
     def memory_used_bytes(self) -> float | Missing:
@@ -138,7 +140,7 @@ class Row:
     @property
     def verdict(self) -> Verdict | None:
         """Quality against target; ``None`` without a quality."""
-        quality = self.quality
+        quality = self.value(BY_NAME["quality"])
         return None if isinstance(quality, Missing) else _verdict(self.record, self.case, quality)
 
     @property
