@@ -43,8 +43,10 @@ def test_names_and_headers_are_unique() -> None:
 def test_every_place_and_kind_has_an_order() -> None:
     for place in get_args(Place):
         shown = columns_of(place)
-        assert set(map(by_name, shown)) == {column.name for column in COLUMNS if place in column.shown}
         assert shown, place
+        if place != "legend":
+            assert set(map(by_name, shown)) == {column.name for column in COLUMNS if place in column.shown}
+    assert set(columns_of("legend")) == set(columns_of("report"))
     assert {column.kind for column in COLUMNS} == set(get_args(Kind))
 
 
@@ -123,7 +125,6 @@ def test_every_value_is_defined() -> None:
 
 @pytest.mark.parametrize("column", columns_of("report"), ids=by_name)
 def test_columns_of_a_report_can_be_read_back(column: Column) -> None:
-    assert column in columns_of("legend")
     assert column.legend is not None
     for text in column.headers:
         assert COLUMN_WORDS[normal(text)] == column.key

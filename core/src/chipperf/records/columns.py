@@ -21,15 +21,14 @@ Unit = Literal["fraction", "samples/s", "s", "bytes", "J/sample"]
 
 Kind = Literal["time", "throughput", "result", "resource"]
 
-Place = Literal["report", "legend", "evidence", "leaderboard", "comparison", "repeats", "suite", "summary"]
-"""Who shows a value: a report's performance table, general table and evidence, and what commands print or write."""
+Place = Literal["report", "legend", "leaderboard", "comparison", "repeats", "suite", "summary"]
+"""Where values are shown: a report's performance table, its general table, pages, and what commands print or write."""
 
 _RESULTS_FIRST: Final[tuple[Kind, ...]] = ("result", "time", "throughput", "resource")
 _TIMES_LAST: Final[tuple[Kind, ...]] = ("throughput", "result", "time", "resource")
 _ORDER: Final[Mapping[Place, tuple[Kind, ...]]] = {
     "report": ("time", "throughput", "result", "resource"),
     "legend": ("resource", "time", "throughput", "result"),
-    "evidence": _RESULTS_FIRST,
     "leaderboard": _RESULTS_FIRST,
     "comparison": _RESULTS_FIRST,
     "repeats": _TIMES_LAST,
@@ -47,7 +46,7 @@ class Column:
         unit: Its unit.
         kind: What it is about; places show one kind after the other.
         field: Its field in a record.
-        shown: Who shows it.
+        shown: Where it is shown; the general table has whatever has a legend.
         higher_is_better: Whether a higher value is the better one.
         header: Header of its column in a report, where that is not its name. A case has its own for the quality.
         title: Its title on the leaderboard, where that is not the header.
@@ -146,7 +145,7 @@ COLUMNS: Final = (
         unit="s",
         kind="time",
         field="metrics.e2e_time_s",
-        shown=("report", "legend", "leaderboard", "comparison", "repeats", "suite", "summary"),
+        shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=False,
         legend=Titles(zh="端到端时间", en="End-to-end time"),
         remark=Titles(zh="总时间+Perf初始化等时间", en="total time, initialisation included"),
@@ -157,7 +156,7 @@ COLUMNS: Final = (
         unit="samples/s",
         kind="throughput",
         field="metrics.p_whole",
-        shown=("report", "legend", "leaderboard", "comparison", "repeats", "summary"),
+        shown=("report", "leaderboard", "comparison", "repeats", "summary"),
         higher_is_better=True,
         legend=Titles(zh="总吞吐量", en="Overall throughput"),
         remark=Titles(
@@ -171,7 +170,7 @@ COLUMNS: Final = (
         unit="samples/s",
         kind="throughput",
         field="metrics.p_train",
-        shown=("report", "legend", "evidence", "leaderboard", "comparison", "repeats", "suite", "summary"),
+        shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=True,
         legend=Titles(zh="训练吞吐量", en="Training throughput"),
         remark=Titles(zh="不包含每个epoch末尾的评估部分耗时", en="without the evaluation at the end of each epoch"),
@@ -182,7 +181,7 @@ COLUMNS: Final = (
         unit="samples/s",
         kind="throughput",
         field="metrics.p_core",
-        shown=("report", "legend", "evidence", "leaderboard", "comparison", "repeats", "suite", "summary"),
+        shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=True,
         legend=Titles(zh="计算吞吐量", en="Compute throughput"),
         remark=Titles(zh="不包含数据IO部分的耗时(p3>p2>p1)", en="without data input and output (p3>p2>p1)"),
@@ -194,7 +193,7 @@ COLUMNS: Final = (
         unit="fraction",
         kind="result",
         field="metrics.quality",
-        shown=("report", "legend", "leaderboard", "comparison", "repeats", "suite", "summary"),
+        shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=True,
         title=Titles(zh="训练结果", en="Quality"),
         legend=Titles(zh="训练结果", en="Training result"),
@@ -222,7 +221,7 @@ COLUMNS: Final = (
         unit="bytes",
         kind="resource",
         field="metrics.memory.device_peak_bytes",
-        shown=("report", "legend", "leaderboard", "comparison"),
+        shown=("report", "leaderboard", "comparison"),
         higher_is_better=False,
         header="mem",
         legend=Titles(zh="硬件存储使用", en="Device memory"),
@@ -245,7 +244,8 @@ COLUMNS: Final = (
 def columns_of(place: Place) -> tuple[Column, ...]:
     """Return the columns that are shown in a place, in its order."""
     order = _ORDER[place]
-    return tuple(sorted((each for each in COLUMNS if place in each.shown), key=lambda each: order.index(each.kind)))
+    shown = (each for each in COLUMNS if (each.legend if place == "legend" else place in each.shown))
+    return tuple(sorted(shown, key=lambda each: order.index(each.kind)))
 
 
 BY_NAME: Final = {each.name: each for each in COLUMNS}
