@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ import pytest
 from chipperf.documents.wording import COLUMNS as COLUMN_WORDS
 from chipperf.documents.wording import GENERAL as GENERAL_WORDS
 from chipperf.documents.wording import is_standard_remark, normal
+from chipperf.languages import in_all_languages
 from chipperf.records.columns import BY_NAME, COLUMNS, THROUGHPUTS, WINDOWED, Column, Kind, Place, columns_of
 from chipperf.records.schema import Metrics, Missing, Throughput
 from report.factory import GIB, make_record
@@ -33,10 +35,14 @@ def by_name(column: Column) -> str:
     return column.name
 
 
+def spellings(column: Column) -> list[str]:
+    return [text for header in column.headers for text in in_all_languages(header)]
+
+
 def test_names_and_headers_are_unique() -> None:
     for texts in ([each.name for each in COLUMNS], [each.key for each in COLUMNS], [each.field for each in COLUMNS]):
         assert [text for text, count in Counter(texts).items() if count > 1] == []
-    headers = Counter(normal(text) for column in COLUMNS for text in {normal(text) for text in column.headers})
+    headers = Counter(text for column in COLUMNS for text in {normal(text) for text in spellings(column)})
     assert [text for text, count in headers.items() if count > 1] == []
 
 
@@ -126,16 +132,16 @@ def test_every_value_is_defined() -> None:
 @pytest.mark.parametrize("column", columns_of("report"), ids=by_name)
 def test_columns_of_a_report_can_be_read_back(column: Column) -> None:
     assert column.legend is not None
-    for text in column.headers:
+    for text in spellings(column):
         assert COLUMN_WORDS[normal(text)] == column.key
-    for text in (column.legend.zh, column.legend.en):
+    for text in in_all_languages(column.legend):
         assert GENERAL_WORDS[normal(text)] == column.key
 
 
 @pytest.mark.parametrize("column", [column for column in COLUMNS if column.remark], ids=by_name)
 @pytest.mark.parametrize("samples", ["images", "张图片"])
 def test_its_remarks_say_nothing_of_a_report(column: Column, samples: str) -> None:
-    for remark in column.remarks:
-        assert is_standard_remark(remark.format(samples=samples))
-        assert is_standard_remark(remark.format(samples=samples).replace(",", "，"))
-        assert not is_standard_remark(f"{remark.format(samples=samples)} on Mondays")
+    assert column.remark is not None
+    for remark in in_all_languages(replace(column.remark, values=(("samples", samples),))):
+        assert is_standard_remark(remark)
+        assert not is_standard_remark(f"{remark} on Mondays")

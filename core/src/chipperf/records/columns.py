@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from chipperf.records.schema import Missing, Power, Throughput, TimeToTarget, Titles
+from chipperf.languages import Phrase, phrase
+from chipperf.records.schema import Missing, Power, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ class Column:
         header: Header of its column in a report, where that is not its name. A case has its own for the quality.
         title: Its title on the leaderboard, where that is not the header.
         legend: What the general table of a report calls it.
-        remark: What the general table says of it; ``{samples}`` is what the case counts.
+        remark: What the general table says of it; ``samples`` is what the case counts.
         aliases: Further headers that people write for it.
         fallback: Field that stands in for it where it is missing.
         is_windowed: True for the median of measurement windows.
@@ -66,9 +67,9 @@ class Column:
     shown: tuple[Place, ...]
     higher_is_better: bool
     header: str = ""
-    title: Titles | None = None
-    legend: Titles | None = None
-    remark: Titles | None = None
+    title: Phrase | None = None
+    legend: Phrase | None = None
+    remark: Phrase | None = None
     aliases: tuple[str, ...] = ()
     fallback: str | None = None
     is_windowed: bool = False
@@ -76,14 +77,9 @@ class Column:
     compute: Callable[[Record], Number] | None = None
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a general table says of it, in every language."""
-        return (self.remark.zh, self.remark.en) if self.remark else ()
-
-    @property
-    def headers(self) -> tuple[str, ...]:
+    def headers(self) -> tuple[Phrase | str, ...]:
         """Every header or label that reports have for it."""
-        return (self.key, *((self.legend.zh, self.legend.en) if self.legend else ()), *self.aliases)
+        return (self.key, *((self.legend,) if self.legend else ()), *self.aliases)
 
     @property
     def key(self) -> str:
@@ -147,8 +143,8 @@ COLUMNS: Final = (
         field="metrics.e2e_time_s",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=False,
-        legend=Titles(zh="端到端时间", en="End-to-end time"),
-        remark=Titles(zh="总时间+Perf初始化等时间", en="total time, initialisation included"),
+        legend=phrase("End-to-end time"),
+        remark=phrase("total time, initialisation included"),
         aliases=("运行时长",),
     ),
     Column(
@@ -158,11 +154,8 @@ COLUMNS: Final = (
         field="metrics.p_whole",
         shown=("report", "leaderboard", "comparison", "repeats", "summary"),
         higher_is_better=True,
-        legend=Titles(zh="总吞吐量", en="Overall throughput"),
-        remark=Titles(
-            zh="实际训练{samples}数除以总时间(performance_whole)",
-            en="{samples} trained on divided by total time (performance_whole)",
-        ),
+        legend=phrase("Overall throughput"),
+        remark=phrase("%(samples)s trained on divided by total time (performance_whole)"),
         aliases=("性能", "throughput"),
     ),
     Column(
@@ -172,8 +165,8 @@ COLUMNS: Final = (
         field="metrics.p_train",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=True,
-        legend=Titles(zh="训练吞吐量", en="Training throughput"),
-        remark=Titles(zh="不包含每个epoch末尾的评估部分耗时", en="without the evaluation at the end of each epoch"),
+        legend=phrase("Training throughput"),
+        remark=phrase("without the evaluation at the end of each epoch"),
         is_windowed=True,
     ),
     Column(
@@ -183,8 +176,8 @@ COLUMNS: Final = (
         field="metrics.p_core",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=True,
-        legend=Titles(zh="计算吞吐量", en="Compute throughput"),
-        remark=Titles(zh="不包含数据IO部分的耗时(p3>p2>p1)", en="without data input and output (p3>p2>p1)"),
+        legend=phrase("Compute throughput"),
+        remark=phrase("without data input and output (p3>p2>p1)"),
         is_windowed=True,
         is_headline=True,
     ),
@@ -195,8 +188,8 @@ COLUMNS: Final = (
         field="metrics.quality",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
         higher_is_better=True,
-        title=Titles(zh="训练结果", en="Quality"),
-        legend=Titles(zh="训练结果", en="Training result"),
+        title=phrase("Quality"),
+        legend=phrase("Training result"),
         aliases=("收敛精度", "result"),
     ),
     Column(
@@ -214,7 +207,7 @@ COLUMNS: Final = (
         field="metrics.time_to_target",
         shown=("leaderboard", "comparison", "repeats", "suite"),
         higher_is_better=False,
-        title=Titles(zh="达标时间", en="Time to target"),
+        title=phrase("Time to target (s)"),
     ),
     Column(
         name="mem_peak",
@@ -224,8 +217,8 @@ COLUMNS: Final = (
         shown=("report", "leaderboard", "comparison"),
         higher_is_better=False,
         header="mem",
-        legend=Titles(zh="硬件存储使用", en="Device memory"),
-        remark=Titles(zh="通常称为“显存”,单位为GiB", en="in GiB"),
+        legend=phrase("Device memory"),
+        remark=phrase("in GiB"),
         aliases=("显存", "memory"),
         fallback="metrics.memory.allocated_peak_bytes",
     ),

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from chipperf.languages import Translated
+
 SCHEMA_VERSION = 2
 """Version of the record's fields; :mod:`chipperf.records.upgrade` reads earlier ones."""
 
@@ -75,7 +77,7 @@ class Distribution(_Model):
     version: str
 
 
-class Titles(_Model):
+class Titles(_Model, Translated):
     """A text in Chinese and in English."""
 
     zh: str

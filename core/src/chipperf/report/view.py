@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.records.schema import Titles
 from chipperf.report.row import column_header
 from chipperf.report.tracing import Remembered
 
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.languages import Phrase
+    from chipperf.plugin.types import Title
     from chipperf.records.columns import Column
     from chipperf.records.plausibility import Finding
     from chipperf.records.schema import (
@@ -112,9 +113,8 @@ class ReportView:
         """Return the header of a column of the performance table."""
         return column_header(column, self.profile)
 
-    def remark(self, column: Column) -> Titles:
+    def remark(self, column: Column) -> Phrase | Title:
         """Return what the general table says of a column."""
         if column.remark is None:
-            return Titles(zh=self.profile.quality_legend.zh, en=self.profile.quality_legend.en)
-        noun, remark = self.profile.sample_noun, column.remark
-        return Titles(zh=remark.zh.format(samples=noun.zh), en=remark.en.format(samples=noun.en))
+            return self.profile.quality_legend
+        return replace(column.remark, values=(("samples", self.profile.sample_noun),))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.cases.registry import find_case
 from chipperf.documents import format as formatting
 from chipperf.errors import PerfError
+from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Missing
@@ -16,7 +17,6 @@ from chipperf.report.build import record_digest
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.web.cell import Cell, cell, result_cell
-from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
 """What a run came to, best first."""
 
-VERDICTS: Mapping[Verdict, Bilingual] = {
-    "converged": Bilingual("达到目标", "converged"),
-    "no_target": Bilingual("没有目标值", "no target"),
-    "below_target": Bilingual("低于目标", "below target"),
-    "unknown": Bilingual("结果未知", "result not known"),
-    "not_completed": Bilingual("没有完成", "not completed"),
+VERDICTS: Mapping[Verdict, Phrase] = {
+    "converged": phrase("converged"),
+    "no_target": phrase("no target"),
+    "below_target": phrase("below target"),
+    "unknown": phrase("result not known"),
+    "not_completed": phrase("not completed"),
 }
 
-_NOT_REACHED = Bilingual("未达到", "not reached")
-_SAMPLES = Bilingual("每秒样本数", "samples per second")
+_NOT_REACHED = phrase("not reached")
+_SAMPLES = phrase("samples per second")
 
 RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
 THROUGHPUTS = tuple(column.name for column in RATES)
 """Names of the throughputs that charts show."""
 
-STATES: Mapping[str, Bilingual] = {
-    "running": Bilingual("运行中", "running"),
-    "completed": Bilingual("已完成", "completed"),
-    "failed": Bilingual("出错", "failed"),
-    "interrupted": Bilingual("被中断", "interrupted"),
-    "killed": Bilingual("被终止", "killed"),
+STATES: Mapping[str, Phrase] = {
+    "running": phrase("running"),
+    "completed": phrase("completed"),
+    "failed": phrase("failed", context="state"),
+    "interrupted": phrase("interrupted"),
+    "killed": phrase("killed"),
 }
 
 
@@ -63,33 +63,35 @@ class Heading:
     """
 
     name: str
-    title: Bilingual
+    title: Phrase | str
     field: str
 
 
 _UNITS = {"s": " (s)", "bytes": " (GiB)"}
-"""What follows a title; of throughputs the board says the unit, and results have none."""
+"""What follows a name; of throughputs the board says the unit, and results have none."""
 
 
 def _heading(column: Column) -> Heading:
-    title, unit = column.title, _UNITS.get(column.unit, "")
-    text = Bilingual(f"{title.zh}{unit}", f"{title.en}{unit}") if title else same(f"{column.key}{unit}")
-    return Heading(name=column.key, title=text, field=f"{column.field}.median" if column.is_windowed else column.field)
+    return Heading(
+        name=column.key,
+        title=column.title or f"{column.key}{_UNITS.get(column.unit, '')}",
+        field=f"{column.field}.median" if column.is_windowed else column.field,
+    )
 
 
-_VERDICT = Heading(name="verdict", title=Bilingual("结论", "Verdict"), field="metrics.quality")
+_VERDICT = Heading(name="verdict", title=phrase("Verdict"), field="metrics.quality")
 
 COLUMNS = (
-    Heading(name="vendor", title=Bilingual("厂商", "Vendor"), field="vendor.name"),
-    Heading(name="device", title=Bilingual("加速卡", "Device"), field="environment.row_label"),
-    Heading(name="topology", title=Bilingual("拓扑", "Topology"), field="topology"),
-    Heading(name="precision", title=Bilingual("精度", "Precision"), field="precision"),
+    Heading(name="vendor", title=phrase("Vendor"), field="vendor.name"),
+    Heading(name="device", title=phrase("Device"), field="environment.row_label"),
+    Heading(name="topology", title=phrase("Topology"), field="topology"),
+    Heading(name="precision", title=phrase("Precision"), field="precision"),
     *(
         heading
         for column in columns_of("leaderboard")
         for heading in ((_heading(column), _VERDICT) if column.name == "quality" else (_heading(column),))
     ),
-    Heading(name="fix_hp", title=same("fix_hp"), field="hyperparameters.changes"),
+    Heading(name="fix_hp", title="fix_hp", field="hyperparameters.changes"),
 )
 
 
@@ -168,7 +170,7 @@ class Board:
     key: BoardKey
     quality_column: str
     quality_as_percent: bool
-    samples: Bilingual
+    samples: Phrase
     rows: tuple[RunRow, ...]
     omitted: int
 
@@ -274,9 +276,7 @@ def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
         quality_as_percent=case.report.quality_as_percent if case else False,
-        samples=Bilingual(f"每秒{noun.zh}数", f"{noun.en} per second")
-        if noun
-        else Bilingual("每秒样本数", "samples/s"),
+        samples=phrase("%(samples)s per second", samples=noun) if noun else phrase("samples/s"),
         rows=tuple(ordered[:count]),
         omitted=len(rows) - count,
     )
@@ -322,11 +322,11 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
     def write(value: float) -> object:
         return formatting.in_unit(value, column.unit, as_percent=as_percent, exact=exact)
 
-    def of_total(value: float) -> Bilingual:
+    def of_total(value: float) -> Phrase:
         memory = record.metrics.memory
-        total = memory if isinstance(memory, Missing) else memory.total_bytes
-        used_text, total_text = (cell(size, "", write).text for size in (value, total))
-        return Bilingual(f"{used_text.zh}/{total_text.zh}", f"{used_text.en}/{total_text.en}")
+        capacity = memory if isinstance(memory, Missing) else memory.total_bytes
+        used, total = (cell(size, "", write).text for size in (value, capacity))
+        return Phrase("%(used)s/%(total)s", (("used", used), ("total", total)))
 
     shown = result_cell(record, value, path, of_total if column.unit == "bytes" else write)
     if column.name == "time_to_target" and verdict == "below_target":
