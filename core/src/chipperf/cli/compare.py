@@ -17,7 +17,7 @@ from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_di
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.compare.peak_rates import installed_peak
-from chipperf.compare.sides import Column, read_columns
+from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
 from chipperf.records.files import write_atomically
@@ -132,7 +132,7 @@ def compare(
         _print_curves(curves, comparison)
 
 
-def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Column]:
+def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Side]:
     columns = read_columns(paths)
     chosen = [
         column

@@ -10,7 +10,7 @@ from chipperf.cases.registry import find_case
 from chipperf.compare.footnotes import Caveat, caveats
 from chipperf.compare.intervals import Interval, ratio_interval, resample, varies
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
-from chipperf.compare.sides import Column
+from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
-    from chipperf.records.columns import Column as Measure
-    from chipperf.records.columns import Unit
+    from chipperf.records.columns import Column, Unit
     from chipperf.records.schema import Number, Record
     from chipperf.report.curves import Axis, Curves, Quantity
 
@@ -106,7 +105,7 @@ class Comparison:
     """
 
     case: Case
-    columns: tuple[Column, ...]
+    columns: tuple[Side, ...]
     names: tuple[str, ...]
     outcomes: tuple[tuple[Outcome, ...], ...]
     measures: tuple[ComparedMeasure, ...]
@@ -123,10 +122,10 @@ class Comparison:
 
 def compare_runs(records: Sequence[Record]) -> Comparison:
     """Put single runs side by side, see :func:`compare_columns`."""
-    return compare_columns([Column(records=(record,)) for record in records])
+    return compare_columns([Side(records=(record,)) for record in records])
 
 
-def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda record: None) -> Comparison:
+def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
     """Put columns side by side; one that is given twice counts once.
 
     Args:
@@ -158,7 +157,7 @@ def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda recor
     )
 
 
-def _require_repeats(column: Column, case: Case) -> None:
+def _require_repeats(column: Side, case: Case) -> None:
     if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
         raise UsageError(
             f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
@@ -166,7 +165,7 @@ def _require_repeats(column: Column, case: Case) -> None:
         )
 
 
-def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
+def _scaling(columns: Sequence[Side], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
     """Yield for each column the efficiency against that of the fewest devices that makes a true scaling pair."""
     bases: dict[Hashable, int] = {}
     identities = [scaling_identity(column.first) for column in columns]
@@ -188,7 +187,7 @@ def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Sc
         yield Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
 
 
-def _measure(measure: Measure, columns: Sequence[Column]) -> ComparedMeasure:
+def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
     name, unit = measure.name, measure.unit
     values = [[completed_value(record, measure.value(record)) for record in each.records] for each in columns]
     results = [aggregate(each, unit).value for each in values]
@@ -232,7 +231,7 @@ def _measure(measure: Measure, columns: Sequence[Column]) -> ComparedMeasure:
     return ComparedMeasure(name=name, unit=unit, higher_is_better=measure.higher_is_better, cells=tuple(cells))
 
 
-def _drawn_from(measure: Measure, record: Record) -> list[float]:
+def _drawn_from(measure: Column, record: Record) -> list[float]:
     """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
     throughput = measure.throughput(record)
     if throughput:
@@ -242,12 +241,12 @@ def _drawn_from(measure: Measure, record: Record) -> list[float]:
     return [] if isinstance(value, Missing) else [float(value)]
 
 
-def _follows_from_windows(measure: Measure, column: Column) -> bool:
+def _follows_from_windows(measure: Column, column: Side) -> bool:
     throughputs = [measure.throughput(record) for record in column.records]
     return not any(any(differing_from_windows(each)) for each in throughputs if each)
 
 
-def _windows(measure: Measure, column: Column) -> int:
+def _windows(measure: Column, column: Side) -> int:
     throughputs = [measure.throughput(record) for record in column.records]
     return sum(len(each.windows) for each in throughputs if each)
 

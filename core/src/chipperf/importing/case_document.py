@@ -231,8 +231,7 @@ class _Importer:
                 # Memory is a value of several parts, of which a cell has two.
                 field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
-                in_bytes = column.unit == "bytes"
-                metrics[field] = self._memory(row, cell) if in_bytes else self._number(row, column, cell)
+                metrics[field] = self._reported(row, column, cell)
         precision = UNKNOWN_NAME
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
@@ -256,32 +255,16 @@ class _Importer:
         }
         return changes, sources
 
-    def _number(self, row: Row, column: Column, cell: Located) -> float | Missing:
+    def _reported(self, row: Row, column: Column, cell: Located) -> float | Memory | Missing:
         missing = cells.marker(cell.text)
         if missing is not None:
             return missing
-        value = cells.in_unit(cell.text, column.unit)
+        in_bytes = column.unit == "bytes"
+        value = cells.memory(cell.text) if in_bytes else cells.in_unit(cell.text, column.unit)
         if value is None:
-            self._misread(row, column.key, cell, "not a number")
+            self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
             return UNKNOWN
-        return value
-
-    def _memory(self, row: Row, cell: Located) -> Memory | Missing:
-        missing = cells.marker(cell.text)
-        if missing is not None:
-            return missing
-        value = cells.memory(cell.text)
-        if value is None:
-            self._misread(row, "mem", cell, "not used/total in GiB")
-            return UNKNOWN
-        return Memory(
-            allocated_peak_bytes=UNKNOWN,
-            reserved_peak_bytes=UNKNOWN,
-            device_peak_bytes=value.used_bytes,
-            total_bytes=value.total_bytes,
-            allocator_source=_MEMORY_SOURCE,
-            device_source=_MEMORY_SOURCE,
-        )
+        return _memory(value) if isinstance(value, cells.MemoryCell) else value
 
     def _hyperparameters(self, row: Row, cell: Located) -> Hyperparameters:
         missing = cells.marker(cell.text)
@@ -335,6 +318,17 @@ class _Importer:
     def _source(self, field: str, located: Located) -> Source:
         place = located.place
         return Source(field=field, file=self._document.name, line=place.line, column=place.column, text=located.text)
+
+
+def _memory(cell: cells.MemoryCell) -> Memory:
+    return Memory(
+        allocated_peak_bytes=UNKNOWN,
+        reserved_peak_bytes=UNKNOWN,
+        device_peak_bytes=cell.used_bytes,
+        total_bytes=cell.total_bytes,
+        allocator_source=_MEMORY_SOURCE,
+        device_source=_MEMORY_SOURCE,
+    )
 
 
 def _global_batch_size(row: Row, batch_size: Setting | None) -> int | Missing:
