@@ -18,14 +18,15 @@ from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
-from chipperf.errors import DataError, UsageError, did_you_mean
+from chipperf.errors import DataError, UsageError
 from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
 from chipperf.launch.resume import require_same_software
 from chipperf.launch.resume import resume as resume_run
 from chipperf.plugin import installed
 from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import PRECISIONS, Precision, Rank
+from chipperf.plugin.types import Rank
+from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either, precision_of
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
@@ -51,7 +52,7 @@ def train(
     case: str = typer.Argument(None, help="What to train; 'perf cases' lists it.", show_default=False),
     data: Path | None = typer.Option(None, "--data", help="Dataset directory; the generated sample if not given."),
     vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, tf32, amp, fp16 or bf16."),
+    precision: str = typer.Option(DEFAULT_PRECISION, "--precision", help=f"{either(PRECISIONS)}."),
     preset: str = typer.Option("full", "--preset", help="A preset of the case; 'full' is the benchmark."),
     nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
     nnodes: int = typer.Option(1, "--nnodes", min=1, help="Machines; start the same command on each."),
@@ -126,7 +127,7 @@ def train(
             "no case is named", hint="perf train CASE, or perf train --resume RUN; 'perf cases' lists cases"
         )
     chosen_case = find_case(case)
-    chosen_precision = checked_precision(precision)
+    chosen_precision = precision_of(precision)
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
     if data is not None and not data.is_dir():
         raise DataError(f"the dataset directory {data} does not exist", hint="check --data; 'perf data check' explains")
@@ -423,15 +424,6 @@ def _sample_dataset(case: Case) -> Path:
         raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
     with counting_progress("no --data given: preparing the sample dataset") as advance:
         return case.ensure_sample(advance)
-
-
-def checked_precision(name: str) -> Precision:
-    """Return the precision called ``name``; a :class:`UsageError` suggests the nearest one."""
-    for precision in PRECISIONS:
-        if precision == name:
-            return precision
-    known = ", ".join(PRECISIONS)
-    raise UsageError(f"unknown precision {name!r}{did_you_mean(name, PRECISIONS)}", hint=f"precisions: {known}")
 
 
 def _process_start_s() -> float:

@@ -30,12 +30,12 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 import chipperf
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.contract.tolerances import tolerance
 from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
+from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 
@@ -71,7 +71,6 @@ _INITIAL_SCALE: Final = 2.0**10
 """Of the fp16 gradients: torch's first choice overflows, and skips steps until it does no more."""
 
 _KINK: Final = 10.0
-_ROUNDED_LIKE: Final = {"amp": "fp16"}
 
 
 class _Model(BaseModel):
@@ -307,15 +306,15 @@ def compare(
     vendor.take(copy.deepcopy(reference.model))
     batches = list(islice(reference.workload.epoch_batches(0), _BATCHES))
     scale = _learning_rate_scale(reference, batches[0])
-    precision = _ROUNDED_LIKE.get(policy.requested, policy.requested)
+    arithmetic = ARITHMETICS[PRECISIONS[policy.requested].arithmetic]
     comparison = CaseComparison(
         case=case.name,
         case_version=case.version,
         dataset=reference.workload.dataset.name,
         batch_size=hyperparameters.batch_size,
         learning_rate_scale=scale,
-        loss_tolerance=tolerance(f"equivalence_loss_{precision}"),
-        gradient_tolerance=tolerance(f"equivalence_gradient_{precision}"),
+        loss_tolerance=arithmetic.loss.value,
+        gradient_tolerance=arithmetic.gradient.value,
         steps=(),
     )
     for step, batch in enumerate(islice(cycle(batches), steps), start=1):

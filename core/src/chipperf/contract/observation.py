@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-import chipperf.hardware  # noqa: F401 - what plugins use of core is imported before it is compared
+# What plugins use of core is imported before it is compared.
+import chipperf.hardware
+import chipperf.torchtools  # noqa: F401
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import fault_of

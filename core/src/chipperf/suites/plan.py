@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chipperf.plugin.types import Precision
+    from chipperf.precisions import Precision
     from chipperf.records.schema import Setting
     from chipperf.suites.file import RunEntry
 

@@ -13,6 +13,7 @@ from chipperf.contract.switches import read_switches
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability
+from chipperf.precisions import PRECISIONS, precisions_by_capability
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,24 +25,9 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
     from chipperf.contract.subject import Subject
-    from chipperf.plugin.types import Knob, Precision, PrecisionPolicy
+    from chipperf.plugin.types import Knob, PrecisionPolicy
+    from chipperf.precisions import Precision
     from chipperf.train.effective_precision import EffectivePrecision
-
-_FORMATS: Final[dict[Precision, str]] = {
-    "fp32": "fp32",
-    "tf32": "tf32",
-    "amp": "fp16",
-    "fp16": "fp16",
-    "bf16": "bf16",
-}
-"""What products are computed in, by requested precision."""
-
-_CAPABILITIES: Final[dict[Capability, tuple[Precision, ...]]] = {
-    Capability.BF16: ("bf16",),
-    Capability.FP16: ("amp", "fp16"),
-    Capability.TF32: ("tf32",),
-}
-"""Precisions that a capability stands for; one of them is enough."""
 
 _SEED: Final = 11
 _SCALE: Final = 2.0**10
@@ -96,11 +82,12 @@ def precision_is_honoured(subject: Subject) -> None:
     requested = subject.settings.precision
     policy = _policy(subject, requested)
     if policy is not None:
-        wanted = _FORMATS[requested]
+        wanted = PRECISIONS[requested].arithmetic
         require(
             policy.effective == wanted,
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
+        _require_parameter_type(subject, policy)
         # That fp32 is what it says is what N1 checks.
         if requested != "fp32":
             _require_measured(subject, policy, wanted)
@@ -108,10 +95,12 @@ def precision_is_honoured(subject: Subject) -> None:
         policy is not None or requested != "fp32",
         "fp32 is refused: every vendor runs it, because results are compared in it",
     )
-    for capability, precisions in _CAPABILITIES.items():
+    for value, precisions in precisions_by_capability().items():
         if requested not in precisions:
             continue
+        # One of the precisions that a capability stands for is enough.
         runs = [precision for precision in precisions if _policy(subject, precision) is not None]
+        capability = Capability(value)
         declared = capability in subject.info.capabilities
         require(
             bool(runs) == declared,
@@ -128,17 +117,16 @@ def overflow_skips_step(subject: Subject) -> None:
 
     requested = subject.settings.precision
     policy = _policy(subject, requested)
-    needs_scaler = requested == "amp"
-    # Whether fp16 parameters are trained with scaling is the vendor's choice.
+    needs_scaler = PRECISIONS[requested].scales_gradients
     require(
-        policy is None or policy.grad_scaler == needs_scaler or requested == "fp16",
+        policy is None or policy.grad_scaler == needs_scaler,
         f"{requested} must {'' if needs_scaler else 'not '}scale gradients: "
         f"let PrecisionPolicy.grad_scaler be {needs_scaler}",
     )
     if not needs_scaler:
         return
     if policy is None:
-        raise NotApplicable("amp is not supported, and no other precision scales gradients")
+        raise NotApplicable(f"{requested} is not supported, and no other precision scales gradients")
     device = subject.device
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -269,15 +257,30 @@ def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
 
 def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
     """Return the arithmetic of the products of a model that the plugin has prepared."""
-    import torch
-
     from chipperf.train.effective_precision import measure_effective_precision
     from chipperf.train.preparation import autocast
 
+    weight_dtype = _weight_type(subject, policy)
+    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+
+
+def _weight_type(subject: Subject, policy: PrecisionPolicy) -> torch.dtype:
+    """Return the type of the weights of a model that the plugin has prepared."""
+    import torch
+
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
     prepared = subject.session.prepare_model(model, policy, subject.device)
-    weight_dtype = next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
-    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+    return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
+
+
+def _require_parameter_type(subject: Subject, policy: PrecisionPolicy) -> None:
+    wanted = PRECISIONS[policy.requested].parameter_type or "float32"
+    found = str(_weight_type(subject, policy)).removeprefix("torch.")
+    require(
+        found == wanted,
+        f"{policy.requested} trains parameters in {wanted}, and perf_prepare_model leaves them in {found}: "
+        "chipperf.torchtools.convert_parameters converts them",
+    )
 
 
 def _require_fp32(subject: Subject, policy: PrecisionPolicy) -> None:
