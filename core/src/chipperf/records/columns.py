@@ -243,8 +243,8 @@ def columns_of(place: Place) -> tuple[Column, ...]:
 
 BY_NAME: Final = {each.name: each for each in COLUMNS}
 
-THROUGHPUTS: Final = tuple(each.name for each in reversed(COLUMNS) if each.unit == "samples/s")
-"""Names of the throughputs; the first says most of the device itself."""
+THROUGHPUTS: Final = tuple(each.key for each in reversed(columns_of("report")) if each.unit == "samples/s")
+"""A report's columns of throughputs; the first says most of the device itself."""
 
 WINDOWED: Final = tuple(each.name for each in COLUMNS if each.is_windowed)
 """Names of the throughputs that are medians of measurement windows."""
