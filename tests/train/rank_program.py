@@ -48,6 +48,7 @@ def main() -> None:
         return ClassificationWorkload(
             WorkloadContext(
                 hyperparameters=hyperparameters,
+                reference=CASE.data.reference,
                 data_root=data_root,
                 rank=place,
                 device=DEVICE,

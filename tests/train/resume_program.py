@@ -50,6 +50,7 @@ def make_trainer(case_name: str, rank: Rank, data: Path, directory: Path, sessio
     workload = case.load_workload()(
         WorkloadContext(
             hyperparameters=h,
+            reference=case.data.reference,
             data_root=data,
             rank=rank,
             device=DEVICE,
