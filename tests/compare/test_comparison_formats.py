@@ -51,6 +51,10 @@ def test_text_is_no_formula_in_a_spreadsheet():
     assert found["2", "quality"]["name"].startswith("'=cmd")
 
 
+def test_null_character_does_not_end_up_in_csv():
+    assert table(as_csv(two(environment__row_label="a\0b")))["2", "quality"]["name"].startswith("a b")
+
+
 def test_json_is_the_same_twice_and_has_a_version():
     text = json_text(two())
     content = json.loads(text)

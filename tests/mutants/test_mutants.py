@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from acme_build import CompilerMissing, library
-from chipperf.contract.registry import all_checks
+from chipperf.contract.check import all_checks
 
 from mutants.trial import GOOD, LONG_CHECKS, Workbench, all_mutants, failed
 

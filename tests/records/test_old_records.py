@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.errors import RecordError
-from chipperf.launch.plan import read_plan
 from chipperf.launch.resume import resume
 from chipperf.records.checkpoints import newest_complete_step, read_manifest
 from chipperf.records.repeats import read_repeats
-from chipperf.records.store import RunDirectory, find_records, read_record
-from chipperf.train.progress import read_progress
-from chipperf.train.telemetry import read_telemetry, summarise
+from chipperf.records.store import find_records, read_record
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import read_plan
+from chipperf.run.progress import read_progress
+from chipperf.run.telemetry import read_telemetry, summarise
 from kept_files import V010, written_in
 
 if TYPE_CHECKING:
