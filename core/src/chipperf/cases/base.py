@@ -1,6 +1,6 @@
 """What a case is: a model, its data, its metric, and which hyperparameters may change.
 
-Importing a case imports no torch; :meth:`Case.workload` does.
+Importing a case imports no torch; :attr:`Case.load_workload` does.
 """
 
 from __future__ import annotations
