@@ -47,8 +47,8 @@ hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 
 
-class VendorSpecs:
-    """Hooks of a vendor: exactly one implementation of each is bound to a run."""
+class MachineSpecs:
+    """Hooks about the vendor, its devices on this machine and its software."""
 
     @hookspec(firstresult=True)
     def perf_vendor_info(self) -> VendorInfo:
@@ -132,6 +132,10 @@ class VendorSpecs:
         Returns:
             Versions of the stack that is now loaded.
         """
+
+
+class DeviceSpecs:
+    """Hooks about the device of one rank and its memory."""
 
     @hookspec(firstresult=True)
     def perf_device_init(self, rank: Rank) -> torch.device:
@@ -230,6 +234,10 @@ class VendorSpecs:
         Args:
             device: The device whose counters to reset.
         """
+
+
+class TrainingSpecs:
+    """Hooks that set a training run up."""
 
     @hookspec(firstresult=True)
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
@@ -363,6 +371,10 @@ class VendorSpecs:
             Overrides with reasons. An unknown or locked key is an error.
         """
 
+
+class MonitoringSpecs:
+    """Hooks that observe a device, and facts to compare a measurement with."""
+
     @hookspec(firstresult=True)
     def perf_telemetry(self, device: DeviceInfo) -> TelemetrySample:
         """Read power, temperature, utilisation and memory of one device; needs ``telemetry``.
@@ -423,6 +435,10 @@ class VendorSpecs:
         Returns:
             Peak and source, or ``None`` if it is not known.
         """
+
+
+class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
+    """All hooks of a vendor: exactly one implementation of each is bound to a run."""
 
     @hookspec
     def perf_step_end(self, device: torch.device) -> None:

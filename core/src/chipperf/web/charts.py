@@ -1,6 +1,6 @@
 """Charts as SVG for the pages: drawn by matplotlib, with the colours of the page.
 
-A chart holds nothing but numbers: what they are is in the page's own text, which has both languages and any font.
+A chart holds nothing but numbers: what they are is in the page's own text, which has all languages and any font.
 Colours are CSS variables, so one picture serves light and dark pages.
 """
 

@@ -36,10 +36,10 @@ CASE = Case(
     metric="mAP",
     report=ReportProfile(
         model_title="detr",
-        task=Title(zh="目标检测、全景分割", en="Object detection, panoptic segmentation"),
+        task=Title(en="Object detection, panoptic segmentation"),
         quality_column="mAP",
-        quality_legend=Title(zh="所有类别的 Average Precision（平均精度）的均值", en="mean average precision"),
-        sample_noun=Title(zh="样本", en="samples"),
+        quality_legend=Title(en="mean average precision"),
+        sample_noun=Title(en="samples"),
         quality_as_percent=False,
     ),
     data=COCO2017,
