@@ -424,10 +424,10 @@ def _vendor_overrides(session: Session, selection: Selection, case: str, topolog
 
 
 def _sample_dataset(case: Case) -> Path:
-    if case.ensure_sample is None:
+    if case.data.ensure_sample is None:
         raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
     with counting_progress("no --data given: preparing the sample dataset") as advance:
-        return case.ensure_sample(advance)
+        return case.data.ensure_sample(advance)
 
 
 def _process_start_s() -> float:
