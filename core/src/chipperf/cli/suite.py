@@ -15,7 +15,7 @@ from chipperf.cli.suite_overview import describe, suite_overview
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
 from chipperf.suites.execution import execute
-from chipperf.suites.following import follow
+from chipperf.suites.follower import follow
 from chipperf.suites.machines import Machine, machine_from_options, session
 from chipperf.suites.plan import plan_suite
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState

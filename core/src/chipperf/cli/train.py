@@ -19,7 +19,7 @@ from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
 from chipperf.errors import DataError, UsageError, did_you_mean
-from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
+from chipperf.launch.launcher_info import SLURM_TASKS_VARIABLE, LauncherInfo, from_environment, from_options
 from chipperf.launch.resume import require_same_software
 from chipperf.launch.resume import resume as resume_run
 from chipperf.plugin import installed
@@ -39,7 +39,7 @@ from chipperf.run.telemetry import read_idle_memory
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
-    from chipperf.launch.group import Group
+    from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.plugin.selection import Selection
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import CaseOverrides
@@ -116,9 +116,9 @@ def train(
     """
     started_s = _process_start_s()
     given = _given_options(context)
-    membership = _membership(nnodes, nproc, node_rank, rendezvous, given)
+    launcher = _membership(nnodes, nproc, node_rank, rendezvous, given)
     if resume is not None:
-        _resume(resume, started_s, case=case, given=given, membership=membership)
+        _resume(resume, started_s, case=case, given=given, launcher=launcher)
         return
     if case is None:
         raise UsageError(
@@ -145,7 +145,7 @@ def train(
         budget_s=parse_duration(budget, "--budget") if budget is not None else None,
     )
     chosen = resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
-    if repeat > 1 and membership is not None:
+    if repeat > 1 and launcher is not None:
         raise UsageError(
             "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
         )
@@ -157,7 +157,7 @@ def train(
     if selection.origin == "auto":
         typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
     session = bind(selection.entry)
-    topology = membership.topology if membership else Topology(nnodes=1, nproc_per_node=nproc)
+    topology = launcher.topology if launcher else Topology(nnodes=1, nproc_per_node=nproc)
     nproc = topology.nproc_per_node
     # A vendor tunes the benchmark itself; a preset brings values that fit its own, smaller task.
     overrides = _vendor_overrides(session, selection, case, topology) if preset == "full" else None
@@ -179,7 +179,7 @@ def train(
     idle_memory_bytes = read_idle_memory(session, selection.probe.devices)
     if device_check:
         require_free_cards(
-            session.vendor_info(), selection.probe.devices, idle_memory_bytes, _starts_here(membership, nproc)
+            session.vendor_info(), selection.probe.devices, idle_memory_bytes, _starts_here(launcher, nproc)
         )
     accelerator = session.vendor_info().device_type != "cpu"
     now = datetime.now(timezone.utc)
@@ -206,20 +206,20 @@ def train(
         hang_timeout_s=hang_timeout_s or None,
         session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
     )
-    _run(plan, session, chosen_case, out, membership)
+    _run(plan, session, chosen_case, out, launcher)
 
 
-def _starts_here(membership: Membership | None, nproc: int) -> int:
+def _starts_here(launcher: LauncherInfo | None, nproc: int) -> int:
     """Return how many processes this launcher starts on the cards that it sees.
 
     Under srun each process may see only its own card, and those of the same machine are about to use theirs.
     """
-    return nproc if membership is None or membership.worker is None else 0
+    return nproc if launcher is None or launcher.worker is None else 0
 
 
 def _membership(
     nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, given: list[str]
-) -> Membership | None:
+) -> LauncherInfo | None:
     """Return this launcher's place among several: as the options say, or as torchrun or srun does."""
     counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in given]
     if nnodes == 1 and "--node-rank" not in given:
@@ -228,25 +228,25 @@ def _membership(
     if counts and SLURM_TASKS_VARIABLE in os.environ:
         # Slurm's tasks are machines then, each with a launcher that starts processes of its own.
         return from_options(nnodes, nproc, node_rank, rendezvous)
-    membership = from_environment()
-    if membership is not None and counts:
+    launcher = from_environment()
+    if launcher is not None and counts:
         raise UsageError(
             f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
         )
-    if membership is not None:
-        return membership
+    if launcher is not None:
+        return launcher
     return from_options(nnodes, nproc, node_rank, rendezvous)
 
 
-def _run(plan: RunPlan, session: Session, case: Case, out: Path | None, membership: Membership | None = None) -> None:
+def _run(plan: RunPlan, session: Session, case: Case, out: Path | None, launcher: LauncherInfo | None = None) -> None:
     # Imported before the directory is created: without torch there is no run, and no trace of one.
     import chipperf.launch.local  # noqa: F401
-    from chipperf.launch.group import Group
+    from chipperf.launch.launcher_group import LauncherGroup
 
     group = None
-    if membership is not None:
-        group = Group(membership, origin_s=plan.started_s, idle_memory_bytes=plan.idle_memory_bytes)
-    if group is not None and not group.membership.is_first:
+    if launcher is not None:
+        group = LauncherGroup(launcher, origin_s=plan.started_s, idle_memory_bytes=plan.idle_memory_bytes)
+    if group is not None and not group.launcher.is_first:
         _follow(plan, out, group)
         return
     directory = RunDirectory(out or Path("runs") / plan.run_id)
@@ -267,26 +267,26 @@ def _prepare(plan: RunPlan, session: Session, case: Case, directory: RunDirector
     directory.write_record(planned_record(plan, session, metric=case.metric))
 
 
-def _begin(plan: RunPlan, directory: RunDirectory, group: Group) -> RunPlan:
+def _begin(plan: RunPlan, directory: RunDirectory, group: LauncherGroup) -> RunPlan:
     """Let the other launchers find their directories, and begin."""
     group.announce(plan)
-    if not group.gather_entered() and plan.shared_directory:
+    if not group.gather_joined() and plan.shared_directory:
         warning = "the machines share no directory: no checkpoints were written, and the run cannot be resumed"
         plan = plan.model_copy(update={"shared_directory": False, "warnings": [*plan.warnings, warning]})
         directory.write_plan(plan.model_dump_json(indent=2) + "\n")
         record = read_record(directory.path)
         directory.write_record(record.model_copy(update={"warnings": plan.warnings}))
-    group.begin(plan)
+    group.start(plan)
     return plan
 
 
-def _follow(plan: RunPlan, out: Path | None, group: Group) -> None:
+def _follow(plan: RunPlan, out: Path | None, group: LauncherGroup) -> None:
     """Do as the first launcher plans, with the ranks of this one."""
     from chipperf.launch.local import run_workers
 
     plan = group.request(plan)
     directory = RunDirectory(out or Path("runs") / plan.run_id)
-    plan = group.enter(directory, plan)
+    plan = group.join(directory, plan)
     status, code = run_workers(plan, directory, group)
     if status.failure:
         who = "" if status.failure.rank is None else f"rank {status.failure.rank}: "
@@ -295,7 +295,7 @@ def _follow(plan: RunPlan, out: Path | None, group: Group) -> None:
         raise typer.Exit(code)
 
 
-def _finish(plan: RunPlan, directory: RunDirectory, group: Group | None = None) -> None:
+def _finish(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None = None) -> None:
     """Let the workers train, and say what came of it."""
     from chipperf.launch.local import run_workers
 
@@ -319,9 +319,9 @@ def _given_options(context: typer.Context) -> list[str]:
     return [parameter.opts[0] for parameter in typed_parameters(context) if parameter.name not in _RESUME_OPTIONS]
 
 
-def _resume(path: Path, started_s: float, *, case: str | None, given: list[str], membership: Membership | None) -> None:
+def _resume(path: Path, started_s: float, *, case: str | None, given: list[str], launcher: LauncherInfo | None) -> None:
     directory = RunDirectory(path)
-    changing = [option for option in given if membership is None or option not in _PLACE_OPTIONS]
+    changing = [option for option in given if launcher is None or option not in _PLACE_OPTIONS]
     if changing:
         raise UsageError(
             f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
@@ -333,18 +333,18 @@ def _resume(path: Path, started_s: float, *, case: str | None, given: list[str],
         typer.echo(f"the run in {path} is complete: there is nothing to resume")
         return
     plan = read_plan(directory.plan)
-    _require_same_place(plan, membership)
-    if membership is None:
+    _require_same_place(plan, launcher)
+    if launcher is None:
         directory.require_ended()
     session = bind(installed.find_vendor(plan.vendor))
     require_same_software(plan, record, find_case(plan.case), session)
-    if membership is None:
+    if launcher is None:
         _finish(_resumed(plan, directory, started_s), directory)
         return
-    from chipperf.launch.group import Group
+    from chipperf.launch.launcher_group import LauncherGroup
 
-    group = Group(membership, origin_s=started_s, idle_memory_bytes=plan.idle_memory_bytes)
-    if not membership.is_first:
+    group = LauncherGroup(launcher, origin_s=started_s, idle_memory_bytes=plan.idle_memory_bytes)
+    if not launcher.is_first:
         _follow(plan, path, group)
         return
     with group.announcing_errors():
@@ -353,8 +353,8 @@ def _resume(path: Path, started_s: float, *, case: str | None, given: list[str],
     _finish(plan, directory, group)
 
 
-def _require_same_place(plan: RunPlan, membership: Membership | None) -> None:
-    topology = membership.topology if membership else Topology(nnodes=1, nproc_per_node=plan.topology.nproc_per_node)
+def _require_same_place(plan: RunPlan, launcher: LauncherInfo | None) -> None:
+    topology = launcher.topology if launcher else Topology(nnodes=1, nproc_per_node=plan.topology.nproc_per_node)
     if topology != plan.topology:
         raise UsageError(
             f"the run was begun as {plan.topology.label}, and this is {topology.label}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.launch.group import HANG, PEER_STOPPED, Report
+from chipperf.launch.launcher_group import HANG, PEER_STOPPED, Report
 from chipperf.records.schema import Failure
 from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
 from chipperf.train.stop import stop_key
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from chipperf.launch.group import Group
+    from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
@@ -49,7 +49,7 @@ class Watch:
         group: The launchers; ``None`` for a run of this one only.
     """
 
-    def __init__(self, plan: RunPlan, directory: RunDirectory, group: Group | None) -> None:
+    def __init__(self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> None:
         self.verdict: Failure | None = None
         self._plan = plan
         self._directory = directory
@@ -71,7 +71,7 @@ class Watch:
         if self._group is not None:
             conversation = _Conversation(self._group, self._ended)
         progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
-        decides = self._group is None or self._group.membership.is_first
+        decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
             fault = None
             if decides and not self._directory.plan.exists():
@@ -128,12 +128,12 @@ class _ProgressGuard:
 class _Conversation:
     """Tells the other launchers that this one is alive, and hears of them, in a thread that may get stuck."""
 
-    def __init__(self, group: Group, ended: threading.Event) -> None:
+    def __init__(self, group: LauncherGroup, ended: threading.Event) -> None:
         self._group = group
         self._ended = ended
         self._verdict: Failure | None = None
         self._halting: Failure | None = None
-        self._heard_s = {index: time.monotonic() for index in range(group.membership.count)}
+        self._heard_s = {index: time.monotonic() for index in range(group.launcher.count)}
         self._pulses: dict[int, str | None] = {}
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -147,9 +147,9 @@ class _Conversation:
         if self._verdict is not None:
             return self._verdict
         now_s = time.monotonic()
-        watched = range(self._group.membership.count) if self._group.membership.is_first else (0,)
+        watched = range(self._group.launcher.count) if self._group.launcher.is_first else (0,)
         for index in watched:
-            if index != self._group.membership.index and now_s - self._heard_s[index] > LOST_AFTER_S:
+            if index != self._group.launcher.index and now_s - self._heard_s[index] > LOST_AFTER_S:
                 return self._group.lose(index)
         return None
 
@@ -161,7 +161,7 @@ class _Conversation:
             try:
                 # A connection of its own: what gets stuck in it must not hold up the launcher.
                 channel = channel or Channel(self._group.session.host, self._group.session.port)
-                channel.write(f"alive/{self._group.membership.index}", str(beat))
+                channel.write(f"alive/{self._group.launcher.index}", str(beat))
                 if self._halting is not None:
                     channel.write("halt", self._halting.model_dump_json())
                 self._listen(channel)
@@ -171,17 +171,17 @@ class _Conversation:
                 channel = None
 
     def _listen(self, channel: Channel) -> None:
-        membership = self._group.membership
+        launcher = self._group.launcher
         halt = channel.read("halt")
         if halt is not None and self._halting is None:
             self._verdict = Failure.model_validate_json(halt)
-        for index in range(membership.count):
+        for index in range(launcher.count):
             pulse = channel.read(f"alive/{index}")
             if pulse != self._pulses.get(index):
                 self._pulses[index], self._heard_s[index] = pulse, time.monotonic()
-            if index != membership.index and channel.read(f"report/{index}") is not None:
+            if index != launcher.index and channel.read(f"report/{index}") is not None:
                 self._peer_stopped(channel, index)
-        for rank in set(range(membership.topology.world_size)) - set(membership.ranks):
+        for rank in set(range(launcher.topology.world_size)) - set(launcher.ranks):
             if channel.read(stop_key(rank)) is not None:
                 self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
 
@@ -190,7 +190,7 @@ class _Conversation:
         self._heard_s[index] = float("inf")
         report = Report.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
-            name = self._group.membership.name_of(index)
+            name = self._group.launcher.name_of(index)
             self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")
 
 

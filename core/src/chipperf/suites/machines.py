@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from chipperf.errors import UsageError
-from chipperf.launch.membership import from_options
+from chipperf.launch.launcher_info import from_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,15 +63,15 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
             "--node-rank and --rdzv belong to a suite with runs on several machines",
             hint="leave them out; a topology of two machines is 2x8, for example",
         )
-    membership = from_options(nnodes, 1, node_rank, rendezvous)
-    if membership is None:
+    launcher = from_options(nnodes, 1, node_rank, rendezvous)
+    if launcher is None:
         return None
-    if membership.port + _PORTS - 1 > _LAST_PORT:
+    if launcher.port + _PORTS - 1 > _LAST_PORT:
         raise UsageError(
-            f"--rdzv: port {membership.port} is too high: a suite uses {_PORTS} ports from there on",
+            f"--rdzv: port {launcher.port} is too high: a suite uses {_PORTS} ports from there on",
             hint=f"choose one up to {_LAST_PORT - _PORTS + 1}",
         )
-    return Machine(membership.index, membership.host, membership.port)
+    return Machine(launcher.index, launcher.host, launcher.port)
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 import pytest
 from chipperf.errors import UsageError
-from chipperf.launch.group import Report, cause_of
-from chipperf.launch.membership import from_environment, from_options
-from chipperf.records.schema import Failure, Status
+from chipperf.launch.launcher_info import from_environment, from_options
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -85,30 +83,3 @@ def test_a_single_task_of_srun_is_an_ordinary_program():
 def test_ranks_that_do_not_follow_machines_are_refused(changes, fault):
     with pytest.raises(UsageError, match=fault):
         from_environment({**SRUN, **changes})
-
-
-def report(state, failure_class=None):
-    failure = failure_class and Failure(failure_class=failure_class, message=failure_class)
-    return Report(status=Status(state=state, failure=failure), exit_code=1, recurs=False)
-
-
-@pytest.mark.parametrize(
-    ("classes", "cause"),
-    [
-        (["RuntimeError", "rank_died"], "rank_died"),
-        (["RuntimeError", "DataError"], "DataError"),
-        (["peer_stopped", "RuntimeError"], "peer_stopped"),
-        (["DataError", "hang"], "hang"),
-        (["RuntimeError", "node_lost"], "node_lost"),
-    ],
-)
-def test_what_ranks_say_whom_a_peer_has_left_is_not_the_cause(classes, cause):
-    failure = cause_of([report("completed"), *(report("failed", each) for each in classes)]).status.failure
-
-    assert failure is not None
-    assert failure.failure_class == cause
-
-
-def test_an_interruption_counts_more_than_a_success_and_less_than_a_failure():
-    assert cause_of([report("completed"), report("interrupted", "interrupted")]).status.state == "interrupted"
-    assert cause_of([report("interrupted", "interrupted"), report("failed", "hang")]).status.state == "failed"

@@ -26,7 +26,7 @@ _SCONTROL_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
+class LauncherInfo:
     """One of the launchers that start a run together.
 
     There is one for each machine, or, where ``torchrun`` or ``srun`` started the processes, one for each of them.
@@ -77,7 +77,7 @@ class Membership:
         return f"the process of rank {index}" if self.worker else f"machine {index}"
 
 
-def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> Membership | None:
+def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
     """Return the place that options give; ``None`` if one machine is all there is.
 
     Raises:
@@ -95,7 +95,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
     if not 0 <= node_rank < nnodes:
         raise UsageError(f"--node-rank {node_rank} is not one of {nnodes} machines", hint="they are counted from 0")
     host, port = _endpoint(rendezvous)
-    return Membership(
+    return LauncherInfo(
         index=node_rank,
         count=nnodes,
         host=host,
@@ -105,7 +105,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
     )
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Membership | None:
+def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
     """Return the place that torchrun or srun gave this process; ``None`` if none of them started it as one of several.
 
     Raises:
@@ -122,14 +122,14 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Membership 
     return None
 
 
-def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> Membership:
+def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> LauncherInfo:
     if rank.world_size % rank.local_world_size or rank.rank != rank.node_rank * rank.local_world_size + rank.local_rank:
         raise UsageError(
             f"rank {rank.rank} is process {rank.local_rank} of {rank.local_world_size} on machine {rank.node_rank}: "
             "ranks have to follow machines, equally many on each",
             hint="srun --ntasks-per-node=N --distribution=block, or torchrun with the same --nproc-per-node everywhere",
         )
-    return Membership(
+    return LauncherInfo(
         index=rank.rank,
         count=rank.world_size,
         host=host,

@@ -21,7 +21,7 @@ from chipperf.run.plan import RunPlan, read_plan
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from chipperf.launch.membership import Membership
+    from chipperf.launch.launcher_info import LauncherInfo
     from chipperf.run.directory import RunDirectory
 
 JOIN_S = 300.0
@@ -30,7 +30,7 @@ JOIN_S = 300.0
 _REPORT_S = 60.0
 """Time the others have to stop their ranks once one launcher's have ended: elastic kills them after 30 seconds."""
 
-_FAREWELL_S = 5.0
+_ACK_S = 5.0
 
 NODE_LOST = "node_lost"
 PEER_STOPPED = "peer_stopped"
@@ -65,11 +65,11 @@ class Decision(BaseModel):
     port: int | None = None
 
 
-class Group:
+class LauncherGroup:
     """This launcher among those of its run.
 
     Args:
-        membership: Its place.
+        launcher: Its place.
         origin_s: ``time.monotonic()`` when this machine's part of the run began.
         idle_memory_bytes: Memory in use on each device of this machine before the run.
 
@@ -77,17 +77,17 @@ class Group:
         TrainingError: The first launcher cannot be found in time.
     """
 
-    def __init__(self, membership: Membership, *, origin_s: float, idle_memory_bytes: Mapping[str, int]) -> None:
-        self.membership = membership
+    def __init__(self, launcher: LauncherInfo, *, origin_s: float, idle_memory_bytes: Mapping[str, int]) -> None:
+        self.launcher = launcher
         self.origin_s = origin_s
         self.idle_memory_bytes = idle_memory_bytes
         self._lost: set[int] = set()
         try:
-            self._joining = Channel(membership.host, membership.port, listens=membership.hosts_store, timeout_s=JOIN_S)
+            self._joining = Channel(launcher.host, launcher.port, listens=launcher.hosts_store, timeout_s=JOIN_S)
         except ChannelLost as error:
-            place = f"{membership.host}:{membership.port}"
-            what = "cannot listen on" if membership.hosts_store else "found nobody at"
-            raise _not_joined(f"{membership.name_of(membership.index)} {what} {place}: {error}") from error
+            place = f"{launcher.host}:{launcher.port}"
+            what = "cannot listen on" if launcher.hosts_store else "found nobody at"
+            raise _not_joined(f"{launcher.name_of(launcher.index)} {what} {place}: {error}") from error
         self.session = self._joining
 
     @contextmanager
@@ -106,18 +106,18 @@ class Group:
             TrainingError: One does not come.
             UsageError: One was told something else.
         """
-        for index in range(1, self.membership.count):
+        for index in range(1, self.launcher.count):
             try:
                 other = RunPlan.model_validate_json(self._joining.wait_for(f"request/{index}", JOIN_S))
             except ChannelLost as error:
-                raise _not_joined(f"{self.membership.name_of(index)} did not join the run: {error}") from error
+                raise _not_joined(f"{self.launcher.name_of(index)} did not join the run: {error}") from error
             self._require_same(plan, other, index)
 
     def _require_same(self, plan: RunPlan, other: RunPlan, index: int) -> None:
         for name in _SAME:
             if getattr(plan, name) != getattr(other, name):
                 raise UsageError(
-                    f"{self.membership.name_of(index)} was started with another {name} than the first",
+                    f"{self.launcher.name_of(index)} was started with another {name} than the first",
                     hint="give the same options everywhere, except --node-rank",
                 )
 
@@ -129,10 +129,10 @@ class Group:
             DataError: The data is not here.
         """
         try:
-            self._joining.write(f"request/{self.membership.index}", plan.model_dump_json())
+            self._joining.write(f"request/{self.launcher.index}", plan.model_dump_json())
             received = RunPlan.model_validate_json(self._wait_for_first("plan"))
         except ChannelLost as error:
-            raise _not_joined(f"{self.membership.name_of(0)} does not say what to do: {error}") from error
+            raise _not_joined(f"{self.launcher.name_of(0)} does not say what to do: {error}") from error
         if not received.data_root.is_dir():
             raise DataError(
                 f"{received.data_root}, the dataset's directory on the first machine, does not exist here",
@@ -144,7 +144,7 @@ class Group:
         """Tell the others the plan."""
         self._joining.write("plan", plan.model_dump_json())
 
-    def enter(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
+    def join(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
         """Take a place in the run's directory, or in one of this machine, and return the plan that is final.
 
         Raises:
@@ -156,40 +156,40 @@ class Group:
             raise UsageError(
                 f"{directory.path} already holds another run", hint="choose another --out; runs are never overwritten"
             )
-        directory.join(self.membership.index)
-        self._joining.write(f"entered/{self.membership.index}", "shared" if shared else "own")
+        directory.join(self.launcher.index)
+        self._joining.write(f"joined/{self.launcher.index}", "shared" if shared else "own")
         try:
-            final = RunPlan.model_validate_json(self._wait_for_first("go"))
+            final = RunPlan.model_validate_json(self._wait_for_first("start"))
         except ChannelLost as error:
-            raise _not_joined(f"{self.membership.name_of(0)} does not begin: {error}") from error
+            raise _not_joined(f"{self.launcher.name_of(0)} does not begin: {error}") from error
         if not shared:
             directory.write_plan(final.model_dump_json(indent=2) + "\n")
         return final
 
-    def gather_entered(self) -> bool:
+    def gather_joined(self) -> bool:
         """Wait until all launchers have a directory; return True if it is the same one everywhere.
 
         Raises:
             TrainingError: One does not come so far.
         """
         answers = []
-        for index in range(1, self.membership.count):
+        for index in range(1, self.launcher.count):
             try:
-                answers.append(self._joining.wait_for(f"entered/{index}", JOIN_S))
+                answers.append(self._joining.wait_for(f"joined/{index}", JOIN_S))
             except ChannelLost as error:
-                raise _not_joined(f"{self.membership.name_of(index)} did not join the run: {error}") from error
+                raise _not_joined(f"{self.launcher.name_of(index)} did not join the run: {error}") from error
         return all(answer == "shared" for answer in answers)
 
-    def begin(self, plan: RunPlan) -> None:
+    def start(self, plan: RunPlan) -> None:
         """Let the others start their ranks."""
-        self._joining.write("go", plan.model_dump_json())
+        self._joining.write("start", plan.model_dump_json())
 
     def _wait_for_first(self, key: str) -> str:
         deadline_s = time.monotonic() + JOIN_S
         while (text := self._joining.read(key)) is None:
             refusal = self._joining.read("refused")
             if refusal is not None:
-                raise TrainingError(f"{self.membership.name_of(0)} ended: {refusal}", failure_class="not_begun")
+                raise TrainingError(f"{self.launcher.name_of(0)} ended: {refusal}", failure_class="not_begun")
             if time.monotonic() > deadline_s:
                 raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
             time.sleep(0.1)
@@ -200,7 +200,7 @@ class Group:
         self._lost.add(index)
         return Failure(
             failure_class=NODE_LOST,
-            message=f"{self.membership.name_of(index)} gives no sign of life",
+            message=f"{self.launcher.name_of(index)} gives no sign of life",
             hint="look at that machine and at the network between them; with checkpoints the run can be resumed",
         )
 
@@ -208,11 +208,11 @@ class Group:
         """Return how the ranks of all launchers ended, this one's first; one that says nothing is lost."""
         reports = [own]
         if own.status.state != "completed":
-            stopped = Failure(failure_class=PEER_STOPPED, message=f"{self.membership.name_of(0)} has ended")
+            stopped = Failure(failure_class=PEER_STOPPED, message=f"{self.launcher.name_of(0)} has ended")
             with suppress(ChannelLost):
                 self.session.write("halt", stopped.model_dump_json())
         deadline_s = time.monotonic() + _REPORT_S
-        for index in range(1, self.membership.count):
+        for index in range(1, self.launcher.count):
             try:
                 left_s = 0.0 if index in self._lost else max(0.0, deadline_s - time.monotonic())
                 reports.append(Report.model_validate_json(self.session.wait_for(f"report/{index}", left_s)))
@@ -231,17 +231,17 @@ class Group:
         channel = through or self.session
         try:
             channel.write("decision", decision.model_dump_json())
-            for index in set(range(1, self.membership.count)) - self._lost:
-                channel.wait_for(f"farewell/{index}", _FAREWELL_S)
+            for index in set(range(1, self.launcher.count)) - self._lost:
+                channel.wait_for(f"ack/{index}", _ACK_S)
         except ChannelLost:
             return
 
     def report(self, own: Report) -> Decision:
         """Tell the first launcher how the ranks here ended, and return its decision; without one, this report's."""
         try:
-            self.session.write(f"report/{self.membership.index}", own.model_dump_json())
-            decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _FAREWELL_S))
-            self.session.write(f"farewell/{self.membership.index}", "")
+            self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
+            decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
+            self.session.write(f"ack/{self.launcher.index}", "")
         except ChannelLost:
             status, code = own.status, own.exit_code
             if status.state == "completed" or _is_secondary(status):
@@ -251,7 +251,7 @@ class Group:
 
     def open_session(self) -> int:
         """Listen on a port of its own for ranks that are started again: the keys of those before must not be met."""
-        self.session = Channel(self.membership.host, 0, listens=True)
+        self.session = Channel(self.launcher.host, 0, listens=True)
         return self.session.port
 
     def follow_session(self, port: int) -> None:
@@ -261,9 +261,9 @@ class Group:
             TrainingError: It is not there.
         """
         try:
-            self.session = Channel(self.membership.host, port)
+            self.session = Channel(self.launcher.host, port)
         except ChannelLost as error:
-            raise _not_joined(f"{self.membership.name_of(0)} is gone: {error}") from error
+            raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
 
 
 def cause_of(reports: Sequence[Report]) -> Report:
