@@ -2,7 +2,7 @@
 
 import pytest
 from chipperf.errors import UsageError
-from chipperf.launch.launcher_info import from_environment, from_options
+from chipperf.launch.launcher_info import find_launcher, from_environment, from_options
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -83,3 +83,31 @@ def test_a_single_task_of_srun_is_an_ordinary_program():
 def test_ranks_that_do_not_follow_machines_are_refused(changes, fault):
     with pytest.raises(UsageError, match=fault):
         from_environment({**SRUN, **changes})
+
+
+def found(variables, typed=(), monkeypatch=None, **options):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    given = {"nnodes": 1, "nproc": 1, "node_rank": None, "rendezvous": None, **options}
+    return find_launcher(**given, typed=typed)
+
+
+def test_processes_of_torchrun_need_no_counts(monkeypatch):
+    assert found(TORCHRUN, monkeypatch=monkeypatch).index == 3
+    with pytest.raises(UsageError, match="torchrun has started the processes: --nproc is not needed"):
+        found({}, ["--nproc"], nproc=2)
+
+
+def test_tasks_of_srun_are_machines_where_processes_are_counted(monkeypatch):
+    options = {"nnodes": 2, "nproc": 4, "node_rank": 1, "rendezvous": "node0:29500"}
+
+    launcher = found(SRUN, ["--nnodes", "--nproc", "--rdzv"], monkeypatch, **options)
+
+    assert (launcher.index, launcher.count, launcher.worker) == (1, 2, None)
+    assert launcher.topology.label == "2x4"
+
+
+def test_number_that_slurm_gives_every_machine_is_no_place_by_itself():
+    assert found({}, node_rank=3) is None
+    with pytest.raises(UsageError, match="belong to a run on several machines"):
+        found({}, ["--node-rank"], node_rank=3)

@@ -15,10 +15,10 @@ from chipperf.records.schema import Topology
 from chipperf.run.ranks import rank_from_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 _TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
-SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
+_SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
 """Set by srun, and not in the batch script around it."""
 _FIRST_SLURM_PORT = 20000
 _SLURM_PORTS = 10000
@@ -77,6 +77,40 @@ class LauncherInfo:
         return f"the process of rank {index}" if self.worker else f"machine {index}"
 
 
+def find_launcher(
+    *, nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, typed: Collection[str]
+) -> LauncherInfo | None:
+    """Return this process among the launchers of its run, as the options say, or as torchrun or srun does.
+
+    Args:
+        nnodes: Machines.
+        nproc: Processes on each of them.
+        node_rank: Number of this machine.
+        rendezvous: Where the machines meet, as ``HOST:PORT``.
+        typed: The options on the command line, for example ``--nnodes``: others have their default.
+
+    Returns:
+        The launcher; ``None`` if it is the only one.
+
+    Raises:
+        UsageError: The options are incomplete, or contradict each other or what started this process.
+    """
+    counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in typed]
+    if nnodes == 1 and "--node-rank" not in typed:
+        # Slurm tells every program its machine's number, also one that runs alone.
+        node_rank = None
+    # With counts, Slurm's tasks are machines, each with a launcher that starts processes of its own.
+    tasks_are_machines = bool(counts) and _SLURM_TASKS_VARIABLE in os.environ
+    launcher = None if tasks_are_machines else from_environment()
+    if launcher is None:
+        return from_options(nnodes, nproc, node_rank, rendezvous)
+    if counts:
+        raise UsageError(
+            f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
+        )
+    return launcher
+
+
 def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
     """Return the place that options give; ``None`` if one machine is all there is.
 
@@ -116,7 +150,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInf
         host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
         agent_listens = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         return _of_worker(rank, *_endpoint(f"{host}:{port}"), hosts_store=rank.is_main and not agent_listens)
-    if int(environment.get(SLURM_TASKS_VARIABLE, "1")) > 1:
+    if int(environment.get(_SLURM_TASKS_VARIABLE, "1")) > 1:
         rank = _slurm_rank(environment)
         return _of_worker(rank, *_slurm_endpoint(environment), hosts_store=rank.is_main)
     return None
@@ -152,7 +186,7 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
         return Rank(
             rank=int(environment["SLURM_PROCID"]),
             local_rank=int(environment["SLURM_LOCALID"]),
-            world_size=int(environment[SLURM_TASKS_VARIABLE]),
+            world_size=int(environment[_SLURM_TASKS_VARIABLE]),
             local_world_size=_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"]),
             node_rank=int(environment["SLURM_NODEID"]),
         )
