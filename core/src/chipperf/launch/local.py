@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
+WORKER_COMMAND = (sys.executable, "-m", "chipperf.train.worker_environment")
+"""Starts one rank's worker, with the run's directory as its argument."""
+
 _WATCH_INTERVAL_S = 0.2
 
 _RENDEZVOUS_S = 120
@@ -45,7 +48,13 @@ _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL
 """Signals by which a process dies of itself or of its machine; an abort may also follow a peer's failure."""
 
 
-def run_workers(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None = None) -> tuple[Status, int]:
+def run_workers(
+    plan: RunPlan,
+    directory: RunDirectory,
+    group: LauncherGroup | None = None,
+    *,
+    worker: Sequence[str] = WORKER_COMMAND,
+) -> tuple[Status, int]:
     """Start one worker per device, wait for all of them, and finish the run's record.
 
     The first rank that fails stops the others. As often as the plan allows they are started again then, from the newest
@@ -55,6 +64,7 @@ def run_workers(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | N
         plan: The run.
         directory: Its directory, with the plan in it.
         group: The launchers of the other machines; the first one writes the record.
+        worker: Command that starts one worker, without its argument, the run's directory.
 
     Returns:
         How the run ended, and the exit code that says so.
@@ -62,7 +72,7 @@ def run_workers(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | N
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     restarts_left = plan.max_restarts
     while True:
-        report = _run_session(plan, directory, group)
+        report = _run_session(plan, directory, group, worker)
         decision, nodes = _decide(plan, directory, group, report, may_restart=restarts_left > 0)
         if decision.plan is None:
             break
@@ -75,14 +85,14 @@ def run_workers(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | N
     return decision.status, decision.exit_code
 
 
-def _run_session(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> Report:
+def _run_session(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, worker: Sequence[str]) -> Report:
     """Let this launcher's workers train until they end or are stopped, and say how."""
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
     died: dict[int, int] = {}
     interrupted = False
     with Watch(plan, directory, group) as watch:
         try:
-            died = _launch(plan, directory, group)
+            died = _launch(plan, group, [*worker, str(directory.path)])
         except (SignalException, KeyboardInterrupt):
             interrupted = True
     status, code = _outcome(directory, ranks, died, interrupted)
@@ -131,10 +141,10 @@ def _decide(
     return decision, nodes
 
 
-def _launch(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> dict[int, int]:
+def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> dict[int, int]:
     """Start the workers and wait for them; return the exit codes of those that failed, by rank."""
     if group is not None and group.launcher.worker is not None:
-        return run_single_worker(group.launcher.worker, directory, group.session.host, group.session.port)
+        return run_single_worker(group.launcher.worker, command, group.session.host, group.session.port)
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
         config = LaunchConfig(
             min_nodes=plan.topology.nnodes,
@@ -148,7 +158,7 @@ def _launch(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None)
             **_rendezvous(group),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "chipperf.train.worker_environment", str(directory.path))
+            elastic_launch(config, command[0])(*command[1:])
         except ChildFailedError as error:
             return {rank: failure.exitcode for rank, failure in error.failures.items()}
     return {}

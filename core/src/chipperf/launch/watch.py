@@ -12,6 +12,7 @@ import psutil
 
 from chipperf.launch.channel import Channel, ChannelLost
 from chipperf.launch.launcher_group import HANG, PEER_STOPPED, Report
+from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.records.schema import Failure
 from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
 from chipperf.train.stop import stop_key
@@ -133,8 +134,7 @@ class _Conversation:
         self._ended = ended
         self._verdict: Failure | None = None
         self._halting: Failure | None = None
-        self._heard_s = {index: time.monotonic() for index in range(group.launcher.count)}
-        self._pulses: dict[int, str | None] = {}
+        self._signs = SignsOfLife(range(group.launcher.count))
         threading.Thread(target=self._run, daemon=True).start()
 
     def halt(self, failure: Failure) -> None:
@@ -146,22 +146,19 @@ class _Conversation:
         """Return why the ranks here must stop, or ``None``."""
         if self._verdict is not None:
             return self._verdict
-        now_s = time.monotonic()
         watched = range(self._group.launcher.count) if self._group.launcher.is_first else (0,)
         for index in watched:
-            if index != self._group.launcher.index and now_s - self._heard_s[index] > LOST_AFTER_S:
+            if index != self._group.launcher.index and self._signs.silence_s(index) > LOST_AFTER_S:
                 return self._group.lose(index)
         return None
 
     def _run(self) -> None:
         channel = None
-        beat = 0
         while not self._ended.wait(_INTERVAL_S):
-            beat += 1
             try:
                 # A connection of its own: what gets stuck in it must not hold up the launcher.
                 channel = channel or Channel(self._group.session.host, self._group.session.port)
-                channel.write(f"alive/{self._group.launcher.index}", str(beat))
+                self._signs.send(channel, self._group.launcher.index)
                 if self._halting is not None:
                     channel.write("halt", self._halting.model_dump_json())
                 self._listen(channel)
@@ -175,10 +172,8 @@ class _Conversation:
         halt = channel.read("halt")
         if halt is not None and self._halting is None:
             self._verdict = Failure.model_validate_json(halt)
+        self._signs.listen(channel)
         for index in range(launcher.count):
-            pulse = channel.read(f"alive/{index}")
-            if pulse != self._pulses.get(index):
-                self._pulses[index], self._heard_s[index] = pulse, time.monotonic()
             if index != launcher.index and channel.read(f"report/{index}") is not None:
                 self._peer_stopped(channel, index)
         for rank in set(range(launcher.topology.world_size)) - set(launcher.ranks):
@@ -187,7 +182,7 @@ class _Conversation:
 
     def _peer_stopped(self, channel: Channel, index: int) -> None:
         """A launcher whose ranks are done keeps quiet; one whose ranks failed lets those here stop."""
-        self._heard_s[index] = float("inf")
+        self._signs.excuse(index)
         report = Report.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
             name = self._group.launcher.name_of(index)
@@ -207,11 +202,12 @@ def _hang(plan: RunPlan) -> Failure:
 
 
 def _ranks_of_this_process() -> list[psutil.Process]:
+    """Return the ranks that this launcher has started: the children that were told a rank."""
     ranks = []
     for child in psutil.Process().children():
-        command = _command(child)
-        if _TRAINING_PROGRAM in command or "chipperf.train.worker_environment" in command:
-            ranks.append(child)
+        with suppress(psutil.Error):
+            if "RANK" in child.environ():
+                ranks.append(child)
     return ranks
 
 
