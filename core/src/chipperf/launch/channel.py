@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from torch import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +36,8 @@ class Channel:
     """
 
     def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _OPERATION_S) -> None:
-        def connect() -> Any:
-            return distributed.TCPStore(  # type: ignore[attr-defined]
-                host,
-                port,
-                is_master=listens,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=timeout_s),
-                # The elastic launcher of the same process listens on the same port, and shares it then.
-                multi_tenant=True,
-            )
-
         self.host = host
-        self._store = _bounded(connect, timeout_s + _OPERATION_S)
+        self._store = _connect(host, port, listens=listens, timeout_s=timeout_s)
         self.port = int(self._store.port)
 
     def write(self, key: str, text: str) -> None:
@@ -84,6 +72,40 @@ class Channel:
                 raise ChannelLost(f"nothing came within {timeout_s:.0f} s")
             time.sleep(_POLL_S)
         return text
+
+
+def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
+    """Return torch's store at this place."""
+    if not listens:
+        # torch's store reports every attempt that fails on standard error.
+        _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
+    from torch import distributed
+
+    def connect() -> Any:
+        return distributed.TCPStore(  # type: ignore[attr-defined]
+            host,
+            port,
+            is_master=listens,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=timeout_s),
+            # The elastic launcher of the same process listens on the same port, and shares it then.
+            multi_tenant=True,
+        )
+
+    return _bounded(connect, timeout_s + _OPERATION_S)
+
+
+def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_OPERATION_S).close()
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+        else:
+            return
+        time.sleep(_POLL_S)
 
 
 def _bounded(call: Callable[[], T], timeout_s: float) -> T:

@@ -21,7 +21,7 @@ TRAIN_COMMAND = (sys.executable, "-m", "chipperf", "train")
 
 
 def require_torch() -> None:
-    """Refuse to begin where every run would fail; without importing torch, which no run is to be measured beside.
+    """Refuse to begin where every run would fail. torch is not imported for that: it takes seconds and much memory.
 
     Raises:
         ModuleNotFoundError: It is not installed.

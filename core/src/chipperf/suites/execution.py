@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,12 +13,12 @@ from chipperf.records.store import read_record
 from chipperf.suites.state import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from chipperf.launch.sequence import ProcessSequence
-    from chipperf.suites.machines import Machine
-    from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
+    from chipperf.suites.leader import Leader
+    from chipperf.suites.state import NextAttempt, SuiteDirectory, SuiteRun, SuiteState
 
 _ERROR_PREFIX = "perf: error: "
 _OUTPUT_TAIL_BYTES = 8192
@@ -41,7 +42,7 @@ def execute(
     overview: Overview,
     *,
     command: Sequence[str],
-    machine: Machine | None = None,
+    leader: Leader | None = None,
 ) -> None:
     """Do runs of a suite; after each change the state is on disk.
 
@@ -52,7 +53,7 @@ def execute(
         sequence: Starts the processes, and knows of signals.
         overview: Told of each start and end.
         command: What starts a run, without its arguments.
-        machine: The first of several machines, if there are any; the others follow what is on disk.
+        leader: Tells the other machines, if there are any, what runs.
 
     Raises:
         RecordError: The state cannot be written.
@@ -60,20 +61,19 @@ def execute(
     for run in runs:
         if sequence.interrupted:
             return
-        name, arguments = directory.next_attempt(run)
-        where = directory.path / name
-        port, place = None, []
-        if machine is not None and run.planned.nnodes > 1:
-            port = machine.port_of_attempt(sum(len(each.attempts) for each in state.runs))
-            place = machine.options(port)
-        run.attempts.append(Attempt(directory=name, started_at=datetime.now(timezone.utc), port=port))
+        attempt = directory.next_attempt(run)
+        where = directory.path / attempt.directory
+        number = sum(len(each.attempts) for each in state.runs)
+        run.attempts.append(Attempt(directory=attempt.directory, started_at=datetime.now(timezone.utc)))
         run.state = "running"
         directory.write(state)
         overview.began(run)
         start_s = time.monotonic()
         output = log_of(where)
         output.parent.mkdir(parents=True, exist_ok=True)
-        code = sequence.run([*command, *arguments, *place], output=output)
+        with _announced(run, attempt, number, leader) as place:
+            arguments = [*directory.arguments(run.planned, attempt), *place]
+            code = sequence.run([*command, *arguments], output=output)
         if code is None:
             # A signal came before the process did: nothing was begun.
             run.attempts.pop()
@@ -89,6 +89,16 @@ def execute(
             )
         directory.write(state)
         overview.ended(run)
+
+
+@contextmanager
+def _announced(run: SuiteRun, attempt: NextAttempt, number: int, leader: Leader | None) -> Iterator[list[str]]:
+    """Let the other machines join an attempt that needs them; yield the options that say where this one stands."""
+    if leader is None or run.planned.nnodes == 1:
+        yield []
+        return
+    with leader.announced(run.planned, attempt, number=number) as place:
+        yield place
 
 
 def log_of(where: Path, node_rank: int = 0) -> Path:

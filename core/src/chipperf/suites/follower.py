@@ -6,18 +6,21 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from chipperf.errors import RecordError, TrainingError
+from chipperf.errors import PerfError, RecordError, TrainingError
+from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.suites.execution import log_of, printed_cause
+from chipperf.suites.machines import ATTEMPT_KEY, END_KEY, HERE, LEFT, PLAN_KEY, JointAttempt, joined_key
+from chipperf.suites.plan import SuitePlan
 from chipperf.suites.state import require_same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from chipperf.launch.sequence import ProcessSequence
     from chipperf.suites.machines import Machine
-    from chipperf.suites.plan import SuitePlan
-    from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
+    from chipperf.suites.plan import PlannedRun
+    from chipperf.suites.state import SuiteDirectory
 
 BEGIN_S = 300.0
 """Time within which the first machine's suite must begin, as long as launchers of one run wait for each other."""
@@ -26,6 +29,7 @@ LOST_S = 60.0
 """A suite that gives no sign of life for so long is gone."""
 
 _POLL_S = 0.5
+_CONNECT_S = 2.0
 _LEAVE_S = 60.0
 """Time a run has to end here after it has ended for the first machine, whose launcher gives those here as much."""
 
@@ -62,117 +66,108 @@ def follow(
         TrainingError: It does not begin in time, or gives no sign of life any more.
         UsageError: One that is not to be continued has ended already.
     """
-    first = _FirstMachine(directory)
-    joined: set[tuple[str, datetime]] = set()
     codes: list[int] = []
-    if first.state is not None and not first.state.going_on:
+    state = directory.load()
+    if state is not None and not state.going_on:
         if not resume:
             directory.require_no_suite()
-        require_same(first.state, plan)
-        if not any(run.planned.nnodes > machine.node_rank for run in first.state.select(retry_failed=retry_failed)):
+        require_same([run.planned for run in state.runs], plan)
+        if not any(run.planned.nnodes > machine.node_rank for run in state.select(retry_failed=retry_failed)):
             tell("no run that needs this machine is left")
             return codes
     tell(f"machine {machine.node_rank} waits for the suite of machine 0 in {directory.path}")
-    known_session = None
-    while not sequence.interrupted:
-        state = first.look()
-        if state is not None and state.session != known_session:
-            require_same(state, plan)
-            known_session = state.session
-        if state is not None and not state.going_on:
-            break
-        run = _to_join(state, machine, joined)
-        if run is None:
-            time.sleep(_POLL_S)
-            continue
-        joined.add(_last_attempt(run))
-        code = _join(run, directory, machine, sequence, first, command=command, tell=tell)
-        if code is not None:
-            codes.append(code)
+    planned = {run.name: run for run in plan.runs if run.nnodes > machine.node_rank}
+    first = _FirstMachine(machine, plan, directory)
+    joined = -1
+    try:
+        while not sequence.interrupted:
+            first.listen()
+            if first.has_ended:
+                break
+            attempt = first.attempt
+            if attempt is None or attempt.number == joined or attempt.run not in planned:
+                time.sleep(_POLL_S)
+                continue
+            joined = attempt.number
+            code = _join(planned[attempt.run], attempt, directory, machine, sequence, first, command=command, tell=tell)
+            if code is not None:
+                codes.append(code)
+    finally:
+        first.leave()
     return codes
 
 
 class _FirstMachine:
-    """The suite of the first machine, as far as the shared directory shows it."""
+    """The suite of the first machine, as far as it can be heard.
 
-    def __init__(self, directory: SuiteDirectory) -> None:
-        self.state = directory.load()
+    Attributes:
+        attempt: What several machines do there; ``None`` if nothing is known of such an attempt.
+        has_ended: Whether the suite has ended.
+    """
+
+    def __init__(self, machine: Machine, plan: SuitePlan, directory: SuiteDirectory) -> None:
+        self.attempt: JointAttempt | None = None
+        self.has_ended = False
+        self._machine = machine
+        self._plan = plan
         self._directory = directory
-        self._earlier_session = self.state.session if self.state else 0
-        self._heartbeat = self._read_heartbeat()
-        self._heard_s = time.monotonic()
+        self._channel: Channel | None = None
+        self._signs = SignsOfLife([0])
         self._has_begun = False
 
-    def look(self) -> SuiteState | None:
-        """Return the state of the session that goes on or has just ended; ``None`` before one is seen.
-
-        A session that was there before counts only if it gives signs of life: a killed one says for ever that it goes
-        on.
+    def listen(self) -> None:
+        """Find out what the suite does now; what was heard last holds while nothing is heard.
 
         Raises:
-            RecordError: The state is damaged.
+            ConfigError: It has another plan.
             TrainingError: Nothing was heard for too long.
         """
-        now_s = time.monotonic()
-        heartbeat = self._read_heartbeat()
-        is_alive = heartbeat not in ("", self._heartbeat)
-        if is_alive:
-            self._heartbeat, self._heard_s = heartbeat, now_s
-        self._load()
-        if self.state is not None and not self._has_begun:
-            lives = is_alive and heartbeat.split()[0] == str(self.state.session)
-            self._has_begun = self.state.session != self._earlier_session or lives
-            if self._has_begun:
-                self._heard_s = now_s
-        if self._has_begun and self.state is not None:
-            if self.state.going_on and now_s - self._heard_s > LOST_S:
-                raise TrainingError(
-                    f"machine 0's suite in {self._directory.path} has given no sign of life for {LOST_S:g} s",
-                    hint="look after machine 0; start the suite with --resume on all machines to go on",
-                )
-            return self.state
-        if now_s - self._heard_s > BEGIN_S:
+        try:
+            channel = self._channel = self._channel or self._join()
+            self._signs.listen(channel)
+            text = channel.read(ATTEMPT_KEY)
+            self.attempt = JointAttempt.model_validate_json(text) if text else None
+            self.has_ended = channel.read(END_KEY) is not None
+        except ChannelLost:
+            # A busy machine or network may be slow once.
+            self._channel = None
+        silence_s = self._signs.silence_s(0)
+        if self._has_begun and silence_s > LOST_S:
+            raise TrainingError(
+                f"machine 0's suite in {self._directory.path} has given no sign of life for {LOST_S:g} s",
+                hint="look after machine 0; start the suite with --resume on all machines to go on",
+            )
+        if not self._has_begun and silence_s > BEGIN_S:
             raise TrainingError(
                 f"machine 0 began no suite in {self._directory.path} within {BEGIN_S:g} s",
                 hint="start the same command on all machines, with an --out that all of them share",
             )
-        return None
 
-    def is_running(self, attempt: tuple[str, datetime]) -> bool:
-        """Return whether an attempt goes on there, as far as can be seen."""
-        with suppress(RecordError):
-            self._load()
-        runs = self.state.runs if self.state is not None else []
-        return any(run.state == "running" and _last_attempt(run) == attempt for run in runs)
+    def is_at(self, attempt: JointAttempt) -> bool:
+        """Return whether an attempt goes on there, as far as can be heard."""
+        # A suite that is gone leaves its current run alone; its own launchers know better how that ends.
+        with suppress(PerfError):
+            self.listen()
+        return self.attempt == attempt
 
-    def _load(self) -> None:
-        try:
-            self.state = self._directory.load()
-        except RecordError as error:
-            # A file that is replaced on another machine may be out of reach for a moment.
-            if not isinstance(error.__cause__, OSError):
-                raise
+    def leave(self) -> None:
+        """Tell the first machine that nobody listens here any more."""
+        with suppress(ChannelLost):
+            if self._channel is not None:
+                self._channel.write(joined_key(self._machine.node_rank), LEFT)
 
-    def _read_heartbeat(self) -> str:
-        try:
-            return self._directory.heartbeat.read_text(encoding="utf-8").strip()
-        except OSError:
-            return ""
-
-
-def _to_join(state: SuiteState | None, machine: Machine, joined: set[tuple[str, datetime]]) -> SuiteRun | None:
-    for run in state.runs if state is not None else ():
-        if run.state == "running" and run.planned.nnodes > machine.node_rank and _last_attempt(run) not in joined:
-            return run
-    return None
-
-
-def _last_attempt(run: SuiteRun) -> tuple[str, datetime]:
-    return run.attempts[-1].directory, run.attempts[-1].started_at
+    def _join(self) -> Channel:
+        channel = Channel(self._machine.host, self._machine.suite_port, timeout_s=_CONNECT_S)
+        theirs = SuitePlan.model_validate_json(channel.wait_for(PLAN_KEY, _CONNECT_S))
+        require_same(theirs.runs, self._plan)
+        channel.write(joined_key(self._machine.node_rank), HERE)
+        self._has_begun = True
+        return channel
 
 
 def _join(
-    run: SuiteRun,
+    planned: PlannedRun,
+    joint: JointAttempt,
     directory: SuiteDirectory,
     machine: Machine,
     sequence: ProcessSequence,
@@ -181,9 +176,8 @@ def _join(
     command: Sequence[str],
     tell: Callable[[str], None],
 ) -> int | None:
-    """Run this machine's part of the run's last attempt, and return its exit code; ``None`` if it was not started."""
-    attempt = run.attempts[-1]
-    log = log_of(directory.path / attempt.directory, machine.node_rank)
+    """Run this machine's part of an attempt, and return its exit code; ``None`` if it was not started."""
+    log = log_of(directory.path / joint.attempt.directory, machine.node_rank)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
@@ -195,14 +189,14 @@ def _join(
 
     def is_overdue() -> bool:
         nonlocal left_s
-        if first.is_running(_last_attempt(run)):
+        if first.is_at(joint):
             return False
         left_s = left_s or time.monotonic()
         return time.monotonic() - left_s > _LEAVE_S
 
-    tell(f"{run.planned.name}: joins")
-    arguments = [*directory.arguments_of_last_attempt(run), *machine.options(attempt.port or machine.port)]
+    tell(f"{planned.name}: joins")
+    arguments = [*directory.arguments(planned, joint.attempt), *machine.options(joint.port)]
     code = sequence.run([*command, *arguments], output=log, is_overdue=is_overdue)
     if code is not None:
-        tell(f"{run.planned.name}: {'completed' if code == 0 else printed_cause(code, log)}")
+        tell(f"{planned.name}: {'completed' if code == 0 else printed_cause(code, log)}")
     return code

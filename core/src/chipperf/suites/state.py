@@ -20,7 +20,7 @@ from chipperf.run.directory import RunDirectory
 from chipperf.suites.plan import PlannedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from chipperf.suites.plan import SuitePlan
@@ -36,20 +36,33 @@ class Attempt(BaseModel):
     Attributes:
         directory: Relative to the suite's.
         started_at: When.
-        port: Where its machines meet on the first one, if there are several.
         seconds: How long it took.
         exit_code: That of ``perf train``.
         error: Why it did not complete.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Suites that were begun by earlier versions have a port here.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     directory: str
     started_at: datetime
-    port: int | None = None
     seconds: float | None = None
     exit_code: int | None = None
     error: str | None = None
+
+
+class NextAttempt(BaseModel):
+    """How a run is done next.
+
+    Attributes:
+        directory: Relative to the suite's.
+        resumes: Whether the run that is there continues.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str
+    resumes: bool
 
 
 class SuiteRun(BaseModel):
@@ -74,16 +87,15 @@ class SuiteState(BaseModel):
     Attributes:
         version: Of this form.
         file: The suite's file.
-        session: How many times the suite was begun or continued.
-        going_on: Whether that session has not ended; one that was killed never says so.
+        going_on: Whether the suite is at work; stays true if it is killed.
         runs: All of them, in their order.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    # Suites that were begun by earlier versions have a count of their sessions here.
+    model_config = ConfigDict(extra="ignore")
 
     version: Literal[1] = 1
     file: str
-    session: int = 0
     going_on: bool = False
     runs: list[SuiteRun]
 
@@ -106,11 +118,6 @@ class SuiteDirectory:
     def state(self) -> Path:
         """How far the runs came."""
         return self.path / "suite.json"
-
-    @property
-    def heartbeat(self) -> Path:
-        """What changes as long as a suite of several machines goes on."""
-        return self.path / ".heartbeat"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -140,30 +147,36 @@ class SuiteDirectory:
             file.flush()
             yield
 
-    def next_attempt(self, run: SuiteRun) -> tuple[str, list[str]]:
-        """Return where a run is done next, relative to here, and the arguments of ``perf train`` for it.
+    @contextmanager
+    def at_work(self, state: SuiteState) -> Iterator[None]:
+        """Say in the state that the suite is at work while the block runs.
 
-        One that was interrupted goes on in its own directory if it has a checkpoint there.
+        Raises:
+            RecordError: The state cannot be written.
         """
+        state.going_on = True
+        self.write(state)
+        try:
+            yield
+        finally:
+            state.going_on = False
+            self.write(state)
+
+    def next_attempt(self, run: SuiteRun) -> NextAttempt:
+        """Return where a run is done next: an interrupted one is resumed if it has a checkpoint."""
         if run.state == "interrupted" and run.attempts:
             last = run.attempts[-1].directory
             if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
-                return last, self._arguments(run, last, resumes=True)
-        return run.next_directory, self._arguments(run, run.next_directory, resumes=False)
+                return NextAttempt(directory=last, resumes=True)
+        return NextAttempt(directory=run.next_directory, resumes=False)
 
-    def arguments_of_last_attempt(self, run: SuiteRun) -> list[str]:
-        """Return the arguments of ``perf train`` with which the run's last attempt was started."""
-        *before, last = run.attempts
-        # Only a resumed run is done in a directory that one of its attempts had before.
-        resumes = any(attempt.directory == last.directory for attempt in before)
-        return self._arguments(run, last.directory, resumes=resumes)
-
-    def _arguments(self, run: SuiteRun, directory: str, *, resumes: bool) -> list[str]:
-        planned = run.planned
-        if not resumes:
-            return [*planned.arguments, f"--out={self.path / directory}"]
+    def arguments(self, planned: PlannedRun, attempt: NextAttempt) -> list[str]:
+        """Return the arguments of ``perf train`` for an attempt, without the machine's place among several."""
+        where = self.path / attempt.directory
+        if not attempt.resumes:
+            return [*planned.arguments, f"--out={where}"]
         topology = [f"--nproc={planned.nproc}", f"--nnodes={planned.nnodes}"] if planned.nnodes > 1 else []
-        return [f"--resume={self.path / directory}", *topology]
+        return [f"--resume={where}", *topology]
 
     def require_no_suite(self) -> None:
         """Refuse to begin where a suite was begun before.
@@ -202,7 +215,7 @@ class SuiteDirectory:
         state = self.load()
         if state is None:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
-        require_same(state, plan)
+        require_same([run.planned for run in state.runs], plan)
         for run in state.runs:
             if run.state == "running":
                 self._look_after(run)
@@ -271,13 +284,13 @@ class SuiteDirectory:
         run.state = "completed" if completed else "interrupted"
 
 
-def require_same(state: SuiteState, plan: SuitePlan) -> None:
+def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
     """Refuse another plan than the one a suite was begun with.
 
     Raises:
         ConfigError: It has other runs; names them.
     """
-    before = {run.planned.name: run.planned for run in state.runs}
+    before = {run.name: run for run in runs}
     now = {run.name: run for run in plan.runs}
     changes = [
         *(f"{name} is new" for name in now.keys() - before.keys()),
