@@ -62,10 +62,11 @@ def test_others_hear_what_runs_and_that_it_ended(place: Machine, tmp_path: Path)
         other.listen()
         assert (other.attempt, other.has_ended) == (None, False)
 
-        with first.announced(RUN, ATTEMPT, number=3) as options:
+        announced = first.joint_attempt(RUN, ATTEMPT, number=3)
+        assert (announced.run, announced.attempt, announced.port) == (RUN.name, ATTEMPT, place.port + 3)
+        with first.announced(announced):
             joint = heard(other)
-            assert (joint.run, joint.attempt, joint.port) == (RUN.name, ATTEMPT, place.port + 3)
-            assert options == ["--node-rank=0", f"--rdzv=localhost:{place.port + 3}"]
+            assert joint == announced
             assert other.is_at(joint)
 
         wait_for(lambda: not other.is_at(joint))
@@ -111,7 +112,7 @@ def test_port_that_is_taken_is_named(place: Machine) -> None:
 def test_suite_that_vanished_leaves_its_attempt_alone(
     place: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with leading(place, PLAN) as first, first.announced(RUN, ATTEMPT, number=0):
+    with leading(place, PLAN) as first, first.announced(first.joint_attempt(RUN, ATTEMPT, number=0)):
         other = follow(place, PLAN, tmp_path)
         joint = heard(other)
         other._channel = None

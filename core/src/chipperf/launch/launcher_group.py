@@ -1,7 +1,7 @@
-"""The launchers of one run on several machines: how they agree on its plan, on its end, and on going on after it.
+"""The launchers of one run on several machines: how they agree on its plan, its end and its restarts.
 
-The first one decides. The others tell it how their ranks ended and do what it says; whoever hears nothing from it for a
-while ends by itself.
+The first launcher decides. The others report to it how their ranks ended, and do what it says. A launcher that hears
+nothing from the first one for some time ends by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOIN_S = 300.0
 """Time within which all launchers of a run must have been started."""
 
 _REPORT_S = 60.0
-"""Time the others have to stop their ranks once one launcher's have ended: elastic kills them after 30 seconds."""
+"""Time in which all launchers must report after the ranks of one have ended: elastic kills ranks after 30 seconds."""
 
 _ACK_S = 5.0
 
@@ -37,14 +37,21 @@ PEER_STOPPED = "peer_stopped"
 HANG = "hang"
 
 _SAME = ("vendor", "case", "case_version", "preset", "precision", "hyperparameters", "limits", "topology")
-"""What every launcher must have been told alike."""
+"""Fields of the plan that must be equal for all launchers."""
 
 _SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "ConnectionError"})
-"""What a rank reports when a peer has left it."""
+"""Classes of failures that a rank reports when another rank has left it."""
 
 
 class Report(BaseModel):
-    """How the ranks of one launcher ended, whether they would again, and what only it knows about its machine."""
+    """How the ranks of one launcher ended.
+
+    Attributes:
+        status: State of its ranks and, if they failed, why.
+        exit_code: Exit code that says so.
+        recurs: Whether the same failure is to be expected after a restart.
+        node: What only this launcher knows about its machine.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +62,14 @@ class Report(BaseModel):
 
 
 class Decision(BaseModel):
-    """What the first launcher decided after all ranks had ended: the run's end, or with ``plan`` that it goes on."""
+    """What the first launcher decided after all ranks had ended.
+
+    Attributes:
+        status: How the ranks ended.
+        exit_code: Exit code that says so.
+        plan: Plan with which the ranks are started again; ``None`` ends the run.
+        port: Port of the first launcher's new store, with ``plan``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,10 +80,10 @@ class Decision(BaseModel):
 
 
 class LauncherGroup:
-    """This launcher among those of its run.
+    """The launchers of a run, as one of them talks to the others.
 
     Args:
-        launcher: Its place.
+        launcher: This launcher.
         origin_s: ``time.monotonic()`` when this machine's part of the run began.
         idle_memory_bytes: Memory in use on each device of this machine before the run.
 
@@ -92,7 +106,7 @@ class LauncherGroup:
 
     @contextmanager
     def announcing_errors(self) -> Iterator[None]:
-        """Tell the others that the block failed on the first launcher: they need not wait."""
+        """Tell the others if the block fails on the first launcher, so that they do not wait for it."""
         try:
             yield
         except PerfError as error:
@@ -100,11 +114,11 @@ class LauncherGroup:
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
-        """Wait for all launchers and see that they were started for the same run; on the first one.
+        """Wait on the first launcher until the others ask for the plan, and check that they mean the same run.
 
         Raises:
-            TrainingError: One does not come.
-            UsageError: One was told something else.
+            TrainingError: A launcher does not ask in time.
+            UsageError: A launcher was started with other options.
         """
         for index in range(1, self.launcher.count):
             try:
@@ -122,11 +136,11 @@ class LauncherGroup:
                 )
 
     def request(self, plan: RunPlan) -> RunPlan:
-        """Return the plan of the first launcher, in exchange for this one's.
+        """Send the plan of this launcher to the first one, and return the plan of that.
 
         Raises:
-            TrainingError: It does not answer, or refuses to begin.
-            DataError: The data is not here.
+            TrainingError: The first launcher does not answer, or does not begin the run.
+            DataError: The dataset's directory does not exist on this machine.
         """
         try:
             self._joining.write(f"request/{self.launcher.index}", plan.model_dump_json())
@@ -141,15 +155,15 @@ class LauncherGroup:
         return received
 
     def announce(self, plan: RunPlan) -> None:
-        """Tell the others the plan."""
+        """Send the plan of the first launcher to the others."""
         self._joining.write("plan", plan.model_dump_json())
 
     def join(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
-        """Take a place in the run's directory, or in one of this machine, and return the plan that is final.
+        """Join the run in its directory, or in a directory of this machine, and return the final plan.
 
         Raises:
             UsageError: Another run lies in the directory.
-            TrainingError: The first launcher does not answer, or refuses to begin.
+            TrainingError: The first launcher does not answer, or does not begin the run.
         """
         shared = directory.plan.exists() and read_plan(directory.plan).run_id == plan.run_id
         if directory.plan.exists() and not shared:
@@ -167,10 +181,10 @@ class LauncherGroup:
         return final
 
     def gather_joined(self) -> bool:
-        """Wait until all launchers have a directory; return True if it is the same one everywhere.
+        """Wait until all launchers have joined; return whether all of them have the same directory.
 
         Raises:
-            TrainingError: One does not come so far.
+            TrainingError: A launcher does not join in time.
         """
         answers = []
         for index in range(1, self.launcher.count):
@@ -181,7 +195,7 @@ class LauncherGroup:
         return all(answer == "shared" for answer in answers)
 
     def start(self, plan: RunPlan) -> None:
-        """Let the others start their ranks."""
+        """Let the other launchers start their ranks with the final plan."""
         self._joining.write("start", plan.model_dump_json())
 
     def _wait_for_first(self, key: str) -> str:
@@ -196,7 +210,7 @@ class LauncherGroup:
         return text
 
     def lose(self, index: int) -> Failure:
-        """Count a launcher out that gives no sign of life, and return what to say about it."""
+        """Expect nothing more of a launcher that gives no sign of life, and return the failure to report."""
         self._lost.add(index)
         return Failure(
             failure_class=NODE_LOST,
@@ -205,7 +219,7 @@ class LauncherGroup:
         )
 
     def gather_reports(self, own: Report) -> list[Report]:
-        """Return how the ranks of all launchers ended, this one's first; one that says nothing is lost."""
+        """Return the reports of all launchers, that of this one first. A launcher that sends none is lost."""
         reports = [own]
         if own.status.state != "completed":
             stopped = Failure(failure_class=PEER_STOPPED, message=f"{self.launcher.name_of(0)} has ended")
@@ -222,11 +236,11 @@ class LauncherGroup:
         return reports
 
     def decide(self, decision: Decision, *, through: Channel | None = None) -> None:
-        """Tell the others how it ends or goes on, and see that they know before this process may end.
+        """Send the first launcher's decision to the others, and wait until they have it: this process may end then.
 
         Args:
-            decision: What the first launcher decided.
-            through: Where the others wait for it, if that is no longer the present session's channel.
+            decision: The decision.
+            through: The channel on which the others wait for it; ``None`` is that of the present session.
         """
         channel = through or self.session
         try:
@@ -237,7 +251,7 @@ class LauncherGroup:
             return
 
     def report(self, own: Report) -> Decision:
-        """Tell the first launcher how the ranks here ended, and return its decision; without one, this report's."""
+        """Report to the first launcher, and return its decision; without an answer, decide from the report alone."""
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
             decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
@@ -250,15 +264,15 @@ class LauncherGroup:
         return decision
 
     def open_session(self) -> int:
-        """Listen on a port of its own for ranks that are started again: the keys of those before must not be met."""
+        """Open a channel for ranks that are started again, and return its port: old keys must not be read again."""
         self.session = Channel(self.launcher.host, 0, listens=True)
         return self.session.port
 
     def follow_session(self, port: int) -> None:
-        """Go where the first launcher listens now.
+        """Use the channel that the first launcher has opened on another port.
 
         Raises:
-            TrainingError: It is not there.
+            TrainingError: Nobody listens there.
         """
         try:
             self.session = Channel(self.launcher.host, port)
@@ -267,7 +281,7 @@ class LauncherGroup:
 
 
 def cause_of(reports: Sequence[Report]) -> Report:
-    """Return the report that says why a run ended: what ranks say whom a peer has left comes last."""
+    """Return the report that says why a run ended. Ranks that only report the loss of another rank come last."""
 
     def order(report: Report) -> int:
         status = report.status

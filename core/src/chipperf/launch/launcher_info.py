@@ -1,4 +1,4 @@
-"""Where a launcher stands among the launchers of its run, from its options or from what torchrun or Slurm tell it."""
+"""Which launcher of a run this process is: from its options, or from the variables of torchrun or Slurm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LauncherInfo:
         port: Port there.
         hosts_store: True if this launcher has to listen there.
         topology: Machines and processes of the whole run.
-        worker: The only worker of this launcher, where it was not this program that counted them.
+        worker: The only worker of this launcher, if torchrun or srun started one launcher for each rank.
     """
 
     index: int
@@ -56,7 +56,7 @@ class LauncherInfo:
 
     @property
     def node_rank(self) -> int:
-        """This launcher's machine."""
+        """Number of this launcher's machine."""
         return self.worker.node_rank if self.worker else self.index
 
     @property
@@ -112,7 +112,7 @@ def find_launcher(
 
 
 def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
-    """Return the place that options give; ``None`` if one machine is all there is.
+    """Return the launcher that the options describe; ``None`` for a run on one machine.
 
     Raises:
         UsageError: They are incomplete or contradict each other.
@@ -140,7 +140,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
-    """Return the place that torchrun or srun gave this process; ``None`` if none of them started it as one of several.
+    """Return the launcher that torchrun or srun made of this process; ``None`` if it is no process of theirs.
 
     Raises:
         UsageError: The variables describe processes that are not spread evenly over machines in order.
@@ -195,7 +195,7 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
 
 
 def _tasks_per_node(text: str) -> int:
-    """Return how many tasks every machine has, from Slurm's run-length form, for example ``8(x2)``."""
+    """Return the number of tasks of each machine from Slurm's run-length form, for example ``8(x2)``."""
     match = re.fullmatch(r"(\d+)(\(x\d+\))?", text)
     if match is None:
         raise UsageError(
@@ -213,7 +213,7 @@ def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 def _first_slurm_host(nodes: str) -> str:
-    """Return the first of Slurm's list of machines, which only its own tool can take apart in all cases."""
+    """Return the first machine of Slurm's list. Only Slurm's own tool can split every list."""
     if not re.search(r"[\[,]", nodes):
         return nodes
     scontrol = shutil.which("scontrol")

@@ -37,7 +37,7 @@ WORKER_COMMAND = (sys.executable, "-m", "chipperf.train.worker_environment")
 _WATCH_INTERVAL_S = 0.2
 
 _RENDEZVOUS_S = 120
-"""All launchers have met before; what is left is that all start their workers."""
+"""Time in which all launchers must start their workers, after they have met."""
 
 _INTERRUPTED = Status(
     state="interrupted",
@@ -45,7 +45,7 @@ _INTERRUPTED = Status(
 )
 
 _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
-"""Signals by which a process dies of itself or of its machine; an abort may also follow a peer's failure."""
+"""Signals that end a process because of itself or its machine. An abort may also follow the failure of another rank."""
 
 
 def run_workers(
@@ -86,7 +86,7 @@ def run_workers(
 
 
 def _run_session(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, worker: Sequence[str]) -> Report:
-    """Let this launcher's workers train until they end or are stopped, and say how."""
+    """Let the workers of this launcher train until they end or are stopped, and return how they ended."""
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
     died: dict[int, int] = {}
     interrupted = False
@@ -104,7 +104,7 @@ def _run_session(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | 
 
 
 def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
-    """Return how ranks ended that were stopped for a reason which they do not know."""
+    """Return how ranks ended that the launcher stopped: they do not know its reason."""
     if verdict.failure_class == INTERRUPTED:
         return (_INTERRUPTED, 1) if status.state != "completed" else (status, code)
     if verdict.failure_class == PEER_STOPPED and status.state == "completed":

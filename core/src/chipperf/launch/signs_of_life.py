@@ -30,7 +30,7 @@ class SignsOfLife:
         """Give a sign of life of this launcher.
 
         Raises:
-            ChannelLost: Nobody answers.
+            ChannelLost: The store does not answer.
         """
         self._sent += 1
         channel.write(_key(launcher), str(self._sent))
@@ -39,7 +39,7 @@ class SignsOfLife:
         """Look for new signs of life of the others.
 
         Raises:
-            ChannelLost: Nobody answers.
+            ChannelLost: The store does not answer.
         """
         for launcher in self._heard_s:
             beat = channel.read(_key(launcher))

@@ -67,7 +67,7 @@ class Watch:
         self._ended.set()
 
     def _run(self) -> None:
-        """Look around once a second, until the block ends or its ranks were stopped."""
+        """Check once a second, until the block ends or its ranks were stopped."""
         conversation = None
         if self._group is not None:
             conversation = _Conversation(self._group, self._ended)
@@ -109,7 +109,7 @@ class Watch:
 
 
 class _ProgressGuard:
-    """Says when nothing has changed in the run's files for too long, by a clock that nobody sets."""
+    """Detects that the run's files have not changed for too long, by a monotonic clock."""
 
     def __init__(self, directory: RunDirectory, timeout_s: float | None) -> None:
         self._directory = directory
@@ -127,7 +127,7 @@ class _ProgressGuard:
 
 
 class _Conversation:
-    """Tells the other launchers that this one is alive, and hears of them, in a thread that may get stuck."""
+    """Exchanges signs of life with the other launchers, in a thread of its own: a call may get stuck."""
 
     def __init__(self, group: LauncherGroup, ended: threading.Event) -> None:
         self._group = group
@@ -181,7 +181,7 @@ class _Conversation:
                 self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
 
     def _peer_stopped(self, channel: Channel, index: int) -> None:
-        """A launcher whose ranks are done keeps quiet; one whose ranks failed lets those here stop."""
+        """Expect no signs of life of a launcher whose ranks have ended; stop the ranks here if those failed."""
         self._signs.excuse(index)
         report = Report.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
@@ -212,7 +212,7 @@ def _ranks_of_this_process() -> list[psutil.Process]:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Return False for one that has ended; whoever started it waits for it, and nobody else may."""
+    """Return whether a process runs. Only its parent may wait for it, so its exit status stays untouched here."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

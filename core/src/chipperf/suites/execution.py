@@ -1,10 +1,10 @@
-"""Doing a suite's runs, one after another; one that fails keeps no other from its turn."""
+"""Runs of a suite, one after another. The runs after one that failed are done, too."""
 
 from __future__ import annotations
 
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,19 +13,19 @@ from chipperf.records.store import read_record
 from chipperf.suites.state import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from chipperf.launch.sequence import ProcessSequence
     from chipperf.suites.leader import Leader
-    from chipperf.suites.state import NextAttempt, SuiteDirectory, SuiteRun, SuiteState
+    from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
 _ERROR_PREFIX = "perf: error: "
 _OUTPUT_TAIL_BYTES = 8192
 
 
 class Overview(Protocol):
-    """Whoever shows how far a suite is."""
+    """Shows the user how far a suite is."""
 
     def began(self, run: SuiteRun) -> None:
         """Show that a run has begun."""
@@ -44,7 +44,7 @@ def execute(
     command: Sequence[str],
     leader: Leader | None = None,
 ) -> None:
-    """Do runs of a suite; after each change the state is on disk.
+    """Do runs of a suite. After each change the state is on disk.
 
     Args:
         runs: Those to do, of ``state``.
@@ -64,15 +64,19 @@ def execute(
         attempt = directory.next_attempt(run)
         where = directory.path / attempt.directory
         number = sum(len(each.attempts) for each in state.runs)
-        run.attempts.append(Attempt(directory=attempt.directory, started_at=datetime.now(timezone.utc)))
+        joint, place, port = None, [], None
+        if leader is not None and run.planned.nnodes > 1:
+            joint = leader.joint_attempt(run.planned, attempt, number=number)
+            place, port = leader.machine.options(joint.port), joint.port
+        run.attempts.append(Attempt(directory=attempt.directory, started_at=datetime.now(timezone.utc), port=port))
         run.state = "running"
         directory.write(state)
         overview.began(run)
         start_s = time.monotonic()
         output = log_of(where)
         output.parent.mkdir(parents=True, exist_ok=True)
-        with _announced(run, attempt, number, leader) as place:
-            arguments = [*directory.arguments(run.planned, attempt), *place]
+        arguments = [*directory.arguments(run.planned, attempt), *place]
+        with leader.announced(joint) if leader and joint else nullcontext():
             code = sequence.run([*command, *arguments], output=output)
         if code is None:
             # A signal came before the process did: nothing was begun.
@@ -91,23 +95,13 @@ def execute(
         overview.ended(run)
 
 
-@contextmanager
-def _announced(run: SuiteRun, attempt: NextAttempt, number: int, leader: Leader | None) -> Iterator[list[str]]:
-    """Let the other machines join an attempt that needs them; yield the options that say where this one stands."""
-    if leader is None or run.planned.nnodes == 1:
-        yield []
-        return
-    with leader.announced(run.planned, attempt, number=number) as place:
-        yield place
-
-
 def log_of(where: Path, node_rank: int = 0) -> Path:
-    """Return the file with what ``perf train`` printed: beside the run, whose directory may not come to be."""
+    """Return the file for the output of ``perf train``. It is outside the run's directory, which may not be created."""
     return where.with_name(f"{where.name}.node{node_rank}.log" if node_rank else f"{where.name}.log")
 
 
 def _why(code: int, where: Path) -> str:
-    """Return the cause of a failure: the record's, or what was printed last."""
+    """Return the cause of a failure, from the record or else from the output."""
     try:
         failure = read_record(where).status.failure
         if failure is not None:
@@ -118,7 +112,7 @@ def _why(code: int, where: Path) -> str:
 
 
 def printed_cause(code: int, log: Path) -> str:
-    """Return the cause of a failure as far as the exit code and what was printed last say it."""
+    """Return the cause of a failure, from the last lines of output or else from the exit code."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))

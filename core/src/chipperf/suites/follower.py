@@ -1,4 +1,4 @@
-"""The other machines of a suite: each joins what the first one runs on several, for as long as its suite goes on."""
+"""The other machines of a suite: each of them joins the attempts of machine 0 that need it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import PerfError, RecordError, TrainingError
 from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.launcher_group import JOIN_S
 from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.suites.execution import log_of, printed_cause
 from chipperf.suites.machines import ATTEMPT_KEY, END_KEY, HERE, LEFT, PLAN_KEY, JointAttempt, joined_key
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
     from chipperf.suites.plan import PlannedRun
     from chipperf.suites.state import SuiteDirectory
 
-BEGIN_S = 300.0
-"""Time within which the first machine's suite must begin, as long as launchers of one run wait for each other."""
+BEGIN_S = JOIN_S
+"""Time within which the suite of machine 0 must begin."""
 
 LOST_S = 60.0
-"""A suite that gives no sign of life for so long is gone."""
+"""Time without a sign of life after which the suite of machine 0 counts as gone."""
 
 _POLL_S = 0.5
 _CONNECT_S = 2.0
 _LEAVE_S = 60.0
-"""Time a run has to end here after it has ended for the first machine, whose launcher gives those here as much."""
+"""Time in which a run must end here after it has ended on machine 0: launchers of a run give each other as much."""
 
 
 def follow(
@@ -45,26 +46,26 @@ def follow(
     command: Sequence[str],
     tell: Callable[[str], None],
 ) -> list[int]:
-    """Join the runs of the first machine's suite that need this one, until that has ended or a signal comes.
+    """Join the attempts of machine 0 that need this machine, until its suite ends or a signal comes.
 
     Args:
         plan: The plan here.
-        directory: The suite's, which all machines share.
-        machine: This one.
+        directory: The suite's directory, which all machines share.
+        machine: This machine.
         sequence: Starts the processes, and knows of signals.
         resume: Whether a suite is continued.
         retry_failed: Whether failed runs are done again.
-        command: What starts a run, without its arguments.
+        command: Program that starts a run, without its arguments.
         tell: Shows a line.
 
     Returns:
         The exit codes of the runs that were joined.
 
     Raises:
-        ConfigError: The first machine's suite has another plan.
-        RecordError: Its state cannot be read, or its directory not be written to.
-        TrainingError: It does not begin in time, or gives no sign of life any more.
-        UsageError: One that is not to be continued has ended already.
+        ConfigError: The suite of machine 0 has another plan.
+        RecordError: The state of the suite cannot be read, or its directory cannot be written.
+        TrainingError: The suite of machine 0 does not begin in time, or gives no more signs of life.
+        UsageError: The suite has ended, and ``resume`` is false.
     """
     codes: list[int] = []
     state = directory.load()
@@ -98,10 +99,10 @@ def follow(
 
 
 class _FirstMachine:
-    """The suite of the first machine, as far as it can be heard.
+    """The suite of machine 0, as it tells about itself.
 
     Attributes:
-        attempt: What several machines do there; ``None`` if nothing is known of such an attempt.
+        attempt: The attempt that several machines do now, as heard last; ``None`` if there is none.
         has_ended: Whether the suite has ended.
     """
 
@@ -116,11 +117,11 @@ class _FirstMachine:
         self._has_begun = False
 
     def listen(self) -> None:
-        """Find out what the suite does now; what was heard last holds while nothing is heard.
+        """Ask machine 0 what its suite does now. If there is no answer, the last one holds.
 
         Raises:
-            ConfigError: It has another plan.
-            TrainingError: Nothing was heard for too long.
+            ConfigError: The suite has another plan.
+            TrainingError: There was no sign of life for too long.
         """
         try:
             channel = self._channel = self._channel or self._join()
@@ -144,14 +145,14 @@ class _FirstMachine:
             )
 
     def is_at(self, attempt: JointAttempt) -> bool:
-        """Return whether an attempt goes on there, as far as can be heard."""
-        # A suite that is gone leaves its current run alone; its own launchers know better how that ends.
+        """Return whether machine 0 still does an attempt, as far as it answers."""
+        # The launchers of the run find out by themselves that machine 0 is gone.
         with suppress(PerfError):
             self.listen()
         return self.attempt == attempt
 
     def leave(self) -> None:
-        """Tell the first machine that nobody listens here any more."""
+        """Tell machine 0 that this machine does not listen any more."""
         with suppress(ChannelLost):
             if self._channel is not None:
                 self._channel.write(joined_key(self._machine.node_rank), LEFT)
@@ -176,7 +177,7 @@ def _join(
     command: Sequence[str],
     tell: Callable[[str], None],
 ) -> int | None:
-    """Run this machine's part of an attempt, and return its exit code; ``None`` if it was not started."""
+    """Do this machine's part of an attempt, and return its exit code; ``None`` if it was not started."""
     log = log_of(directory.path / joint.attempt.directory, machine.node_rank)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Machine 0 of a suite: it tells the others what runs, and that it is alive, through a channel of launchers."""
+"""Machine 0 of a suite: it tells the others through a channel which attempt to join, and gives signs of life."""
 
 from __future__ import annotations
 
@@ -26,37 +26,31 @@ _LEAVE_S = 5.0
 
 
 class Leader:
-    """Tells the other machines what runs.
+    """Tells the other machines which attempts to join.
 
     Args:
         machine: Machine 0.
-        channel: Where the others listen.
+        channel: Channel that the other machines read.
     """
 
     def __init__(self, machine: Machine, channel: Channel) -> None:
-        self._machine = machine
+        self.machine = machine
         self._channel = channel
 
+    def joint_attempt(self, planned: PlannedRun, attempt: NextAttempt, *, number: int) -> JointAttempt:
+        """Return an attempt for all machines; ``number`` counts the attempts of the suite before it."""
+        port = self.machine.port_of_attempt(number)
+        return JointAttempt(number=number, run=planned.name, attempt=attempt, port=port)
+
     @contextmanager
-    def announced(self, planned: PlannedRun, attempt: NextAttempt, *, number: int) -> Iterator[list[str]]:
-        """Let the others join an attempt while the block runs.
-
-        Args:
-            planned: The run.
-            attempt: Where it is done.
-            number: How many attempts of the suite there were before.
-
-        Yields:
-            The options of ``perf train`` that say where this machine stands.
-        """
-        port = self._machine.port_of_attempt(number)
-        joint = JointAttempt(number=number, run=planned.name, attempt=attempt, port=port)
+    def announced(self, joint: JointAttempt) -> Iterator[None]:
+        """Let the others join an attempt while the block runs."""
         self._tell(ATTEMPT_KEY, joint.model_dump_json())
-        yield self._machine.options(port)
+        yield
         self._tell(ATTEMPT_KEY, "")
 
     def _tell(self, key: str, text: str) -> None:
-        # The store is in this process. If it does not answer, the run says so: the others do not come.
+        # The store is in this process. Should it not answer, the run fails, because the others do not join it.
         with suppress(ChannelLost):
             self._channel.write(key, text)
 
@@ -66,7 +60,7 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
     """Let the other machines of a suite find this one while the block runs.
 
     Raises:
-        TrainingError: The port is taken, or the name of this machine leads elsewhere.
+        TrainingError: The port is taken, or ``--rdzv`` does not name this machine.
     """
     try:
         channel = Channel(machine.host, machine.suite_port, listens=True)

@@ -11,7 +11,7 @@ from chipperf.launch.launcher_info import from_options
 from chipperf.suites.state import NextAttempt
 
 _PORTS = 16
-"""The last is that of the suite itself. Attempts take the others in turn: a machine that still waits for an attempt
+"""The suite itself listens on the last one. Attempts take the others in turn: a machine that still waits for an attempt
 that has ended must not meet the next one."""
 
 _LAST_PORT = 2**16 - 1
@@ -52,8 +52,8 @@ class Machine:
     """This machine among those of a suite.
 
     Attributes:
-        node_rank: Its number; that of the first, which decides what runs, is 0.
-        host: Name or address of the first.
+        node_rank: Its number. Machine 0 decides what runs.
+        host: Name or address of machine 0.
         port: First of the ports there at which runs and the suite meet.
     """
 
@@ -82,7 +82,7 @@ class Machine:
 
 
 def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | None) -> Machine | None:
-    """Return the place that options give; ``None`` if no run of the suite needs several machines.
+    """Return the machine that the options describe; ``None`` if no run of the suite needs several machines.
 
     Raises:
         UsageError: They are incomplete or contradict the plan.

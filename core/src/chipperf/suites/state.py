@@ -1,4 +1,4 @@
-"""A suite's directory: how far its runs came, kept so that an interrupted suite goes on where it was."""
+"""A suite's directory: the state of its runs, from which an interrupted suite continues."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ class Attempt(BaseModel):
     Attributes:
         directory: Relative to the suite's.
         started_at: When.
+        port: Where its machines meet on the first one, if there are several.
         seconds: How long it took.
         exit_code: That of ``perf train``.
         error: Why it did not complete.
     """
 
-    # Suites that were begun by earlier versions have a port here.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     directory: str
     started_at: datetime
+    port: int | None = None
     seconds: float | None = None
     exit_code: int | None = None
     error: str | None = None
@@ -66,7 +67,7 @@ class NextAttempt(BaseModel):
 
 
 class SuiteRun(BaseModel):
-    """A run and how far it came."""
+    """A run and all attempts to do it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -76,7 +77,7 @@ class SuiteRun(BaseModel):
 
     @property
     def next_directory(self) -> str:
-        """Where it can be begun anew: a directory that holds a run is never written to again."""
+        """Directory for a new attempt: one that holds a run is never written to again."""
         count = len(self.attempts)
         return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
 
@@ -87,15 +88,16 @@ class SuiteState(BaseModel):
     Attributes:
         version: Of this form.
         file: The suite's file.
+        session: How many times the suite was begun or continued.
         going_on: Whether the suite is at work; stays true if it is killed.
         runs: All of them, in their order.
     """
 
-    # Suites that were begun by earlier versions have a count of their sessions here.
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
     file: str
+    session: int = 0
     going_on: bool = False
     runs: list[SuiteRun]
 
@@ -116,12 +118,12 @@ class SuiteDirectory:
 
     @property
     def state(self) -> Path:
-        """How far the runs came."""
+        """File with the state of the runs."""
         return self.path / "suite.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and keep other suites out of it while the block runs; a killed suite keeps none out.
+        """Create the directory and lock it against other suites while the block runs. The lock ends with the process.
 
         Raises:
             UsageError: Another suite runs in it, or it cannot be written.
@@ -154,6 +156,7 @@ class SuiteDirectory:
         Raises:
             RecordError: The state cannot be written.
         """
+        state.session += 1
         state.going_on = True
         self.write(state)
         try:
@@ -179,7 +182,7 @@ class SuiteDirectory:
         return [f"--resume={where}", *topology]
 
     def require_no_suite(self) -> None:
-        """Refuse to begin where a suite was begun before.
+        """Refuse a directory in which a suite was begun before.
 
         Raises:
             UsageError: There is one.
@@ -205,7 +208,7 @@ class SuiteDirectory:
         return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
 
     def read(self, plan: SuitePlan) -> SuiteState:
-        """Return the state of a suite that was begun with the same plan; runs whose end nobody saw are looked at.
+        """Return the state of a suite that was begun with the same plan. Runs that a killed suite left are checked.
 
         Raises:
             UsageError: There is no suite, or one of its runs is still alive.
@@ -218,7 +221,7 @@ class SuiteDirectory:
         require_same([run.planned for run in state.runs], plan)
         for run in state.runs:
             if run.state == "running":
-                self._look_after(run)
+                self._settle(run)
         return state
 
     def load(self) -> SuiteState | None:
@@ -246,7 +249,7 @@ class SuiteDirectory:
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
     def summarise(self, state: SuiteState) -> dict[str, Repeats]:
-        """Aggregate each configuration's runs, keep that beside them, and return it by name.
+        """Aggregate the runs of each configuration, write the aggregates, and return them by name.
 
         Raises:
             RecordError: A summary cannot be written.
@@ -272,8 +275,8 @@ class SuiteDirectory:
         to = root / REPEATS_FILE if root.is_dir() else None
         return summarise_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
 
-    def _look_after(self, run: SuiteRun) -> None:
-        """Find out what became of a run whose suite was killed: it may have gone on alone."""
+    def _settle(self, run: SuiteRun) -> None:
+        """Set the state of a run whose suite was killed: the run may have continued without it."""
         directory = RunDirectory(self.path / run.attempts[-1].directory)
         if directory.has_live_process():
             raise UsageError(f"the run in {directory.path} is still running", hint="wait for its end, or stop it first")
