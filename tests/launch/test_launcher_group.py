@@ -1,13 +1,13 @@
 """How the launchers of a run agree on why it ended."""
 
 import pytest
-from chipperf.launch.launcher_group import Report, cause_of
+from chipperf.launch.launcher_group import LauncherReport, cause_of
 from chipperf.records.schema import Failure, Status
 
 
 def report(state, failure_class=None):
     failure = failure_class and Failure(failure_class=failure_class, message=failure_class)
-    return Report(status=Status(state=state, failure=failure), exit_code=1, recurs=False)
+    return LauncherReport(status=Status(state=state, failure=failure), exit_code=1, recurs=False)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from chipperf.suites import follower, leader, machines
 from chipperf.suites.follower import _FirstMachine
 from chipperf.suites.leader import leading
 from chipperf.suites.machines import Machine
-from chipperf.suites.plan import PlannedRun, SuitePlan
 from chipperf.suites.state import NextAttempt, SuiteDirectory
+from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 from support import wait_for
 
 if TYPE_CHECKING:

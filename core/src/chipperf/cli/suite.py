@@ -19,14 +19,14 @@ from chipperf.suites.execution import execute
 from chipperf.suites.follower import follow
 from chipperf.suites.leader import leading
 from chipperf.suites.machines import Machine, machine_from_options
-from chipperf.suites.plan import plan_suite
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
+from chipperf.suites.suite_plan import plan_suite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chipperf.records.repeats import Repeats
-    from chipperf.suites.plan import SuitePlan
+    from chipperf.suites.suite_plan import SuitePlan
 
 _SHOWN_METRICS = ("p_train", "p_core", "quality", "time_to_target", "e2e_time")
 

@@ -43,7 +43,7 @@ _SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", 
 """Classes of failures that a rank reports when another rank has left it."""
 
 
-class Report(BaseModel):
+class LauncherReport(BaseModel):
     """How the ranks of one launcher ended.
 
     Attributes:
@@ -218,7 +218,7 @@ class LauncherGroup:
             hint="look at that machine and at the network between them; with checkpoints the run can be resumed",
         )
 
-    def gather_reports(self, own: Report) -> list[Report]:
+    def gather_reports(self, own: LauncherReport) -> list[LauncherReport]:
         """Return the reports of all launchers, that of this one first. A launcher that sends none is lost."""
         reports = [own]
         if own.status.state != "completed":
@@ -229,10 +229,10 @@ class LauncherGroup:
         for index in range(1, self.launcher.count):
             try:
                 left_s = 0.0 if index in self._lost else max(0.0, deadline_s - time.monotonic())
-                reports.append(Report.model_validate_json(self.session.wait_for(f"report/{index}", left_s)))
+                reports.append(LauncherReport.model_validate_json(self.session.wait_for(f"report/{index}", left_s)))
             except ChannelLost:
                 lost = Status(state="failed", failure=self.lose(index))
-                reports.append(Report(status=lost, exit_code=1, recurs=True))
+                reports.append(LauncherReport(status=lost, exit_code=1, recurs=True))
         return reports
 
     def decide(self, decision: Decision, *, through: Channel | None = None) -> None:
@@ -250,7 +250,7 @@ class LauncherGroup:
         except ChannelLost:
             return
 
-    def report(self, own: Report) -> Decision:
+    def report(self, own: LauncherReport) -> Decision:
         """Report to the first launcher, and return its decision; without an answer, decide from the report alone."""
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
@@ -280,10 +280,10 @@ class LauncherGroup:
             raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
 
 
-def cause_of(reports: Sequence[Report]) -> Report:
+def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
     """Return the report that says why a run ended. Ranks that only report the loss of another rank come last."""
 
-    def order(report: Report) -> int:
+    def order(report: LauncherReport) -> int:
         status = report.status
         if status.state == "completed":
             return 4

@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from chipperf.errors import RecordError
-from chipperf.launch.launcher_group import PEER_STOPPED, Decision, Report, cause_of
+from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherReport, cause_of
 from chipperf.launch.resume import restart
 from chipperf.launch.single import run_single_worker
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
@@ -85,7 +85,9 @@ def run_workers(
     return decision.status, decision.exit_code
 
 
-def _run_session(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, worker: Sequence[str]) -> Report:
+def _run_session(
+    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, worker: Sequence[str]
+) -> LauncherReport:
     """Let the workers of this launcher train until they end or are stopped, and return how they ended."""
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
     died: dict[int, int] = {}
@@ -100,7 +102,9 @@ def _run_session(plan: RunPlan, directory: RunDirectory, group: LauncherGroup | 
     if verdict is not None and not interrupted:
         status, code = _judged(verdict, status, code)
     recurs = not _may_restart(status, directory)
-    return Report(status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status))
+    return LauncherReport(
+        status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status)
+    )
 
 
 def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
@@ -113,7 +117,7 @@ def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
 
 
 def _decide(
-    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, report: Report, *, may_restart: bool
+    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, report: LauncherReport, *, may_restart: bool
 ) -> tuple[Decision, list[NodeResult]]:
     """Agree with the other launchers on why the ranks ended, and whether they are started again."""
     if group is not None and not group.launcher.is_first:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.launch.launcher_group import HANG, PEER_STOPPED, Report
+from chipperf.launch.launcher_group import HANG, PEER_STOPPED, LauncherReport
 from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.records.schema import Failure
 from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
@@ -183,7 +183,7 @@ class _Conversation:
     def _peer_stopped(self, channel: Channel, index: int) -> None:
         """Expect no signs of life of a launcher whose ranks have ended; stop the ranks here if those failed."""
         self._signs.excuse(index)
-        report = Report.model_validate_json(channel.read(f"report/{index}") or "")
+        report = LauncherReport.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
             name = self._group.launcher.name_of(index)
             self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")

@@ -12,16 +12,16 @@ from chipperf.launch.launcher_group import JOIN_S
 from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.suites.execution import log_of, printed_cause
 from chipperf.suites.machines import ATTEMPT_KEY, END_KEY, HERE, LEFT, PLAN_KEY, JointAttempt, joined_key
-from chipperf.suites.plan import SuitePlan
 from chipperf.suites.state import require_same
+from chipperf.suites.suite_plan import SuitePlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chipperf.launch.sequence import ProcessSequence
     from chipperf.suites.machines import Machine
-    from chipperf.suites.plan import PlannedRun
     from chipperf.suites.state import SuiteDirectory
+    from chipperf.suites.suite_plan import PlannedRun
 
 BEGIN_S = JOIN_S
 """Time within which the suite of machine 0 must begin."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.suites.machines import Machine
-    from chipperf.suites.plan import PlannedRun, SuitePlan
     from chipperf.suites.state import NextAttempt
+    from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 _BEAT_S = 1.0
 _POLL_S = 0.1
