@@ -1,4 +1,4 @@
-"""The one worker of a launcher that torchrun or srun started, beside others that have one each."""
+"""The only worker of a launcher, where torchrun or srun started one launcher for each rank."""
 
 from __future__ import annotations
 
