@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 import chipperf
+from chipperf.cases.case_data import SampleSize
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case, Hyperparameters
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
-
-Size = Literal["tiny", "real"]
-"""Of the images: those of the case's preset ``tiny``, or those of the benchmark."""
 
 DEFAULT_STEPS: Final = 20
 SEED: Final = 1
@@ -203,7 +200,7 @@ class Certificate(_Model):
         runtime: Versions of its stack.
         reference: Processor architecture and torch of the reference.
         precision: What the device was asked for, and how it carries it out.
-        size: Of the images.
+        size: Of each sample.
         seed: Of weights and data.
         comparisons: The cases.
     """
@@ -218,7 +215,7 @@ class Certificate(_Model):
     runtime: dict[str, Any]
     reference: str
     precision: dict[str, Any]
-    size: Size
+    size: SampleSize
     seed: int
     within: bool
     comparisons: tuple[CaseComparison, ...]
@@ -274,7 +271,7 @@ def compare(
     case: Case,
     data: Path,
     *,
-    size: Size = "tiny",
+    size: SampleSize = "tiny",
     steps: int = DEFAULT_STEPS,
     to_the_end: bool = True,
     progress: ProgressFile | None = None,
@@ -287,7 +284,7 @@ def compare(
         policy: The precision in force.
         case: What to train.
         data: Directory of a dataset for the case.
-        size: Of the images.
+        size: Of each sample.
         steps: Optimiser steps.
         to_the_end: False to stop at a step that is outside the tolerances whatever follows.
         progress: Where to report every step.
@@ -329,39 +326,26 @@ def compare(
     return comparison
 
 
-def sample_data(case: Case, size: Size, root: Path | None = None) -> Path:
+def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
     """Return the directory of generated data for a case, as many samples as the steps take.
 
     Args:
         case: The case.
-        size: Of the images.
+        size: Of each sample.
         root: Where to keep it; the user's cache directory if not given.
 
     Raises:
-        UsageError: The case is trained on a dataset that cannot be generated.
+        UsageError: The case generates no such data.
     """
-    samples = _BATCHES * hyperparameters_of(case, size).batch_size
-    if case.base.dataset == IMAGENET2012.name:
-        from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
-        classes = 4
-        width, height = {"tiny": (128, 96), "real": (500, 375)}[size]
-        per_class = samples // classes
-        images = SampleOptions(classes=classes, train_per_class=per_class, val_per_class=1, width=width, height=height)
-        return ensure_sample_dataset(images, root)
-    if case.base.dataset == COCO2017.name:
-        from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
-
-        width, height = {"tiny": (128, 96), "real": (640, 480)}[size]
-        scenes = CocoSampleOptions(train_samples=samples, val_samples=1, width=width, height=height)
-        return ensure_coco_sample(scenes, root)
-    raise UsageError(
-        f"no data can be generated for case {case.name}, which trains on {case.base.dataset}",
-        hint="name a directory with --data",
-    )
+    if case.data.ensure_few_samples is None:
+        raise UsageError(
+            f"no data can be generated for case {case.name}, which trains on {case.data.reference.name}",
+            hint="name a directory with --data",
+        )
+    return case.data.ensure_few_samples(_BATCHES * hyperparameters_of(case, size).batch_size, size, root)
 
 
-def hyperparameters_of(case: Case, size: Size) -> Hyperparameters:
+def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
     """Return the values that a comparison trains a case with."""
     tiny = resolve(case, preset="tiny").values
     if size == "tiny":
@@ -377,6 +361,7 @@ def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, dev
 
     context = WorkloadContext(
         hyperparameters=hyperparameters,
+        reference=case.data.reference,
         data_root=data,
         rank=Rank(),
         device=device,

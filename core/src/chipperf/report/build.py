@@ -80,6 +80,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         case_version=first.case.version,
         profile=case.report,
         dataset=first.dataset,
+        reference=case.data.reference,
         own_dataset=is_own_dataset(first, case),
         environment=environment,
         precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),

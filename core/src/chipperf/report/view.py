@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.data.identity import ReferenceDataset
     from chipperf.languages import Phrase
     from chipperf.plugin.types import Title
     from chipperf.records.columns import Column
@@ -63,7 +64,8 @@ class ReportView:
         case_version: Version of the case.
         profile: How a report speaks of the case.
         dataset: The dataset of all rows.
-        own_dataset: True if it is the dataset the case is defined on.
+        reference: The dataset that the case is defined on.
+        own_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions the legend lists: the usual ones and those of the rows.
         shortened: What kept runs from being the whole benchmark.
@@ -90,6 +92,7 @@ class ReportView:
     case_version: str
     profile: ReportProfile
     dataset: Dataset
+    reference: ReferenceDataset
     own_dataset: bool
     environment: Mapping[str, tuple[Shared[Text], ...]]
     precisions: tuple[str, ...]

@@ -149,12 +149,14 @@ def overflow_skips_step(subject: Subject) -> None:
     timeout_s=1800,
 )
 def training_follows_reference(subject: Subject) -> None:
-    """Twenty steps of every case in fp32 stay within tolerance of the CPU reference, and the loss falls."""
+    """Twenty fp32 steps of every case that generates data stay near the CPU reference, and the loss falls."""
     from chipperf.contract.equivalence import compare
 
     policy = _set_up(subject, "fp32")
     _require_fp32(subject, policy)
     case = find_case(subject.settings.case)
+    if case.data.ensure_few_samples is None:
+        return
     try:
         comparison = compare(subject.session, subject.device, policy, case, _sample(subject, case), to_the_end=False)
     except PluginError as error:
@@ -220,7 +222,7 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
     fault="a model that is edited, so that its results are another model's",
 )
 def prepared_model_keeps_its_structure(subject: Subject) -> None:
-    """``perf_prepare_model`` keeps every case's modules, and its parameters' names, shapes and number."""
+    """``perf_prepare_model`` keeps modules and parameters (names, shapes, number) of every case that generates data."""
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
@@ -230,6 +232,8 @@ def prepared_model_keeps_its_structure(subject: Subject) -> None:
     if policy is None:
         return
     for case in map(find_case, case_names()):
+        if case.data.ensure_few_samples is None:
+            continue
         workload = build_workload(case, hyperparameters_of(case, "tiny"), _sample(subject, case), torch.device("cpu"))
         model = workload.build_model()
         before = _structure(model)

@@ -2,9 +2,7 @@
 
 import pytest
 from chipperf.errors import UsageError
-from chipperf.launch.group import Report, cause_of
-from chipperf.launch.membership import from_environment, from_options
-from chipperf.records.schema import Failure, Status
+from chipperf.launch.launcher_info import find_launcher, from_environment, from_options
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -87,28 +85,29 @@ def test_ranks_that_do_not_follow_machines_are_refused(changes, fault):
         from_environment({**SRUN, **changes})
 
 
-def report(state, failure_class=None):
-    failure = failure_class and Failure(failure_class=failure_class, message=failure_class)
-    return Report(status=Status(state=state, failure=failure), exit_code=1, recurs=False)
+def found(variables, typed=(), monkeypatch=None, **options):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    given = {"nnodes": 1, "nproc": 1, "node_rank": None, "rendezvous": None, **options}
+    return find_launcher(**given, typed=typed)
 
 
-@pytest.mark.parametrize(
-    ("classes", "cause"),
-    [
-        (["RuntimeError", "rank_died"], "rank_died"),
-        (["RuntimeError", "DataError"], "DataError"),
-        (["peer_stopped", "RuntimeError"], "peer_stopped"),
-        (["DataError", "hang"], "hang"),
-        (["RuntimeError", "node_lost"], "node_lost"),
-    ],
-)
-def test_what_ranks_say_whom_a_peer_has_left_is_not_the_cause(classes, cause):
-    failure = cause_of([report("completed"), *(report("failed", each) for each in classes)]).status.failure
-
-    assert failure is not None
-    assert failure.failure_class == cause
+def test_processes_of_torchrun_need_no_counts(monkeypatch):
+    assert found(TORCHRUN, monkeypatch=monkeypatch).index == 3
+    with pytest.raises(UsageError, match="torchrun has started the processes: --nproc is not needed"):
+        found({}, ["--nproc"], nproc=2)
 
 
-def test_an_interruption_counts_more_than_a_success_and_less_than_a_failure():
-    assert cause_of([report("completed"), report("interrupted", "interrupted")]).status.state == "interrupted"
-    assert cause_of([report("interrupted", "interrupted"), report("failed", "hang")]).status.state == "failed"
+def test_tasks_of_srun_are_machines_where_processes_are_counted(monkeypatch):
+    options = {"nnodes": 2, "nproc": 4, "node_rank": 1, "rendezvous": "node0:29500"}
+
+    launcher = found(SRUN, ["--nnodes", "--nproc", "--rdzv"], monkeypatch, **options)
+
+    assert (launcher.index, launcher.count, launcher.worker) == (1, 2, None)
+    assert launcher.topology.label == "2x4"
+
+
+def test_number_that_slurm_gives_every_machine_is_no_place_by_itself():
+    assert found({}, node_rank=3) is None
+    with pytest.raises(UsageError, match="belong to a run on several machines"):
+        found({}, ["--node-rank"], node_rank=3)

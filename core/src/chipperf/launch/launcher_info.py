@@ -1,4 +1,4 @@
-"""Where a launcher stands among the launchers of its run, from its options or from what torchrun or Slurm tell it."""
+"""Which launcher of a run this process is: from its options, or from the variables of torchrun or Slurm."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from chipperf.records.schema import Topology
 from chipperf.run.ranks import rank_from_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 _TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
-SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
+_SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
 """Set by srun, and not in the batch script around it."""
 _FIRST_SLURM_PORT = 20000
 _SLURM_PORTS = 10000
@@ -26,7 +26,7 @@ _SCONTROL_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
+class LauncherInfo:
     """One of the launchers that start a run together.
 
     There is one for each machine, or, where ``torchrun`` or ``srun`` started the processes, one for each of them.
@@ -38,7 +38,7 @@ class Membership:
         port: Port there.
         hosts_store: True if this launcher has to listen there.
         topology: Machines and processes of the whole run.
-        worker: The only worker of this launcher, where it was not this program that counted them.
+        worker: The only worker of this launcher, if torchrun or srun started one launcher for each rank.
     """
 
     index: int
@@ -56,7 +56,7 @@ class Membership:
 
     @property
     def node_rank(self) -> int:
-        """This launcher's machine."""
+        """Number of this launcher's machine."""
         return self.worker.node_rank if self.worker else self.index
 
     @property
@@ -77,8 +77,42 @@ class Membership:
         return f"the process of rank {index}" if self.worker else f"machine {index}"
 
 
-def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> Membership | None:
-    """Return the place that options give; ``None`` if one machine is all there is.
+def find_launcher(
+    *, nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, typed: Collection[str]
+) -> LauncherInfo | None:
+    """Return this process among the launchers of its run, as the options say, or as torchrun or srun does.
+
+    Args:
+        nnodes: Machines.
+        nproc: Processes on each of them.
+        node_rank: Number of this machine.
+        rendezvous: Where the machines meet, as ``HOST:PORT``.
+        typed: The options on the command line, for example ``--nnodes``: others have their default.
+
+    Returns:
+        The launcher; ``None`` if it is the only one.
+
+    Raises:
+        UsageError: The options are incomplete, or contradict each other or what started this process.
+    """
+    counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in typed]
+    if nnodes == 1 and "--node-rank" not in typed:
+        # Slurm tells every program its machine's number, also one that runs alone.
+        node_rank = None
+    # With counts, Slurm's tasks are machines, each with a launcher that starts processes of its own.
+    tasks_are_machines = bool(counts) and _SLURM_TASKS_VARIABLE in os.environ
+    launcher = None if tasks_are_machines else from_environment()
+    if launcher is None:
+        return from_options(nnodes, nproc, node_rank, rendezvous)
+    if counts:
+        raise UsageError(
+            f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
+        )
+    return launcher
+
+
+def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
+    """Return the launcher that the options describe; ``None`` for a run on one machine.
 
     Raises:
         UsageError: They are incomplete or contradict each other.
@@ -95,7 +129,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
     if not 0 <= node_rank < nnodes:
         raise UsageError(f"--node-rank {node_rank} is not one of {nnodes} machines", hint="they are counted from 0")
     host, port = _endpoint(rendezvous)
-    return Membership(
+    return LauncherInfo(
         index=node_rank,
         count=nnodes,
         host=host,
@@ -105,8 +139,8 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
     )
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Membership | None:
-    """Return the place that torchrun or srun gave this process; ``None`` if none of them started it as one of several.
+def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
+    """Return the launcher that torchrun or srun made of this process; ``None`` if it is no process of theirs.
 
     Raises:
         UsageError: The variables describe processes that are not spread evenly over machines in order.
@@ -116,20 +150,20 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Membership 
         host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
         agent_listens = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         return _of_worker(rank, *_endpoint(f"{host}:{port}"), hosts_store=rank.is_main and not agent_listens)
-    if int(environment.get(SLURM_TASKS_VARIABLE, "1")) > 1:
+    if int(environment.get(_SLURM_TASKS_VARIABLE, "1")) > 1:
         rank = _slurm_rank(environment)
         return _of_worker(rank, *_slurm_endpoint(environment), hosts_store=rank.is_main)
     return None
 
 
-def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> Membership:
+def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> LauncherInfo:
     if rank.world_size % rank.local_world_size or rank.rank != rank.node_rank * rank.local_world_size + rank.local_rank:
         raise UsageError(
             f"rank {rank.rank} is process {rank.local_rank} of {rank.local_world_size} on machine {rank.node_rank}: "
             "ranks have to follow machines, equally many on each",
             hint="srun --ntasks-per-node=N --distribution=block, or torchrun with the same --nproc-per-node everywhere",
         )
-    return Membership(
+    return LauncherInfo(
         index=rank.rank,
         count=rank.world_size,
         host=host,
@@ -152,7 +186,7 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
         return Rank(
             rank=int(environment["SLURM_PROCID"]),
             local_rank=int(environment["SLURM_LOCALID"]),
-            world_size=int(environment[SLURM_TASKS_VARIABLE]),
+            world_size=int(environment[_SLURM_TASKS_VARIABLE]),
             local_world_size=_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"]),
             node_rank=int(environment["SLURM_NODEID"]),
         )
@@ -161,7 +195,7 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
 
 
 def _tasks_per_node(text: str) -> int:
-    """Return how many tasks every machine has, from Slurm's run-length form, for example ``8(x2)``."""
+    """Return the number of tasks of each machine from Slurm's run-length form, for example ``8(x2)``."""
     match = re.fullmatch(r"(\d+)(\(x\d+\))?", text)
     if match is None:
         raise UsageError(
@@ -179,7 +213,7 @@ def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:
 
 
 def _first_slurm_host(nodes: str) -> str:
-    """Return the first of Slurm's list of machines, which only its own tool can take apart in all cases."""
+    """Return the first machine of Slurm's list. Only Slurm's own tool can split every list."""
     if not re.search(r"[\[,]", nodes):
         return nodes
     scontrol = shutil.which("scontrol")
