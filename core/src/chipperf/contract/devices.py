@@ -57,7 +57,7 @@ def two_devices(subject: Subject) -> tuple[torch.device, torch.device]:
     """
     count = len(probed_devices(subject))
     if count < 2:
-        raise NotRun(f"it takes 2 devices, and {count} is here")
+        raise NotRun(f"the check needs 2 devices, this machine has {count}")
     first_rank, second_rank = local_ranks(2)
     first = subject.device
     second = subject.session.device_init(second_rank)

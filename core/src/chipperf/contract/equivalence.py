@@ -137,7 +137,7 @@ class CaseComparison(_Model):
 
     @property
     def lost(self) -> bool:
-        """True if a step differs so much that the comparison fails whatever the later steps give."""
+        """True if a step differs so much that the comparison fails for any later steps."""
         return any(self._leaves_path(step) or self._exceeds_kink(step) for step in self.steps)
 
     @property
@@ -488,7 +488,7 @@ def _require_reference_in_fp32() -> None:
     if found != EffectivePrecision(matmul="fp32", convolution="fp32"):
         raise PluginError(
             f"with the plugin's switches the CPU computes matrix products in {found.matmul} and convolutions in "
-            f"{found.convolution}: there is no fp32 reference to compare with",
+            f"{found.convolution}: there is no fp32 reference for the comparison",
             hint="set only switches of the vendor's device, not switches of all devices",
         )
 

@@ -180,7 +180,7 @@ class Runner:
             return _not_run(check, f"the device cannot be used: {standing.device_fault}")
         # Several ranks may share a device that is the whole host.
         if check.ranks > max(1, standing.device_count) and "unified_memory" not in standing.capabilities:
-            return _not_run(check, f"it takes {check.ranks} devices, and {standing.device_count} is here")
+            return _not_run(check, f"the check needs {check.ranks} devices, this machine has {standing.device_count}")
         return None
 
     def _together(

@@ -181,7 +181,7 @@ def mismatches(module: ModuleType, hooks: Mapping[str, tuple[str, ...]]) -> Iter
         elif name in VENDOR_HOOKS:
             yield f"{name} is a vendor's hook, which an observer may not implement"
         elif name in OBSERVER_HOOKS:
-            yield f"{name} is an observer's hook, which belongs in a plugin of its own in the group chipperf.observers"
+            yield f"{name} is an observer's hook, which belongs in a separate plugin in the group chipperf.observers"
         else:
             yield f"{name} is not a hook{did_you_mean(name, hooks)}"
 

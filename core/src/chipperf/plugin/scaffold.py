@@ -84,11 +84,11 @@ def _require_free_name(name: str) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UsageError(
             f"a vendor cannot be called {name!r}",
-            hint="a name is made of a-z, 0-9 and _, begins with a letter, does not end with _ and is no word of Python",
+            hint="use a-z, 0-9 and _; a name begins with a letter, does not end with _, and is not a Python keyword",
         )
     if name == selection.AUTO:
         raise UsageError(
-            f"a vendor cannot be called {name!r}: with it, --vendor chooses the vendor that is here",
+            f"a vendor cannot be called {name!r}: with --vendor, this name stands for the only available vendor",
             hint="choose another name",
         )
     for entry in installed.vendors():
@@ -102,7 +102,7 @@ def _require_valid_texts(plugin: NewPlugin) -> None:
     if not _DEVICE_TYPE.fullmatch(plugin.device_type):
         raise UsageError(
             f"{plugin.device_type!r} is not the type of a torch.device",
-            hint="give --device-type what stands before the colon, for example cuda",
+            hint="give --device-type the part before the colon, for example cuda",
         )
 
 

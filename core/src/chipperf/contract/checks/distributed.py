@@ -228,7 +228,7 @@ def failing_rank_ends_the_run(subject: Subject) -> None:
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
-        raise NotRun("it takes 2 devices")
+        raise NotRun("the check needs 2 devices")
     data = ensure_sample_dataset(
         SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64), subject.workspace
     )
@@ -291,7 +291,7 @@ def _join(subject: Subject) -> DistributedConfig:
     except Exception as error:
         raise NotRun(f"the process group cannot be joined, see P1: {error}") from error
     if config is None:
-        raise NotRun("it takes two ranks")
+        raise NotRun("the check needs two ranks")
     return config
 
 

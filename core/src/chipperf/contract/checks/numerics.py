@@ -329,7 +329,7 @@ def _require_in_force(requested: Precision, knobs: Iterable[Knob], switches: Map
         found = switches.get(knob.name, os.environ.get(knob.name))
         require(
             found is None or str(found).casefold() == knob.value.casefold(),
-            f"in {requested} the knob {knob.name} is declared as {knob.value}, but {found} is in force",
+            f"in {requested} the knob {knob.name} is declared as {knob.value}, but its value is {found}",
         )
 
 
@@ -388,7 +388,7 @@ def _read_checkpoint(path: str, pipe: Connection) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = _bits(content["model"]) | _bits(_momenta(content["optimizer"]))
-    # Whatever goes wrong here is the finding.
+    # Report every error: it is the result of the check.
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
     else:

@@ -216,7 +216,7 @@ def files_are_complete(subject: Subject) -> None:
     if package is None:
         _load(subject)
         fail(f"{subject.entry.value} is not in a package: py.typed and templates need a package")
-    # The package of a plugin that is part of core lies in core's package.
+    # A plugin that is part of core has a package inside core's package.
     marked = any((place / "py.typed").is_file() for place in (package, package.parent))
     require(marked, f"{package.name}/py.typed is missing: without it type checkers ignore the annotations")
     _require_none(_missing_templates(subject, package))
