@@ -1,4 +1,4 @@
-"""The words of case documents: how headings, facts, rows and columns are called, in Chinese and English."""
+"""Names of headings, facts, rows and columns in case documents, in Chinese and English."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normal(text: str) -> str:
 
 
 def without_unit(text: str) -> str:
-    """Return a header without a unit in brackets at its end: ``mem(actual/total)`` is ``mem``."""
+    """Return a header without a unit in brackets at its end: ``mem(actual/total)`` gives ``mem``."""
     return _BRACKETED_END.sub("", text) or text
 
 
@@ -56,7 +56,7 @@ FACTS: Final = _by_label(
         "dependencies": ("依赖软件版本", "依赖软件", "Dependencies", "Dependency versions"),
     }
 )
-"""Label of an environment fact to the field of the record's environment."""
+"""Field of the record's environment by the label of the fact."""
 
 GENERAL: Final = _by_label(
     {
@@ -75,7 +75,7 @@ GENERAL: Final = _by_label(
         "changes": ("额外修改项", "Additional changes"),
     }
 )
-"""Label of a row of the general table to what it says."""
+"""Kind of a row of the general table by its label."""
 
 COLUMNS: Final = _by_label(
     {
@@ -94,7 +94,7 @@ COLUMNS: Final = _by_label(
         "epochs": ("epoch数", "epochs", "Epochs数"),
     }
 )
-"""Header of a column of the performance table to what it holds."""
+"""Name of a column of the performance table by its header."""
 
 _QUALITIES: Final = {
     "accuracy": ("acc", "acc1", "top1", "accuracy", "准确率", "finalacc", "mlmacc", "mlmaccuracy", "evalacc"),
@@ -107,7 +107,7 @@ _QUALITIES: Final = {
 
 
 def quality_kind(header: str) -> str | None:
-    """Return what kind of quality a column's header or a metric's name means, or ``None`` if it means none."""
+    """Return the kind of quality that a column's header or a metric's name means, or ``None``."""
     name = normal(without_unit(header))
     return next((kind for kind, names in _QUALITIES.items() if name in names), None)
 
@@ -129,7 +129,7 @@ _TITLE: Final = re.compile(r"配置与运行信息|configuration and results", r
 
 
 def heading_kind(text: str) -> str | None:
-    """Return what a heading announces, ``title`` for the vendor's own section, or ``None``."""
+    """Return the kind of section that a heading starts, ``title`` for the vendor's own section, or ``None``."""
     kind = _HEADINGS.get(normal(_NUMBERING.sub("", text)))
     return "title" if kind is None and _TITLE.search(text) else kind
 
@@ -150,16 +150,16 @@ _STANDARD_REMARKS: Final = re.compile(
 
 
 def is_standard_remark(text: str) -> bool:
-    """Tell whether a remark of the general table is the layout's own, and says nothing of this report."""
+    """Return whether a remark of the general table is a standard text of the layout."""
     return _STANDARD_REMARKS.fullmatch(text) is not None
 
 
 def refers_to_column(text: str) -> str | None:
-    """Return the column a general table's cell refers to: ``acc`` of ``acc,见“性能指标”``, or ``None``."""
+    """Return the column that a cell of the general table names: ``acc`` for ``acc,见“性能指标”``; or ``None``."""
     match = re.fullmatch(r"(.+?)\s*[,，]\s*(?:见|see)\s*[“\"']?(?:性能指标|Performance)[”\"']?", text, re.IGNORECASE)
     return match[1] if match else None
 
 
 def says_nothing(text: str) -> bool:
-    """Tell whether a text is one of the words for none."""
+    """Return whether a text is one of the words for "none"."""
     return normal(text) in {"", "无", "none", "na", "没有"}
