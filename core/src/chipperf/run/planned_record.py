@@ -1,4 +1,4 @@
-"""A record from what is known so far: when the run is planned, and when a rank has results."""
+"""The record of a planned run, and empty values for records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PENDING = Missing(missing="not_run", reason="the run did not come this far")
 
 
 def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
-    """Return the record of a run that has not begun: everything decided, nothing measured."""
+    """Return the record of a run that has not started. It has all settings and no measurements."""
     return Record(
         kind="simulated" if session.simulated else "measured",
         run_id=plan.run_id,
@@ -54,7 +54,7 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
 
 
 def vendor_record(session: Session) -> Vendor:
-    """Return what a record says of the vendor and the plugin that ran."""
+    """Return the vendor and the plugin for a record."""
     info, entry = session.vendor_info(), session.entry
     return Vendor(
         name=info.name,
@@ -67,12 +67,12 @@ def vendor_record(session: Session) -> Vendor:
 
 
 def titles(title: Title) -> Titles:
-    """Return what a record says of a title."""
+    """Return a title for a record."""
     return Titles(zh=title.zh, en=title.en)
 
 
 def empty_dataset(name: str, missing: Missing) -> Dataset:
-    """Return a dataset of which all but the name is missing for the same reason."""
+    """Return a dataset with a name. All other values are missing for the same reason."""
     return Dataset(
         name=name,
         version=missing,
@@ -86,7 +86,7 @@ def empty_dataset(name: str, missing: Missing) -> Dataset:
 
 
 def empty_facts(missing: Missing) -> dict[str, Missing]:
-    """Return every fact of an environment, by its name, as missing for the same reason; not its lists."""
+    """Return every fact of an environment by name, each missing for the same reason. Omits lists."""
     return {name: missing for name in Environment.model_fields if name not in ("stated", "cards", "distributions")}
 
 
