@@ -1,4 +1,4 @@
-"""Everything else that a record says: facts with their fields, in sections."""
+"""The other content of a record as facts with their fields, in sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Number, Record
 
 _MOST_FACTS = 200
-"""Facts of one section; a record may list any number of warnings."""
+"""Largest number of facts in a section, because a record may list any number of warnings."""
 
 _EMPTY = '""'
 
@@ -52,7 +52,7 @@ _POWER = {
     "energy_j": Bilingual("能耗 (J)", "Energy (J)"),
     "mean_temperature_c": Bilingual("平均温度 (°C)", "Mean temperature (°C)"),
     "max_temperature_c": Bilingual("最高温度 (°C)", "Max temperature (°C)"),
-    "mean_utilisation_percent": Bilingual("平均利用率 (%)", "Mean utilisation (%)"),
+    "mean_utilisation_percent": Bilingual("平均利用率 (%)", "Mean utilization (%)"),
 }
 _PRECISION = {
     "requested": Bilingual("请求的精度", "Requested"),
@@ -72,7 +72,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Facts on one subject; ``omitted`` is how many more the record has than a page shows."""
+    """Facts on one subject. ``omitted`` is the number of facts that the page does not show."""
 
     title: Bilingual
     facts: tuple[Fact, ...]
@@ -80,7 +80,7 @@ class Section:
 
 
 def describe(record: Record) -> tuple[Section, ...]:
-    """Return the sections of a run's page; those without facts are left out."""
+    """Return the sections of a run's page. Omits sections without facts."""
     sections = (
         (Bilingual("运行", "Run"), _run(record)),
         (Bilingual("环境", "Environment"), _environment(record)),
