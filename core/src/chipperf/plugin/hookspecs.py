@@ -68,7 +68,8 @@ class VendorSpecs:
                 )
 
         Returns:
-            A constant. The hook must not use a device.
+            Name, titles, device type, capabilities and known products. They are constant, so the hook must not use a
+            device.
         """
 
     @hookspec(firstresult=True)
@@ -99,8 +100,8 @@ class VendorSpecs:
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
         """Return the variables that a worker needs before its interpreter starts; default none.
 
-        Core sets and records them. The hook must not change ``os.environ``. If the user has already set a variable,
-        it keeps the user's value.
+        Core sets and records them. The hook must not change ``os.environ``. A variable that the user
+        has already set keeps the user's value.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl
@@ -426,7 +427,7 @@ class VendorSpecs:
 
     @hookspec
     def perf_step_end(self, device: torch.device) -> None:
-        """Mark the end of a training step, for stacks that record a graph up to this mark; default nothing.
+        """Mark the end of a training step, for stacks that record operations until this call; default nothing.
 
         Example:
             from chipperf import hookimpl

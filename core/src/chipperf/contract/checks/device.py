@@ -169,7 +169,7 @@ def device_info_agrees_with_probe(subject: Subject) -> None:
 
 @check("D8", level=1, fault="the device has the name of the vendor, of the device type, or of another vendor's product")
 def device_has_product_name(subject: Subject) -> None:
-    """The device has the name of one of this vendor's products."""
+    """The device has a product name, not the name of the vendor, the device type or another vendor's product."""
     name = subject.session.device_info(subject.device).name
     info = subject.info
     generic = {"cuda", "gpu", "device", info.device_type, info.name, info.title.en, info.title.zh}

@@ -158,7 +158,7 @@ def training_does_not_leak(subject: Subject) -> None:
 
 @check("M8", level=1, fault="the plugin reports 0 for values that it did not measure")
 def unknown_is_none(subject: Subject) -> None:
-    """Unknown counters are None, not 0; reserved memory is known exactly if the capability is declared."""
+    """Unknown counters are None, not 0; reserved memory is reported exactly if the capability is declared."""
     device = subject.device
     _keep = _large_tensor(device)
     stats = subject.session.memory_query(device)

@@ -114,7 +114,7 @@ def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
     fault="the probe claims another vendor's card because torch calls it cuda, or because it is a PCI card",
 )
 def probe_resists_impersonators(subject: Subject) -> None:
-    """The probe finds no device if torch claims a CUDA device and PCI cards of unknown vendors are present."""
+    """The probe claims no device because of a torch that reports a CUDA device or PCI cards of unknown vendors."""
     here = _probe_here(subject)
     path = make_impersonator(subject.workspace / "impersonator")
     pci = make_foreign_pci(subject.workspace / "foreign_pci")

@@ -92,7 +92,7 @@ class Timing:
 
 @check("T1", level=1, fault="perf_synchronize does nothing, or waits for only one of several streams")
 def synchronise_waits_for_queued_work(subject: Subject) -> None:
-    """After long work on any stream, ``perf_synchronize`` returns when the result can be read at once."""
+    """After long work on any stream, ``perf_synchronize`` returns only when the result can be read at once."""
     work = _long_work(subject.device)
     for name, stream in _streams(subject.device).items():
         timing = _best(subject, work, stream=stream)
