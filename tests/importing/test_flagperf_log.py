@@ -201,7 +201,11 @@ def test_log_without_readings_is_none(text):
 
 @pytest.mark.parametrize(
     ("facts", "match"),
-    [({"vendor": None}, "whose run"), ({"case": None}, "which model"), ({"topology": None}, "how many cards")],
+    [
+        ({"vendor": None}, "name its vendor"),
+        ({"case": None}, "name its model"),
+        ({"topology": None}, "number of cards"),
+    ],
 )
 def test_what_the_log_does_not_tell_is_asked_for(tmp_path, facts, match):
     path = tmp_path / "rank0.out.log"

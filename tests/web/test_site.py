@@ -220,7 +220,7 @@ def test_directory_with_something_else_is_left_alone(build, tmp_path, name):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / name).write_text("mine")
 
-    with pytest.raises(UsageError, match="holds something that is no site"):
+    with pytest.raises(UsageError, match="contains files that are not a site"):
         build(make_run())
     assert [(path.name, path.read_text()) for path in (tmp_path / "site").iterdir()] == [(name, "mine")]
 
@@ -236,7 +236,7 @@ def test_file_in_the_way(build, tmp_path):
 def test_directory_without_records(tmp_path, place):
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(UsageError, match="is not a directory|there is no record.json below"):
+    with pytest.raises(UsageError, match="is not a directory|there is no record.json in"):
         build_site(tmp_path / place, tmp_path / "site", language="en")
     assert not (tmp_path / "site").exists()
 
@@ -313,7 +313,7 @@ def test_template_of_a_user_names_the_window(build, tmp_path):
         ("{{ nothing }}", r"report.html.j2, line 1: 'nothing' is undefined"),
         ("{% if %}", r"report.html.j2, line 1"),
         ('{% extends "core/none.html.j2" %}', "core/none.html.j2.*does not exist"),
-        ("{{ runs | length }}", "leaves out that results are simulated"),
+        ("{{ runs | length }}", "does not say that results are simulated"),
     ],
 )
 def test_broken_template_is_named(tmp_path, build, template, message):

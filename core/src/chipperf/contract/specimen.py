@@ -1,4 +1,4 @@
-"""Runs that never were: what hooks are asked about and reports are rendered from where no device is needed."""
+"""Sample records of runs, and sample ranks and device names, for checks that need no device."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import VendorInfo
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
-"""Main processes of the topologies that are reported: 1x1, 1x8 and 2x8."""
+"""Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
 _GIB: Final = 2**30
 _CREATED_AT: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -47,18 +47,18 @@ _NOT_RUN: Final = Missing(missing="not_run")
 
 
 def device_names(info: VendorInfo) -> tuple[str, ...]:
-    """Return the names that hooks are asked about: none, as before a device is known, and each known product."""
+    """Return the device names to call hooks with: "" for an unknown device, and each known product."""
     return ("", *(device.name for device in info.known_devices))
 
 
 def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a run in which everything was measured.
+    """Return the record of a run in which every value was measured.
 
     Args:
-        session: The vendor, bound.
+        session: The bound vendor.
         case: The case that ran.
-        rank: A process of the job, which says its topology.
-        resolved: Hyperparameters in force.
+        rank: A process of the job. It determines the topology.
+        resolved: Hyperparameters of the run.
     """
     info = session.vendor_info()
     name = info.known_devices[0].name if info.known_devices else "specimen device"
@@ -115,13 +115,13 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
 
 
 def empty_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a run that completed, and in which everything that may be missing is.
+    """Return the record of a completed run in which every optional value is missing.
 
     Args:
-        session: The vendor, bound.
+        session: The bound vendor.
         case: The case that ran.
-        rank: A process of the job, which says its topology.
-        resolved: Hyperparameters in force.
+        rank: A process of the job. It determines the topology.
+        resolved: Hyperparameters of the run.
     """
     full = full_record(session, case, rank, resolved)
     changes = {

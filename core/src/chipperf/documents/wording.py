@@ -27,7 +27,7 @@ def normal(text: str) -> str:
 
 
 def without_unit(text: str) -> str:
-    """Return a header without a unit in brackets at its end: ``mem(actual/total)`` is ``mem``."""
+    """Return a header without a unit in brackets at its end: ``mem(actual/total)`` gives ``mem``."""
     return _BRACKETED_END.sub("", text) or text
 
 
@@ -61,7 +61,7 @@ FACTS: Final = _by_label(
         "dependencies": (phrase("Dependencies", context="versions"), "依赖软件", "Dependency versions"),
     }
 )
-"""Label of an environment fact to the field of the record's environment."""
+"""Field of the record's environment by the label of the fact."""
 
 GENERAL: Final = _by_label(
     {
@@ -75,7 +75,7 @@ GENERAL: Final = _by_label(
         "changes": (phrase("Additional changes"),),
     }
 )
-"""Label of a row of the general table to what it says."""
+"""Kind of a row of the general table by its label."""
 
 COLUMNS: Final = _by_label(
     {
@@ -89,7 +89,7 @@ COLUMNS: Final = _by_label(
         "epochs": ("epoch数", "epochs", "Epochs数"),
     }
 )
-"""Header of a column of the performance table to what it holds."""
+"""Name of a column of the performance table by its header."""
 
 _QUALITIES: Final = {
     "accuracy": ("acc", "acc1", "top1", "accuracy", "准确率", "finalacc", "mlmacc", "mlmaccuracy", "evalacc"),
@@ -102,7 +102,7 @@ _QUALITIES: Final = {
 
 
 def quality_kind(header: str) -> str | None:
-    """Return what kind of quality a column's header or a metric's name means, or ``None`` if it means none."""
+    """Return the kind of quality that a column's header or a metric's name means, or ``None``."""
     name = normal(without_unit(header))
     return next((kind for kind, names in _QUALITIES.items() if name in names), None)
 
@@ -124,7 +124,7 @@ _TITLE: Final = re.compile(r"配置与运行信息|configuration and results", r
 
 
 def heading_kind(text: str) -> str | None:
-    """Return what a heading announces, ``title`` for the vendor's own section, or ``None``."""
+    """Return the kind of section that a heading starts, ``title`` for the vendor's own section, or ``None``."""
     kind = _HEADINGS.get(normal(_NUMBERING.sub("", text)))
     return "title" if kind is None and _TITLE.search(text) else kind
 
@@ -161,7 +161,7 @@ _NOTHING: Final = {"", "na", "没有", *map(normal, in_all_languages(phrase("non
 
 
 def is_standard_remark(text: str) -> bool:
-    """Tell whether a remark of the general table is the layout's own, and says nothing of this report."""
+    """Return whether a remark of the general table is a standard text of the layout."""
     return _STANDARD_REMARKS.fullmatch(text) is not None
 
 

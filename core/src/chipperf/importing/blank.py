@@ -1,4 +1,4 @@
-"""The record of a run of which nothing is known yet but whose it is."""
+"""A record with only vendor, case and topology, to be filled by an import."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def blank_record(
     names: CardNames,
     metrics_definition: MetricsDefinition,
 ) -> Record:
-    """Return an imported record in which everything else is unknown.
+    """Return an imported record in which all other values are unknown.
 
     Args:
         run_id: Name of the record.
-        vendor: The vendor's name; its plugin need not be installed.
-        case: The case's name; the case need not be installed.
+        vendor: The vendor's name. Its plugin need not be installed.
+        case: The case's name. The case need not be installed.
         topology: Machines and cards.
-        names: What vendors are called.
-        metrics_definition: Whose definitions the values will follow.
+        names: Names of vendors.
+        metrics_definition: Definition of the metrics that the values will follow.
     """
     return Record(
         metrics_definition=metrics_definition,
@@ -84,7 +84,7 @@ def _vendor(name: str, names: CardNames) -> Vendor:
         report_title=titles(info.report_title) if info else plain,
         device_type=info.device_type if info else UNKNOWN_NAME,
         api_version=info.api_version if info else API_VERSION,
-        # No plugin ran; what wrote the record is the importer.
+        # No plugin ran. The importer wrote the record.
         plugin=Distribution(name="chipperf", version=chipperf.__version__),
     )
 

@@ -1,4 +1,4 @@
-"""From a vendor's case document to records: one for each row of its performance table."""
+"""Importing a vendor's case document: one record for each row of its performance table."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def import_document(
 ) -> Import:
     """Return the records of a case document.
 
-    What the document says beyond a record's fields is in the records' remarks; what stands in one of the layout's
-    places and does not fit it is listed as well.
+    Content that has no field in a record becomes a remark. Text in the layout's places that does not fit the layout is
+    also listed as not understood.
 
     Args:
         text: The document.
-        name: What messages and sources call it.
+        name: Name of the document in messages and sources.
         names: Names of vendors and cards.
-        vendor: Whose document it is; by default found out.
-        case: Which case it is on; by default found out.
-        path: Where it lies, whose directories may tell vendor and case.
+        vendor: The document's vendor; by default detected.
+        case: The document's case; by default detected.
+        path: Path of the document. Its directories may name vendor and case.
 
     Raises:
-        DocumentError: It has no row that can be read, or does not tell vendor or case.
+        DocumentError: The document has no row that can be read, or its vendor or case is unknown.
     """
     document = read_document(text, name)
     vendor = vendor or identify_vendor(document, names, path)
@@ -76,14 +76,14 @@ def import_document(
             hint="rows start like 'R300单机8卡（1x8）', below a header with 配置 or Configuration",
         )
     if vendor is None:
-        raise DocumentError(f"{name} does not tell whose report it is", hint="say it with --vendor NAME")
+        raise DocumentError(f"{name} does not name its vendor", hint="give it with --vendor NAME")
     if case is None:
-        raise DocumentError(f"{name} does not tell which model it is on", hint="say it with --case NAME")
+        raise DocumentError(f"{name} does not name its model", hint="give the case with --case NAME")
     return _Importer(document, text, vendor=vendor, case=case, names=names).run()
 
 
 class _Importer:
-    """Builds the records and notes where each value came from."""
+    """Builds the records, and collects the source of each value."""
 
     def __init__(self, document: CaseDocument, text: str, *, vendor: str, case: str, names: CardNames) -> None:
         self._document = document
@@ -214,7 +214,7 @@ class _Importer:
             key = _row_key(row, changes)
             if key in seen:
                 self._remarks = remarks_before
-                self._list(row.label, f"the same card, topology, precision and fix_hp stand in line {seen[key].line}")
+                self._list(row.label, f"line {seen[key].line} has the same card, topology, precision and fix_hp")
                 self._remark(" | ".join(cell.text for cell in row.cells.values() if cell.text), row.label)
                 continue
             seen[key] = row
@@ -245,7 +245,7 @@ class _Importer:
             if cell and cells.marker(cell.text) is None:
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {cell.text}", cell)
         for header, cell in row.unknown:
-            self._list(cell, f"nobody knows the column {header!r}" if header else "the table has no such column")
+            self._list(cell, f"the column {header!r} is unknown" if header else "the table has no such column")
             self._remark(f"{row.label.text}: {header} {cell.text}", cell)
         changes = {
             "row_label": label if label_marker is None else label_marker,
@@ -349,5 +349,5 @@ def _row_key(row: Row, changes: Mapping[str, Any]) -> Hashable:
 
 
 def _checked(record: Record, update: Mapping[str, Any]) -> Record:
-    """Return the record with ``update``, validated: :meth:`model_copy` alone believes everything."""
+    """Return the record with ``update``, and validate it, because :meth:`model_copy` does not."""
     return type(record).model_validate(record.model_copy(update=dict(update)).model_dump())

@@ -1,4 +1,4 @@
-"""A record from what is known so far: when the run is planned, and when a rank has results."""
+"""The record of a planned run, and empty values for records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
-    """Return the record of a run that has not begun: everything decided, nothing measured."""
+    """Return the record of a run that has not started. It has all settings and no measurements."""
     return Record(
         kind="simulated" if session.simulated else "measured",
         run_id=plan.run_id,
@@ -63,7 +63,7 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
 
 
 def vendor_record(session: Session) -> Vendor:
-    """Return what a record says of the vendor and the plugin that ran."""
+    """Return the vendor and the plugin for a record."""
     info, entry = session.vendor_info(), session.entry
     return Vendor(
         name=info.name,

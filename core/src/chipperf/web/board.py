@@ -1,4 +1,4 @@
-"""Tables of runs that may stand side by side: one for each case, dataset, kind of record and definition of metrics."""
+"""Tables of comparable runs: one table for each case, dataset, kind of record and definition of metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Dataset, Record
 
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
-"""What a run came to, best first."""
+"""The verdict on a run, the best first."""
 
 VERDICTS: Mapping[Verdict, Phrase] = {
     "converged": phrase("converged"),
@@ -57,9 +57,9 @@ class Heading:
     """A column of a board.
 
     Attributes:
-        name: Its name in the page's code.
-        title: Its heading; that of the quality is the case's.
-        field: The field of most of its cells.
+        name: Name in the page's code.
+        title: Heading. The quality has the heading of its case.
+        field: Field of most of the cells.
     """
 
     name: str
@@ -97,20 +97,20 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """What a board keeps of a run, of which a site may have thousands.
+    """A row of a board. It is smaller than a record, because a site may have thousands of runs.
 
     Attributes:
-        run_id: The run.
+        run_id: Id of the run.
         digest: SHA-256 of its record.
-        page: Link to the run's own page; ``None`` on that page itself.
+        page: Link to the run's page; ``None`` on that page itself.
         label: Device, topology and precision on one line.
-        vendor: The vendor's name, for filters; so are topology, precision and verdict.
-        cells: One for each of :data:`COLUMNS`.
-        state: How far the run came.
-        simulated: True if nothing was measured on a real device.
+        vendor: The vendor's name. Vendor, topology, precision and verdict are for filters.
+        cells: One cell for each of :data:`COLUMNS`.
+        state: State of the run.
+        simulated: True if the run used no real device.
         sample: True if the dataset was generated.
-        shortened: True if the run was not the case's full schedule.
-        curve: Epoch and quality of every evaluation; empty without a completed run or with too few of them.
+        shortened: True if the run did not have the case's full schedule.
+        curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         target: Quality at which the run counts as converged.
         throughputs: The board's throughputs, see :data:`THROUGHPUTS`; ``None`` where there is none to be shown.
     """
@@ -134,14 +134,14 @@ class RunRow:
 
     @property
     def order(self) -> tuple[bool, bool, int, float]:
-        """Return the place among the rows of a board: whole runs that converged first, then the fastest."""
+        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
         fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
         return self.state != "completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardKey:
-    """What the runs of one board have in common, so that their numbers mean the same."""
+    """The values that all runs of a board share, so that their numbers are comparable."""
 
     case: str
     case_version: str
@@ -156,15 +156,15 @@ class BoardKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Runs side by side.
+    """A table of comparable runs.
 
     Attributes:
-        key: What they have in common.
-        quality_column: What the case calls its quality.
-        quality_as_percent: True if the quality is written in percent.
-        samples: What the throughputs count, for each second.
+        key: The values that the runs share.
+        quality_column: The case's name of its quality.
+        quality_as_percent: True if the quality is shown in percent.
+        samples: Unit of the throughputs.
         rows: The runs, best first.
-        omitted: How many more there are than a page takes.
+        omitted: Number of runs that do not fit on the page.
     """
 
     key: BoardKey
@@ -176,13 +176,13 @@ class Board:
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """Every target of a run, once."""
+        """The distinct targets of the runs."""
         return tuple(dict.fromkeys(row.target for row in self.rows if row.target is not None))
 
 
 @lru_cache
 def installed_case(name: str) -> Case | None:
-    """Return a case, or ``None`` if it is not installed here or broken: its runs can be shown all the same."""
+    """Return a case, or ``None`` if it is not installed or broken. Its runs can be shown without it."""
     try:
         return find_case(name)
     except PerfError:
@@ -190,7 +190,7 @@ def installed_case(name: str) -> Case | None:
 
 
 def board_key(record: Record) -> BoardKey:
-    """Return which board a run belongs to."""
+    """Return the key of a run's board."""
     dataset = record.dataset
     return BoardKey(
         case=record.case.name,
@@ -206,11 +206,11 @@ def board_key(record: Record) -> BoardKey:
 
 
 def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> tuple[Board, ...]:
-    """Put runs into boards: by case, and of each case those first that were measured on the real dataset.
+    """Return the boards of runs, ordered by case. In each case, boards of runs on the real dataset come first.
 
     Args:
-        runs: Runs, each with the board it belongs to.
-        most_rows: How many rows all boards together may have; the worst of each board go first.
+        runs: Runs, each with the key of its board.
+        most_rows: Largest number of rows of all boards together. The worst rows of each board are omitted.
     """
     groups: dict[BoardKey, list[RunRow]] = {}
     for key, row in runs:
@@ -229,8 +229,8 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
 
     Args:
         record: The run.
-        digest: SHA-256 of its file; that of the file it would be written to, if not given.
-        page: Link to its own page.
+        digest: SHA-256 of the record's file. By default it is computed from the record.
+        page: Link to the run's page.
     """
     case = installed_case(record.case.name)
     verdict = _verdict(record)
@@ -259,7 +259,7 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
 
 
 def _shares(counts: Sequence[int], most: int) -> list[int]:
-    """Return how many rows each board may show: small boards show all, and large ones share what is left."""
+    """Return how many rows each board shows. Small boards show all rows, and large boards share the rest."""
     shares = [0] * len(counts)
     left = most
     for place, index in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):

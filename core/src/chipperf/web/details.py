@@ -1,4 +1,4 @@
-"""Everything else that a record says: facts with their fields, in sections."""
+"""The other content of a record as facts with their fields, in sections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 _MOST_FACTS = 200
-"""Facts of one section; a record may list any number of warnings."""
+"""Largest number of facts in a section, because a record may list any number of warnings."""
 
 _EMPTY = '""'
 
@@ -73,7 +73,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Facts on one subject; ``omitted`` is how many more the record has than a page shows."""
+    """Facts on one subject. ``omitted`` is the number of facts that the page does not show."""
 
     title: Phrase
     facts: tuple[Fact, ...]
@@ -81,7 +81,7 @@ class Section:
 
 
 def describe(record: Record) -> tuple[Section, ...]:
-    """Return the sections of a run's page; those without facts are left out."""
+    """Return the sections of a run's page. Omits sections without facts."""
     sections = (
         (phrase("Run"), _run(record)),
         (phrase("Environment"), _environment(record)),

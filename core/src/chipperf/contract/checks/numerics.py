@@ -1,4 +1,4 @@
-"""N: arithmetic in every precision, training that follows the CPU reference, and models that stay what they are."""
+"""N: checks of the arithmetic in every precision, of training against the CPU reference, and of prepared models."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _SEED: Final = 11
 _SCALE: Final = 2.0**10
 
 
-@check("N1", level=2, fault="fp32 that is TF32 or 16-bit fixed point, or a backward pass that is wrong")
+@check("N1", level=2, fault="fp32 runs as TF32 or 16-bit fixed point, or the backward pass is wrong")
 def fp32_is_fp32(subject: Subject) -> None:
-    """In fp32, products keep fp32's bits, and the cases' operators agree with float64 on the CPU, also backward."""
+    """In fp32, products have the precision of fp32, and operators agree with float64 on the CPU, also backward."""
     from chipperf.contract.operators import ARITHMETIC
 
     policy = _set_up(subject, "fp32")
@@ -52,10 +52,10 @@ def fp32_is_fp32(subject: Subject) -> None:
     "N2",
     level=2,
     settings=each_precision,
-    fault="a switch or variable that changes numerics and that no record mentions",
+    fault="a switch or variable changes numerics, and the record does not list it",
 )
 def knobs_are_declared(subject: Subject) -> None:
-    """Every switch and environment variable that changes numerics is declared as a knob with the value in force."""
+    """Every switch and environment variable that changes numerics is declared as a knob with its current value."""
     device_type = subject.info.device_type
     switches, variables = read_switches(device_type), dict(os.environ)
     runtime = subject.runtime
@@ -75,10 +75,10 @@ def knobs_are_declared(subject: Subject) -> None:
     "N3",
     level=2,
     settings=each_precision,
-    fault="fp16 that runs as fp32 and is reported as fp16, or a capability that is not there",
+    fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing",
 )
 def precision_is_honoured(subject: Subject) -> None:
-    """Each precision is carried out as requested or refused with UnsupportedPrecision, as the capabilities say."""
+    """Each precision runs as requested or is refused with UnsupportedPrecision, as the capabilities declare."""
     requested = subject.settings.precision
     policy = _policy(subject, requested)
     if policy is not None:
@@ -110,9 +110,9 @@ def precision_is_honoured(subject: Subject) -> None:
         )
 
 
-@check("N4", level=2, settings=each_precision, fault="weights that turn into NaN at the first overflow in fp16")
+@check("N4", level=2, settings=each_precision, fault="weights become NaN at the first overflow in fp16")
 def overflow_skips_step(subject: Subject) -> None:
-    """With fp16 autocast a step whose gradients are infinite changes no weight; bf16 and fp32 scale nothing."""
+    """With fp16 autocast, a step with infinite gradients changes no weight; bf16 and fp32 scale no gradients."""
     import torch
 
     requested = subject.settings.precision
@@ -145,7 +145,7 @@ def overflow_skips_step(subject: Subject) -> None:
     "N5",
     level=2,
     settings=each_case,
-    fault="a backward pass, optimizer or layout that trains something else",
+    fault="an error in the backward pass, optimizer or memory layout changes the training",
     timeout_s=1800,
 )
 def training_follows_reference(subject: Subject) -> None:
@@ -169,22 +169,22 @@ def training_follows_reference(subject: Subject) -> None:
     )
 
 
-@check("N6", level=2, fault="a kernel that takes a layout, index type or size for granted")
+@check("N6", level=2, fault="a kernel works only for one layout, index type or size")
 def every_form_of_input_is_taken(subject: Subject) -> None:
-    """int64 labels, strided and channels-last tensors, changing image sizes and boolean masks give right results."""
+    """Results are right with int64 labels, strided and channels-last tensors, varying image sizes and boolean masks."""
     from chipperf.contract.operators import FORMS
 
     _require_fp32(subject, _set_up(subject, "fp32"))
     _require_close(FORMS, subject.device)
 
 
-@check("N7", level=2, fault="checkpoints that only the vendor's own stack can read, or that lose bits")
+@check("N7", level=2, fault="only the vendor's stack can read the checkpoint, or the checkpoint loses bits")
 def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
-    """A checkpoint saved on the device loads in a process without the vendor's stack, equal bit for bit."""
+    """A process without the vendor's stack loads a checkpoint from the device with every bit the same."""
     import torch
 
     path = subject.workspace / "checkpoint.pt"
-    # Forked before this process loads the vendor's stack: it knows torch alone.
+    # The reader is forked before this process loads the vendor's stack, so it has only torch.
     context = multiprocessing.get_context("fork")
     mine, other = context.Pipe()
     reader = context.Process(target=_read_checkpoint, args=(str(path), other), daemon=True)
@@ -200,26 +200,26 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
     try:
         found = mine.recv()
     except EOFError:
-        fail("a process without the vendor's stack ended while it read a checkpoint that was saved on the device")
+        fail("a process without the vendor's stack ended while reading a checkpoint that was saved on the device")
     reader.join()
     if isinstance(found, str):
         fail(f"a process without the vendor's stack cannot read a checkpoint that was saved on the device: {found}")
     missing = sorted(set(expected) ^ set(found))
-    require(not missing, f"the checkpoint and the device do not both have {', '.join(missing)}")
+    require(not missing, f"only one of checkpoint and device has {', '.join(missing)}")
     for name, (dtype, shape, content) in expected.items():
         loaded_dtype, loaded_shape, loaded_content = found[name]
         require(
             (loaded_dtype, loaded_shape) == (dtype, shape),
             f"{name} is {loaded_dtype} {loaded_shape} in the checkpoint, and {dtype} {shape} on the device",
         )
-        require(loaded_content == content, f"the bits of {name} are not the same in the checkpoint and on the device")
+        require(loaded_content == content, f"the bits of {name} differ between the checkpoint and the device")
 
 
 @check(
     "N8",
     level=2,
     settings=each_precision,
-    fault="a model that is edited, so that its results are another model's",
+    fault="the plugin changes the model, so its results belong to another model",
 )
 def prepared_model_keeps_its_structure(subject: Subject) -> None:
     """``perf_prepare_model`` keeps modules and parameters (names, shapes, number) of every case that generates data."""
@@ -336,7 +336,7 @@ def _require_in_force(requested: Precision, knobs: Iterable[Knob], switches: Map
         found = switches.get(knob.name, os.environ.get(knob.name))
         require(
             found is None or str(found).casefold() == knob.value.casefold(),
-            f"in {requested} the knob {knob.name} is declared as {knob.value}, but {found} is in force",
+            f"in {requested} the knob {knob.name} is declared as {knob.value}, but its value is {found}",
         )
 
 
@@ -395,7 +395,7 @@ def _read_checkpoint(path: str, pipe: Connection) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = _bits(content["model"]) | _bits(_momenta(content["optimizer"]))
-    # Whatever goes wrong here is the finding.
+    # Report every error: it is the result of the check.
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
     else:
