@@ -155,10 +155,11 @@ def training_follows_reference(subject: Subject) -> None:
     policy = _set_up(subject, "fp32")
     _require_fp32(subject, policy)
     case = find_case(subject.settings.case)
-    if case.data.ensure_few_samples is None:
+    data = _sample(subject, case)
+    if data is None:
         return
     try:
-        comparison = compare(subject.session, subject.device, policy, case, _sample(subject, case), to_the_end=False)
+        comparison = compare(subject.session, subject.device, policy, case, data, to_the_end=False)
     except PluginError as error:
         raise NotRun(f"{error.message}; see N2") from error
     require(comparison.within, comparison.summary)
@@ -232,9 +233,10 @@ def prepared_model_keeps_its_structure(subject: Subject) -> None:
     if policy is None:
         return
     for case in map(find_case, case_names()):
-        if case.data.ensure_few_samples is None:
+        data = _sample(subject, case)
+        if data is None:
             continue
-        workload = build_workload(case, hyperparameters_of(case, "tiny"), _sample(subject, case), torch.device("cpu"))
+        workload = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu"))
         model = workload.build_model()
         before = _structure(model)
         prepared = subject.session.prepare_model(copy.deepcopy(model).to(subject.device), policy, subject.device)
@@ -369,10 +371,11 @@ def _scaled_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer,
     scaler.update()
 
 
-def _sample(subject: Subject, case: Case) -> Path:
+def _sample(subject: Subject, case: Case) -> Path | None:
+    """Return the directory of a case's generated data; ``None`` if it generates none and cannot be trained here."""
     from chipperf.contract.equivalence import sample_data
 
-    return sample_data(case, "tiny", subject.workspace)
+    return sample_data(case, "tiny", subject.workspace) if case.data.ensure_few_samples else None
 
 
 def _trained_once(subject: Subject, policy: PrecisionPolicy) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
