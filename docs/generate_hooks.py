@@ -59,8 +59,9 @@ def page() -> str:
 
 
 def hooks_of(specs: type) -> list[Callable[..., object]]:
-    """Return the specifications in a class, in their order."""
-    return [value for name, value in vars(specs).items() if name.startswith("perf_")]
+    """Return the specifications in a class and its bases, in the order of the source."""
+    found = [value for name, value in inspect.getmembers(specs, inspect.isfunction) if name.startswith("perf_")]
+    return sorted(found, key=lambda function: function.__code__.co_firstlineno)
 
 
 def example_of(function: Callable[..., object]) -> str:

@@ -11,7 +11,7 @@ _REQUIREMENT = "Requires-Dist: chipperf>=0.1,<1\n"
 _FIRST_IMPORT = "from typing import TYPE_CHECKING, Any, Final, Literal\n"
 _PROBE_DOCSTRING = '    """Ask the management library, if it is installed, for the visible cards."""\n'
 _RETURN_INFO = "    return _INFO\n"
-_TEMPLATE = "chipperf_acme/templates/report.zh.md.j2"
+_TEMPLATE = "chipperf_acme/templates/report.md.j2"
 
 
 def _at_import(code: str) -> tuple[Change, ...]:
@@ -246,11 +246,11 @@ MUTANTS = [
     Mutant(
         name="template_extends_one_that_is_missing",
         kills=("A14",),
-        changes=(Change(file=_TEMPLATE, new='{% extends "vendor/base.zh.md.j2" %}\n'),),
+        changes=(Change(file=_TEMPLATE, new='{% extends "vendor/base.md.j2" %}\n'),),
     ),
     Mutant(
         name="named_template_missing",
         kills=("A14",),
-        changes=_at_import('_SUMMARY = "summary.zh.md.j2"\n'),
+        changes=_at_import('_SUMMARY = "summary.md.j2"\n'),
     ),
 ]

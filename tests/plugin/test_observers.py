@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 from chipperf import EpochFinished, MemoryStats
-from chipperf.errors import PluginLoadError
+from chipperf.errors import PluginLoadError, TrainingStopped
 from chipperf.plugin.registration import EVENT_HOOKS, OBSERVER_HOOKS
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Event
@@ -63,11 +63,13 @@ def test_observer_cannot_change_the_event(plugins):
     assert "FrozenInstanceError" in session.disabled_observers[0].reason
 
 
-def test_interrupt_during_an_observer_stops_the_run(plugins):
-    slow = plugins.observer("slow", "@hookimpl\ndef perf_epoch_finished(event):\n    raise KeyboardInterrupt")
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, TrainingStopped])
+def test_interrupt_during_an_observer_stops_the_run(plugins, stop):
+    source = f"from {stop.__module__} import {stop.__name__}\n\n@hookimpl\n"
+    slow = plugins.observer("slow", f"{source}def perf_epoch_finished(event):\n    raise {stop.__name__}")
     session = bind(plugins.vendor("acme"), observers=[slow])
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(stop):
         session.notify(EVENT)
     assert session.disabled_observers == ()
 

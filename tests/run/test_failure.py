@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.errors import ConfigError, DataError, PluginLoadError, TrainingError
+from chipperf.errors import ConfigError, DataError, PluginLoadError, TrainingError, TrainingStopped
 from chipperf.launch.local import _outcome
 from chipperf.run import directory as run_directory
 from chipperf.run.directory import RunDirectory
@@ -49,6 +49,7 @@ def report(directory: RunDirectory, rank: int, error: BaseException, at_s: float
 @pytest.mark.parametrize(
     ("error", "failure_class", "message"),
     [
+        (TrainingStopped(), "interrupted", "interrupted"),
         (KeyboardInterrupt(), "interrupted", "interrupted"),
         (TrainingError("loss is nan", failure_class="non_finite_loss"), "non_finite_loss", "loss is nan"),
         (DataError("x.jpg is broken"), "DataError", "x.jpg is broken"),
@@ -90,16 +91,19 @@ def test_rank_ends_with_the_exit_code_of_its_error(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_is_an_interruption(run: RunDirectory, number: signal.Signals) -> None:
+def test_signal_is_an_interruption(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
     with pytest.raises(SystemExit), report_failure(run, 0):
         signal.raise_signal(number)
 
     reported = first_failure(run, range(1))
     assert reported is not None
     assert reported[0].failure_class == INTERRUPTED
+    assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("error", [DataError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [DataError("broken"), TrainingStopped()])
 def test_signals_do_not_disturb_saving(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
@@ -137,7 +141,7 @@ def test_block_that_ends_well_reports_nothing(run: RunDirectory) -> None:
 def test_rank_that_failed_first_is_the_cause(run: RunDirectory) -> None:
     report(run, 0, RuntimeError("connection closed by peer"), at_s=12.0)
     report(run, 1, DataError("x.jpg is broken"), at_s=11.0)
-    report(run, 2, KeyboardInterrupt(), at_s=10.0)
+    report(run, 2, TrainingStopped(), at_s=10.0)
     run.failure(3).write_text("{")
 
     reported = first_failure(run, range(5))
@@ -152,12 +156,12 @@ def test_rank_that_failed_first_is_the_cause(run: RunDirectory) -> None:
         ({}, {}, False, ("completed", None, None)),
         ({1: DataError("broken")}, {1: 1}, False, ("failed", "DataError", 1)),
         ({}, {}, True, ("interrupted", "interrupted", None)),
-        ({0: KeyboardInterrupt(), 1: KeyboardInterrupt()}, {0: 1}, False, ("interrupted", "interrupted", None)),
+        ({0: TrainingStopped(), 1: TrainingStopped()}, {0: 1}, False, ("interrupted", "interrupted", None)),
         ({0: RuntimeError("gloo")}, {}, True, ("interrupted", "interrupted", None)),
         ({}, {1: -9}, False, ("failed", "rank_died", 1)),
         ({}, {1: 7}, False, ("failed", "rank_died", 1)),
-        ({0: KeyboardInterrupt()}, {1: -9}, False, ("failed", "rank_died", 1)),
-        ({0: KeyboardInterrupt()}, {1: 7}, False, ("failed", "rank_died", 1)),
+        ({0: TrainingStopped()}, {1: -9}, False, ("failed", "rank_died", 1)),
+        ({0: TrainingStopped()}, {1: 7}, False, ("failed", "rank_died", 1)),
         ({0: RuntimeError("connection closed")}, {0: 1, 1: -9}, False, ("failed", "rank_died", 1)),
         ({0: RuntimeError("connection closed")}, {0: 1, 1: -11}, False, ("failed", "rank_died", 1)),
         ({0: DataError("broken")}, {0: 1, 1: -6}, False, ("failed", "DataError", 0)),

@@ -269,11 +269,11 @@ def test_training_goes_on_without_a_checkpoint_that_does_not_fit(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoint_module, "_write", fail)
-    training.trainer.train()
+    training.loop.train()
 
-    outcome = training.trainer.outcome
-    assert outcome.steps == 24
-    assert outcome.warnings == ["no checkpoint after step 5: the disk is full; older ones were kept"]
+    state = training.state
+    assert state.steps == 24
+    assert state.warnings == ["no checkpoint after step 5: the disk is full; older ones were kept"]
     assert names(tmp_path) == []
 
 

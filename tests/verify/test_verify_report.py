@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from chipperf.cli.main import app
 from chipperf.errors import DocumentError, PerfError
+from chipperf.languages import LANGUAGES
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.records import RecordFinder
 from chipperf.verify.report import Templates, verify_report
@@ -21,8 +22,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from publishing import Published, publish
 from typer.testing import CliRunner
-
-LANGUAGES = ("zh", "en")
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
@@ -233,14 +232,12 @@ def test_a_baseline_is_verified_with_the_report(tmp_path):
 def test_templates_of_ones_own_are_named_where_they_are_missing(tmp_path):
     templates = tmp_path / "templates"
     templates.mkdir()
-    (templates / "report.en.md.j2").write_text(
-        '{% extends "core/report.en.md.j2" %}{% block licence %}\nMIT\n{% endblock %}'
-    )
+    (templates / "report.md.j2").write_text('{% extends "core/report.md.j2" %}{% block licence %}\nMIT\n{% endblock %}')
     published = publish(tmp_path, options=("--templates", str(templates)))
     assert published.verify(templates=templates).differences == []
     result = published.verify()
     assert result.differences
-    assert "user/report.en.md.j2" in result.notes[0]
+    assert "user/report.md.j2" in result.notes[0]
 
 
 def test_a_page_that_names_no_record_is_no_report(published):

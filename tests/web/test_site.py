@@ -290,9 +290,26 @@ def test_template_of_the_user_comes_first(tmp_path, build):
     assert sum("<footer>of x&lt;y</footer>" in text for text in texts) == 1
 
 
+def test_template_of_a_user_names_the_window(build, tmp_path):
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "report.html.j2").write_text(
+        '{% extends "core/report.html.j2" %}{% set title = both("训练", "Training") %}', encoding="utf-8"
+    )
+    made = build(make_run(), user_templates=templates)
+    texts = [path.read_text(encoding="utf-8") for path in (made.index.parent / "runs").iterdir()]
+
+    title = '<title data-zh="训练 · chipperf" data-en="Training · chipperf"'
+    assert sum(title in text and ">Training · chipperf</title>" in text for text in texts) == 1
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
+        (
+            '{% extends "core/report.html.j2" %}{% block title_en %}Mine{% endblock %}',
+            "report.html.j2 has a block title_zh or title_en",
+        ),
         ("{{ nothing }}", r"report.html.j2, line 1: 'nothing' is undefined"),
         ("{% if %}", r"report.html.j2, line 1"),
         ('{% extends "core/none.html.j2" %}', "core/none.html.j2.*does not exist"),

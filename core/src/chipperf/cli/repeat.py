@@ -115,7 +115,7 @@ def print_repeats(repeats: Repeats) -> None:
 def shown(value: Number, of: Aggregate) -> str:
     """Return a value of an aggregate as a table shows it; why one is missing is in the file."""
     text = quality(value, as_percent=True) if of.unit == "fraction" else number(value)
-    return marker(Missing(missing=text.missing), "en") if isinstance(text, Missing) else text
+    return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 
 
 def _require_free(root: Path, names: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def caveats(columns: Sequence[Column], case: Case, peak_of: PeakOf) -> tuple[Cav
             found.setdefault(text, []).append(place)
     places = {id(column.first): place for place, column in enumerate(columns, start=1)}
     for record, finding in check_scaling([column.first for column in columns]):
-        found.setdefault(f"implausible: {finding.text('en')}", []).append(places[id(record)])
+        found.setdefault(f"implausible: {finding.text}", []).append(places[id(record)])
     for place, other, text in _shared_runs(columns):
         found.setdefault(text, []).extend((place, other))
     return tuple(Caveat(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())
@@ -130,7 +130,7 @@ def _implausible(column: Column, case: Case, peak_of: PeakOf) -> Iterator[str]:
         peak = peak_of(record) if flops else None
         for finding in check_record(record, forward_flops=flops, peak=peak):
             run = f" (run {record.run_id})" if len(column.records) > 1 else ""
-            yield f"implausible: {finding.text('en')}{run}"
+            yield f"implausible: {finding.text}{run}"
 
 
 def _shared_runs(columns: Sequence[Column]) -> Iterator[tuple[int, int, str]]:

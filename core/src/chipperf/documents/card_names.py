@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import ConfigError, PluginError, first_fault
+from chipperf.languages import in_all_languages
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 
@@ -146,7 +147,7 @@ class CardNames:
             cards[device.short_name] = (*cards.get(device.short_name, ()), device.name)
             if device.memory_bytes:
                 self._memory_bytes.setdefault((info.name, device.short_name), set()).add(device.memory_bytes)
-        self.add(info.name, VendorNames(titles=(info.title.zh, info.title.en), cards=cards))
+        self.add(info.name, VendorNames(titles=in_all_languages(info.title), cards=cards))
 
     def _put(self, name: _Name) -> None:
         self._names.setdefault(name.text.casefold(), name)

@@ -13,9 +13,11 @@ from chipperf.documents import markdown, wording
 from chipperf.documents.cells import marker
 from chipperf.documents.markdown import Block, Located, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
+from chipperf.languages import ENGLISH, list_separator
 
 if TYPE_CHECKING:
     from chipperf.documents.markdown import Markdown
+    from chipperf.languages import Language
 
 _TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
 _IMPORTED_MARK: Final = re.compile(r"chipperf imported values; metric definitions: (\w+)")
@@ -91,7 +93,7 @@ class CaseDocument:
 
     name: str
     markdown: Markdown
-    language: Literal["zh", "en"]
+    language: Language
     generated: bool
     metrics_definition: Literal["chipperf", "flagperf"]
     title: Located | None = None
@@ -123,12 +125,19 @@ def read_document(text: str, name: str) -> CaseDocument:
     document = CaseDocument(
         name=name,
         markdown=parsed,
-        language="zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else "en",
+        language=_language(text, parsed, generated=generated),
         generated=generated,
         metrics_definition="chipperf" if by_chipperf else "flagperf",
     )
     _Reader(document).read()
     return document
+
+
+def _language(text: str, parsed: Markdown, *, generated: bool) -> Language:
+    """Return the language of a document: a report of chipperf's is in that of its headings, others by their script."""
+    headings = (block.text for block in parsed.blocks if not isinstance(block, Table) and block.kind == "heading")
+    own = wording.language_of_headings(headings) if generated else None
+    return own or ("zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else ENGLISH)
 
 
 class _Reader:
@@ -211,7 +220,7 @@ class _Reader:
         facts = self._document.facts
         if key == "machine_and_card":
             key = "card_title"
-            separator = "、" if self._document.language == "zh" else ", "
+            separator = list_separator(self._document.language)
             if self._document.generated and separator in value.text and "machine" not in facts:
                 machine, _, card = value.text.partition(separator)
                 facts["machine"] = Located(machine, value.place)

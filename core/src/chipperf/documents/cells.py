@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final
 
+from chipperf.documents.format import MARKERS, REASON_IN_MARKER
+from chipperf.languages import in_all_languages, pattern
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -18,11 +20,8 @@ _MAX_GIB: Final = 2**20
 
 _MARKS: Final[dict[str, MissingKind]] = {
     "": "unknown",
-    "unknown": "unknown",
-    "未知": "unknown",
     "?": "unknown",
     "tbd": "unknown",
-    "/": "not_applicable",
     "\\": "not_applicable",
     "-": "not_applicable",
     "--": "not_applicable",
@@ -31,15 +30,12 @@ _MARKS: Final[dict[str, MissingKind]] = {
     "n/a": "not_applicable",
     "na": "not_applicable",
     "不适用": "not_applicable",
-    "not run": "not_run",
-    "未运行": "not_run",
     "未测试": "not_run",
-    "withheld": "withheld",
-    "未公开": "withheld",
-    "failed": "failed",
-    "失败": "failed",
+    **{text.casefold(): kind for kind, marker in MARKERS.items() for text in in_all_languages(marker)},
 }
-_WITH_REASON: Final = re.compile(r"(withheld|failed|未公开|失败)\s*[（(](.*)[）)]", re.IGNORECASE | re.DOTALL)
+_WITH_REASON: Final = re.compile(
+    rf"({'|'.join(pattern(MARKERS[kind]) for kind in REASON_IN_MARKER)})\s*[（(](.*)[）)]", re.IGNORECASE | re.DOTALL
+)
 _NUMBER: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+")
 _UNIT: Final = re.compile(
     r"\s*(?:s|秒|seconds?|(?:img|imgs|images?|samples?|seqs?|sequences?|tokens?|ips)(?:/(?:s|sec|second))?)?",

@@ -9,36 +9,27 @@ from __future__ import annotations
 import math
 import re
 from decimal import ROUND_FLOOR, Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
+from chipperf.languages import Phrase, in_language, join, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Language = Literal["zh", "en"]
+    from chipperf.languages import Language
 
 NOT_APPLICABLE = "/"
 """Mark of a value that does not apply. In ``fix_hp`` it means that no hyperparameter differs from the case's base."""
 
-_MARKERS: Mapping[Language, Mapping[MissingKind, str]] = {
-    "zh": {
-        "not_run": "未运行",
-        "withheld": "未公开",
-        "failed": "失败",
-        "not_applicable": NOT_APPLICABLE,
-        "unknown": "未知",
-    },
-    "en": {
-        "not_run": "not run",
-        "withheld": "withheld",
-        "failed": "failed",
-        "not_applicable": NOT_APPLICABLE,
-        "unknown": "unknown",
-    },
+MARKERS: Final[Mapping[MissingKind, Phrase]] = {
+    "not_run": phrase("not run"),
+    "withheld": phrase("withheld"),
+    "failed": phrase("failed"),
+    "not_applicable": Phrase(NOT_APPLICABLE),
+    "unknown": phrase("unknown"),
 }
-_REASON: Mapping[Language, str] = {"zh": "{}({})", "en": "{} ({})"}
-REASON_IN_MARKER = ("withheld", "failed")
+REASON_IN_MARKER: Final[tuple[MissingKind, ...]] = ("withheld", "failed")
 """Kinds of missing values whose marker contains the reason."""
 
 _SIGNIFICANT_DIGITS = 5
@@ -53,17 +44,19 @@ _BLOCK_START = re.compile(r"^(\s*)(?=[#>]|[-+](?![\w.]))|^(\s*\d+)(?=[.)](?:\s|$
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*[]|~!"} | {"<": "&lt;", "&": "&amp;"})
 
 
-def marker(missing: Missing, language: Language) -> str:
+def marker(missing: Missing) -> Phrase:
     """Return the text for a missing value. For failed and withheld values it contains the reason."""
-    text = _MARKERS[language][missing.missing]
+    text = MARKERS[missing.missing]
     if missing.reason and missing.missing in REASON_IN_MARKER:
-        return _REASON[language].format(text, missing.reason)
+        return phrase("%(marker)s (%(reason)s)", marker=text, reason=missing.reason)
     return text
 
 
 def text_or_marker(value: object, language: Language) -> str:
-    """Return the text of a value, or the marker of a missing one."""
-    return marker(value, language) if isinstance(value, Missing) else str(value)
+    """Return the text of a value in a language, or the marker of a missing one; a list is one text."""
+    if isinstance(value, list | tuple):
+        return join((text_or_marker(item, language) for item in value), language)
+    return in_language(marker(value) if isinstance(value, Missing) else value, language)
 
 
 def number(value: float | Missing, *, exact: bool = False) -> str | Missing:

@@ -11,6 +11,7 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.cells import marker
 from chipperf.documents.wording import normal
 from chipperf.errors import PluginLoadError
+from chipperf.languages import in_all_languages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None 
     title = document.title.text if document.title else ""
     for vendor in sorted(names.vendors):
         info = names.info(vendor)
-        if info and title in (info.report_title.zh, info.report_title.en):
+        if info and title in in_all_languages(info.report_title):
             return vendor
     if path is not None and (above := path.absolute().parent.parent.name) in names.vendors:
         return above

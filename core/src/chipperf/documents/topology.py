@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from chipperf.languages import LANGUAGES, Phrase, in_language, phrase
 
 _SHAPE: Final = r"(\d{1,4})\s*[x×X*]\s*(\d{1,4})"
 _BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*[）)]")
@@ -18,6 +20,16 @@ _EN_WORDS: Final = re.compile(
     rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+cards?(\s+each)?\s*$", re.IGNORECASE
 )
 _EN_DIGITS: Final = {"one": 1, "single": 1, "two": 2, "dual": 2}
+
+
+def topology_words(nnodes: int, nproc_per_node: int) -> Phrase:
+    """Return machines and cards in words, as a report has them after the card."""
+    named = {1: phrase("one machine"), 2: phrase("two machines")}
+    machines = named.get(nnodes) or phrase("%(count)s machines", count=nnodes)
+    cards = phrase("one card") if nproc_per_node == 1 else phrase("%(count)s cards", count=nproc_per_node)
+    if nnodes > 1:
+        return phrase("%(machines)s, %(cards)s each", machines=machines, cards=cards)
+    return phrase("%(machines)s, %(cards)s", machines=machines, cards=cards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +75,7 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
     label = text[: shape.start()] if shape else text
     label = label.rstrip()
     expected = (int(shape[1]), int(shape[2])) if shape else None
-    words, phrase, says_each, card = _split_words(label, expected)
+    words, spelled, says_each, card = _split_words(label, expected)
     named = parse_config_name(config_name)
     if named is None and shape is None and words is None and (named := parse_config_name(text)):
         card = ""
@@ -78,7 +90,7 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
         nnodes=expected[0],
         nproc_per_node=expected[1],
         words=words,
-        phrase=phrase,
+        phrase=spelled,
         says_each=says_each,
         has_shape=shape is not None,
     )
@@ -110,10 +122,12 @@ def _split_words(label: str, expected: tuple[int, int] | None) -> tuple[tuple[in
     """Return the numbers in the words, the words, whether they contain "each", and the text before them."""
     if expected:
         # A card's name may end in a digit, which must not be read as a part of the number of machines.
-        nnodes, cards = expected
-        phrase = f"{nnodes}机{'单卡' if cards == 1 else f'{cards}卡'}"
-        if label.endswith(phrase):
-            return expected, phrase, False, label[: -len(phrase)]
+        words = topology_words(*expected)
+        for language in LANGUAGES:
+            spelled = in_language(words, language)
+            if label.endswith(spelled):
+                says_each = spelled != in_language(replace(words, english="%(machines)s, %(cards)s"), language)
+                return expected, spelled, says_each, label[: -len(spelled)]
     if match := _ZH_WORDS.search(label):
         return (_count(match[1]), _count(match[2])), match[0].strip(), False, label[: match.start()]
     if match := _EN_WORDS.search(label):

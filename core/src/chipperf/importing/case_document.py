@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
 from chipperf.documents.case_document import read_document
-from chipperf.documents.format import setting
+from chipperf.documents.format import MARKERS, setting
 from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import UNKNOWN, blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.schema import (
     UNKNOWN_NAME,
     HyperparameterChange,
@@ -42,7 +43,7 @@ _METRICS: Mapping[str, tuple[str, Callable[[str], float | None]]] = {
     "quality": ("quality", cells.quality),
 }
 _TEXT_COLUMNS = ("config_file", "target", "steps", "epochs")
-_LANGUAGE_MARKS = (" 未知", " unknown")
+_UNKNOWN_VERSIONS = tuple(f" {text}" for text in in_all_languages(MARKERS["unknown"]))
 
 
 def import_document(
@@ -162,7 +163,7 @@ class _Importer:
     def _dataset(self) -> str:
         row = self._document.general.get("dataset")
         text = row.value.text if row else ""
-        for mark in _LANGUAGE_MARKS:
+        for mark in _UNKNOWN_VERSIONS:
             text = text.removesuffix(mark)
         if row is None or cells.marker(text) is not None:
             return UNKNOWN_NAME
@@ -178,10 +179,11 @@ class _Importer:
         if title is None or not title.text:
             return lambda titles: titles
         self._shared.append(self._source("vendor.report_title", title))
-        language = self._document.language
-        # Without a plugin the title in the other language is unknown.
-        both = self._names.info(self._vendor) is None
-        changed: dict[str, str] = {"zh": title.text, "en": title.text} if both else {language: title.text}
+        changed = dict.fromkeys(Titles.model_fields, title.text)
+        # Without a plugin the title in the other languages is unknown.
+        if self._names.info(self._vendor) is not None:
+            language = self._document.language
+            changed = {language if language in changed else ENGLISH: title.text}
         return lambda titles: titles.model_copy(update=changed)
 
     def _general_remarks(self) -> None:
@@ -198,7 +200,7 @@ class _Importer:
             found = find_case_by_model(text)
             return found is not None and found.name == self._case_name
         if key == "task" and self._case:
-            return text in (self._case.report.task.zh, self._case.report.task.en)
+            return text in in_all_languages(self._case.report.task)
         if key == "changes":
             return wording.says_nothing(text)
         return key != "task" and wording.refers_to_column(text) is not None

@@ -129,7 +129,7 @@ def implausible(subject: Subject, *checks: Check) -> Iterator[Problem]:
         found += check_scaling(subject.records)
     for record, finding in found:
         if finding.check in checks:
-            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text('en')}")
+            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text}")
 
 
 def number(row: Row, column: str) -> float | None:

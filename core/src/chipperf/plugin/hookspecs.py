@@ -47,8 +47,8 @@ hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 
 
-class VendorSpecs:
-    """Hooks of a vendor. A run binds exactly one vendor."""
+class MachineSpecs:
+    """Hooks about the vendor, its devices on this machine and its software."""
 
     @hookspec(firstresult=True)
     def perf_vendor_info(self) -> VendorInfo:
@@ -133,6 +133,10 @@ class VendorSpecs:
         Returns:
             Versions of the loaded stack.
         """
+
+
+class DeviceSpecs:
+    """Hooks about the device of one rank and its memory."""
 
     @hookspec(firstresult=True)
     def perf_device_init(self, rank: Rank) -> torch.device:
@@ -231,6 +235,10 @@ class VendorSpecs:
         Args:
             device: The device whose counters to reset.
         """
+
+
+class TrainingSpecs:
+    """Hooks that set a training run up."""
 
     @hookspec(firstresult=True)
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
@@ -364,6 +372,10 @@ class VendorSpecs:
             Overrides with reasons. An unknown or locked key is an error.
         """
 
+
+class MonitoringSpecs:
+    """Hooks that observe a device, and facts to compare a measurement with."""
+
     @hookspec(firstresult=True)
     def perf_telemetry(self, device: DeviceInfo) -> TelemetrySample:
         """Read power, temperature, utilization and memory of one device; needs ``telemetry``.
@@ -424,6 +436,10 @@ class VendorSpecs:
         Returns:
             Peak and source, or ``None`` if the peak is unknown.
         """
+
+
+class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
+    """All hooks of a vendor: exactly one implementation of each is bound to a run."""
 
     @hookspec
     def perf_step_end(self, device: torch.device) -> None:

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import PerfError, PluginLoadError, VendorHookError
+from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, VendorHookError
 from chipperf.plugin import defaults, installed
 from chipperf.plugin.hook_results import fault_of
 from chipperf.plugin.registration import (
@@ -257,7 +257,7 @@ class Session:
                 continue
             try:
                 observer.call(hook, event)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, TrainingStopped):
                 raise
             # SystemExit too: an observer must not end a run.
             except BaseException as error:

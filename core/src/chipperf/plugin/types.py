@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, get_args
 
+from chipperf.languages import Translated
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,10 +48,13 @@ class Capability(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Title:
-    """A text of a report, in Chinese and in English."""
+class Title(Translated):
+    """A text of a report, in English and in Chinese. A report in another language shows the English text.
 
-    zh: str
+    Without Chinese it is one of core's own texts, which the translations of :mod:`chipperf.languages` have.
+    """
+
+    zh: str | None = None
     en: str
 
 

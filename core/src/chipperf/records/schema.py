@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from chipperf.languages import Translated
+
 SCHEMA_VERSION = 1
 METRICS_VERSION = 1
 """Version of the metric definitions in ``docs/metrics.md``; values of two versions never share a table."""
@@ -66,7 +68,7 @@ class Distribution(_Model):
     version: str
 
 
-class Titles(_Model):
+class Titles(_Model, Translated):
     """A text in Chinese and in English."""
 
     zh: str

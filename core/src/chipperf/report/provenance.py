@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import chipperf
 from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError, first_fault
+from chipperf.languages import LANGUAGES
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.report.tracing import RecordFile, Source, simplify, source_of
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.convergence import CurveFiles
     from chipperf.report.render import Page
@@ -58,6 +59,13 @@ def _plain_link(link: str) -> str:
     return link
 
 
+def _known_language(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError("not a language of reports")
+    return language
+
+
+KnownLanguage = Annotated[str, AfterValidator(_known_language)]
 Link = Annotated[str, AfterValidator(_plain_link)]
 
 
@@ -107,7 +115,7 @@ class LinkedCurve(_Model):
     csv: Link
     png: Link | None
     svg: Link | None
-    language: Literal["zh", "en"] | None
+    language: KnownLanguage | None
     unwritten: list[int]
 
     @property
@@ -136,7 +144,7 @@ class Provenance(_Model):
     chipperf_version: str = chipperf.__version__
     schema_version: int = SCHEMA_VERSION
     metrics_version: int = METRICS_VERSION
-    language: Literal["zh", "en"]
+    language: KnownLanguage
     template: str
     records: list[ReportedRecord]
     curve: LinkedCurve | None

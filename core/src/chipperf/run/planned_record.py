@@ -6,6 +6,7 @@ import platform
 from typing import TYPE_CHECKING
 
 import chipperf
+from chipperf.languages import in_language
 from chipperf.records import environment as machine
 from chipperf.records.schema import (
     Case,
@@ -68,7 +69,7 @@ def vendor_record(session: Session) -> Vendor:
 
 def titles(title: Title) -> Titles:
     """Return a title for a record."""
-    return Titles(zh=title.zh, en=title.en)
+    return Titles(zh=in_language(title, "zh"), en=title.en)
 
 
 def empty_dataset(name: str, missing: Missing) -> Dataset:

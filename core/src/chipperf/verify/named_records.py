@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import Table
+from chipperf.languages import in_all_languages, pattern, phrase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     from chipperf.report.provenance import Provenance
 
 _HASH_HEADER: Final = re.compile(r"SHA-?256", re.IGNORECASE)
-_RUN_HEADERS: Final = ("Run", "运行")
+_RUN_HEADERS: Final = in_all_languages(phrase("Run"))
 _SHORT_HASH: Final = re.compile(r"[0-9a-f]{8,64}")
-_NOT_IN_TABLE: Final = re.compile(r"(?:Run not in the table: |没有列入表中的运行：)(.+?)(?: \(|（)")
+_NOT_IN_TABLE: Final = re.compile(
+    pattern(
+        phrase(
+            "Run not in the table: %(run)s (%(topology)s %(precision)s, %(state)s); "
+            "the same row has a more complete or newer one."
+        ),
+        run="(.+?)",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +81,7 @@ def _in_evidence(page: Markdown) -> Iterator[NamedRecord]:
 def _in_notes(page: Markdown) -> Iterator[NamedRecord]:
     for block in page.blocks:
         if not isinstance(block, Table) and block.kind == "item" and (match := _NOT_IN_TABLE.match(block.text)):
-            yield NamedRecord(run_id=match[1], digest=None, place=block.place)
+            yield NamedRecord(run_id=match[match.lastindex or 0], digest=None, place=block.place)
 
 
 def _column(header: tuple[Located, ...], is_wanted: Callable[[str], bool]) -> int | None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
+from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
@@ -24,8 +25,8 @@ from chipperf.verify.named_records import named_by_page, named_by_provenance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chipperf.documents.format import Language
     from chipperf.documents.markdown import Markdown
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.provenance import Provenance
     from chipperf.report.view import ReportView
@@ -263,7 +264,7 @@ def _possible_curves(
             yield None
             return
         drawn = ".png" in links
-        languages: tuple[Language | None, ...] = (language, "en") if drawn and language != "en" else (language,)
+        languages: tuple[Language | None, ...] = (language, ENGLISH) if drawn and language != ENGLISH else (language,)
         for written in languages if drawn else (None,):
             yield CurveFiles(csv=links[".csv"], png=links.get(".png"), svg=links.get(".svg"), language=written)
 

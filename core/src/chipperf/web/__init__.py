@@ -1,1 +1,1 @@
-"""Records as web pages, which are static, self-contained, and in both languages."""
+"""Records as web pages, which are static, self-contained, and in all languages."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.cases.registry import find_case
 from chipperf.documents import format as formatting
 from chipperf.errors import PerfError
+from chipperf.languages import Phrase, phrase
 from chipperf.records.measures import headline, peak_source, used_peak
 from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
@@ -16,7 +17,6 @@ from chipperf.report.build import record_digest
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.web.cell import Cell, cell, result_cell
-from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
 """The verdict on a run, the best first."""
 
-VERDICTS: Mapping[Verdict, Bilingual] = {
-    "converged": Bilingual("达到目标", "converged"),
-    "no_target": Bilingual("没有目标值", "no target"),
-    "below_target": Bilingual("低于目标", "below target"),
-    "unknown": Bilingual("结果未知", "result not known"),
-    "not_completed": Bilingual("没有完成", "not completed"),
+VERDICTS: Mapping[Verdict, Phrase] = {
+    "converged": phrase("converged"),
+    "no_target": phrase("no target"),
+    "below_target": phrase("below target"),
+    "unknown": phrase("result not known"),
+    "not_completed": phrase("not completed"),
 }
 
-_NOT_REACHED = Bilingual("未达到", "not reached")
-_SAMPLES = Bilingual("每秒样本数", "samples per second")
+_NOT_REACHED = phrase("not reached")
+_SAMPLES = phrase("samples per second")
 
-STATES: Mapping[str, Bilingual] = {
-    "running": Bilingual("运行中", "running"),
-    "completed": Bilingual("已完成", "completed"),
-    "failed": Bilingual("出错", "failed"),
-    "interrupted": Bilingual("被中断", "interrupted"),
-    "killed": Bilingual("被终止", "killed"),
+STATES: Mapping[str, Phrase] = {
+    "running": phrase("running"),
+    "completed": phrase("completed"),
+    "failed": phrase("failed", context="state"),
+    "interrupted": phrase("interrupted"),
+    "killed": phrase("killed"),
 }
 
 
@@ -58,26 +58,24 @@ class Column:
     """
 
     name: str
-    title: Bilingual
+    title: Phrase | str
     field: str
 
 
 COLUMNS = (
-    Column(name="vendor", title=Bilingual("厂商", "Vendor"), field="vendor.name"),
-    Column(name="device", title=Bilingual("加速卡", "Device"), field="environment.row_label"),
-    Column(name="topology", title=Bilingual("拓扑", "Topology"), field="topology"),
-    Column(name="precision", title=Bilingual("精度", "Precision"), field="precision"),
-    Column(name="quality", title=Bilingual("训练结果", "Quality"), field="metrics.quality"),
-    Column(name="verdict", title=Bilingual("结论", "Verdict"), field="metrics.quality"),
-    Column(
-        name="time_to_target", title=Bilingual("达标时间 (s)", "Time to target (s)"), field="metrics.time_to_target"
-    ),
-    Column(name="e2e_time", title=same("e2e_time (s)"), field="metrics.e2e_time_s"),
-    Column(name="p_whole", title=same("p_whole"), field="metrics.p_whole"),
-    Column(name="p_train", title=same("p_train"), field="metrics.p_train.median"),
-    Column(name="p_core", title=same("p_core"), field="metrics.p_core.median"),
-    Column(name="mem", title=same("mem (GiB)"), field="metrics.memory.device_peak_bytes"),
-    Column(name="fix_hp", title=same("fix_hp"), field="hyperparameters.changes"),
+    Column(name="vendor", title=phrase("Vendor"), field="vendor.name"),
+    Column(name="device", title=phrase("Device"), field="environment.row_label"),
+    Column(name="topology", title=phrase("Topology"), field="topology"),
+    Column(name="precision", title=phrase("Precision"), field="precision"),
+    Column(name="quality", title=phrase("Quality"), field="metrics.quality"),
+    Column(name="verdict", title=phrase("Verdict"), field="metrics.quality"),
+    Column(name="time_to_target", title=phrase("Time to target (s)"), field="metrics.time_to_target"),
+    Column(name="e2e_time", title="e2e_time (s)", field="metrics.e2e_time_s"),
+    Column(name="p_whole", title="p_whole", field="metrics.p_whole"),
+    Column(name="p_train", title="p_train", field="metrics.p_train.median"),
+    Column(name="p_core", title="p_core", field="metrics.p_core.median"),
+    Column(name="mem", title="mem (GiB)", field="metrics.memory.device_peak_bytes"),
+    Column(name="fix_hp", title="fix_hp", field="hyperparameters.changes"),
 )
 
 
@@ -156,7 +154,7 @@ class Board:
     key: BoardKey
     quality_column: str
     quality_as_percent: bool
-    samples: Bilingual
+    samples: Phrase
     rows: tuple[RunRow, ...]
     omitted: int
 
@@ -268,9 +266,7 @@ def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
         quality_as_percent=case.report.quality_as_percent if case else False,
-        samples=Bilingual(f"每秒{noun.zh}数", f"{noun.en} per second")
-        if noun
-        else Bilingual("每秒样本数", "samples/s"),
+        samples=phrase("%(samples)s per second", samples=noun) if noun else phrase("samples/s"),
         rows=tuple(ordered[:count]),
         omitted=len(rows) - count,
     )
@@ -347,10 +343,10 @@ def _memory(record: Record, *, exact: bool) -> Cell:
         return result_cell(record, memory, "metrics.memory")
     name = "device_peak_bytes" if peak_source(memory) == "device" else "allocated_peak_bytes"
 
-    def of_total(value: int) -> Bilingual:
+    def of_total(value: int) -> Phrase:
         used, total = (
             cell(size, "", lambda size: formatting.gib(size, exact=exact)) for size in (value, memory.total_bytes)
         )
-        return Bilingual(f"{used.text.zh}/{total.text.zh}", f"{used.text.en}/{total.text.en}")
+        return Phrase("%(used)s/%(total)s", (("used", used.text), ("total", total.text)))
 
     return result_cell(record, used_peak(memory), f"metrics.memory.{name}", of_total)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from chipperf.documents.format import marker
+from chipperf.languages import Phrase
 from chipperf.records.schema import Missing, MissingKind
 from chipperf.report.row import completed_value
-from chipperf.web.text import Bilingual, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chipperf.records.schema import Record
+from chipperf.records.schema import Record
 
 T = TypeVar("T")
 NumberT = TypeVar("NumberT", int, float)
@@ -31,7 +31,7 @@ class Cell:
         reason: The record's reason for a missing value.
     """
 
-    text: Bilingual
+    text: Phrase | str
     field: str
     sort: float | None = None
     missing: MissingKind | None = None
@@ -48,10 +48,9 @@ def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> 
     """
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
-        text = Bilingual(marker(written, "zh"), marker(written, "en"))
-        return Cell(text=text, field=field, missing=written.missing, reason=written.reason)
+        return Cell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    return Cell(text=written if isinstance(written, Bilingual) else same(str(written)), field=field, sort=number)
+    return Cell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
 
 
 def result_cell(record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str) -> Cell:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import chipperf
 from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
+from chipperf.languages import ENGLISH, LANGUAGES, Phrase, Translated, in_language, phrase, read_translation
+from chipperf.plugin.types import Title
 from chipperf.records.schema import Throughput
 from chipperf.report.figures import has_matplotlib
 from chipperf.report.templating import (
@@ -24,7 +26,6 @@ from chipperf.report.templating import (
 from chipperf.web import charts
 from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, board_key, make_boards
 from chipperf.web.details import Section, describe
-from chipperf.web.text import Bilingual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
 
 MOST_ROWS = 2000
@@ -42,26 +43,20 @@ MOST_DETAILED = 50
 _MOST_BARS = 12
 
 _SUFFIX = ".html.j2"
+_TITLE_BLOCKS = frozenset({"title_zh", "title_en"})
+"""Blocks for the window's title in chipperf 0.1, which nothing would show."""
 
 _SIMULATED = (
-    Bilingual(
-        "⚠ 模拟数据（simulated）：本页的数值不是在真实设备上测得的，不代表任何产品的性能。",
-        "⚠ Simulated: no number on this page was measured on a real device, and none says anything about a product.",
+    phrase(
+        "⚠ Simulated: no number on this page was measured on a real device, and none says anything about a product."
     ),
-    Bilingual(
-        "⚠ 本页的部分结果是模拟数据（simulated），不是在真实设备上测得的，不代表任何产品的性能。",
-        "⚠ Some results on this page are simulated: not measured on a real device, they say nothing about a product.",
+    phrase(
+        "⚠ Some results on this page are simulated: not measured on a real device, they say nothing about a product."
     ),
 )
 _SAMPLE = (
-    Bilingual(
-        "⚠ 样例数据集：本页的结果在生成的数据集上得到，不能作为基准成绩。",
-        "⚠ Sample dataset: these runs used a generated dataset; the results are no benchmark scores.",
-    ),
-    Bilingual(
-        "⚠ 本页的部分结果在生成的样例数据集上得到，不能作为基准成绩。",
-        "⚠ Some results on this page are of a generated sample dataset; those are no benchmark scores.",
-    ),
+    phrase("⚠ Sample dataset: these runs used a generated dataset; the results are no benchmark scores."),
+    phrase("⚠ Some results on this page are of a generated sample dataset; those are no benchmark scores."),
 )
 """Banner of a page if all of its results are of this kind, and banner if only some are."""
 
@@ -70,8 +65,8 @@ _SAMPLE = (
 class Chart:
     """A picture with its title and the numbers of its runs. Without matplotlib there is no picture."""
 
-    title: Bilingual
-    note: Bilingual
+    title: Phrase
+    note: Phrase | str
     picture: Markup | None
 
 
@@ -148,6 +143,7 @@ def render_runs(
             for record, row in shown
         ],
         runs_omitted=max(0, len(records) - MOST_DETAILED),
+        title=rows[0].label if len(rows) == 1 else phrase("Training report"),
         index=index,
         with_charts=with_charts,
         banner=_banner(boards),
@@ -181,6 +177,7 @@ def render_leaderboard(
         language=language,
         user_templates=user_templates,
         vendor_templates=None,
+        title=phrase("Training leaderboard"),
         boards=[_board_view(board) for board in boards],
         problems=problems,
         copies=copies,
@@ -206,7 +203,7 @@ def _banner(boards: Iterable[Board]) -> Markup:
         if any(marked):
             of_all, of_some = texts
             lines.append(of_all if all(marked) else of_some)
-    return Markup("").join(Markup('<p class="banner">{}</p>').format(line) for line in lines)
+    return Markup("").join(Markup('<p class="banner">{}</p>').format(_in_each_language(line)) for line in lines)
 
 
 def _board_view(board: Board, *, with_charts: bool = True) -> BoardView:
@@ -224,10 +221,9 @@ def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
         return None
     column = f"{board.quality_column} (%)" if board.quality_as_percent else board.quality_column
     targets = [quality(target, as_percent=board.quality_as_percent) for target in board.targets]
-    lines = f"，点线为目标 {'、'.join(map(str, targets))}", f"; dotted: target {', '.join(map(str, targets))}"
     return Chart(
-        title=Bilingual(f"收敛曲线：{column} 随 epoch 的变化", f"Convergence: {column} over epochs"),
-        note=Bilingual(*lines) if targets else Bilingual("", ""),
+        title=phrase("Convergence: %(column)s over epochs", column=column),
+        note=phrase("; dotted: target %(targets)s", targets=targets) if targets else "",
         picture=_drawn(
             lambda: charts.draw_convergence(
                 [row.curve for row in drawn], board.targets, as_percent=board.quality_as_percent
@@ -240,8 +236,8 @@ def _throughput(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
     if not any(any(row.throughputs) for row in drawn):
         return None
     return Chart(
-        title=Bilingual(f"吞吐量，{board.samples.zh}", f"Throughput, {board.samples.en}"),
-        note=Bilingual("", ""),
+        title=phrase("Throughput, %(samples)s", samples=board.samples),
+        note="",
         picture=_drawn(lambda: charts.draw_throughputs([row.throughputs for row in drawn])),
     )
 
@@ -254,11 +250,8 @@ def _windows(record: Record) -> Chart | None:
     if len(windows) < 2:
         return None
     return Chart(
-        title=Bilingual(
-            f"{len(windows)} 个测量窗口的吞吐量（p_train）随步数的变化",
-            f"p_train of {len(windows)} measurement windows over steps",
-        ),
-        note=Bilingual("", ""),
+        title=phrase("p_train of %(count)s measurement windows over steps", count=len(windows)),
+        note="",
         picture=_drawn(lambda: charts.draw_windows(windows)),
     )
 
@@ -283,6 +276,11 @@ def _render(
     ):
         template = environment.select_template(places)
         page = template.render(language=language, banner=banner, **variables)
+    if not _TITLE_BLOCKS.isdisjoint(template.blocks):
+        raise PerfError(
+            f"template {template.filename} has a block title_zh or title_en, which a page no longer has",
+            hint="write {% set title = both('中文', 'English') %} instead",
+        )
     if banner not in page:
         raise PerfError(
             f"template {template.filename} does not say that results are simulated or of a sample dataset",
@@ -293,10 +291,13 @@ def _render(
 
 @lru_cache(maxsize=16)
 def _environment(user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    environment = make_environment(user_templates, vendor_templates)
+    environment = make_environment(user_templates, vendor_templates, finalize=_finalize)
     style, script = ((CORE_TEMPLATES / "web" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment.globals |= {
-        "both": Bilingual,
+        "languages": LANGUAGES,
+        "gettext": phrase,
+        "pgettext": _phrase_in_context,
+        "both": _both,
         "columns": COLUMNS,
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
@@ -308,5 +309,32 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "series": charts.SERIES,
         "has_matplotlib": has_matplotlib(),
     }
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "in_language": in_language}
     return environment
+
+
+def _phrase_in_context(context: str, english: str, /, **values: object) -> Phrase:
+    return Phrase(english, tuple(values.items()), context)
+
+
+def _both(zh: str, en: str) -> Title:
+    return Title(zh=zh, en=en)
+
+
+def _finalize(value: Any) -> Any:
+    return _in_each_language(value) if isinstance(value, Phrase | Translated) else value
+
+
+def _in_each_language(text: object) -> Markup:
+    """Return a text in an element for each language, of which the page shows one; what is alike in all is only text."""
+    texts = {language: _escaped(text, language) for language in LANGUAGES}
+    if len(set(texts.values())) == 1:
+        return texts[ENGLISH]
+    return Markup("").join(Markup('<span lang="{}">{}</span>').format(*each) for each in texts.items())
+
+
+def _escaped(text: object, language: Language) -> Markup:
+    if isinstance(text, Phrase):
+        found = read_translation(language).find(text.english, text.context)
+        return escape(found) % {name: _escaped(value, language) for name, value in text.values}
+    return escape(text if isinstance(text, str) else in_language(text, language))

@@ -17,7 +17,7 @@ from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_ru
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Progress
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
 
 MOST_CHARTED_PAGES = 200

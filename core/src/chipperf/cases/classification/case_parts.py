@@ -16,10 +16,10 @@ def classification_report(model_title: str) -> ReportProfile:
     return ReportProfile(
         model_title=model_title,
         dataset_title="ImageNet2012",
-        task=Title(zh="图像分类", en="Image classification"),
+        task=Title(en="Image classification"),
         quality_column="acc",
-        quality_legend=Title(zh="单位为top1分类准确率(acc1)", en="top-1 accuracy (acc1)"),
-        sample_noun=Title(zh="图片", en="images"),
+        quality_legend=Title(en="top-1 accuracy (acc1)"),
+        sample_noun=Title(en="images"),
     )
 
 

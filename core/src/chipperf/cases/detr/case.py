@@ -47,10 +47,10 @@ CASE = Case(
     report=ReportProfile(
         model_title="detr",
         dataset_title="coco2017",
-        task=Title(zh="目标检测、全景分割", en="Object detection, panoptic segmentation"),
+        task=Title(en="Object detection, panoptic segmentation"),
         quality_column="mAP",
-        quality_legend=Title(zh="所有类别的 Average Precision（平均精度）的均值", en="mean average precision"),
-        sample_noun=Title(zh="样本", en="samples"),
+        quality_legend=Title(en="mean average precision"),
+        sample_noun=Title(en="samples"),
         quality_as_percent=False,
     ),
     load_workload=_load_workload,

@@ -13,6 +13,7 @@ from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_d
 from chipperf.contract.subject import Subject, other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
+from chipperf.languages import in_all_languages
 from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def device_has_product_name(subject: Subject) -> None:
     """The device has a product name, not the name of the vendor, the device type or another vendor's product."""
     name = subject.session.device_info(subject.device).name
     info = subject.info
-    generic = {"cuda", "gpu", "device", info.device_type, info.name, info.title.en, info.title.zh}
+    generic = {"cuda", "gpu", "device", info.device_type, info.name, *in_all_languages(info.title)}
     require(
         name.casefold() not in {word.casefold() for word in generic},
         f"perf_device_info calls the device {name!r}, which names no product: ask the driver for the product's name",

@@ -15,15 +15,16 @@ from chipperf.contract.subject import other_vendors
 from chipperf.contract.texts import mentions
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
+from chipperf.languages import LANGUAGES, in_all_languages, in_language
 from chipperf.records.schema import Missing
-from chipperf.report.render import LANGUAGES, render_report, template_directory
+from chipperf.report.render import render_report, template_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
 
@@ -33,7 +34,7 @@ _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
 
 @check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
 def report_renders(subject: Subject) -> None:
-    """The report of every case renders in Chinese and English, and says that a missing metric was not measured."""
+    """The report of every case renders in every language, and says that a missing metric was not measured."""
     for case in map(find_case, case_names()):
         for language in LANGUAGES:
             full, empty = (_record(subject, case, RANKS[0], full=full) for full in (True, False))
@@ -66,7 +67,7 @@ def report_names_no_other_vendor(subject: Subject) -> None:
 
 
 def _names(info: VendorInfo) -> Iterator[str]:
-    yield from (info.title.zh, info.title.en)
+    yield from in_all_languages(info.title)
     for device in info.known_devices:
         yield from (device.name, device.short_name)
 
@@ -102,7 +103,7 @@ def _render(subject: Subject, record: Record, language: Language) -> str:
 
 def _require_markers(text: str, case: Case, language: Language) -> None:
     """Check that the performance table says "not run" for each metric."""
-    expected = marker(Missing(missing="not_run"), language)
+    expected = in_language(marker(Missing(missing="not_run")), language)
     columns = (*_COLUMNS, case.report.quality_column, "mem")
     row = _performance_row(text)
     place = f"the {language} report on {case.name}"

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
+from chipperf.languages import in_all_languages
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
 from chipperf.lint.subject import THROUGHPUTS, number, quality
@@ -123,7 +124,7 @@ def _metric(subject: Subject) -> Iterator[Problem]:
             and not any(
                 wording.normal(task.value.text) in wording.normal(title)
                 or wording.normal(title) in wording.normal(task.value.text)
-                for title in (titles.zh, titles.en)
+                for title in in_all_languages(titles)
             )
         ):
             yield Problem(

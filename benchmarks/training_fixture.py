@@ -1,4 +1,4 @@
-"""A trainer as a worker builds it, for benchmarks that time its steps; prints nothing when run by itself."""
+"""A model as a worker trains it, for benchmarks that time its steps; prints nothing when run by itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
-    from chipperf.plugin.session import Session
-    from chipperf.train.trainer import Trainer
+    from chipperf.train.context import RunContext
+    from chipperf.train.replica import Replica
 
 _RESTARTED = "CHIPPERF_BENCHMARK_RESTARTED"
 
@@ -56,8 +55,8 @@ def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], ro
     return f"median {statistics.median(costs):+.2%}, {middle_half}"
 
 
-def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iterator[Any]]:
-    """Return session, device, a MobileNetV2 trainer, and an endless iterator over device-resident batches."""
+def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]:
+    """Return what a rank trains MobileNetV2 with, the model, and an endless iterator over device-resident batches."""
     import torch
     from chipperf.cases.registry import find_case
     from chipperf.cases.workload import WorkloadContext
@@ -69,8 +68,10 @@ def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iter
     from chipperf.run.collectives import Collectives
     from chipperf.run.events import EventLog
     from chipperf.run.progress import ProgressFile
+    from chipperf.train.context import RunContext
+    from chipperf.train.core_pass import POOL_BATCHES
+    from chipperf.train.replica import Replica
     from chipperf.train.spans import Spans
-    from chipperf.train.trainer import POOL_BATCHES, RunContext, Trainer
 
     session, rank = bind(find_vendor("cpu")), Rank()
     session.load_runtime()
@@ -88,24 +89,23 @@ def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iter
         )
     )
     torch.manual_seed(0)
-    trainer = Trainer(
-        RunContext(
-            run_id="benchmark",
-            session=session,
-            workload=workload,
-            hyperparameters=hyperparameters,
-            limits=Limits(),
-            target=None,
-            metric=case.metric,
-            precision=session.precision("fp32", device),
-            distributed=None,
-            device=device,
-            rank=rank,
-            collectives=Collectives(rank, device),
-            events=EventLog(Path(tempfile.mkdtemp()) / "events.jsonl", 0),
-            progress=ProgressFile(None, 1),
-            spans=Spans(time.monotonic()),
-        )
+    context = RunContext(
+        run_id="benchmark",
+        session=session,
+        workload=workload,
+        hyperparameters=hyperparameters,
+        limits=Limits(),
+        target=None,
+        metric=case.metric,
+        precision=session.precision("fp32", device),
+        distributed=None,
+        device=device,
+        rank=rank,
+        collectives=Collectives(rank, device),
+        events=EventLog(Path(tempfile.mkdtemp()) / "events.jsonl", 0),
+        progress=ProgressFile(None, 1),
+        spans=Spans(time.monotonic()),
     )
+    replica = Replica(context)
     loader = workload.epoch_batches(0)
-    return session, device, trainer, cycle([workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])
+    return context, replica, cycle([workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])

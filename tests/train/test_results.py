@@ -1,10 +1,7 @@
 """A rank that is slower than the others is named with its card."""
 
 import pytest
-import torch
-from chipperf.errors import ConfigError
 from chipperf.records.schema import Missing, RankStep
-from chipperf.train.preparation import synchronised_batchnorm
 from chipperf.train.results import straggler_warnings
 
 
@@ -40,13 +37,3 @@ def test_slow_loader_is_named():
 )
 def test_ranks_that_are_alike_are_not(alike):
     assert straggler_warnings(alike) == []
-
-
-def test_batch_statistics_over_ranks_need_an_accelerator():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-
-    with pytest.raises(ConfigError, match="sync_batchnorm is not there on a CPU"):
-        synchronised_batchnorm(model, torch.device("cpu"))
-    converted = synchronised_batchnorm(model, torch.device("meta"))
-
-    assert [type(module).__name__ for module in converted] == ["Linear", "SyncBatchNorm"]
