@@ -88,7 +88,7 @@ def _require_free_name(name: str) -> None:
         )
     if name == selection.AUTO:
         raise UsageError(
-            f"a vendor cannot be called {name!r}: with --vendor, this name stands for the only available vendor",
+            f"a vendor cannot be called {name!r}: '--vendor auto' chooses the only available vendor",
             hint="choose another name",
         )
     for entry in installed.vendors():
