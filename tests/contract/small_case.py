@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
+from chipperf.cases.case_data import CaseData
+from chipperf.data.identity import ReferenceDataset
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Missing
 from chipperf.run.planned_record import empty_dataset
@@ -73,11 +75,13 @@ CASE = Case(
     metric="top1",
     report=ReportProfile(
         model_title="small",
-        dataset_title="seed",
         task=_TEXT,
         quality_column="acc",
         quality_legend=_TEXT,
         sample_noun=_TEXT,
+    ),
+    data=CaseData(
+        reference=ReferenceDataset(name="seed", title="seed", train_samples=256, eval_samples=1, classes=_CLASSES)
     ),
     load_workload=lambda: SmallWorkload,  # type: ignore[arg-type,return-value]
 )

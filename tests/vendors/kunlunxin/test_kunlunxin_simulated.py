@@ -134,7 +134,7 @@ def test_p800_trains_from_probe_to_report(perf: Perf, image_folder: Path, tmp_pa
     assert isinstance(power, Power)
     assert memory.total_bytes == 98304 * MIB
     assert isinstance(memory.allocated_peak_bytes, int)
-    assert memory.allocator_source == "torch.cuda allocator, torch.cuda.mem_get_info"
+    assert memory.allocator_source == "torch.cuda allocator; used and total: torch.cuda.mem_get_info"
     assert memory.device_peak_bytes == 90440 * MIB
     assert power.max_w == 94
     assert power.source == "xpu-smi -m (XPU-RT 10.2)"

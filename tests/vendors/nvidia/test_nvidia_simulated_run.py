@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 from chipperf.languages import LANGUAGES
-from chipperf_nvidia.environment import AUTOTUNE_VARIABLE
+from chipperf_nvidia.run_settings import AUTOTUNE_VARIABLE
 from fake_nvml import h200
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from chipperf.cases.registry import case_names
 from chipperf.catalog import Catalog, require_id, summary_of
-from chipperf.plugin.types import PRECISIONS, EnvironmentSettings
+from chipperf.plugin.types import EnvironmentSettings
+from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from chipperf.plugin.types import Capability

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 import chipperf
+from chipperf.cases.case_data import SampleSize
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.contract.tolerances import tolerance
-from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
+from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case, Hyperparameters
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
-
-Size = Literal["tiny", "real"]
-"""Size of the images: the size in the case's preset ``tiny``, or the size in the benchmark."""
 
 DEFAULT_STEPS: Final = 20
 SEED: Final = 1
@@ -72,7 +69,6 @@ _INITIAL_SCALE: Final = 2.0**10
 """Initial scale of fp16 gradients. With torch's default the gradients overflow, and the first steps are skipped."""
 
 _KINK: Final = 10.0
-_ROUNDED_LIKE: Final = {"amp": "fp16"}
 
 
 class _Model(BaseModel):
@@ -174,8 +170,8 @@ class CaseComparison(_Model):
         if step is not None:
             loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
             faults.append(
-                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; a "
-                f"relative difference of {self.loss_tolerance:.0e} is allowed"
+                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; the "
+                f"allowed relative difference is {self.loss_tolerance:.0e}"
             )
         worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
         if self._median_distance > self.gradient_tolerance:
@@ -199,16 +195,15 @@ class Certificate(_Model):
         chipperf_version: Version of core.
         created_at: Time of creation, UTC.
         vendor: Name of the plugin.
-        distribution: Distribution that provides the plugin, with its version.
-        simulated: True if fake modules replaced the vendor's stack.
+        distribution: Distribution that provides it, with its version.
+        simulated: True if fake modules stood in for the vendor's stack.
         device: Identity of the device.
-        runtime: Versions of the vendor's stack.
-        reference: Processor architecture and torch version of the reference.
-        precision: Requested precision and the arithmetic that the device uses for it.
-        size: Size of the images.
-        seed: Seed of weights and data.
-        within: True if every comparison is within its tolerances.
-        comparisons: One comparison per case.
+        runtime: Versions of its stack.
+        reference: Processor architecture and torch of the reference.
+        precision: What the device was asked for, and how it carries it out.
+        size: Of each sample.
+        seed: Of weights and data.
+        comparisons: The cases.
     """
 
     schema_version: Literal[1] = 1
@@ -221,7 +216,7 @@ class Certificate(_Model):
     runtime: dict[str, Any]
     reference: str
     precision: dict[str, Any]
-    size: Size
+    size: SampleSize
     seed: int
     within: bool
     comparisons: tuple[CaseComparison, ...]
@@ -277,7 +272,7 @@ def compare(
     case: Case,
     data: Path,
     *,
-    size: Size = "tiny",
+    size: SampleSize = "tiny",
     steps: int = DEFAULT_STEPS,
     to_the_end: bool = True,
     progress: ProgressFile | None = None,
@@ -290,13 +285,13 @@ def compare(
         policy: The precision in use.
         case: The case to train.
         data: Directory of a dataset for the case.
-        size: Size of the images.
+        size: Size of each sample.
         steps: Number of optimizer steps.
         to_the_end: False to stop as soon as the comparison has failed.
         progress: File to which every step is reported.
 
     Raises:
-        PluginError: The vendor's switches also reduce the precision of fp32 on the CPU, so there is no reference.
+        PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
     """
     import torch
 
@@ -309,15 +304,15 @@ def compare(
     vendor.take(copy.deepcopy(reference.model))
     batches = list(islice(reference.workload.epoch_batches(0), _BATCHES))
     scale = _learning_rate_scale(reference, batches[0])
-    precision = _ROUNDED_LIKE.get(policy.requested, policy.requested)
+    arithmetic = ARITHMETICS[PRECISIONS[policy.requested].arithmetic]
     comparison = CaseComparison(
         case=case.name,
         case_version=case.version,
         dataset=reference.workload.dataset.name,
         batch_size=hyperparameters.batch_size,
         learning_rate_scale=scale,
-        loss_tolerance=tolerance(f"equivalence_loss_{precision}"),
-        gradient_tolerance=tolerance(f"equivalence_gradient_{precision}"),
+        loss_tolerance=arithmetic.loss.value,
+        gradient_tolerance=arithmetic.gradient.value,
         steps=(),
     )
     for step, batch in enumerate(islice(cycle(batches), steps), start=1):
@@ -332,39 +327,26 @@ def compare(
     return comparison
 
 
-def sample_data(case: Case, size: Size, root: Path | None = None) -> Path:
+def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
     """Return the directory of generated data for a case, with as many samples as the steps use.
 
     Args:
         case: The case.
-        size: Size of the images.
+        size: Size of each sample.
         root: Directory for the data; by default the user's cache directory.
 
     Raises:
-        UsageError: Data for the case's dataset cannot be generated.
+        UsageError: The case generates no such data.
     """
-    samples = _BATCHES * hyperparameters_of(case, size).batch_size
-    if case.base.dataset == IMAGENET2012.name:
-        from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
-        classes = 4
-        width, height = {"tiny": (128, 96), "real": (500, 375)}[size]
-        per_class = samples // classes
-        images = SampleOptions(classes=classes, train_per_class=per_class, val_per_class=1, width=width, height=height)
-        return ensure_sample_dataset(images, root)
-    if case.base.dataset == COCO2017.name:
-        from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
-
-        width, height = {"tiny": (128, 96), "real": (640, 480)}[size]
-        scenes = CocoSampleOptions(train_samples=samples, val_samples=1, width=width, height=height)
-        return ensure_coco_sample(scenes, root)
-    raise UsageError(
-        f"no data can be generated for case {case.name}, which trains on {case.base.dataset}",
-        hint="name a directory with --data",
-    )
+    if case.data.ensure_few_samples is None:
+        raise UsageError(
+            f"no data can be generated for case {case.name}, which trains on {case.data.reference.name}",
+            hint="name a directory with --data",
+        )
+    return case.data.ensure_few_samples(_BATCHES * hyperparameters_of(case, size).batch_size, size, root)
 
 
-def hyperparameters_of(case: Case, size: Size) -> Hyperparameters:
+def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
     """Return the hyperparameters with which a comparison trains a case."""
     tiny = resolve(case, preset="tiny").values
     if size == "tiny":
@@ -380,6 +362,7 @@ def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, dev
 
     context = WorkloadContext(
         hyperparameters=hyperparameters,
+        reference=case.data.reference,
         data_root=data,
         rank=Rank(),
         device=device,

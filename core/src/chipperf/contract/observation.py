@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-import chipperf.hardware  # noqa: F401 - plugins use it, so it must be imported before the first comparison
+# Plugins use these modules of core, so they must be imported before the first comparison.
+import chipperf.hardware
+import chipperf.torchtools  # noqa: F401
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import fault_of

@@ -88,7 +88,7 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
         limits=Limits(),
         seed=resolved.values.seed,
         dataset=Dataset(
-            name=case.base.dataset,
+            name=case.data.reference.name,
             version="1",
             fingerprint="0123456789abcdef",
             fingerprint_method="sha256 of names and sizes",

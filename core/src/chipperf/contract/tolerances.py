@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from chipperf.precisions import ARITHMETICS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
@@ -138,50 +140,10 @@ TOLERANCES: Final = (
         justification="the other ranks notice at once, and torch's launcher kills processes that ignore SIGTERM after "
         "30 s",
     ),
-    Tolerance(
-        name="equivalence_loss_fp32",
-        value=1e-4,
-        justification="relative error; two memory layouts on one CPU differ by up to 2e-5 in twenty steps, classifiers "
-        "with products in TF32 by 1e-3",
-    ),
-    Tolerance(
-        name="equivalence_gradient_fp32",
-        value=3e-3,
-        justification="fraction of the gradient's norm in the median of twenty steps; two memory layouts on one CPU "
-        "differ by 3e-5 for the classifiers and by 5e-4 for DETR, whose loss has kinks; products in TF32 differ by "
-        "5e-3 to 3e-2",
-    ),
-    Tolerance(
-        name="equivalence_loss_tf32",
-        value=2e-2,
-        justification="ten bits after the binary point; errors are up to 3e-3 with products in TF32 and sums in fp32",
-    ),
-    Tolerance(
-        name="equivalence_gradient_tf32",
-        value=0.1,
-        justification="errors are up to 2e-2 with products in TF32 and sums in fp32, and 0.1 to 0.2 in bf16",
-    ),
-    Tolerance(
-        name="equivalence_loss_fp16",
-        value=2e-2,
-        justification="ten bits after the binary point as in TF32, but activations are stored in fp16 too",
-    ),
-    Tolerance(
-        name="equivalence_gradient_fp16",
-        value=0.2,
-        justification="ten bits after the binary point as in TF32, but activations and gradients are stored in fp16 "
-        "too",
-    ),
-    Tolerance(
-        name="equivalence_loss_bf16",
-        value=0.2,
-        justification="seven bits after the binary point; errors are up to 3e-2 on the CPU",
-    ),
-    Tolerance(
-        name="equivalence_gradient_bf16",
-        value=0.8,
-        justification="seven bits after the binary point; errors are up to 0.45 on the CPU, and 1.4 for unrelated "
-        "gradients",
+    *(
+        Tolerance(name=f"equivalence_{what}_{name}", value=bound.value, justification=bound.justification)
+        for name, arithmetic in ARITHMETICS.items()
+        for what, bound in (("loss", arithmetic.loss), ("gradient", arithmetic.gradient))
     ),
     Tolerance(
         name="fp32_operator",

@@ -169,9 +169,9 @@ class _Importer:
             return UNKNOWN_NAME
         self._shared.append(self._source("dataset.name", row.value))
         if self._case:
-            own = self._case.base.dataset
-            if wording.normal(text) in (wording.normal(own), wording.normal(self._case.report.dataset_title)):
-                return own
+            reference = self._case.data.reference
+            if wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
+                return reference.name
         return text
 
     def _report_title(self) -> Callable[[Titles], Titles]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record, Setting
 
 THROUGHPUTS: Final = ("p_core", "p_train", "p_whole")
-_TRAIN_SAMPLES: Final = {each.name: each.train_samples for each in (IMAGENET2012, COCO2017)}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -88,20 +86,15 @@ class Subject:
             raise NotChecked("no configurations beside it: --config DIR")
         return self.configs
 
-    def need_own_dataset(self) -> Case:
-        """Return the case if the document is on the case's own dataset, or raise :class:`NotChecked`."""
+    def need_reference_dataset(self) -> Case:
+        """Return the case if the document is on the case's reference dataset, or raise :class:`NotChecked`."""
         case = self.need_case()
+        reference = case.data.reference
         row = self.document.general.get("dataset")
         text = wording.normal(row.value.text) if row else ""
-        if text not in ("", wording.normal(case.base.dataset), wording.normal(case.report.dataset_title)):
+        if text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
             raise NotChecked("it is not on the dataset the case is defined on")
         return case
-
-    def train_samples(self, case: Case) -> int:
-        """Return the number of training samples of the case's dataset, or raise :class:`NotChecked`."""
-        if case.base.dataset not in _TRAIN_SAMPLES:
-            raise NotChecked(f"the size of {case.base.dataset} is not known")
-        return _TRAIN_SAMPLES[case.base.dataset]
 
     def declares_changes(self) -> bool:
         """Tell whether the general table declares additional changes."""

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chipperf.errors import UnsupportedPrecision, VendorHookError
+from chipperf.errors import VendorHookError
+from chipperf.plugin.torch_helpers import (
+    CUDNN_TF32,
+    DETERMINISTIC_ALGORITHMS,
+    MATMUL_PRECISION,
+    convert_parameters,
+    precision_policy,
+    require_precision,
+    restore_switches,
+    set_switch,
+    switch_knobs,
+)
 from chipperf.plugin.types import (
     CaseOverrides,
     DistributedConfig,
     EnvironmentSettings,
     EnvironmentVariable,
-    Knob,
     LoaderOptions,
     PeakFlops,
-    Precision,
     PrecisionPolicy,
     Rank,
     ToolCommand,
@@ -24,6 +33,8 @@ from chipperf.plugin.types import (
 
 if TYPE_CHECKING:
     import torch
+
+    from chipperf.precisions import Precision
 
 
 def environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
@@ -53,9 +64,7 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """
     import torch
 
-    if torch.are_deterministic_algorithms_enabled() != deterministic:
-        # The call imports the compiler, which takes seconds, so make it only if it changes the setting.
-        torch.use_deterministic_algorithms(deterministic)
+    set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
     if device.type == "cpu":
         # Core has seeded torch's CPU generator.
         return
@@ -73,24 +82,19 @@ def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     Raises:
         UnsupportedPrecision: Something other than fp32 was requested.
     """
-    if requested != "fp32":
-        raise UnsupportedPrecision(
-            f"{requested} is not supported: the plugin does not implement perf_precision", hint="use --precision fp32"
-        )
-    import torch
-
-    torch.set_float32_matmul_precision("highest")
-    knobs = [Knob(name="float32_matmul_precision", value="highest", reason="fp32 products are not rounded")]
+    require_precision(requested, (), who="a plugin without perf_precision")
+    reasons = {MATMUL_PRECISION: "fp32 products are not rounded"}
+    set_switch(MATMUL_PRECISION, "highest")
     if device.type == "cuda":
         # Convolutions have a separate switch, which torch leaves on.
-        torch.backends.cudnn.allow_tf32 = False
-        knobs.append(Knob(name="cudnn.allow_tf32", value="False", reason="fp32 convolutions are not rounded"))
-    return PrecisionPolicy(requested="fp32", effective="fp32", knobs=tuple(knobs))
+        set_switch(CUDNN_TF32, False)
+        reasons[CUDNN_TF32] = "fp32 convolutions are not rounded"
+    return precision_policy(requested, knobs=switch_knobs(reasons))
 
 
 def prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Return the model unchanged."""
-    return model
+    """Train the model as it is, with parameters of the precision's type."""
+    return convert_parameters(model, precision.requested)
 
 
 def loader_options(device: torch.device) -> LoaderOptions:
@@ -114,9 +118,10 @@ def peak_flops(device_name: str, precision: str) -> PeakFlops | None:
 
 
 def device_teardown(device: torch.device) -> None:
-    """Empty the cache of torch's module for the device type, if it has one."""
+    """Put back the switches that the defaults set, and empty the cache of torch's module for the device type."""
     import torch
 
+    restore_switches()
     empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if empty_cache is not None:
         empty_cache()

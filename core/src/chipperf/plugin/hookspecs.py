@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         LoaderOptions,
         MemoryStats,
         PeakFlops,
-        Precision,
         PrecisionPolicy,
         ProbeResult,
         Rank,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         VendorInfo,
         WindowFinished,
     )
+    from chipperf.precisions import Precision
 
 PROJECT_NAME: Final = "perf"
 
@@ -287,13 +287,13 @@ class TrainingSpecs:
         """Set up the device for a precision and describe it; default supports fp32 only.
 
         Example:
-            from chipperf import PrecisionPolicy, UnsupportedPrecision, hookimpl
+            from chipperf import Capability, hookimpl
+            from chipperf.torchtools import precision_policy, require_precision
 
             @hookimpl
             def perf_precision(requested, device):
-                if requested == "fp32":
-                    return PrecisionPolicy(requested="fp32", effective="fp32")
-                raise UnsupportedPrecision(f"ACME A1 does not run {requested}", hint="use --precision fp32")
+                require_precision(requested, {Capability.BF16}, who="the ACME A1")
+                return precision_policy(requested)
 
         Args:
             requested: The requested precision.
@@ -352,6 +352,8 @@ class TrainingSpecs:
     @hookspec(firstresult=True)
     def perf_case_overrides(self, case: str, rank: Rank, device_name: str) -> CaseOverrides:
         """Return the hyperparameters that this vendor tunes for a case and topology; default none.
+
+        :func:`chipperf.read_case_overrides` takes them from a ``configs.toml`` beside the plugin.
 
         Example:
             from chipperf import CaseOverride, CaseOverrides, hookimpl

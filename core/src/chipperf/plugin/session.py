@@ -11,7 +11,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, VendorHookError
+from chipperf.errors import (
+    PerfError,
+    PluginLoadError,
+    TrainingStopped,
+    UnsupportedPrecision,
+    VendorHookError,
+)
 from chipperf.plugin import defaults, installed
 from chipperf.plugin.hook_results import fault_of
 from chipperf.plugin.registration import (
@@ -32,7 +38,6 @@ from chipperf.plugin.types import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
-    Precision,
     PrecisionPolicy,
     ProbeResult,
     Rank,
@@ -41,6 +46,7 @@ from chipperf.plugin.types import (
     ToolCommand,
     VendorInfo,
 )
+from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.installed import PluginEntry
     from chipperf.plugin.registration import Hook, Purpose
     from chipperf.plugin.types import Event
+    from chipperf.precisions import Precision
 
 T = TypeVar("T")
 
@@ -190,9 +197,13 @@ class Session:
         """Set up the device for a precision.
 
         Raises:
-            UnsupportedPrecision: The device cannot run the precision.
+            UnsupportedPrecision: The device cannot run the precision, or the precision is unknown.
             VendorHookError: The policy is for another precision.
         """
+        if requested not in PRECISIONS:
+            raise UnsupportedPrecision(
+                f"there is no precision {requested!r}", hint=f"precisions: {', '.join(PRECISIONS)}"
+            )
         policy = self._checked("perf_precision", PrecisionPolicy, requested, device)
         if policy.requested != requested:
             self._fail("perf_precision", f"was asked for {requested} and answered {policy.requested}")

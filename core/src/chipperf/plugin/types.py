@@ -9,24 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from chipperf.languages import Translated
+
+# What hooks return is checked against these annotations at run time.
+from chipperf.precisions import HalfType, Precision  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 API_VERSION = "1.0"
 """Version of the hook specification. A plugin declares the version that it was written for."""
-
-Precision = Literal["fp32", "tf32", "amp", "fp16", "bf16"]
-"""Precisions a user can request.
-
-``fp32``: IEEE single precision in every matrix product. ``tf32``: fp32 storage, TF32 products. ``amp``: fp16 autocast
-with gradient scaling. ``fp16``: fp16 parameters and activations. ``bf16``: bf16 autocast, no gradient scaling.
-"""
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Capability(str, Enum):
@@ -300,7 +294,7 @@ class PrecisionPolicy:
 
     requested: Precision
     effective: str
-    autocast_dtype: Literal["float16", "bfloat16"] | None = None
+    autocast_dtype: HalfType | None = None
     grad_scaler: bool = False
     knobs: tuple[Knob, ...] = ()
 

@@ -186,7 +186,7 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
 
 def is_own_dataset(record: Record, case: Case) -> bool:
     """Tell whether the run used the dataset that its case is defined on."""
-    return record.dataset.name == case.base.dataset and not record.dataset.is_sample
+    return record.dataset.name == case.data.reference.name and not record.dataset.is_sample
 
 
 def _verdict(record: Record, case: Case, quality: float) -> Verdict:

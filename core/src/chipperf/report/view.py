@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.data.identity import ReferenceDataset
     from chipperf.records.plausibility import Finding
     from chipperf.records.schema import (
         Dataset,
@@ -59,7 +60,8 @@ class ReportView:
         case_version: Version of the case.
         profile: How a report speaks of the case.
         dataset: The dataset of all rows.
-        own_dataset: True if it is the dataset the case is defined on.
+        reference: The dataset that the case is defined on.
+        own_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions the legend lists: the usual ones and those of the rows.
         shortened: What kept runs from being the whole benchmark.
@@ -86,6 +88,7 @@ class ReportView:
     case_version: str
     profile: ReportProfile
     dataset: Dataset
+    reference: ReferenceDataset
     own_dataset: bool
     environment: Mapping[str, tuple[Shared[Text], ...]]
     precisions: tuple[str, ...]

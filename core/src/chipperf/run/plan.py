@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import RecordError
-from chipperf.plugin.types import Precision
+from chipperf.precisions import Precision
 from chipperf.records.schema import Hyperparameters, Limits, Topology
 
 DEFAULT_HANG_TIMEOUT_S = 1800.0

@@ -13,6 +13,7 @@ from chipperf.contract.switches import read_switches
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability
+from chipperf.precisions import PRECISIONS, precisions_by_capability
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,24 +25,9 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
     from chipperf.contract.subject import Subject
-    from chipperf.plugin.types import Knob, Precision, PrecisionPolicy
+    from chipperf.plugin.types import Knob, PrecisionPolicy
+    from chipperf.precisions import Precision
     from chipperf.train.effective_precision import EffectivePrecision
-
-_FORMATS: Final[dict[Precision, str]] = {
-    "fp32": "fp32",
-    "tf32": "tf32",
-    "amp": "fp16",
-    "fp16": "fp16",
-    "bf16": "bf16",
-}
-"""Arithmetic of products, by requested precision."""
-
-_CAPABILITIES: Final[dict[Capability, tuple[Precision, ...]]] = {
-    Capability.BF16: ("bf16",),
-    Capability.FP16: ("amp", "fp16"),
-    Capability.TF32: ("tf32",),
-}
-"""Precisions that each capability covers. A plugin that declares it supports at least one of them."""
 
 _SEED: Final = 11
 _SCALE: Final = 2.0**10
@@ -96,11 +82,12 @@ def precision_is_honoured(subject: Subject) -> None:
     requested = subject.settings.precision
     policy = _policy(subject, requested)
     if policy is not None:
-        wanted = _FORMATS[requested]
+        wanted = PRECISIONS[requested].arithmetic
         require(
             policy.effective == wanted,
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
+        _require_parameter_type(subject, policy)
         # N1 checks the arithmetic of fp32.
         if requested != "fp32":
             _require_measured(subject, policy, wanted)
@@ -108,10 +95,12 @@ def precision_is_honoured(subject: Subject) -> None:
         policy is not None or requested != "fp32",
         "fp32 is refused: every vendor runs it, because results are compared in it",
     )
-    for capability, precisions in _CAPABILITIES.items():
+    for value, precisions in precisions_by_capability().items():
         if requested not in precisions:
             continue
+        # A plugin that declares the capability supports at least one of its precisions.
         runs = [precision for precision in precisions if _policy(subject, precision) is not None]
+        capability = Capability(value)
         declared = capability in subject.info.capabilities
         require(
             bool(runs) == declared,
@@ -128,17 +117,16 @@ def overflow_skips_step(subject: Subject) -> None:
 
     requested = subject.settings.precision
     policy = _policy(subject, requested)
-    needs_scaler = requested == "amp"
-    # The vendor chooses whether to scale gradients for fp16 parameters.
+    needs_scaler = PRECISIONS[requested].scales_gradients
     require(
-        policy is None or policy.grad_scaler == needs_scaler or requested == "fp16",
+        policy is None or policy.grad_scaler == needs_scaler,
         f"{requested} must {'' if needs_scaler else 'not '}scale gradients: "
         f"let PrecisionPolicy.grad_scaler be {needs_scaler}",
     )
     if not needs_scaler:
         return
     if policy is None:
-        raise NotApplicable("amp is not supported, and no other precision scales gradients")
+        raise NotApplicable(f"{requested} is not supported, and no other precision scales gradients")
     device = subject.device
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -161,12 +149,14 @@ def overflow_skips_step(subject: Subject) -> None:
     timeout_s=1800,
 )
 def training_follows_reference(subject: Subject) -> None:
-    """Twenty steps of every case in fp32 stay within tolerance of the CPU reference, and the loss falls."""
+    """Twenty fp32 steps of every case that generates data stay near the CPU reference, and the loss falls."""
     from chipperf.contract.equivalence import compare
 
     policy = _set_up(subject, "fp32")
     _require_fp32(subject, policy)
     case = find_case(subject.settings.case)
+    if case.data.ensure_few_samples is None:
+        return
     try:
         comparison = compare(subject.session, subject.device, policy, case, _sample(subject, case), to_the_end=False)
     except PluginError as error:
@@ -232,7 +222,7 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
     fault="the plugin changes the model, so its results belong to another model",
 )
 def prepared_model_keeps_its_structure(subject: Subject) -> None:
-    """``perf_prepare_model`` keeps the modules of every case and the names, shapes and number of its parameters."""
+    """``perf_prepare_model`` keeps modules and parameters of every case with generated data: names, shapes, number."""
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
@@ -242,6 +232,8 @@ def prepared_model_keeps_its_structure(subject: Subject) -> None:
     if policy is None:
         return
     for case in map(find_case, case_names()):
+        if case.data.ensure_few_samples is None:
+            continue
         workload = build_workload(case, hyperparameters_of(case, "tiny"), _sample(subject, case), torch.device("cpu"))
         model = workload.build_model()
         before = _structure(model)
@@ -260,7 +252,7 @@ def _set_up(subject: Subject, requested: Precision) -> PrecisionPolicy:
 
 
 def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
-    """Set a precision up and return its policy, or ``None`` if the plugin does not run it."""
+    """Set up a precision and return its policy, or ``None`` if the plugin does not run it."""
     try:
         return subject.precision(requested)
     except UnsupportedPrecision:
@@ -269,15 +261,30 @@ def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
 
 def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
     """Return the arithmetic of products in a model that the plugin has prepared."""
-    import torch
-
     from chipperf.train.effective_precision import measure_effective_precision
     from chipperf.train.preparation import autocast
 
+    weight_dtype = _weight_type(subject, policy)
+    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+
+
+def _weight_type(subject: Subject, policy: PrecisionPolicy) -> torch.dtype:
+    """Return the type of the weights of a model that the plugin has prepared."""
+    import torch
+
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
     prepared = subject.session.prepare_model(model, policy, subject.device)
-    weight_dtype = next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
-    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+    return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
+
+
+def _require_parameter_type(subject: Subject, policy: PrecisionPolicy) -> None:
+    wanted = PRECISIONS[policy.requested].parameter_type or "float32"
+    found = str(_weight_type(subject, policy)).removeprefix("torch.")
+    require(
+        found == wanted,
+        f"{policy.requested} trains parameters in {wanted}, and perf_prepare_model leaves them in {found}: "
+        "chipperf.torchtools.convert_parameters converts them",
+    )
 
 
 def _require_fp32(subject: Subject, policy: PrecisionPolicy) -> None:

@@ -35,7 +35,8 @@ from chipperf.plugin.registration import (
     unfounded_capabilities,
 )
 from chipperf.plugin.session import Session
-from chipperf.plugin.types import PRECISIONS, Capability, EnvironmentSettings
+from chipperf.plugin.types import Capability, EnvironmentSettings
+from chipperf.precisions import PRECISIONS, precisions_by_capability
 from chipperf.report.render import template_directory
 from chipperf.report.templating import CORE_TEMPLATES
 
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
-_PRECISION_CAPABILITIES: Final = (Capability.BF16, Capability.FP16, Capability.TF32)
 _IMPORT_TIMEOUT_S: Final = 15.0
 
 
@@ -194,7 +194,7 @@ def capabilities_have_hooks(subject: Subject) -> None:
     """Each declared capability has its hook, and the capability of each such hook is declared."""
     hooks, info = _registered(subject).hooks, _vendor_info(subject)
     faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
-    for capability in _PRECISION_CAPABILITIES:
+    for capability in map(Capability, precisions_by_capability()):
         # Without the hook, core runs only fp32.
         if capability in info.capabilities and "perf_precision" not in hooks:
             faults.append(f"it declares Capability.{capability.name}, but does not implement perf_precision")

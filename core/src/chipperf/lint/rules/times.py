@@ -106,12 +106,12 @@ def _lost_time(subject: Subject) -> Iterator[Problem]:
     "implied-epochs",
     why="time and throughput tell how many samples were trained on, whatever the report says",
     fix="state the epochs that ran and why they are fewer, or correct time or throughput",
-    evidence="the case and its own dataset",
+    evidence="the case and its reference dataset",
 )
 def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
     """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
-    case = subject.need_own_dataset()
-    samples = subject.train_samples(case)
+    case = subject.need_reference_dataset()
+    samples = case.data.reference.train_samples
     implied = []
     for row in subject.rows:
         seconds, rate = number(row, "e2e_time"), number(row, "p_whole")
@@ -143,11 +143,11 @@ def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
     "below-target",
     why="a reader takes a result for a converged run",
     fix="say below the table that the result is below the target, and the target",
-    evidence="the case and its own dataset",
+    evidence="the case and its reference dataset",
 )
 def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
     """A result below the case's target is declared as such."""
-    case = subject.need_own_dataset()
+    case = subject.need_reference_dataset()
     results = [(row, value) for row in subject.rows if (value := quality(row)) is not None]
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
     for row, value in results:
