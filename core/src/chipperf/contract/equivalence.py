@@ -170,8 +170,8 @@ class CaseComparison(_Model):
         if step is not None:
             loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
             faults.append(
-                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; a "
-                f"relative difference of {self.loss_tolerance:.0e} is allowed"
+                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; the "
+                f"allowed relative difference is {self.loss_tolerance:.0e}"
             )
         worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
         if self._median_distance > self.gradient_tolerance:
@@ -195,8 +195,8 @@ class Certificate(_Model):
         chipperf_version: Version of core.
         created_at: Time of creation, UTC.
         vendor: Name of the plugin.
-        distribution: Distribution that provides the plugin, with its version.
-        simulated: True if fake modules replaced the vendor's stack.
+        distribution: Distribution that provides it, with its version.
+        simulated: True if fake modules stood in for the vendor's stack.
         device: Identity of the device.
         runtime: Versions of its stack.
         reference: Processor architecture and torch of the reference.
@@ -285,13 +285,13 @@ def compare(
         policy: The precision in use.
         case: The case to train.
         data: Directory of a dataset for the case.
-        size: Of each sample.
-        steps: Optimiser steps.
-        to_the_end: False to stop at a step that is outside the tolerances whatever follows.
-        progress: Where to report every step.
+        size: Size of each sample.
+        steps: Number of optimizer steps.
+        to_the_end: False to stop as soon as the comparison has failed.
+        progress: File to which every step is reported.
 
     Raises:
-        PluginError: The vendor's switches also reduce the precision of fp32 on the CPU, so there is no reference.
+        PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
     """
     import torch
 
@@ -328,12 +328,12 @@ def compare(
 
 
 def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
-    """Return the directory of generated data for a case, as many samples as the steps take.
+    """Return the directory of generated data for a case, with as many samples as the steps use.
 
     Args:
         case: The case.
-        size: Of each sample.
-        root: Where to keep it; the user's cache directory if not given.
+        size: Size of each sample.
+        root: Directory for the data; by default the user's cache directory.
 
     Raises:
         UsageError: The case generates no such data.
@@ -347,7 +347,7 @@ def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
 
 
 def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
-    """Return the values that a comparison trains a case with."""
+    """Return the hyperparameters with which a comparison trains a case."""
     tiny = resolve(case, preset="tiny").values
     if size == "tiny":
         return tiny.model_copy(update={"batch_size": _TINY_BATCHES * tiny.batch_size})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-# What plugins use of core is imported before it is compared.
+# Plugins use these modules of core, so they must be imported before the first comparison.
 import chipperf.hardware
 import chipperf.torchtools  # noqa: F401
 from chipperf.errors import PerfError, PluginError

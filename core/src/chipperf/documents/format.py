@@ -31,7 +31,7 @@ MARKERS: Final[Mapping[MissingKind, Phrase]] = {
     "unknown": phrase("unknown"),
 }
 REASON_IN_MARKER: Final[tuple[MissingKind, ...]] = ("withheld", "failed")
-"""Kinds of missing values whose marker carries the reason."""
+"""Kinds of missing values whose marker contains the reason."""
 
 _SIGNIFICANT_DIGITS = 5
 _MOST_ROUNDED = 10**15
@@ -46,7 +46,7 @@ _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*[]|
 
 
 def marker(missing: Missing) -> Phrase:
-    """Return the text that stands for a missing value; failed and withheld values carry their reason."""
+    """Return the text for a missing value. For failed and withheld values it contains the reason."""
     text = MARKERS[missing.missing]
     if missing.reason and missing.missing in REASON_IN_MARKER:
         return phrase("%(marker)s (%(reason)s)", marker=text, reason=missing.reason)

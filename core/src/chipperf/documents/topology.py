@@ -121,7 +121,7 @@ def parse_config_name(name: str) -> ConfigName | None:
 def _split_words(label: str, expected: tuple[int, int] | None) -> tuple[tuple[int, int] | None, str, bool, str]:
     """Return the numbers in the words, the words, whether they contain "each", and the text before them."""
     if expected:
-        # A card's name may end in a digit, which would be taken for one of the number of machines.
+        # A card's name may end in a digit, which must not be read as a part of the number of machines.
         words = topology_words(*expected)
         for language in LANGUAGES:
             spelled = in_language(words, language)

@@ -1,6 +1,6 @@
-"""The words of case documents: how headings, facts, rows and columns are called.
+"""Names of headings, facts, rows and columns in case documents.
 
-A phrase is what chipperf's own reports say, in all languages; texts are how else vendors say it.
+A phrase is the text in chipperf's own reports, in all languages. Plain texts are other names that vendors use.
 """
 
 from __future__ import annotations
@@ -166,11 +166,11 @@ def is_standard_remark(text: str) -> bool:
 
 
 def refers_to_column(text: str) -> str | None:
-    """Return the column a general table's cell refers to: ``acc`` of ``acc,见“性能指标”``, or ``None``."""
+    """Return the column that a cell of the general table names: ``acc`` for ``acc,见“性能指标”``; or ``None``."""
     match = _REFERENCE.fullmatch(text)
     return match[1] if match else None
 
 
 def says_nothing(text: str) -> bool:
-    """Tell whether a text is one of the words for none."""
+    """Return whether a text is one of the words for "none"."""
     return normal(text) in _NOTHING

@@ -176,7 +176,7 @@ class _Importer:
             return lambda titles: titles
         self._shared.append(self._source("vendor.report_title", title))
         changed = dict.fromkeys(Titles.model_fields, title.text)
-        # Without a plugin nobody knows the title in the other languages.
+        # Without a plugin the title in the other languages is unknown.
         if self._names.info(self._vendor) is not None:
             language = self._document.language
             changed = {language if language in changed else ENGLISH: title.text}

@@ -86,7 +86,7 @@ def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     reasons = {MATMUL_PRECISION: "fp32 products are not rounded"}
     set_switch(MATMUL_PRECISION, "highest")
     if device.type == "cuda":
-        # Convolutions have a switch of their own, which torch leaves on.
+        # Convolutions have a separate switch, which torch leaves on.
         set_switch(CUDNN_TF32, False)
         reasons[CUDNN_TF32] = "fp32 convolutions are not rounded"
     return precision_policy(requested, knobs=switch_knobs(reasons))

@@ -197,8 +197,8 @@ class Session:
         """Set up the device for a precision.
 
         Raises:
-            UnsupportedPrecision: The device cannot run it, or there is no such precision.
-            VendorHookError: The policy answers another request.
+            UnsupportedPrecision: The device cannot run the precision, or the precision is unknown.
+            VendorHookError: The policy is for another precision.
         """
         if requested not in PRECISIONS:
             raise UnsupportedPrecision(

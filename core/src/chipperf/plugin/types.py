@@ -43,7 +43,7 @@ class Capability(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Title(Translated):
-    """A text a report shows, in English and in Chinese; a report in any other language has the English.
+    """A text of a report, in English and in Chinese. A report in another language shows the English text.
 
     Without Chinese it is one of core's own texts, which the translations of :mod:`chipperf.languages` have.
     """

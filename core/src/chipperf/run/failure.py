@@ -62,7 +62,7 @@ def ignore_signals() -> None:
 
 
 def describe(error: BaseException, rank: int) -> Failure:
-    """Classify an exception."""
+    """Return the failure for an exception, with its class."""
     # A library may have put Python's own handler of Ctrl-C back.
     if isinstance(error, (TrainingStopped, KeyboardInterrupt)):
         return Failure(failure_class=INTERRUPTED, message="interrupted", rank=rank)

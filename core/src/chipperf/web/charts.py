@@ -1,7 +1,7 @@
 """Charts for the pages, drawn by matplotlib as SVG with the colors of the page.
 
-A chart holds nothing but numbers: what they are is in the page's own text, which has all languages and any font.
-Colours are CSS variables, so one picture serves light and dark pages.
+A chart contains only numbers. The page's text explains them, because it has all languages and its own fonts. Colors are
+CSS variables, so that one picture works on light and dark pages.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def precision_is_honoured(subject: Subject) -> None:
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
         _require_parameter_type(subject, policy)
-        # That fp32 is what it says is what N1 checks.
+        # N1 checks the arithmetic of fp32.
         if requested != "fp32":
             _require_measured(subject, policy, wanted)
     require(
@@ -98,7 +98,7 @@ def precision_is_honoured(subject: Subject) -> None:
     for value, precisions in precisions_by_capability().items():
         if requested not in precisions:
             continue
-        # One of the precisions that a capability stands for is enough.
+        # A plugin that declares the capability supports at least one of its precisions.
         runs = [precision for precision in precisions if _policy(subject, precision) is not None]
         capability = Capability(value)
         declared = capability in subject.info.capabilities
@@ -223,7 +223,7 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
     fault="the plugin changes the model, so its results belong to another model",
 )
 def prepared_model_keeps_its_structure(subject: Subject) -> None:
-    """``perf_prepare_model`` keeps modules and parameters (names, shapes, number) of every case that generates data."""
+    """``perf_prepare_model`` keeps modules and parameters of every case with generated data: names, shapes, number."""
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
@@ -254,7 +254,7 @@ def _set_up(subject: Subject, requested: Precision) -> PrecisionPolicy:
 
 
 def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
-    """Set a precision up and return its policy, or ``None`` if the plugin does not run it."""
+    """Set up a precision and return its policy, or ``None`` if the plugin does not run it."""
     try:
         return subject.precision(requested)
     except UnsupportedPrecision:
@@ -262,7 +262,7 @@ def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
 
 
 def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
-    """Return the arithmetic of the products of a model that the plugin has prepared."""
+    """Return the arithmetic of products in a model that the plugin has prepared."""
     from chipperf.train.effective_precision import measure_effective_precision
     from chipperf.train.preparation import autocast
 

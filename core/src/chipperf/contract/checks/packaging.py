@@ -195,7 +195,7 @@ def capabilities_have_hooks(subject: Subject) -> None:
     hooks, info = _registered(subject).hooks, _vendor_info(subject)
     faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
     for capability in map(Capability, precisions_by_capability()):
-        # Without the hook, core runs fp32 and nothing else.
+        # Without the hook, core runs only fp32.
         if capability in info.capabilities and "perf_precision" not in hooks:
             faults.append(f"it declares Capability.{capability.name}, but does not implement perf_precision")
     _require_none(faults)
