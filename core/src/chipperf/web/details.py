@@ -53,7 +53,7 @@ _POWER = {
     "energy_j": phrase("Energy (J)", context="page"),
     "mean_temperature_c": phrase("Mean temperature (°C)", context="page"),
     "max_temperature_c": phrase("Max temperature (°C)", context="page"),
-    "mean_utilisation_percent": phrase("Mean utilisation (%%)", context="page"),
+    "mean_utilization_percent": phrase("Mean utilisation (%%)", context="page"),
 }
 _PRECISION = {
     "requested": phrase("Requested", context="page"),
