@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
+from ready_python import ReadyProcess, stands_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,15 +26,17 @@ TIMEOUT_S = 150
 
 
 class Perf(Protocol):
-    """Runs ``perf`` in a process of its own."""
+    """Runs ``perf`` in a process of its own, which is forked where that makes no difference."""
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]: ...
 
 
 class StartProcess(Protocol):
-    """Starts a command in a session of its own."""
+    """Starts a command in a session of its own: ``perf`` by a fork that stands in for it, unless it is to be executed."""
 
-    def __call__(self, command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]: ...
+    def __call__(
+        self, command: list[str], environment: Mapping[str, str], *, executed: bool = False
+    ) -> subprocess.Popen[str] | ReadyProcess: ...
 
 
 class MakePlan(Protocol):
@@ -79,6 +82,30 @@ def perf_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "chipperf", *(str(argument) for argument in arguments)]
 
 
+def run_perf(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``perf`` in a process of its own, which is forked where that makes no difference."""
+    command, variables = perf_command(*arguments), perf_environment(**environment)
+    if not stands_in(command, variables):
+        return execute_perf(*arguments, **environment)
+    process = ReadyProcess(command, variables)
+    try:
+        out, complaints = process.communicate(TIMEOUT_S)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(command, process.wait(), out, complaints)
+
+
+def execute_perf(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``perf`` as users do."""
+    return subprocess.run(
+        perf_command(*arguments),
+        env=perf_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
 def perf_environment(**changes: str) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PERF_")}
     return environment | changes
@@ -94,29 +121,36 @@ def processes_naming(text: str) -> list[psutil.Process]:
     return found
 
 
-def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+def ranks_of(launcher: subprocess.Popen[str] | ReadyProcess) -> list[psutil.Process]:
     """Return the training processes of a launcher, in the order of their ranks."""
     children = psutil.Process(launcher.pid).children()
     ranks = [each for each in children if "chipperf.train.worker" in each.cmdline()]
-    return sorted(ranks, key=lambda each: int(each.environ()["RANK"]))
+    # They are started in this order; the ids of processes begin again from the lowest, hardly ever within a moment.
+    return sorted(ranks, key=lambda each: (each.create_time(), each.pid))
 
 
 @contextmanager
 def process_starter(place: Path) -> Iterator[StartProcess]:
     """Start processes that are gone afterwards, with their children and every process whose command names ``place``."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[subprocess.Popen[str] | ReadyProcess] = []
 
-    def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def start(
+        command: list[str], environment: Mapping[str, str], *, executed: bool = False
+    ) -> subprocess.Popen[str] | ReadyProcess:
+        if not executed and stands_in(command, environment):
+            started.append(ReadyProcess(command, environment))
+        else:
+            started.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+        return started[-1]
 
     try:
         yield start
@@ -130,7 +164,7 @@ def process_starter(place: Path) -> Iterator[StartProcess]:
 
 
 def wait_for(
-    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, limit_s: float = TIMEOUT_S
+    condition: Callable[[], object], process: subprocess.Popen[str] | ReadyProcess | None = None, limit_s: float = TIMEOUT_S
 ) -> None:
     """Wait until something is so; ``process`` may not end before."""
     deadline_s = time.monotonic() + limit_s

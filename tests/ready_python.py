@@ -1,0 +1,318 @@
+"""Processes that would start Python and import torch, forked from one that has done both.
+
+To import torch and what training needs takes three seconds of processor time, and a run of two ranks does it three
+times. Where a test is about what ranks do, and not about how their interpreter starts, :func:`start` gives it a process
+that does what ``python -m MODULE`` does, with its own variables, directory and output, in milliseconds. What such a
+process starts by ``python -m chipperf...``, or becomes by ``os.execve``, is forked likewise; everything else is executed.
+
+A forked process differs from a started one in what is read before Python begins: ``GLIBC_TUNABLES``, ``LD_PRELOAD`` and
+``OMP_*`` other than the number of threads have no effect. Tests of such things start a real one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import os
+import re
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PRELOAD = (
+    "torch",
+    "torch._dynamo",
+    "torch.distributed.elastic.multiprocessing",
+    "torch.distributed.launcher.api",
+    "torchvision",
+    "chipperf.cases.classification_workload",
+    "chipperf.cases.detr.workload",
+    "chipperf.cli.repeat",
+    "chipperf.cli.train",
+    "chipperf.launch.group",
+    "chipperf.launch.local",
+    "chipperf.train.effective_precision",
+    "chipperf.train.results",
+    "chipperf.train.trainer",
+)
+_TITLE_BYTES = 4096
+_MESSAGE_BYTES = 2**20
+_START_TIMEOUT_S = 120
+
+
+def stands_in(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Return True if a fork can stand in for a command: it runs chipperf, and asks nothing of Python's start."""
+    if sys.platform != "linux" or not _starts_chipperf(command):
+        return False
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    if any(Path(path, "sitecustomize.py").exists() for path in paths if path):
+        return False
+    read_early = re.compile("GLIBC_TUNABLES|MALLOC_|LD_|LANG|LC_|OMP_(?!NUM_THREADS)|PYTHON(?!PATH)")
+    names = {name for name in {*environment, *os.environ} if read_early.match(name)}
+    return all(environment.get(name) == os.environ.get(name) for name in names)
+
+
+class ReadyProcess:
+    """A forked process, used as :class:`subprocess.Popen` with text in both pipes is; it leads a session of its own."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> None:
+        assert command[0] == sys.executable, command
+        self.args = list(command)
+        self.returncode: int | None = None
+        self._printed = ["", ""]
+        self._output = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
+        self._status, status = os.pipe()
+        request = {
+            "arguments": self.args[1:],
+            "environment": dict(environment),
+            "directory": str(directory or Path.cwd()),
+        }
+        self.pid = _server().start(request, [*(file.fileno() for file in self._output), status])
+        os.close(status)
+
+    def poll(self) -> int | None:
+        """Return the exit code, or ``None`` while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit code, negative for the signal that killed it.
+
+        Raises:
+            subprocess.TimeoutExpired: It still runs.
+        """
+        if self.returncode is None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._status, selectors.EVENT_READ)
+                if not selector.select(timeout):
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            code = os.read(self._status, 16)
+            os.close(self._status)
+            assert code, "the process that all others are forked from has ended"
+            self.returncode = int(code)
+            for number, file in enumerate(self._output):
+                with file:
+                    file.seek(0)
+                    self._printed[number] = file.read().decode()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end and return what was printed, to both outputs."""
+        self.wait(timeout)
+        stdout, stderr = self._printed
+        return stdout, stderr
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Server:
+    """The process that forks, as its client sees it."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno()), " " * _TITLE_BYTES],
+                env=_without_own_variables(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._connection.settimeout(_START_TIMEOUT_S)
+        atexit.register(self._close)
+
+    def start(self, request: Mapping[str, Any], descriptors: list[int]) -> int:
+        """Fork a process with a standard output, a standard error, and a pipe for its exit code; return its id."""
+        socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
+        answer = self._connection.recv(_MESSAGE_BYTES)
+        assert answer, "the process that all others are forked from has ended"
+        return int(answer)
+
+    def _close(self) -> None:
+        self._connection.close()
+        self._process.wait()
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
+
+
+def _without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the server may have: what is read when a library is loaded is right for all tests."""
+    return {**{k: v for k, v in environment.items() if k != "PYTHONPATH"}, "OMP_WAIT_POLICY": "passive"}
+
+
+def serve(descriptor: int) -> None:
+    """Fork a process for each request until the connection ends, and tell how each ended; the server's program."""
+    subprocess.Popen = _ForkingPopen  # type: ignore[misc]
+    os.execve = _become_other_program  # type: ignore[assignment]
+    for name in _PRELOAD:
+        importlib.import_module(name)
+    _PRELOADED.update(sys.modules)
+    # Neither looked through nor written to in any of the processes.
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=descriptor) as connection, selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not connection:
+                    pid, status = key.data
+                    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                    with suppress(BrokenPipeError):
+                        os.write(status, f"{code}".encode())
+                    os.close(status)
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
+                if not message:
+                    for running in selector.get_map().values():
+                        if running.data is not None:
+                            os.kill(running.data[0], signal.SIGKILL)
+                    return
+                request = json.loads(message)
+                stdout, stderr, status = descriptors
+                pid = os.fork()
+                if pid == 0:
+                    os.setsid()
+                    for number, opened in enumerate((stdout, stderr), 1):
+                        os.dup2(opened, number)
+                    _be(request["arguments"], request["environment"], request["directory"])
+                os.close(stdout)
+                os.close(stderr)
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
+                connection.send(f"{pid}".encode())
+
+
+class _ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
+    """Starts ``python -m chipperf...`` by a fork, and everything else as it is."""
+
+    def __init__(self, args: Any, *positional: Any, **options: Any) -> None:
+        if _starts_chipperf(args):
+            environment = options.pop("env", None)
+            # Called between fork and exec, where output, directory and session are those of the new process already.
+            options["preexec_fn"] = partial(_be, list(args)[1:], dict(os.environ if environment is None else environment))
+        super().__init__(args, *positional, **options)
+
+
+def _starts_chipperf(command: Any) -> bool:
+    return not isinstance(command, str) and list(command)[:2] == [sys.executable, "-m"] and command[2].startswith("chipperf")
+
+
+def _become_other_program(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Stand in for :func:`os.execve`: run another module, of which and of whose state nothing is here yet."""
+    assert _starts_chipperf(command), command
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in set(sys.modules).difference(_PRELOADED):
+        del sys.modules[name]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _be(command[1:], environment)
+
+
+def _be(arguments: Sequence[str], environment: Mapping[str, str], directory: str | None = None) -> NoReturn:
+    """Be ``python ARGUMENTS`` and end; closes everything but the standard streams, as an exec does."""
+    code = 1
+    try:
+        _close_descriptors()
+        if directory is not None:
+            os.chdir(directory)
+        os.environ.clear()
+        os.environ.update(environment)
+        _set_title([sys.executable, *arguments])
+        code = _run(list(arguments))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    raise AssertionError("never reached")
+
+
+def _close_descriptors() -> None:
+    """Close all descriptors but the standard streams; objects that still hold one will close nothing else instead."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with suppress(OSError):
+                os.fstat(int(name))
+                os.dup2(nothing, int(name), inheritable=False)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a module as the main program and return the exit code."""
+    option, name, *_ = arguments
+    assert option == "-m", arguments
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [os.getcwd(), *paths, *_PATH]
+    sys.argv = arguments[1:]
+    importlib.invalidate_caches()
+    if "OMP_NUM_THREADS" in os.environ:
+        import torch
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    sys.modules.pop(name, None)
+    code = 0
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if end.code is not None and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    return code
+
+
+def _set_title(command: Sequence[str]) -> None:
+    """Let the process list show a command: the launcher, and tests, find ranks by theirs."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    title = "\0".join(command).encode()[: end - start - 1]
+    ctypes.memmove(start, title.ljust(end - start, b"\0"), end - start)
+
+
+_PRELOADED: dict[str, Any] = {}
+_PATH = sys.path[1:]
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
