@@ -25,10 +25,11 @@ demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write it
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style and types
+lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS))
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(INSTALLED) ## put style right
 	$(BIN)/ruff check --fix .

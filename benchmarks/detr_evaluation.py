@@ -24,8 +24,8 @@ import torch
 from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluator, coco_index
 from chipperf.cases.detr.postprocess import Detections
 from chipperf.data.coco import EVAL_SPLIT, instances_name
-from chipperf.train.collectives import Collectives
-from chipperf.types import Rank
+from chipperf.plugin.types import Rank
+from chipperf.run.collectives import Collectives
 from pycocotools.cocoeval import COCOeval
 from trainer_fixture import compare_in_turn
 

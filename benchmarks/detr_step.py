@@ -18,10 +18,10 @@ import torch
 from chipperf.cases.detr.loss import set_loss
 from chipperf.cases.detr.matcher import match
 from chipperf.cases.registry import find_case
-from chipperf.catalogue import find_vendor
-from chipperf.session import bind
-from chipperf.train.workload import WorkloadContext
-from chipperf.types import Rank
+from chipperf.cases.workload import WorkloadContext
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import Rank
 from trainer_fixture import apply_environment
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.cases.detr.workload import DetrWorkload
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
 
 WARM_UP_STEPS = 2
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from chipperf.card_names import read_card_names
+from chipperf.documents.card_names import read_card_names
 from chipperf.importing.case_document import import_document
 from chipperf.lint.registry import all_rules
 from chipperf.lint.runner import lint

@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     apply_environment()
 
-    from chipperf.train.telemetry import TelemetrySampler
+    from chipperf.run.telemetry import TelemetrySampler
 
     session, device, trainer, batches = build_trainer(arguments.batch_size)
     path = Path(tempfile.mkdtemp()) / "telemetry.jsonl"

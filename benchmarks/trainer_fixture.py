@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import torch
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
     from chipperf.train.trainer import Trainer
 
 _RESTARTED = "CHIPPERF_BENCHMARK_RESTARTED"
@@ -25,9 +25,9 @@ def apply_environment() -> None:
     """Restart this program with the variables a worker on the CPU reference would have."""
     if _RESTARTED in os.environ:
         return
-    from chipperf.catalogue import find_vendor
-    from chipperf.session import bind
-    from chipperf.types import EnvironmentSettings, Rank
+    from chipperf.plugin.installed import find_vendor
+    from chipperf.plugin.session import bind
+    from chipperf.plugin.types import EnvironmentSettings, Rank
 
     settings = EnvironmentSettings(case="mobilenetv2", precision="fp32")
     variables = bind(find_vendor("cpu")).environment(Rank(), settings)
@@ -60,17 +60,17 @@ def build_trainer(batch_size: int) -> tuple[Session, torch.device, Trainer, Iter
     """Return session, device, a MobileNetV2 trainer, and an endless iterator over device-resident batches."""
     import torch
     from chipperf.cases.registry import find_case
-    from chipperf.catalogue import find_vendor
+    from chipperf.cases.workload import WorkloadContext
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-    from chipperf.records.events import EventLog
+    from chipperf.plugin.installed import find_vendor
+    from chipperf.plugin.session import bind
+    from chipperf.plugin.types import Rank
     from chipperf.records.schema import Limits
-    from chipperf.session import bind
-    from chipperf.train.collectives import Collectives
-    from chipperf.train.progress import ProgressFile
+    from chipperf.run.collectives import Collectives
+    from chipperf.run.events import EventLog
+    from chipperf.run.progress import ProgressFile
     from chipperf.train.spans import Spans
     from chipperf.train.trainer import POOL_BATCHES, RunContext, Trainer
-    from chipperf.train.workload import WorkloadContext
-    from chipperf.types import Rank
 
     session, rank = bind(find_vendor("cpu")), Rank()
     session.load_runtime()

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.hookspecs import ObserverSpecs, VendorSpecs
+from chipperf.plugin.hookspecs import ObserverSpecs, VendorSpecs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,8 @@ PAGE = Path(__file__).with_name("hooks.md")
 INTRODUCTION = """\
 # Hooks
 
-This page is made from the docstrings in `chipperf/hookspecs.py` by `python docs/generate_hooks.py`; change it there.
+This page is made from the docstrings in `chipperf/plugin/hookspecs.py` by
+`python docs/generate_hooks.py`; change it there.
 
 A plugin is a module whose functions carry `@hookimpl`. A vendor's module is named by an entry point in the group
 `chipperf.vendors` and implements vendor hooks only; an observer's is named in `chipperf.observers` and implements

@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf import catalogue
-from chipperf.cases import mobilenetv2
-from chipperf.launch.plan import RunPlan
-from chipperf.records.assemble import planned_record
+from chipperf.cases.classification import mobilenetv2
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.schema import Hyperparameters, Limits, Topology
-from chipperf.session import bind
+from chipperf.run.plan import RunPlan
+from chipperf.run.planned_record import planned_record
 from filelock import FileLock
 from support import FakeDistributions, FinishedRun, execute_perf, forget_modules, run_perf
 
@@ -94,7 +94,7 @@ def make_plan(tmp_path: Path) -> MakePlan:
 @pytest.fixture
 def planned(make_plan: MakePlan) -> Record:
     """The record of a run that has not begun."""
-    return planned_record(make_plan(), bind(catalogue.find_vendor("cpu")), metric="top1")
+    return planned_record(make_plan(), bind(installed.find_vendor("cpu")), metric="top1")
 
 
 @pytest.fixture

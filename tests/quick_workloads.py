@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from chipperf.cases.classification_workload import ClassificationWorkload
+from chipperf.cases.classification.workload import ClassificationWorkload
 
 STEP_S = 0.1
 """A step takes that long: a run must not be over before it is disturbed."""

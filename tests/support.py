@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from chipperf.launch.plan import RunPlan
-    from chipperf.records.store import RunDirectory
+    from chipperf.run.directory import RunDirectory
+    from chipperf.run.plan import RunPlan
 
 TIMEOUT_S = 150
 

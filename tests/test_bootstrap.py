@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import product
 
 import pytest
-from chipperf.bootstrap import RESAMPLES, ratio_interval, resample, varies
+from chipperf.compare.intervals import RESAMPLES, ratio_interval, resample, varies
 from chipperf.records.repeats import combine
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 VENDOR = re.compile(r"nvidia|metax|kunlun|昆仑|沐曦|英伟达", re.IGNORECASE)
 SOURCES = (ROOT / "core", ROOT / "templates")
 # Names of cards and makers are data, which anybody can extend, and no code knows any of them.
-DATA = ROOT / "core" / "src" / "chipperf" / "card_names.toml"
+DATA = ROOT / "core" / "src" / "chipperf" / "documents" / "card_names.toml"
 
 
 def files_of_core():
@@ -24,7 +24,7 @@ def files_of_core():
 
 
 def test_files_of_core_are_found():
-    assert ROOT / "core" / "src" / "chipperf" / "session.py" in files_of_core()
+    assert ROOT / "core" / "src" / "chipperf" / "plugin" / "session.py" in files_of_core()
 
 
 def test_data_with_names_is_where_it_is_looked_for():

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf import LoaderOptions, Rank
-from chipperf.cases.classification import ClassificationHyperparameters
-from chipperf.cases.classification_workload import ClassificationWorkload
-from chipperf.cases.mobilenetv2 import CASE
+from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
+from chipperf.cases.classification.mobilenetv2 import CASE
+from chipperf.cases.classification.workload import ClassificationWorkload
+from chipperf.cases.config import resolve
+from chipperf.cases.workload import WorkloadContext
 from chipperf.errors import ConfigError, TrainingError
-from chipperf.train.collectives import Collectives
-from chipperf.train.config import resolve
-from chipperf.train.workload import WorkloadContext
+from chipperf.run.collectives import Collectives
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from chipperf.cases import mobilenetv2, resnet50
+from chipperf.cases.classification import mobilenetv2, resnet50
 from torch.utils.flop_counter import FlopCounterMode
 
 

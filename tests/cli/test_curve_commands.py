@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf import plotting
-from chipperf.report import curve_figure
+from chipperf.report import curve_figure, figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,7 @@ def run(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def english_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plotting, "_CHINESE_FAMILIES", ())
+    monkeypatch.setattr(figures, "_CHINESE_FAMILIES", ())
 
 
 def test_report_is_written_with_its_picture_and_points(invoke: Invoke, tmp_path: Path, run: Callable[..., str]) -> None:
@@ -226,7 +225,7 @@ def test_what_cannot_be_compared_is_one_line_and_a_hint(
 def test_compare_without_matplotlib_says_how_to_get_it(
     invoke: Invoke, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
     ended = invoke("compare", run("a"), "--curve", "loss", "--out", "c.svg")
 
     assert ended.code == 3

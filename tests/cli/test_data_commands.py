@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DETECTION_CASE = """
 from dataclasses import replace
-from chipperf.cases.mobilenetv2 import CASE as CLASSIFICATION
+from chipperf.cases.classification.mobilenetv2 import CASE as CLASSIFICATION
 
 CASE = replace(CLASSIFICATION, name="detection", base=CLASSIFICATION.base.model_copy(update={"dataset": "coco2017"}))
 """

@@ -5,7 +5,7 @@ import platform
 
 import pytest
 from chipperf.cli.record_tools import Anonymiser
-from chipperf.types import ToolCommand
+from chipperf.plugin.types import ToolCommand
 
 PLUGIN = """
 from chipperf import ProbeResult, Title, ToolCommand, VendorInfo, hookimpl

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chipperf.scaffold import NewPlugin, create_plugin
+from chipperf.plugin.scaffold import NewPlugin, create_plugin
 from support import FakeDistributions
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
-from chipperf.records.assemble import empty_dataset
+from chipperf.plugin.types import Title
 from chipperf.records.schema import Missing
-from chipperf.types import Title
+from chipperf.run.planned_record import empty_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.train.workload import WorkloadContext
+    from chipperf.cases.workload import WorkloadContext
 
 _CLASSES = 3
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from chipperf.cases import mobilenetv2
+from chipperf.cases.classification import mobilenetv2
 from chipperf.cases.detr.case import CASE as DETR
-from chipperf.catalogue import find_vendor
 from chipperf.cli.main import app
 from chipperf.contract.check import Failed
 from chipperf.contract.checks import numerics
@@ -26,8 +25,9 @@ from chipperf.contract.equivalence import (
 from chipperf.contract.equivalence_plot import write_plot
 from chipperf.contract.subject import Subject
 from chipperf.errors import PerfError, PluginError, UsageError
-from chipperf.session import bind
-from chipperf.types import PrecisionPolicy, Rank
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import PrecisionPolicy, Rank
 from small_case import CASE
 from support import FakeDistributions
 from typer.testing import CliRunner
@@ -35,7 +35,7 @@ from typer.testing import CliRunner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
     from support import Perf
 
 CPU = torch.device("cpu")

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.catalogue import PluginEntry
 from chipperf.contract import observation
 from chipperf.contract.isolation import CallOutcome, call_in_new_interpreter
+from chipperf.plugin.installed import PluginEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def test_quiet_plugin_changes_nothing(observe: Callable[..., CallOutcome]) -> No
 def test_loaded_modules_and_libraries_are_observed(observe: Callable[..., CallOutcome]) -> None:
     outcome = observe(observation.observe_import, "import colorsys, ctypes\nctypes.CDLL('libc.so.6')\n")
     assert {"board_plugin", "colorsys"} <= set(outcome.value["modules"])
-    assert "chipperf.session" not in outcome.value["modules"]
+    assert "chipperf.plugin.session" not in outcome.value["modules"]
     assert outcome.value["libraries"] == ["libc.so.6"]
 
 

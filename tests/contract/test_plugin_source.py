@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.catalogue import PluginEntry, find_vendor
 from chipperf.contract.plugin_source import named_templates, private_names, source_files
+from chipperf.plugin.installed import PluginEntry, find_vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("from chipperf.session import _add_source", ["line 1: chipperf.session._add_source"]),
+        ("from chipperf.plugin.session import _add_source", ["line 1: chipperf.plugin.session._add_source"]),
         ("import chipperf._secret", ["line 1: chipperf._secret"]),
-        ("import os\nimport chipperf.session as s\ns._fail()", ["line 3: chipperf.session._fail"]),
+        ("import os\nimport chipperf.plugin.session as s\ns._fail()", ["line 3: chipperf.plugin.session._fail"]),
         ("from chipperf import hardware as h\nx = h._kill", ["line 2: chipperf.hardware._kill"]),
         ('import_module("chipperf.cases._torch")', ["line 1: chipperf.cases._torch"]),
         ("from chipperf import VendorInfo, __version__\nVendorInfo.__doc__", []),

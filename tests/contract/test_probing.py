@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import chipperf.hardware
 import pytest
-from chipperf.catalogue import find_vendor
 from chipperf.contract import probing
 from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.contract.probing import Probing, make_foreign_pci
 from chipperf.hardware import find_pci_devices
-from chipperf.types import ProbedDevice
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.types import ProbedDevice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

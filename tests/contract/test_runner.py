@@ -6,10 +6,10 @@ import signal
 import threading
 
 import pytest
-from chipperf.catalogue import find_vendor
 from chipperf.contract.isolation import CallOutcome
 from chipperf.contract.registry import find_check
 from chipperf.contract.runner import Runner
+from chipperf.plugin.installed import find_vendor
 
 PASSED = {"status": "passed", "message": ""}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
-from chipperf.catalogue import find_vendor
 from chipperf.contract.specimen import RANKS, device_names, empty_record, full_record
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import KnownDevice, Title, VendorInfo
 from chipperf.records.schema import Environment, Metrics, Missing, Record
-from chipperf.session import bind
-from chipperf.train.config import resolve
-from chipperf.types import KnownDevice, Title, VendorInfo
 
 NEVER_MISSING = {
     Environment: {"stated", "cards", "distributions"},

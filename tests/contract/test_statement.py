@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from chipperf import catalogue
 from chipperf.contract import check as checks
 from chipperf.contract.check import Check
 from chipperf.contract.runner import CheckResult, Standing
 from chipperf.contract.statement import Statement, judge, make_statement
 from chipperf.contract.waivers import Waiver
+from chipperf.plugin import installed
 from pydantic import ValidationError
 
-ENTRY = catalogue.PluginEntry(
-    group=catalogue.VENDOR_GROUP, name="acme", value="acme", distribution="chipperf-acme", version="1.2"
+ENTRY = installed.PluginEntry(
+    group=installed.VENDOR_GROUP, name="acme", value="acme", distribution="chipperf-acme", version="1.2"
 )
 
 

@@ -6,7 +6,7 @@ import types
 
 import generate_lint
 import pytest
-from chipperf.card_names import read_card_names
+from chipperf.documents.card_names import read_card_names
 from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse
 from chipperf.lint.formats import FORMATS

@@ -9,12 +9,12 @@ import re
 import generate_schema
 import pytest
 from chipperf.cases.base import Role
-from chipperf.cases.classification import PRESETS
-from chipperf.cases.resnet50 import CASE
+from chipperf.cases.classification.hyperparameters import PRESETS
+from chipperf.cases.classification.resnet50 import CASE
+from chipperf.cases.config import STATEABLE_FACTS, read_config_file, resolve
+from chipperf.plugin.registration import REQUIRED_HOOKS, VENDOR_HOOKS
 from chipperf.records.schema import Interruption, Memory, Metrics, MissingKind, Power, StepBreakdown
-from chipperf.specification import REQUIRED_HOOKS, VENDOR_HOOKS
 from chipperf.suites.file import RunEntry
-from chipperf.train.config import STATEABLE_FACTS, read_config_file, resolve
 from documents import LINKED_PAGES, README, README_ZH, ROOT, TOML_PAGE, anchors, blocks, links
 
 try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from chipperf.card_names import CardNames, VendorNames, read_card_names
 from chipperf.documents import cells
+from chipperf.documents.card_names import CardNames, VendorNames, read_card_names
 from chipperf.documents.topology import parse_config_name, parse_row_label
 from hypothesis import given, settings
 from hypothesis import strategies as st

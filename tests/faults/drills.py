@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import acme_stack
 import psutil
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
 from quick_cases import install_quick_cases
 from support import (
     FakeDistributions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from chipperf.card_names import read_card_names
+from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.flagperf_log import RunFacts, import_log
 from chipperf.importing.monitor_log import read_monitor_log

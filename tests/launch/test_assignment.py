@@ -2,8 +2,8 @@
 
 import pytest
 from chipperf.errors import DeviceError
-from chipperf.launch.assignment import require_distinct_cards, require_free_cards
-from chipperf.types import DeviceInfo, ProbedDevice, Title, VendorInfo
+from chipperf.plugin.types import DeviceInfo, ProbedDevice, Title, VendorInfo
+from chipperf.run.assignment import require_distinct_cards, require_free_cards
 
 GIB = 2**30
 

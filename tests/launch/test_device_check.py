@@ -4,7 +4,7 @@ import os
 
 import pytest
 from chipperf.errors import DeviceError
-from chipperf.launch.device_check import check_device, inspect_device
+from chipperf.run.device_check import check_device, inspect_device
 
 PLUGIN = """
 import time

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import ConfigError, DataError, PluginLoadError, TrainingError
-from chipperf.launch.failure import INTERRUPTED, describe, first_failure, report_failure
 from chipperf.launch.local import _outcome
-from chipperf.records import store
-from chipperf.records.store import RunDirectory
+from chipperf.run import directory as run_directory
+from chipperf.run.directory import RunDirectory
+from chipperf.run.failure import INTERRUPTED, describe, first_failure, report_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ def test_signals_do_not_disturb_saving(
             signal.raise_signal(number)
         path.write_text(text)
 
-    monkeypatch.setattr(store, "write_atomically", disturbed_write)
+    monkeypatch.setattr(run_directory, "write_atomically", disturbed_write)
     signal.signal(signal.SIGCHLD, complain)
 
     with pytest.raises(SystemExit), report_failure(run, 0):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
 from quick_cases import install_quick_cases
 from support import (
     evaluations,

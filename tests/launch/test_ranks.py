@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf import Rank
 from chipperf.errors import PluginError
-from chipperf.launch.ranks import rank_from_environment
+from chipperf.run.ranks import rank_from_environment
 
 COMPLETE = {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "GROUP_RANK": "1"}
 

@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import torch
-from chipperf import catalogue
-from chipperf.cases.mobilenetv2 import CASE
+from chipperf.cases.classification.mobilenetv2 import CASE
 from chipperf.errors import DataError, DeviceError, PerfError, RecordError, TrainingError, UsageError, VendorHookError
 from chipperf.launch import resume as resume_module
-from chipperf.launch.failure import describe, reported_recurring, would_recur
 from chipperf.launch.local import _may_restart
-from chipperf.launch.plan import read_plan
 from chipperf.launch.resume import require_same_software, require_same_torch, restart, resume
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import list_checkpoints, newest_valid
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Failure, Missing, Status, Throughput
-from chipperf.records.store import RunDirectory, read_record, write_atomically
-from chipperf.session import bind
+from chipperf.records.store import read_record
+from chipperf.run.collectives import Collectives
+from chipperf.run.directory import RunDirectory
+from chipperf.run.failure import describe, reported_recurring, would_recur
+from chipperf.run.plan import read_plan
 from chipperf.train.checkpoint import CheckpointWriter
-from chipperf.train.collectives import Collectives
-from chipperf.types import Rank
 from quick_cases import install_quick_cases
 from support import (
     TIMEOUT_S,
@@ -326,7 +328,7 @@ def test_checkpoint_of_another_run_is_refused(stopped: RunDirectory, make_plan: 
     ],
 )
 def test_other_software_is_refused(make_plan: MakePlan, planned: Record, changes: dict[str, Any], what: str) -> None:
-    session = bind(catalogue.find_vendor("cpu"))
+    session = bind(installed.find_vendor("cpu"))
     require_same_software(make_plan(), planned, CASE, session)
 
     with pytest.raises(UsageError, match=f"begun with {what}, and this is"):

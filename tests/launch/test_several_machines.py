@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from chipperf.records.schema import Missing
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
 from network_namespaces import PORT, two_machines
 from quick_cases import EPOCHS, install_quick_cases
 from support import (

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from chipperf import EnvironmentSettings, Rank
 from chipperf.errors import RecordError
-from chipperf.launch import worker
-from chipperf.launch.plan import read_plan
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import read_plan
+from chipperf.train import worker_environment
 from chipperf.vendors import cpu
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str,
         raise SystemExit(0)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(worker, "_redirect_output", lambda log: None)
-    monkeypatch.setattr(worker, "_end_with_launcher", lambda: None)
+    monkeypatch.setattr(worker_environment, "_redirect_output", lambda log: None)
+    monkeypatch.setattr(worker_environment, "_end_with_launcher", lambda: None)
     for name in ("OMP_NUM_THREADS", "GLIBC_TUNABLES", "RANK"):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -43,7 +44,7 @@ def start(directory: RunDirectory, make_plan: MakePlan, **changes: Any) -> None:
     (directory.path / "logs").mkdir(exist_ok=True)
     directory.plan.write_text(make_plan(**changes).model_dump_json(), encoding="utf-8")
     with pytest.raises(SystemExit):
-        worker.main(directory.path)
+        worker_environment.main(directory.path)
 
 
 def test_vendor_variables_are_set_before_the_interpreter_starts(
@@ -55,7 +56,7 @@ def test_vendor_variables_are_set_before_the_interpreter_starts(
     assert arguments == [sys.executable, "-m", "chipperf.train.worker", str(tmp_path)]
     for variable in cpu.perf_environment(Rank(), EnvironmentSettings(case="mobilenetv2", precision="fp32")):
         assert environment[variable.name] == variable.value
-    applied = json.loads(environment[worker.APPLIED_VARIABLE])
+    applied = json.loads(environment[worker_environment.APPLIED_VARIABLE])
     assert {item["origin"] for item in applied} == {"vendor"}
     assert all(item["reason"] for item in applied)
 
@@ -72,7 +73,7 @@ def test_value_of_the_user_wins_and_is_recorded_as_such(
 
     [(_, environment)] = executed
     assert environment["OMP_NUM_THREADS"] == "3"
-    applied = {item["name"]: item for item in json.loads(environment[worker.APPLIED_VARIABLE])}
+    applied = {item["name"]: item for item in json.loads(environment[worker_environment.APPLIED_VARIABLE])}
     assert applied["OMP_NUM_THREADS"]["origin"] == "user"
     assert applied["OMP_NUM_THREADS"]["value"] == "3"
     assert "vendor wanted" in applied["OMP_NUM_THREADS"]["reason"]

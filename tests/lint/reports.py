@@ -6,7 +6,7 @@ import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf.card_names import read_card_names
+from chipperf.documents.card_names import read_card_names
 from chipperf.lint.registry import choose_rules
 from chipperf.lint.runner import lint
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from acme_stack import RUNTIME_SITE, environment
-from chipperf.catalogue import find_vendor
 from chipperf.contract.isolation import ForkServers
 from chipperf.contract.registry import all_checks
 from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
+from chipperf.plugin.installed import find_vendor
 
 import mutants
 from mutants.mutant import Mutant, install_mutant

@@ -17,8 +17,8 @@ from chipperf import (
     RunStarted,
     WindowFinished,
 )
+from chipperf.plugin.registration import OBSERVER_HOOKS
 from chipperf.records.store import read_record
-from chipperf.specification import OBSERVER_HOOKS
 from support import FakeDistributions
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import itertools
 import textwrap
 
 import pytest
-from chipperf import catalogue
+from chipperf.plugin import installed
 from support import FakeDistributions, forget_modules
 
 HEAD = """
@@ -83,14 +83,14 @@ class FakePlugins:
         FakeDistributions(root or self.root).add(name, entry_points, version=version)
         importlib.invalidate_caches()
 
-    def plugin(self, name, source, *, group=catalogue.VENDOR_GROUP, distribution=None, version="1.2"):
+    def plugin(self, name, source, *, group=installed.VENDOR_GROUP, distribution=None, version="1.2"):
         """Write a module and the distribution that provides it, and return the entry that should be found."""
         # Python caches modules by name, so every one of a test run has its own.
         module = f"fake_{name}_{next(self._numbers)}"
         (self.root / f"{module}.py").write_text(HEAD + textwrap.dedent(source))
         distribution = distribution or f"perf-{name}"
         self.distribution(distribution, f"[{group}]\n{name} = {module}\n", version=version)
-        return catalogue.PluginEntry(group=group, name=name, value=module, distribution=distribution, version=version)
+        return installed.PluginEntry(group=group, name=name, value=module, distribution=distribution, version=version)
 
     def vendor(self, name="acme", *, info="", distribution=None, version="1.2", **changes):
         """Write a vendor with every required hook.
@@ -105,7 +105,7 @@ class FakePlugins:
 
     def observer(self, name, source):
         """Write an observer."""
-        return self.plugin(name, source, group=catalogue.OBSERVER_GROUP)
+        return self.plugin(name, source, group=installed.OBSERVER_GROUP)
 
 
 @pytest.fixture
@@ -113,10 +113,10 @@ def plugins(tmp_path, monkeypatch):
     """Fake distributions, and no others: what is really installed is hidden behind empty distributions of its name."""
     fakes = FakePlugins(tmp_path / "site")
     fakes.root.mkdir()
-    installed = {entry.distribution for entry in (*catalogue.vendors(), *catalogue.observers())}
+    present = {entry.distribution for entry in (*installed.vendors(), *installed.observers())}
     monkeypatch.syspath_prepend(fakes.root)
-    for distribution in installed:
+    for distribution in present:
         fakes.distribution(distribution, version="0")
-    monkeypatch.delenv(catalogue.VENDOR_VARIABLE, raising=False)
+    monkeypatch.delenv(installed.VENDOR_VARIABLE, raising=False)
     yield fakes
     forget_modules(fakes.root)

@@ -4,16 +4,16 @@ import logging
 import sys
 
 import pytest
-from chipperf import catalogue
 from chipperf.errors import PluginLoadError, VendorSelectionError
+from chipperf.plugin import installed
 
 
 def test_listing_reads_metadata_and_imports_nothing(plugins):
     acme = plugins.plugin("acme", "raise RuntimeError('imported')")
     watcher = plugins.observer("watcher", "raise RuntimeError('imported')")
 
-    assert catalogue.vendors() == (acme,)
-    assert catalogue.observers() == (watcher,)
+    assert installed.vendors() == (acme,)
+    assert installed.observers() == (watcher,)
     assert acme.value not in sys.modules
 
 
@@ -21,7 +21,7 @@ def test_vendors_are_ordered_by_name(plugins):
     for name in ("zeta", "acme", "mid"):
         plugins.vendor(name)
 
-    assert [entry.name for entry in catalogue.vendors()] == ["acme", "mid", "zeta"]
+    assert [entry.name for entry in installed.vendors()] == ["acme", "mid", "zeta"]
 
 
 def test_distribution_twice_on_the_path_counts_once_and_the_first_wins(plugins, tmp_path, monkeypatch):
@@ -30,7 +30,7 @@ def test_distribution_twice_on_the_path_counts_once_and_the_first_wins(plugins, 
     plugins.distribution("Perf.Acme", "[chipperf.vendors]\nacme = winner\n", version="2.0", root=first)
     monkeypatch.syspath_prepend(first)
 
-    assert [(entry.value, entry.version) for entry in catalogue.vendors()] == [("winner", "2.0")]
+    assert [(entry.value, entry.version) for entry in installed.vendors()] == [("winner", "2.0")]
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_unreadable_metadata_hides_no_other_vendor(plugins, caplog, content):
     plugins.distribution("perf-torn")
     (plugins.root / "perf_torn-1.2.dist-info" / "entry_points.txt").write_bytes(content)
 
-    with caplog.at_level(logging.WARNING, logger="chipperf.catalogue"):
-        assert catalogue.vendors() == (acme,)
+    with caplog.at_level(logging.WARNING, logger="chipperf.plugin.installed"):
+        assert installed.vendors() == (acme,)
     assert "ignored" in caplog.text
 
 
@@ -52,9 +52,9 @@ def test_name_in_two_distributions_names_both_with_versions(plugins):
     plugins.vendor("acme", distribution="perf-acme", version="1.0")
     plugins.vendor("acme", distribution="acme-bench", version="3.1")
 
-    assert len(catalogue.vendors()) == 2
+    assert len(installed.vendors()) == 2
     with pytest.raises(VendorSelectionError, match=r"acme-bench 3\.1 .* and perf-acme 1\.0") as caught:
-        catalogue.find_vendor("acme")
+        installed.find_vendor("acme")
     assert "pip uninstall" in caught.value.hint
 
 
@@ -63,7 +63,7 @@ def test_duplicate_name_does_not_touch_other_vendors(plugins):
     plugins.vendor("acme", distribution="acme-bench")
     other = plugins.vendor("other")
 
-    assert catalogue.find_vendor("other") == other
+    assert installed.find_vendor("other") == other
 
 
 def test_unknown_name_suggests_the_nearest_and_lists_the_installed(plugins):
@@ -71,12 +71,12 @@ def test_unknown_name_suggests_the_nearest_and_lists_the_installed(plugins):
     plugins.vendor("other")
 
     with pytest.raises(VendorSelectionError, match=r"'amce' \(did you mean 'acme'\?\); installed: acme, other"):
-        catalogue.find_vendor("amce")
+        installed.find_vendor("amce")
 
 
 def test_unknown_name_with_nothing_installed(plugins):
     with pytest.raises(VendorSelectionError, match="installed: none"):
-        catalogue.find_vendor("acme")
+        installed.find_vendor("acme")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_failing_import_says_who_what_and_how_to_repair_it(plugins, source, mess
     entry = plugins.plugin("acme", source)
 
     with pytest.raises(PluginLoadError) as caught:
-        catalogue.load(entry)
+        installed.load(entry)
     assert str(caught.value).startswith(f"vendor 'acme' (perf-acme 1.2): importing '{entry.value}' failed: ")
     assert message in str(caught.value)
     assert "pip install --force-reinstall perf-acme" in caught.value.hint
@@ -100,10 +100,10 @@ def test_failing_import_says_who_what_and_how_to_repair_it(plugins, source, mess
 
 def test_entry_point_must_name_a_module(plugins):
     entry = plugins.plugin("acme", "class Vendor: pass")
-    entry = catalogue.PluginEntry(
+    entry = installed.PluginEntry(
         group=entry.group, name="acme", value=f"{entry.value}:Vendor", distribution="perf-acme", version="1.2"
     )
 
     with pytest.raises(PluginLoadError, match="names a type, not a module") as caught:
-        catalogue.load(entry)
+        installed.load(entry)
     assert caught.value.hint.startswith(f"write 'acme = \"{entry.value.removesuffix(':Vendor')}\"'")

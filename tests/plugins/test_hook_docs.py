@@ -11,9 +11,15 @@ import generate_hooks
 import pluggy
 import pytest
 import torch
-from chipperf.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
-from chipperf.specification import CAPABILITY_HOOKS, INSPECTION_HOOKS, OBSERVER_HOOKS, REQUIRED_HOOKS, VENDOR_HOOKS
-from chipperf.validation import fault_of
+from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
+from chipperf.plugin.registration import (
+    CAPABILITY_HOOKS,
+    INSPECTION_HOOKS,
+    OBSERVER_HOOKS,
+    REQUIRED_HOOKS,
+    VENDOR_HOOKS,
+)
 from hook_events import EVENTS
 
 ROOT = Path(__file__).parents[2]
@@ -96,5 +102,5 @@ def test_example_runs_and_returns_what_is_specified(hook):
     if promised == "None":
         assert result is None
     else:
-        expected = eval(promised, {"torch": torch, **vars(sys.modules["chipperf.types"])})
+        expected = eval(promised, {"torch": torch, **vars(sys.modules["chipperf.plugin.types"])})
         assert fault_of(result, expected) is None

@@ -10,7 +10,7 @@ import pytest
 import torch
 from chipperf import Capability, Rank, UnsupportedPrecision
 from chipperf.errors import VendorHookError
-from chipperf.session import bind
+from chipperf.plugin.session import bind
 from hook_events import EVENTS
 
 CPU = torch.device("cpu", 0)

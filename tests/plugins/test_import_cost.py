@@ -9,9 +9,9 @@ import pytest
 SCRIPT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from chipperf import catalogue
-from chipperf.session import bind
-(entry,) = [entry for entry in catalogue.vendors() if entry.name == "acme"]
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
+(entry,) = [entry for entry in installed.vendors() if entry.name == "acme"]
 session = bind(entry, purpose=sys.argv[2])
 session.probe()
 session.case_overrides("resnet50", None, "")

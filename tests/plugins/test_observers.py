@@ -5,7 +5,7 @@ import logging
 import pytest
 from chipperf import EpochFinished, MemoryStats
 from chipperf.errors import PluginLoadError
-from chipperf.session import bind
+from chipperf.plugin.session import bind
 
 EVENT = EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5, memory=MemoryStats(source="acme runtime"))
 
@@ -27,7 +27,7 @@ def test_observer_that_raises_is_disabled_listed_once_and_harms_no_other(plugins
     good = plugins.observer("good", told_to(tmp_path / "good"))
     session = bind(plugins.vendor("acme"), observers=[bad, good])
 
-    with caplog.at_level(logging.WARNING, logger="chipperf.session"):
+    with caplog.at_level(logging.WARNING, logger="chipperf.plugin.session"):
         session.notify("perf_epoch_finished", EVENT)
         session.notify("perf_epoch_finished", EVENT)
 

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from chipperf import DeviceError, Rank, UnsupportedPrecision, catalogue
+from chipperf import DeviceError, Rank, UnsupportedPrecision
 from chipperf.errors import PluginLoadError, VendorHookError
-from chipperf.session import bind
+from chipperf.plugin import installed, selection
+from chipperf.plugin.session import bind
 
 try:
     import tomllib
@@ -24,12 +25,12 @@ def install(plugins):
 
     def install(source):
         project = tomllib.loads(PYPROJECT)["project"]
-        ((name, module),) = project["entry-points"][catalogue.VENDOR_GROUP].items()
+        ((name, module),) = project["entry-points"][installed.VENDOR_GROUP].items()
         (plugins.root / f"{module}.py").write_text(source, encoding="utf-8")
         plugins.distribution(
-            project["name"], f"[{catalogue.VENDOR_GROUP}]\n{name} = {module}\n", version=project["version"]
+            project["name"], f"[{installed.VENDOR_GROUP}]\n{name} = {module}\n", version=project["version"]
         )
-        return catalogue.find_vendor(name)
+        return installed.find_vendor(name)
 
     return install
 
@@ -37,8 +38,8 @@ def install(plugins):
 def test_the_package_is_the_only_vendor_and_is_chosen(install):
     entry = install(MODULE)
 
-    assert catalogue.select_vendor("acme").entry == entry
-    assert catalogue.select_vendor().origin == "auto"
+    assert selection.select_vendor("acme").entry == entry
+    assert selection.select_vendor().origin == "auto"
 
 
 def test_the_module_does_what_the_guide_says(install):

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
-from chipperf import Capability, Rank, catalogue
-from chipperf.catalogue import REFERENCE_VENDOR, VENDOR_GROUP, find_vendor, select_vendor
+from chipperf import Capability, Rank
 from chipperf.errors import VendorSelectionError
-from chipperf.session import bind
+from chipperf.plugin import installed
+from chipperf.plugin.installed import REFERENCE_VENDOR, VENDOR_GROUP, find_vendor
+from chipperf.plugin.selection import select_vendor
+from chipperf.plugin.session import bind
 
 try:
     import tomllib
@@ -30,7 +32,7 @@ def reference(plugins, tmp_path, monkeypatch):
 
 def test_reference_runs_when_asked_for_and_is_never_chosen(reference):
     assert select_vendor(REFERENCE_VENDOR).entry == reference
-    assert [entry.name for entry in catalogue.vendors()] == [REFERENCE_VENDOR]
+    assert [entry.name for entry in installed.vendors()] == [REFERENCE_VENDOR]
     with pytest.raises(VendorSelectionError, match="no vendor plugin is installed") as caught:
         select_vendor()
     assert "never chosen automatically" in caught.value.hint

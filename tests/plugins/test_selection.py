@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from chipperf import catalogue
-from chipperf.catalogue import PluginEntry, select_vendor
 from chipperf.errors import PluginLoadError, VendorHookError, VendorSelectionError
-from chipperf.probe import probe_vendor, probe_vendors
+from chipperf.plugin import installed
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.probe import probe_vendor, probe_vendors
+from chipperf.plugin.selection import select_vendor
 
 RAISES_ON_IMPORT = "raise RuntimeError('this plugin must not be imported')"
 
@@ -105,12 +106,12 @@ def test_auto_without_any_plugin(plugins):
 
 
 def test_auto_never_takes_the_reference(plugins):
-    plugins.vendor(catalogue.REFERENCE_VENDOR)
+    plugins.vendor(installed.REFERENCE_VENDOR)
     plugins.vendor("absent", perf_probe=plugins.unavailable)
 
     with pytest.raises(VendorSelectionError, match="no vendor is available: vendor 'absent'"):
         select_vendor()
-    assert select_vendor(catalogue.REFERENCE_VENDOR).probe.available
+    assert select_vendor(installed.REFERENCE_VENDOR).probe.available
 
 
 def test_probing_needs_no_training_hooks(plugins):

@@ -3,7 +3,7 @@
 import pytest
 from chipperf import DeviceError, Rank, UnsupportedPrecision
 from chipperf.errors import PluginLoadError, VendorHookError
-from chipperf.session import bind
+from chipperf.plugin.session import bind
 
 WHO = "vendor 'acme' (perf-acme 1.2)"
 

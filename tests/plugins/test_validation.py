@@ -3,7 +3,7 @@
 import chipperf
 import pytest
 import torch
-from chipperf.validation import fault_of
+from chipperf.plugin.hook_results import fault_of
 
 TITLE = chipperf.Title(zh="测试", en="Test")
 

@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf import catalogue
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records import environment
-from chipperf.records.assemble import planned_record
 from chipperf.records.schema import Missing
-from chipperf.session import bind
+from chipperf.run.planned_record import planned_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +152,7 @@ def test_versions_of_what_takes_part_are_recorded() -> None:
 def test_what_the_user_states_replaces_what_was_read(make_plan: MakePlan) -> None:
     plan = make_plan(stated_environment={"machine": "R5300", "network": "InfiniBand, 2x200 Gb/s"})
 
-    record = planned_record(plan, bind(catalogue.find_vendor("cpu")), metric="top1")
+    record = planned_record(plan, bind(installed.find_vendor("cpu")), metric="top1")
 
     assert (record.environment.machine, record.environment.network) == ("R5300", "InfiniBand, 2x200 Gb/s")
     assert record.environment.stated == ["machine", "network"]

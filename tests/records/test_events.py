@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import RecordError
-from chipperf.records.events import EventLog
+from chipperf.run.events import EventLog
 
 if TYPE_CHECKING:
     from support import FinishedRun

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from chipperf.errors import RecordError, UsageError
-from chipperf.launch.failure import first_failure, report_failure
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Status
-from chipperf.records.store import RunDirectory, read_record, write_atomically
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
+from chipperf.run.failure import first_failure, report_failure
 from support import fill
 
 if TYPE_CHECKING:
@@ -64,9 +66,9 @@ def test_writer_killed_before_it_is_done_leaves_the_old_content(tmp_path: Path) 
     path.write_text("old")
     program = """
 import os, pathlib, signal, sys
-from chipperf.records import store
-store.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
-store.write_atomically(pathlib.Path(sys.argv[1]), "new")
+from chipperf.records import files
+files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+files.write_atomically(pathlib.Path(sys.argv[1]), "new")
 """
 
     killed = subprocess.run([sys.executable, "-c", program, str(path)])

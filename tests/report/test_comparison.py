@@ -7,13 +7,13 @@ import io
 import json
 
 import pytest
+from chipperf.compare.comparison import Scaling, compare_columns, compare_curves, compare_runs
+from chipperf.compare.formats import as_csv, as_markdown, json_text, rows
+from chipperf.compare.sides import Column
 from chipperf.errors import UsageError
 from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import Missing
 from chipperf.records.withholding import withhold
-from chipperf.report.columns import Column
-from chipperf.report.comparison import Scaling, compare_columns, compare_curves, compare_runs
-from chipperf.report.comparison_formats import as_csv, as_markdown, json_text, rows
 from curve_records import curve, losses
 from factory import UNKNOWN, make_record, throughput
 from hypothesis import given, settings

@@ -7,9 +7,9 @@ import io
 import json
 
 import pytest
-from chipperf.report.columns import Column
-from chipperf.report.comparison import compare_columns, compare_runs
-from chipperf.report.comparison_formats import as_csv, as_markdown, json_text, outcome_text, rows
+from chipperf.compare.comparison import compare_columns, compare_runs
+from chipperf.compare.formats import as_csv, as_markdown, json_text, outcome_text, rows
+from chipperf.compare.sides import Column
 from factory import UNKNOWN, make_record, throughput
 from markdown_document import parse
 

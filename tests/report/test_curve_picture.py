@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from chipperf import plotting
-from chipperf.cases import resnet50
+from chipperf.cases.classification import resnet50
+from chipperf.report import figures
 from chipperf.report.convergence import build_convergence
 from chipperf.report.curve_figure import draw_curves, time_unit
 from chipperf.report.curve_files import make_curve_files, points_csv
@@ -20,7 +20,7 @@ PROFILE = resnet50.CASE.report
 
 @pytest.fixture
 def no_chinese_font(monkeypatch):
-    monkeypatch.setattr(plotting, "_CHINESE_FAMILIES", ())
+    monkeypatch.setattr(figures, "_CHINESE_FAMILIES", ())
 
 
 def curves_of(*records, baseline=()):

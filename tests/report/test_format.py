@@ -1,9 +1,9 @@
 import doctest
 
 import pytest
+from chipperf.documents import format as formatting
+from chipperf.documents.format import escape_markdown, gib, marker, number, quality, setting
 from chipperf.records.schema import Missing
-from chipperf.report import format as formatting
-from chipperf.report.format import escape_markdown, gib, marker, number, quality, setting
 
 
 def test_examples_in_docstrings_are_true():

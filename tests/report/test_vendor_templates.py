@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.catalogue import PluginEntry, find_vendor
+from chipperf.plugin.installed import PluginEntry, find_vendor
 from chipperf.report.render import template_directory
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf import catalogue, scaffold
 from chipperf.cli import main as program
 from chipperf.errors import UsageError, VendorHookError
-from chipperf.scaffold import NewPlugin, create_plugin
-from chipperf.session import bind
-from chipperf.specification import REQUIRED_HOOKS
-from chipperf.types import Capability, Rank
+from chipperf.plugin import installed, scaffold
+from chipperf.plugin.registration import REQUIRED_HOOKS
+from chipperf.plugin.scaffold import NewPlugin, create_plugin
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import Capability, Rank
 from jinja2 import UndefinedError
 from plugin_environment import PluginEnvironment
 from support import fill
@@ -55,7 +55,7 @@ def bind_rendered(plugin: NewPlugin, project: Path, distributions: FakeDistribut
     """Bind a plugin that was rendered into a directory on ``sys.path``, as if it were installed."""
     distributions.add(plugin.distribution, f"[chipperf.vendors]\n{plugin.name} = {plugin.package}.plugin\n")
     (project / "src" / plugin.package).rename(distributions.root / plugin.package)
-    return bind(catalogue.find_vendor(plugin.name))
+    return bind(installed.find_vendor(plugin.name))
 
 
 def test_project_is_complete(tmp_path):
@@ -84,7 +84,7 @@ def test_every_value_arrives(tmp_path, distributions, monkeypatch, plugin):
 
     assert project["name"] == plugin.distribution
     assert plugin.title in project["description"]
-    assert project["entry-points"][catalogue.VENDOR_GROUP] == {plugin.name: f"{plugin.package}.plugin"}
+    assert project["entry-points"][installed.VENDOR_GROUP] == {plugin.name: f"{plugin.package}.plugin"}
     assert (info.name, info.title.en, info.title.zh, info.device_type) == (
         *(plugin.name, plugin.title, plugin.title, plugin.device_type),
     )

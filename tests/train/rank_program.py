@@ -13,19 +13,20 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
-from chipperf.cases.classification import ClassificationHyperparameters
-from chipperf.cases.classification_workload import ClassificationWorkload
-from chipperf.cases.mobilenetv2 import CASE
-from chipperf.records.events import EventLog
+from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
+from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
+from chipperf.cases.classification.mobilenetv2 import CASE
+from chipperf.cases.classification.workload import ClassificationWorkload
+from chipperf.cases.config import resolve
+from chipperf.cases.workload import WorkloadContext
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.schema import Limits
-from chipperf.session import bind
-from chipperf.train.collectives import Collectives
-from chipperf.train.config import resolve
-from chipperf.train.progress import ProgressFile
+from chipperf.run.collectives import Collectives
+from chipperf.run.events import EventLog
+from chipperf.run.progress import ProgressFile
 from chipperf.train.spans import Spans
 from chipperf.train.trainer import RunContext, Trainer
-from chipperf.train.workload import WorkloadContext
 
 DEVICE = torch.device("cpu")
 
@@ -58,7 +59,7 @@ def main() -> None:
     trainer = Trainer(
         RunContext(
             run_id="run-1",
-            session=bind(catalogue.find_vendor("cpu")),
+            session=bind(installed.find_vendor("cpu")),
             workload=workload(rank),
             hyperparameters=hyperparameters,
             limits=Limits(max_steps=2),

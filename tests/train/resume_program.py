@@ -14,21 +14,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank, catalogue
+from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
+from chipperf.cases.workload import WorkloadContext
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.checkpoints import newest_valid
-from chipperf.records.events import EventLog
 from chipperf.records.schema import Limits
-from chipperf.session import bind
+from chipperf.run.collectives import Collectives
+from chipperf.run.events import EventLog
+from chipperf.run.progress import ProgressFile
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
-from chipperf.train.collectives import Collectives
-from chipperf.train.config import resolve
 from chipperf.train.preparation import seed_everything
-from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 from chipperf.train.trainer import RunContext, Trainer
-from chipperf.train.workload import WorkloadContext
 from tiny_training import StopAt
 
 DEVICE = torch.device("cpu")
@@ -43,7 +44,7 @@ def make_trainer(case_name: str, rank: Rank, data: Path, directory: Path, sessio
     settings, limits = SETTINGS[case_name]
     tiny = resolve(case, preset="tiny", command_line=settings).values
     h = type(case.base).model_validate(tiny.model_dump())
-    vendor = bind(catalogue.find_vendor("cpu"))
+    vendor = bind(installed.find_vendor("cpu"))
     collectives = Collectives(rank, DEVICE)
     seed_everything(vendor, h.seed, DEVICE, False)
     workload = case.load_workload()(

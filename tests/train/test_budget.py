@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf.plugin.types import Rank
 from chipperf.records.schema import EvaluationPoint, Limits, Window
+from chipperf.run.collectives import Collectives
 from chipperf.train.budget import StepBudget, projected_train_seconds
-from chipperf.train.collectives import Collectives
 from chipperf.train.trainer import Outcome
 from chipperf.train.windows import MINIMUM_WINDOWS, throughput
-from chipperf.types import Rank
 from tiny_training import DEVICE, make_training
 
 if TYPE_CHECKING:

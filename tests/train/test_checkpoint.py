@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf.errors import RecordError, UsageError
+from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import (
     MANIFEST,
     SHARED,
@@ -22,10 +23,9 @@ from chipperf.records.checkpoints import (
     prune,
     verify_checkpoint,
 )
+from chipperf.run.collectives import Collectives
 from chipperf.train import checkpoint as checkpoint_module
 from chipperf.train.checkpoint import CheckpointWriter, on_host, read_checkpoint, require_same_devices
-from chipperf.train.collectives import Collectives
-from chipperf.types import Rank
 from support import fill
 from tiny_training import DEVICE, make_training
 
@@ -204,8 +204,8 @@ def test_killed_writer_leaves_no_checkpoint(tmp_path: Path) -> None:
 import os, pathlib, signal, sys
 from chipperf.records import store
 from chipperf.train.checkpoint import CheckpointWriter
-from chipperf.train.collectives import Collectives
-from chipperf.types import Rank
+from chipperf.run.collectives import Collectives
+from chipperf.plugin.types import Rank
 store.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 CheckpointWriter(
     pathlib.Path(sys.argv[1]), run_id="run-1", session=1, keep=2, rank=Rank(), collectives=Collectives(Rank(), None),

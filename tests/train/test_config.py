@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import CaseOverride, CaseOverrides
-from chipperf.cases.mobilenetv2 import CASE
+from chipperf.cases.classification.mobilenetv2 import CASE
+from chipperf.cases.config import parse_assignments, read_config_file, resolve
 from chipperf.errors import ConfigError, UsageError
-from chipperf.train.config import parse_assignments, read_config_file, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from chipperf.cases.workload import Evaluation
 from chipperf.errors import TrainingError
+from chipperf.plugin.types import MemoryStats
 from chipperf.records.checkpoints import list_checkpoints, newest_valid
 from chipperf.records.schema import Limits
 from chipperf.train.checkpoint import read_checkpoint
 from chipperf.train.preparation import generator_states, restore_generators
-from chipperf.train.workload import Evaluation
-from chipperf.types import MemoryStats
 from tiny_training import DEVICE, FEATURES, FakeSession, StopAt, Training, make_training
 
 if TYPE_CHECKING:

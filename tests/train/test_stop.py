@@ -7,9 +7,9 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.plugin.types import Rank
 from chipperf.train import stop as stop_module
 from chipperf.train.stop import StopRequest, launcher_store
-from chipperf.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable

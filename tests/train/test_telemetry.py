@@ -12,10 +12,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf import DeviceInfo, catalogue
+from chipperf import DeviceInfo
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.schema import Missing, Power
-from chipperf.session import bind
-from chipperf.train.telemetry import TelemetrySampler, read_telemetry, summarise
+from chipperf.run.telemetry import TelemetrySampler, read_telemetry, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ def power_of(readings: list[dict[str, Any]], idle: dict[str, int] | None = None)
 
 
 def sampler_command(path: Path) -> list[str]:
-    return [sys.executable, "-m", "chipperf.train.telemetry", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
+    return [sys.executable, "-m", "chipperf.run.telemetry", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
 
 
 def wait_for_lines(path: Path, count: int) -> None:
@@ -178,7 +179,7 @@ def running(pid: int) -> bool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_sampler_ends_although_a_forked_loader_process_holds_its_input(tmp_path: Path) -> None:
     path = tmp_path / "telemetry.jsonl"
-    sampler = TelemetrySampler(bind(catalogue.find_vendor("cpu")), path, [CPU], {})
+    sampler = TelemetrySampler(bind(installed.find_vendor("cpu")), path, [CPU], {})
     with sampler:
         wait_for_lines(path, 1)
         loader = os.fork()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from chipperf.cases.workload import Evaluation
 from chipperf.errors import DataError, TrainingError
+from chipperf.plugin.types import MemoryStats, Rank
 from chipperf.records.schema import Limits
-from chipperf.train import progress as progress_module
-from chipperf.train.progress import ProgressFile
+from chipperf.run import progress as progress_module
+from chipperf.run.progress import ProgressFile
 from chipperf.train.trainer import DIAGNOSTIC_STEPS, _hash_buffers
 from chipperf.train.windows import MINIMUM_WINDOWS
-from chipperf.train.workload import Evaluation
-from chipperf.types import MemoryStats, Rank
 from tiny_training import FEATURES, FakeSession, TwoRanks, make_training
 
 if TYPE_CHECKING:

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from chipperf.cases.base import Hyperparameters
-from chipperf.records.assemble import empty_dataset
-from chipperf.records.events import EventLog
+from chipperf.cases.workload import Evaluation
+from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.schema import Limits, Loader, Missing
+from chipperf.run.collectives import Collectives
+from chipperf.run.events import EventLog
+from chipperf.run.planned_record import empty_dataset
+from chipperf.run.progress import ProgressFile
 from chipperf.train import trainer as trainer_module
 from chipperf.train.checkpoint import CheckpointWriter
-from chipperf.train.collectives import Collectives
-from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 from chipperf.train.trainer import RunContext, Trainer
-from chipperf.train.workload import Evaluation
-from chipperf.types import MemoryStats, PrecisionPolicy, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import pytest
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
 
 FEATURES = 3
 UNKNOWN = Missing(missing="unknown")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pluggy
 import pytest
-from chipperf import ProbeResult, VendorInfo, hookspecs
+from chipperf import ProbeResult, VendorInfo
+from chipperf.plugin import hookspecs
 
 if TYPE_CHECKING:
     from types import ModuleType

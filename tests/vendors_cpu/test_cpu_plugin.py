@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import torch
-from chipperf import DeviceInfo, EnvironmentSettings, MemoryStats, Rank, UnsupportedPrecision, catalogue
-from chipperf.session import bind
+from chipperf import DeviceInfo, EnvironmentSettings, MemoryStats, Rank, UnsupportedPrecision
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.vendors import cpu
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def matmul_precision() -> Iterator[None]:
 
 
 def test_plugin_fulfils_the_specification_for_training() -> None:
-    session = bind(catalogue.find_vendor("cpu"))
+    session = bind(installed.find_vendor("cpu"))
 
     assert session.vendor_info().device_type == "cpu"
     assert session.probe().available

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.cli.main import app
-from chipperf.records.store import RunDirectory
 from chipperf.report.provenance import provenance_file
+from chipperf.run.directory import RunDirectory
 from chipperf.verify.records import RecordFinder
 from chipperf.verify.report import Templates, verify_report
 from curve_records import curve

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from chipperf.cli.main import app
 from chipperf.errors import DocumentError, PerfError
-from chipperf.records.store import RunDirectory
+from chipperf.run.directory import RunDirectory
 from chipperf.verify.records import RecordFinder
 from chipperf.verify.report import Templates, verify_report
 from curve_records import curve

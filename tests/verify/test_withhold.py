@@ -9,9 +9,10 @@ import pytest
 from chipperf.cli.main import app
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import Missing
-from chipperf.records.store import RunDirectory, read_record
+from chipperf.records.store import read_record
 from chipperf.records.withholding import commitment, json_path, read_secrets, reveal, withhold
 from chipperf.report import render_report
+from chipperf.run.directory import RunDirectory
 from curve_records import curve
 from factory import UNKNOWN, make_record, throughput
 from hypothesis import given, settings

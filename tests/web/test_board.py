@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from chipperf.documents import format as formatting
 from chipperf.records.schema import Missing, Record
-from chipperf.report import format as formatting
 from chipperf.web.board import COLUMNS, board_key, make_boards, summarise
 from chipperf.web.details import describe
 from example_records import MEASURED

@@ -5,8 +5,8 @@ Everything else may change between minor versions.
 """
 
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
-from chipperf.hookspecs import hookimpl
-from chipperf.types import (
+from chipperf.plugin.hookspecs import hookimpl
+from chipperf.plugin.types import (
     API_VERSION,
     Capability,
     CaseOverride,

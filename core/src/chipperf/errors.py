@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pydantic import ValidationError
+
 
 class PerfError(Exception):
     """Base of every error that a user of chipperf is meant to read.
@@ -85,3 +93,24 @@ class CheckFailed(PerfError):
     """A check (contract, lint, dataset) ran and found faults."""
 
     exit_code = 4
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the known name nearest to ``name``, or an empty string if none is near."""
+    nearest = difflib.get_close_matches(name, sorted(known), n=1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first fault with its place, for example ``status.state: Field required``."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{_place(first['loc'])}: {first['msg']}"
+
+
+def first_place(error: ValidationError) -> str:
+    """Return the place of the first fault: keys and indices joined by dots, or ``top level``."""
+    return _place(error.errors(include_url=False, include_input=False)[0]["loc"])
+
+
+def _place(steps: Iterable[int | str]) -> str:
+    return ".".join(map(str, steps)) or "top level"

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from chipperf import Rank
 from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluator, PanopticEvaluator
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
 from generated_predictions import predict_boxes, predict_segments
 
 

@@ -28,7 +28,7 @@ from chipperf.cases.detr.postprocess import Detections
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
-from chipperf.train.collectives import Collectives
+from chipperf.run.collectives import Collectives
 from evaluation_ranks import evaluate
 from generated_predictions import QUERIES, predict_boxes, predict_segments
 from pycocotools.coco import COCO

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf import LoaderOptions, Rank
-from chipperf.cases.detr.case import CASE, DetrHyperparameters
+from chipperf.cases.config import resolve
+from chipperf.cases.detr.case import CASE
+from chipperf.cases.detr.hyperparameters import DetrHyperparameters
 from chipperf.cases.detr.workload import DetrWorkload
+from chipperf.cases.workload import WorkloadContext
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
-from chipperf.train.collectives import Collectives
-from chipperf.train.config import resolve
-from chipperf.train.workload import WorkloadContext
+from chipperf.run.collectives import Collectives
 
 if TYPE_CHECKING:
     from pathlib import Path

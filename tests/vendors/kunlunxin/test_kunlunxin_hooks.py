@@ -17,12 +17,12 @@ from chipperf import (
     PrecisionPolicy,
     Rank,
     UnsupportedPrecision,
-    catalogue,
 )
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.session import bind
-from chipperf.train.config import resolve
-from chipperf.types import PRECISIONS
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import PRECISIONS
 from chipperf_kunlunxin import machine as kernel
 from chipperf_kunlunxin import plugin
 from chipperf_kunlunxin.configs import CONFIGS
@@ -133,7 +133,7 @@ def variables(case: str = "resnet50", rank: Rank | None = None) -> dict[str, str
 @pytest.mark.parametrize("profile", PROFILES)
 def test_plugin_fulfils_the_specification_in_both_profiles(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", profile)
-    info = bind(catalogue.find_vendor("kunlunxin")).vendor_info()
+    info = bind(installed.find_vendor("kunlunxin")).vendor_info()
     assert info.device_type == PROFILES[profile].DEVICE_TYPE
     assert {Capability.DISTRIBUTED, Capability.TELEMETRY} <= info.capabilities
     assert not {Capability.TF32, Capability.DETERMINISTIC} & info.capabilities

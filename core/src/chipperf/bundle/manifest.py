@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import chipperf
-from chipperf.errors import CheckFailed
+from chipperf.errors import CheckFailed, first_fault
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.records.store import RECORD_NAME
-from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

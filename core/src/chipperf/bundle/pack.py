@@ -27,8 +27,9 @@ from chipperf.bundle.manifest import (
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import digest_of
-from chipperf.records.store import RECORD_NAME, RunDirectory, read_stored
+from chipperf.records.store import RECORD_NAME, read_stored
 from chipperf.report.provenance import is_plain_name, provenance_file
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

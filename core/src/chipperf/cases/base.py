@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from chipperf.train.workload import Workload, WorkloadContext
-    from chipperf.types import Title
+    from chipperf.cases.workload import Workload, WorkloadContext
+    from chipperf.plugin.types import Title
 
 
 class Role(str, Enum):

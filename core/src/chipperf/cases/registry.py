@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from chipperf.cases import mobilenetv2, resnet50
 from chipperf.cases.base import Case
-from chipperf.cases.detr import case as detr
-from chipperf.errors import PluginLoadError, UsageError
-from chipperf.suggestions import did_you_mean
+from chipperf.cases.classification import mobilenetv2, resnet50
+from chipperf.cases.detr import case
+from chipperf.errors import PluginLoadError, UsageError, did_you_mean
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
-_BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE, detr.CASE)}
+_BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE, case.CASE)}
 
 
 def case_names() -> tuple[str, ...]:

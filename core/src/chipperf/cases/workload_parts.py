@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.cases.base import Hyperparameters
+    from chipperf.cases.workload import WorkloadContext
     from chipperf.data.identity import DatasetIdentity
     from chipperf.data.loader import LoaderSettings, TrainingLoader
-    from chipperf.train.workload import WorkloadContext
 
 
 def loader_options(context: WorkloadContext[Any]) -> LoaderOptions:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.default_command import DefaultCommandGroup
-from chipperf.cli.listing import JSON_OPTION, print_json
-from chipperf.cli.output_file import require_directory
+from chipperf.cli.command_groups import DefaultCommandGroup
+from chipperf.cli.output import JSON_OPTION, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 

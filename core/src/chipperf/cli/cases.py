@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.errors import PluginLoadError
 
 

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from chipperf import catalogue
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.live import run_progress
 from chipperf.cli.train import checked_precision
 from chipperf.contract.isolation import ForkServer
 from chipperf.errors import CheckFailed, PluginError, UsageError
-from chipperf.plotting import require_matplotlib
-from chipperf.records.store import write_atomically
-from chipperf.session import bind
-from chipperf.types import EnvironmentSettings, Precision, Rank
+from chipperf.plugin import selection
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import EnvironmentSettings, Precision, Rank
+from chipperf.records.files import write_atomically
+from chipperf.report.figures import require_matplotlib
 
 if TYPE_CHECKING:
-    from chipperf.catalogue import PluginEntry
     from chipperf.contract.equivalence import Certificate
+    from chipperf.plugin.installed import PluginEntry
 
 _TIMEOUT_S: Final = 24 * 3600.0
 """Only a device that hangs needs longer; whoever waits can interrupt."""
@@ -58,7 +58,7 @@ def certify(
     if data is not None and (len(names) != 1 or not data.is_dir()):
         raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
     require_matplotlib("contract")
-    entry = catalogue.select_vendor(vendor).entry
+    entry = selection.select_vendor(vendor).entry
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from chipperf.cli.language import Language, note_fonts
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
-from chipperf.cli.output_file import require_directory
+from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_directory
+from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
+from chipperf.compare.formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
+from chipperf.compare.peak_rates import installed_peak
+from chipperf.compare.sides import Column, read_columns
+from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
-from chipperf.peak_rates import installed_peak
-from chipperf.plotting import PictureFormat, require_matplotlib
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing
-from chipperf.records.store import write_atomically
-from chipperf.report.columns import Column, read_columns
 from chipperf.report.comparability import differences
-from chipperf.report.comparison import Comparison, compare_columns, compare_curves
-from chipperf.report.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.report.curve_files import points_csv
 from chipperf.report.curves import common_places, median_at
-from chipperf.report.format import number, quality, text_or_marker
+from chipperf.report.figures import PictureFormat, require_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

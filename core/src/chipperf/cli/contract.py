@@ -12,16 +12,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chipperf import catalogue
 from chipperf.cli.certify import certify
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.contract.check import LEVELS
 from chipperf.contract.registry import all_checks, find_check
 from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
-from chipperf.records.store import write_atomically
+from chipperf.plugin import installed
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def run(
 
     Example: perf contract run --vendor cpu --level 0
     """
-    entry = catalogue.find_vendor(vendor)
+    entry = installed.find_vendor(vendor)
     known_failures = read_waivers(waivers) if waivers else {}
     checks = _chosen(only, level)
     if statement:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.listing import JSON_OPTION, print_json
 from chipperf.cli.live import counting_progress
-from chipperf.errors import CheckFailed, UsageError
-from chipperf.suggestions import did_you_mean
+from chipperf.cli.output import JSON_OPTION, print_json
+from chipperf.errors import CheckFailed, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from chipperf.data.check import CheckReport

@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import chipperf
-from chipperf import catalogue
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
-from chipperf.cli.listing import JSON_OPTION, print_json
-from chipperf.errors import PerfError
-from chipperf.launch.device_check import DEFAULT_TIMEOUT_S, inspect_device
-from chipperf.probe import ProbeOutcome, probe_vendors
+from chipperf.cli.output import JSON_OPTION, print_json
+from chipperf.errors import PerfError, did_you_mean
+from chipperf.plugin import installed
+from chipperf.plugin.probe import ProbeOutcome, probe_vendors
+from chipperf.plugin.registration import REQUIRED_HOOKS
+from chipperf.plugin.session import bind
 from chipperf.records.environment import read_distributions
-from chipperf.session import bind
-from chipperf.specification import REQUIRED_HOOKS
-from chipperf.suggestions import did_you_mean
+from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chipperf.catalogue import PluginEntry
+    from chipperf.plugin.installed import PluginEntry
 
-_GROUPS = (catalogue.VENDOR_GROUP, catalogue.OBSERVER_GROUP, CASE_GROUP)
+_GROUPS = (installed.VENDOR_GROUP, installed.OBSERVER_GROUP, CASE_GROUP)
 
 
 def doctor(
@@ -75,7 +74,7 @@ def _print(findings: Mapping[str, Any]) -> None:
 
 
 def _examine(compute: bool) -> dict[str, Any]:
-    entries = catalogue.vendors()
+    entries = installed.vendors()
     names = [entry.name for entry in entries]
     unambiguous = [entry for entry in entries if names.count(entry.name) == 1]
     on_path = shutil.which("perf")

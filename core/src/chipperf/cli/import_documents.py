@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.card_names import read_card_names
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.imported import write_imports
 from chipperf.records.schema import Topology
 
 if TYPE_CHECKING:
-    from chipperf.card_names import CardNames
+    from chipperf.documents.card_names import CardNames
     from chipperf.importing.flagperf_log import RunFacts
     from chipperf.importing.imported import Import
 

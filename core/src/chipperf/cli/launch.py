@@ -12,7 +12,7 @@ from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.train import train
 from chipperf.errors import RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
 
 app = typer.Typer(no_args_is_help=True, help="Hand runs to a scheduler.", rich_markup_mode=None)
 

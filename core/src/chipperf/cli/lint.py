@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.listing import print_table
+from chipperf.cli.output import print_table
 from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def lint(
     Example: perf lint training --format github
     """
     # Not at the top: the rules' modules are many, and other commands need none.
-    from chipperf.card_names import read_card_names
+    from chipperf.documents.card_names import read_card_names
     from chipperf.lint.formats import write
     from chipperf.lint.registry import choose_rules
     from chipperf.lint.runner import lint as run_lint

@@ -20,8 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from chipperf.train.progress import Progress as RunProgress
-from chipperf.train.progress import read_progress
+from chipperf.run.progress import Progress as RunProgress
+from chipperf.run.progress import read_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from chipperf import catalogue
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
-from chipperf.scaffold import NewPlugin, create_plugin
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.plugin import installed
+from chipperf.plugin.scaffold import NewPlugin, create_plugin
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -22,7 +22,7 @@ def plugins(context: typer.Context, as_json: bool = JSON_OPTION) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    entries = [*catalogue.vendors(), *catalogue.observers()]
+    entries = [*installed.vendors(), *installed.observers()]
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return

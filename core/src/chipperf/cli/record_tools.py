@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf import catalogue
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.hardware import run_tool
-from chipperf.records.store import write_atomically
-from chipperf.session import bind
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
-    from chipperf.types import ToolCommand
+    from chipperf.plugin.types import ToolCommand
 
 _TIMEOUT_S = 30.0
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
@@ -32,7 +32,7 @@ def record_tools(
 
     Example: perf record-tools acme --out tests/fixtures/a1-driver-3
     """
-    session = bind(catalogue.find_vendor(vendor), purpose="inspect")
+    session = bind(installed.find_vendor(vendor), purpose="inspect")
     commands = session.tool_commands()
     if not commands:
         raise UsageError(f"{session.entry} lists no tools", hint="the plugin has to implement perf_tool_commands")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from chipperf.cli.command_line import typed_parameters
-from chipperf.cli.listing import print_table
+from chipperf.cli.output import print_table
+from chipperf.documents.format import marker, number, quality
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
 from chipperf.records.repeats import (
@@ -21,8 +22,7 @@ from chipperf.records.repeats import (
     summarise_repeats,
 )
 from chipperf.records.schema import Missing
-from chipperf.records.store import RunDirectory
-from chipperf.report.format import marker, number, quality
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

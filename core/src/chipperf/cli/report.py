@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf import catalogue
-from chipperf.cli.default_command import DefaultCommandGroup
+from chipperf.cli.command_groups import DefaultCommandGroup
 from chipperf.cli.import_documents import import_documents
 from chipperf.cli.language import Language, note_fonts
-from chipperf.cli.output_file import require_directory
+from chipperf.cli.output import require_directory
 from chipperf.errors import UsageError
-from chipperf.records.store import read_stored, write_atomically
+from chipperf.plugin import installed
+from chipperf.records.files import write_atomically
+from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
 from chipperf.report.curve_files import make_curve_files
@@ -141,7 +142,7 @@ def find_vendor_templates(records: Sequence[Record]) -> Path | None:
     if len(names) != 1:
         return None
     (vendor,) = names
-    for entry in catalogue.vendors():
+    for entry in installed.vendors():
         if entry.name == vendor:
             return template_directory(entry)
     typer.echo(f"note: the plugin of vendor {vendor!r} is not installed; rendering without its templates", err=True)

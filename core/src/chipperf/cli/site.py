@@ -8,7 +8,7 @@ import typer
 
 from chipperf.cli.language import Language
 from chipperf.cli.live import counting_progress
-from chipperf.plotting import has_matplotlib
+from chipperf.report.figures import has_matplotlib
 from chipperf.web.site import build_site
 
 _SHOWN_PROBLEMS = 10

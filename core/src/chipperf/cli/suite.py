@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from chipperf.cli.command_line import typed_parameters
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.cli.repeat import shown
 from chipperf.cli.suite_overview import describe, suite_overview
 from chipperf.errors import TrainingError, UsageError

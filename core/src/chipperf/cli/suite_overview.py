@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chipperf.durations import format_duration
-from chipperf.records.store import RunDirectory
-from chipperf.train.progress import read_progress
+from chipperf.run.directory import RunDirectory
+from chipperf.run.progress import read_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,36 +12,37 @@ from typing import TYPE_CHECKING
 import psutil
 import typer
 
-from chipperf import catalogue
+from chipperf.cases.config import ConfigFile, parse_assignments, read_config_file, resolve
 from chipperf.cases.registry import find_case
 from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
-from chipperf.errors import DataError, UsageError
-from chipperf.launch.assignment import require_free_cards
-from chipperf.launch.device_check import DEFAULT_TIMEOUT_S
+from chipperf.errors import DataError, UsageError, did_you_mean
 from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
-from chipperf.launch.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
 from chipperf.launch.resume import require_same_software
 from chipperf.launch.resume import resume as resume_run
-from chipperf.records.assemble import planned_record
+from chipperf.plugin import installed
+from chipperf.plugin.selection import select_vendor
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import PRECISIONS, Precision, Rank
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
-from chipperf.records.store import RunDirectory, read_record
-from chipperf.session import bind
-from chipperf.suggestions import did_you_mean
-from chipperf.train.config import ConfigFile, parse_assignments, read_config_file, resolve
-from chipperf.train.telemetry import read_idle_memory
-from chipperf.types import PRECISIONS, Precision, Rank
+from chipperf.records.store import read_record
+from chipperf.run.assignment import require_free_cards
+from chipperf.run.device_check import DEFAULT_TIMEOUT_S
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
+from chipperf.run.planned_record import planned_record
+from chipperf.run.telemetry import read_idle_memory
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
-    from chipperf.catalogue import Selection
+    from chipperf.cases.config import Resolved
     from chipperf.launch.group import Group
-    from chipperf.session import Session
-    from chipperf.train.config import Resolved
-    from chipperf.types import CaseOverrides
+    from chipperf.plugin.selection import Selection
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import CaseOverrides
 
 
 def train(
@@ -152,7 +153,7 @@ def train(
         repeat_training(context, case, count=repeat, first_seed=chosen.values.seed, out=out)
         return
 
-    selection = catalogue.select_vendor(vendor)
+    selection = select_vendor(vendor)
     if selection.origin == "auto":
         typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
     session = bind(selection.entry)
@@ -335,7 +336,7 @@ def _resume(path: Path, started_s: float, *, case: str | None, given: list[str],
     _require_same_place(plan, membership)
     if membership is None:
         directory.require_ended()
-    session = bind(catalogue.find_vendor(plan.vendor))
+    session = bind(installed.find_vendor(plan.vendor))
     require_same_software(plan, record, find_case(plan.case), session)
     if membership is None:
         _finish(_resumed(plan, directory, started_s), directory)

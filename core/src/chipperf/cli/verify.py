@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.listing import JSON_OPTION, print_json
+from chipperf.cli.output import JSON_OPTION, print_json
 from chipperf.errors import CheckFailed
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.listing import JSON_OPTION, print_json, print_table
+from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def withhold(
 
     Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
     """
-    from chipperf.records.store import RunDirectory, read_record
+    from chipperf.records.store import read_record
     from chipperf.records.withholding import withhold as take_out
     from chipperf.records.withholding import write_public, write_secrets
+    from chipperf.run.directory import RunDirectory
 
     private = secrets or out.with_name(f"{out.name}.secrets.json")
     if out.exists():

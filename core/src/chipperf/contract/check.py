@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chipperf.types import Capability
+    from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
 """Version of the list of checks, in a conformance statement. A new check raises the minor version."""

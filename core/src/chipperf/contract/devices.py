@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import NotRun, require
 from chipperf.errors import PluginError
-from chipperf.probe import probe_vendor
-from chipperf.types import Capability, Rank
+from chipperf.plugin.probe import probe_vendor
+from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.subject import Subject
-    from chipperf.types import ProbedDevice
+    from chipperf.plugin.types import ProbedDevice
 
 _SIZE: Final = 64
 

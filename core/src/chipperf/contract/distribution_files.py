@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
-from chipperf.catalogue import normal_name
+from chipperf.plugin.installed import normal_name
 
 _REQUIREMENT: Final = re.compile(r"\s*(?P<name>[\w.-]+)\s*(\[[^\]]*\])?\s*(?P<rest>[^;]*)(;(?P<marker>.*))?")
 _LOWER: Final = re.compile(r"(>=|>|==|~=)\s*\d")
@@ -24,7 +24,7 @@ class Requirement:
     """A distribution that another one requires.
 
     Attributes:
-        name: Its name, in the form of :func:`~chipperf.catalogue.normal_name`.
+        name: Its name, in the form of :func:`~chipperf.plugin.installed.normal_name`.
         has_lower_bound: True if older versions may be too old.
         has_upper_bound: True if later versions may be too new.
         optional: True if only an extra asks for it.

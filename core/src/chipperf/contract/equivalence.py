@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 import chipperf
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.catalogue import PluginEntry
 from chipperf.contract.tolerances import tolerance
 from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.errors import PluginError, UsageError
-from chipperf.session import bind
-from chipperf.train.config import resolve
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
+from chipperf.run.progress import ProgressFile
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
-from chipperf.train.progress import ProgressFile
-from chipperf.types import LoaderOptions, PrecisionPolicy, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.cases.base import Case, Hyperparameters
-    from chipperf.session import Session
-    from chipperf.train.workload import Batch, Workload
+    from chipperf.cases.workload import Batch, Workload
+    from chipperf.plugin.session import Session
 
 Size = Literal["tiny", "real"]
 """Of the images: those of the case's preset ``tiny``, or those of the benchmark."""
@@ -374,7 +374,7 @@ def hyperparameters_of(case: Case, size: Size) -> Hyperparameters:
 
 def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, device: torch.device) -> Workload:
     """Return the workload of a single process that loads its data itself."""
-    from chipperf.train.workload import WorkloadContext
+    from chipperf.cases.workload import WorkloadContext
 
     context = WorkloadContext(
         hyperparameters=hyperparameters,

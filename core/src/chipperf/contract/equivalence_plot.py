@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from chipperf.plotting import drawing_style, find_fonts, make_figure, picture_bytes
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
+from chipperf.report.figures import drawing_style, find_fonts, make_figure, picture_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 
 import chipperf.hardware  # noqa: F401 - what plugins use of core is imported before it is compared
-from chipperf import catalogue
-from chipperf.catalogue import PluginEntry
 from chipperf.errors import PerfError, PluginError
-from chipperf.session import Session
-from chipperf.specification import VENDOR_HOOKS, new_manager, register
-from chipperf.types import ProbeResult
-from chipperf.validation import fault_of
+from chipperf.plugin import installed
+from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.registration import VENDOR_HOOKS, new_manager, register
+from chipperf.plugin.session import Session
+from chipperf.plugin.types import ProbeResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-    from chipperf.types import VendorInfo
+    from chipperf.plugin.types import VendorInfo
 
 _THREAD_END_S: Final = 2.0
 """Time that a thread which was joined has to disappear from the kernel's list."""
@@ -53,7 +53,7 @@ def observe_import(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     before = set(sys.modules)
     sys.addaudithook(audit)
-    catalogue.load(PluginEntry(**arguments["entry"]))
+    installed.load(PluginEntry(**arguments["entry"]))
     return {"modules": sorted(set(sys.modules) - before), "libraries": libraries}
 
 

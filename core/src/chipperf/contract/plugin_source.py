@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chipperf.catalogue import CORE_PACKAGE, package_directory
+from chipperf.plugin.installed import CORE_PACKAGE, package_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.catalogue import PluginEntry
+    from chipperf.plugin.installed import PluginEntry
 
 _PRIVATE_NAME: Final = re.compile(r"_(?!_)")
 _MODULE_OF_CORE: Final = re.compile(rf"{CORE_PACKAGE}(\.\w+)+")
@@ -32,7 +32,7 @@ class _Import(NamedTuple):
 def source_files(entry: PluginEntry) -> tuple[Path, ...]:
     """Return the Python files of a plugin's package, or of its module if that is in none; empty if there is no source.
 
-    See :func:`~chipperf.catalogue.package_directory`.
+    See :func:`~chipperf.plugin.installed.package_directory`.
     """
     directory = package_directory(entry)
     if directory is not None:

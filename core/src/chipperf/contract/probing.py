@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import chipperf.hardware
-from chipperf.catalogue import PluginEntry
 from chipperf.contract.check import NotRun
 from chipperf.contract.isolation import call_in_fork
 from chipperf.errors import VendorHookError
-from chipperf.probe import PROBE_TIMEOUT_S
-from chipperf.session import bind
-from chipperf.types import ProbedDevice
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.probe import PROBE_TIMEOUT_S
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import ProbedDevice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -36,9 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _require_usable(vendors: Sequence[str], waivers: Path | None) -> None:
     # Imported here, because every run of pytest in the environment imports this module.
-    from chipperf.catalogue import find_vendor
     from chipperf.contract.waivers import read_waivers
     from chipperf.errors import PerfError
+    from chipperf.plugin.installed import find_vendor
 
     try:
         for vendor in vendors:

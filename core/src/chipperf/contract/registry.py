@@ -9,8 +9,7 @@ from functools import cache
 
 from chipperf.contract import checks
 from chipperf.contract.check import Check
-from chipperf.errors import UsageError
-from chipperf.suggestions import did_you_mean
+from chipperf.errors import UsageError, did_you_mean
 
 
 @cache

@@ -14,15 +14,15 @@ from chipperf.contract import subject
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.contract.registry import all_checks
 from chipperf.errors import PluginError
-from chipperf.probe import probe_vendor
-from chipperf.types import Rank
+from chipperf.plugin.probe import probe_vendor
+from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from chipperf.catalogue import PluginEntry
     from chipperf.contract.check import Check
+    from chipperf.plugin.installed import PluginEntry
 
 Status = Literal["passed", "failed", "not_applicable", "not_run"]
 

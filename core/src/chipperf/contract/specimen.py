@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
 import chipperf
-from chipperf.records.assemble import empty_facts, empty_metrics, vendor_record
+from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.records.schema import (
     Case,
     Dataset,
@@ -28,13 +28,13 @@ from chipperf.records.schema import (
     Topology,
     Window,
 )
-from chipperf.types import EnvironmentSettings, Rank
+from chipperf.run.planned_record import empty_facts, empty_metrics, vendor_record
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case as CaseDefinition
-    from chipperf.session import Session
-    from chipperf.train.config import Resolved
-    from chipperf.types import VendorInfo
+    from chipperf.cases.config import Resolved
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import VendorInfo
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Main processes of the topologies that are reported: 1x1, 1x8 and 2x8."""

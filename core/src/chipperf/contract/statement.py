@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict
 import chipperf
 from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level
 from chipperf.contract.waivers import Waiver
-from chipperf.types import API_VERSION
+from chipperf.plugin.types import API_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.catalogue import PluginEntry
     from chipperf.contract.runner import CheckResult, Standing
+    from chipperf.plugin.installed import PluginEntry
 
 Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "not_applicable", "not_run"]
 """A result in the light of the waivers: ``unexpected_pass`` is a waived check that passed, ``advisory`` one that failed

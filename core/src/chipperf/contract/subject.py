@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf.catalogue import PluginEntry
 from chipperf.contract.check import Failed, NotApplicable, NotRun
 from chipperf.contract.registry import find_check
-from chipperf.errors import PerfError
-from chipperf.session import Session, bind
-from chipperf.types import EnvironmentSettings, Rank
+from chipperf.errors import PerfError, PluginError
+from chipperf.plugin import installed
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import Session, bind
+from chipperf.plugin.types import EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
 
-    from chipperf.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
+    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
 
 
 class Subject:
@@ -148,3 +150,19 @@ def _leave_process_group() -> None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def other_entries(subject: Subject) -> list[PluginEntry]:
+    """Return the installed vendors but the one under test, each name once."""
+    entries = {entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}
+    return list(entries.values())
+
+
+def other_vendors(subject: Subject) -> list[VendorInfo]:
+    """Return what the other vendors say of themselves; the reference is none, and a broken plugin speaks for nobody."""
+    found = []
+    for entry in other_entries(subject):
+        if entry.name != installed.REFERENCE_VENDOR:
+            with suppress(PluginError):
+                found.append(bind(entry, purpose="inspect").vendor_info())
+    return found

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chipperf.catalogue import find_vendor
 from chipperf.contract.registry import all_checks
 from chipperf.contract.runner import Runner
 from chipperf.contract.statement import judge
 from chipperf.contract.waivers import read_waivers
+from chipperf.plugin.installed import find_vendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

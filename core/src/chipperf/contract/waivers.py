@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from chipperf.contract.registry import find_check
-from chipperf.errors import ConfigError, UsageError
-from chipperf.types import API_VERSION
-from chipperf.validation_faults import first_fault
+from chipperf.errors import ConfigError, UsageError, first_fault
+from chipperf.plugin.types import API_VERSION
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from chipperf.card_names import CardNames
     from chipperf.cases.base import Case
+    from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument
 
 _BENCHMARK_LINK: Final = re.compile(r"benchmarks/([\w.-]+)")

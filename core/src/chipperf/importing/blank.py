@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import chipperf
 from chipperf.documents.identity import installed_cases
-from chipperf.records.assemble import empty_dataset, empty_facts, empty_metrics, titles
+from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import (
+    UNKNOWN_NAME,
     Case,
     Distribution,
     Environment,
@@ -22,15 +23,13 @@ from chipperf.records.schema import (
     Topology,
     Vendor,
 )
-from chipperf.types import API_VERSION
+from chipperf.run.planned_record import empty_dataset, empty_facts, empty_metrics, titles
 
 if TYPE_CHECKING:
-    from chipperf.card_names import CardNames
+    from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import MetricsDefinition
 
 UNKNOWN: Final = Missing(missing="unknown")
-UNKNOWN_NAME: Final = "unknown"
-"""Where the record wants a text and the document has none."""
 
 
 def blank_record(

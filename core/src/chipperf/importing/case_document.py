@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
 from chipperf.documents.case_document import read_document
+from chipperf.documents.format import setting
 from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.errors import DocumentError
-from chipperf.importing.blank import UNKNOWN, UNKNOWN_NAME, blank_record
+from chipperf.importing.blank import UNKNOWN, blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
 from chipperf.records.schema import (
+    UNKNOWN_NAME,
     HyperparameterChange,
     Hyperparameters,
     Memory,
@@ -19,14 +21,13 @@ from chipperf.records.schema import (
     Titles,
     Topology,
 )
-from chipperf.report.configuration import SHORT_KEYS, hyperparameter_order
-from chipperf.report.format import setting
+from chipperf.report.row_identity import SHORT_KEYS, hyperparameter_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
     from pathlib import Path
 
-    from chipperf.card_names import CardNames
+    from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, Row
     from chipperf.documents.markdown import Located
     from chipperf.records.schema import Record, Setting, Text

@@ -17,16 +17,16 @@ from chipperf.documents import wording
 from chipperf.documents.identity import find_case_by_model, installed_cases, slug
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
-from chipperf.importing.blank import UNKNOWN, UNKNOWN_NAME, blank_record
+from chipperf.importing.blank import UNKNOWN, blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
 from chipperf.importing.monitor_log import read_monitor_log
-from chipperf.records.schema import EvaluationPoint, Failure, Status, Topology
+from chipperf.records.schema import UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from chipperf.card_names import CardNames
+    from chipperf.documents.card_names import CardNames
 
 MAX_LOG_BYTES: Final = 256 * 2**20
 """Largest log that is read."""

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chipperf.documents.identity import slug
 from chipperf.errors import UsageError
-from chipperf.records.store import RunDirectory, write_atomically
+from chipperf.records.files import write_atomically
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

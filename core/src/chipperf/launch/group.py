@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict
 
 from chipperf.errors import DataError, PerfError, TrainingError, UsageError
 from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.launch.failure import INTERRUPTED
-from chipperf.launch.plan import RunPlan, read_plan
 from chipperf.records.schema import Failure, NodeResult, Status
+from chipperf.run.failure import INTERRUPTED
+from chipperf.run.plan import RunPlan, read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from chipperf.launch.membership import Membership
-    from chipperf.records.store import RunDirectory
+    from chipperf.run.directory import RunDirectory
 
 JOIN_S = 300.0
 """Time within which all launchers of a run must have been started."""

@@ -14,7 +14,6 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from chipperf.errors import RecordError
-from chipperf.launch.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
 from chipperf.launch.group import PEER_STOPPED, Decision, Report, cause_of
 from chipperf.launch.resume import restart
 from chipperf.launch.single import run_single_worker
@@ -22,14 +21,15 @@ from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
-from chipperf.train.telemetry import measured_everywhere, read_telemetry, summarise
+from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
+from chipperf.run.telemetry import measured_everywhere, read_telemetry, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.launch.group import Group
-    from chipperf.launch.plan import RunPlan
-    from chipperf.records.store import RunDirectory
+    from chipperf.run.directory import RunDirectory
+    from chipperf.run.plan import RunPlan
 
 _WATCH_INTERVAL_S = 0.2
 
@@ -148,7 +148,7 @@ def _launch(plan: RunPlan, directory: RunDirectory, group: Group | None) -> dict
             **_rendezvous(group),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "chipperf.launch.worker", str(directory.path))
+            elastic_launch(config, sys.executable)("-m", "chipperf.train.worker_environment", str(directory.path))
         except ChildFailedError as error:
             return {rank: failure.exitcode for rank, failure in error.failures.items()}
     return {}

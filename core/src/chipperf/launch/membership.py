@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.errors import UsageError
-from chipperf.launch.ranks import rank_from_environment
+from chipperf.plugin.types import Rank
 from chipperf.records.schema import Topology
-from chipperf.types import Rank
+from chipperf.run.ranks import rank_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

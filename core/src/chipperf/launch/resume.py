@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 import chipperf
 from chipperf.errors import RecordError, UsageError
-from chipperf.launch.plan import read_plan
 from chipperf.records.checkpoints import newest_valid, remove
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import METRICS_VERSION, Failure, Interruption, Missing, Status
-from chipperf.records.store import read_record, write_atomically
-from chipperf.train.progress import read_progress
+from chipperf.records.store import read_record
+from chipperf.run.plan import read_plan
+from chipperf.run.progress import read_progress
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
-    from chipperf.launch.plan import RunPlan
+    from chipperf.plugin.session import Session
     from chipperf.records.checkpoints import Manifest
     from chipperf.records.schema import Record
-    from chipperf.records.store import RunDirectory
-    from chipperf.session import Session
+    from chipperf.run.directory import RunDirectory
+    from chipperf.run.plan import RunPlan
 
 UNKNOWN_CAUSE = Failure(failure_class="unknown", message="the run does not say why it stopped")
 

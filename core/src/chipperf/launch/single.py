@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from chipperf.records.store import RunDirectory
-    from chipperf.types import Rank
+    from chipperf.plugin.types import Rank
+    from chipperf.run.directory import RunDirectory
 
 _GRACE_S = 25.0
 """Less than the 30 seconds after which torchrun and Slurm kill this process itself."""
@@ -47,7 +47,7 @@ def run_single_worker(rank: Rank, directory: RunDirectory, host: str, port: int)
         "TORCHELASTIC_USE_AGENT_STORE": True,
     }
     environment = os.environ | {name: str(value) for name, value in variables.items()}
-    command = [sys.executable, "-m", "chipperf.launch.worker", str(directory.path)]
+    command = [sys.executable, "-m", "chipperf.train.worker_environment", str(directory.path)]
     with _interruptible(), subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as worker:
         try:
             code = worker.wait()

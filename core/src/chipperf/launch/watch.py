@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psutil
 
 from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.launch.failure import DUMP_SIGNAL, INTERRUPTED
 from chipperf.launch.group import HANG, PEER_STOPPED, Report
 from chipperf.records.schema import Failure
+from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
 from chipperf.train.stop import stop_key
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from chipperf.launch.group import Group
-    from chipperf.launch.plan import RunPlan
-    from chipperf.records.store import RunDirectory
+    from chipperf.run.directory import RunDirectory
+    from chipperf.run.plan import RunPlan
 
 LOST_AFTER_S = 20.0
 """A launcher that gives no sign of life for so long, twenty times its interval, is gone."""
@@ -210,7 +210,7 @@ def _ranks_of_this_process() -> list[psutil.Process]:
     ranks = []
     for child in psutil.Process().children():
         command = _command(child)
-        if _TRAINING_PROGRAM in command or "chipperf.launch.worker" in command:
+        if _TRAINING_PROGRAM in command or "chipperf.train.worker_environment" in command:
             ranks.append(child)
     return ranks
 

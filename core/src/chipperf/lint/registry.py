@@ -7,10 +7,9 @@ import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING
 
-from chipperf.errors import UsageError
+from chipperf.errors import UsageError, did_you_mean
 from chipperf.lint import rules
 from chipperf.lint.rule import Rule
-from chipperf.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

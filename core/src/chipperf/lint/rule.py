@@ -5,36 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chipperf.documents.markdown import Place
+    from chipperf.lint.problem import Problem, Severity
     from chipperf.lint.subject import Subject
 
-Severity = Literal["error", "warning"]
 
 _ID: Final = re.compile(r"L\d{2}")
-
-
-class NotChecked(Exception):
-    """The evidence that a rule needs is not there; the message says which."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A place at which a document breaks a rule.
-
-    Attributes:
-        place: Line and column.
-        message: What is wrong there, with the values that are.
-        severity: The rule's own if ``None``.
-    """
-
-    place: Place
-    message: str
-    severity: Severity | None = None
 
 
 Function: TypeAlias = "Callable[[Subject], Iterator[Problem]]"

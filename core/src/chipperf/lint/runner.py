@@ -10,7 +10,7 @@ from chipperf.documents.identity import identify_case, identify_vendor, installe
 from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.rule import NotChecked, Problem
+from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.subject import Corpus, Subject
 from chipperf.lint.waivers import read_waivers, unused
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from chipperf.card_names import CardNames
-    from chipperf.lint.rule import Rule, Severity
+    from chipperf.documents.card_names import CardNames
+    from chipperf.lint.problem import Severity
+    from chipperf.lint.rule import Rule
     from chipperf.lint.waivers import Waiver
     from chipperf.records.schema import Record
 

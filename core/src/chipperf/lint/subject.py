@@ -11,15 +11,15 @@ from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
-from chipperf.lint.rule import NotChecked, Problem
+from chipperf.lint.problem import NotChecked, Problem
 from chipperf.records.plausibility import check_record, check_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from chipperf.card_names import CardNames
     from chipperf.cases.base import Case
+    from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, Row
     from chipperf.lint.configs import ConfigDirectory
     from chipperf.records.plausibility import Check

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import RecordError, UsageError, first_fault
+from chipperf.records.files import write_atomically
 from chipperf.records.measures import MEASURES
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, _Model
-from chipperf.records.store import read_record, write_atomically
-from chipperf.validation_faults import first_fault
+from chipperf.records.store import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

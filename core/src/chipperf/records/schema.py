@@ -33,6 +33,9 @@ class Missing(_Model):
     reason: str = ""
 
 
+UNKNOWN_NAME = "unknown"
+"""Where a record wants a text and there is none."""
+
 Number = FiniteFloat | Missing
 Text = str | Missing
 Bytes = Annotated[int, Field(ge=0)] | Missing

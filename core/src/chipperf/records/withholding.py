@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import RecordError, UsageError, first_fault, first_place
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Commitment, Record, WithheldRatio
-from chipperf.records.store import RunDirectory, record_text
-from chipperf.validation_faults import first_fault, first_place
+from chipperf.records.store import RECORD_NAME, record_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,7 +211,7 @@ def write_public(directory: Path, record: Record) -> None:
         raise UsageError(f"{directory} exists", hint="choose another --out; nothing is overwritten") from error
     except OSError as error:
         raise UsageError(f"cannot write {directory}: {error.strerror}", hint="choose another --out") from error
-    RunDirectory(directory).write_record(record)
+    write_atomically(directory / RECORD_NAME, record_text(record))
 
 
 def write_secrets(file: Path, content: Secrets) -> None:

@@ -8,17 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from chipperf.cases.registry import find_case
+from chipperf.documents.format import gib
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.records.store import record_text
 from chipperf.report.comparability import dataset_name, require_one
-from chipperf.report.configuration import card_short_name, not_blank
 from chipperf.report.convergence import build_convergence
-from chipperf.report.format import gib
 from chipperf.report.row import Row, is_own_dataset, short_name
-from chipperf.report.selection import choose_rows
+from chipperf.report.row_identity import card_short_name, choose_rows, not_blank
 from chipperf.report.tracing import Remembered, remember_each, source_of
 from chipperf.report.view import ReportView, Shared, Shortening
 

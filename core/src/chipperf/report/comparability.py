@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.cases.base import Role
+from chipperf.documents.format import marker, setting, text_or_marker
 from chipperf.errors import UsageError
-from chipperf.importing.blank import UNKNOWN_NAME
-from chipperf.records.schema import Missing
-from chipperf.report.format import marker, setting, text_or_marker
+from chipperf.records.schema import UNKNOWN_NAME, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

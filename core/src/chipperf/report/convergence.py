@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.errors import UsageError
 from chipperf.report.comparability import Difference, differences, require_comparable, require_one
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
-from chipperf.report.repeats import curve_names, repeats_of
-from chipperf.report.selection import choose_rows, preference
+from chipperf.report.row_identity import choose_rows, curve_names, preference, repeats_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.cases.base import Case
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chipperf.plotting import Fonts, PictureFormat, drawing_style, find_fonts, make_figure, picture_bytes
-from chipperf.report.format import Language, quality
+from chipperf.documents.format import Language, quality
+from chipperf.report.figures import Fonts, PictureFormat, drawing_style, find_fonts, make_figure, picture_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

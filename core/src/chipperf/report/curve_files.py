@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from chipperf.plotting import PictureFormat, has_matplotlib
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing
-from chipperf.records.store import write_atomically
 from chipperf.report.convergence import CurveFiles
+from chipperf.report.figures import PictureFormat, has_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.documents.format import Language
     from chipperf.report.curves import Curves
-    from chipperf.report.format import Language
 
 _LONGEST_METRIC = 40
 _PICTURE_FORMATS: tuple[PictureFormat, ...] = ("png", "svg")

@@ -13,18 +13,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 import chipperf
 from chipperf.documents.markdown import split_row
-from chipperf.errors import RecordError
+from chipperf.errors import RecordError, first_fault
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.report.tracing import RecordFile, Source, simplify, source_of
-from chipperf.validation_faults import first_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
     from chipperf.report.convergence import CurveFiles
-    from chipperf.report.format import Language
     from chipperf.report.render import Page
 
 SUFFIX: Final = ".provenance.json"

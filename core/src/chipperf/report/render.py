@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from jinja2 import Environment, Template, TemplateNotFound, pass_context
 from markupsafe import Markup
 
-from chipperf.catalogue import package_directory
+from chipperf.documents import format as formatting
+from chipperf.documents.format import Language
 from chipperf.errors import UsageError
+from chipperf.plugin.installed import package_directory
 from chipperf.records.schema import Missing
-from chipperf.report import format as formatting
 from chipperf.report.build import build_view
-from chipperf.report.format import Language
 from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates
 from chipperf.report.tracing import note_written, watch
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from jinja2.runtime import Context
 
-    from chipperf.catalogue import PluginEntry
+    from chipperf.plugin.installed import PluginEntry
     from chipperf.records.schema import Record, Text
     from chipperf.report.tracing import Source
     from chipperf.report.view import ReportView, Shared

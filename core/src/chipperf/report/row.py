@@ -5,20 +5,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from chipperf.documents.format import REASON_IN_MARKER
 from chipperf.durations import format_duration
 from chipperf.records.measures import headline, peak_source, used_peak
 from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Missing, TimeToTarget
-from chipperf.report.configuration import fix_hp, row_label
-from chipperf.report.format import REASON_IN_MARKER
+from chipperf.report.row_identity import fix_hp, row_label
 from chipperf.report.tracing import note_read, source_of
-from chipperf.report.view import Gap, MemorySource, Verdict
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.records.schema import Record, Text
 
 NumberT = TypeVar("NumberT", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A row's quality against the case's target.
+
+    Attributes:
+        kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset has none.
+        quality: Unrounded result, a fraction.
+        target: Target of the run, a fraction; missing without one.
+        source: Who declares the target: the case, or a dataset other than the case's own.
+        reached: When the target was first met, if the record says so.
+    """
+
+    kind: Literal["converged", "below_target", "no_target"]
+    quality: float
+    target: float | Missing
+    source: str
+    reached: TimeToTarget | None
+    projected: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A missing cell whose marker does not show its reason."""
+
+    column: str
+    missing: Missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySource:
+    """Which peak is shown as used memory, and who measured it."""
+
+    peak: Literal["device", "allocator"]
+    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

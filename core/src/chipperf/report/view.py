@@ -22,11 +22,10 @@ if TYPE_CHECKING:
         MissingKind,
         Record,
         Text,
-        TimeToTarget,
         Vendor,
     )
     from chipperf.report.convergence import Convergence
-    from chipperf.report.row import Row
+    from chipperf.report.row import MemorySource, Row
 
 T = TypeVar("T", bound="Hashable")
 
@@ -39,26 +38,6 @@ class Shared(Remembered[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A row's quality against the case's target.
-
-    Attributes:
-        kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset has none.
-        quality: Unrounded result, a fraction.
-        target: Target of the run, a fraction; missing without one.
-        source: Who declares the target: the case, or a dataset other than the case's own.
-        reached: When the target was first met, if the record says so.
-    """
-
-    kind: Literal["converged", "below_target", "no_target"]
-    quality: float
-    target: float | Missing
-    source: str
-    reached: TimeToTarget | None
-    projected: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shortening:
     """How a run was kept from being the whole benchmark; ``None`` is no limit."""
 
@@ -66,22 +45,6 @@ class Shortening:
     max_epochs: int | None
     max_steps: int | None
     budget: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """A missing cell whose marker does not show its reason."""
-
-    column: str
-    missing: Missing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemorySource:
-    """Which peak is shown as used memory, and who measured it."""
-
-    peak: Literal["device", "allocator"]
-    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

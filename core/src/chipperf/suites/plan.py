@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from chipperf import catalogue
+from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
 from chipperf.durations import parse_duration
 from chipperf.errors import ConfigError, DataError, PerfError
+from chipperf.plugin import installed, selection
 from chipperf.records.repeats import repeat_seeds
 from chipperf.records.schema import Topology
 from chipperf.suites.file import RunOptions, keys_of, read_suite_file
-from chipperf.train.config import ConfigFile, read_config_file, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from chipperf.plugin.types import Precision
     from chipperf.records.schema import Setting
     from chipperf.suites.file import RunEntry
-    from chipperf.types import Precision
 
 _DEFAULTS = RunOptions(precision=["fp32"], topology=["1x1"], repeats=1, preset="full", device_check=True)
 """What holds where neither the entry nor ``[defaults]`` says anything: what ``perf train`` does without options."""
@@ -153,8 +153,8 @@ def _configuration(
     """Return the repeats of one configuration; what ``perf train`` would refuse is refused here."""
     chosen_case = find_case(row.case)
     topology = _topology(row.topology)
-    if options.vendor is not None and options.vendor != catalogue.AUTO:
-        catalogue.find_vendor(options.vendor)
+    if options.vendor is not None and options.vendor != selection.AUTO:
+        installed.find_vendor(options.vendor)
     if options.budget is not None:
         parse_duration(options.budget, "budget")
     data = None if row.data is None else (root / row.data.expanduser()).resolve()

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import ConfigError, RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
+from chipperf.records.files import write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarise_repeats
-from chipperf.records.store import RunDirectory, read_record, write_atomically
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
 from chipperf.suites.plan import PlannedRun
 
 if TYPE_CHECKING:

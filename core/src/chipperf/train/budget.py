@@ -10,9 +10,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chipperf.train.collectives import Collectives
+    from chipperf.plugin.types import Rank
+    from chipperf.run.collectives import Collectives
     from chipperf.train.trainer import Outcome
-    from chipperf.types import Rank
 
 
 class StepBudget:

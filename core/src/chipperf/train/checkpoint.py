@@ -23,14 +23,14 @@ from chipperf.records.checkpoints import (
     read_manifest,
     remove,
 )
-from chipperf.records.store import write_atomically
+from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from chipperf.train.collectives import Collectives
-    from chipperf.types import Rank
+    from chipperf.plugin.types import Rank
+    from chipperf.run.collectives import Collectives
 
 State = dict[str, Any]
 """Tensors, numbers and texts in dictionaries, lists and tuples: what ``torch.load`` reads without running any code."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.session import Session
-    from chipperf.types import DistributedConfig, PrecisionPolicy, Rank
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, Rank
 
 
 def join_process_group(session: Session, rank: Rank, device: torch.device) -> DistributedConfig | None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
-from chipperf.launch.failure import INTERRUPTED
-from chipperf.records.assemble import empty_metrics
+from chipperf.plugin.types import Capability
 from chipperf.records.schema import (
     Card,
     Case,
@@ -26,18 +25,19 @@ from chipperf.records.schema import (
     Status,
 )
 from chipperf.records.store import read_record
+from chipperf.run.failure import INTERRUPTED
+from chipperf.run.planned_record import empty_metrics
 from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
-from chipperf.types import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.records.store import RunDirectory
-    from chipperf.session import Session
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
+    from chipperf.run.directory import RunDirectory
     from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.trainer import Outcome, RunContext, Trainer
-    from chipperf.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
 
 CROSS_CHECK_TOLERANCE = 0.02
 """Median of windows and total samples over total time may differ by this much before the record warns."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from chipperf.types import Rank
+from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

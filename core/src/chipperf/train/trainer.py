@@ -23,6 +23,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.errors import DataError, TrainingError
+from chipperf.plugin.types import EpochFinished, EvaluationFinished, Knob, MemoryStats, WindowFinished
 from chipperf.records.schema import (
     EvaluationPoint,
     Limits,
@@ -54,21 +55,20 @@ from chipperf.train.windows import (
     spread,
     throughput,
 )
-from chipperf.types import EpochFinished, EvaluationFinished, Knob, MemoryStats, WindowFinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from chipperf.cases.base import Hyperparameters
-    from chipperf.records.events import EventLog
-    from chipperf.session import Session
+    from chipperf.cases.workload import Batch, Workload
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, Rank
+    from chipperf.run.collectives import Collectives
+    from chipperf.run.events import EventLog
+    from chipperf.run.progress import ProgressFile
     from chipperf.train.checkpoint import CheckpointWriter, State
-    from chipperf.train.collectives import Collectives
-    from chipperf.train.progress import ProgressFile
     from chipperf.train.spans import Spans
     from chipperf.train.windows import WindowKind
-    from chipperf.train.workload import Batch, Workload
-    from chipperf.types import DistributedConfig, PrecisionPolicy, Rank
 
 POOL_BATCHES = 4
 """Device-resident batches the core pass rotates through, so that no cache keeps a single one warm."""

@@ -1,4 +1,4 @@
-"""The training program of one rank; :mod:`chipperf.launch.worker` has prepared its environment."""
+"""The training program of one rank; :mod:`chipperf.train.worker_environment` has prepared its environment."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from chipperf import catalogue
 from chipperf.cases.registry import find_case
 from chipperf.errors import RecordError
-from chipperf.launch.assignment import describe_card, require_distinct_cards
-from chipperf.launch.failure import DUMP_SIGNAL, describe, ignore_signals, report_failure
-from chipperf.launch.plan import RunPlan, read_plan
-from chipperf.launch.ranks import rank_from_environment
-from chipperf.launch.worker import APPLIED_VARIABLE
-from chipperf.records.events import EventLog
-from chipperf.records.store import RunDirectory
-from chipperf.session import Session, bind
+from chipperf.plugin import installed
+from chipperf.plugin.session import Session, bind
+from chipperf.plugin.types import RunFailed, RunFinished, RunStarted
+from chipperf.run.assignment import describe_card, require_distinct_cards
+from chipperf.run.directory import RunDirectory
+from chipperf.run.events import EventLog
+from chipperf.run.failure import DUMP_SIGNAL, describe, ignore_signals, report_failure
+from chipperf.run.plan import RunPlan, read_plan
+from chipperf.run.progress import ProgressFile
+from chipperf.run.ranks import rank_from_environment
 from chipperf.train.preparation import join_process_group, seed_everything
-from chipperf.train.progress import ProgressFile
 from chipperf.train.spans import Spans
-from chipperf.types import RunFailed, RunFinished, RunStarted
+from chipperf.train.worker_environment import APPLIED_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
-    from chipperf.types import DeviceInfo, Rank
+    from chipperf.plugin.types import DeviceInfo, Rank
 
 
 def main(run_directory: Path) -> None:
@@ -45,7 +45,7 @@ def main(run_directory: Path) -> None:
     rank = rank_from_environment()
     with report_failure(directory, rank.rank):
         plan = read_plan(directory.plan)
-        session = bind(catalogue.find_vendor(plan.vendor), observers=catalogue.observers() if rank.is_main else ())
+        session = bind(installed.find_vendor(plan.vendor), observers=installed.observers() if rank.is_main else ())
         events = EventLog(directory.events if rank.is_main else None, rank.rank)
         try:
             _run(plan, session, rank, directory, events)
@@ -75,12 +75,12 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
         import torch.distributed as dist
 
+        from chipperf.run.collectives import Collectives
+        from chipperf.run.telemetry import TelemetrySampler
         from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
-        from chipperf.train.collectives import Collectives
         from chipperf.train.effective_precision import measure_effective_precision
         from chipperf.train.results import RuntimeFacts, write_results
         from chipperf.train.stop import StopRequest
-        from chipperf.train.telemetry import TelemetrySampler
         from chipperf.train.trainer import RunContext, Trainer
 
         device = session.device_init(rank)
@@ -175,7 +175,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
 
 def _workload_context(plan: RunPlan, session: Session, rank: Rank, device: torch.device, hyperparameters: Any) -> Any:
-    from chipperf.train.workload import WorkloadContext
+    from chipperf.cases.workload import WorkloadContext
 
     options = session.loader_options(device)
     workers = hyperparameters.workers

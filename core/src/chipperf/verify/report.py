@@ -24,9 +24,9 @@ from chipperf.verify.named_records import named_by_page, named_by_provenance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from chipperf.documents.format import Language
     from chipperf.documents.markdown import Markdown
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
     from chipperf.report.provenance import Provenance
     from chipperf.report.view import ReportView
     from chipperf.verify.named_records import NamedRecord

@@ -7,14 +7,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.cases.registry import find_case
+from chipperf.documents import format as formatting
 from chipperf.errors import PerfError
 from chipperf.records.measures import headline, peak_source, used_peak
 from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
-from chipperf.report import format as formatting
 from chipperf.report.build import record_digest
-from chipperf.report.configuration import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.curves import MINIMUM_POINTS, read_points
+from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
 from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same
 

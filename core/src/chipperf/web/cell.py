@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from chipperf.documents.format import marker
 from chipperf.records.schema import Missing, MissingKind
-from chipperf.report.format import marker
 from chipperf.report.row import completed_value
 from chipperf.web.text import Bilingual, same
 

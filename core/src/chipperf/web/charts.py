@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from chipperf.plotting import drawing_style, find_fonts, picture_bytes
+from chipperf.report.figures import drawing_style, find_fonts, picture_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from chipperf.documents import format as formatting
 from chipperf.records.schema import Memory, Missing, Power, Throughput
-from chipperf.report import format as formatting
-from chipperf.report.configuration import not_blank
+from chipperf.report.row_identity import not_blank
 from chipperf.web.board import STATES, installed_case
 from chipperf.web.cell import Cell, cell, result_cell
 from chipperf.web.text import Bilingual, same

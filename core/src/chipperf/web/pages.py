@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 import chipperf
+from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
-from chipperf.plotting import has_matplotlib
 from chipperf.records.schema import Throughput
-from chipperf.report.format import number, quality
+from chipperf.report.figures import has_matplotlib
 from chipperf.report.templating import (
     CORE_TEMPLATES,
     checked_directory,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
 
 MOST_ROWS = 2000
 """Rows of all boards of a page together."""

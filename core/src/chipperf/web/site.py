@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import catalogue
 from chipperf.errors import PerfError, RecordError, UsageError
-from chipperf.records.store import RECORD_NAME, find_records, read_stored, write_atomically
+from chipperf.plugin import installed
+from chipperf.records.files import write_atomically
+from chipperf.records.store import RECORD_NAME, find_records, read_stored
 from chipperf.report.render import template_directory
 from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
 from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Progress
+    from chipperf.documents.format import Language
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
 
 MOST_CHARTED_PAGES = 200
 """Runs whose own pages have charts: to draw them takes longer than all the rest."""
@@ -125,7 +126,7 @@ class _VendorTemplates:
     """The template directories of vendors' plugins, each looked for once and without importing the plugin."""
 
     def __init__(self) -> None:
-        self._entries = {entry.name: entry for entry in catalogue.vendors()}
+        self._entries = {entry.name: entry for entry in installed.vendors()}
         self._found: dict[str, Path | None] = {}
 
     def of(self, record: Record) -> Path | None:

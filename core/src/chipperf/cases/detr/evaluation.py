@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.detr.postprocess import Detections, PanopticSegmentation
     from chipperf.data.coco import PanopticSplit
-    from chipperf.train.collectives import Collectives
+    from chipperf.run.collectives import Collectives
 
 RunLengthCode = dict[str, Any]
 """COCO's compressed run-length code of a mask: ``size`` and ``counts``."""

@@ -19,6 +19,7 @@ from chipperf.cases.detr.postprocess import (
     panoptic_segmentation,
 )
 from chipperf.cases.detr.targets import Targets, stack_targets
+from chipperf.cases.workload import Evaluation, WorkloadContext
 from chipperf.cases.workload_parts import (
     dataset_record,
     fused_if_possible,
@@ -37,19 +38,18 @@ from chipperf.data.coco_batch import (
 from chipperf.data.coco_transforms import largest_size
 from chipperf.data.transforms import Normalise
 from chipperf.errors import DataError
-from chipperf.train.collectives import mean_over_ranks
-from chipperf.train.workload import Evaluation, WorkloadContext
+from chipperf.run.collectives import mean_over_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from chipperf.cases.detr.case import DetrHyperparameters
     from chipperf.cases.detr.evaluation import RunLengthCode
+    from chipperf.cases.detr.hyperparameters import DetrHyperparameters
     from chipperf.cases.detr.model import DetrOutput
     from chipperf.data.coco import CocoData
-    from chipperf.train.collectives import Collectives
+    from chipperf.run.collectives import Collectives
 
 
 class DeviceBatch(NamedTuple):

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chipperf.cases.base import Role
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.specimen import RANKS, device_names
+from chipperf.contract.texts import count_words
 from chipperf.contract.tolerances import tolerance
-from chipperf.contract.wording import count_words
-from chipperf.errors import ConfigError, VendorHookError
-from chipperf.suggestions import did_you_mean
-from chipperf.train.config import resolve
+from chipperf.errors import ConfigError, VendorHookError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
-    from chipperf.types import CaseOverrides
+    from chipperf.plugin.types import CaseOverrides
 
 
 @check("C1", level=0, fault="a key that nobody reads, or one whose change makes another benchmark of the case")

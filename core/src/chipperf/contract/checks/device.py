@@ -10,10 +10,10 @@ import psutil
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
-from chipperf.contract.other_vendors import other_vendors
+from chipperf.contract.subject import other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
-from chipperf.types import Capability, Rank
+from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.catalogue import PluginEntry
     from chipperf.contract.subject import Subject
-    from chipperf.types import DeviceInfo, ProbedDevice, VendorInfo
+    from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
 
 _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0

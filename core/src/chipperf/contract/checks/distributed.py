@@ -17,8 +17,8 @@ import psutil
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device
 from chipperf.contract.tolerances import tolerance
-from chipperf.records.store import RunDirectory
-from chipperf.types import Capability, EnvironmentSettings, Rank
+from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.subject import Subject
-    from chipperf.types import DistributedConfig
+    from chipperf.plugin.types import DistributedConfig
 
 _LAUNCHER_VARIABLES: Final = (
     "RANK",
@@ -161,7 +161,7 @@ def ranks_have_devices_of_their_own(subject: Subject) -> None:
 @check("P6", level=3, fault="every machine has a main process of its own, and each writes a record")
 def one_main_process(subject: Subject) -> None:
     """In a job of two machines with two ranks each, exactly one process is the main one."""
-    from chipperf.launch.ranks import rank_from_environment
+    from chipperf.run.ranks import rank_from_environment
 
     mains = []
     for rank in (*_nodes(0), *_nodes(1)):

@@ -11,14 +11,14 @@ from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import probed_devices, require_computes, two_devices
 from chipperf.contract.small_training import train
 from chipperf.contract.tolerances import tolerance
-from chipperf.launch.failure import describe
-from chipperf.types import Capability
+from chipperf.plugin.types import Capability
+from chipperf.run.failure import describe
 
 if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.subject import Subject
-    from chipperf.types import MemoryStats
+    from chipperf.plugin.types import MemoryStats
 
 _MIB: Final = 2**20
 _TENSOR_BYTES: Final = 64 * _MIB

@@ -12,7 +12,7 @@ from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.switches import read_switches
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError, UnsupportedPrecision
-from chipperf.types import PRECISIONS, Capability
+from chipperf.plugin.types import PRECISIONS, Capability
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
     from chipperf.contract.subject import Subject
+    from chipperf.plugin.types import Knob, Precision, PrecisionPolicy
     from chipperf.train.effective_precision import EffectivePrecision
-    from chipperf.types import Knob, Precision, PrecisionPolicy
 
 _FORMATS: Final[dict[Precision, str]] = {
     "fp32": "fp32",

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, TemplateError
 from jinja2.meta import find_referenced_templates
 
-from chipperf import catalogue
 from chipperf.cases import registry as cases
-from chipperf.catalogue import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
 from chipperf.contract import observation
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.distribution_files import importable_names, licence_files, requirements
@@ -21,11 +19,10 @@ from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
 from chipperf.contract.plugin_source import named_templates, private_names, source_files
 from chipperf.contract.specimen import RANKS, device_names
 from chipperf.contract.tolerances import tolerance
-from chipperf.errors import PerfError, PluginError, PluginLoadError, VendorHookError
-from chipperf.report.render import template_directory
-from chipperf.report.templating import CORE_TEMPLATES
-from chipperf.session import Session
-from chipperf.specification import (
+from chipperf.errors import PerfError, PluginError, PluginLoadError, VendorHookError, did_you_mean
+from chipperf.plugin import installed
+from chipperf.plugin.installed import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
+from chipperf.plugin.registration import (
     VENDOR_HOOKS,
     api_version_faults,
     forbidden_options,
@@ -37,8 +34,10 @@ from chipperf.specification import (
     undeclared_capabilities,
     unfounded_capabilities,
 )
-from chipperf.suggestions import did_you_mean
-from chipperf.types import PRECISIONS, Capability, EnvironmentSettings
+from chipperf.plugin.session import Session
+from chipperf.plugin.types import PRECISIONS, Capability, EnvironmentSettings
+from chipperf.report.render import template_directory
+from chipperf.report.templating import CORE_TEMPLATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -47,8 +46,8 @@ if TYPE_CHECKING:
 
     from chipperf.contract.isolation import CallOutcome
     from chipperf.contract.subject import Subject
-    from chipperf.specification import Hook
-    from chipperf.types import VendorInfo
+    from chipperf.plugin.registration import Hook
+    from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
 _PRECISION_CAPABILITIES: Final = (Capability.BF16, Capability.FP16, Capability.TF32)
@@ -78,7 +77,7 @@ def import_entry_point(arguments: Mapping[str, Any]) -> None:
     if entry.group == cases.ENTRY_POINT_GROUP:
         cases.find_case(entry.name)
     else:
-        catalogue.load(entry)
+        installed.load(entry)
 
 
 @check("A2", level=0, needs="entry", fault="a vendor that cannot be selected by the name it gives itself")
@@ -91,7 +90,7 @@ def entry_point_bears_vendor_name(subject: Subject) -> None:
 def core_is_bounded(subject: Subject) -> None:
     """The distribution requires chipperf with a lower and an upper bound."""
     provider = distribution(subject.entry.distribution)
-    if catalogue.normal_name(subject.entry.distribution) == CORE_PACKAGE:
+    if installed.normal_name(subject.entry.distribution) == CORE_PACKAGE:
         raise NotApplicable("the plugin is part of core's own distribution")
     required = [each for each in requirements(provider) if each.name == CORE_PACKAGE and not each.optional]
     remedy = f"write 'chipperf>=X.Y,<X+1' among the dependencies of {subject.entry.distribution}"
@@ -230,7 +229,7 @@ def _load(subject: Subject) -> ModuleType:
     outcome = _try_import(subject.entry)
     if outcome.fault:
         raise NotRun(f"the plugin cannot be imported, see A1: {outcome.fault}")
-    return catalogue.load(subject.entry)
+    return installed.load(subject.entry)
 
 
 def _hooks(subject: Subject) -> dict[str, Hook]:

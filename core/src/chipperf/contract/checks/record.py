@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.errors import PerfError
 from chipperf.records.schema import Record
-from chipperf.records.store import RunDirectory, read_record, record_text
+from chipperf.records.store import read_record, record_text
 from chipperf.report.render import LANGUAGES, render_report, template_directory
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING, Final
 
 from jinja2 import TemplateNotFound
 
+from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
-from chipperf.contract.other_vendors import mentions, other_vendors
 from chipperf.contract.specimen import RANKS, device_names, empty_record, full_record
+from chipperf.contract.subject import other_vendors
+from chipperf.contract.texts import mentions
+from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
 from chipperf.records.schema import Missing
-from chipperf.report.format import marker
 from chipperf.report.render import LANGUAGES, render_report, template_directory
-from chipperf.train.config import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
+    from chipperf.documents.format import Language
+    from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
-    from chipperf.report.format import Language
-    from chipperf.types import Rank, VendorInfo
 
 _COLUMNS: Final = ("e2e_time", "p_whole", "p_train", "p_core")
 _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")

@@ -10,7 +10,7 @@ from chipperf.contract.check import NotRun, check, require
 from chipperf.contract.small_training import train
 from chipperf.contract.switches import read_switches
 from chipperf.errors import PerfError, UnsupportedPrecision
-from chipperf.types import PRECISIONS, Capability, Rank
+from chipperf.plugin.types import PRECISIONS, Capability, Rank
 
 if TYPE_CHECKING:
     import torch

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import check, fail, require
 from chipperf.contract.tolerances import tolerance
-from chipperf.types import Capability
+from chipperf.plugin.types import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from chipperf.contract.subject import Subject
-    from chipperf.train.telemetry import TelemetrySampler
-    from chipperf.types import TelemetrySample
+    from chipperf.plugin.types import TelemetrySample
+    from chipperf.run.telemetry import TelemetrySampler
 
 _CALLS: Final = 7
 _TENSOR_BYTES: Final = 2**26
@@ -73,7 +73,7 @@ def readings_are_physical(subject: Subject) -> None:
 def sampling_costs_little(subject: Subject) -> None:
     """Sampling telemetry beside training costs less than 2 % of the throughput."""
     from chipperf.contract.small_training import train
-    from chipperf.train.telemetry import TelemetrySampler
+    from chipperf.run.telemetry import TelemetrySampler
 
     path = subject.workspace / "telemetry.jsonl"
     # The sampling process must find the plugin where this one did.

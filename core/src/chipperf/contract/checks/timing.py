@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from chipperf.contract.check import NotRun, check, require
 from chipperf.contract.devices import two_devices
 from chipperf.contract.tolerances import tolerance
+from chipperf.plugin.types import Capability
 from chipperf.records.schema import Window
 from chipperf.train.windows import MINIMUM_WINDOWS, throughput
-from chipperf.types import Capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import THROUGHPUTS, number, quality
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
 from chipperf.records.schema import METRICS_VERSION, Missing
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.base import Role
 from chipperf.documents import cells
+from chipperf.errors import did_you_mean
 from chipperf.lint.configs import place_of
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import hyperparameters
 from chipperf.records.schema import Missing
-from chipperf.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 from chipperf.documents import markdown
 from chipperf.documents.markdown import Block
 from chipperf.errors import DocumentError
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

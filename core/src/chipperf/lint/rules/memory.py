@@ -6,7 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
-from chipperf.lint.rule import Problem, rule
+from chipperf.lint.problem import Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import hyperparameters, implausible, memory
 from chipperf.records.schema import Missing
 

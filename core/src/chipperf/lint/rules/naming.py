@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.documents.markdown import Block
-from chipperf.lint.rule import Problem, rule
+from chipperf.lint.problem import Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import THROUGHPUTS, number
 
 if TYPE_CHECKING:

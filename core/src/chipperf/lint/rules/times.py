@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
+from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Table
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import implausible, number, quality
 from chipperf.records.plausibility import Rate, in_order, rate
-from chipperf.report.format import number as written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

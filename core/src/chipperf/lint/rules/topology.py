@@ -6,7 +6,8 @@ import re
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.rule import Problem, rule
+from chipperf.lint.problem import Problem
+from chipperf.lint.rule import rule
 from chipperf.lint.subject import THROUGHPUTS, hyperparameters, implausible, number, precision_and_batch, quality
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 

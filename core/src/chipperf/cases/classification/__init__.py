@@ -1,0 +1,1 @@
+"""Image classification: torchvision models on ImageNet."""

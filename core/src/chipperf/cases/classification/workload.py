@@ -1,0 +1,131 @@
+"""Torch side of the classification cases: torchvision model, ImageFolder data, SGD, top-1 accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from torch.nn.functional import cross_entropy
+
+from chipperf.cases.workload import Evaluation, WorkloadContext
+from chipperf.cases.workload_parts import (
+    dataset_record,
+    fused_if_possible,
+    loader_options,
+    loader_record,
+    optimiser_steps_per_epoch,
+)
+from chipperf.data.identity import identify
+from chipperf.data.imagefolder import scan_imagefolder
+from chipperf.data.loader import build_evaluation_loader, build_training_loader
+from chipperf.data.transforms import Normalise
+from chipperf.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
+    from chipperf.run.collectives import Collectives
+
+Images = tuple[torch.Tensor, torch.Tensor]
+"""Images ``(N, 3, H, W)`` and int64 labels ``(N,)``: uint8 on the host, normalised float32 on the device."""
+
+
+class ClassificationWorkload:
+    """An image classifier on one worker."""
+
+    def __init__(self, context: WorkloadContext[ClassificationHyperparameters]) -> None:
+        self._hyperparameters = context.hyperparameters
+        self._device = context.device
+        folder = scan_imagefolder(context.data_root)
+        identity = identify(folder)
+        self._classes = len(folder.classes)
+        self._normalise = Normalise(context.device)
+        self.memory_format = torch.contiguous_format
+        shared: dict[str, Any] = {
+            "rank": context.rank.rank,
+            "world_size": context.rank.world_size,
+            "image_size": context.hyperparameters.image_size,
+            "options": loader_options(context),
+        }
+        self._train_loader = build_training_loader(
+            folder.train, batch_size=context.hyperparameters.batch_size, seed=context.hyperparameters.seed, **shared
+        )
+        self._eval_loader = build_evaluation_loader(
+            folder.val,
+            batch_size=context.hyperparameters.eval_batch_size,
+            resize_to=context.hyperparameters.eval_resize_size,
+            **shared,
+        )
+        self.steps_per_epoch = optimiser_steps_per_epoch(self._train_loader, context.hyperparameters)
+        self.eval_samples = len(folder.val)
+        self.target = identity.target
+        self.max_gradient_norm: float | None = None
+        self.dataset = dataset_record(identity)
+        self.loader = loader_record(self._train_loader.settings)
+
+    def build_model(self) -> torch.nn.Module:
+        """Return torchvision's model with as many outputs as the dataset has classes."""
+        model: torch.nn.Module = torchvision.models.get_model(
+            self._hyperparameters.model, weights=None, num_classes=self._classes
+        )
+        return model
+
+    def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """Return SGD with momentum."""
+        h = self._hyperparameters
+        return fused_if_possible(
+            torch.optim.SGD, model.parameters(), lr=h.lr, momentum=h.momentum, weight_decay=h.weight_decay
+        )
+
+    def learning_rates(self, step: int) -> list[float]:
+        """Return the rate after linear warm-up and stepwise decay."""
+        h = self._hyperparameters
+        warmup_steps = h.warmup_epochs * self.steps_per_epoch
+        if step < warmup_steps:
+            return [h.lr * min(1.0, (step + 1) / warmup_steps)]
+        return [h.lr * h.lr_gamma ** (step // self.steps_per_epoch // h.lr_step_epochs)]
+
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Images]:
+        """Yield this rank's batches of an epoch."""
+        self._train_loader.set_epoch(epoch, first_batch)
+        return iter(self._train_loader)
+
+    def to_device(self, batch: Images) -> Images:
+        """Copy the uint8 images, a quarter of the float bytes, and normalise them on the device."""
+        images, labels = batch
+        images = images.to(self._device, non_blocking=True)
+        images = self._normalise(images).contiguous(memory_format=self.memory_format)
+        return images, labels.to(self._device, non_blocking=True)
+
+    def sample_count(self, batch: Images) -> int:
+        """Return the number of images."""
+        return len(batch[1])
+
+    def loss(self, model: torch.nn.Module, batch: Images) -> torch.Tensor:
+        """Return the mean cross entropy."""
+        images, labels = batch
+        return cross_entropy(model(images), labels)
+
+    def evaluate(
+        self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
+    ) -> Evaluation:
+        """Return top-1 accuracy: correct predictions over all samples, both counted as integers."""
+        correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        counted = 0
+        with torch.inference_mode():
+            for batch in self._eval_loader:
+                images, labels = self.to_device(batch)
+                with autocast():
+                    predictions = model(images).argmax(dim=1)
+                correct += (predictions == labels).sum()
+                counted += len(labels)
+        total_correct, total = collectives.sum_counts([int(correct), counted])
+        if total != self.eval_samples:
+            raise TrainingError(
+                f"evaluation counted {total} samples, the split has {self.eval_samples}",
+                failure_class="evaluation_count",
+            )
+        return Evaluation(value=total_correct / total, samples=total)

@@ -1,0 +1,80 @@
+"""Commands that are imported when they are asked for: ``perf lint`` waits for nothing that ``perf train`` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class LazyCommands(Mapping[str, Any]):
+    """Commands by name, each imported at its first use.
+
+    Args:
+        places: ``module:attribute`` of a command's function, or of the :class:`typer.Typer` of a group, by name.
+    """
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+        self._imported: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._imported:
+            module, _, attribute = self._places[name].partition(":")
+            self._imported[name] = _make_command(name, getattr(import_module(module), attribute))
+        return self._imported[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def lazy_group(places: Mapping[str, str]) -> type[TyperGroup]:
+    """Return the class of a group that has these commands; see :class:`LazyCommands`."""
+
+    class LazyGroup(TyperGroup):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.commands = LazyCommands(places)  # type: ignore[assignment]
+
+    return LazyGroup
+
+
+def _make_command(name: str, found: Any) -> Any:
+    # As one command of several: alone, it would not be called by its name.
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=name)
+    else:
+        app.command(name)(found)
+    return typer.main.get_group(app).commands[name]
+
+
+class DefaultCommandGroup(TyperGroup):
+    """Takes arguments that begin with none of its commands for those of its default command."""
+
+    default_command: ClassVar[str]
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Put the default command before arguments that begin with none."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self.default_command, *args]
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the default command's help, then the names of all commands."""
+        command: Any = self.commands[self.default_command]
+        with command.make_context(ctx.info_name, [], parent=ctx.parent, resilient_parsing=True) as own:
+            command.format_help(own, formatter)
+        self.format_commands(ctx, formatter)

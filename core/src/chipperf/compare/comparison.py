@@ -1,0 +1,299 @@
+"""Runs side by side: what each achieved, in what ratio to the first, and how certain that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from chipperf.cases.registry import find_case
+from chipperf.compare.footnotes import Caveat, caveats
+from chipperf.compare.intervals import Interval, ratio_interval, resample, varies
+from chipperf.compare.setting_differences import DifferentSetting, different_settings
+from chipperf.compare.sides import Column
+from chipperf.errors import UsageError
+from chipperf.records.measures import MEASURES
+from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
+from chipperf.records.repeats import aggregate, combine
+from chipperf.records.scaling import efficiency, scaling_identity
+from chipperf.records.schema import Missing, Throughput
+from chipperf.report.build import record_digest
+from chipperf.report.comparability import require_comparable
+from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
+from chipperf.report.row import completed_value
+from chipperf.report.row_identity import curve_names, group_repeats
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from chipperf.cases.base import Case
+    from chipperf.compare.footnotes import PeakOf
+    from chipperf.records.schema import Number, Record
+    from chipperf.report.curves import Axis, Curves, Quantity
+
+TOLERANCE: Final = 0.02
+"""An interval that comes this near to 1 shows no difference."""
+
+_COMPARED: Final = (
+    *("quality", "best_quality", "time_to_target", "e2e_time", "p_whole", "p_train", "p_core"),
+    *("mem_peak", "energy_per_sample"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedValue:
+    """One metric of one column.
+
+    Attributes:
+        value: The run's, or the result of its repeats.
+        lowest: The lowest of the repeats; ``None`` for a single run.
+        highest: The highest of them.
+        repeats: How many runs it comes from.
+        windows: How many measurement windows it comes from, of all repeats; 0 without windows.
+        ratio: By the first column's value; ``None`` where one of the two is not there, the first is 0, or the metric is
+            a quality, whose ratio means nothing.
+        interval: Confidence interval of the ratio.
+        no_interval: Why there is none, if there is a ratio to another column.
+        verdict: What the interval says of the ratio.
+    """
+
+    value: Number
+    lowest: float | None
+    highest: float | None
+    repeats: int
+    windows: int
+    ratio: float | None
+    interval: Interval | None
+    no_interval: str | None
+    verdict: Literal["higher", "lower", "no_difference"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedMeasure:
+    """One metric of all columns.
+
+    Attributes:
+        name: The metric, as in ``docs/metrics.md``.
+        unit: Unit of its values; ``fraction`` for a quality.
+        cells: Its value in every column.
+    """
+
+    name: str
+    unit: str
+    cells: tuple[ComparedValue, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Efficiency of a column against another of fewer devices, which is counted from 1."""
+
+    efficiency: float
+    base: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        case: Case of all of them.
+        columns: The runs, in the order in which they were given.
+        names: What each column is called.
+        outcomes: What came of each run of each column.
+        measures: What they achieved.
+        scaling: Efficiency of every column that is a true scaling pair with one of fewer devices.
+        settings: Settings that differ between them.
+        caveats: Footnotes.
+    """
+
+    case: Case
+    columns: tuple[Column, ...]
+    names: tuple[str, ...]
+    outcomes: tuple[tuple[Outcome, ...], ...]
+    measures: tuple[ComparedMeasure, ...]
+    scaling: tuple[Scaling | None, ...]
+    settings: tuple[DifferentSetting, ...]
+    caveats: tuple[Caveat, ...]
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every run of every column, each once."""
+        runs = {record_digest(record): record for column in self.columns for record in column.records}
+        return tuple(runs.values())
+
+
+def compare_runs(records: Sequence[Record]) -> Comparison:
+    """Put single runs side by side, see :func:`compare_columns`."""
+    return compare_columns([Column(records=(record,)) for record in records])
+
+
+def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda record: None) -> Comparison:
+    """Put columns side by side; one that is given twice counts once.
+
+    Args:
+        columns: Runs of any vendors, precisions and topologies, and rows of documents.
+        peak_of: Returns the peak rate of a run's device, if it is known.
+
+    Raises:
+        UsageError: There are none, their results mean different things (see
+            :func:`~chipperf.report.comparability.require_comparable`), or repeats differ in more than their seed.
+    """
+    if not columns:
+        raise UsageError("there are no runs to compare", hint="name run directories")
+    require_comparable([record for column in columns for record in column.records])
+    case = find_case(columns[0].first.case.name)
+    distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
+    for column in distinct:
+        _require_repeats(column, case)
+    p_train = _measure("p_train", distinct)
+    return Comparison(
+        case=case,
+        columns=distinct,
+        names=tuple(curve_names([column.first for column in distinct], case)),
+        outcomes=tuple(tuple(outcome(record) for record in column.records) for column in distinct),
+        measures=tuple(p_train if name == "p_train" else _measure(name, distinct) for name in _COMPARED),
+        scaling=tuple(_scaling(distinct, p_train)),
+        settings=different_settings([column.first for column in distinct], case),
+        caveats=caveats(distinct, case, peak_of),
+    )
+
+
+def _require_repeats(column: Column, case: Case) -> None:
+    if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
+        raise UsageError(
+            f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
+            hint="name the runs themselves, each is a column then",
+        )
+
+
+def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
+    """Yield for each column the efficiency against that of the fewest devices that makes a true scaling pair."""
+    bases: dict[Hashable, int] = {}
+    identities = [scaling_identity(column.first) for column in columns]
+    devices = [column.first.topology.world_size for column in columns]
+    rates = [cell.value for cell in p_train.cells]
+    for place, identity in enumerate(identities):
+        if isinstance(rates[place], Missing):
+            continue
+        base = bases.setdefault(identity, place)
+        if devices[place] < devices[base]:
+            bases[identity] = place
+    for place, identity in enumerate(identities):
+        base = bases.get(identity, place)
+        rate, base_rate = rates[place], rates[base]
+        if devices[base] == devices[place] or isinstance(rate, Missing) or isinstance(base_rate, Missing):
+            yield None
+            continue
+        reached = efficiency(rate, devices[place], base_rate, devices[base]) if base_rate else math.inf
+        yield Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
+
+
+def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
+    unit = MEASURES[name].unit
+    values = [[completed_value(record, MEASURES[name].read(record)) for record in each.records] for each in columns]
+    results = [aggregate(each, unit).value for each in values]
+    samples = [[_drawn_from(name, record) for record in column.records] for column in columns]
+    follow = [_follows_from_windows(name, column) for column in columns]
+    ratios = [None if unit == "fraction" else _ratio(result, results[0]) for result in results]
+    resampled: dict[int, list[float]] = {}
+
+    def interval(place: int) -> Interval | None:
+        for each in (0, place):
+            if each not in resampled:
+                resampled[each] = resample(samples[each], combine, seed=f"{name} {each}")
+        return ratio_interval(resampled[place], resampled[0])
+
+    cells = []
+    for place, known in enumerate(values):
+        found, reason = None, None
+        if place and ratios[place] is not None:
+            single = [str(each + 1) for each in (0, place) if not varies(samples[each])]
+            doubtful = [str(each + 1) for each in (0, place) if not follow[each]]
+            if single:
+                reason = f"a single value in column {' and '.join(single)}"
+            elif doubtful:
+                reason = f"the value in column {' and '.join(doubtful)} is not that of its windows"
+            elif (found := interval(place)) is None:
+                reason = "a value of column 1 is 0"
+        spread = [value for value in known if not isinstance(value, Missing)] if len(known) > 1 else []
+        cells.append(
+            ComparedValue(
+                value=results[place],
+                lowest=min(spread, default=None),
+                highest=max(spread, default=None),
+                repeats=len(known),
+                windows=0 if isinstance(results[place], Missing) else _windows(name, columns[place]),
+                ratio=ratios[place],
+                interval=found,
+                no_interval=reason,
+                verdict=None if found is None else _verdict(found),
+            )
+        )
+    return ComparedMeasure(name=name, unit=unit, cells=tuple(cells))
+
+
+def _drawn_from(name: str, record: Record) -> list[float]:
+    """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
+    throughput = getattr(record.metrics, name, None)
+    if isinstance(throughput, Throughput):
+        rates = [window.samples_per_s for window in throughput.timed_windows]
+        return rates or [throughput.median]
+    value = MEASURES[name].read(record)
+    return [] if isinstance(value, Missing) else [float(value)]
+
+
+def _follows_from_windows(name: str, column: Column) -> bool:
+    throughputs = [getattr(record.metrics, name, None) for record in column.records]
+    return not any(any(differing_from_windows(each)) for each in throughputs if isinstance(each, Throughput))
+
+
+def _windows(name: str, column: Column) -> int:
+    throughputs = [getattr(record.metrics, name, None) for record in column.records]
+    return sum(len(each.windows) for each in throughputs if isinstance(each, Throughput))
+
+
+def _ratio(value: Number, first: Number) -> float | None:
+    if isinstance(value, Missing) or isinstance(first, Missing) or first == 0:
+        return None
+    ratio = value / first
+    return ratio if math.isfinite(ratio) else None
+
+
+def _verdict(interval: Interval) -> Literal["higher", "lower", "no_difference"]:
+    if interval.low > 1 + TOLERANCE:
+        return "higher"
+    return "lower" if interval.high < 1 - TOLERANCE else "no_difference"
+
+
+def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | None = None) -> Curves:
+    """Return the curves of compared runs; repeats of a configuration with other seeds are one curve.
+
+    Runs that did not complete have their curve, too: how a loss diverged is worth seeing.
+
+    Args:
+        comparison: The runs.
+        quantity: What the curves show.
+        axis: Unit of the axis; see :func:`~chipperf.report.curves.build_curves`.
+
+    Raises:
+        UsageError: A run has too few points, or cannot be on the axis.
+    """
+    groups = group_repeats(comparison.records, comparison.case)
+    names = curve_names([group[0] for group in groups], comparison.case)
+    curves = []
+    for name, group in zip(names, groups, strict=True):
+        runs = tuple(read_points(record, quantity) for record in group)
+        for run in runs:
+            _require_enough_points(run.record, len(run.points), quantity)
+        curves.append(CurveRuns(name=name, baseline=False, runs=runs))
+    return build_curves(curves, quantity, axis=axis)
+
+
+def _require_enough_points(record: Record, points: int, quantity: Quantity) -> None:
+    if points >= MINIMUM_POINTS:
+        return
+    what = "evaluations" if quantity == "quality" else "measurement windows with a loss"
+    raise UsageError(
+        f"run {record.run_id} has too few {what} for a curve: {points} of at least {MINIMUM_POINTS}",
+        hint="leave it out" if quantity == "quality" else "leave it out, or see docs/metrics.md on measurement windows",
+    )

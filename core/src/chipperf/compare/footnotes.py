@@ -1,0 +1,143 @@
+"""What a reader has to know before taking a comparison's ratios at their word: its footnotes.
+
+Runs whose results mean different things are refused, see :func:`~chipperf.report.comparability.require_comparable`.
+What may explain a ratio, or weakens it, is said here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from chipperf.records.measures import peak_source
+from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.repeats import ENOUGH_REPEATS
+from chipperf.records.schema import Missing, Power
+from chipperf.report.comparability import setting_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from chipperf.cases.base import Case
+    from chipperf.compare.sides import Column
+    from chipperf.records.plausibility import Peak
+    from chipperf.records.schema import Record, Setting
+
+    PeakOf = Callable[[Record], Peak | None]
+
+_ENOUGH_READINGS: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caveat:
+    """A footnote, and the columns it belongs to, counted from 1."""
+
+    text: str
+    columns: tuple[int, ...]
+
+
+def caveats(columns: Sequence[Column], case: Case, peak_of: PeakOf) -> tuple[Caveat, ...]:
+    """Return every footnote of a comparison, each once.
+
+    Args:
+        columns: Comparable columns of ``case``.
+        case: What it says of its model.
+        peak_of: Returns the peak rate of a run's device, if it is known.
+    """
+    found: dict[str, list[int]] = {}
+    for place, column in enumerate(columns, start=1):
+        for text in (*_origin(column), *_differences(column, columns[0]), *_weaknesses(column)):
+            found.setdefault(text, []).append(place)
+        for text in _implausible(column, case, peak_of):
+            found.setdefault(text, []).append(place)
+    places = {id(column.first): place for place, column in enumerate(columns, start=1)}
+    for record, finding in check_scaling([column.first for column in columns]):
+        found.setdefault(f"implausible: {finding.text('en')}", []).append(places[id(record)])
+    for place, other, text in _shared_runs(columns):
+        found.setdefault(text, []).extend((place, other))
+    return tuple(Caveat(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())
+
+
+def _origin(column: Column) -> Iterator[str]:
+    record = column.first
+    if record.kind == "imported":
+        yield f"imported from {column.source or record.run_id}; chipperf did not measure it"
+        if record.metrics_definition == "flagperf":
+            yield "throughputs, times and memory follow FlagPerf's definitions, see docs/metrics.md"
+        if column.not_understood:
+            yield f"{column.not_understood} texts of {column.source} were not understood: perf report import lists them"
+    elif record.kind == "simulated":
+        yield "simulated: no device ran"
+    if record.status.state != "completed":
+        failure = record.status.failure
+        yield f"the run did not complete: {failure.failure_class if failure else record.status.state}"
+    if len(column.records) < column.planned:
+        completed = len(column.records) if record.status.state == "completed" else 0
+        yield f"{completed} of {column.planned} repeats completed; the others are left out"
+    if column.planned > 1 and len(column.records) < ENOUGH_REPEATS:
+        yield f"fewer than {ENOUGH_REPEATS} repeats say nothing about the spread"
+
+
+def _differences(column: Column, first: Column) -> Iterator[str]:
+    """Yield what differs from the first column, and what nobody knows to be the same."""
+    unknown = []
+    for (name, value), (_, base) in zip(_conditions(column.first), _conditions(first.first), strict=True):
+        if isinstance(value, Missing) or isinstance(base, Missing):
+            if isinstance(value, Missing):
+                unknown.append(name)
+        elif value != base:
+            yield f"{name} {setting_text(value)}, in column 1 {setting_text(base)}"
+    if unknown:
+        yield f"not stated, so perhaps not the same: {', '.join(unknown)}"
+
+
+def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]]:
+    dataset, limits = record.dataset, record.limits
+    silent = Missing(missing="unknown") if record.kind == "imported" else None
+    yield "preset", silent or record.case.preset
+    yield "global batch", record.hyperparameters.global_batch_size
+    yield "epochs trained", record.metrics.epochs
+    yield "epochs planned", record.hyperparameters.values.get("epochs", Missing(missing="unknown"))
+    yield "length", silent or _length(limits.max_epochs, limits.max_steps, limits.budget_s)
+    yield "requested precision", record.precision.requested
+    yield "effective precision", record.precision.effective
+    yield "dataset version", dataset.version
+    yield "dataset fingerprint", dataset.fingerprint
+    yield "samples evaluated", dataset.eval_samples
+    memory = record.metrics.memory
+    yield "mem_peak read from", memory if isinstance(memory, Missing) else peak_source(memory)
+
+
+def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str:
+    texts = [f"{value:g} {unit}" for value, unit in ((epochs, "epochs"), (steps, "steps"), (seconds, "s")) if value]
+    return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
+
+
+def _weaknesses(column: Column) -> Iterator[str]:
+    for record in column.records:
+        power = record.metrics.power
+        if not isinstance(power, Power) or isinstance(power.energy_j, Missing):
+            continue
+        if power.samples < _ENOUGH_READINGS:
+            yield f"energy from {power.samples} readings of each device; fewer than {_ENOUGH_READINGS} are coarse"
+            break
+
+
+def _implausible(column: Column, case: Case, peak_of: PeakOf) -> Iterator[str]:
+    for record in column.records:
+        as_defined = record.case.preset == "full" and record.case.version == case.version
+        flops = case.forward_flops if as_defined else None
+        peak = peak_of(record) if flops else None
+        for finding in check_record(record, forward_flops=flops, peak=peak):
+            run = f" (run {record.run_id})" if len(column.records) > 1 else ""
+            yield f"implausible: {finding.text('en')}{run}"
+
+
+def _shared_runs(columns: Sequence[Column]) -> Iterator[tuple[int, int, str]]:
+    """Yield pairs of columns that are not independent of each other."""
+    owners: dict[str, int] = {}
+    for place, column in enumerate(columns, start=1):
+        for record in column.records:
+            owner = owners.setdefault(record.run_id, place)
+            if owner != place:
+                yield owner, place, f"run {record.run_id} is in both columns, so their interval is too narrow"

@@ -1,0 +1,94 @@
+"""What is put side by side: runs, repeats that count as one, and the rows of documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from chipperf.errors import DocumentError, RecordError
+from chipperf.records.repeats import read_repeats
+from chipperf.records.store import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from chipperf.documents.card_names import CardNames
+    from chipperf.records.schema import Record
+
+_DOCUMENTS: Final = (".md", ".markdown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One side of a comparison.
+
+    Attributes:
+        records: A run, its repeats with other seeds, or a row of a document. Completed runs alone, if there is one.
+        planned: How many runs there were to be.
+        source: What the user named.
+        not_understood: Texts of the document that no record has as a value.
+    """
+
+    records: tuple[Record, ...]
+    planned: int = 1
+    source: str = ""
+    not_understood: int = 0
+
+    @property
+    def first(self) -> Record:
+        """The record that speaks for all of them where they do not differ."""
+        return self.records[0]
+
+
+def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[Column]:
+    """Read runs, directories of repeats, and case documents, which have a column for each row.
+
+    Args:
+        paths: Directories of runs or of repeats, ``record.json`` files, and Markdown files.
+        names: Names of vendors and cards, for documents; by default those that come with chipperf.
+
+    Raises:
+        RecordError: A record cannot be read, or none of several repeats left one.
+        DocumentError: A document has no row that can be read, or does not tell vendor or case.
+    """
+    columns: list[Column] = []
+    for path in paths:
+        if path.suffix.casefold() in _DOCUMENTS:
+            columns += _document(path, names)
+        else:
+            columns.append(_runs(path))
+    return columns
+
+
+def _runs(path: Path) -> Column:
+    repeats = read_repeats(path)
+    if repeats is None:
+        return Column(records=(read_record(path),), source=str(path))
+    records = []
+    for run in repeats.runs:
+        try:
+            records.append(read_record(path / run.directory))
+        except RecordError:
+            # One that never began, or was removed: it counts among the planned.
+            continue
+    completed = [record for record in records if record.status.state == "completed"]
+    if not records:
+        raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")
+    return Column(records=tuple(completed or records[:1]), planned=repeats.planned, source=str(path))
+
+
+def _document(path: Path, names: CardNames | None) -> Sequence[Column]:
+    # Not at the top: parsing Markdown takes modules that a comparison of runs does not need.
+    from chipperf.documents.card_names import read_card_names
+    from chipperf.documents.markdown import read_text
+    from chipperf.importing.case_document import import_document
+
+    try:
+        imported = import_document(read_text(path), str(path), names=names or read_card_names(), path=path)
+    except DocumentError as error:
+        if error.hint and error.hint.startswith("say it with"):
+            error.hint = f"import it first: perf report import {path} --vendor NAME --case NAME, and name the records"
+        raise
+    unknown = len(imported.not_understood)
+    return [Column(records=(each.record,), source=str(path), not_understood=unknown) for each in imported.records]

@@ -1,0 +1,23 @@
+"""Reading texts: how much one says, and whom it mentions."""
+
+from __future__ import annotations
+
+import re
+
+
+def mentions(text: str, name: str) -> bool:
+    """Tell whether ``name`` stands in ``text`` as a word of its own, in either case."""
+    # A letter of Chinese or Japanese next to a Latin name does not belong to it, although \\w matches it.
+    letter = "[A-Za-z0-9_-]" if name.isascii() else r"(?!)"
+    return re.search(rf"(?<!{letter}){re.escape(name)}(?!{letter})", text, re.IGNORECASE) is not None
+
+
+_WORD = re.compile(r"[A-Za-z0-9][\w./*:=-]*")
+_IDEOGRAPH = re.compile(r"[\u3400-\u9fff]")
+_IDEOGRAPHS_PER_WORD = 2
+
+
+def count_words(text: str) -> int:
+    """Return the number of words in an English or Chinese text; two ideographs count as one."""
+    without_ideographs, ideographs = _IDEOGRAPH.subn(" ", text)
+    return len(_WORD.findall(without_ideographs)) + ideographs // _IDEOGRAPHS_PER_WORD

@@ -1,0 +1,174 @@
+"""The installed plugins: listed from entry-point metadata alone, found by name, and imported.
+
+Listing imports no plugin. Finding a vendor by name touches that plugin and no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, distribution, distributions
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+from chipperf.errors import PluginLoadError, VendorSelectionError, did_you_mean
+
+VENDOR_GROUP: Final = "chipperf.vendors"
+OBSERVER_GROUP: Final = "chipperf.observers"
+CORE_PACKAGE: Final = "chipperf"
+"""Name of core's package and of its distribution."""
+
+VENDOR_VARIABLE: Final = "PERF_VENDOR"
+"""Environment variable that names the vendor where no option does."""
+
+REFERENCE_VENDOR: Final = "cpu"
+"""Name of the reference that vendors are compared with. It runs when it is asked for; ``auto`` never chooses it."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginEntry:
+    """An installed entry point.
+
+    Attributes:
+        group: Entry-point group, :data:`VENDOR_GROUP` or :data:`OBSERVER_GROUP`.
+        name: Left side of the entry point; the vendor's name.
+        value: Right side of the entry point; the module that holds the hooks.
+        distribution: Distribution that provides it.
+        version: Version of that distribution.
+    """
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+
+    @property
+    def source(self) -> str:
+        """Distribution and version, as an error names them."""
+        return f"{self.distribution} {self.version}"
+
+    def __str__(self) -> str:
+        kind = "vendor" if self.group == VENDOR_GROUP else "observer"
+        return f"{kind} {self.name!r} ({self.source})"
+
+
+def vendors() -> tuple[PluginEntry, ...]:
+    """Return the installed vendors, ordered by name; a name two distributions provide is there twice."""
+    return _entries(VENDOR_GROUP)
+
+
+def observers() -> tuple[PluginEntry, ...]:
+    """Return the installed observers, ordered by name."""
+    return _entries(OBSERVER_GROUP)
+
+
+def find_vendor(name: str) -> PluginEntry:
+    """Return the one installed vendor called ``name``, without importing or probing it.
+
+    Raises:
+        VendorSelectionError: No distribution provides it, or more than one does.
+    """
+    installed = vendors()
+    candidates = [entry for entry in installed if entry.name == name]
+    if not candidates:
+        names = sorted({entry.name for entry in installed})
+        raise VendorSelectionError(
+            f"no vendor is called {name!r}{did_you_mean(name, names)}; installed: {', '.join(names) or 'none'}",
+            hint=f"install the vendor's plugin, or choose another one with --vendor or {VENDOR_VARIABLE}",
+        )
+    if len(candidates) > 1:
+        raise ambiguous_vendor(candidates)
+    return candidates[0]
+
+
+def load(entry: PluginEntry) -> ModuleType:
+    """Import the plugin's module.
+
+    Raises:
+        PluginLoadError: The import fails, or the entry point names something other than a module.
+    """
+    remedy = f"repair it with 'pip install --force-reinstall {entry.distribution}', or 'pip uninstall' it"
+    try:
+        module = EntryPoint(entry.name, entry.value, entry.group).load()
+    # SystemExit as well: a module that exits on import must not end the program without a word.
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(
+            f"{entry}: importing {entry.value!r} failed: {type(error).__name__}: {error}", hint=remedy
+        ) from error
+    if not isinstance(module, ModuleType):
+        raise PluginLoadError(
+            f"{entry}: entry point {entry.value!r} names a {type(module).__name__}, not a module",
+            hint=f"write '{entry.name} = \"{entry.value.partition(':')[0]}\"' in the plugin's pyproject.toml",
+        )
+    return module
+
+
+def normal_name(distribution_name: str) -> str:
+    """Return the one spelling among those that pip takes for the same distribution, by PEP 503."""
+    return re.sub(r"[-_.]+", "-", distribution_name).lower()
+
+
+def package_directory(entry: PluginEntry) -> Path | None:
+    """Return the directory of the plugin's package, found without importing the plugin.
+
+    That is its top-level package; of a plugin that core brings along, the package around its module. ``None``: there is
+    no such package, or the plugin is a module in no package.
+    """
+    parts = entry.value.partition(":")[0].split(".")
+    package = ".".join(parts[:-1]) if parts[0] == CORE_PACKAGE else parts[0]
+    spec = find_spec(package)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def ambiguous_vendor(entries: list[PluginEntry]) -> VendorSelectionError:
+    """Return the error that several distributions provide one vendor; names them."""
+    sources = " and ".join(f"{entry.source} ({entry.value})" for entry in entries)
+    return VendorSelectionError(
+        f"vendor {entries[0].name!r} is provided more than once: by {sources}",
+        hint="uninstall all but one of them with 'pip uninstall'",
+    )
+
+
+def _entries(group: str) -> tuple[PluginEntry, ...]:
+    found = [entry for name in _providers(group) for entry in _entries_of(name, group)]
+    return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
+
+
+def _providers(group: str) -> set[str]:
+    names = set()
+    for provider in distributions():
+        try:
+            # Only the few that mention the group have their metadata parsed, which is slow.
+            if f"[{group}]" in (provider.read_text("entry_points.txt") or ""):
+                names.add(normal_name(provider.metadata["Name"]))
+        # Whatever is wrong with one distribution on the path must not hide the others.
+        except Exception as error:
+            logger.warning("a distribution with unreadable metadata is ignored: %s: %s", type(error).__name__, error)
+    return names
+
+
+def _entries_of(name: str, group: str) -> list[PluginEntry]:
+    # The same distribution may be on sys.path twice; distribution() returns the first, as an import would.
+    try:
+        provider = distribution(name)
+        points = [point for point in provider.entry_points if point.group == group]
+    except Exception as error:
+        logger.warning("the entry points of %s are ignored: %s: %s", name, type(error).__name__, error)
+        return []
+    return [
+        PluginEntry(
+            group=group,
+            name=point.name,
+            value=point.value,
+            distribution=provider.metadata["Name"],
+            version=provider.version,
+        )
+        for point in points
+    ]

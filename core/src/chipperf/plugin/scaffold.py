@@ -1,0 +1,150 @@
+"""A new vendor plugin from templates: a complete package that passes level 0 of the contract from the beginning."""
+
+from __future__ import annotations
+
+import errno
+import json
+import keyword
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import chipperf
+from chipperf.errors import UsageError
+from chipperf.plugin import installed, selection
+
+TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "plugin"
+
+_NAME: Final = re.compile(r"[a-z](?:[a-z0-9_]*[a-z0-9])?")
+_DEVICE_TYPE: Final = re.compile(r"[a-z][a-z0-9_]*")
+_NAME_IN_PATHS: Final = "NAME"
+_TEMPLATE_SUFFIX: Final = ".j2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewPlugin:
+    """What distinguishes one new plugin from another.
+
+    Attributes:
+        name: The vendor's name, as ``--vendor`` takes it.
+        title: The vendor's name in reports.
+        device_type: Type of its ``torch.device``.
+    """
+
+    name: str
+    title: str
+    device_type: str
+
+    @property
+    def distribution(self) -> str:
+        """Name of the distribution, as pip takes it."""
+        return f"chipperf-{self.name.replace('_', '-')}"
+
+    @property
+    def package(self) -> str:
+        """Name of the package that is imported."""
+        return f"chipperf_{self.name}"
+
+
+def create_plugin(plugin: NewPlugin, directory: Path) -> tuple[Path, ...]:
+    """Write a plugin's project, completely or not at all.
+
+    Args:
+        plugin: What to fill the templates with.
+        directory: Root of the project; must be new or empty, and the directory it is in must exist.
+
+    Returns:
+        The files, relative to ``directory``, in order.
+
+    Raises:
+        UsageError: A value cannot be used, a vendor of that name is installed, or the directory cannot be written.
+    """
+    _require_free_name(plugin.name)
+    _require_valid_texts(plugin)
+    _require_usable(directory)
+    try:
+        # On the same file system, so that the last step is a single rename.
+        with tempfile.TemporaryDirectory(prefix=".chipperf-new-", dir=directory.absolute().parent) as workspace:
+            project = Path(workspace) / "project"
+            project.mkdir()
+            files = _render_all(plugin, project)
+            os.replace(project, directory)
+    except OSError as error:
+        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another --directory"
+        raise UsageError(f"cannot write to {directory}: {error.strerror}", hint=hint) from error
+    return files
+
+
+def _require_free_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise UsageError(
+            f"a vendor cannot be called {name!r}",
+            hint="a name is made of a-z, 0-9 and _, begins with a letter, does not end with _ and is no word of Python",
+        )
+    if name == selection.AUTO:
+        raise UsageError(
+            f"a vendor cannot be called {name!r}: with it, --vendor chooses the vendor that is here",
+            hint="choose another name",
+        )
+    for entry in installed.vendors():
+        if entry.name == name:
+            raise UsageError(f"{entry} is installed already", hint="choose another name, or change that plugin")
+
+
+def _require_valid_texts(plugin: NewPlugin) -> None:
+    if not plugin.title.strip() or not plugin.title.isprintable():
+        raise UsageError(f"the title {plugin.title!r} is not a line of text", hint="give another --title")
+    if not _DEVICE_TYPE.fullmatch(plugin.device_type):
+        raise UsageError(
+            f"{plugin.device_type!r} is not the type of a torch.device",
+            hint="give --device-type what stands before the colon, for example cuda",
+        )
+
+
+def _require_usable(directory: Path) -> None:
+    if not directory.absolute().parent.is_dir():
+        raise UsageError(f"{directory.parent} is not a directory", hint="make it first, or choose another --directory")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"{directory} is not an empty directory", hint="choose another place with --directory")
+
+
+def _render_all(plugin: NewPlugin, project: Path) -> tuple[Path, ...]:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters["literal"] = _literal
+    variables = {
+        "name": plugin.name,
+        "title": plugin.title,
+        "device_type": plugin.device_type,
+        "distribution": plugin.distribution,
+        "package": plugin.package,
+        "compatible_versions": _compatible_versions(chipperf.__version__),
+    }
+    files = []
+    for template in sorted(path for path in TEMPLATES.rglob("*") if path.is_file()):
+        source = template.relative_to(TEMPLATES)
+        text = template.read_text(encoding="utf-8")
+        if template.suffix == _TEMPLATE_SUFFIX:
+            text = environment.get_template(source.as_posix()).render(variables)
+        file = Path(str(source).removesuffix(_TEMPLATE_SUFFIX).replace(_NAME_IN_PATHS, plugin.name))
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).write_text(text, encoding="utf-8")
+        files.append(file)
+    return tuple(files)
+
+
+def _literal(text: str) -> str:
+    """Return ``text`` as a string literal of Python and TOML, which JSON's is."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _compatible_versions(version: str) -> str:
+    """Return the range of versions with the same hooks as ``version``."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return f">={major}.{minor},<{major + 1}"

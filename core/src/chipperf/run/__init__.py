@@ -1,0 +1,1 @@
+"""What the launcher and its workers share: the plan of a run, its directory, its ranks, and how they report."""

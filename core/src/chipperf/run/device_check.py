@@ -1,0 +1,111 @@
+"""Proof, in bounded time, that a device finishes a kernel with the right result.
+
+A card can answer every query and still never finish a kernel; a training process that meets one hangs in a call that
+nothing interrupts. So the first kernel runs in a child process, which can be left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.errors import DeviceError, PerfError
+from chipperf.hardware import run_tool
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.session import bind
+from chipperf.run.ranks import rank_from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_TIMEOUT_S = 180.0
+"""First use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
+
+_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a child process learned about a device.
+
+    Attributes:
+        card: Name and identity of the device; empty if it was not initialised.
+        runtime: Versions of the vendor's stack; ``None`` is unknown.
+        fault: Why it does not compute; ``None`` if it does.
+    """
+
+    card: str
+    runtime: Mapping[str, str | None]
+    fault: str | None
+
+
+def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], timeout_s: float) -> None:
+    """Compute on the rank's device in a child process.
+
+    Args:
+        vendor: Name of the vendor's entry point.
+        local_rank: The rank, for messages.
+        environment: The worker's environment, with the launcher's and the vendor's variables.
+        timeout_s: Time the child has.
+
+    Raises:
+        DeviceError: The child did not finish in time, failed, or computed something wrong; names the card.
+    """
+    inspection = inspect_device(vendor, environment, timeout_s)
+    if inspection.fault is None:
+        return
+    raise DeviceError(
+        f"{inspection.card or f'the device of local rank {local_rank}'} does not compute: {inspection.fault}",
+        hint="check the card and its driver, or leave it out with the vendor's visible-devices variable; "
+        "--no-device-check trains without this check",
+    )
+
+
+def inspect_device(vendor: str, environment: Mapping[str, str], timeout_s: float) -> Inspection:
+    """Load a vendor's stack and compute on its device, in a child process that has ``timeout_s`` seconds."""
+    output = run_tool(
+        [sys.executable, "-m", "chipperf.run.device_check", vendor], timeout_s=timeout_s, environment=environment
+    )
+    reports = [json.loads(line) for line in output.stdout.splitlines() if line.startswith('{"device_check"')]
+    passed = any(report["device_check"] == "passed" for report in reports)
+    fault = next((report["fault"] for report in reports if "fault" in report), output.problem or "it ended silently")
+    return Inspection(
+        card=next((report["card"] for report in reports if "card" in report), ""),
+        runtime=next((report["runtime"] for report in reports if "runtime" in report), {}),
+        fault=None if passed else fault,
+    )
+
+
+def main(vendor: str) -> None:
+    """Initialise this rank's device, multiply two small integer matrices, and print what came of it."""
+    try:
+        rank = rank_from_environment()
+        session = bind(find_vendor(vendor))
+        runtime = session.load_runtime()
+        versions = {name: getattr(runtime, name) for name in ("torch", "framework", "driver", "sdk", "collectives")}
+        print(json.dumps({"device_check": "loaded", "runtime": versions}), flush=True)
+
+        import torch
+
+        device = session.device_init(rank)
+        info = session.device_info(device)
+        identity = f"{info.name} {info.uuid or info.pci_bus_id or f'#{info.index}'}"
+        print(json.dumps({"device_check": "begun", "card": identity}), flush=True)
+        # Small integers whose sums stay below 256 are exact in every format a unit may use.
+        integers = torch.arange(_SIZE * _SIZE).reshape(_SIZE, _SIZE).remainder(3) - 1
+        operand = integers.float().to(device)
+        product = operand @ operand.T
+        session.synchronize(device)
+        if not torch.equal(product.cpu().long(), integers @ integers.T):
+            print(json.dumps({"device_check": "failed", "fault": "a product of small integers is wrong"}), flush=True)
+            return
+        print(json.dumps({"device_check": "passed"}), flush=True)
+        session.device_teardown(device)
+    except PerfError as error:
+        print(json.dumps({"device_check": "failed", "fault": error.message}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

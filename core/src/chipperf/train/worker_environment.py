@@ -1,0 +1,81 @@
+"""First program of every worker: prepares the environment, then replaces itself with the training program.
+
+A variable such as an allocator setting or a vendor's switch is read when an interpreter or library starts; so it must
+be set before that. This program loads the vendor's plugin without torch, asks it for the variables, and executes
+:mod:`chipperf.train.worker` with them, under the same process id, whoever launched it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import EnvironmentSettings
+from chipperf.run.device_check import check_device
+from chipperf.run.directory import RunDirectory
+from chipperf.run.failure import report_failure
+from chipperf.run.plan import read_plan
+from chipperf.run.ranks import rank_from_environment
+
+_PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h; it outlasts an exec."""
+
+APPLIED_VARIABLE = "CHIPPERF_APPLIED_ENVIRONMENT"
+"""Tells the training program which variables were set, by whom and why, as JSON."""
+
+
+def main(run_directory: Path) -> None:
+    """Prepare this rank's environment and become its training program; does not return."""
+    directory = RunDirectory(run_directory)
+    rank = rank_from_environment()
+    _end_with_launcher()
+    directory.register_rank(rank.rank)
+    _redirect_output(directory.log(rank.rank))
+    with report_failure(directory, rank.rank):
+        plan = read_plan(directory.plan)
+        session = bind(find_vendor(plan.vendor))
+        settings = EnvironmentSettings(
+            case=plan.case,
+            precision=plan.precision,
+            deterministic=bool(plan.hyperparameters.values.get("deterministic", False)),
+        )
+        environment = dict(os.environ)
+        applied = []
+        for variable in session.environment(rank, settings):
+            set_by_user = environment.get(variable.name)
+            if set_by_user is None:
+                environment[variable.name] = variable.value
+            origin = "vendor" if set_by_user is None else "user"
+            reason = variable.reason if set_by_user is None else f"set before the run; vendor wanted {variable.value}"
+            applied.append(
+                {"name": variable.name, "value": environment[variable.name], "reason": reason, "origin": origin}
+            )
+        if plan.device_check_timeout_s is not None:
+            check_device(plan.vendor, rank.local_rank, environment, plan.device_check_timeout_s)
+        environment[APPLIED_VARIABLE] = json.dumps(applied)
+        os.execve(sys.executable, [sys.executable, "-m", "chipperf.train.worker", str(run_directory)], environment)
+
+
+def _end_with_launcher() -> None:
+    """Let Linux send this process SIGTERM when the launcher is gone, even killed: nobody else would stop it then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _redirect_output(log: Path) -> None:
+    """Send output, also that of C libraries, to the rank's log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
