@@ -1,12 +1,12 @@
 """Processes that would start Python and import torch, forked from one that has done both.
 
 To import torch and what training needs takes three seconds of processor time, and a run of two ranks does it three
-times. Where a test is about what ranks do, and not about how their interpreter starts, :func:`start` gives it a process
-that does what ``python -m MODULE`` does, with its own variables, directory and output, in milliseconds. What such a
-process starts by ``python -m chipperf...``, or becomes by ``os.execve``, is forked likewise; everything else is executed.
+times. Where a test is about what ranks do, and not about how their interpreter starts, :class:`ReadyProcess` does what
+``python -m chipperf...`` or a program of the tests does, with variables, directory and output of its own, and begins in
+milliseconds. What it starts or becomes by such a command is forked likewise; everything else is executed.
 
-A forked process differs from a started one in what is read before Python begins: ``GLIBC_TUNABLES``, ``LD_PRELOAD`` and
-``OMP_*`` other than the number of threads have no effect. Tests of such things start a real one.
+A forked process has not what is read before Python begins: ``GLIBC_TUNABLES``, ``LD_PRELOAD`` and ``OMP_*`` other than
+the number of threads. :func:`stands_in` says where that matters.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import re
 import runpy
 import selectors
@@ -41,47 +42,70 @@ _PRELOAD = (
     "torch.distributed.elastic.multiprocessing",
     "torch.distributed.launcher.api",
     "torchvision",
-    "chipperf.cases.classification_workload",
-    "chipperf.cases.detr.workload",
-    "chipperf.cli.repeat",
-    "chipperf.cli.train",
-    "chipperf.launch.group",
-    "chipperf.launch.local",
-    "chipperf.train.effective_precision",
-    "chipperf.train.results",
-    "chipperf.train.trainer",
+)
+_PACKAGES = (
+    "bundle cases cli compare data documents importing launch lint plugin records report run suites train verify web"
 )
 _TITLE_BYTES = 4096
 _MESSAGE_BYTES = 2**20
 _START_TIMEOUT_S = 120
+_CLONE_NEWNET = 0x40000000
+_TESTS = Path(__file__).parent
 
 
 def stands_in(command: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Return True if a fork can stand in for a command: it runs chipperf, and asks nothing of Python's start."""
-    if sys.platform != "linux" or not _starts_chipperf(command):
+    if sys.platform != "linux" or not _can_be(_namespace(list(command))[1]):
         return False
-    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
-    if any(Path(path, "sitecustomize.py").exists() for path in paths if path):
+    customized = _customization(environment)
+    if customized is not None and "sys.meta_path" in customized.read_text(encoding="utf-8"):
+        # It waits for an import that has been there before it.
         return False
     read_early = re.compile("GLIBC_TUNABLES|MALLOC_|LD_|LANG|LC_|OMP_(?!NUM_THREADS)|PYTHON(?!PATH)")
     names = {name for name in {*environment, *os.environ} if read_early.match(name)}
     return all(environment.get(name) == os.environ.get(name) for name in names)
 
 
+def _customization(environment: Mapping[str, str]) -> Path | None:
+    """Return the module that Python imports when it starts, if there is one on the path of these variables."""
+    paths = (Path(path, "sitecustomize.py") for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path)
+    return next((path for path in paths if path.exists()), None)
+
+
+def _namespace(command: list[str]) -> tuple[str | None, list[str]]:
+    """Return the network namespace that a command is to be run in, and the command."""
+    return (command[3], command[4:]) if command[:3] == ["ip", "netns", "exec"] else (None, command)
+
+
+_PERF = """\
+#!{python} -IS
+import json, os, socket, sys
+
+reading, status = os.pipe()
+request = dict(arguments=["-m", "chipperf", *sys.argv[1:]], environment=dict(os.environ), directory=os.getcwd())
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+    connection.connect({address!r})
+    socket.send_fds(connection, [json.dumps(request | dict(namespace=None)).encode()], [1, 2, status])
+    os.close(status)
+    connection.recv(16)
+    sys.exit(int(os.read(reading, 16)))
+"""
+
+
 class ReadyProcess:
     """A forked process, used as :class:`subprocess.Popen` with text in both pipes is; it leads a session of its own."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> None:
-        assert command[0] == sys.executable, command
-        self.args = list(command)
+        namespace, self.args = _namespace(list(command))
         self.returncode: int | None = None
         self._printed = ["", ""]
-        self._output = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
+        self._output = [tempfile.TemporaryFile() for _ in self._printed]  # noqa: SIM115 - closed when it has ended
         self._status, status = os.pipe()
         request = {
             "arguments": self.args[1:],
             "environment": dict(environment),
             "directory": str(directory or Path.cwd()),
+            "namespace": namespace,
         }
         self.pid = _server().start(request, [*(file.fileno() for file in self._output), status])
         os.close(status)
@@ -133,18 +157,30 @@ class ReadyProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def install_perf(folder: Path) -> None:
+    """Write a program ``perf`` that a shell finds there, and that is forked."""
+    program = folder / "perf"
+    program.write_text(_PERF.format(python=sys.executable, address=str(_server().address)), encoding="utf-8")
+    program.chmod(0o755)
+
+
 class _Server:
     """The process that forks, as its client sees it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="ready-python-")
+        self.address = Path(self._folder.name) / "requests"
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as public:
+            public.bind(str(self.address))
+            public.listen()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), " " * _TITLE_BYTES],
+                [sys.executable, __file__, str(theirs.fileno()), str(public.fileno()), " " * _TITLE_BYTES],
                 env=_without_own_variables(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), public.fileno()),
                 start_new_session=True,
             )
         self._connection.settimeout(_START_TIMEOUT_S)
@@ -152,14 +188,16 @@ class _Server:
 
     def start(self, request: Mapping[str, Any], descriptors: list[int]) -> int:
         """Fork a process with a standard output, a standard error, and a pipe for its exit code; return its id."""
-        socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
-        answer = self._connection.recv(_MESSAGE_BYTES)
+        with self._lock:
+            socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
+            answer = self._connection.recv(_MESSAGE_BYTES)
         assert answer, "the process that all others are forked from has ended"
         return int(answer)
 
     def _close(self) -> None:
         self._connection.close()
         self._process.wait()
+        self._folder.cleanup()
 
 
 @cache
@@ -172,21 +210,30 @@ def _without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {**{k: v for k, v in environment.items() if k != "PYTHONPATH"}, "OMP_WAIT_POLICY": "passive"}
 
 
-def serve(descriptor: int) -> None:
-    """Fork a process for each request until the connection ends, and tell how each ended; the server's program."""
+def serve(own: int, public: int) -> None:
+    """Fork a process for each request, and tell how each ended; the server's program.
+
+    Args:
+        own: Descriptor of a connection; with it this process ends, and all that it forked.
+        public: Descriptor of a socket on which others can connect.
+    """
     subprocess.Popen = _ForkingPopen  # type: ignore[misc]
     os.execve = _become_other_program  # type: ignore[assignment]
-    for name in _PRELOAD:
+    for name in _modules():
         importlib.import_module(name)
     _PRELOADED.update(sys.modules)
     # Neither looked through nor written to in any of the processes.
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=descriptor) as connection, selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
+    with socket.socket(fileno=public) as listening, selectors.DefaultSelector() as selector:
+        selector.register(listening, selectors.EVENT_READ)
+        selector.register(socket.socket(fileno=own), selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fileobj is not connection:
+                if key.fileobj is listening:
+                    selector.register(listening.accept()[0], selectors.EVENT_READ)
+                    continue
+                if key.data is not None:
                     pid, status = key.data
                     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                     with suppress(BrokenPipeError):
@@ -195,7 +242,15 @@ def serve(descriptor: int) -> None:
                     selector.unregister(key.fd)
                     os.close(key.fd)
                     continue
-                message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
+                assert isinstance(key.fileobj, socket.socket)
+                message = b""
+                # Whoever asked may have been killed.
+                with suppress(ConnectionError):
+                    message, descriptors, _, _ = socket.recv_fds(key.fileobj, _MESSAGE_BYTES, 3)
+                if not message and key.fd != own:
+                    selector.unregister(key.fileobj)
+                    key.fileobj.close()
+                    continue
                 if not message:
                     for running in selector.get_map().values():
                         if running.data is not None:
@@ -206,39 +261,60 @@ def serve(descriptor: int) -> None:
                 pid = os.fork()
                 if pid == 0:
                     os.setsid()
+                    if request["namespace"] is not None:
+                        _enter(request["namespace"])
                     for number, opened in enumerate((stdout, stderr), 1):
                         os.dup2(opened, number)
                     _be(request["arguments"], request["environment"], request["directory"])
                 os.close(stdout)
                 os.close(stderr)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
-                connection.send(f"{pid}".encode())
+                with suppress(ConnectionError):
+                    key.fileobj.send(f"{pid}".encode())
+
+
+def _enter(namespace: str) -> None:
+    """Move this process into a network namespace."""
+    with open(f"/run/netns/{namespace}", "rb") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+
+
+def _modules() -> list[str]:
+    """Return what is imported before any fork: torch and chipperf, without plugins."""
+    packages = [f"chipperf.{name}" for name in _PACKAGES.split()]
+    found = [
+        module.name
+        for package in packages
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+    ]
+    return [*_PRELOAD, *found]
 
 
 class _ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
-    """Starts ``python -m chipperf...`` by a fork, and everything else as it is."""
+    """Starts ``python -m chipperf...`` and programs of the tests by a fork, and everything else as it is."""
 
     def __init__(self, args: Any, *positional: Any, **options: Any) -> None:
-        if _starts_chipperf(args):
+        if _can_be(args):
             environment = options.pop("env", None)
             # Called between fork and exec, where output, directory and session are those of the new process already.
-            options["preexec_fn"] = partial(_be, list(args)[1:], dict(os.environ if environment is None else environment))
+            options["preexec_fn"] = partial(
+                _be, list(args)[1:], dict(os.environ if environment is None else environment)
+            )
         super().__init__(args, *positional, **options)
 
 
-def _starts_chipperf(command: Any) -> bool:
-    return not isinstance(command, str) and list(command)[:2] == [sys.executable, "-m"] and command[2].startswith("chipperf")
+def _can_be(command: Any) -> bool:
+    """Return True for ``python -m chipperf...`` and for programs of the tests."""
+    if isinstance(command, str) or len(command) < 2 or command[0] != sys.executable:
+        return False
+    option, *words = command[1:]
+    return words[0].startswith("chipperf") if option == "-m" else Path(option).is_relative_to(_TESTS)
 
 
 def _become_other_program(path: str, command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Stand in for :func:`os.execve`: run another module, of which and of whose state nothing is here yet."""
-    assert _starts_chipperf(command), command
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in set(sys.modules).difference(_PRELOADED):
-        del sys.modules[name]
+    assert _can_be(command), command
     sys.stdout.flush()
     sys.stderr.flush()
     _be(command[1:], environment)
@@ -249,6 +325,9 @@ def _be(arguments: Sequence[str], environment: Mapping[str, str], directory: str
     code = 1
     try:
         _close_descriptors()
+        _reset_signals()
+        for name in set(sys.modules).difference(_PRELOADED):
+            del sys.modules[name]
         if directory is not None:
             os.chdir(directory)
         os.environ.clear()
@@ -262,7 +341,16 @@ def _be(arguments: Sequence[str], environment: Mapping[str, str], directory: str
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-    raise AssertionError("never reached")
+
+
+def _reset_signals() -> None:
+    """Handle signals as Python does when it starts."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _close_descriptors() -> None:
@@ -276,13 +364,16 @@ def _close_descriptors() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a module as the main program and return the exit code."""
-    option, name, *_ = arguments
-    assert option == "-m", arguments
+    """Run a module or a file as the main program and return the exit code."""
+    is_module = arguments[0] == "-m"
+    name = arguments[is_module]
+    sys.argv = arguments[is_module:]
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [os.getcwd(), *paths, *_PATH]
-    sys.argv = arguments[1:]
+    sys.path[:] = [os.getcwd() if is_module else str(Path(name).parent), *paths, *_PATH]
     importlib.invalidate_caches()
+    if _customization(os.environ):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
     if "OMP_NUM_THREADS" in os.environ:
         import torch
 
@@ -290,7 +381,10 @@ def _run(arguments: list[str]) -> int:
     sys.modules.pop(name, None)
     code = 0
     try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        if is_module:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(name, run_name="__main__")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if end.code is not None and not isinstance(end.code, int):
@@ -315,4 +409,4 @@ _PRELOADED: dict[str, Any] = {}
 _PATH = sys.path[1:]
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), int(sys.argv[2]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ class Perf(Protocol):
 
 
 class StartProcess(Protocol):
-    """Starts a command in a session of its own: ``perf`` by a fork that stands in for it, unless it is to be executed."""
+    """Starts a command in a session of its own; see :func:`started`."""
 
     def __call__(
         self, command: list[str], environment: Mapping[str, str], *, executed: bool = False
@@ -82,17 +83,40 @@ def perf_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "chipperf", *(str(argument) for argument in arguments)]
 
 
+def run(
+    command: list[str], environment: Mapping[str, str], directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end: a program that imports torch by a fork, where that makes no difference."""
+    process = started(command, environment, directory)
+    try:
+        out, complaints = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, complaints)
+
+
+def started(
+    command: list[str], environment: Mapping[str, str], directory: Path | None = None, *, executed: bool = False
+) -> subprocess.Popen[str] | ReadyProcess:
+    """Start a command: a program that imports torch by a fork, where that makes no difference, unless ``executed``."""
+    if not executed and stands_in(command, environment):
+        return ReadyProcess(command, environment, directory)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def run_perf(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``perf`` in a process of its own, which is forked where that makes no difference."""
-    command, variables = perf_command(*arguments), perf_environment(**environment)
-    if not stands_in(command, variables):
-        return execute_perf(*arguments, **environment)
-    process = ReadyProcess(command, variables)
-    try:
-        out, complaints = process.communicate(TIMEOUT_S)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(command, process.wait(), out, complaints)
+    return run(perf_command(*arguments), perf_environment(**environment))
 
 
 def execute_perf(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -132,30 +156,18 @@ def ranks_of(launcher: subprocess.Popen[str] | ReadyProcess) -> list[psutil.Proc
 @contextmanager
 def process_starter(place: Path) -> Iterator[StartProcess]:
     """Start processes that are gone afterwards, with their children and every process whose command names ``place``."""
-    started: list[subprocess.Popen[str] | ReadyProcess] = []
+    processes: list[subprocess.Popen[str] | ReadyProcess] = []
 
     def start(
         command: list[str], environment: Mapping[str, str], *, executed: bool = False
     ) -> subprocess.Popen[str] | ReadyProcess:
-        if not executed and stands_in(command, environment):
-            started.append(ReadyProcess(command, environment))
-        else:
-            started.append(
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                )
-            )
-        return started[-1]
+        processes.append(started(command, environment, executed=executed))
+        return processes[-1]
 
     try:
         yield start
     finally:
-        for process in started:
+        for process in processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -163,8 +175,17 @@ def process_starter(place: Path) -> Iterator[StartProcess]:
             left.kill()
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def wait_for(
-    condition: Callable[[], object], process: subprocess.Popen[str] | ReadyProcess | None = None, limit_s: float = TIMEOUT_S
+    condition: Callable[[], object],
+    process: subprocess.Popen[str] | ReadyProcess | None = None,
+    limit_s: float = TIMEOUT_S,
 ) -> None:
     """Wait until something is so; ``process`` may not end before."""
     deadline_s = time.monotonic() + limit_s

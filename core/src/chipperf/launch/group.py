@@ -267,15 +267,18 @@ class Group:
 
 
 def cause_of(reports: Sequence[Report]) -> Report:
-    """Return the report that says why a run ended: what ranks say whom a peer has left comes last."""
+    """Return the report that says why a run ended: what ranks say whom a peer has left comes last.
+
+    Ranks that were told to stop leave the others, too.
+    """
 
     def order(report: Report) -> int:
         status = report.status
         if status.state == "completed":
             return 4
         if status.state == "interrupted":
-            return 3
-        return 2 if _is_secondary(status) else 0 if _is_certain(status) else 1
+            return 2
+        return 3 if _is_secondary(status) else 0 if _is_certain(status) else 1
 
     return min(reports, key=order)
 
