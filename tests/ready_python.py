@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -31,6 +32,7 @@ import traceback
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ _PRELOAD = (
 _PACKAGES = (
     "bundle cases cli compare data documents importing launch lint plugin records report run suites train verify web"
 )
-_TITLE_BYTES = 4096
+_SHOWN_BYTES = 2**16
 _MESSAGE_BYTES = 2**20
 _START_TIMEOUT_S = 120
 _CLONE_NEWNET = 0x40000000
@@ -85,7 +87,7 @@ reading, status = os.pipe()
 request = dict(arguments=["-m", "chipperf", *sys.argv[1:]], environment=dict(os.environ), directory=os.getcwd())
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
     connection.connect({address!r})
-    socket.send_fds(connection, [json.dumps(request | dict(namespace=None)).encode()], [1, 2, status])
+    socket.send_fds(connection, [json.dumps(request | dict(namespace=None)).encode()], [status, 1, 2])
     os.close(status)
     connection.recv(16)
     sys.exit(int(os.read(reading, 16)))
@@ -96,10 +98,15 @@ class ReadyProcess:
     """A forked process, used as :class:`subprocess.Popen` with text in both pipes is; it leads a session of its own."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> None:
-        namespace, self.args = _namespace(list(command))
-        self.returncode: int | None = None
         self._printed = ["", ""]
         self._output = [tempfile.TemporaryFile() for _ in self._printed]  # noqa: SIM115 - closed when it has ended
+        self._start(command, environment, directory, [file.fileno() for file in self._output])
+
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str], directory: Path | None, streams: list[int]
+    ) -> None:
+        namespace, self.args = _namespace(list(command))
+        self.returncode: int | None = None
         self._status, status = os.pipe()
         request = {
             "arguments": self.args[1:],
@@ -107,7 +114,7 @@ class ReadyProcess:
             "directory": str(directory or Path.cwd()),
             "namespace": namespace,
         }
-        self.pid = _server().start(request, [*(file.fileno() for file in self._output), status])
+        self.pid = _server().start(request, [status, *streams])
         os.close(status)
 
     def poll(self) -> int | None:
@@ -157,6 +164,26 @@ class ReadyProcess:
         self.send_signal(signal.SIGKILL)
 
 
+class ReadyServer(ReadyProcess):
+    """Stands in for the process that :class:`chipperf.contract.isolation.ForkServer` starts to carry checks out in."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], **options: Any) -> None:
+        self._printed, self._output = [], []
+        reading, writing = os.pipe()
+        self.stdin = open(writing, "w", encoding="utf-8")  # noqa: SIM115 - closed by the one who uses it
+        answers, answering = os.pipe()
+        self.stdout = open(answers, encoding="utf-8")  # noqa: SIM115
+        self._start(command, env, None, [answering, 2, reading])
+        os.close(reading)
+        os.close(answering)
+
+
+def start_check_server(command: Sequence[str], **options: Any) -> ReadyServer | subprocess.Popen[str]:
+    """Start a server for checks: by a fork, if its checks find torch imported."""
+    preloaded = json.loads(command[5])
+    return ReadyServer(command, **options) if "torch" in preloaded else subprocess.Popen(command, **options)
+
+
 def install_perf(folder: Path) -> None:
     """Write a program ``perf`` that a shell finds there, and that is forked."""
     program = folder / "perf"
@@ -176,7 +203,7 @@ class _Server:
             public.bind(str(self.address))
             public.listen()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), str(public.fileno()), " " * _TITLE_BYTES],
+                [sys.executable, __file__, str(theirs.fileno()), str(public.fileno()), " " * _SHOWN_BYTES],
                 env=_without_own_variables(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -207,7 +234,9 @@ def _server() -> _Server:
 
 def _without_own_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that the server may have: what is read when a library is loaded is right for all tests."""
-    return {**{k: v for k, v in environment.items() if k != "PYTHONPATH"}, "OMP_WAIT_POLICY": "passive"}
+    kept = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+    # The kernel keeps the order: the first one is the room that :func:`_show` writes to.
+    return {"ROOM": " " * _SHOWN_BYTES, **kept, "OMP_WAIT_POLICY": "passive"}
 
 
 def serve(own: int, public: int) -> None:
@@ -246,7 +275,7 @@ def serve(own: int, public: int) -> None:
                 message = b""
                 # Whoever asked may have been killed.
                 with suppress(ConnectionError):
-                    message, descriptors, _, _ = socket.recv_fds(key.fileobj, _MESSAGE_BYTES, 3)
+                    message, descriptors, _, _ = socket.recv_fds(key.fileobj, _MESSAGE_BYTES, 4)
                 if not message and key.fd != own:
                     selector.unregister(key.fileobj)
                     key.fileobj.close()
@@ -257,17 +286,17 @@ def serve(own: int, public: int) -> None:
                             os.kill(running.data[0], signal.SIGKILL)
                     return
                 request = json.loads(message)
-                stdout, stderr, status = descriptors
+                status, *streams = descriptors
                 pid = os.fork()
                 if pid == 0:
                     os.setsid()
                     if request["namespace"] is not None:
                         _enter(request["namespace"])
-                    for number, opened in enumerate((stdout, stderr), 1):
+                    for opened, number in zip(streams, (1, 2, 0), strict=False):
                         os.dup2(opened, number)
                     _be(request["arguments"], request["environment"], request["directory"])
-                os.close(stdout)
-                os.close(stderr)
+                for opened in streams:
+                    os.close(opened)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
                 with suppress(ConnectionError):
                     key.fileobj.send(f"{pid}".encode())
@@ -332,7 +361,7 @@ def _be(arguments: Sequence[str], environment: Mapping[str, str], directory: str
             os.chdir(directory)
         os.environ.clear()
         os.environ.update(environment)
-        _set_title([sys.executable, *arguments])
+        _show([sys.executable, *arguments])
         code = _run(list(arguments))
     except BaseException:
         traceback.print_exc()
@@ -365,11 +394,14 @@ def _close_descriptors() -> None:
 
 def _run(arguments: list[str]) -> int:
     """Run a module or a file as the main program and return the exit code."""
-    is_module = arguments[0] == "-m"
-    name = arguments[is_module]
-    sys.argv = arguments[is_module:]
+    if arguments[:2] == ["-X", "faulthandler"]:
+        faulthandler.enable()
+        arguments = arguments[2:]
+    is_module, is_code = arguments[0] == "-m", arguments[0] == "-c"
+    name = arguments[is_module or is_code]
+    sys.argv = arguments[is_module:] if is_module else ["-c", *arguments[2:]] if is_code else arguments
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [os.getcwd() if is_module else str(Path(name).parent), *paths, *_PATH]
+    sys.path[:] = [os.getcwd() if is_module else "" if is_code else str(Path(name).parent), *paths, *_PATH]
     importlib.invalidate_caches()
     if _customization(os.environ):
         sys.modules.pop("sitecustomize", None)
@@ -383,6 +415,9 @@ def _run(arguments: list[str]) -> int:
     try:
         if is_module:
             runpy.run_module(name, run_name="__main__", alter_sys=True)
+        elif is_code:
+            sys.modules["__main__"] = ModuleType("__main__")
+            exec(name, vars(sys.modules["__main__"]))
         else:
             runpy.run_path(name, run_name="__main__")
     except SystemExit as end:
@@ -397,12 +432,21 @@ def _run(arguments: list[str]) -> int:
     return code
 
 
-def _set_title(command: Sequence[str]) -> None:
-    """Let the process list show a command: the launcher, and tests, find ranks by theirs."""
+def _show(command: Sequence[str]) -> None:
+    """Let others see this command, and the variables: launchers, checks and tests find ranks by them.
+
+    The kernel shows the memory in which it has left both for the process; the server was given room there.
+    """
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    title = "\0".join(command).encode()[: end - start - 1]
-    ctypes.memmove(start, title.ljust(end - start, b"\0"), end - start)
+    arguments_start, arguments_end, variables_start = (int(field) for field in fields[45:48])
+    variables = [f"{name}={value}" for name, value in os.environ.items()]
+    for start, size, words in (
+        (arguments_start, arguments_end - arguments_start, command),
+        (variables_start, _SHOWN_BYTES, variables),
+    ):
+        # A last byte that is not zero would mean that the text goes on elsewhere.
+        text = b"\0".join(os.fsencode(word) for word in words)[: size - 2]
+        ctypes.memmove(start, text.ljust(size, b"\0"), size)
 
 
 _PRELOADED: dict[str, Any] = {}

@@ -149,8 +149,7 @@ def ranks_of(launcher: subprocess.Popen[str] | ReadyProcess) -> list[psutil.Proc
     """Return the training processes of a launcher, in the order of their ranks."""
     children = psutil.Process(launcher.pid).children()
     ranks = [each for each in children if "chipperf.train.worker" in each.cmdline()]
-    # They are started in this order; the ids of processes begin again from the lowest, hardly ever within a moment.
-    return sorted(ranks, key=lambda each: (each.create_time(), each.pid))
+    return sorted(ranks, key=lambda each: int(each.environ()["RANK"]))
 
 
 @contextmanager
