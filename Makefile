@@ -1,10 +1,18 @@
-# `make` lists what there is. Everything runs in .venv, which is made on first use.
+# `make` lists what there is. Everything runs in .venv, which is made on first use; with VERSIONS=lowest, in .venv-lowest.
 
 PYTHON ?= python3
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+# Of what the projects require: newest, or lowest, the lowest that they allow and that has wheels for this Python.
+VERSIONS := newest
+$(if $(filter $(VERSIONS),newest lowest),,$(error VERSIONS is newest or lowest, not '$(VERSIONS)'))
+VENV := .venv$(addprefix -,$(filter-out newest,$(VERSIONS)))
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 PLUGINS := $(sort $(dir $(wildcard plugins/*/pyproject.toml)))
 PROJECTS := core/pyproject.toml $(addsuffix pyproject.toml,$(PLUGINS))
+INSTALL_newest = $(BIN)/python -m pip install --disable-pip-version-check
+# pip installs the newest only.
+INSTALL_lowest = $(INSTALL_newest) uv && \
+	$(BIN)/uv pip install --python $(BIN)/python --resolution lowest-direct --no-build
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench docs mutants faults
@@ -25,11 +33,12 @@ demo: $(INSTALLED) ## train MobileNetV2 on the CPU with sample data and write it
 test: $(INSTALLED) ## run all tests; PYTEST_ARGS="-m 'not slow'" leaves out the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## check style, types and the direction of imports
+lint: $(INSTALLED) ## check style, types, the direction of imports and the hosted workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy core/src $(addsuffix src,$(PLUGINS))
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/zizmor --offline --no-progress --strict-collection .github
 
 format: $(INSTALLED) ## put style right
 	$(BIN)/ruff check --fix .
@@ -50,9 +59,8 @@ docs: $(INSTALLED) ## write the generated pages again
 $(INSTALLED): $(PROJECTS) requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	{ echo 'chipperf needs Python 3.10 or newer: make PYTHON=/path/to/python3.12'; exit 1; }
-	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || \
-	{ echo 'could not make .venv: on Debian and Ubuntu, apt install python3-venv'; exit 1; }
-	@echo 'installing into .venv; torch is large: this takes minutes, once'
-	$(BIN)/python -m pip install --disable-pip-version-check \
-	  -e './core[train]' $(addprefix -e ./,$(PLUGINS)) -r requirements-dev.txt
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+	{ echo 'could not make $(VENV): on Debian and Ubuntu, apt install python3-venv'; exit 1; }
+	@echo 'installing into $(VENV); torch is large: this takes minutes, once'
+	$(INSTALL_$(VERSIONS)) -e './core[train]' $(addprefix -e ./,$(PLUGINS)) -r requirements-dev.txt
 	@touch $@

@@ -27,7 +27,7 @@ from chipperf.data.coco import EVAL_SPLIT, instances_name
 from chipperf.plugin.types import Rank
 from chipperf.run.collectives import Collectives
 from pycocotools.cocoeval import COCOeval
-from trainer_fixture import compare_in_turn
+from training_fixture import compare_in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from chipperf.cases.workload import WorkloadContext
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
-from trainer_fixture import apply_environment
+from training_fixture import apply_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Overhead of the trainer over a bare loop with identical settings, as a share of a step.
+"""Overhead of a measured window over a bare loop with identical settings, as a share of a step.
 
-Both loops run in one process on the same model, optimiser and device-resident batches, in turn, round after round.
+Both loops run in one process on the same model, optimizer and device-resident batches, in turn, round after round.
 The process restarts itself with the environment the CPU reference asks for.
 
 Run: python benchmarks/harness_overhead.py --rounds 15
@@ -12,7 +12,7 @@ import argparse
 import time
 from typing import Any
 
-from trainer_fixture import apply_environment, build_trainer, compare_in_turn
+from training_fixture import apply_environment, build_training, compare_in_turn
 
 STEPS = 4
 
@@ -24,25 +24,24 @@ def main() -> None:
     arguments = parser.parse_args()
     apply_environment()
 
-    _, _, trainer, batches = build_trainer(arguments.batch_size)
-    bare = _bare_loop(trainer, batches)
-    _harness_s(trainer, batches)
+    context, replica, batches = build_training(arguments.batch_size)
+
+    from chipperf.train.core_pass import core_window
+
+    def measured() -> float:
+        return core_window(context, replica, batches, 0, STEPS).nanoseconds / 1e9
+
+    bare = _bare_loop(replica, batches)
+    measured()
     bare()
-    overhead = compare_in_turn(lambda: _harness_s(trainer, batches), bare, arguments.rounds)
-    print(
-        f"overhead of the trainer over a bare loop, of a step: {overhead}, {arguments.rounds} rounds of {STEPS} steps"
-    )
+    overhead = compare_in_turn(measured, bare, arguments.rounds)
+    print(f"overhead of a window over a bare loop, of a step: {overhead}, {arguments.rounds} rounds of {STEPS} steps")
 
 
-def _harness_s(trainer: Any, batches: Any) -> float:
-    window = trainer._window(batches, epoch=0, first_step=0, steps=STEPS, on_device=True)
-    return float(window.nanoseconds) / 1e9
-
-
-def _bare_loop(trainer: Any, batches: Any) -> Any:
+def _bare_loop(replica: Any, batches: Any) -> Any:
     import torch
 
-    model, optimizer = trainer._model, trainer._optimizer
+    model, optimizer = replica.model, replica.optimizer
 
     def run() -> float:
         start_s = time.perf_counter()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from chipperf.documents.card_names import read_card_names
 from chipperf.importing.case_document import import_document
-from chipperf.lint.registry import all_rules
+from chipperf.lint.rule import all_rules
 from chipperf.lint.runner import lint
 from chipperf.records.store import record_text
 from chipperf.report import render_report

@@ -14,7 +14,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from trainer_fixture import apply_environment, build_trainer, compare_in_turn
+from training_fixture import apply_environment, build_training, compare_in_turn
 
 STEPS = 12
 
@@ -27,10 +27,11 @@ def main() -> None:
     apply_environment()
 
     from chipperf.run.telemetry import TelemetrySampler
+    from chipperf.train.core_pass import core_window
 
-    session, device, trainer, batches = build_trainer(arguments.batch_size)
+    context, replica, batches = build_training(arguments.batch_size)
     path = Path(tempfile.mkdtemp()) / "telemetry.jsonl"
-    sampler = TelemetrySampler(session, path, [session.device_info(device)], {})
+    sampler = TelemetrySampler(context.session, path, [context.session.device_info(context.device)], {})
 
     def seconds(*, sampled: bool) -> float:
         before = _size_bytes(path)
@@ -38,8 +39,8 @@ def main() -> None:
             # The sampling process's start is paid once a run; what is timed is its work.
             while sampled and _size_bytes(path) == before:
                 time.sleep(0.05)
-            window = trainer._window(batches, epoch=0, steps=STEPS, on_device=True)
-        return float(window.nanoseconds) / 1e9
+            window = core_window(context, replica, batches, 0, STEPS)
+        return window.nanoseconds / 1e9
 
     seconds(sampled=False)
     cost = compare_in_turn(lambda: seconds(sampled=True), lambda: seconds(sampled=False), arguments.rounds)

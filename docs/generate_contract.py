@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.contract.check import LEVELS
-from chipperf.contract.registry import all_checks
+from chipperf.contract.check import LEVELS, all_checks
 from marked_list import markdown, with_list
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.lint.registry import all_rules
+from chipperf.lint.rule import all_rules
 from marked_list import markdown, with_list
 
 if TYPE_CHECKING:

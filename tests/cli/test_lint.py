@@ -7,7 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from chipperf.lint.registry import all_rules
+from chipperf.lint.rule import all_rules
 from chipperf.records.store import read_record
 
 SEED = Path(__file__).parents[1] / "report" / "seeds" / "metax-resnet50.md"

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import new_vendor
 import pytest
 from chipperf.cli.main import app
-from chipperf.contract.check import CONTRACT_VERSION
-from chipperf.contract.registry import all_checks
+from chipperf.contract.check import CONTRACT_VERSION, all_checks
 from chipperf.contract.statement import Statement
 from chipperf.errors import PerfError
 from new_vendor import FAILING, NEEDS_CAPABILITY, NEEDS_DEVICE, PASSING, VENDOR

@@ -27,7 +27,7 @@ from chipperf.contract.subject import Subject
 from chipperf.errors import PerfError, PluginError, UsageError
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import PrecisionPolicy, Rank
+from chipperf.plugin.types import EnvironmentSettings, PrecisionPolicy, Rank
 from small_case import CASE
 from support import FakeDistributions
 from typer.testing import CliRunner
@@ -279,21 +279,23 @@ def test_classifier_on_the_reference_itself_is_within(reference: Session, tmp_pa
     assert found.within, found.summary
 
 
+SETTINGS = EnvironmentSettings(case=CASE.name, precision="fp32")
+
+
 @pytest.fixture
 def only_the_small_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "case_names", lambda: (CASE.name,))
     monkeypatch.setattr(numerics, "find_case", lambda name: CASE)
     monkeypatch.setattr(numerics, "_sample", lambda subject, case: NOWHERE)
 
 
 @pytest.mark.usefixtures("only_the_small_case")
 def test_check_passes_the_reference(tmp_path: Path) -> None:
-    training_follows_reference.function(Subject(find_vendor("cpu"), Rank(), tmp_path))
+    training_follows_reference.function(Subject(find_vendor("cpu"), Rank(), SETTINGS, tmp_path))
 
 
 @pytest.mark.usefixtures("only_the_small_case")
 def test_check_finds_a_wrong_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = Subject(find_vendor("cpu"), Rank(), tmp_path)
+    subject = Subject(find_vendor("cpu"), Rank(), SETTINGS, tmp_path)
     monkeypatch.setattr(subject.session, "prepare_model", lambda model, precision, device: reverse_gradients(model))
     with pytest.raises(Failed, match="small: in the median of the steps the gradients differ"):
         training_follows_reference.function(subject)

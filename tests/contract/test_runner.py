@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
+from chipperf.contract.check import each_precision, find_check
 from chipperf.contract.isolation import CallOutcome
-from chipperf.contract.registry import find_check
 from chipperf.contract.runner import Runner
 from chipperf.plugin.installed import find_vendor
+from chipperf.plugin.types import PRECISIONS
 
 PASSED = {"status": "passed", "message": ""}
 
@@ -44,7 +46,7 @@ def test_message_names_the_rank_that_failed(monkeypatch, reports, status, messag
     servers = [Server(report) for report in reports]
     monkeypatch.setattr("chipperf.contract.runner._GRACE_S", 0.1)
     monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
-    monkeypatch.setattr(Runner, "_server", lambda _, rank: servers[rank.rank])
+    monkeypatch.setattr(Runner, "_server", lambda _, rank, settings: servers[rank.rank])
 
     with Runner(find_vendor("cpu")) as runner:
         result = runner.run(find_check("P2"))
@@ -64,7 +66,7 @@ def interruptible():
 def test_interrupted_check_of_several_ranks_ends_at_once(monkeypatch):
     servers = [Server(None), Server(None)]
     monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
-    monkeypatch.setattr(Runner, "_server", lambda _, rank: servers[rank.rank])
+    monkeypatch.setattr(Runner, "_server", lambda _, rank, settings: servers[rank.rank])
     interrupt = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     interrupt.start()
 
@@ -72,3 +74,44 @@ def test_interrupted_check_of_several_ranks_ends_at_once(monkeypatch):
         runner.run(find_check("P2"))
 
     assert all(server.stopped.is_set() for server in servers)
+
+
+def test_check_is_carried_out_in_the_environment_of_each_of_its_settings(monkeypatch):
+    asked = []
+
+    def call(self, server, function, arguments, rank, settings, timeout_s, **_):
+        asked.append((function, settings.precision, settings.deterministic))
+        return CallOutcome(value={} if function == "environment" else PASSED)
+
+    monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
+    monkeypatch.setattr(Runner, "_call", call)
+    with Runner(find_vendor("cpu")) as runner:
+        assert runner.run(find_check("N3")).status == "passed"
+        assert runner.run(find_check("S3")).status == "passed"
+
+    for function in ("environment", "carry_out"):
+        settings = [(precision, deterministic) for name, precision, deterministic in asked if name == function]
+        assert settings == [*((precision, False) for precision in PRECISIONS), ("fp32", True)]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "message"),
+    [
+        (("passed", "not_run", "passed"), "not_run", "not_run"),
+        (("not_applicable", "passed"), "not_applicable", "not_applicable"),
+        (("passed", "failed", "passed"), "failed", "failed"),
+        (("passed", "passed"), "passed", ""),
+    ],
+)
+def test_worst_of_the_settings_decides(monkeypatch, statuses, status, message):
+    reports = iter(
+        CallOutcome(value={"status": each, "message": "" if each == "passed" else each}) for each in statuses
+    )
+    check = replace(find_check("A7"), settings=lambda: each_precision()[: len(statuses)])
+    monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
+    monkeypatch.setattr(Runner, "_call", lambda *_, **__: next(reports))
+
+    with Runner(find_vendor("cpu")) as runner:
+        result = runner.run(check)
+
+    assert (result.status, result.message) == (status, message)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from chipperf.contract import check as checks
-from chipperf.contract.check import Check
+from chipperf.contract.check import Check, fp32
 from chipperf.contract.runner import CheckResult, Standing
 from chipperf.contract.statement import Statement, judge, make_statement
 from chipperf.contract.waivers import Waiver
@@ -27,6 +27,7 @@ def result(id, status="passed", *, level=0, message="", since="1.0"):
         capability=None,
         needs="session",
         ranks=1,
+        settings=fp32,
         since=since,
         timeout_s=1,
         function=print,

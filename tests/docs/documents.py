@@ -12,7 +12,10 @@ TOML_PAGE = ROOT / "docs" / "training.md"
 PAGES = (README, README_ZH, *sorted((ROOT / "docs").glob("*.md")))
 LINKED_PAGES = (
     *PAGES,
-    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "core/README.md")),
+    *(
+        ROOT / name
+        for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "changelog.d/README.md", "core/README.md")
+    ),
     *sorted(ROOT.glob("plugins/*/README.md")),
 )
 

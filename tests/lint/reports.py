@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.documents.card_names import read_card_names
-from chipperf.lint.registry import choose_rules
+from chipperf.lint.rule import choose_rules
 from chipperf.lint.runner import lint
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chipperf.errors import ConfigError, UsageError
-from chipperf.lint.registry import all_rules, choose_rules
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import all_rules, choose_rules, rule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reports import good, nvidia, put, run
@@ -81,7 +80,7 @@ def test_rules_are_chosen():
 
 
 def test_rule_needs_an_id_and_a_summary():
-    with pytest.raises(ValueError, match="not a rule id"):
+    with pytest.raises(ValueError, match="'X1' is not an id such as 'L04'"):
         rule("X1", "name", why="", fix="")
     with pytest.raises(ValueError, match="no docstring"):
         rule("L99", "name", why="", fix="")(lambda subject: iter(()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chipperf.lint.configs import read_configs
-from chipperf.lint.registry import all_rules
+from chipperf.lint.rule import all_rules
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report import render_report
 from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table, throughput

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from acme_build import CompilerMissing, library
 from chipperf.contract import isolation
-from chipperf.contract.registry import all_checks
+from chipperf.contract.check import all_checks
 from ready_python import start_check_server
 
 from mutants.trial import GOOD, LONG_CHECKS, Workbench, all_mutants, failed

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 from acme_stack import RUNTIME_SITE, environment
+from chipperf.contract.check import all_checks
 from chipperf.contract.isolation import ForkServers
-from chipperf.contract.registry import all_checks
 from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.plugin.installed import find_vendor

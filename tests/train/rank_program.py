@@ -25,8 +25,10 @@ from chipperf.records.schema import Limits
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
+from chipperf.train.context import RunContext
+from chipperf.train.loop import TrainingLoop
+from chipperf.train.replica import Replica
 from chipperf.train.spans import Spans
-from chipperf.train.trainer import RunContext, Trainer
 
 DEVICE = torch.device("cpu")
 
@@ -56,29 +58,29 @@ def main() -> None:
             )
         )
 
-    trainer = Trainer(
-        RunContext(
-            run_id="run-1",
-            session=bind(installed.find_vendor("cpu")),
-            workload=workload(rank),
-            hyperparameters=hyperparameters,
-            limits=Limits(max_steps=2),
-            target=None,
-            metric="top1",
-            precision=PrecisionPolicy(requested="fp32", effective="fp32"),
-            distributed=DistributedConfig(backend="gloo"),
-            device=DEVICE,
-            rank=rank,
-            collectives=Collectives(rank, DEVICE),
-            events=EventLog(None, number),
-            progress=ProgressFile(None, ranks),
-            spans=Spans(0.0),
-        )
+    context = RunContext(
+        run_id="run-1",
+        session=bind(installed.find_vendor("cpu")),
+        workload=workload(rank),
+        hyperparameters=hyperparameters,
+        limits=Limits(max_steps=2),
+        target=None,
+        metric="top1",
+        precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+        distributed=DistributedConfig(backend="gloo"),
+        device=DEVICE,
+        rank=rank,
+        collectives=Collectives(rank, DEVICE),
+        events=EventLog(None, number),
+        progress=ProgressFile(None, ranks),
+        spans=Spans(0.0),
     )
-    initial = digest(list(trainer._model.parameters()))
-    trainer.train()
-    [point] = trainer.outcome.curve
-    model = trainer._model.eval()
+    replica = Replica(context)
+    loop = TrainingLoop(context, replica)
+    initial = digest(list(replica.model.parameters()))
+    loop.train()
+    [point] = loop.state.curve
+    model = replica.model.eval()
     alone = workload(Rank()).evaluate(model, Collectives(Rank(), DEVICE), nullcontext)
     dist.destroy_process_group()
     result = {
@@ -88,7 +90,7 @@ def main() -> None:
         "accuracy": point.value,
         "accuracy_alone": alone.value,
         "counted": point.samples,
-        "samples": trainer.outcome.samples,
+        "samples": loop.state.samples,
     }
     print(json.dumps(result))
 

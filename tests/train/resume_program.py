@@ -26,10 +26,12 @@ from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
+from chipperf.train.context import RunContext
+from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import seed_everything
+from chipperf.train.replica import Replica
 from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
-from chipperf.train.trainer import RunContext, Trainer
 from tiny_training import StopAt
 
 DEVICE = torch.device("cpu")
@@ -39,7 +41,9 @@ SETTINGS = {
 }
 
 
-def make_trainer(case_name: str, rank: Rank, data: Path, directory: Path, session: int, stop: StopRequest) -> Trainer:
+def make_loop(
+    case_name: str, rank: Rank, data: Path, directory: Path, session: int, stop: StopRequest
+) -> tuple[TrainingLoop, Replica]:
     case = find_case(case_name)
     settings, limits = SETTINGS[case_name]
     tiny = resolve(case, preset="tiny", command_line=settings).values
@@ -57,42 +61,42 @@ def make_trainer(case_name: str, rank: Rank, data: Path, directory: Path, sessio
             loader_workers=1 if case_name == "mobilenetv2" else 0,
         )
     )
-    return Trainer(
-        RunContext(
-            run_id="run-1",
-            session=vendor,
-            workload=workload,
-            hyperparameters=h,
-            limits=limits,
-            target=None,
-            metric=case.metric,
-            precision=PrecisionPolicy(requested="fp32", effective="fp32"),
-            distributed=DistributedConfig(backend="gloo") if rank.world_size > 1 else None,
-            device=DEVICE,
-            rank=rank,
-            collectives=collectives,
-            events=EventLog(None, rank.rank),
-            progress=ProgressFile(None, rank.world_size),
-            spans=Spans(0.0),
-            checkpoints=CheckpointWriter(
-                directory, run_id="run-1", session=session, keep=1, rank=rank, collectives=collectives, devices=["cpu"]
-            )
-            if session
-            else None,
-            stop=stop,
+    context = RunContext(
+        run_id="run-1",
+        session=vendor,
+        workload=workload,
+        hyperparameters=h,
+        limits=limits,
+        target=None,
+        metric=case.metric,
+        precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+        distributed=DistributedConfig(backend="gloo") if rank.world_size > 1 else None,
+        device=DEVICE,
+        rank=rank,
+        collectives=collectives,
+        events=EventLog(None, rank.rank),
+        progress=ProgressFile(None, rank.world_size),
+        spans=Spans(0.0),
+        checkpoints=CheckpointWriter(
+            directory, run_id="run-1", session=session, keep=1, rank=rank, collectives=collectives, devices=["cpu"]
         )
+        if session
+        else None,
+        stop=stop,
     )
+    replica = Replica(context)
+    return TrainingLoop(context, replica), replica
 
 
-def held(trainer: Trainer) -> dict[str, Any]:
-    outcome = trainer.outcome
-    windows = sorted((*outcome.windows, *outcome.restart_windows), key=lambda window: window.first_step)
-    weights = b"".join(tensor.numpy().tobytes() for tensor in trainer._model.state_dict().values())
+def held(loop: TrainingLoop, replica: Replica) -> dict[str, Any]:
+    state = loop.state
+    windows = sorted((*state.windows, *state.restart_windows), key=lambda window: window.first_step)
+    weights = b"".join(tensor.numpy().tobytes() for tensor in replica.model.state_dict().values())
     return {
         "weights": hashlib.sha256(weights).hexdigest(),
         "windows": [window.model_dump(exclude={"seconds"}) for window in windows],
-        "curve": [point.model_dump(exclude={"elapsed_s"}) for point in outcome.curve],
-        "counts": [outcome.steps, outcome.samples, outcome.epochs, len(outcome.data_waits_s)],
+        "curve": [point.model_dump(exclude={"elapsed_s"}) for point in state.curve],
+        "counts": [state.steps, state.samples, state.epochs, len(state.data_waits_s)],
     }
 
 
@@ -103,21 +107,19 @@ def main() -> None:
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=ranks)
     torch.set_num_threads(1)
-    whole = make_trainer(case, rank, data, directory, 0, StopRequest())
+    whole, replica = make_loop(case, rank, data, directory, 0, StopRequest())
     whole.train()
-    results = {"0": held(whole)}
+    results = {"0": held(whole, replica)}
     for edge in sys.argv[7].split(","):
-        stopped = make_trainer(case, rank, data, directory / edge, 1, StopAt(int(edge)))
-        try:
-            stopped.train()
-        except KeyboardInterrupt:
-            found, _ = newest_valid(directory / edge)
-            if found is None:
-                raise
-            resumed = make_trainer(case, rank, data, directory / edge, 2, StopRequest())
-            resumed.restore(*read_checkpoint(found[0], number))
-            resumed.train()
-            results[edge] = held(resumed)
+        stopped, _ = make_loop(case, rank, data, directory / edge, 1, StopAt(int(edge)))
+        if stopped.train():
+            continue
+        found, _ = newest_valid(directory / edge)
+        assert found is not None
+        resumed, replica = make_loop(case, rank, data, directory / edge, 2, StopRequest())
+        resumed.restore(*read_checkpoint(found[0], number))
+        resumed.train()
+        results[edge] = held(resumed, replica)
     if ranks > 1:
         dist.destroy_process_group()
     print(json.dumps(results))

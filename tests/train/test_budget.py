@@ -9,7 +9,7 @@ from chipperf.plugin.types import Rank
 from chipperf.records.schema import EvaluationPoint, Limits, Window
 from chipperf.run.collectives import Collectives
 from chipperf.train.budget import StepBudget, projected_train_seconds
-from chipperf.train.trainer import Outcome
+from chipperf.train.run_state import RunState
 from chipperf.train.windows import MINIMUM_WINDOWS, throughput
 from tiny_training import DEVICE, make_training
 
@@ -23,13 +23,13 @@ def test_training_ends_within_its_budget_and_evaluates(monkeypatch: pytest.Monke
     training = make_training(monkeypatch, limits=Limits(budget_s=budget_s))
     training.workload.host_seconds_per_step = 0.0
 
-    training.trainer.train()
+    training.loop.train()
 
-    outcome = training.trainer.outcome
-    assert outcome.steps == int(budget_s)
-    assert outcome.train_seconds == pytest.approx(int(budget_s))
-    assert outcome.curve[-1].step == outcome.steps
-    assert outcome.ended_by_budget
+    state = training.state
+    assert state.steps == int(budget_s)
+    assert state.train_seconds == pytest.approx(int(budget_s))
+    assert state.curve[-1].step == state.steps
+    assert state.ended_by_budget
 
 
 def test_windows_become_short_enough_for_a_median(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,9 +38,9 @@ def test_windows_become_short_enough_for_a_median(monkeypatch: pytest.MonkeyPatc
     )
     training.workload.host_seconds_per_step = 0.0
 
-    training.trainer.train()
+    training.loop.train()
 
-    windows = training.trainer.outcome.windows
+    windows = training.state.windows
     assert len(windows) >= MINIMUM_WINDOWS
     assert throughput(windows) is not None
     assert sum(window.steps for window in windows) == 40 - 2
@@ -50,20 +50,20 @@ def test_windows_become_short_enough_for_a_median(monkeypatch: pytest.MonkeyPatc
 def test_enough_time_changes_nothing(monkeypatch: pytest.MonkeyPatch, limits: Limits) -> None:
     training = make_training(monkeypatch, limits=limits)
 
-    training.trainer.train()
+    training.loop.train()
 
-    outcome = training.trainer.outcome
-    assert outcome.steps == 24
-    assert [window.first_step for window in outcome.windows][:2] == [3, 7]
-    assert not outcome.ended_by_budget
+    state = training.state
+    assert state.steps == 24
+    assert [window.first_step for window in state.windows][:2] == [3, 7]
+    assert not state.ended_by_budget
 
 
 def test_a_step_longer_than_the_budget_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(monkeypatch, limits=Limits(budget_s=0.5))
 
-    training.trainer.train()
+    training.loop.train()
 
-    assert training.trainer.outcome.steps == 1
+    assert training.state.steps == 1
 
 
 def test_a_slow_first_step_rules_no_other_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,14 +73,14 @@ def test_a_slow_first_step_rules_no_other_one_out(monkeypatch: pytest.MonkeyPatc
     to_device = training.workload.to_device
 
     def fast_after_the_first(batch: object) -> object:
-        training.workload.device_seconds_per_step = 12.0 if training.trainer.outcome.steps == 0 else 1.0
+        training.workload.device_seconds_per_step = 12.0 if training.state.steps == 0 else 1.0
         return to_device(batch)
 
     training.workload.to_device = fast_after_the_first
 
-    training.trainer.train()
+    training.loop.train()
 
-    assert training.trainer.outcome.steps == 1 + 8
+    assert training.state.steps == 1 + 8
 
 
 def test_time_that_an_evaluation_takes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,29 +93,29 @@ def test_time_that_an_evaluation_takes_counts(monkeypatch: pytest.MonkeyPatch) -
 
     training.workload.evaluate = slow_evaluate
 
-    training.trainer.train()
+    training.loop.train()
 
-    outcome = training.trainer.outcome
-    assert (outcome.steps, len(outcome.curve)) == (12, 1)
+    state = training.state
+    assert (state.steps, len(state.curve)) == (12, 1)
 
 
 def test_a_met_target_ends_the_run_and_not_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(monkeypatch, limits=Limits(budget_s=12.5), target=0.4)
 
-    training.trainer.train()
+    training.loop.train()
 
-    assert training.trainer.outcome.time_to_target is not None
-    assert not training.trainer.outcome.ended_by_budget
+    assert training.state.time_to_target is not None
+    assert not training.state.ended_by_budget
 
 
 def test_a_window_is_synchronised_at_its_edges_only(monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(monkeypatch, limits=Limits(budget_s=10.5))
 
-    training.trainer.train()
+    training.loop.train()
 
     between_waits = " ".join(training.session.calls).split("synchronize")
     steps = [part.count("step") for part in between_waits if "step" in part]
-    assert steps == [1, 1, *(window.steps for window in training.trainer.outcome.windows)]
+    assert steps == [1, 1, *(window.steps for window in training.state.windows)]
 
 
 class ClockOfMain(Collectives):
@@ -151,23 +151,23 @@ def point(step: int) -> EvaluationPoint:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "expected"),
+    ("state", "expected"),
     [
         # 70 steps of 2 s; of four evaluations of 5 s one is done.
         (
-            Outcome(
+            RunState(
                 steps_per_epoch=25, steps=30, windows=[window(1), window(3)], curve=[point(25)], train_seconds=60.0
             ),
             215,
         ),
-        (Outcome(steps_per_epoch=25, steps=10, windows=[window(2)], train_seconds=20.0), 200),
-        (Outcome(steps_per_epoch=25, steps=10, train_seconds=20.0), None),
-        (Outcome(steps_per_epoch=25, steps=10, windows=[window(2)]), None),
+        (RunState(steps_per_epoch=25, steps=10, windows=[window(2)], train_seconds=20.0), 200),
+        (RunState(steps_per_epoch=25, steps=10, train_seconds=20.0), None),
+        (RunState(steps_per_epoch=25, steps=10, windows=[window(2)]), None),
     ],
 )
-def test_the_whole_schedule_is_projected(outcome: Outcome, expected: float | None) -> None:
+def test_the_whole_schedule_is_projected(state: RunState, expected: float | None) -> None:
     projected = projected_train_seconds(
-        outcome, steps_per_epoch=25, epochs=4, evaluate_every_epochs=1, evaluations_s=5.0 * len(outcome.curve)
+        state, steps_per_epoch=25, epochs=4, evaluate_every_epochs=1, evaluations_s=5.0 * len(state.curve)
     )
 
     assert projected == expected

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,7 +32,6 @@ from tiny_training import DEVICE, make_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SHARED_STATE = {"model": {"weight": torch.arange(1000.0)}, "step": 3, "names": ["a", "b"], "nothing": None}
 OWN_STATE: dict[str, Any] = {"generators": [1, (2, 3)]}
@@ -222,14 +222,16 @@ CheckpointWriter(
     assert found[1].step == 10
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "mkdir"])
-def test_full_disk_keeps_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+@pytest.mark.parametrize(("owner", "call"), [(os, "write"), (os, "fsync"), (Path, "mkdir")])
+def test_full_disk_keeps_the_older_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
+) -> None:
     save(tmp_path, 10)
 
     def fail(*_: object, **__: object) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(owner, call, fail)
     assert save(tmp_path, 20) == "the disk is full"
     monkeypatch.undo()
 
@@ -267,11 +269,11 @@ def test_training_goes_on_without_a_checkpoint_that_does_not_fit(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoint_module, "_write", fail)
-    training.trainer.train()
+    training.loop.train()
 
-    outcome = training.trainer.outcome
-    assert outcome.steps == 24
-    assert outcome.warnings == ["no checkpoint after step 5: the disk is full; older ones were kept"]
+    state = training.state
+    assert state.steps == 24
+    assert state.warnings == ["no checkpoint after step 5: the disk is full; older ones were kept"]
     assert names(tmp_path) == []
 
 

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.errors import TrainingStopped
 from chipperf.plugin.types import Rank
 from chipperf.train import stop as stop_module
 from chipperf.train.stop import StopRequest, launcher_store
@@ -46,15 +47,14 @@ def ranks(count: int) -> list[StopRequest]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_single_rank_stops_at_the_next_edge(number: signal.Signals) -> None:
-    def train(stop: StopRequest) -> None:
-        with stop.deferred():
-            assert not stop.reached(nothing)
-            send(number)
-            send(number)
-            assert stop.reached(nothing)
+    stop = StopRequest()
 
-    with pytest.raises(KeyboardInterrupt):
-        train(StopRequest())
+    with stop.deferred():
+        assert not stop.reached(nothing)
+        send(number)
+        send(number)
+        assert stop.reached(nothing)
+    assert stop.requested
 
 
 def test_handlers_are_put_back() -> None:
@@ -89,7 +89,7 @@ def test_signal_interrupts_at_once_where_nothing_is_lost(told_before: bool) -> N
                 send()
                 reached.append("end")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TrainingStopped):
         evaluate(StopRequest())
     assert reached == ["evaluation"]
 
@@ -139,7 +139,7 @@ def test_rank_that_alone_was_told_stops_in_bounded_time(monkeypatch: pytest.Monk
     assert not stop.reached(nothing)
     monkeypatch.setattr(stop_module, "_AGREEMENT_S", -1.0)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TrainingStopped):
         stop.reached(nothing)
 
 
@@ -152,5 +152,5 @@ def test_without_a_store_a_signal_interrupts(monkeypatch: pytest.MonkeyPatch, va
     stop = StopRequest(Rank(world_size=2), launcher_store)
     stop._requested = True
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TrainingStopped):
         stop.reached(nothing)

@@ -1,25 +1,34 @@
-"""A trainer around a linear model on data in memory, with a session that counts and a clock that is turned by hand."""
+"""Training of a linear model on data in memory, with a session that counts and a clock that is turned by hand."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from chipperf.cases.base import Hyperparameters
 from chipperf.cases.workload import Evaluation
+from chipperf.plugin.registration import EVENT_HOOKS
 from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
+from chipperf.records.checkpoints import newest_valid
 from chipperf.records.schema import Limits, Loader, Missing
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.planned_record import empty_dataset
 from chipperf.run.progress import ProgressFile
-from chipperf.train import trainer as trainer_module
-from chipperf.train.checkpoint import CheckpointWriter
+from chipperf.train import batches as batches_module
+from chipperf.train import context as context_module
+from chipperf.train import loop as loop_module
+from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
+from chipperf.train.context import RunContext
+from chipperf.train.core_pass import measure_core
+from chipperf.train.loop import TrainingLoop
+from chipperf.train.replica import Replica
 from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
-from chipperf.train.trainer import RunContext, Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
     import pytest
     from chipperf.plugin.session import Session
+    from chipperf.train.run_state import RunState
 
 FEATURES = 3
 UNKNOWN = Missing(missing="unknown")
@@ -53,7 +63,7 @@ class FakeDevice:
 
 @dataclass
 class FakeSession:
-    """Records what the trainer asks of a vendor."""
+    """Records what training asks of a vendor."""
 
     device: FakeDevice = field(default_factory=FakeDevice)
     memory: MemoryStats = field(default_factory=lambda: MemoryStats(source="fake"))
@@ -74,8 +84,8 @@ class FakeSession:
     def memory_query(self, device: object) -> MemoryStats:
         return self.memory
 
-    def notify(self, hook: str, event: object) -> None:
-        self.events.append((hook, event))
+    def notify(self, event: object) -> None:
+        self.events.append((EVENT_HOOKS[type(event).__name__], event))
 
 
 class StopAt(StopRequest):
@@ -85,7 +95,7 @@ class StopAt(StopRequest):
         super().__init__()
         self._stops_at = edge
 
-    def reached(self, synchronise: Callable[[], object]) -> bool:
+    def reached(self, wait_for_device: Callable[[], object]) -> bool:
         self._edge += 1
         return self._edge == self._stops_at
 
@@ -171,12 +181,20 @@ class TwoRanks(Collectives):
 
 @dataclass
 class Training:
-    """A trainer with everything a test looks at."""
+    """A training loop with everything a test looks at."""
 
-    trainer: Trainer
+    loop: TrainingLoop
+    replica: Replica
+    context: RunContext
     session: FakeSession
     workload: Any
-    spans: Spans
+
+    @property
+    def state(self) -> RunState:
+        return self.loop.state
+
+    def measure_core(self) -> None:
+        measure_core(self.context, self.replica, self.state)
 
 
 def make_training(
@@ -195,7 +213,8 @@ def make_training(
     **hyperparameters: Any,
 ) -> Training:
     session = session or FakeSession()
-    monkeypatch.setattr(trainer_module, "time", SimpleNamespace(perf_counter=session.device.perf_counter))
+    for module in (batches_module, context_module, loop_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=session.device.perf_counter))
     values: dict[str, Any] = {
         "model": "linear",
         "dataset": "memory",
@@ -215,7 +234,6 @@ def make_training(
     )
     rank = rank or Rank()
     collectives = collectives or Collectives(rank, DEVICE)
-    spans = Spans(0.0)
     writer = None
     if checkpoints is not None:
         writer = CheckpointWriter(
@@ -242,9 +260,48 @@ def make_training(
         collectives=collectives,
         events=EventLog(None, rank.rank),
         progress=ProgressFile(None, rank.world_size),
-        spans=spans,
+        spans=Spans(0.0),
         checkpoints=writer,
         stop=stop or StopRequest(),
     )
     torch.manual_seed(0)
-    return Training(Trainer(context), session, workload, spans)
+    replica = Replica(context)
+    return Training(TrainingLoop(context, replica), replica, context, session, workload)
+
+
+def make_random_training(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Training:
+    """A training whose losses depend on every generator, and whose quality depends on the weights."""
+    random.seed(1)
+    np.random.seed(1)
+    training = make_training(monkeypatch, **options)
+    workload = training.workload
+
+    def loss(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        workload.session.device.queued_s += 1.0
+        dropped = torch.nn.functional.dropout(batch, 0.5) * (1 + random.random()) + np.random.rand()
+        result: torch.Tensor = model(dropped).square().mean()
+        return result
+
+    def evaluate(model: torch.nn.Module, *_: object) -> Evaluation:
+        torch.rand(1)
+        with torch.no_grad():
+            value = float(model(torch.ones(1, FEATURES)).sigmoid())
+        return Evaluation(value=value, samples=workload.eval_samples, details={"half": value / 2})
+
+    workload.loss = loss
+    workload.evaluate = evaluate
+    return training
+
+
+def resume_training(monkeypatch: pytest.MonkeyPatch, checkpoints: Path, run_session: int, **options: Any) -> Training:
+    """The same training, gone back to its newest checkpoint."""
+    training = make_random_training(monkeypatch, checkpoints=checkpoints, run_session=run_session, **options)
+    found, faults = newest_valid(checkpoints)
+    assert found is not None
+    assert faults == []
+    training.loop.restore(*read_checkpoint(found[0], 0))
+    return training
+
+
+def weights(training: Training) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in training.replica.model.state_dict().values()]

@@ -89,6 +89,13 @@ class TrainingError(PerfError):
         self.failure_class = failure_class
 
 
+class TrainingStopped(BaseException):
+    """A signal told this training process to stop.
+
+    It is not an ``Exception``: code that handles the errors of a plugin or of data must not handle it.
+    """
+
+
 class CheckFailed(PerfError):
     """A check (contract, lint, dataset) ran and found faults."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from operator import attrgetter
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,15 @@ from chipperf_nvidia.precision import set_up
 from chipperf_nvidia.seeding import seed_devices
 
 CUDA_0 = torch.device("cuda", 0)
-TF32_NAMES = ("cuda.matmul.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision")
+TF32_NAMES: tuple[str, ...]
+TF32_ON: str | bool
+TF32_OFF: str | bool
+if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+    TF32_NAMES = ("cuda.matmul.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision")
+    TF32_ON, TF32_OFF = "tf32", "ieee"
+else:
+    TF32_NAMES = ("cuda.matmul.allow_tf32", "cudnn.allow_tf32")
+    TF32_ON, TF32_OFF = True, False
 
 pytestmark = pytest.mark.usefixtures("switches_put_back")
 
@@ -57,16 +66,17 @@ def test_policy(requested: Any, effective: str, autocast: str | None, scaler: bo
     policy = perf_precision(requested, CUDA_0)
     assert (policy.requested, policy.effective) == (requested, effective)
     assert (policy.autocast_dtype, policy.grad_scaler) == (autocast, scaler)
-    expected = "tf32" if requested == "tf32" else "ieee"
-    assert [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision] == [expected] * 2
-    assert {name: knobs(policy)[name] for name in TF32_NAMES} == dict.fromkeys(TF32_NAMES, expected)
+    expected = TF32_ON if requested == "tf32" else TF32_OFF
+    assert [attrgetter(name)(torch.backends) for name in TF32_NAMES] == [expected] * len(TF32_NAMES)
+    assert {name: knobs(policy)[name] for name in TF32_NAMES} == dict.fromkeys(TF32_NAMES, str(expected))
 
 
 @pytest.mark.usefixtures("capability")
 def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switches, "write", lambda name, value: None)
-    torch.backends.cudnn.conv.fp32_precision = "tf32"
-    assert knobs(perf_precision("fp32", CUDA_0))["cudnn.conv.fp32_precision"] == "tf32"
+    backend, _, attribute = TF32_NAMES[1].rpartition(".")
+    setattr(attrgetter(backend)(torch.backends), attribute, TF32_ON)
+    assert knobs(perf_precision("fp32", CUDA_0))[TF32_NAMES[1]] == str(TF32_ON)
 
 
 @pytest.mark.usefixtures("capability")
@@ -90,10 +100,10 @@ def test_format_the_gpu_lacks_is_refused_before_anything_is_switched(
     monkeypatch: pytest.MonkeyPatch, requested: Any, needed: str, value: tuple[int, int]
 ) -> None:
     set_capability(monkeypatch, value)
-    before = switches.read("cudnn.conv.fp32_precision")
+    before = switches.read(TF32_NAMES[1])
     with pytest.raises(UnsupportedPrecision, match=rf"V100.* {value[0]}\.{value[1]}; {requested} needs {needed}"):
         perf_precision(requested, CUDA_0)
-    assert switches.read("cudnn.conv.fp32_precision") == before
+    assert switches.read(TF32_NAMES[1]) == before
 
 
 @pytest.mark.parametrize("requested", ["fp32", "amp", "fp16"])

@@ -1,4 +1,4 @@
-"""The torch side of a case: what the trainer asks of a model and its data."""
+"""The torch side of a case: what training asks of a model and its data."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class Workload(Protocol):
         dataset: Identity of the data.
         loader: Settings of the input pipeline.
         target: Quality that the dataset itself declares as its target; ``None`` if it declares none.
-        steps_per_epoch: Optimiser steps of an epoch.
+        steps_per_epoch: Optimizer steps of an epoch.
         eval_samples: Samples of the evaluation split.
-        memory_format: Layout of the images that the model wants; the trainer sets it from the prepared model.
-        max_gradient_norm: Norm to which the gradients are clipped before each optimiser step; ``None`` does not clip.
+        memory_format: Layout of the images that the model wants; training sets it from the prepared model.
+        max_gradient_norm: Norm to which the gradients are clipped before each optimizer step; ``None`` does not clip.
     """
 
     dataset: Dataset
@@ -80,10 +80,10 @@ class Workload(Protocol):
         """Return the model with fresh weights, on the CPU."""
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser over the model's parameters."""
+        """Return the optimizer over the model's parameters."""
 
     def learning_rates(self, step: int) -> list[float]:
-        """Return the learning rate of each parameter group at optimiser step ``step``, counted from 0."""
+        """Return the learning rate of each parameter group at optimizer step ``step``, counted from 0."""
 
     def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """Yield this rank's training batches of an epoch, on the host, beginning with the one at ``first_batch``.

@@ -14,8 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chipperf.cli.certify import certify
 from chipperf.cli.output import JSON_OPTION, print_json, print_table
-from chipperf.contract.check import LEVELS
-from chipperf.contract.registry import all_checks, find_check
+from chipperf.contract.check import LEVELS, all_checks, find_check
 from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers

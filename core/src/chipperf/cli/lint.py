@@ -46,7 +46,7 @@ def lint(
     # Not at the top: the rules' modules are many, and other commands need none.
     from chipperf.documents.card_names import read_card_names
     from chipperf.lint.formats import write
-    from chipperf.lint.registry import choose_rules
+    from chipperf.lint.rule import choose_rules
     from chipperf.lint.runner import lint as run_lint
     from chipperf.records.store import read_record
 

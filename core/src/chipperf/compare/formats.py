@@ -229,7 +229,8 @@ def _inert(value: object) -> object:
     """Return a text on one line, and so that no spreadsheet takes it for a formula."""
     if not isinstance(value, str):
         return value
-    line = " ".join(value.split())
+    # Python 3.10 writes no CSV with a null character in it.
+    line = " ".join(value.replace("\0", " ").split())
     return f"'{line}" if line.startswith(_FORMULA) else line
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from chipperf.cases.registry import case_names
+from chipperf.catalog import Catalog, require_id, summary_of
+from chipperf.plugin.types import PRECISIONS, EnvironmentSettings
 
+if TYPE_CHECKING:
     from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
@@ -24,8 +25,30 @@ LEVELS: Final[dict[Level, str]] = {0: "static", 1: "device", 2: "training", 3: "
 Needs = Literal["entry", "session", "device"]
 """How far a plugin must work for a check to say anything: be installed, be bindable, or have initialised its device."""
 
-_ID: Final = re.compile(r"[A-Z][0-9]{1,2}")
+Settings = Callable[[], tuple[EnvironmentSettings, ...]]
+"""Says for which runs a plugin sets its environment up: a check is carried out once with each, in that environment."""
+
 _DEFAULT_TIMEOUT_S: Final[dict[Level, float]] = {0: 60, 1: 180, 2: 600, 3: 300}
+
+
+def fp32() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check that is about no precision in particular."""
+    return (EnvironmentSettings(case=case_names()[0], precision="fp32"),)
+
+
+def deterministic() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check of deterministic training."""
+    return tuple(replace(each, deterministic=True) for each in fp32())
+
+
+def each_precision() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check of every precision."""
+    return tuple(replace(each, precision=precision) for each in fp32() for precision in PRECISIONS)
+
+
+def each_case() -> tuple[EnvironmentSettings, ...]:
+    """Settings of a check that trains every case."""
+    return tuple(EnvironmentSettings(case=name, precision="fp32") for name in case_names())
 
 
 class Failed(Exception):
@@ -52,6 +75,7 @@ class Check:
         capability: Capability without which it does not apply.
         needs: How far the plugin must work before the check can say anything.
         ranks: Processes that carry it out together, each on a device of its own.
+        settings: Runs for which the plugin's environment is set up; the check is carried out once with each.
         since: Version of the contract that introduced it.
         timeout_s: Time it has.
         function: Carries it out; takes a :class:`~chipperf.contract.subject.Subject`.
@@ -64,6 +88,7 @@ class Check:
     capability: Capability | None
     needs: Needs
     ranks: int
+    settings: Settings
     since: str
     timeout_s: float
     function: Callable[[Any], None]
@@ -87,6 +112,7 @@ def check(
     needs: Needs | None = None,
     capability: Capability | None = None,
     ranks: int = 1,
+    settings: Settings = fp32,
     since: str = "1.0",
     timeout_s: float | None = None,
 ) -> Callable[[Callable[[Any], None]], Check]:
@@ -102,24 +128,22 @@ def check(
         needs: By default ``session`` at level 0 and ``device`` above.
         capability: Capability without which it does not apply.
         ranks: Processes that carry it out together.
+        settings: By default one run in fp32.
         since: Version of the contract that introduced it.
         timeout_s: By default what is ample for the level.
     """
-    if not _ID.fullmatch(id):
-        raise ValueError(f"{id!r} is not a check id such as 'M4'")
+    require_id(id, "[A-Z][0-9]{1,2}", "M4")
 
     def decorate(function: Callable[[Any], None]) -> Check:
-        summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        if not summary:
-            raise ValueError(f"check {id} has no docstring to take its summary from")
         return Check(
             id=id,
-            summary=summary,
+            summary=summary_of(function, id),
             fault=fault,
             level=level,
             capability=capability,
             needs=needs or ("session" if level == 0 else "device"),
             ranks=ranks,
+            settings=settings,
             since=since,
             timeout_s=timeout_s or _DEFAULT_TIMEOUT_S[level],
             function=function,
@@ -137,3 +161,20 @@ def require(condition: object, message: str) -> None:
 def fail(message: str) -> NoReturn:
     """Raise :class:`Failed`."""
     raise Failed(message)
+
+
+_CHECKS: Final = Catalog("chipperf.contract.checks", Check, noun="check", listing="perf contract list")
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Return every check, ordered by letter and number; imports neither torch nor a plugin."""
+    return tuple(_CHECKS.entries().values())
+
+
+def find_check(id: str) -> Check:
+    """Return the check called ``id``.
+
+    Raises:
+        UsageError: There is none.
+    """
+    return _CHECKS.find(id)

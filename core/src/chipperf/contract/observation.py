@@ -21,7 +21,7 @@ from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import fault_of
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.registration import VENDOR_HOOKS, new_manager, register
+from chipperf.plugin.registration import VENDOR_HOOKS, register
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import ProbeResult
 
@@ -72,8 +72,7 @@ def observe_changes(arguments: Mapping[str, Any]) -> list[str]:
 
     sys.addaudithook(audit)
     with _watched("its import") as found:
-        hooks = register(new_manager(), entry, VENDOR_HOOKS)
-        session = Session(entry, hooks)
+        session = Session(register(entry, VENDOR_HOOKS))
     # A probe may ask a management tool; the import has nothing to ask.
     changes = [*found, *(f"its import runs {program}" for program in started)]
     with _watched("its probe") as found, suppress(PerfError):
@@ -104,7 +103,7 @@ def register_again(arguments: Mapping[str, Any]) -> str | None:
 
 
 def _register(entry: PluginEntry) -> VendorInfo:
-    return Session(entry, register(new_manager(), entry, VENDOR_HOOKS)).vendor_info()
+    return Session(register(entry, VENDOR_HOOKS)).vendor_info()
 
 
 def _register_spawned(entry: PluginEntry) -> str | None:
@@ -125,8 +124,7 @@ def observe_probe_result(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``fault``: a phrase, ``None`` if nothing is wrong. ``memory_bytes``: name and capacity of each device, if so.
     """
-    hooks = register(new_manager(), PluginEntry(**arguments["entry"]), VENDOR_HOOKS)
-    result = hooks["perf_probe"]()
+    result = register(PluginEntry(**arguments["entry"]), VENDOR_HOOKS).call("perf_probe")
     fault = fault_of(result, ProbeResult)
     devices = () if fault else result.devices
     return {"fault": fault, "memory_bytes": [(device.name, device.total_bytes) for device in devices]}

@@ -11,20 +11,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import subject
+from chipperf.contract.check import all_checks, fp32
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
-from chipperf.contract.registry import all_checks
 from chipperf.errors import PluginError
 from chipperf.plugin.probe import probe_vendor
 from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from chipperf.contract.check import Check
     from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.types import EnvironmentSettings
 
 Status = Literal["passed", "failed", "not_applicable", "not_run"]
+
+_WORSE: Final[tuple[Status, ...]] = ("failed", "not_run", "not_applicable", "passed")
+"""Every status, the worst first."""
 
 _DESCRIBE_TIMEOUT_S: Final = 30.0
 _INITIALISE_TIMEOUT_S: Final = 300.0
@@ -96,7 +100,7 @@ class Runner:
         self._timeout_factor = timeout_factor
         self._own_servers = ForkServers()
         self._servers = servers or self._own_servers
-        self._environments: dict[Rank, dict[str, str]] = {}
+        self._environments: dict[tuple[Rank, EnvironmentSettings], dict[str, str]] = {}
         self._workspace = tempfile.TemporaryDirectory(prefix="chipperf-contract-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Runner:
@@ -111,7 +115,7 @@ class Runner:
     @cached_property
     def static_standing(self) -> Standing:
         """Whether the plugin can be bound, without torch or a device."""
-        outcome = self._torch_free("describe", {}, _DESCRIBE_TIMEOUT_S)
+        outcome = self._torch_free("describe", fp32()[0], {}, _DESCRIBE_TIMEOUT_S)
         fault = outcome.fault or outcome.value["fault"]
         if fault:
             return Standing(session_fault=fault, device_fault=fault)
@@ -132,7 +136,8 @@ class Runner:
             return Standing(**known, no_device=probe.reason)
         known["device_count"] = len(probe.devices)
         try:
-            outcome = self._call(self._server(Rank()), "initialise", {}, Rank(), _INITIALISE_TIMEOUT_S)
+            server = self._server(Rank(), fp32()[0])
+            outcome = self._call(server, "initialise", {}, Rank(), fp32()[0], _INITIALISE_TIMEOUT_S)
         except PluginError as error:
             return Standing(**known, device_fault=error.message)
         if outcome.fault:
@@ -144,14 +149,23 @@ class Runner:
         prevented = self._prevented(check)
         if prevented:
             return prevented
+        results = []
+        for settings in check.settings():
+            results.append(self._run_with(check, settings))
+            if results[-1].status == "failed":
+                break
+        return _join(check, results)
+
+    def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
+        """Carry out a check in the environment that the plugin wants for a run with these settings."""
         if check.level == 0:
-            outcome = self._torch_free("carry_out", {"check": check.id}, check.timeout_s)
+            outcome = self._torch_free("carry_out", settings, {"check": check.id}, check.timeout_s)
             return _result(check, {0: outcome})
         try:
-            servers = [self._server(rank) for rank in _ranks(check)]
+            servers = [self._server(rank, settings) for rank in _ranks(check)]
         except PluginError as error:
             return CheckResult(check=check, status="not_run", message=error.message)
-        return _result(check, self._together(check, servers))
+        return _result(check, self._together(check, settings, servers))
 
     def _prevented(self, check: Check) -> CheckResult | None:
         """Return the result of a check that cannot say anything about this plugin, or ``None``."""
@@ -169,7 +183,9 @@ class Runner:
             return _not_run(check, f"it takes {check.ranks} devices, and {standing.device_count} is here")
         return None
 
-    def _together(self, check: Check, servers: list[ForkServer]) -> dict[int, CallOutcome]:
+    def _together(
+        self, check: Check, settings: EnvironmentSettings, servers: list[ForkServer]
+    ) -> dict[int, CallOutcome]:
         """Return the outcome of each rank but those that only waited for one that failed."""
         ranks = _ranks(check)
         variables: list[dict[str, str]] = [{} for _ in ranks]
@@ -179,7 +195,14 @@ class Runner:
         with ThreadPoolExecutor(len(ranks)) as pool:
             calls = [
                 pool.submit(
-                    self._call, server, "carry_out", {"check": check.id}, rank, check.timeout_s, environment=environment
+                    self._call,
+                    server,
+                    "carry_out",
+                    {"check": check.id},
+                    rank,
+                    settings,
+                    check.timeout_s,
+                    environment=environment,
                 )
                 for server, rank, environment in zip(servers, ranks, variables, strict=True)
             ]
@@ -197,18 +220,21 @@ class Runner:
                         server.stop_call()
             return {rank: call.result() for rank, call in enumerate(calls) if call not in stuck}
 
-    def _torch_free(self, function: str, arguments: Mapping[str, Any], timeout_s: float) -> CallOutcome:
+    def _torch_free(
+        self, function: str, settings: EnvironmentSettings, arguments: Mapping[str, Any], timeout_s: float
+    ) -> CallOutcome:
         server = self._servers.get(os.environ, _TORCH_FREE_PRELOAD)
-        return self._call(server, function, arguments, Rank(), timeout_s)
+        return self._call(server, function, arguments, Rank(), settings, timeout_s)
 
-    def _server(self, rank: Rank) -> ForkServer:
+    def _server(self, rank: Rank, settings: EnvironmentSettings) -> ForkServer:
         """Return the process that checks of ``rank`` are forked from; it has the environment the vendor wants."""
-        if rank not in self._environments:
-            wanted = self._torch_free("environment", {"rank": asdict(rank)}, _DESCRIBE_TIMEOUT_S)
+        key = (rank, settings)
+        if key not in self._environments:
+            wanted = self._torch_free("environment", settings, {"rank": asdict(rank)}, _DESCRIBE_TIMEOUT_S)
             if wanted.fault:
                 raise PluginError(f"{self.entry}: perf_environment: {wanted.fault}")
-            self._environments[rank] = {**os.environ, **wanted.value}
-        return self._servers.get(self._environments[rank], _PRELOAD, number=rank.local_rank)
+            self._environments[key] = {**os.environ, **wanted.value}
+        return self._servers.get(self._environments[key], _PRELOAD, number=rank.local_rank)
 
     def _call(
         self,
@@ -216,13 +242,20 @@ class Runner:
         function: str,
         arguments: Mapping[str, Any],
         rank: Rank,
+        settings: EnvironmentSettings,
         timeout_s: float,
         *,
         environment: Mapping[str, str] | None = None,
     ) -> CallOutcome:
         return server.call(
             f"{subject.__name__}:{function}",
-            {"entry": asdict(self.entry), "rank": asdict(rank), "workspace": self._workspace.name, **arguments},
+            {
+                "entry": asdict(self.entry),
+                "rank": asdict(rank),
+                "settings": asdict(settings),
+                "workspace": self._workspace.name,
+                **arguments,
+            },
             timeout_s=timeout_s * self._timeout_factor,
             environment=environment,
         )
@@ -261,7 +294,7 @@ def _result(check: Check, outcomes: Mapping[int, CallOutcome]) -> CheckResult:
     """Join what the ranks found: the worst decides."""
     seconds = max(outcome.seconds for outcome in outcomes.values())
     reports = {rank: _report(outcome) for rank, outcome in outcomes.items()}
-    for status in ("failed", "not_run", "not_applicable"):
+    for status in _WORSE[:-1]:
         concerned = [(rank, report) for rank, report in reports.items() if report["status"] == status]
         if concerned:
             message = "; ".join(
@@ -271,6 +304,19 @@ def _result(check: Check, outcomes: Mapping[int, CallOutcome]) -> CheckResult:
             detail = "\n".join(report["detail"] for _, report in concerned if report["detail"])
             return CheckResult(check=check, status=status, message=message, detail=detail, seconds=seconds)
     return CheckResult(check=check, status="passed", seconds=seconds)
+
+
+def _join(check: Check, results: Sequence[CheckResult]) -> CheckResult:
+    """Join what a check found with each of its settings: the worst decides."""
+    worst = min((result.status for result in results), key=_WORSE.index)
+    deciding = [result for result in results if result.status == worst]
+    return CheckResult(
+        check=check,
+        status=worst,
+        message="; ".join(dict.fromkeys(result.message for result in deciding if result.message)),
+        detail="\n".join(dict.fromkeys(result.detail for result in deciding if result.detail)),
+        seconds=sum(result.seconds for result in results),
+    )
 
 
 def _report(outcome: CallOutcome) -> dict[str, str]:

@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf.contract.check import Failed, NotApplicable, NotRun
-from chipperf.contract.registry import find_check
+from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
@@ -36,12 +35,14 @@ class Subject:
     Attributes:
         entry: The plugin's entry point.
         rank: Place of this process among those that carry out the check.
+        settings: The run for which this process's environment is set up.
         workspace: Directory that every check of a run shares; what takes long to make is left there for the next one.
     """
 
-    def __init__(self, entry: PluginEntry, rank: Rank, workspace: Path) -> None:
+    def __init__(self, entry: PluginEntry, rank: Rank, settings: EnvironmentSettings, workspace: Path) -> None:
         self.entry = entry
         self.rank = rank
+        self.settings = settings
         self.workspace = workspace
 
     @cached_property
@@ -108,8 +109,7 @@ def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def environment(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables that the plugin wants before the interpreter of a rank starts."""
     session = bind(PluginEntry(**arguments["entry"]))
-    settings = EnvironmentSettings(case="resnet50", precision="fp32")
-    variables = session.environment(Rank(**arguments["rank"]), settings)
+    variables = session.environment(Rank(**arguments["rank"]), EnvironmentSettings(**arguments["settings"]))
     # As in a run, what the user has set stays.
     return {variable.name: variable.value for variable in variables if variable.name not in os.environ}
 
@@ -143,7 +143,12 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _subject(arguments: Mapping[str, Any]) -> Subject:
-    return Subject(PluginEntry(**arguments["entry"]), Rank(**arguments["rank"]), Path(arguments["workspace"]))
+    return Subject(
+        PluginEntry(**arguments["entry"]),
+        Rank(**arguments["rank"]),
+        EnvironmentSettings(**arguments["settings"]),
+        Path(arguments["workspace"]),
+    )
 
 
 def _leave_process_group() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from chipperf.contract.registry import find_check
+from chipperf.contract.check import find_check
 from chipperf.errors import ConfigError, UsageError, first_fault
 from chipperf.plugin.types import API_VERSION
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from chipperf.catalog import Catalog, require_id, summary_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from chipperf.lint.problem import Problem, Severity
     from chipperf.lint.subject import Subject
-
-
-_ID: Final = re.compile(r"L\d{2}")
 
 
 Function: TypeAlias = "Callable[[Subject], Iterator[Problem]]"
@@ -58,17 +55,13 @@ def rule(
         severity: ``error`` by default.
         evidence: What it needs beyond the document.
     """
-    if not _ID.fullmatch(id):
-        raise ValueError(f"{id!r} is not a rule id such as 'L04'")
+    require_id(id, r"L\d{2}", "L04")
 
     def decorate(function: Function) -> Rule:
-        summary = (inspect.getdoc(function) or "").partition("\n")[0]
-        if not summary:
-            raise ValueError(f"rule {id} has no docstring to take its summary from")
         return Rule(
             id=id,
             name=name,
-            summary=summary,
+            summary=summary_of(function, id),
             severity=severity,
             why=why,
             fix=fix,
@@ -77,3 +70,21 @@ def rule(
         )
 
     return decorate
+
+
+_RULES: Final = Catalog("chipperf.lint.rules", Rule, noun="rule", listing="perf lint --list")
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Return every rule, ordered by number."""
+    return tuple(_RULES.entries().values())
+
+
+def choose_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
+    """Return the rules that are selected, by default all, without those that are ignored.
+
+    Raises:
+        UsageError: A name is no rule's id.
+    """
+    wanted = {_RULES.find(id).id for id in select or _RULES.entries()} - {_RULES.find(id).id for id in ignore}
+    return tuple(rule for rule in all_rules() if rule.id in wanted)

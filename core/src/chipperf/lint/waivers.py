@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from chipperf.lint.problem import Problem
-from chipperf.lint.registry import all_rules
+from chipperf.lint.rule import all_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

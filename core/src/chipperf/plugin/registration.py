@@ -41,6 +41,11 @@ VENDOR_HOOKS: Final = _hooks_of(VendorSpecs)
 OBSERVER_HOOKS: Final = _hooks_of(ObserverSpecs)
 """Argument names of each observer hook."""
 
+EVENT_HOOKS: Final = {
+    inspect.signature(getattr(ObserverSpecs, name)).parameters["event"].annotation: name for name in OBSERVER_HOOKS
+}
+"""Observer hook by the name of its event's type: each event has one hook."""
+
 INSPECTION_HOOKS: Final = ("perf_vendor_info", "perf_probe")
 """Hooks without which a vendor cannot even be listed."""
 
@@ -65,79 +70,109 @@ CAPABILITY_HOOKS: Final = {
 _VENDOR_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def new_manager() -> pluggy.PluginManager:
-    """Return a plugin manager that knows every hook and no plugin."""
-    manager = pluggy.PluginManager(PROJECT_NAME)
-    manager.add_hookspecs(VendorSpecs)
-    manager.add_hookspecs(ObserverSpecs)
-    return manager
+class BoundPlugin:
+    """A plugin that is alone in a pluggy manager, so that no other plugin answers in its place.
+
+    Attributes:
+        entry: The plugin's entry point.
+        hooks: Names of the hooks that it implements.
+    """
+
+    def __init__(
+        self, entry: PluginEntry, manager: pluggy.PluginManager, arguments: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.entry = entry
+        self._manager = manager
+        self._arguments = arguments
+        self.hooks = frozenset(name for name in arguments if getattr(manager.hook, name).get_hookimpls())
+
+    def call(self, hook: str, *arguments: object) -> Any:
+        """Call a hook through pluggy.
+
+        Args:
+            hook: A hook that the plugin implements.
+            arguments: The hook's arguments in the order of its specification.
+
+        Returns:
+            What the plugin's function returned.
+        """
+        caller = getattr(self._manager.hook, hook)
+        result = caller(**dict(zip(self._arguments[hook], arguments, strict=True)))
+        # Of a hook without firstresult, pluggy returns the list of everything that is not None.
+        return result if caller.spec.opts["firstresult"] else next(iter(result), None)
+
+    def resolve(self, hook: str) -> Hook:
+        """Return the plugin's function for a hook; it takes the hook's arguments by position and involves no pluggy."""
+        (implementation,) = getattr(self._manager.hook, hook).get_hookimpls()
+        arguments = self._arguments[hook]
+        function: Hook = implementation.function
+        if implementation.argnames == arguments:
+            return function
+        # As in pluggy, an implementation may leave out arguments that it does not need, and order the others freely.
+        positions = [arguments.index(name) for name in implementation.argnames]
+        return lambda *values: function(*(values[position] for position in positions))
 
 
-def register(
-    manager: pluggy.PluginManager, entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]
-) -> dict[str, Hook]:
-    """Load and register a plugin.
+def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundPlugin:
+    """Load a plugin and register it in a plugin manager of its own.
 
     Args:
-        manager: Where to register it; it knows the specifications.
         entry: The plugin.
-        hooks: Hooks it may implement, with their argument names.
-
-    Returns:
-        What the plugin implements, by hook. Each function takes the hook's arguments by position.
+        hooks: Hooks that it may implement, with their argument names.
 
     Raises:
         PluginLoadError: The plugin cannot be imported or breaks the specification; every fault is listed.
     """
     module = load(entry)
-    faults = [*mismatches(manager, module, hooks), *forbidden_options(manager, module)]
+    faults = [*mismatches(module, hooks), *forbidden_options(module)]
     if faults:
         raise _broken(entry, faults)
+    manager = pluggy.PluginManager(PROJECT_NAME)
+    manager.add_hookspecs(VendorSpecs)
+    manager.add_hookspecs(ObserverSpecs)
     try:
         manager.register(module, name=str(entry))
         manager.check_pending()
     except (ValueError, pluggy.PluginValidationError) as error:
         raise _broken(entry, [str(error)]) from error
-    return {
-        name: _with_arguments(implementation, arguments)
-        for name, arguments in hooks.items()
-        for implementation in getattr(manager.hook, name).get_hookimpls()
-        if implementation.plugin is module
-    }
+    return BoundPlugin(entry, manager, hooks)
 
 
-def require_hooks(entry: PluginEntry, hooks: Mapping[str, Hook], purpose: Purpose) -> None:
+def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
     """Make sure that a vendor implements what ``purpose`` needs.
 
     Raises:
         PluginLoadError: Required hooks are missing; all are named.
     """
-    missing = missing_hooks(hooks, purpose)
+    missing = missing_hooks(plugin.hooks, purpose)
     if missing:
         raise PluginLoadError(
-            f"{entry} lacks required hooks: {', '.join(missing)}",
-            hint=f"implement them in {entry.value}; docs/hooks.md has an example of each",
+            f"{plugin.entry} lacks required hooks: {', '.join(missing)}",
+            hint=f"implement them in {plugin.entry.value}; docs/hooks.md has an example of each",
         )
 
 
-def require_consistent(entry: PluginEntry, hooks: Mapping[str, Hook], info: VendorInfo, purpose: Purpose) -> None:
+def require_consistent(plugin: BoundPlugin, info: VendorInfo, purpose: Purpose) -> None:
     """Make sure that what a vendor says of itself agrees with its entry point, its hooks and this version of core.
 
     Raises:
         PluginLoadError: It does not; every disagreement is named.
     """
-    faults = [*name_faults(entry, info), *api_version_faults(info), *undeclared_capabilities(hooks, info)]
+    faults = [
+        *name_faults(plugin.entry, info),
+        *api_version_faults(info),
+        *undeclared_capabilities(plugin.hooks, info),
+    ]
     # A plugin that is still being written can be listed.
     if purpose == "train":
-        faults += unfounded_capabilities(hooks, info)
+        faults += unfounded_capabilities(plugin.hooks, info)
     if faults:
-        raise _broken(entry, faults)
+        raise _broken(plugin.entry, faults)
 
 
-def mismatches(
-    manager: pluggy.PluginManager, module: ModuleType, hooks: Mapping[str, tuple[str, ...]]
-) -> Iterator[str]:
+def mismatches(module: ModuleType, hooks: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     """Yield what in ``module`` looks like a hook and would not be called as one of ``hooks``."""
+    manager = pluggy.PluginManager(PROJECT_NAME)
     for name, value in sorted(vars(module).items()):
         if manager.parse_hookimpl_opts(module, name) is None:
             yield from _unmarked(module, name, value)
@@ -151,8 +186,9 @@ def mismatches(
             yield f"{name} is not a hook{did_you_mean(name, hooks)}"
 
 
-def forbidden_options(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
+def forbidden_options(module: ModuleType) -> Iterator[str]:
     """Yield every use of what pluggy offers and a hook does without: wrappers, an order, defaults of arguments."""
+    manager = pluggy.PluginManager(PROJECT_NAME)
     for name, function in sorted(vars(module).items()):
         options = manager.parse_hookimpl_opts(module, name)
         if options is None:
@@ -213,15 +249,6 @@ def _unknown_arguments(name: str, function: Callable[..., object], specified: tu
             yield f"{name} takes {argument}: name the arguments ({', '.join(specified)})"
         elif argument.name not in specified:
             yield f"{name} takes {argument.name!r}, but the hook passes ({', '.join(specified)})"
-
-
-def _with_arguments(implementation: pluggy.HookImpl, arguments: tuple[str, ...]) -> Hook:
-    # As in pluggy, an implementation may leave out arguments it does not need, and order the others as it likes.
-    function: Hook = implementation.function
-    if implementation.argnames == arguments:
-        return function
-    positions = [arguments.index(name) for name in implementation.argnames]
-    return lambda *values: function(*(values[position] for position in positions))
 
 
 def _broken(entry: PluginEntry, faults: list[str]) -> PluginLoadError:

@@ -1,7 +1,7 @@
 """One vendor and any observers, bound and checked, behind one typed method per hook.
 
-Everything outside this module talks to plugins through :class:`Session`. Implementations are resolved once, when the
-session is bound; calling a method involves no pluggy.
+Everything outside this module talks to plugins through :class:`Session`. It calls hooks through pluggy, except the two
+that are called inside a measurement: their functions are resolved once, so that no time of pluggy is measured.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import PerfError, PluginLoadError, VendorHookError
+from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, VendorHookError
 from chipperf.plugin import defaults, installed
 from chipperf.plugin.hook_results import fault_of
 from chipperf.plugin.registration import (
+    EVENT_HOOKS,
     OBSERVER_HOOKS,
     VENDOR_HOOKS,
-    new_manager,
+    BoundPlugin,
     register,
     require_consistent,
     require_hooks,
@@ -42,16 +43,20 @@ from chipperf.plugin.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import torch
 
     from chipperf.plugin.installed import PluginEntry
     from chipperf.plugin.registration import Hook, Purpose
+    from chipperf.plugin.types import Event
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+MEASURED_HOOKS: Final = ("perf_synchronize", "perf_step_end")
+"""Hooks that are called between the edges of a measurement."""
 
 SIMULATION_VARIABLE: Final = "PERF_SIMULATED_STACK"
 """Names the fake stack that stands in for a vendor's; set, a run can never be recorded as measured."""
@@ -68,7 +73,7 @@ class DisabledObserver:
 
 
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
-    """Load a vendor and observers into a fresh plugin manager and check them against the specification.
+    """Load a vendor and observers, each into a plugin manager of its own, and check them against the specification.
 
     Args:
         entry: The vendor.
@@ -79,18 +84,17 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
         PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification; every fault is listed.
         VendorHookError: ``perf_vendor_info`` raised or returned something else.
     """
-    manager = new_manager()
-    hooks = register(manager, entry, VENDOR_HOOKS)
-    require_hooks(entry, hooks, purpose)
-    session = Session(entry, hooks)
-    require_consistent(entry, hooks, session.vendor_info(), purpose)
+    vendor = register(entry, VENDOR_HOOKS)
+    require_hooks(vendor, purpose)
+    session = Session(vendor)
+    require_consistent(vendor, session.vendor_info(), purpose)
     for observer in observers:
         try:
             installed.load(observer)
         except PluginLoadError as error:
             session.disable_observer(observer, error.message)
         else:
-            session.add_observer(observer, register(manager, observer, OBSERVER_HOOKS))
+            session.add_observer(register(observer, OBSERVER_HOOKS))
     return session
 
 
@@ -108,10 +112,11 @@ class Session:
         step_end: The vendor's ``perf_step_end``, or ``None`` if it has none and a step needs no end mark.
     """
 
-    def __init__(self, entry: PluginEntry, hooks: Mapping[str, Hook]) -> None:
-        self.entry = entry
-        self._hooks = hooks
-        self._observers: dict[PluginEntry, Mapping[str, Hook]] = {}
+    def __init__(self, vendor: BoundPlugin) -> None:
+        self.entry = vendor.entry
+        self._vendor = vendor
+        self._resolved = {hook: vendor.resolve(hook) for hook in MEASURED_HOOKS if hook in vendor.hooks}
+        self._observers: list[BoundPlugin] = []
         self._disabled: list[DisabledObserver] = []
         self._info = self._checked("perf_vendor_info", VendorInfo)
         self.step_end: Callable[[torch.device], None] | None = self._step_end if self.has("perf_step_end") else None
@@ -123,7 +128,7 @@ class Session:
 
     def has(self, hook: str) -> bool:
         """Return True if the vendor implements ``hook``, a full name such as ``perf_telemetry``."""
-        return hook in self._hooks
+        return hook in self._vendor.hooks
 
     def vendor_info(self) -> VendorInfo:
         """Return who the vendor is; asked once, when the session is bound."""
@@ -241,36 +246,31 @@ class Session:
         """Observers that are no longer called, in the order in which they failed."""
         return tuple(self._disabled)
 
-    def notify(self, hook: str, event: object) -> None:
+    def notify(self, event: Event) -> None:
         """Tell each observer, alone, what happened. One that raises is disabled and never called again.
 
         Args:
-            hook: An observer hook's full name, for example ``perf_window_finished``.
-            event: The hook's event, frozen.
-
-        Raises:
-            ValueError: No observer hook is called so.
+            event: A frozen event; its type decides which hook is called.
         """
-        if hook not in OBSERVER_HOOKS:
-            raise ValueError(f"{hook} is not an observer hook")
-        for observer, hooks in list(self._observers.items()):
-            if hook not in hooks:
+        hook = EVENT_HOOKS[type(event).__name__]
+        for observer in list(self._observers):
+            if hook not in observer.hooks:
                 continue
             try:
-                hooks[hook](event)
-            except KeyboardInterrupt:
+                observer.call(hook, event)
+            except (KeyboardInterrupt, TrainingStopped):
                 raise
             # SystemExit too: an observer must not end a run.
             except BaseException as error:
-                self.disable_observer(observer, f"{hook} raised {type(error).__name__}: {error}")
+                self.disable_observer(observer.entry, f"{hook} raised {type(error).__name__}: {error}")
 
-    def add_observer(self, observer: PluginEntry, hooks: Mapping[str, Hook]) -> None:
+    def add_observer(self, observer: BoundPlugin) -> None:
         """Call ``observer`` from now on."""
-        self._observers[observer] = hooks
+        self._observers.append(observer)
 
     def disable_observer(self, observer: PluginEntry, reason: str) -> None:
         """Call ``observer`` no longer, list it among the disabled and say so in the log."""
-        self._observers.pop(observer, None)
+        self._observers = [other for other in self._observers if other.entry != observer]
         self._disabled.append(
             DisabledObserver(
                 name=observer.name, distribution=observer.distribution, version=observer.version, reason=reason
@@ -297,9 +297,12 @@ class Session:
             self._fail(hook, f"returned {type(result).__name__}, but it has no result")
 
     def _call(self, hook: str, *arguments: object) -> Any:
-        function = self._hooks.get(hook) or self._default(hook)
         try:
-            return function(*arguments)
+            if hook in self._resolved:
+                return self._resolved[hook](*arguments)
+            if self.has(hook):
+                return self._vendor.call(hook, *arguments)
+            return self._default(hook)(*arguments)
         except PerfError as error:
             _add_source(error, self.entry)
             raise

@@ -431,3 +431,7 @@ class RunFailed:
     run_id: str
     failure_class: str
     message: str
+
+
+Event = RunStarted | WindowFinished | EpochFinished | EvaluationFinished | RunFinished | RunFailed
+"""What observers are told; each type has one hook."""

@@ -10,7 +10,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, VendorHookError
+from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, TrainingStopped, VendorHookError
 from chipperf.records.schema import Failure
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ DUMP_SIGNAL = signal.SIGUSR1
 def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
     """Write why the block failed beside the rank's log and exit with the error's code."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+        signal.signal(number, _stop)
     try:
         yield
     except BaseException as error:
@@ -44,7 +44,8 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
         }
         # The log may lie on the full disk that is about to be reported.
         with suppress(OSError):
-            traceback.print_exc()
+            if failure.failure_class != INTERRUPTED:
+                traceback.print_exc()
         with suppress(RecordError):
             directory.write_failure(rank, json.dumps(content))
         sys.exit(content["exit_code"])
@@ -62,7 +63,8 @@ def ignore_signals() -> None:
 
 def describe(error: BaseException, rank: int) -> Failure:
     """Classify an exception."""
-    if isinstance(error, KeyboardInterrupt):
+    # A library may have put Python's own handler of Ctrl-C back.
+    if isinstance(error, (TrainingStopped, KeyboardInterrupt)):
         return Failure(failure_class=INTERRUPTED, message="interrupted", rank=rank)
     if isinstance(error, TrainingError):
         return Failure(failure_class=error.failure_class, message=error.message, rank=rank, hint=error.hint)
@@ -123,9 +125,9 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def _stop(signum: int, frame: FrameType | None) -> None:
     ignore_signals()
-    raise KeyboardInterrupt
+    raise TrainingStopped
 
 
 def _do_nothing(signum: int, frame: FrameType | None) -> None:

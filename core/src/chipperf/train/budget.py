@@ -1,4 +1,4 @@
-"""How a run ends in time: the last optimiser step that its budget allows, and what the whole schedule would take.
+"""How a run ends in time: the last optimizer step that its budget allows, and what the whole schedule would take.
 
 Clocks of ranks differ, and ranks that stop at different steps wait for each other forever. So the main rank's clock
 decides, at edges where all ranks meet anyway: nothing is added inside a measurement window.
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chipperf.plugin.types import Rank
     from chipperf.run.collectives import Collectives
-    from chipperf.train.trainer import Outcome
+    from chipperf.train.run_state import RunState
 
 
 class StepBudget:
-    """The optimiser steps that fit into a run's training time.
+    """The optimizer steps that fit into a run's training time.
 
     Args:
         seconds: Training time, evaluations during training included; ``None`` is no budget, and costs nothing.
@@ -47,7 +47,7 @@ class StepBudget:
         """Compute the last step anew; every rank has to call it at the same edges.
 
         Args:
-            steps: Optimiser steps done.
+            steps: Optimizer steps done.
             elapsed_s: This rank's time since training began.
             step_s: Duration of one of the latest steps; ``None`` where none was done since the last time.
             settled: False while the first steps take longer than later ones will: they do not rule another one out.
@@ -65,23 +65,23 @@ class StepBudget:
 
 
 def projected_train_seconds(
-    outcome: Outcome, *, steps_per_epoch: int, epochs: int, evaluate_every_epochs: int, evaluations_s: float
+    state: RunState, *, steps_per_epoch: int, epochs: int, evaluate_every_epochs: int, evaluations_s: float
 ) -> float | None:
     """Return how long training would take to the end of its schedule, or ``None`` if no window was measured.
 
     The steps and evaluations that are left are taken to last as long as those that were measured, on average.
 
     Args:
-        outcome: What was measured before the run ended.
-        steps_per_epoch: Optimiser steps of an epoch.
+        state: What was measured before the run ended.
+        steps_per_epoch: Optimizer steps of an epoch.
         epochs: Epochs of the schedule.
         evaluate_every_epochs: Epochs between two evaluations; the last epoch has one always.
-        evaluations_s: Time that all evaluations of ``outcome`` took.
+        evaluations_s: Time that all evaluations of ``state`` took.
     """
-    if outcome.train_seconds is None or not outcome.windows:
+    if state.train_seconds is None or not state.windows:
         return None
-    step_s = sum(window.seconds for window in outcome.windows) / sum(window.steps for window in outcome.windows)
-    evaluation_s = evaluations_s / len(outcome.curve) if outcome.curve else 0.0
-    epochs_done = outcome.steps // steps_per_epoch
+    step_s = sum(window.seconds for window in state.windows) / sum(window.steps for window in state.windows)
+    evaluation_s = evaluations_s / len(state.curve) if state.curve else 0.0
+    epochs_done = state.steps // steps_per_epoch
     evaluations = math.ceil(epochs / evaluate_every_epochs) - epochs_done // evaluate_every_epochs
-    return outcome.train_seconds + (epochs * steps_per_epoch - outcome.steps) * step_s + evaluations * evaluation_s
+    return state.train_seconds + (epochs * steps_per_epoch - state.steps) * step_s + evaluations * evaluation_s

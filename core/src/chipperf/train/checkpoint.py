@@ -72,7 +72,7 @@ class CheckpointWriter:
         """Write a checkpoint and remove those it makes superfluous.
 
         Args:
-            step: Optimiser steps that are done.
+            step: Optimizer steps that are done.
             shared: What is the same on all ranks; from the main rank.
             own: What only this rank has.
 

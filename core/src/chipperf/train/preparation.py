@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def join_process_group(session: Session, rank: Rank, device: torch.device) -> DistributedConfig | None:
-    """Initialise the process group as the vendor asks; a single process needs none and gets ``None``."""
+    """Initialize the process group as the vendor asks; a single process needs none and gets ``None``."""
     if rank.world_size == 1:
         return None
     import torch.distributed as dist
@@ -107,7 +107,7 @@ def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def synchronised_batchnorm(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def synchronized_batchnorm(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Return the model with batch statistics over all ranks.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From what the trainer measured to the metrics of a record."""
+"""From what training measured to the metrics of a record."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
+    from chipperf.plugin.types import Knob as ChosenKnob
     from chipperf.run.directory import RunDirectory
+    from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
-    from chipperf.train.trainer import Outcome, RunContext, Trainer
+    from chipperf.train.run_state import RunState
 
 CROSS_CHECK_TOLERANCE = 0.02
 """Median of windows and total samples over total time may differ by this much before the record warns."""
@@ -48,12 +50,13 @@ STRAGGLER_TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeFacts:
-    """What a worker learned about its stack while it initialised."""
+    """What a worker learned about its stack while it initialized, and the knobs that core chose."""
 
     runtime: RuntimeInfo
     precision: PrecisionPolicy
     measured_precision: EffectivePrecision
     devices: Sequence[DeviceInfo]
+    core_knobs: Sequence[ChosenKnob]
     applied_environment: Sequence[dict[str, str]]
     target: float | None
 
@@ -61,7 +64,7 @@ class RuntimeFacts:
 def write_results(
     directory: RunDirectory,
     context: RunContext,
-    trainer: Trainer,
+    state: RunState,
     facts: RuntimeFacts,
     power: Power | Missing,
     *,
@@ -72,8 +75,7 @@ def write_results(
     The launcher, which hears of all ranks, puts its verdict in the place of this rank's ``failure`` if it is alive.
     """
     planned = read_record(directory.record)
-    outcome = trainer.outcome
-    metrics = _metrics(context, outcome, facts, power)
+    metrics = _metrics(context, state, facts, power)
     record = planned.model_copy(
         update={
             "status": _status(failure),
@@ -89,7 +91,7 @@ def write_results(
             "dataset": context.workload.dataset,
             "loader": context.workload.loader,
             "environment": _environment(planned.environment, context, facts),
-            "knobs": _knobs(facts, trainer),
+            "knobs": _knobs(facts),
             "metrics": metrics,
             "disabled_observers": [
                 f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
@@ -98,10 +100,10 @@ def write_results(
             "warnings": [
                 *planned.warnings,
                 *_interruption_warnings(planned),
-                *trainer.outcome.warnings,
+                *state.warnings,
                 *_warnings(metrics),
                 *_precision_warnings(facts),
-                *straggler_warnings(outcome.rank_steps),
+                *straggler_warnings(state.rank_steps),
             ],
         }
     )
@@ -114,48 +116,48 @@ def _status(failure: Failure | None) -> Status:
     return Status(state="interrupted" if failure.failure_class == INTERRUPTED else "failed", failure=failure)
 
 
-def _metrics(context: RunContext, outcome: Outcome, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
+def _metrics(context: RunContext, state: RunState, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
     not_run = Missing(missing="not_run", reason="the run did not come this far")
-    train = throughput(outcome.windows)
+    train = throughput(state.windows)
     too_few = Missing(
-        missing="not_run", reason=f"{len(outcome.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
+        missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
-    core = outcome.core
-    whole = outcome.samples / outcome.train_seconds if outcome.train_seconds else not_run
+    core = state.core
+    whole = state.samples / state.train_seconds if state.train_seconds else not_run
     return empty_metrics(not_run).model_copy(
         update={
             "p_whole": whole,
             "p_train": train or too_few,
             "p_core": core or not_run,
             "data_stall": 1 - train.median / core.median if train and core else not_run,
-            "data_wait": spread(outcome.data_waits_s) or not_run,
-            "step_breakdown": outcome.breakdown or not_run,
-            "quality": outcome.curve[-1].value if outcome.curve else not_run,
-            "best_quality": max(point.value for point in outcome.curve) if outcome.curve else not_run,
-            "time_to_target": outcome.time_to_target or _why_no_time_to_target(context, outcome, facts),
-            "projected_train_seconds": _projection(context, outcome),
-            "memory": _memory(outcome.memory, power, context.session) if outcome.memory else not_run,
+            "data_wait": spread(state.data_waits_s) or not_run,
+            "step_breakdown": state.breakdown or not_run,
+            "quality": state.curve[-1].value if state.curve else not_run,
+            "best_quality": max(point.value for point in state.curve) if state.curve else not_run,
+            "time_to_target": state.time_to_target or _why_no_time_to_target(context, state, facts),
+            "projected_train_seconds": _projection(context, state),
+            "memory": _memory(state.memory, power, context.session) if state.memory else not_run,
             "power": power,
-            "train_samples": outcome.samples,
-            "train_seconds": outcome.train_seconds if outcome.train_seconds is not None else not_run,
-            "epochs": outcome.epochs,
-            "steps": outcome.steps,
+            "train_samples": state.samples,
+            "train_seconds": state.train_seconds if state.train_seconds is not None else not_run,
+            "epochs": state.epochs,
+            "steps": state.steps,
             "spans": context.spans.as_records(),
-            "curve": outcome.curve,
-            "restart_windows": outcome.restart_windows,
-            "rank_steps": outcome.rank_steps,
+            "curve": state.curve,
+            "restart_windows": state.restart_windows,
+            "rank_steps": state.rank_steps,
         }
     )
 
 
-def _why_no_time_to_target(context: RunContext, outcome: Outcome, facts: RuntimeFacts) -> Missing:
+def _why_no_time_to_target(context: RunContext, state: RunState, facts: RuntimeFacts) -> Missing:
     if facts.target is None:
         return Missing(missing="not_applicable", reason="no target is defined for this dataset")
-    if not outcome.curve:
+    if not state.curve:
         return Missing(missing="not_run", reason="no evaluation was completed")
-    best = max(outcome.curve, key=lambda point: point.value)
+    best = max(state.curve, key=lambda point: point.value)
     within = ""
-    if outcome.ended_by_budget and context.limits.budget_s is not None:
+    if state.ended_by_budget and context.limits.budget_s is not None:
         within = f" within the budget of {format_duration(context.limits.budget_s)}"
     return Missing(
         missing="failed",
@@ -163,12 +165,12 @@ def _why_no_time_to_target(context: RunContext, outcome: Outcome, facts: Runtime
     )
 
 
-def _projection(context: RunContext, outcome: Outcome) -> Number:
-    if not outcome.ended_by_budget:
+def _projection(context: RunContext, state: RunState) -> Number:
+    if not state.ended_by_budget:
         return Missing(missing="not_applicable", reason="no budget ended the run")
     h = context.hyperparameters
     seconds = projected_train_seconds(
-        outcome,
+        state,
         steps_per_epoch=context.workload.steps_per_epoch,
         epochs=h.epochs,
         evaluate_every_epochs=h.evaluate_every_epochs,
@@ -225,11 +227,11 @@ def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts)
     return Environment.model_validate(planned.model_dump() | found | stated)
 
 
-def _knobs(facts: RuntimeFacts, trainer: Trainer) -> list[Knob]:
+def _knobs(facts: RuntimeFacts) -> list[Knob]:
     knobs = [Knob.model_validate(item) for item in facts.applied_environment]
     for knob in (*facts.runtime.knobs, *facts.precision.knobs):
         knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
-    for knob in trainer.knobs:
+    for knob in facts.core_knobs:
         knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
     # A variable that was applied may be read back and reported again; once is enough if both agree.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from chipperf.errors import TrainingStopped
 from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
@@ -62,48 +63,55 @@ class StopRequest:
         self._edge = 0
         self._told_s = 0.0
 
+    @property
+    def requested(self) -> bool:
+        """True if a signal has come."""
+        return self._requested
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let signals in the block wait for :meth:`reached`; one that none followed interrupts at its end."""
+        """Keep signals in the block for :meth:`reached`; :attr:`requested` tells of one that came too late for it."""
         before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if self._requested:
-            raise KeyboardInterrupt
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Let a signal interrupt in the block at once, because nothing would be lost; also one that came before."""
+        """Let a signal stop training in the block at once, because nothing would be lost; also one that came before.
+
+        Raises:
+            TrainingStopped: It did.
+        """
         self._immediate = True
         try:
             if self._requested:
-                raise KeyboardInterrupt
+                raise TrainingStopped
             yield
         finally:
             self._immediate = False
 
-    def reached(self, synchronise: Callable[[], object]) -> bool:
+    def reached(self, wait_for_device: Callable[[], object]) -> bool:
         """Return True at the edge at which training stops; every rank has to ask at every edge, in the same order.
 
         Args:
-            synchronise: Waits until the device has finished what was queued.
+            wait_for_device: Waits until the device has finished what was queued.
 
         Raises:
-            KeyboardInterrupt: The other ranks were not told to stop, or cannot be asked.
+            TrainingStopped: The other ranks were not told to stop, or cannot be asked.
         """
         self._edge += 1
         if not self._requested:
             return False
         if self._rank.world_size == 1:
             return True
-        synchronise()
+        wait_for_device()
         try:
             return self._is_last_edge()
         except RuntimeError as error:
-            raise KeyboardInterrupt from error
+            raise TrainingStopped from error
 
     def _is_last_edge(self) -> bool:
         if self._store is None:
@@ -114,13 +122,13 @@ class StopRequest:
         if self._store.check(keys):
             return self._edge > max(int(self._store.get(key)) for key in keys)
         if time.monotonic() - self._told_s > _AGREEMENT_S:
-            raise KeyboardInterrupt
+            raise TrainingStopped
         return False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._requested = True
         if self._immediate:
-            raise KeyboardInterrupt
+            raise TrainingStopped
 
 
 def launcher_store() -> Store:

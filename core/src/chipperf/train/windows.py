@@ -1,6 +1,6 @@
 """Measurement windows: when they open and close, and what is computed from them.
 
-A window's edges are the only places where the device is synchronised. Warm-up steps are in no window.
+A window's edges are the only places where the device is synchronized. Warm-up steps are in no window.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from chipperf.records.schema import Spread, Throughput, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from chipperf.run.collectives import Collectives
 
 MINIMUM_WINDOWS = 5
 """Below this many windows a median and its spread say little, and no throughput is reported."""
@@ -38,7 +40,7 @@ class LocalWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindow:
-    """A window before it runs: the optimiser steps that are done when it opens, and when it closes."""
+    """A window before it runs: the optimizer steps that are done when it opens, and when it closes."""
 
     start: int
     end: int
@@ -52,7 +54,7 @@ def segment_around(step: int, *, steps_per_epoch: int, last_step: int, every: Se
     depends on the schedule alone: a resumed run finds the windows of the one that stopped.
 
     Args:
-        step: Optimiser steps that are done.
+        step: Optimizer steps that are done.
         steps_per_epoch: Steps of an epoch.
         last_step: Steps of the whole run.
         every: Intervals in steps after which something happens; 0 is never.
@@ -67,8 +69,8 @@ def plan_windows(start: int, end: int, *, warmup_steps: int, window_steps: int) 
     """Divide the steps from ``start`` to ``end`` into windows, with one of its own for the first ``warmup_steps``.
 
     Args:
-        start: Optimiser steps that are done at its beginning.
-        end: Optimiser steps that are done at its end.
+        start: Optimizer steps that are done at its beginning.
+        end: Optimizer steps that are done at its end.
         warmup_steps: Steps at the beginning of the run that are not measured.
         window_steps: Largest length of a window.
     """
@@ -96,6 +98,24 @@ def plan_window_lengths(steps: int, window_steps: int) -> list[int]:
 def fitting_window_steps(wanted: int, total_steps: int, warmup_steps: int) -> int:
     """Return the window length, at most ``wanted``, with which :data:`MINIMUM_WINDOWS` fit into a short run."""
     return max(1, min(wanted, (total_steps - warmup_steps) // MINIMUM_WINDOWS))
+
+
+def combine_windows(windows: Sequence[LocalWindow], collectives: Collectives) -> list[Window]:
+    """Combine windows over ranks: samples add up, the slowest rank's time counts, losses are averaged."""
+    samples = collectives.sum_counts([window.samples for window in windows])
+    nanoseconds = collectives.max_counts([window.nanoseconds for window in windows])
+    losses = collectives.mean([window.loss for window in windows])
+    return [
+        Window(
+            epoch=window.epoch,
+            first_step=window.first_step,
+            steps=window.steps,
+            samples=total,
+            seconds=slowest / 1e9,
+            loss=loss if math.isfinite(loss) else None,
+        )
+        for window, total, slowest, loss in zip(windows, samples, nanoseconds, losses, strict=True)
+    ]
 
 
 def throughput(windows: Sequence[Window]) -> Throughput | None:

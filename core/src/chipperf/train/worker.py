@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from chipperf.cases.registry import find_case
-from chipperf.errors import RecordError
+from chipperf.errors import RecordError, TrainingStopped
 from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import RunFailed, RunFinished, RunStarted
@@ -50,9 +50,9 @@ def main(run_directory: Path) -> None:
         try:
             _run(plan, session, rank, directory, events)
         except BaseException as error:
+            failure = describe(error, rank.rank)
             session.notify(
-                "perf_run_failed",
-                RunFailed(run_id=plan.run_id, failure_class=type(error).__name__, message=str(error)),
+                RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message),
             )
             # On a full disk this fails too, and must not hide why the run failed.
             with suppress(RecordError):
@@ -66,7 +66,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
     spans = Spans(plan.origin_s)
     spans.add("launch", plan.started_s, time.monotonic())
     progress = ProgressFile(directory.progress if rank.is_main else None, rank.world_size)
-    progress.phase("initialising")
+    progress.phase("initializing")
     events.write("init_start")
     # What is imported lives as long as the process: to look for garbage in it takes an eighth of the start.
     gc.disable()
@@ -78,10 +78,13 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         from chipperf.run.collectives import Collectives
         from chipperf.run.telemetry import TelemetrySampler
         from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
+        from chipperf.train.context import RunContext
+        from chipperf.train.core_pass import measure_core
         from chipperf.train.effective_precision import measure_effective_precision
+        from chipperf.train.loop import TrainingLoop
+        from chipperf.train.replica import Replica
         from chipperf.train.results import RuntimeFacts, write_results
         from chipperf.train.stop import StopRequest
-        from chipperf.train.trainer import RunContext, Trainer
 
         device = session.device_init(rank)
     try:
@@ -127,12 +130,14 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 else None,
                 stop=StopRequest(rank),
             )
-            trainer = Trainer(context)
+            replica = Replica(context)
+            loop = TrainingLoop(context, replica)
             facts = RuntimeFacts(
                 runtime=runtime,
                 precision=precision,
-                measured_precision=measure_effective_precision(device, trainer.autocast, trainer.weight_dtype),
+                measured_precision=measure_effective_precision(device, replica.autocast, replica.weight_dtype),
                 devices=devices,
+                core_knobs=replica.knobs,
                 applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
                 target=target,
             )
@@ -140,7 +145,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
                 checkpoint = directory.checkpoints / plan.checkpoint
                 require_same_devices(checkpoint, [info.name for info in devices])
                 # Last: from here on nothing may draw a random number that the run before did not draw.
-                trainer.restore(*read_checkpoint(checkpoint, rank.rank))
+                loop.restore(*read_checkpoint(checkpoint, rank.rank))
         gc.enable()
         events.write("init_stop")
         _announce_start(plan, directory, session, rank, events, workload)
@@ -155,19 +160,20 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         try:
             with sampler if rank.local_rank == 0 else nullcontext():
                 progress.phase("training")
-                trainer.train()
+                if not loop.train():
+                    raise TrainingStopped
             progress.phase("measuring")
-            trainer.measure_core([describe_card(info) for info in devices])
+            measure_core(context, replica, loop.state, [describe_card(info) for info in devices])
         except BaseException as error:
             failure = describe(error, rank.rank)
             raise
         finally:
             ignore_signals()
             if rank.is_main:
-                write_results(directory, context, trainer, facts, sampler.summary(), failure=failure)
+                write_results(directory, context, loop.state, facts, sampler.summary(), failure=failure)
         events.write("run_stop", "success")
         progress.phase("finished")
-        session.notify("perf_run_finished", RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
+        session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
     finally:
         session.device_teardown(device)
         if dist.is_initialized():
@@ -214,7 +220,6 @@ def _announce_start(
     events.write("eval_samples", workload.dataset.eval_samples)
     events.write("run_start")
     session.notify(
-        "perf_run_started",
         RunStarted(
             run_id=plan.run_id,
             directory=str(directory.path),

@@ -10,10 +10,10 @@ import psutil
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
-from chipperf.contract.subject import other_vendors
+from chipperf.contract.subject import Subject, other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
-from chipperf.plugin.types import Capability, Rank
+from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.subject import Subject
     from chipperf.plugin.installed import PluginEntry
     from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
 
@@ -122,7 +121,7 @@ def spawned_process_can_use_device(subject: Subject) -> None:
     """A process that multiprocessing spawned can initialise the device and compute on it."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (subject.entry, subject.workspace, sender)
+    arguments = (subject.entry, subject.settings, subject.workspace, sender)
     child = context.Process(target=_compute_in_spawned_process, args=arguments, daemon=True)
     child.start()
     sender.close()
@@ -213,14 +212,13 @@ def _footprint(subject: Subject, device: torch.device) -> dict[str, int]:
     }
 
 
-def _compute_in_spawned_process(entry: PluginEntry, workspace: Path, answer: Connection) -> None:
+def _compute_in_spawned_process(
+    entry: PluginEntry, settings: EnvironmentSettings, workspace: Path, answer: Connection
+) -> None:
     """Send why the device could not be used, or ``None``; the program of a spawned process."""
-    # subject needs the registry, and that this module.
-    from chipperf.contract.subject import Subject
-
     fault = None
     try:
-        subject = Subject(entry, Rank(), workspace)
+        subject = Subject(entry, Rank(), settings, workspace)
         require_computes(subject, subject.device, "after initialisation")
     except (PerfError, Failed) as error:
         fault = str(error)

@@ -17,7 +17,7 @@ import psutil
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device
 from chipperf.contract.tolerances import tolerance
-from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
+from chipperf.plugin.types import Capability, Rank
 from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def one_main_process(subject: Subject) -> None:
             "LOCAL_WORLD_SIZE": str(rank.local_world_size),
             "GROUP_RANK": str(rank.node_rank),
         }
-        wanted = {variable.name: variable.value for variable in subject.session.environment(rank, _SETTINGS)}
+        wanted = {variable.name: variable.value for variable in subject.session.environment(rank, subject.settings)}
         taken = sorted(set(wanted) & set(_LAUNCHER_VARIABLES))
         require(
             not taken,
@@ -249,18 +249,16 @@ def single_process_needs_no_rendezvous(subject: Subject) -> None:
 def environment_hook_sets_nothing(subject: Subject) -> None:
     """``perf_environment`` returns variables and leaves those of its own process alone, and says the same twice."""
     before = dict(os.environ)
-    first = subject.session.environment(Rank(), _SETTINGS)
+    first = subject.session.environment(Rank(), subject.settings)
     changed = sorted(name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name))
     require(
         not changed,
         f"perf_environment changed {', '.join(changed)} itself: return the variables, so that they are recorded",
     )
     require(
-        first == subject.session.environment(Rank(), _SETTINGS), "asked twice, perf_environment answers differently"
+        first == subject.session.environment(Rank(), subject.settings),
+        "asked twice, perf_environment answers differently",
     )
-
-
-_SETTINGS: Final = EnvironmentSettings(case="resnet50", precision="fp32")
 
 
 def _nodes(node_rank: int) -> Iterator[Rank]:

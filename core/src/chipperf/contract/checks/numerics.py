@@ -8,14 +8,14 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.registry import case_names, find_case
-from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
+from chipperf.contract.check import NotApplicable, NotRun, check, each_case, each_precision, fail, require
 from chipperf.contract.switches import read_switches
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError, UnsupportedPrecision
-from chipperf.plugin.types import PRECISIONS, Capability
+from chipperf.plugin.types import Capability
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -62,7 +62,12 @@ def fp32_is_fp32(subject: Subject) -> None:
     _require_close(ARITHMETIC, subject.device)
 
 
-@check("N2", level=2, fault="a switch or variable that changes numerics and that no record mentions")
+@check(
+    "N2",
+    level=2,
+    settings=each_precision,
+    fault="a switch or variable that changes numerics and that no record mentions",
+)
 def knobs_are_declared(subject: Subject) -> None:
     """Every switch and environment variable that changes numerics is declared as a knob with the value in force."""
     device_type = subject.info.device_type
@@ -70,28 +75,28 @@ def knobs_are_declared(subject: Subject) -> None:
     runtime = subject.runtime
     _require_declared_variables("perf_load_runtime", variables, runtime.knobs)
     _ = subject.device
-    for requested in PRECISIONS:
-        variables = dict(os.environ)
-        try:
-            policy = subject.precision(requested)
-        except UnsupportedPrecision:
-            continue
-        knobs = (*runtime.knobs, *policy.knobs)
-        _require_declared_variables(f"perf_precision({requested!r})", variables, knobs)
-        _require_in_force(requested, knobs, read_switches(device_type))
-        _require_declared_switches(requested, knobs, switches, read_switches(device_type))
+    requested, variables = subject.settings.precision, dict(os.environ)
+    policy = _policy(subject, requested)
+    if policy is None:
+        return
+    knobs = (*runtime.knobs, *policy.knobs)
+    _require_declared_variables(f"perf_precision({requested!r})", variables, knobs)
+    _require_in_force(requested, knobs, read_switches(device_type))
+    _require_declared_switches(requested, knobs, switches, read_switches(device_type))
 
 
-@check("N3", level=2, fault="fp16 that runs as fp32 and is reported as fp16, or a capability that is not there")
+@check(
+    "N3",
+    level=2,
+    settings=each_precision,
+    fault="fp16 that runs as fp32 and is reported as fp16, or a capability that is not there",
+)
 def precision_is_honoured(subject: Subject) -> None:
     """Each precision is carried out as requested or refused with UnsupportedPrecision, as the capabilities say."""
-    supported = set()
-    for requested, wanted in _FORMATS.items():
-        try:
-            policy = subject.precision(requested)
-        except UnsupportedPrecision:
-            continue
-        supported.add(requested)
+    requested = subject.settings.precision
+    policy = _policy(subject, requested)
+    if policy is not None:
+        wanted = _FORMATS[requested]
         require(
             policy.effective == wanted,
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
@@ -99,9 +104,14 @@ def precision_is_honoured(subject: Subject) -> None:
         # That fp32 is what it says is what N1 checks.
         if requested != "fp32":
             _require_measured(subject, policy, wanted)
-    require("fp32" in supported, "fp32 is refused: every vendor runs it, because results are compared in it")
+    require(
+        policy is not None or requested != "fp32",
+        "fp32 is refused: every vendor runs it, because results are compared in it",
+    )
     for capability, precisions in _CAPABILITIES.items():
-        runs = [precision for precision in precisions if precision in supported]
+        if requested not in precisions:
+            continue
+        runs = [precision for precision in precisions if _policy(subject, precision) is not None]
         declared = capability in subject.info.capabilities
         require(
             bool(runs) == declared,
@@ -111,23 +121,24 @@ def precision_is_honoured(subject: Subject) -> None:
         )
 
 
-@check("N4", level=2, fault="weights that turn into NaN at the first overflow in fp16")
+@check("N4", level=2, settings=each_precision, fault="weights that turn into NaN at the first overflow in fp16")
 def overflow_skips_step(subject: Subject) -> None:
     """With fp16 autocast a step whose gradients are infinite changes no weight; bf16 and fp32 scale nothing."""
     import torch
 
-    policies = dict(_supported_policies(subject))
-    for requested, policy in policies.items():
-        needs_scaler = requested == "amp"
-        # Whether fp16 parameters are trained with scaling is the vendor's choice.
-        require(
-            policy.grad_scaler == needs_scaler or requested == "fp16",
-            f"{requested} must {'' if needs_scaler else 'not '}scale gradients: "
-            f"let PrecisionPolicy.grad_scaler be {needs_scaler}",
-        )
-    if "amp" not in policies:
+    requested = subject.settings.precision
+    policy = _policy(subject, requested)
+    needs_scaler = requested == "amp"
+    # Whether fp16 parameters are trained with scaling is the vendor's choice.
+    require(
+        policy is None or policy.grad_scaler == needs_scaler or requested == "fp16",
+        f"{requested} must {'' if needs_scaler else 'not '}scale gradients: "
+        f"let PrecisionPolicy.grad_scaler be {needs_scaler}",
+    )
+    if not needs_scaler:
+        return
+    if policy is None:
         raise NotApplicable("amp is not supported, and no other precision scales gradients")
-    subject.precision("amp")
     device = subject.device
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -142,25 +153,30 @@ def overflow_skips_step(subject: Subject) -> None:
     )
 
 
-@check("N5", level=2, fault="a backward pass, optimiser or layout that trains something else", timeout_s=1800)
+@check(
+    "N5",
+    level=2,
+    settings=each_case,
+    fault="a backward pass, optimizer or layout that trains something else",
+    timeout_s=1800,
+)
 def training_follows_reference(subject: Subject) -> None:
     """Twenty steps of every case in fp32 stay within tolerance of the CPU reference, and the loss falls."""
     from chipperf.contract.equivalence import compare
 
     policy = _set_up(subject, "fp32")
     _require_fp32(subject, policy)
-    for case in map(find_case, case_names()):
-        data = _sample(subject, case)
-        try:
-            comparison = compare(subject.session, subject.device, policy, case, data, to_the_end=False)
-        except PluginError as error:
-            raise NotRun(f"{error.message}; see N2") from error
-        require(comparison.within, comparison.summary)
-        require(
-            comparison.falls,
-            f"{case.name}: over {len(comparison.steps)} steps on the same batches the loss does not fall: it goes from "
-            f"{comparison.steps[0].loss:.6g} to {comparison.steps[-1].loss:.6g}",
-        )
+    case = find_case(subject.settings.case)
+    try:
+        comparison = compare(subject.session, subject.device, policy, case, _sample(subject, case), to_the_end=False)
+    except PluginError as error:
+        raise NotRun(f"{error.message}; see N2") from error
+    require(comparison.within, comparison.summary)
+    require(
+        comparison.falls,
+        f"{case.name}: over {len(comparison.steps)} steps on the same batches the loss does not fall: it goes from "
+        f"{comparison.steps[0].loss:.6g} to {comparison.steps[-1].loss:.6g}",
+    )
 
 
 @check("N6", level=2, fault="a kernel that takes a layout, index type or size for granted")
@@ -209,20 +225,28 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
         require(loaded_content == content, f"the bits of {name} are not the same in the checkpoint and on the device")
 
 
-@check("N8", level=2, fault="a model that is edited, so that its results are another model's")
+@check(
+    "N8",
+    level=2,
+    settings=each_precision,
+    fault="a model that is edited, so that its results are another model's",
+)
 def prepared_model_keeps_its_structure(subject: Subject) -> None:
     """``perf_prepare_model`` keeps every case's modules, and its parameters' names, shapes and number."""
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
 
+    requested = subject.settings.precision
+    policy = _policy(subject, requested)
+    if policy is None:
+        return
     for case in map(find_case, case_names()):
         workload = build_workload(case, hyperparameters_of(case, "tiny"), _sample(subject, case), torch.device("cpu"))
         model = workload.build_model()
         before = _structure(model)
-        for requested, policy in _supported_policies(subject):
-            prepared = subject.session.prepare_model(copy.deepcopy(model).to(subject.device), policy, subject.device)
-            _require_same_structure(before, _structure(prepared), f"{case.name} in {requested}")
+        prepared = subject.session.prepare_model(copy.deepcopy(model).to(subject.device), policy, subject.device)
+        _require_same_structure(before, _structure(prepared), f"{case.name} in {requested}")
 
 
 _HONESTY: Final = "run what was asked for, or raise UnsupportedPrecision"
@@ -235,13 +259,12 @@ def _set_up(subject: Subject, requested: Precision) -> PrecisionPolicy:
         raise NotRun(f"{requested} is refused, see N3: {error.message}") from error
 
 
-def _supported_policies(subject: Subject) -> Iterator[tuple[Precision, PrecisionPolicy]]:
-    """Yield each precision that the plugin runs, with its policy in force until the next one."""
-    for requested in PRECISIONS:
-        try:
-            yield requested, subject.precision(requested)
-        except UnsupportedPrecision:
-            continue
+def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
+    """Set a precision up and return its policy, or ``None`` if the plugin does not run it."""
+    try:
+        return subject.precision(requested)
+    except UnsupportedPrecision:
+        return None
 
 
 def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:

@@ -24,12 +24,12 @@ from chipperf.plugin import installed
 from chipperf.plugin.installed import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
 from chipperf.plugin.registration import (
     VENDOR_HOOKS,
+    BoundPlugin,
     api_version_faults,
     forbidden_options,
     mismatches,
     missing_hooks,
     name_faults,
-    new_manager,
     register,
     undeclared_capabilities,
     unfounded_capabilities,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from chipperf.contract.isolation import CallOutcome
     from chipperf.contract.subject import Subject
-    from chipperf.plugin.registration import Hook
     from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
@@ -137,7 +136,7 @@ def registration_repeats(subject: Subject) -> None:
 @check("A7", level=0, needs="entry", fault="a misspelled hook that is never called")
 def hooks_match_specification(subject: Subject) -> None:
     """Everything that looks like a hook is marked as one, and has the name and arguments of a vendor's hook."""
-    _require_none(mismatches(new_manager(), _load(subject), VENDOR_HOOKS))
+    _require_none(mismatches(_load(subject), VENDOR_HOOKS))
 
 
 @check(
@@ -145,7 +144,7 @@ def hooks_match_specification(subject: Subject) -> None:
 )
 def hooks_are_plain(subject: Subject) -> None:
     """No hook is a wrapper, asks for a place in an order, or gives an argument a default."""
-    _require_none(forbidden_options(new_manager(), _load(subject)))
+    _require_none(forbidden_options(_load(subject)))
 
 
 @check("A9", level=0, needs="entry", fault="a run that ends when it comes to the hook that is not there")
@@ -158,11 +157,11 @@ def required_hooks_are_there(subject: Subject) -> None:
 @check("A10", level=0, needs="entry", fault="a dict or another unit where a record expects the documented dataclass")
 def data_hooks_return_specified_types(subject: Subject) -> None:
     """Hooks that need no device return exactly the specified types, with values that fit their units."""
-    hooks = _hooks(subject)
-    if "perf_vendor_info" not in hooks:
+    plugin = _registered(subject)
+    if "perf_vendor_info" not in plugin.hooks:
         raise NotRun("perf_vendor_info is missing, see A9")
     try:
-        session = Session(subject.entry, hooks)
+        session = Session(plugin)
         _call_data_hooks(session)
     except VendorHookError as error:
         raise Failed(error.message) from error
@@ -185,7 +184,7 @@ def api_version_is_supported(subject: Subject) -> None:
 @check("A12", level=0, needs="entry", fault="claims that no hook stands behind, or hooks that no check tries")
 def capabilities_have_hooks(subject: Subject) -> None:
     """Each declared capability has the hook it stands for, and each such hook is declared."""
-    hooks, info = _hooks(subject), _vendor_info(subject)
+    hooks, info = _registered(subject).hooks, _vendor_info(subject)
     faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
     for capability in _PRECISION_CAPABILITIES:
         # Without the hook, core runs fp32 and nothing else.
@@ -232,21 +231,21 @@ def _load(subject: Subject) -> ModuleType:
     return installed.load(subject.entry)
 
 
-def _hooks(subject: Subject) -> dict[str, Hook]:
-    """Return what the plugin implements."""
+def _registered(subject: Subject) -> BoundPlugin:
+    """Register the plugin."""
     _load(subject)
     try:
-        return register(new_manager(), subject.entry, VENDOR_HOOKS)
+        return register(subject.entry, VENDOR_HOOKS)
     except PluginLoadError as error:
         raise NotRun(f"the plugin cannot be registered, see A7 and A8: {error.message}") from error
 
 
 def _vendor_info(subject: Subject) -> VendorInfo:
-    hooks = _hooks(subject)
-    if "perf_vendor_info" not in hooks:
+    plugin = _registered(subject)
+    if "perf_vendor_info" not in plugin.hooks:
         raise NotRun("perf_vendor_info is missing, see A9")
     try:
-        return Session(subject.entry, hooks).vendor_info()
+        return Session(plugin).vendor_info()
     except VendorHookError as error:
         raise NotRun(f"perf_vendor_info does not work, see A10: {error.message}") from error
 

@@ -6,11 +6,11 @@ import random
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.contract.check import NotRun, check, require
+from chipperf.contract.check import NotRun, check, deterministic, each_precision, require
 from chipperf.contract.small_training import train
 from chipperf.contract.switches import read_switches
 from chipperf.errors import PerfError, UnsupportedPrecision
-from chipperf.plugin.types import PRECISIONS, Capability, Rank
+from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,13 @@ def seed_controls_host(subject: Subject) -> None:
         require(drawn == expected, f"seed {_SEED} should give {expected} on the host, it gave {drawn}")
 
 
-@check("S3", level=1, capability=Capability.DETERMINISTIC, fault="the wish for equal bits is ignored, or not fulfilled")
+@check(
+    "S3",
+    level=1,
+    capability=Capability.DETERMINISTIC,
+    settings=deterministic,
+    fault="the wish for equal bits is ignored, or not fulfilled",
+)
 def deterministic_runs_are_equal(subject: Subject) -> None:
     """Two short deterministic trainings end with bit-equal weights, and torch knows that determinism is on."""
     import torch
@@ -72,20 +78,25 @@ def deterministic_runs_are_equal(subject: Subject) -> None:
     )
 
 
-@check("S4", level=1, fault="a teardown that leaves TF32, autotuning or determinism as the run had them")
+@check(
+    "S4",
+    level=1,
+    settings=each_precision,
+    fault="a teardown that leaves TF32, autotuning or determinism as the run had them",
+)
 def teardown_restores_switches(subject: Subject) -> None:
     """A teardown puts every global switch that the plugin's hooks changed back to what it was."""
     _ = subject.runtime
     before = _switches(subject)
-    for precision in PRECISIONS:
-        _set_up_and_release(subject, precision)
-        after = _switches(subject)
-        changed = [f"{name} was {value} and is {after[name]}" for name, value in before.items() if after[name] != value]
-        require(
-            not changed,
-            f"a run in {precision} and its teardown changed {'; '.join(changed)}: perf_device_teardown has to put back "
-            "what perf_device_init, perf_seed and perf_precision set",
-        )
+    precision = subject.settings.precision
+    _set_up_and_release(subject, precision)
+    after = _switches(subject)
+    changed = [f"{name} was {value} and is {after[name]}" for name, value in before.items() if after[name] != value]
+    require(
+        not changed,
+        f"a run in {precision} and its teardown changed {'; '.join(changed)}: perf_device_teardown has to put back "
+        "what perf_device_init, perf_seed and perf_precision set",
+    )
 
 
 def _draw(subject: Subject, seed: int) -> torch.Tensor:

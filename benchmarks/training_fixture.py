@@ -1,0 +1,111 @@
+"""A model as a worker trains it, for benchmarks that time its steps; prints nothing when run by itself."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chipperf.train.context import RunContext
+    from chipperf.train.replica import Replica
+
+_RESTARTED = "CHIPPERF_BENCHMARK_RESTARTED"
+
+
+def apply_environment() -> None:
+    """Restart this program with the variables a worker on the CPU reference would have."""
+    if _RESTARTED in os.environ:
+        return
+    from chipperf.plugin.installed import find_vendor
+    from chipperf.plugin.session import bind
+    from chipperf.plugin.types import EnvironmentSettings, Rank
+
+    settings = EnvironmentSettings(case="mobilenetv2", precision="fp32")
+    variables = bind(find_vendor("cpu")).environment(Rank(), settings)
+    environment = os.environ | {variable.name: variable.value for variable in variables} | {_RESTARTED: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], rounds: int) -> str:
+    """Time two ways in turn and return what the first costs over the second, summed up over rounds.
+
+    Args:
+        changed: Runs the first way and returns its seconds.
+        plain: Runs the second way and returns its seconds.
+        rounds: How often each is run; the order alternates, so that a drift of the machine's speed favours neither.
+    """
+    costs = []
+    for index in range(rounds):
+        if index % 2:
+            plain_s, changed_s = plain(), changed()
+        else:
+            changed_s, plain_s = changed(), plain()
+        costs.append(changed_s / plain_s - 1)
+    ordered = sorted(costs)
+    quarter = len(ordered) // 4
+    middle_half = f"middle half [{ordered[quarter]:+.2%}, {ordered[-1 - quarter]:+.2%}]"
+    return f"median {statistics.median(costs):+.2%}, {middle_half}"
+
+
+def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]:
+    """Return what a rank trains MobileNetV2 with, the model, and an endless iterator over device-resident batches."""
+    import torch
+    from chipperf.cases.registry import find_case
+    from chipperf.cases.workload import WorkloadContext
+    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+    from chipperf.plugin.installed import find_vendor
+    from chipperf.plugin.session import bind
+    from chipperf.plugin.types import Rank
+    from chipperf.records.schema import Limits
+    from chipperf.run.collectives import Collectives
+    from chipperf.run.events import EventLog
+    from chipperf.run.progress import ProgressFile
+    from chipperf.train.context import RunContext
+    from chipperf.train.core_pass import POOL_BATCHES
+    from chipperf.train.replica import Replica
+    from chipperf.train.spans import Spans
+
+    session, rank = bind(find_vendor("cpu")), Rank()
+    session.load_runtime()
+    device = session.device_init(rank)
+    case = find_case("mobilenetv2")
+    hyperparameters = case.base.model_copy(update={"batch_size": batch_size})
+    workload = case.load_workload()(
+        WorkloadContext(
+            hyperparameters=hyperparameters,
+            data_root=ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2)),
+            rank=rank,
+            device=device,
+            loader_options=session.loader_options(device),
+            loader_workers=0,
+        )
+    )
+    torch.manual_seed(0)
+    context = RunContext(
+        run_id="benchmark",
+        session=session,
+        workload=workload,
+        hyperparameters=hyperparameters,
+        limits=Limits(),
+        target=None,
+        metric=case.metric,
+        precision=session.precision("fp32", device),
+        distributed=None,
+        device=device,
+        rank=rank,
+        collectives=Collectives(rank, device),
+        events=EventLog(Path(tempfile.mkdtemp()) / "events.jsonl", 0),
+        progress=ProgressFile(None, 1),
+        spans=Spans(time.monotonic()),
+    )
+    replica = Replica(context)
+    loader = workload.epoch_batches(0)
+    return context, replica, cycle([workload.to_device(next(loader)) for _ in range(POOL_BATCHES)])

@@ -1,0 +1,100 @@
+"""Functions with a stable id, collected from the modules of a package: the contract's checks and lint's rules."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from chipperf.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Entry(Protocol):
+    """What a catalog holds; ``id`` is letters and a number, for example ``M4`` or ``L04``."""
+
+    @property
+    def id(self) -> str:
+        """Stable name, never given to another entry."""
+
+
+EntryT = TypeVar("EntryT", bound=Entry)
+
+
+class Catalog(Generic[EntryT]):
+    """The entries of one kind that the modules of a package define.
+
+    Args:
+        package: Name of the package; its modules are imported when the entries are asked for.
+        kind: Class of the entries.
+        noun: What messages call an entry.
+        listing: Command that prints all of them.
+    """
+
+    def __init__(self, package: str, kind: type[EntryT], *, noun: str, listing: str) -> None:
+        self._package = package
+        self._kind = kind
+        self._noun = noun
+        self._listing = listing
+        self._entries: dict[str, EntryT] = {}
+
+    def entries(self) -> dict[str, EntryT]:
+        """Return every entry by its id, ordered by letters and number.
+
+        Raises:
+            ValueError: Two entries have one id.
+        """
+        if not self._entries:
+            found: dict[str, EntryT] = {}
+            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__, f"{self._package}."):
+                for value in vars(importlib.import_module(module.name)).values():
+                    # A module may import another module's entry.
+                    if isinstance(value, self._kind) and found.setdefault(value.id, value) is not value:
+                        raise ValueError(f"two {self._noun}s have the id {value.id}")
+            self._entries = {id: found[id] for id in sorted(found, key=_order)}
+        return self._entries
+
+    def find(self, id: str) -> EntryT:
+        """Return the entry called ``id``.
+
+        Raises:
+            UsageError: There is none; the message suggests the nearest one.
+        """
+        known = self.entries()
+        if id not in known:
+            raise UsageError(
+                f"there is no {self._noun} {id!r}{did_you_mean(id, known)}",
+                hint=f"'{self._listing}' prints all of them",
+            )
+        return known[id]
+
+
+def require_id(id: str, pattern: str, example: str) -> None:
+    """Refuse an id of another form.
+
+    Raises:
+        ValueError: ``id`` does not match ``pattern``.
+    """
+    if not re.fullmatch(pattern, id):
+        raise ValueError(f"{id!r} is not an id such as {example!r}")
+
+
+def summary_of(function: Callable[..., object], id: str) -> str:
+    """Return the first line of a function's docstring, which is the summary of the entry ``id``.
+
+    Raises:
+        ValueError: The function has no docstring.
+    """
+    summary = (inspect.getdoc(function) or "").partition("\n")[0]
+    if not summary:
+        raise ValueError(f"{id} has no docstring to take its summary from")
+    return summary
+
+
+def _order(id: str) -> tuple[str, int]:
+    letters = id.rstrip("0123456789")
+    return letters, int(id[len(letters) :])

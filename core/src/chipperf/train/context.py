@@ -1,0 +1,56 @@
+"""What the parts of training work with, and the places where ranks wait for each other."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chipperf.train.stop import StopRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from chipperf.cases.base import Hyperparameters
+    from chipperf.cases.workload import Workload
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, Rank
+    from chipperf.records.schema import Limits
+    from chipperf.run.collectives import Collectives
+    from chipperf.run.events import EventLog
+    from chipperf.run.progress import ProgressFile
+    from chipperf.train.checkpoint import CheckpointWriter
+    from chipperf.train.spans import Spans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What one rank trains with. Without ``checkpoints`` none are written."""
+
+    run_id: str
+    session: Session
+    workload: Workload
+    hyperparameters: Hyperparameters
+    limits: Limits
+    target: float | None
+    metric: str
+    precision: PrecisionPolicy
+    distributed: DistributedConfig | None
+    device: torch.device
+    rank: Rank
+    collectives: Collectives
+    events: EventLog
+    progress: ProgressFile
+    spans: Spans
+    checkpoints: CheckpointWriter | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    def wait_for_device(self) -> float:
+        """Wait until this rank's device has finished what was queued, then read the clock."""
+        self.session.synchronize(self.device)
+        return time.perf_counter()
+
+    def edge(self) -> float:
+        """Wait for all ranks and for all queued work, then read the clock."""
+        self.collectives.barrier()
+        return self.wait_for_device()

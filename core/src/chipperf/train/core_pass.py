@@ -1,0 +1,152 @@
+"""What is measured after training: ``p_core``, the phases of a step, and every rank's own part of one.
+
+Each would disturb the loop that is measured, so it has a pass of its own on the trained model:
+
+* ``p_core`` is the throughput with batches that lie on the device, that is without the input pipeline;
+* the step breakdown waits for the device after every phase;
+* the ranks' own times come from steps that exchange no gradients, so that no rank waits for a slower one.
+"""
+
+from __future__ import annotations
+
+import statistics
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
+
+from chipperf.records.schema import Missing, RankStep, StepBreakdown
+from chipperf.train.windows import MINIMUM_WINDOWS, LocalWindow, combine_windows, spread, throughput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from chipperf.cases.workload import Batch
+    from chipperf.records.schema import Throughput
+    from chipperf.train.context import RunContext
+    from chipperf.train.replica import Replica
+    from chipperf.train.run_state import RunState
+
+POOL_BATCHES = 4
+"""Device-resident batches the pass rotates through, so that no cache keeps a single one warm."""
+
+DIAGNOSTIC_STEPS = 10
+"""Steps of a pass that waits for the device within a step."""
+
+
+def measure_core(context: RunContext, replica: Replica, state: RunState, cards: Sequence[str] = ()) -> None:
+    """Measure throughput with device-resident batches, and break a step down; changes the weights.
+
+    Args:
+        context: What the rank trains with.
+        replica: The trained model.
+        state: Receives what is measured.
+        cards: What to call each rank's device.
+    """
+    with context.spans.measure("core_pass"):
+        pool = list(islice(context.workload.epoch_batches(0), POOL_BATCHES))
+        batches = cycle([context.workload.to_device(batch) for batch in pool])
+        for _ in range(2):
+            replica.step(batches, state.steps)
+        steps = context.hyperparameters.measure_core_steps
+        windows = [core_window(context, replica, batches, state.steps, steps) for _ in range(MINIMUM_WINDOWS)]
+        state.core = throughput(combine_windows(windows, context.collectives))
+    with context.spans.measure("diagnostic_pass"):
+        state.breakdown = _break_down(context, replica, cycle(pool), state.core)
+        if context.rank.world_size > 1:
+            state.rank_steps = _time_ranks(context, replica, cycle(pool), state.data_waits_s, cards)
+
+
+def core_window(
+    context: RunContext, replica: Replica, batches: Iterator[Batch], steps_done: int, steps: int
+) -> LocalWindow:
+    """Run optimizer steps on device-resident batches between two edges.
+
+    Args:
+        context: What the rank trains with.
+        replica: The model.
+        batches: This rank's, on the device.
+        steps_done: Optimizer steps that training took.
+        steps: Length of the window.
+    """
+    replica.loss_sum.zero_()
+    samples = 0
+    start_s = context.edge()
+    for _ in range(steps):
+        samples += replica.step(batches, steps_done)
+    nanoseconds = round((context.edge() - start_s) * 1e9)
+    return LocalWindow(
+        epoch=1,
+        first_step=steps_done + 1,
+        steps=steps,
+        samples=samples,
+        nanoseconds=nanoseconds,
+        loss=float(replica.loss_sum) / steps,
+    )
+
+
+def _break_down(
+    context: RunContext, replica: Replica, batches: Iterator[Batch], core: Throughput | None
+) -> StepBreakdown | None:
+    """Time the phases of single steps; slower than training, and says by how much."""
+    phases: dict[str, list[float]] = {"h2d": [], "forward": [], "backward": [], "optimizer": []}
+    for _ in range(DIAGNOSTIC_STEPS):
+        replica.optimizer.zero_grad(set_to_none=True)
+        start_s = context.edge()
+        batch = context.workload.to_device(next(batches))
+        start_s = _lap(context, phases["h2d"], start_s)
+        loss = replica.forward(batch)
+        start_s = _lap(context, phases["forward"], start_s)
+        replica.backward(loss)
+        start_s = _lap(context, phases["backward"], start_s)
+        replica.update()
+        _lap(context, phases["optimizer"], start_s)
+    steps_s = [sum(parts) for parts in zip(*phases.values(), strict=True)]
+    step = spread(steps_s)
+    if step is None or core is None:
+        return None
+    undisturbed_s = sum(w.seconds for w in core.windows) / sum(w.steps for w in core.windows)
+    undisturbed_s /= context.hyperparameters.accumulate_steps
+    mean_s = {name: sum(values) / len(values) for name, values in phases.items()}
+    return StepBreakdown(
+        step=step,
+        h2d_s=mean_s["h2d"],
+        forward_s=mean_s["forward"],
+        backward_s=mean_s["backward"],
+        optimiser_s=mean_s["optimizer"],
+        steps=DIAGNOSTIC_STEPS,
+        slowdown=(sum(steps_s) / len(steps_s)) / undisturbed_s,
+    )
+
+
+def _time_ranks(
+    context: RunContext,
+    replica: Replica,
+    batches: Iterator[Batch],
+    data_waits_s: Sequence[float],
+    cards: Sequence[str],
+) -> list[RankStep]:
+    """Time every rank's own part of a step."""
+    durations_s: list[float] = []
+    for _ in range(DIAGNOSTIC_STEPS):
+        replica.optimizer.zero_grad(set_to_none=True)
+        start_s = context.edge()
+        batch = context.workload.to_device(next(batches))
+        with replica.without_exchange():
+            replica.backward(replica.forward(batch))
+        _lap(context, durations_s, start_s)
+    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else None)
+    all_ranks = context.collectives.gather(own)
+    return [
+        RankStep(
+            rank=rank,
+            step_s=step_s,
+            data_wait_s=Missing(missing="not_run") if wait_s is None else wait_s,
+            card=card,
+        )
+        for rank, (card, (step_s, wait_s)) in enumerate(zip(cards, all_ranks, strict=True))
+    ]
+
+
+def _lap(context: RunContext, durations_s: list[float], start_s: float) -> float:
+    now_s = context.wait_for_device()
+    durations_s.append(now_s - start_s)
+    return now_s

@@ -1,0 +1,76 @@
+"""Evaluation: over all ranks, of the main rank's model, and without a trace in training."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+
+from chipperf.errors import TrainingError
+from chipperf.records.schema import EvaluationPoint, TimeToTarget
+from chipperf.train.announce import announce_evaluation
+from chipperf.train.preparation import generator_states, restore_generators
+
+if TYPE_CHECKING:
+    from chipperf.cases.workload import Evaluation
+    from chipperf.train.context import RunContext
+    from chipperf.train.replica import Replica
+    from chipperf.train.run_state import RunState
+
+
+def evaluate(context: RunContext, replica: Replica) -> Evaluation:
+    """Evaluate the model on the whole evaluation split.
+
+    Raises:
+        TrainingError: Evaluation changed the model.
+    """
+    model = replica.model
+    model.eval()
+    # Every rank keeps its own batch statistics; the model that is evaluated is the main rank's.
+    context.collectives.broadcast(list(model.buffers()))
+    before, states = hash_buffers(model), generator_states(context.device)
+    with model.register_forward_hook(lambda *_: context.progress.evaluating()):
+        evaluation = context.workload.evaluate(model, context.collectives, replica.autocast)
+    if model.training or hash_buffers(model) != before:
+        raise TrainingError(
+            "evaluation changed the model: its buffers differ afterwards, or it is in training mode",
+            failure_class="evaluation_changed_model",
+        )
+    model.train()
+    # Training takes the same course however often it is evaluated.
+    restore_generators(states, context.device)
+    return evaluation
+
+
+def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation, elapsed_s: float) -> None:
+    """Add an evaluation to the curve, tell it, and note if the target is met.
+
+    Args:
+        context: What the rank trains with.
+        state: The run's.
+        evaluation: Result over all ranks.
+        elapsed_s: Training time at its end.
+    """
+    point = EvaluationPoint(
+        epoch=state.epochs,
+        step=state.steps,
+        value=evaluation.value,
+        elapsed_s=elapsed_s,
+        samples=evaluation.samples,
+        details=dict(evaluation.details),
+    )
+    state.curve.append(point)
+    announce_evaluation(context, point)
+    if context.target is not None and point.value >= context.target:
+        state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)
+
+
+def hash_buffers(model: torch.nn.Module) -> str:
+    """Return a digest of all buffers: batch statistics must not move during evaluation."""
+    digest = hashlib.sha256()
+    for name, buffer in model.named_buffers():
+        digest.update(name.encode())
+        # As bytes: NumPy has no bfloat16.
+        digest.update(buffer.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

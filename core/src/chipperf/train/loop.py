@@ -1,0 +1,288 @@
+"""The training loop.
+
+The loop that is measured is the loop that trains: windows open and close at synchronized edges, and nothing between two
+edges reads from the device. Evaluations and checkpoints come between windows, and what would disturb the loop is
+measured after training, in :mod:`chipperf.train.core_pass`.
+
+A run that is interrupted and resumed does what an uninterrupted one does, bit for bit: a window in which training
+stopped is kept with the sum of its losses, and generators are set back after a loader that was opened again has drawn
+from them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from chipperf.errors import TrainingError
+from chipperf.train.announce import announce_epoch, announce_window
+from chipperf.train.batches import TrainingBatches
+from chipperf.train.budget import StepBudget
+from chipperf.train.evaluate import add_evaluation, evaluate
+from chipperf.train.memory import PeakMemory, highest_of_ranks
+from chipperf.train.preparation import generator_states, restore_generators
+from chipperf.train.run_state import PartialWindow, RunState
+from chipperf.train.schedule import Schedule
+from chipperf.train.windows import LocalWindow, combine_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.cases.workload import Batch
+    from chipperf.train.checkpoint import State
+    from chipperf.train.context import RunContext
+    from chipperf.train.replica import Replica
+    from chipperf.train.windows import PlannedWindow, WindowKind
+
+
+class TrainingLoop:
+    """Trains one case on one rank and measures it.
+
+    Args:
+        context: What the rank trains with.
+        replica: The model.
+
+    Attributes:
+        state: What the run has counted and measured so far.
+        schedule: When it evaluates, writes checkpoints and ends.
+    """
+
+    def __init__(self, context: RunContext, replica: Replica) -> None:
+        self._context = context
+        self._replica = replica
+        self._budget = StepBudget(context.limits.budget_s, context.rank, context.collectives)
+        self._memory = PeakMemory(context.session, context.device)
+        self._batches = TrainingBatches(context)
+        self._start_s = 0.0
+        self._settled_step = 0
+        per_epoch = context.workload.steps_per_epoch
+        self.state = RunState(steps_per_epoch=per_epoch)
+        self.schedule = Schedule(context.hyperparameters, context.limits, per_epoch, self._budget)
+
+    def train(self) -> bool:
+        """Train until the target, the last epoch or a limit.
+
+        Returns:
+            False if a signal stopped training. All ranks stopped after the same step and wrote a checkpoint, if the
+            run writes any; a signal that comes after the last step and evaluation finds nothing left to save.
+
+        Raises:
+            TrainingError: The loss is not finite, or evaluation changed the model.
+            TrainingStopped: A signal stopped training where nothing is lost, or where ranks could not agree on a step.
+        """
+        context, state = self._context, self.state
+        self._start_s = context.edge() - state.elapsed_s
+        self._settled_step = state.steps + context.hyperparameters.measure_warmup_steps
+        with context.stop.deferred():
+            is_complete = self._follow_schedule()
+        if not is_complete or context.stop.requested:
+            return False
+        self._batches.close()
+        is_early = state.steps < self.schedule.scheduled_steps
+        epoch, rest = divmod(state.steps, state.steps_per_epoch)
+        if rest and is_early and state.steps != state.finished_step:
+            self._finish_epoch(epoch)
+        state.train_seconds = context.edge() - self._start_s
+        state.ended_by_budget = state.time_to_target is None and is_early
+        state.memory = highest_of_ranks(self._memory.query(), context.collectives, context.rank.world_size)
+        return True
+
+    def restore(self, shared: State, own: State) -> None:
+        """Go back to a checkpoint, before training begins."""
+        context = self._context
+        self._replica.restore(shared, own)
+        self.state = RunState.from_state(shared, own, context.workload.steps_per_epoch)
+        context.spans.restore(shared["spans"])
+        self._budget.restore(shared["budget"])
+        self._memory.restore(own["memory"])
+        restore_generators(own["generators"], context.device)
+        context.events.write("run_resume", self.state.steps, step=self.state.steps)
+
+    def _follow_schedule(self) -> bool:
+        """Train and evaluate in turn; return False if all ranks stopped because of a signal."""
+        state = self.state
+        while state.time_to_target is None:
+            if self._evaluation_is_due():
+                goes_on = self._evaluate()
+            elif state.steps < self.schedule.planned_steps:
+                goes_on = self._train_segment()
+            else:
+                break
+            if not goes_on:
+                return False
+        return True
+
+    def _evaluation_is_due(self) -> bool:
+        state = self.state
+        evaluated_step = state.curve[-1].step if state.curve else 0
+        if state.steps == evaluated_step or state.partial_window is not None:
+            return False
+        return self.schedule.evaluates_after(state.steps)
+
+    def _evaluate(self) -> bool:
+        """Evaluate; return False if training stops now."""
+        context, state = self._context, self.state
+        context.events.write("eval_start", state.epochs, step=state.steps)
+        # With a checkpoint of the model that is evaluated nothing is lost by stopping.
+        is_saved = state.saved_step == state.steps
+        with context.stop.immediate() if is_saved else nullcontext(), context.spans.measure("eval"):
+            evaluation = evaluate(context, self._replica)
+            elapsed_s = context.edge() - self._start_s
+            self._update_budget()
+        add_evaluation(context, state, evaluation, elapsed_s)
+        if self._stop_is_reached():
+            self._save()
+            return False
+        return True
+
+    def _train_segment(self) -> bool:
+        """Train to the next place where something else happens, and write a checkpoint there if one is due.
+
+        A checkpoint comes before the evaluation of the same place: a run that is killed then has lost no training.
+
+        Returns:
+            False if training stops now.
+        """
+        context, state, schedule = self._context, self.state, self.schedule
+        start, end = schedule.segment(state.steps)
+        epoch = start // state.steps_per_epoch
+        if state.steps % state.steps_per_epoch == 0:
+            context.events.write("epoch_start", epoch + 1, step=state.steps)
+        with context.spans.measure("train"):
+            batches = self._batches.of_epoch(epoch, state)
+            for window in schedule.windows(start, end, state):
+                goes_on = self._train_window(window, epoch, batches)
+                if goes_on and window.end < min(end, schedule.planned_steps):
+                    goes_on = not self._stop_is_reached()
+                if not goes_on:
+                    self._save()
+                    # For the record of this session; in the checkpoint these windows wait for the segment's end.
+                    self._combine_windows()
+                    return False
+        self._combine_windows()
+        if state.steps % state.steps_per_epoch == 0 or state.steps >= schedule.planned_steps:
+            self._finish_epoch(epoch)
+        stops = self._stop_is_reached()
+        if stops or schedule.saves_after(state.steps):
+            self._save()
+        return not stops
+
+    def _train_window(self, planned: PlannedWindow, epoch: int, batches: Iterator[Batch]) -> bool:
+        """Run optimizer steps between two edges.
+
+        Args:
+            planned: The window; a resumed run trains what is left of it.
+            epoch: Counted from 0.
+            batches: This rank's, on the device.
+
+        Returns:
+            False if training stops within the window.
+        """
+        context, state = self._context, self.state
+        kind: WindowKind = "measured"
+        if planned.is_warmup:
+            kind = "warmup"
+        elif planned.start < self._settled_step:
+            kind = "restart"
+        else:
+            self._memory.end_warmup()
+        steps, left = planned.end - planned.start, planned.end - state.steps
+        before = state.partial_window or PartialWindow(
+            first_step=planned.start, steps=steps, samples=0, nanoseconds=0, loss_sum=0.0
+        )
+        state.partial_window = None
+        samples = before.samples
+        self._replica.loss_sum.fill_(before.loss_sum)
+        with context.spans.measure("warmup") if kind == "warmup" else nullcontext():
+            start_s = context.edge()
+            while left:
+                samples += self._step(batches)
+                left -= 1
+                if left and self._stop_is_reached():
+                    break
+            nanoseconds = before.nanoseconds + round((context.edge() - start_s) * 1e9)
+        loss_sum = float(self._replica.loss_sum)
+        loss = loss_sum / (steps - left)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the training loss is {loss} between steps {planned.start + 1} and {planned.end - left}",
+                failure_class="non_finite_loss",
+                hint="lower lr, add warm-up, or use a wider precision",
+            )
+        if left:
+            state.partial_window = replace(before, samples=samples, nanoseconds=nanoseconds, loss_sum=loss_sum)
+            return False
+        context.progress.loss = loss
+        state.closed_windows.append(
+            LocalWindow(
+                epoch=epoch + 1,
+                first_step=planned.start + 1,
+                steps=steps,
+                samples=samples,
+                nanoseconds=nanoseconds,
+                loss=loss,
+                kind=kind,
+            )
+        )
+        self._update_budget(step_s=nanoseconds / 1e9 / steps, settled=kind != "warmup")
+        return True
+
+    def _step(self, batches: Iterator[Batch]) -> int:
+        samples = self._replica.step(batches, self.state.steps)
+        self.state.steps += 1
+        self._context.progress.report(self.state.steps, self.schedule.planned_steps, samples)
+        return samples
+
+    def _stop_is_reached(self) -> bool:
+        return self._context.stop.reached(self._context.wait_for_device)
+
+    def _update_budget(self, *, step_s: float | None = None, settled: bool = True) -> None:
+        elapsed_s = time.perf_counter() - self._start_s
+        self._budget.update(self.state.steps, elapsed_s=elapsed_s, step_s=step_s, settled=settled)
+
+    def _save(self) -> None:
+        """Write a checkpoint; if it cannot be written, go on with the ones that are there, and say so."""
+        context, state = self._context, self.state
+        if context.checkpoints is None:
+            return
+        step = state.steps
+        context.events.write("checkpoint_start", step, step=step)
+        with context.spans.measure("checkpoint"):
+            context.edge()
+            shared, own = self._checkpoint()
+            fault = context.checkpoints.save(step, shared if context.rank.is_main else None, own)
+            context.edge()
+        if fault is None:
+            state.saved_step = step
+        elif not any(fault in warning for warning in state.warnings):
+            state.warnings.append(f"no checkpoint after step {step}: {fault}; older ones were kept")
+        context.events.write("checkpoint_stop", fault or "written", step=step)
+
+    def _checkpoint(self) -> tuple[State, State]:
+        """Return what all ranks share, and what only this one has, as it is between two steps."""
+        self.state.elapsed_s = time.perf_counter() - self._start_s
+        (model, buffers), (counted, windows) = self._replica.state(), self.state.state()
+        shared = {**model, **counted, "spans": self._context.spans.state(), "budget": self._budget.state()}
+        generators = generator_states(self._context.device)
+        own = {**buffers, **windows, "generators": generators, "memory": self._memory.state()}
+        return shared, own
+
+    def _combine_windows(self) -> None:
+        """Combine over ranks the windows that were closed since the last time, and tell of them."""
+        state, closed = self.state, self.state.closed_windows
+        state.closed_windows = []
+        combined = combine_windows(closed, self._context.collectives)
+        state.samples += sum(window.samples for window in combined)
+        restart = [window for window, local in zip(combined, closed, strict=True) if local.kind == "restart"]
+        measured = [window for window, local in zip(combined, closed, strict=True) if local.kind == "measured"]
+        state.restart_windows += restart
+        state.windows += measured
+        for window in (*restart, *measured):
+            announce_window(self._context, window)
+
+    def _finish_epoch(self, epoch: int) -> None:
+        self.state.finished_step = self.state.steps
+        announce_epoch(self._context, self.state, epoch + 1, self._memory.query())

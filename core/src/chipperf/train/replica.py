@@ -1,0 +1,140 @@
+"""One rank's replica of the model, with what a training step needs to change it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from chipperf.plugin.types import Knob
+from chipperf.train.preparation import autocast, data_parallel, memory_format_of, synchronized_batchnorm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.cases.workload import Batch
+    from chipperf.train.checkpoint import State
+    from chipperf.train.context import RunContext
+
+
+class Replica:
+    """A model with its optimizer, its gradient scaler and the exchange of gradients with the other ranks.
+
+    Args:
+        context: What the rank trains with.
+
+    Attributes:
+        model: The model, as the vendor prepared it.
+        optimizer: Its optimizer.
+        loss_sum: Sum of the steps' losses, on the device; a window sets it when it opens.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._workload = context.workload
+        model = context.workload.build_model().to(context.device)
+        if context.hyperparameters.sync_batchnorm and context.distributed is not None:
+            model = synchronized_batchnorm(model, context.device)
+        self.model = context.session.prepare_model(model, context.precision, context.device)
+        context.workload.memory_format = memory_format_of(self.model)
+        self._parallel = data_parallel(self.model, context.distributed, context.device)
+        self.optimizer = context.workload.build_optimizer(self.model)
+        self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision.grad_scaler)
+        self.loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
+        self._rates: list[float] = []
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """What core chose, or found chosen, that changes speed or numerics."""
+        fused = " fused" if self.optimizer.defaults.get("fused") else ""
+        layout = str(self._workload.memory_format).removeprefix("torch.")
+        deterministic = str(torch.are_deterministic_algorithms_enabled()).lower()
+        return (
+            Knob(name="memory_format", value=layout, reason="layout of the convolution weights; inputs follow it"),
+            Knob(name="optimizer", value=f"{type(self.optimizer).__name__}{fused}", reason="the fastest that is there"),
+            Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
+        )
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """Type of the weights that products are computed with."""
+        return next((p.dtype for p in self.model.parameters() if p.dim() > 1), torch.float32)
+
+    def step(self, batches: Iterator[Batch], steps_done: int) -> int:
+        """Run one optimizer step.
+
+        Args:
+            batches: This rank's, on the device.
+            steps_done: Optimizer steps before this one; the learning rate follows from it.
+
+        Returns:
+            This rank's samples.
+        """
+        accumulate = self._context.hyperparameters.accumulate_steps
+        self._set_learning_rate(steps_done)
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = 0
+        for micro_step in range(accumulate):
+            batch = next(batches)
+            with nullcontext() if micro_step == accumulate - 1 else self.without_exchange():
+                loss = self.forward(batch)
+                self.backward(loss / accumulate if accumulate > 1 else loss)
+            self.loss_sum += loss.detach().float() / accumulate
+            samples += self._workload.sample_count(batch)
+        self.update()
+        return samples
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of a batch that is on the device."""
+        with self.autocast():
+            return self._workload.loss(self._parallel, batch)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add a loss to the gradients."""
+        self._scaler.scale(loss).backward()
+
+    def update(self) -> None:
+        """Clip the gradients if the case wants it, and let the optimizer step."""
+        if self._workload.max_gradient_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._workload.max_gradient_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self._context.session.step_end:
+            self._context.session.step_end(self._context.device)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context that forward passes compute in."""
+        return autocast(self._context.precision, self._context.device)
+
+    def without_exchange(self) -> AbstractContextManager[object]:
+        """Return a context in which backward passes exchange no gradients with other ranks."""
+        return self._parallel.no_sync() if isinstance(self._parallel, DistributedDataParallel) else nullcontext()
+
+    def state(self) -> tuple[State, State]:
+        """Return for a checkpoint what all ranks share, and what only this one has."""
+        shared: State = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+        # Batch statistics are every rank's own until an evaluation.
+        return shared, {"buffers": dict(self.model.named_buffers())}
+
+    def restore(self, shared: State, own: State) -> None:
+        """Go back to a :meth:`state`."""
+        self.model.load_state_dict(shared["model"])
+        with torch.no_grad():
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(own["buffers"][name])
+        self.optimizer.load_state_dict(shared["optimizer"])
+        self._scaler.load_state_dict(shared["scaler"])
+
+    def _set_learning_rate(self, steps_done: int) -> None:
+        rates = self._workload.learning_rates(steps_done)
+        if rates != self._rates:
+            self._rates = rates
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate

@@ -1,0 +1,109 @@
+"""What an evaluation tells, and that it leaves no trace in training."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from chipperf.cases.workload import Evaluation
+from chipperf.errors import TrainingError
+from chipperf.run.progress import ProgressFile
+from chipperf.train.evaluate import hash_buffers
+from tiny_training import FEATURES, make_random_training, make_training, weights
+
+STEPS = 24
+
+
+def test_every_batch_of_an_evaluation_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[object] = []
+    monkeypatch.setattr(ProgressFile, "evaluating", lambda progress: reports.append(progress))
+    training = make_training(monkeypatch)
+
+    def evaluate(model: torch.nn.Module, collectives: object, autocast: object) -> Evaluation:
+        for _ in range(3):
+            model(torch.zeros(2, FEATURES))
+        return Evaluation(value=0.5, samples=6)
+
+    training.workload.evaluate = evaluate
+    training.loop.train()
+
+    assert len(reports) == 3 * len(training.state.curve) > 0
+
+
+def move_statistics(model: torch.nn.Module) -> None:
+    model.train()
+    with torch.no_grad():
+        model(torch.randn(8, 3) + 5)
+    model.eval()
+
+
+def stay_in_training_mode(model: torch.nn.Module) -> None:
+    model.train()
+
+
+@pytest.mark.parametrize("misbehave", [move_statistics, stay_in_training_mode])
+def test_evaluation_that_changes_the_model_is_caught(monkeypatch: pytest.MonkeyPatch, misbehave) -> None:  # type: ignore[no-untyped-def]
+    training = make_training(monkeypatch)
+
+    def evaluate(model: torch.nn.Module, *_: object) -> Evaluation:
+        misbehave(model)
+        return Evaluation(value=0.5, samples=10)
+
+    training.workload.evaluate = evaluate
+
+    with pytest.raises(TrainingError) as caught:
+        training.loop.train()
+    assert caught.value.failure_class == "evaluation_changed_model"
+
+
+def test_model_is_evaluated_in_evaluation_mode_and_trained_in_training_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training(monkeypatch)
+    modes = []
+    evaluate, loss = training.workload.evaluate, training.workload.loss
+
+    def watched_evaluate(model: torch.nn.Module, *rest: object) -> Any:
+        modes.append(("evaluate", model.training))
+        return evaluate(model, *rest)
+
+    def watched_loss(model: torch.nn.Module, batch: torch.Tensor) -> Any:
+        modes.append(("loss", model.training))
+        return loss(model, batch)
+
+    training.workload.evaluate = watched_evaluate
+    training.workload.loss = watched_loss
+
+    training.loop.train()
+    training.measure_core()
+
+    assert set(modes) == {("evaluate", False), ("loss", True)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_one_changed_buffer_changes_the_digest(dtype: torch.dtype) -> None:
+    model = torch.nn.Module()
+    model.register_buffer("statistic", torch.zeros(2, dtype=dtype))
+    model.register_buffer("batches", torch.zeros((), dtype=dtype))
+    before = hash_buffers(model)
+
+    model.get_buffer("batches").add_(torch.ones((), dtype=dtype))
+
+    assert hash_buffers(model) != before
+
+
+def test_evaluations_do_not_change_the_course_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    seldom, often = (
+        make_random_training(monkeypatch, evaluate_every_epochs=9),
+        make_random_training(monkeypatch, evaluate_every_steps=1),
+    )
+    for training in (seldom, often):
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+        training.loop.train()
+
+    assert len(often.state.curve) == STEPS
+    for one, other in zip(weights(seldom), weights(often), strict=True):
+        assert torch.equal(one, other)
