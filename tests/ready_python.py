@@ -180,8 +180,7 @@ class ReadyServer(ReadyProcess):
 
 def start_check_server(command: Sequence[str], **options: Any) -> ReadyServer | subprocess.Popen[str]:
     """Start a server for checks: by a fork, if its checks find torch imported."""
-    preloaded = json.loads(command[5])
-    return ReadyServer(command, **options) if "torch" in preloaded else subprocess.Popen(command, **options)
+    return ReadyServer(command, **options) if _can_be(command) else subprocess.Popen(command, **options)
 
 
 def install_perf(folder: Path) -> None:
@@ -334,10 +333,12 @@ class _ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def _can_be(command: Any) -> bool:
-    """Return True for ``python -m chipperf...`` and for programs of the tests."""
+    """Return True for ``python -m chipperf...``, for programs of the tests, and for servers of checks that use torch."""
     if isinstance(command, str) or len(command) < 2 or command[0] != sys.executable:
         return False
     option, *words = command[1:]
+    if option == "-X":
+        return words[1] == "-c" and '"torch"' in words[3]
     return words[0].startswith("chipperf") if option == "-m" else Path(option).is_relative_to(_TESTS)
 
 

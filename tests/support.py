@@ -84,12 +84,12 @@ def perf_command(*arguments: object) -> list[str]:
 
 
 def run(
-    command: list[str], environment: Mapping[str, str], directory: Path | None = None
+    command: list[str], environment: Mapping[str, str], directory: Path | None = None, timeout_s: float = TIMEOUT_S
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end: a program that imports torch by a fork, where that makes no difference."""
     process = started(command, environment, directory)
     try:
-        out, complaints = process.communicate(timeout=TIMEOUT_S)
+        out, complaints = process.communicate(timeout=timeout_s)
     finally:
         if process.poll() is None:
             process.kill()
