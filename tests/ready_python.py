@@ -441,9 +441,10 @@ def _show(command: Sequence[str]) -> None:
     fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     arguments_start, arguments_end, variables_start = (int(field) for field in fields[45:48])
     variables = [f"{name}={value}" for name, value in os.environ.items()]
+    # Whoever has seen the command may ask for the variables.
     for start, size, words in (
-        (arguments_start, arguments_end - arguments_start, command),
         (variables_start, _SHOWN_BYTES, variables),
+        (arguments_start, arguments_end - arguments_start, command),
     ):
         # A last byte that is not zero would mean that the text goes on elsewhere.
         text = b"\0".join(os.fsencode(word) for word in words)[: size - 2]
