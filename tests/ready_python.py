@@ -333,7 +333,7 @@ class _ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def _can_be(command: Any) -> bool:
-    """Return True for ``python -m chipperf...``, for programs of the tests, and for servers of checks that use torch."""
+    """Return True for ``python -m chipperf...``, programs of the tests, and servers of checks that use torch."""
     if isinstance(command, str) or len(command) < 2 or command[0] != sys.executable:
         return False
     option, *words = command[1:]
