@@ -78,11 +78,12 @@ def build_workload(session: Session, device: torch.device, resolution: int, batc
     """Return DETR on the generated sample, its whole backbone trained, with data read in this process."""
     case = find_case("detr")
     changes = {"resolution": resolution, "batch_size": batch_size, "backbone_weights": "", "backbone_lr_factor": 1.0}
-    root: Path = case.ensure_sample(lambda done, total: None)
+    root: Path = case.data.ensure_sample(lambda done, total: None)
     torch.manual_seed(0)
     workload: DetrWorkload = case.load_workload()(
         WorkloadContext(
             hyperparameters=case.base.model_copy(update=changes),
+            reference=case.data.reference,
             data_root=root,
             rank=Rank(),
             device=device,

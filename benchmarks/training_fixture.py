@@ -81,6 +81,7 @@ def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]
     workload = case.load_workload()(
         WorkloadContext(
             hyperparameters=hyperparameters,
+            reference=case.data.reference,
             data_root=ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2)),
             rank=rank,
             device=device,

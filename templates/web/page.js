@@ -2,7 +2,7 @@
 (() => {
   const html = document.documentElement;
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const languages = ["zh", "en"];
+  const languages = all("[data-language]").map((button) => button.dataset.language);
   const form = document.querySelector(".filters");
   const filters = form ? all("select", form) : [];
 
@@ -18,7 +18,7 @@
 
   function setLanguage(language) {
     html.lang = language;
-    for (const element of all("option[data-zh], title[data-zh]")) element.textContent = element.dataset[language];
+    for (const element of all(`[data-${language}]`)) element.textContent = element.dataset[language];
     for (const button of all("[data-language]")) {
       button.setAttribute("aria-pressed", String(button.dataset.language === language));
     }

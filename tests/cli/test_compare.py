@@ -199,7 +199,7 @@ def test_utilisation_above_the_peak_that_the_vendors_plugin_states_is_a_footnote
     [
         (("none.md",), 2, "none.md"),
         (("empty.md",), 2, "has no performance table"),
-        (("nobody.md",), 2, "does not tell whose report it is"),
+        (("nobody.md",), 2, "does not name its vendor"),
         (("broken",), 1, "repeats.json: top level"),
         (("mixed",), 1, "mixed/repeats.json: planned: Field required"),
         (("a", "a.md"), 2, "the records are of several metric definitions: chipperf, flagperf"),

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.report import curve_figure, figures
+from chipperf.languages import LANGUAGES, read_translation
+from chipperf.report import figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,10 +62,10 @@ def test_report_is_written_with_its_picture_and_points(invoke: Invoke, tmp_path:
 
 def test_reports_in_one_directory_keep_their_own_pictures(invoke: Invoke, run: Callable[..., str]) -> None:
     run("a")
-    for language in ("zh", "en"):
+    for language in LANGUAGES:
         assert invoke("report", "a", "--lang", language, "--out", f"report.{language}.md").code == 0
 
-    for language in ("zh", "en"):
+    for language in LANGUAGES:
         text = Path(f"report.{language}.md").read_text(encoding="utf-8")
         assert f"![acc](report.{language}-acc.png)" in text
         assert Path(f"report.{language}-acc.png").is_file()
@@ -92,7 +93,7 @@ def test_report_says_that_no_chinese_font_was_found(
 ) -> None:
     ended = invoke("report", run("a"), "--lang", "zh", "--out", "README.md")
 
-    assert "no Chinese font was found" in ended.err
+    assert "no font for the language 'zh' was found" in ended.err
     assert "图中文字为英文" in Path("README.md").read_text(encoding="utf-8")
 
 
@@ -125,7 +126,7 @@ def test_report_whose_template_is_broken_writes_nothing(
 ) -> None:
     run("a")
     Path("templates").mkdir()
-    Path("templates/report.zh.md.j2").write_text("{{ nothing }}", encoding="utf-8")
+    Path("templates/report.md.j2").write_text("{{ nothing }}", encoding="utf-8")
     ended = invoke("report", "a", "--templates", "templates", "--out", "README.md")
 
     assert ended.code == 1
@@ -238,7 +239,7 @@ def test_picture_is_in_chinese_with_a_font_that_was_just_installed(
     perf: Perf, tmp_path: Path, run: Callable[..., str]
 ) -> None:
     run("a", environment__row_label="昆仑芯")
-    write_chinese_font(tmp_path / "share" / "fonts", "".join(curve_figure._TEXTS["zh"].values()) + "昆仑芯")
+    write_chinese_font(tmp_path / "share" / "fonts", "".join(read_translation("zh").spellings("picture")) + "昆仑芯")
     ended = perf(
         *("report", tmp_path / "a", "--out", tmp_path / "README.md"),
         XDG_DATA_HOME=str(tmp_path / "share"),

@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from chipperf.languages import LANGUAGES
 from chipperf.lint.rule import all_rules
 from chipperf.records.store import read_record
 
@@ -115,7 +116,7 @@ def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_pat
         metrics__curve=curve, metrics__p_whole=4470.0, hyperparameters__values={"batch_size": 32, "epochs": 100}
     )
     (tmp_path / "record.json").write_text(record.model_dump_json())
-    for language in ("zh", "en"):
+    for language in LANGUAGES:
         assert invoke("report", "record.json", "--lang", language, "--out", f"{language}.md").code == 0
 
         ended = invoke("lint", f"{language}.md", "--vendor", "acme", "--against", "record.json")

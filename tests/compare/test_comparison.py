@@ -9,7 +9,7 @@ import json
 import pytest
 from chipperf.compare.comparison import Scaling, compare_columns, compare_curves, compare_runs
 from chipperf.compare.formats import as_csv, as_markdown, json_text, rows
-from chipperf.compare.sides import Column
+from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import Missing
@@ -153,7 +153,7 @@ def test_footnotes_are_few_for_runs_that_differ_in_the_card_alone():
 def test_energy_for_each_sample_is_compared_and_few_readings_are_said():
     power = {
         **{"samples": 9, "mean_w": 300.0, "max_w": 400.0, "energy_j": 128_116_700.0, "used_peak_bytes": 1},
-        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilisation_percent": 99.0, "source": "smi"},
+        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilization_percent": 99.0, "source": "smi"},
     }
     comparison = compare_runs([make_record(metrics__power=power), make_record(**OTHER)])
 
@@ -216,7 +216,7 @@ def repeats(vendor, rates, *, planned=None, **changes):
         )
         for seed, rate in enumerate(rates)
     ]
-    return Column(records=tuple(records), planned=planned or len(records), source=vendor)
+    return Side(records=tuple(records), planned=planned or len(records), source=vendor)
 
 
 def test_repeats_of_different_counts_are_columns_with_their_spread():
@@ -238,7 +238,7 @@ def test_repeats_of_different_counts_are_columns_with_their_spread():
 
 def test_repeats_that_lack_a_value_have_no_result():
     column = repeats("b", [9000.0, 9100.0])
-    lacking = Column(records=(column.records[0], make_record(**LACKING)), planned=2, source="b")
+    lacking = Side(records=(column.records[0], make_record(**LACKING)), planned=2, source="b")
     cell = measure(compare_columns([repeats("a", [4500.0]), lacking]), "p_whole").cells[1]
 
     assert cell.value == Missing(missing="failed", reason="1 of 2 runs have none")
@@ -259,12 +259,12 @@ def test_runs_that_differ_in_more_than_their_seed_are_no_repeats():
     records = (make_record(seed=1), make_record(run_id="b", seed=2, precision__requested="amp"))
 
     with pytest.raises(UsageError, match="the runs in x are no repeats"):
-        compare_columns([Column(records=records, source="x")])
+        compare_columns([Side(records=records, source="x")])
 
 
 def test_a_run_in_two_columns_makes_them_dependent():
     column = repeats("a", [4400.0, 4500.0, 4600.0])
-    found = caveats(compare_columns([column, Column(records=column.records[:1])]))
+    found = caveats(compare_columns([column, Side(records=column.records[:1])]))
 
     assert found["run a-0 is in both columns, so their interval is too narrow"] == (1, 2)
 
@@ -272,7 +272,7 @@ def test_a_run_in_two_columns_makes_them_dependent():
 def test_a_run_beside_its_withheld_copy_is_one_run():
     record = make_record(run_id="a")
     copy = withhold(record, ["metrics.e2e_time_s"], "asked for").record
-    found = caveats(compare_columns([Column(records=(record,)), Column(records=(copy,))]))
+    found = caveats(compare_columns([Side(records=(record,)), Side(records=(copy,))]))
 
     assert found["run a is in both columns, so their interval is too narrow"] == (1, 2)
 

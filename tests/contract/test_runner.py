@@ -11,7 +11,7 @@ from chipperf.contract.check import each_precision, find_check
 from chipperf.contract.isolation import CallOutcome
 from chipperf.contract.runner import Runner
 from chipperf.plugin.installed import find_vendor
-from chipperf.plugin.types import PRECISIONS
+from chipperf.precisions import PRECISIONS
 
 PASSED = {"status": "passed", "message": ""}
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from chipperf.cases.detr.case_data import COCO2017
 from chipperf.data import coco_sample
 from chipperf.data.coco import decode_segment_map, draw_segmentation, identify_coco, scan_coco
 from chipperf.data.coco_sample import SIZES, STUFF, THINGS, CocoSampleOptions, ensure_coco_sample, render_scene
@@ -130,7 +131,7 @@ def test_default_images_have_the_size_of_photographs():
 
 
 def test_sample_is_identified_by_its_manifest(coco_sample):
-    found = identify_coco(scan_coco(coco_sample))
+    found = identify_coco(scan_coco(coco_sample), COCO2017.reference)
     assert (found.name, found.version, found.is_sample) == ("chipperf-coco-sample", "2", True)
     assert (found.train_samples, found.eval_samples, found.classes) == (16, 8, 5)
     assert found.target == coco_sample_target(coco_sample)

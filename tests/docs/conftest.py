@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-from chipperf.suites.plan import plan_suite
 from chipperf.suites.state import SuiteDirectory
+from chipperf.suites.suite_plan import plan_suite
 from documents import README, ROOT, TOML_PAGE, blocks, commands
 from ready_python import install_perf
 

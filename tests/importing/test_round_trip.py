@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.case_document import read_document
+from chipperf.languages import LANGUAGES
 from chipperf.report import render_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,7 +95,7 @@ def render(result, language):
         st.sampled_from(["任务类别", "数据集", "硬件设备简称", "额外修改项", "新的一项"]), cell, max_size=3
     ),
     after=st.lists(anything, max_size=4).map("\n\n".join),
-    language=st.sampled_from(["zh", "en"]),
+    language=st.sampled_from(list(LANGUAGES)),
 )
 def test_import_render_import_is_a_fixed_point(rows, facts, general, after, language):
     first = ["A1单机8卡（1x8）", *rows[0][1:]]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from chipperf.cases.registry import case_names, find_case
 from chipperf.importing.case_document import import_document
+from chipperf.languages import LANGUAGES
 from chipperf.records.store import read_record
 from chipperf.report import render_report
-from chipperf.report.render import LANGUAGES
 from reports import NAMES, make_record, run
 
 ROOT = Path(__file__).parents[2]

@@ -6,6 +6,7 @@ from mutants.mutant import Change, Mutant
 
 _DEVICE = "    device = torch.device(_DEVICE_TYPE, rank.local_rank)\n"
 _MAKE_CURRENT = "    _torch_acme().set_device(device)\n"
+_REQUIRED = '    require_precision(requested, _INFO.capabilities, who="the Acme A1")\n'
 _MESSAGE = "but {available} card(s) are visible"
 _PROPERTIES = "properties = _torch_acme().get_device_properties(device)"
 
@@ -38,7 +39,8 @@ MUTANTS = [
         changes=(
             Change(
                 old=_MAKE_CURRENT,
-                new=_MAKE_CURRENT + '    _original_switches[str(len(_original_switches))] = open("/dev/null")\n',
+                new=_MAKE_CURRENT
+                + '    perf_vendor_info.__dict__[str(len(perf_vendor_info.__dict__))] = open("/dev/null")\n',
             ),
         ),
     ),
@@ -49,7 +51,7 @@ MUTANTS = [
             Change(
                 old=_MAKE_CURRENT,
                 new=_MAKE_CURRENT
-                + """    seen = _original_switches.setdefault("contexts", [])
+                + """    seen = perf_vendor_info.__dict__.setdefault("contexts", [])
     seen.append(torch.empty(len(seen) and 2**20, device=device))
 """,
             ),
@@ -82,20 +84,29 @@ MUTANTS = [
             Change(
                 old=_MAKE_CURRENT,
                 new=_MAKE_CURRENT
-                + """    if "released" in _original_switches:
+                + """    if "released" in perf_vendor_info.__dict__:
         raise RuntimeError("the runtime is shut down")
 """,
             ),
             Change(
                 old="    _torch_acme().empty_cache()\n",
-                new='    _torch_acme().empty_cache()\n    _original_switches["released"] = True\n',
+                new='    _torch_acme().empty_cache()\n    perf_vendor_info.__dict__["released"] = True\n',
             ),
         ),
     ),
     Mutant(
         name="teardown_needs_complete_run",
         kills=("D5",),
-        changes=(Change(old='if "allow_tf32" in _original_switches:', new="if True:"),),
+        changes=(
+            Change(
+                old=_REQUIRED,
+                new=f'{_REQUIRED}    perf_vendor_info.__dict__["allowed"] = True\n',
+            ),
+            Change(
+                old="    restore_switches()\n",
+                new='    perf_vendor_info.__dict__.pop("allowed")\n    restore_switches()\n',
+            ),
+        ),
     ),
     Mutant(
         name="device_of_main_process_only",
@@ -145,7 +156,7 @@ MUTANTS = [
         try:
             return multiply(*operands)
         except RuntimeError:
-            _original_switches["failed"] = True
+            perf_vendor_info.__dict__["failed"] = True
             raise
 
     torch.mm = remember_failure
@@ -153,7 +164,7 @@ MUTANTS = [
             ),
             Change(
                 old="    _torch_acme().synchronize(device)\n",
-                new="""    if "failed" in _original_switches:
+                new="""    if "failed" in perf_vendor_info.__dict__:
         raise RuntimeError("a previous operator failed")
     _torch_acme().synchronize(device)
 """,

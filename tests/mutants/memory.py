@@ -99,7 +99,7 @@ MUTANTS = [
                 new=_STEP_END
                 + """    import torch
 
-    _original_switches.setdefault("kept", []).append(torch.empty(2**18, device=device))
+    perf_vendor_info.__dict__.setdefault("kept", []).append(torch.empty(2**18, device=device))
 """,
             ),
         ),

@@ -6,9 +6,9 @@ from mutants.mutant import Change, Mutant
 
 _LOADED = "    acme_runtime.load()\n\n    import torch\n"
 _PRECISION = '    """Run every precision; fp32 without TF32."""\n'
-_SET_TF32 = '    _torch_acme().set_allow_tf32(requested == "tf32")\n'
-_SCALER = '        grad_scaler=requested == "amp",\n'
-_KNOBS = "        knobs=(knob,),\n"
+_SET_TF32 = 'set_switch("acme.allow_tf32", requested == "tf32", switch=tf32)'
+_POLICY = "    return precision_policy(requested, knobs=(knob,))\n"
+_CONVERTED = "    convert_parameters(model, precision.requested)\n"
 _PREPARED = "    return model.to(memory_format=torch.channels_last)\n"
 _TEARDOWN = '    """Put the switches back and free cached memory."""\n'
 
@@ -19,11 +19,17 @@ def _patched_torch(patch: str) -> tuple[Change, ...]:
     return (Change(old=_LOADED, new=f"{_LOADED}\n{lines}"),)
 
 
+def _other_policy(change: str) -> tuple[Change, ...]:
+    """Return the precision's policy with another value."""
+    lines = "    from dataclasses import replace\n\n    policy = precision_policy(requested, knobs=(knob,))\n"
+    return (Change(old=_POLICY, new=f"{lines}    return replace(policy, {change})\n"),)
+
+
 MUTANTS = [
     Mutant(
         name="tf32_as_fp32",
         kills=("N1",),
-        changes=(Change(old=_SET_TF32, new="    _torch_acme().set_allow_tf32(True)\n"),),
+        changes=(Change(old=_SET_TF32, new='set_switch("acme.allow_tf32", True, switch=tf32)'),),
     ),
     Mutant(
         name="normalisation_without_gradient_of_its_weight",
@@ -48,7 +54,7 @@ torch.nn.functional.layer_norm = layer_norm
                 new=f'{_PRECISION}    import torch\n\n    torch.set_float32_matmul_precision("high")\n',
             ),
             Change(
-                old=f"{_TEARDOWN}    import torch\n",
+                old=_TEARDOWN,
                 new=f'{_TEARDOWN}    import torch\n\n    torch.set_float32_matmul_precision("highest")\n',
             ),
         ),
@@ -65,26 +71,36 @@ torch.nn.functional.layer_norm = layer_norm
         kills=("N2",),
         changes=(
             Change(
-                old=_KNOBS,
-                new='        knobs=(knob, Knob(name="float32_matmul_precision", value="high", reason="faster")),\n',
+                old=_POLICY,
+                new='    lie = Knob(name="float32_matmul_precision", value="high", reason="faster")\n'
+                "    return precision_policy(requested, knobs=(knob, lie))\n",
             ),
         ),
     ),
-    Mutant(name="bf16_runs_in_fp32", kills=("N3",), changes=(Change(old='    "bf16": "bfloat16",\n', new=""),)),
+    Mutant(
+        name="bf16_runs_in_fp32",
+        kills=("N3",),
+        changes=_other_policy("autocast_dtype=None if requested == 'bf16' else policy.autocast_dtype"),
+    ),
     Mutant(
         name="fp16_runs_in_bf16",
         kills=("N3",),
-        changes=(Change(old='    "fp16": "float16",\n', new='    "fp16": "bfloat16",\n'),),
+        changes=_other_policy("autocast_dtype='bfloat16' if requested == 'fp16' else policy.autocast_dtype"),
+    ),
+    Mutant(
+        name="fp16_trains_fp32_parameters",
+        kills=("N3",),
+        changes=(Change(old=_CONVERTED, new=""),),
     ),
     Mutant(
         name="tf32_runs_in_fp32",
         kills=("N3",),
-        changes=(Change(old=_SET_TF32, new="    _torch_acme().set_allow_tf32(False)\n"),),
+        changes=(Change(old=_SET_TF32, new='set_switch("acme.allow_tf32", False, switch=tf32)'),),
     ),
     Mutant(
         name="effective_precision_is_not_told",
         kills=("N3",),
-        changes=(Change(old='"fp16" if requested == "amp" else requested', new="requested"),),
+        changes=_other_policy("effective=requested"),
     ),
     Mutant(
         name="tf32_is_not_declared",
@@ -94,12 +110,12 @@ torch.nn.functional.layer_norm = layer_norm
     Mutant(
         name="amp_without_gradient_scaling",
         kills=("N4",),
-        changes=(Change(old=_SCALER, new="        grad_scaler=False,\n"),),
+        changes=_other_policy("grad_scaler=False"),
     ),
     Mutant(
         name="bf16_with_gradient_scaling",
         kills=("N4",),
-        changes=(Change(old=_SCALER, new='        grad_scaler=requested in ("amp", "bf16"),\n'),),
+        changes=_other_policy("grad_scaler=requested in ('amp', 'bf16')"),
     ),
     Mutant(
         name="overflow_is_not_found",

@@ -8,10 +8,10 @@ _METADATA = "chipperf_acme-0.1.0.dist-info/METADATA"
 _ENTRY_POINTS = "chipperf_acme-0.1.0.dist-info/entry_points.txt"
 _ENTRY_POINT = "acme = chipperf_acme.plugin\n"
 _REQUIREMENT = "Requires-Dist: chipperf>=0.1,<1\n"
-_FIRST_IMPORT = "from typing import TYPE_CHECKING, Any, Final, Literal\n"
+_FIRST_IMPORT = "from typing import TYPE_CHECKING, Any, Final\n"
 _PROBE_DOCSTRING = '    """Ask the management library, if it is installed, for the visible cards."""\n'
 _RETURN_INFO = "    return _INFO\n"
-_TEMPLATE = "chipperf_acme/templates/report.zh.md.j2"
+_TEMPLATE = "chipperf_acme/templates/report.md.j2"
 
 
 def _at_import(code: str) -> tuple[Change, ...]:
@@ -139,9 +139,9 @@ MUTANTS = [
         changes=(
             Change(
                 old=_RETURN_INFO,
-                new="""    if "registered" in _original_switches:
+                new="""    if "registered" in perf_vendor_info.__dict__:
         raise RuntimeError("the plugin is registered already")
-    _original_switches["registered"] = True
+    perf_vendor_info.__dict__["registered"] = True
     return _INFO
 """,
             ),
@@ -246,11 +246,11 @@ MUTANTS = [
     Mutant(
         name="template_extends_one_that_is_missing",
         kills=("A14",),
-        changes=(Change(file=_TEMPLATE, new='{% extends "vendor/base.zh.md.j2" %}\n'),),
+        changes=(Change(file=_TEMPLATE, new='{% extends "vendor/base.md.j2" %}\n'),),
     ),
     Mutant(
         name="named_template_missing",
         kills=("A14",),
-        changes=_at_import('_SUMMARY = "summary.zh.md.j2"\n'),
+        changes=_at_import('_SUMMARY = "summary.md.j2"\n'),
     ),
 ]

@@ -56,11 +56,11 @@ MUTANTS = [
         name="probe_opens_a_context",
         kills=("B3",),
         changes=(
-            *_in_probe('    import os\n    _original_switches["owner"] = os.getpid()\n'),
+            *_in_probe('    import os\n    perf_vendor_info.__dict__["owner"] = os.getpid()\n'),
             Change(
                 old="    available = _torch_acme().device_count()\n",
                 new="""    import os
-    if _original_switches.get("owner", os.getpid()) != os.getpid():
+    if perf_vendor_info.__dict__.get("owner", os.getpid()) != os.getpid():
         raise RuntimeError("the driver cannot be initialised again in a forked process")
     available = _torch_acme().device_count()
 """,

@@ -19,20 +19,20 @@ MUTANTS = [
         kills=("R3",),
         changes=(
             Change(
-                file="chipperf_acme/templates/report.en.md.j2",
-                new='{% extends "core/report.en.md.j2" %}\n{% block licence %}{{ view.bios }}{% endblock %}\n',
+                file="chipperf_acme/templates/report.md.j2",
+                new='{% extends "core/report.md.j2" %}\n{% block licence %}{{ view.bios }}{% endblock %}\n',
             ),
         ),
     ),
     Mutant(
         name="template_is_malformed",
         kills=("R3",),
-        changes=(Change(file="chipperf_acme/templates/resnet50.zh.md.j2", new="{% block licence %}\n"),),
+        changes=(Change(file="chipperf_acme/templates/resnet50.md.j2", new="{% block licence %}\n"),),
     ),
     Mutant(
         name="missing_metrics_left_blank",
         kills=("R3",),
-        changes=(Change(file="chipperf_acme/templates/report.en.md.j2", new=_BLANK_CELLS),),
+        changes=(Change(file="chipperf_acme/templates/report.md.j2", new=_BLANK_CELLS),),
     ),
     Mutant(
         name="report_title_of_another_vendor",
@@ -59,8 +59,8 @@ MUTANTS = [
         kills=("R4",),
         changes=(
             Change(
-                file="chipperf_acme/templates/report.zh.md.j2",
-                new='{% extends "core/report.zh.md.j2" %}\n{% block licence %}\n在R300上运行。\n{% endblock %}\n',
+                file="chipperf_acme/templates/report.md.j2",
+                new='{% extends "core/report.md.j2" %}\n{% block licence %}\n在R300上运行。\n{% endblock %}\n',
             ),
         ),
     ),

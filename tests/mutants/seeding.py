@@ -5,7 +5,8 @@ from __future__ import annotations
 from mutants.mutant import Change, Mutant
 
 _SEED = "    _torch_acme().manual_seed_all(seed)\n"
-_DETERMINISTIC = "    torch.use_deterministic_algorithms(deterministic)\n"
+_DETERMINISTIC = "    set_determinism(deterministic)\n"
+_SET_TF32 = '    set_switch("acme.allow_tf32", requested == "tf32", switch=tf32)\n'
 
 MUTANTS = [
     Mutant(name="seed_does_nothing", kills=("S1",), changes=(Change(old=_SEED, new=""),)),
@@ -17,12 +18,12 @@ MUTANTS = [
     Mutant(
         name="seed_disturbs_host",
         kills=("S2",),
-        changes=(Change(old=_SEED, new=f"{_SEED}    torch.manual_seed(seed + 1)\n{_SEED}"),),
+        changes=(Change(old=_SEED, new=f"{_SEED}    import torch\n\n    torch.manual_seed(seed + 1)\n{_SEED}"),),
     ),
     Mutant(
         name="determinism_ignored",
         kills=("S3",),
-        changes=(Change(old=_DETERMINISTIC, new="    torch.use_deterministic_algorithms(False)\n"),),
+        changes=(Change(old=_DETERMINISTIC, new="    set_determinism(False)\n"),),
     ),
     Mutant(
         name="deterministic_seed_from_the_clock",
@@ -38,11 +39,15 @@ MUTANTS = [
     Mutant(
         name="tf32_left_on",
         kills=("S4",),
-        changes=(Change(old='if "allow_tf32" in _original_switches:', new="if False:"),),
+        changes=(Change(old=_SET_TF32, new='    _torch_acme().set_allow_tf32(requested == "tf32")\n'),),
     ),
     Mutant(
         name="determinism_left_on",
         kills=("S4",),
-        changes=(Change(old='if "deterministic" in _original_switches:', new="if False:"),),
+        changes=(
+            Change(
+                old=_DETERMINISTIC, new="    import torch\n\n    torch.use_deterministic_algorithms(deterministic)\n"
+            ),
+        ),
     ),
 ]

@@ -153,7 +153,7 @@ def test_unwritten_hooks_say_what_to_write(tmp_path, distributions):
         ("acme\n", "cannot be called"),
         ("é", "cannot be called"),
         ("class", "cannot be called 'class'"),
-        ("auto", "--vendor chooses"),
+        ("auto", "'--vendor auto' chooses"),
         ("cpu", "vendor 'cpu' (chipperf"),
     ],
 )

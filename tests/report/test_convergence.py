@@ -190,8 +190,8 @@ def test_fingerprints_that_cannot_be_compared_are_not(changes):
 
 
 def test_a_template_overrides_the_section(tmp_path):
-    (tmp_path / "report.en.md.j2").write_text(
-        '{% extends "core/report.en.md.j2" %}{% block curve %}{% if view.convergence %}'
+    (tmp_path / "report.md.j2").write_text(
+        '{% extends "core/report.md.j2" %}{% block curve %}{% if view.convergence %}'
         "{{ view.convergence.curves.curves[0].name }} is all{% endif %}{% endblock %}"
     )
     text = render_report([make_record(**curve([0.1, 0.2]))], language="en", user_templates=tmp_path)

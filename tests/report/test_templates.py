@@ -6,6 +6,7 @@ import re
 
 import pytest
 from chipperf.errors import PerfError, UsageError
+from chipperf.languages import LANGUAGES
 from chipperf.report import render_report
 from factory import make_record
 
@@ -26,10 +27,10 @@ def render(user, vendor):
 def test_templates_are_looked_for_by_place_and_then_by_name(places):
     user, vendor = places
     best_last = [
-        vendor / "report.zh.md.j2",
-        vendor / "resnet50.zh.md.j2",
-        user / "report.zh.md.j2",
-        user / "resnet50.zh.md.j2",
+        vendor / "report.md.j2",
+        vendor / "resnet50.md.j2",
+        user / "report.md.j2",
+        user / "resnet50.md.j2",
     ]
     assert "### 许可证" in render(user, vendor)
     for number, template in enumerate(best_last):
@@ -37,17 +38,42 @@ def test_templates_are_looked_for_by_place_and_then_by_name(places):
         assert render(user, vendor) == f"template {number}"
 
 
-@pytest.mark.parametrize("name", ["report.en.md.j2", "mobilenetv2.zh.md.j2"])
-def test_templates_of_other_languages_and_cases_do_not_count(places, name):
+def test_templates_of_other_cases_do_not_count(places):
     user, vendor = places
-    (user / name).write_text("wrong")
+    (user / "mobilenetv2.md.j2").write_text("wrong")
     assert render(user, vendor) != "wrong"
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["user", "vendor"])
+@pytest.mark.parametrize(
+    ("name", "new"), [("report.en.md.j2", "report.md.j2"), ("resnet50.zh.md.j2", "resnet50.md.j2")]
+)
+def test_a_template_for_one_language_is_refused_and_the_error_says_how_to_rename_it(places, place, name, new):
+    (places[place] / name).write_text("of an older chipperf")
+    with pytest.raises(UsageError, match=f"{name} is for one language") as caught:
+        render(*places)
+    assert f"rename it to {new}, " in caught.value.hint
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_template_says_its_own_and_cores_texts_in_the_reports_language(places, language):
+    user, vendor = places
+    (user / "report.md.j2").write_text(
+        '{{ both("**结果**", "**result**") }} {{ _("Results") }} {{ _("not %(dataset)s", dataset="a|b") }} '
+        '{{ pgettext("list", ", ") }} {{ _("not in any translation") }} '
+        "{% trans cards=2 %}{{ cards }} of core{% endtrans %}"
+    )
+    text = render_report([make_record()], language=language, user_templates=user)
+    assert text == {
+        "zh": r"**结果** 运行情况 不是 a\|b 、 not in any translation 2 of core",
+        "en": r"**result** Results not a\|b ,  not in any translation 2 of core",
+    }.get(language, text)
 
 
 def test_a_template_overrides_blocks_of_core_and_keeps_the_rest(places):
     user, vendor = places
-    (vendor / "report.zh.md.j2").write_text(
-        '{% extends "core/report.zh.md.j2" %}'
+    (vendor / "report.md.j2").write_text(
+        '{% extends "core/report.md.j2" %}'
         "{% block licence %}\nMIT\n{% endblock %}"
         "{% block notes %}{{ super() }}  - `raw` {{ view.case ~ '|' }}\n{% endblock %}"
     )
@@ -60,17 +86,17 @@ def test_a_template_overrides_blocks_of_core_and_keeps_the_rest(places):
 
 def test_a_user_extends_the_vendors_template_and_includes_a_file_of_their_own(places):
     user, vendor = places
-    (vendor / "report.zh.md.j2").write_text("vendor {% block middle %}{% endblock %}")
+    (vendor / "report.md.j2").write_text("vendor {% block middle %}{% endblock %}")
     (user / "mine.md.j2").write_text("mine")
-    (user / "report.zh.md.j2").write_text(
-        '{% extends "vendor/report.zh.md.j2" %}{% block middle %}{% include "mine.md.j2" %}{% endblock %}'
+    (user / "report.md.j2").write_text(
+        '{% extends "vendor/report.md.j2" %}{% block middle %}{% include "mine.md.j2" %}{% endblock %}'
     )
     assert render(user, vendor) == "vendor mine"
 
 
 def test_a_changed_template_is_read_again(places):
     user, vendor = places
-    template = user / "report.zh.md.j2"
+    template = user / "report.md.j2"
     template.write_text("first")
     assert render(user, vendor) == "first"
     template.write_text("the second, of another length")
@@ -80,17 +106,17 @@ def test_a_changed_template_is_read_again(places):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("\n{{ vieww.case }}", r"report\.zh\.md\.j2, line 2: 'vieww' is undefined"),
-        ("{{ view.cas }}", r"report\.zh\.md\.j2, line 1: .*has no attribute 'cas'"),
-        ("{% for %}", r"report\.zh\.md\.j2, line 1: "),
-        ("{{ view.case | nofilter }}", r"report\.zh\.md\.j2, line 1: No filter named 'nofilter'"),
-        ("{{ view.case | number }}", r"report\.zh\.md\.j2, line 1: "),
-        ('{% extends "core/nothing.j2" %}', r"'core/nothing\.j2', which .*report\.zh\.md\.j2, line 1 asks for"),
+        ("\n{{ vieww.case }}", r"report\.md\.j2, line 2: 'vieww' is undefined"),
+        ("{{ view.cas }}", r"report\.md\.j2, line 1: .*has no attribute 'cas'"),
+        ("{% for %}", r"report\.md\.j2, line 1: "),
+        ("{{ view.case | nofilter }}", r"report\.md\.j2, line 1: No filter named 'nofilter'"),
+        ("{{ view.case | number }}", r"report\.md\.j2, line 1: "),
+        ('{% extends "core/nothing.j2" %}', r"'core/nothing\.j2', which .*report\.md\.j2, line 1 asks for"),
     ],
 )
 def test_a_broken_template_is_named_with_line_and_cause(places, source, message):
     user, vendor = places
-    (user / "report.zh.md.j2").write_text(source)
+    (user / "report.md.j2").write_text(source)
     with pytest.raises(PerfError) as caught:
         render(user, vendor)
     assert re.search(message, caught.value.message)

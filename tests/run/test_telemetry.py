@@ -92,12 +92,12 @@ def test_one_reading_has_power_but_no_energy() -> None:
 def test_what_no_device_tells_is_unknown_and_never_zero() -> None:
     power = power_of([reading(0.0), reading(1.0, power_w=None)])
 
-    for name in ("mean_w", "max_w", "energy_j", "max_temperature_c", "mean_utilisation_percent", "used_peak_bytes"):
+    for name in ("mean_w", "max_w", "energy_j", "max_temperature_c", "mean_utilization_percent", "used_peak_bytes"):
         assert getattr(power, name) == UNKNOWN, name
 
 
 def test_zero_that_was_measured_stays_zero() -> None:
-    assert power_of([reading(0.0, utilisation_percent=0.0)]).mean_utilisation_percent == 0
+    assert power_of([reading(0.0, utilisation_percent=0.0)]).mean_utilization_percent == 0
 
 
 def test_extremes_and_means() -> None:
@@ -109,7 +109,7 @@ def test_extremes_and_means() -> None:
 
     power = power_of(readings)
 
-    assert (power.max_temperature_c, power.mean_utilisation_percent, power.used_peak_bytes) == (70, 50, 300)
+    assert (power.max_temperature_c, power.mean_utilization_percent, power.used_peak_bytes) == (70, 50, 300)
 
 
 def test_memory_in_use_before_the_run_is_not_the_runs() -> None:

@@ -50,6 +50,7 @@ def main() -> None:
         return ClassificationWorkload(
             WorkloadContext(
                 hyperparameters=hyperparameters,
+                reference=CASE.data.reference,
                 data_root=data_root,
                 rank=place,
                 device=DEVICE,

@@ -7,19 +7,33 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from chipperf import TelemetrySample
 from chipperf.hardware import (
+    BYTES,
+    CELSIUS,
+    PERCENT,
+    UNSTATED,
+    WATTS,
+    DeviceReading,
     call_bounded,
     distribution_version,
+    find_cards,
     find_pci_devices,
     find_tool,
     normalise_pci_address,
+    only,
+    quantity,
     read_text,
     run_tool,
+    select_visible,
+    whole,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from chipperf.hardware import PciDevice
     from fake_machine import FakeMachine
 
 
@@ -120,3 +134,62 @@ def test_bounded_call_returns_raises_and_gives_up() -> None:
     with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
         call_bounded(release.wait, timeout_s=0.05)
     release.set()
+
+
+def test_cards_are_found_or_the_reason_is_told(machine: FakeMachine) -> None:
+    def is_acme(function: PciDevice) -> bool:
+        return function.vendor_id == 0x1D22
+
+    cards, words = find_cards(machine.root, is_acme, called="ACME card", criterion="has vendor id 0x1d22")
+    assert cards == ()
+    assert words.startswith(f"no ACME card: none of the 1 PCI devices under {machine.root}")
+    assert "has vendor id 0x1d22; check that the card is powered" in words
+    for bus in ("1b", "1a"):
+        machine.add_pci(f"0000:{bus}:00.0", 0x1D22, 0x3684)
+    cards, words = find_cards(machine.root, is_acme, called="ACME card", criterion="has vendor id 0x1d22")
+    assert words == "PCI lists ACME cards at 0000:1a:00.0, 0000:1b:00.0"
+    assert [card.address for card in cards] == ["0000:1a:00.0", "0000:1b:00.0"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "cuda", "lenient"),
+    [("0, 2", "ac", "ac"), ("2,0", "ca", "ca"), ("", "", ""), ("1,x,2", "b", "b"), ("2,2,0", "", "c")],
+)
+def test_visible_devices_are_those_up_to_the_first_entry_that_names_none(choice: str, cuda: str, lenient: str) -> None:
+    find = dict(zip("012", "abc", strict=True)).get
+    assert "".join(select_visible(choice, find)) == cuda
+    assert "".join(select_visible(choice, find, repetition_hides_all=False)) == lenient
+
+
+@pytest.mark.parametrize(("matches", "found"), [([], None), ([1], 1), ([1, 2], None)])
+def test_abbreviation_names_a_device_only_if_it_is_the_only_one(matches: list[int], found: int | None) -> None:
+    assert only(matches) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "value"),
+    [
+        ("64 MiB", BYTES, 64 * 2**20),
+        ("67108864KB", BYTES, 64 * 2**30),
+        ("450 mW", WATTS, 0.45),
+        ("-3 C", CELSIUS, -3),
+        (" 12.5% ", PERCENT, 12.5),
+        ("7", UNSTATED, 7),
+        ("7", PERCENT, None),
+        ("7 W", PERCENT, None),
+        ("N/A", BYTES, None),
+        (None, BYTES, None),
+    ],
+)
+def test_quantity_needs_its_unit(text: str | None, units: Mapping[str, float], value: float | None) -> None:
+    assert quantity(text, units) == value
+
+
+def test_count_of_bytes_is_whole() -> None:
+    assert (whole(1.6), whole(None)) == (2, None)
+
+
+def test_reading_gives_a_sample_its_values() -> None:
+    reading = DeviceReading(device_id=3, name="A1", power_w=7.0, memory_used_bytes=5)
+    sample = TelemetrySample(source="acme-smi", **reading.sensors())
+    assert (sample.power_w, sample.memory_used_bytes, sample.clock_mhz) == (7.0, 5, None)

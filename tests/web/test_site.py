@@ -220,7 +220,7 @@ def test_directory_with_something_else_is_left_alone(build, tmp_path, name):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / name).write_text("mine")
 
-    with pytest.raises(UsageError, match="holds something that is no site"):
+    with pytest.raises(UsageError, match="contains files that are not a site"):
         build(make_run())
     assert [(path.name, path.read_text()) for path in (tmp_path / "site").iterdir()] == [(name, "mine")]
 
@@ -236,7 +236,7 @@ def test_file_in_the_way(build, tmp_path):
 def test_directory_without_records(tmp_path, place):
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(UsageError, match="is not a directory|there is no record.json below"):
+    with pytest.raises(UsageError, match="is not a directory|there is no record.json in"):
         build_site(tmp_path / place, tmp_path / "site", language="en")
     assert not (tmp_path / "site").exists()
 
@@ -290,13 +290,30 @@ def test_template_of_the_user_comes_first(tmp_path, build):
     assert sum("<footer>of x&lt;y</footer>" in text for text in texts) == 1
 
 
+def test_template_of_a_user_names_the_window(build, tmp_path):
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "report.html.j2").write_text(
+        '{% extends "core/report.html.j2" %}{% set title = both("训练", "Training") %}', encoding="utf-8"
+    )
+    made = build(make_run(), user_templates=templates)
+    texts = [path.read_text(encoding="utf-8") for path in (made.index.parent / "runs").iterdir()]
+
+    title = '<title data-zh="训练 · chipperf" data-en="Training · chipperf"'
+    assert sum(title in text and ">Training · chipperf</title>" in text for text in texts) == 1
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
+        (
+            '{% extends "core/report.html.j2" %}{% block title_en %}Mine{% endblock %}',
+            "report.html.j2 has a block title_zh or title_en",
+        ),
         ("{{ nothing }}", r"report.html.j2, line 1: 'nothing' is undefined"),
         ("{% if %}", r"report.html.j2, line 1"),
         ('{% extends "core/none.html.j2" %}', "core/none.html.j2.*does not exist"),
-        ("{{ runs | length }}", "leaves out that results are simulated"),
+        ("{{ runs | length }}", "does not say that results are simulated"),
     ],
 )
 def test_broken_template_is_named(tmp_path, build, template, message):

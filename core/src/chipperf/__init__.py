@@ -1,7 +1,8 @@
 """chipperf: the one import path for plugin authors.
 
-Everything a vendor or observer plugin needs is importable from here, or, for probes, from :mod:`chipperf.hardware`.
-Everything else may change between minor versions.
+Everything a vendor or observer plugin needs is importable from here; what probes and telemetry need, from
+:mod:`chipperf.hardware`; what is done with torch, from :mod:`chipperf.torchtools`. Everything else may change between
+minor versions.
 """
 
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
@@ -23,7 +24,6 @@ from chipperf.plugin.types import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
-    Precision,
     PrecisionPolicy,
     ProbedDevice,
     ProbeResult,
@@ -38,6 +38,8 @@ from chipperf.plugin.types import (
     VendorInfo,
     WindowFinished,
 )
+from chipperf.plugin.vendor_files import read_case_overrides, read_products
+from chipperf.precisions import Precision
 
 __version__ = "0.1.0"
 
@@ -80,4 +82,6 @@ __all__ = [
     "WindowFinished",
     "__version__",
     "hookimpl",
+    "read_case_overrides",
+    "read_products",
 ]

@@ -1,4 +1,4 @@
-"""Torch-free tools for a vendor's probe: PCI devices, driver files, management tools.
+"""Torch-free tools for a vendor's probe and telemetry: PCI devices, driver files, management tools and what they print.
 
 A probe must return within seconds and must not raise, on every machine. So nothing here raises because a file, a tool
 or a permission is missing, and whatever could hang takes a time limit.
@@ -17,17 +17,32 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+Device = TypeVar("Device")
 Result = TypeVar("Result")
 
 PCI_ROOT = Path("/sys/bus/pci/devices")
 _PCI_ADDRESS = re.compile(r"\b([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])\b", re.IGNORECASE)
 _DISPLAY_CLASS = 0x03
+_QUANTITY = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
 _KILL_WAIT_S = 0.5
+
+# Management tools count in units of 2**10, however they spell them: one prints 67108864 KB for 64 GiB.
+BYTES: Final[Mapping[str, float]] = MappingProxyType(
+    {"B": 1, "KB": 2**10, "KiB": 2**10, "MB": 2**20, "MiB": 2**20, "GB": 2**30, "GiB": 2**30}
+)
+"""Units for :func:`quantity`: spellings of a unit, each with its size."""
+WATTS: Final[Mapping[str, float]] = MappingProxyType({"W": 1, "mW": 1e-3})
+CELSIUS: Final[Mapping[str, float]] = MappingProxyType({"C": 1})
+PERCENT: Final[Mapping[str, float]] = MappingProxyType({"%": 1})
+MEGAHERTZ: Final[Mapping[str, float]] = MappingProxyType({"MHz": 1})
+UNSTATED: Final[Mapping[str, float]] = MappingProxyType({"": 1})
+"""For formats whose specification, and not their text, gives the unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +65,42 @@ class PciDevice:
     def is_display(self) -> bool:
         """True for display controllers, which include accelerators without a video output."""
         return self.class_code >> 16 == _DISPLAY_CLASS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReading:
+    """What a management tool or library says of one device at one moment; ``None`` is unknown.
+
+    Attributes:
+        device_id: The tool's own number of the device.
+        pci_bus_id: Address, in the form of :func:`normalise_pci_address`.
+        uuid: UUID, as the plugin writes it.
+        serial: Serial number of the card.
+        name: Product's or chip's name.
+        power_w: Power of the board.
+        temperature_c: Temperature of the chip; of several, the highest.
+        utilisation_percent: Busy share of the compute units.
+        memory_used_bytes: Device memory in use by everybody.
+        memory_total_bytes: Capacity.
+        clock_mhz: Clock of the compute units.
+    """
+
+    device_id: int | None = None
+    pci_bus_id: str | None = None
+    uuid: str | None = None
+    serial: str | None = None
+    name: str | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    utilisation_percent: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    clock_mhz: float | None = None
+
+    def sensors(self) -> dict[str, Any]:
+        """Return the values that a ``TelemetrySample`` has, by its names."""
+        names = ("power_w", "temperature_c", "utilisation_percent", "memory_used_bytes", "clock_mhz")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +141,77 @@ def _read_pci_device(entry: Path) -> PciDevice | None:
     if address is None:
         return None
     return PciDevice(address=address, vendor_id=vendor_id, device_id=device_id, class_code=class_code)
+
+
+def find_cards(
+    root: Path, is_card: Callable[[PciDevice], bool], *, called: str, criterion: str
+) -> tuple[tuple[PciDevice, ...], str]:
+    """Find a vendor's cards among the machine's PCI functions.
+
+    Args:
+        root: Directory that holds ``sys``.
+        is_card: Whether a function is a card of the vendor.
+        called: What a card is called: ``ACME GPU``.
+        criterion: What a card would be, as the end of a sentence: ``has vendor id 0x10de``.
+
+    Returns:
+        The cards by address, and words for a probe's reason: where they are, or what was looked for and what to do.
+    """
+    pci_root = root / "sys/bus/pci/devices"
+    functions = find_pci_devices(pci_root)
+    cards = tuple(filter(is_card, functions))
+    if cards:
+        return cards, f"PCI lists {called}s at {', '.join(card.address for card in cards)}"
+    return (), (
+        f"no {called}: none of the {len(functions)} PCI devices under {pci_root} {criterion}; check that the card is "
+        "powered, seated and passed to this machine or container"
+    )
+
+
+def select_visible(
+    choice: str, find: Callable[[str], Device | None], *, repetition_hides_all: bool = True
+) -> tuple[Device, ...]:
+    """Return the devices that a variable such as ``CUDA_VISIBLE_DEVICES`` leaves, in its order.
+
+    As in CUDA, the first entry that names no device hides itself and all behind it.
+
+    Args:
+        choice: The variable's value: entries separated by commas.
+        find: Returns the device that an entry names, or ``None``.
+        repetition_hides_all: Whether an entry that repeats a device hides all devices, as in CUDA, or only itself and
+            all behind it.
+    """
+    chosen: list[Device] = []
+    for entry in choice.split(","):
+        device = find(entry.strip())
+        if device is None:
+            break
+        if device in chosen:
+            return () if repetition_hides_all else tuple(chosen)
+        chosen.append(device)
+    return tuple(chosen)
+
+
+def only(matches: Iterable[Device]) -> Device | None:
+    """Return the single match; ``None`` if there is none or more than one, as for an abbreviated UUID."""
+    found = list(matches)
+    return found[0] if len(found) == 1 else None
+
+
+def quantity(text: str | None, units: Mapping[str, float]) -> float | None:
+    """Return the number in ``text`` in the unit that ``units`` maps to 1; ``None`` if it is not such a quantity.
+
+    Args:
+        text: A number and its unit, alone.
+        units: Accepted spellings of the unit, each with its size.
+    """
+    match = _QUANTITY.fullmatch(text or "")
+    return float(match[1]) * units[match[2]] if match and match[2] in units else None
+
+
+def whole(value: float | None) -> int | None:
+    """Return ``value`` as an integer, for counts of bytes."""
+    return None if value is None else round(value)
 
 
 def normalise_pci_address(text: str) -> str | None:

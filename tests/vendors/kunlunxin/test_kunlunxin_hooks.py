@@ -11,6 +11,7 @@ import pytest
 import torch
 from chipperf import (
     Capability,
+    CaseOverrides,
     DeviceError,
     EnvironmentSettings,
     PluginError,
@@ -22,13 +23,12 @@ from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import PRECISIONS
+from chipperf.plugin.vendor_files import read_case_configs
+from chipperf.precisions import PRECISIONS
 from chipperf_kunlunxin import machine as kernel
 from chipperf_kunlunxin import plugin
-from chipperf_kunlunxin.configs import CONFIGS
-from chipperf_kunlunxin.profiles import PROFILES
-from chipperf_kunlunxin.variables import HAZARDS
-from chipperf_kunlunxin.versions import read_stack_versions
+from chipperf_kunlunxin.probe import STACKS
+from chipperf_kunlunxin.software import HAZARDS, read_stack_versions
 from fake_machine import ACCELERATOR
 from kunlunxin_tool import P800_BYTES, add_xpu_smi, query_of, recorded
 
@@ -41,6 +41,7 @@ MIB = 2**20
 VARIABLES = (*HAZARDS, "CUDA_VISIBLE_DEVICES", "XPU_VISIBLE_DEVICES", "PERF_KUNLUNXIN_BACKEND", "XACC_ARGS")
 CUDA_DEVICE = torch.device("cuda", 0)
 XPU_DEVICE = torch.device("xpu", 0)
+ROWS = read_case_configs(plugin._CONFIGS).rows
 
 
 class Calls(list[tuple[Any, ...]]):
@@ -130,18 +131,17 @@ def variables(case: str = "resnet50", rank: Rank | None = None) -> dict[str, str
     return {variable.name: variable.value for variable in plugin.perf_environment(rank or Rank(), settings)}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", STACKS)
 def test_plugin_fulfils_the_specification_in_both_profiles(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", profile)
     info = bind(installed.find_vendor("kunlunxin")).vendor_info()
-    assert info.device_type == PROFILES[profile].DEVICE_TYPE
+    assert info.device_type == STACKS[profile].device_type
     assert {Capability.DISTRIBUTED, Capability.TELEMETRY} <= info.capabilities
     assert not {Capability.TF32, Capability.DETERMINISTIC} & info.capabilities
 
 
-@pytest.mark.parametrize(("case", "topology"), [key for key in CONFIGS if key[0] != "detr"])
-def test_overrides_are_keys_of_the_case(case: str, topology: str) -> None:
-    overrides = CONFIGS[case, topology]
+@pytest.mark.parametrize(("case", "overrides"), [(row.case, row.overrides) for row in ROWS if row.case != "detr"])
+def test_overrides_are_keys_of_the_case(case: str, overrides: CaseOverrides) -> None:
     values = resolve(find_case(case), vendor="kunlunxin", vendor_overrides=overrides).values
     assert {o.key: getattr(values, o.key) for o in overrides.overrides} == {o.key: o.value for o in overrides.overrides}
 
@@ -169,7 +169,7 @@ def test_p800_environment_follows_topology_and_backend(monkeypatch: pytest.Monke
     assert variables(rank=two_machines)["FLAGCX_ADAPTOR"] == "klx"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", STACKS)
 def test_harmful_variables_are_never_set(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", profile)
     for case in ("resnet50", "mobilenetv2", "detr"):
@@ -221,7 +221,7 @@ def test_harmful_and_stray_variables_are_reported(
     ]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", STACKS)
 def test_missing_extension_is_an_error_with_a_remedy(
     profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +356,7 @@ def test_backend_can_be_overridden(
     assert plugin.perf_distributed_setup(Rank(world_size=2), CUDA_DEVICE).backend == backend
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", STACKS)
 def test_collectives_are_refused_with_event_timing(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", profile)
     monkeypatch.setenv("XPU_EVENT_KL3_ENABLE", "1")
@@ -368,7 +368,7 @@ def test_collectives_are_refused_with_event_timing(profile: str, monkeypatch: py
 @pytest.mark.parametrize("requested", [precision for precision in PRECISIONS if precision != "fp32"])
 def test_r300_refuses_everything_but_fp32(requested: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", "r300")
-    with pytest.raises(UnsupportedPrecision, match=f"chipperf does not run {requested} on the R300: "):
+    with pytest.raises(UnsupportedPrecision, match=f"chipperf on the R300 does not run {requested}: "):
         plugin.perf_precision(requested, XPU_DEVICE)
 
 
@@ -383,7 +383,7 @@ def test_r300_refuses_everything_but_fp32(requested: Any, monkeypatch: pytest.Mo
         ("XACC_ARGS", "-L auto_tune", "fp32"),
     ],
 )
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", STACKS)
 def test_fp32_says_in_what_its_products_are_computed(
     profile: str, variable: str | None, value: str, effective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,7 +398,7 @@ def test_fp32_says_in_what_its_products_are_computed(
 
 @pytest.mark.parametrize(
     ("requested", "effective", "autocast_dtype", "grad_scaler"),
-    [("amp", "fp16", "float16", True), ("fp16", "fp16", None, False), ("bf16", "bf16", "bfloat16", False)],
+    [("amp", "fp16", "float16", True), ("fp16", "fp16", "float16", False), ("bf16", "bf16", "bfloat16", False)],
 )
 def test_p800_precisions(
     requested: Any, effective: str, autocast_dtype: str | None, grad_scaler: bool, monkeypatch: pytest.MonkeyPatch
@@ -406,6 +406,14 @@ def test_p800_precisions(
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", "p800")
     policy = plugin.perf_precision(requested, CUDA_DEVICE)
     assert (policy.effective, policy.autocast_dtype, policy.grad_scaler) == (effective, autocast_dtype, grad_scaler)
+
+
+@pytest.mark.parametrize("profile", STACKS)
+def test_precision_no_stack_knows_is_refused(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", profile)
+    unknown: Any = "fp8"
+    with pytest.raises(UnsupportedPrecision, match=f"chipperf on the {profile.upper()} does not run fp8"):
+        plugin.perf_precision(unknown, CUDA_DEVICE)
 
 
 def test_p800_has_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,7 +470,8 @@ def test_fp16_model_takes_fp32_inputs_and_keeps_its_parameters(monkeypatch: pyte
     names = [name for name, _ in model.named_parameters()]
     policy = PrecisionPolicy(requested="fp16", effective="fp16")
     prepared = plugin.perf_prepare_model(model, policy, CUDA_DEVICE)
-    assert prepared(torch.ones(1, 3)).dtype == torch.float16
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert prepared(torch.ones(1, 3)).dtype == torch.float16
     assert [name for name, _ in prepared.named_parameters()] == names
     assert {parameter.dtype for parameter in prepared.parameters()} == {torch.float16}
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from chipperf_kunlunxin.xpu_reading import XpuReading, bytes_of, driver_version, normalise_uuid, watts_of
-from chipperf_kunlunxin.xpu_smi_query import parse_list, parse_query
-from chipperf_kunlunxin.xpu_smi_rows import parse_machine_rows
-from chipperf_kunlunxin.xpu_smi_tables import parse_new_table, parse_old_table, parse_tables
+from chipperf.hardware import DeviceReading
+from chipperf_kunlunxin.xpu_smi_output import (
+    bytes_of,
+    driver_version,
+    normalise_uuid,
+    parse_list,
+    parse_machine_rows,
+    parse_new_table,
+    parse_old_table,
+    parse_query,
+    parse_tables,
+    watts_of,
+)
 from kunlunxin_tool import P800_BYTES, query_of, recorded
 
 MIB = 2**20
@@ -18,7 +27,7 @@ UUID = "00000000-1111-2222-3333-0000000000ab"
 
 def test_machine_rows_are_read_by_position() -> None:
     assert parse_machine_rows(ROWS) == (
-        XpuReading(
+        DeviceReading(
             device_id=1,
             pci_bus_id="0000:16:00.0",
             serial="02K00SERIAL000001",
@@ -30,7 +39,7 @@ def test_machine_rows_are_read_by_position() -> None:
             memory_total_bytes=P800_BYTES,
             clock_mhz=1450,
         ),
-        XpuReading(
+        DeviceReading(
             device_id=0,
             pci_bus_id="0000:03:00.0",
             serial="02K00SERIAL000002",
@@ -114,7 +123,7 @@ def test_query_keeps_sections_apart_that_repeat_keys() -> None:
     query = parse_query(recorded("xpu-smi-q-p800"))
     assert (query.driver_version, query.runtime_version) == ("5.0.21.47", "10.2")
     assert query.readings == (
-        XpuReading(
+        DeviceReading(
             device_id=0,
             pci_bus_id="0000:1c:00.0",
             serial="02K00SERIAL000003",
@@ -157,7 +166,7 @@ def test_other_text_is_no_query(text: str) -> None:
 
 def test_old_table_goes_by_its_headers() -> None:
     first, second = parse_old_table(recorded("xpu_smi-table-4.0"))
-    assert first == XpuReading(
+    assert first == DeviceReading(
         device_id=0,
         pci_bus_id="0000:01:00.0",
         serial="02K00SERIAL00004",
@@ -189,7 +198,7 @@ def test_old_table_with_use() -> None:
 def test_new_table_takes_the_memory_and_not_the_l3_cache() -> None:
     readings = parse_tables(recorded("xpu-smi-table-p800"))
     assert readings == (
-        XpuReading(
+        DeviceReading(
             device_id=0,
             pci_bus_id="0000:52:00.0",
             name="P800 OAM",
@@ -199,7 +208,7 @@ def test_new_table_takes_the_memory_and_not_the_l3_cache() -> None:
             memory_used_bytes=0,
             memory_total_bytes=P800_BYTES,
         ),
-        XpuReading(
+        DeviceReading(
             device_id=1,
             pci_bus_id="0000:ab:00.0",
             name="P800 OAM",
@@ -215,7 +224,7 @@ def test_new_table_takes_the_memory_and_not_the_l3_cache() -> None:
 def test_new_table_that_is_cut_off_before_the_values() -> None:
     text = recorded("xpu-smi-table-p800")
     assert parse_new_table(text[: text.index("| N/A   38C")]) == (
-        XpuReading(device_id=0, pci_bus_id="0000:52:00.0", name="P800 OAM"),
+        DeviceReading(device_id=0, pci_bus_id="0000:52:00.0", name="P800 OAM"),
     )
 
 

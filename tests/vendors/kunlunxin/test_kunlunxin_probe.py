@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import PluginError
-from chipperf.hardware import ToolOutput, run_tool
+from chipperf.hardware import DeviceReading, ToolOutput, run_tool
 from chipperf_kunlunxin.machine import find_device_nodes, read_driver_version
 from chipperf_kunlunxin.plugin import perf_tool_commands, perf_vendor_info
-from chipperf_kunlunxin.probe import describe_runtime, probe
-from chipperf_kunlunxin.visibility import visible_devices
-from chipperf_kunlunxin.xpu_reading import XpuReading
+from chipperf_kunlunxin.probe import STACKS, describe_runtime, probe
 from fake_machine import ACCELERATOR
 from kunlunxin_tool import P800_BYTES, add_xpu_smi, query_of, recorded
 
@@ -164,7 +162,7 @@ def test_missing_device_nodes_are_the_reason(machine: FakeMachine, driver_direct
         machine.add_file(f"proc/{driver_directory}/version", "4.0.25\n")
     result = probe(machine.root)
     assert not result.available
-    assert "PCI lists Kunlunxin devices at 0000:16:00.0, but there is no /dev/xpu0" in result.reason
+    assert "PCI lists Kunlunxin XPUs at 0000:16:00.0, but there is no /dev/xpu0" in result.reason
     assert remedy in result.reason
 
 
@@ -206,9 +204,10 @@ def test_nothing_visible_is_the_reason(machine: FakeMachine, monkeypatch: pytest
     assert f"but CUDA_VISIBLE_DEVICES={value} leaves none of 2 visible" in result.reason
 
 
-def test_device_that_is_named_twice_hides_what_follows() -> None:
-    devices = tuple(XpuReading(uuid=str(number)) for number in range(3))
-    assert visible_devices(devices, "2,2,0", keeps_order=True) == (devices[2],)
+def test_device_that_is_named_twice_hides_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = tuple(DeviceReading(uuid=letter) for letter in "abc")
+    monkeypatch.setenv("XPU_VISIBLE_DEVICES", "2,c,0")
+    assert STACKS["r300"].visible(devices) == (devices[2],)
 
 
 @pytest.mark.parametrize(("value", "warned"), [("1", True), ("0", False)])
@@ -262,7 +261,7 @@ def test_profile_follows_the_installed_torch_and_can_be_overridden(
     device_type: str,
     visible_devices_env: str,
 ) -> None:
-    monkeypatch.setattr("chipperf_kunlunxin.profiles.distribution_version", {"torch": torch_version}.get)
+    monkeypatch.setattr("chipperf_kunlunxin.probe.distribution_version", {"torch": torch_version}.get)
     if override:
         monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", override)
     info = perf_vendor_info()

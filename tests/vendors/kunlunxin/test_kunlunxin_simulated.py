@@ -85,7 +85,7 @@ def test_r300_trains_from_probe_to_report(perf: Perf, image_folder: Path, tmp_pa
     assert memory.device_peak_bytes == 28653 * MIB
     assert memory.device_source == "xpu-smi"
     assert isinstance(memory.allocated_peak_bytes, Missing)
-    assert (power.max_w, power.max_temperature_c, power.mean_utilisation_percent) == (114, 40, 94)
+    assert (power.max_w, power.max_temperature_c, power.mean_utilization_percent) == (114, 40, 94)
     knobs = {knob.name: (knob.value, knob.origin) for knob in record.knobs}
     assert knobs["XMLIR_D_XPU_L3_SIZE"][0] == "66060288"
     assert knobs["XACC_ENABLE"][0] == "1"
@@ -134,7 +134,7 @@ def test_p800_trains_from_probe_to_report(perf: Perf, image_folder: Path, tmp_pa
     assert isinstance(power, Power)
     assert memory.total_bytes == 98304 * MIB
     assert isinstance(memory.allocated_peak_bytes, int)
-    assert memory.allocator_source == "torch.cuda allocator, torch.cuda.mem_get_info"
+    assert memory.allocator_source == "torch.cuda allocator; used and total: torch.cuda.mem_get_info"
     assert memory.device_peak_bytes == 90440 * MIB
     assert power.max_w == 94
     assert power.source == "xpu-smi -m (XPU-RT 10.2)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import DeviceInfo
-from chipperf_kunlunxin.telemetry import TelemetryReader
+from chipperf_kunlunxin.xpu_smi import TelemetryReader
 from kunlunxin_tool import add_xpu_smi, query_of, recorded
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_one_call_serves_all_devices_and_one_query_the_process(
     reader.sample(device(uuid="a1"))
     reader.sample(device(uuid="b2"))
     assert calls.read_text().split() == ["-m", "-q"]
-    monkeypatch.setattr("chipperf_kunlunxin.telemetry._SHARED_FOR_S", 0)
+    monkeypatch.setattr("chipperf_kunlunxin.xpu_smi._SHARED_FOR_S", 0)
     reader.sample(device(uuid="a1"))
     assert calls.read_text().split() == ["-m", "-q", "-m"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf_metax.mx_smi_reports import Reading, Report, parse_dmon, parse_json, parse_log, parse_table
+from chipperf.hardware import DeviceReading
+from chipperf_metax.mx_smi_reports import Report, parse_dmon, parse_json, parse_log, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ def test_every_layout_of_the_table(
     address, name, power_w, temperature_c, used_mib = first
     assert len(report.readings) == count
     assert (report.tool_version, report.driver_version, report.maca_version) == versions
-    assert report.readings[0] == Reading(
+    assert report.readings[0] == DeviceReading(
         pci_bus_id=address,
         name=name,
         power_w=power_w,
@@ -104,10 +105,10 @@ def test_table_cut_off_within_a_row_keeps_what_is_there(recorded: Recorded) -> N
     cut = whole[: whole.index("58W")]
     first, second = parse_table(cut).readings
     assert first.power_w == 57
-    assert second == Reading(pci_bus_id="0000:0f:00.0", name="MetaX C500", utilisation_percent=0.0)
+    assert second == DeviceReading(pci_bus_id="0000:0f:00.0", name="MetaX C500", utilisation_percent=0.0)
 
 
-SUMMARY = Reading(
+SUMMARY = DeviceReading(
     pci_bus_id=BOARD,
     name="MXC500",
     power_w=62.015,
@@ -139,7 +140,7 @@ def test_summary_holds_everything(recorded: Recorded) -> None:
 )
 def test_single_options_tell_their_part_of_the_summary(recorded: Recorded, recording: str, told: set[str]) -> None:
     (reading,) = parse_log(recorded(recording)).readings
-    for name in Reading.__slots__:
+    for name in DeviceReading.__slots__:
         expected = getattr(SUMMARY, name) if name in {*told, "pci_bus_id", "name"} else None
         assert getattr(reading, name) == expected
 
@@ -201,7 +202,7 @@ def test_json_without_a_field_leaves_it_unknown(recorded: Recorded, field: str) 
 
 def test_dmon_as_csv_names_its_gpus(recorded: Recorded) -> None:
     first, second = parse_dmon(recorded("dmon-csv")).readings
-    assert first == Reading(
+    assert first == DeviceReading(
         pci_bus_id="0000:08:00.0",
         power_w=159,
         temperature_c=45,
@@ -213,13 +214,13 @@ def test_dmon_as_csv_names_its_gpus(recorded: Recorded) -> None:
 
 def test_dmon_in_columns_cannot_be_joined(recorded: Recorded) -> None:
     (reading,) = parse_dmon(recorded("dmon-2.2.12")).readings
-    assert reading == Reading(power_w=61, temperature_c=38, utilisation_percent=0)
+    assert reading == DeviceReading(power_w=61, temperature_c=38, utilisation_percent=0)
 
 
 def test_dmon_columns_are_found_by_name() -> None:
     text = "bdfid, gpu, power, hottemp\n, %, W, C\n0000:08:00.0, 9, 60, 41\n0000:09:00.0, 9\n"
     assert parse_dmon(text).readings == (
-        Reading(pci_bus_id="0000:08:00.0", power_w=60, temperature_c=41, utilisation_percent=9),
+        DeviceReading(pci_bus_id="0000:08:00.0", power_w=60, temperature_c=41, utilisation_percent=9),
     )
 
 
@@ -264,5 +265,5 @@ def test_output_cut_off_anywhere_tells_the_truth_or_less(
         for reading in parse(whole[:length]).readings:
             # A row whose address is cut off belongs to no board.
             board = truth.get(reading.pci_bus_id, reading)
-            for name in Reading.__slots__:
+            for name in DeviceReading.__slots__:
                 assert getattr(reading, name) in (None, getattr(board, name))

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf_metax.mx_smi_reports import Reading
+from chipperf.hardware import DeviceReading
 from chipperf_metax.mxsml import ManagementLibrary, open_library
 from fake_pymxsml import UUIDS, FakePymxsml
 
@@ -42,7 +42,10 @@ def test_board_without_compute_of_its_own_is_left_out() -> None:
 )
 def test_what_the_library_refuses_is_unknown(call: str, unknown: set[str]) -> None:
     reading = ManagementLibrary(FakePymxsml(refused={call})).report().readings[0]
-    assert {name for name in Reading.__slots__ if getattr(reading, name) is None} == {*unknown, "clock_mhz"}
+    assert {name for name in DeviceReading.__slots__ if getattr(reading, name) is None} == {
+        *unknown,
+        *("clock_mhz", "device_id", "serial"),
+    }
 
 
 @pytest.mark.parametrize("call", ["mxSmlGetDeviceCount", "mxSmlGetDeviceInfo"])

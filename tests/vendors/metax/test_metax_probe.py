@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf_metax.probe import probe
-from chipperf_metax.torch_build import built_with_maca, describe_torch_build
+from chipperf_metax.probe import built_with_maca, describe_torch_build, probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +119,7 @@ def test_missing_device_node_is_the_reason(machine: FakeMachine, has_module: boo
         machine.add_file("sys/module/metax/version", "3.8.30\n")
     result = probe(machine.root)
     assert not result.available
-    assert "PCI lists MetaX devices at 0000:37:00.0, but there is no /dev/mxcd" in result.reason
+    assert "PCI lists MetaX GPUs at 0000:37:00.0, but there is no /dev/mxcd" in result.reason
     assert remedy in result.reason
 
 
@@ -199,5 +198,5 @@ def test_torch_build_states_the_sdk(version: str, maca: str | None) -> None:
     ],
 )
 def test_torch_build_is_told_from_its_metadata(monkeypatch: pytest.MonkeyPatch, version: str | None, text: str) -> None:
-    monkeypatch.setattr("chipperf_metax.torch_build.distribution_version", {"torch": version}.get)
+    monkeypatch.setattr("chipperf_metax.probe.distribution_version", {"torch": version}.get)
     assert describe_torch_build() == text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import DeviceInfo
-from chipperf_metax.mx_smi_reports import Reading
+from chipperf.hardware import DeviceReading
 from chipperf_metax.telemetry import Sampler, find_reading, is_slice
 from fake_pymxsml import UUIDS, FakePymxsml
 
@@ -174,11 +174,11 @@ def test_slice_shows_only_what_holds_for_its_board(machine: FakeMachine, recorde
     ],
 )
 def test_slice_is_told_by_its_memory(total_bytes: int | None, board_bytes: int | None, expected: bool) -> None:
-    assert is_slice(device(total_bytes=total_bytes), Reading(memory_total_bytes=board_bytes)) is expected
+    assert is_slice(device(total_bytes=total_bytes), DeviceReading(memory_total_bytes=board_bytes)) is expected
 
 
-ONE = Reading(pci_bus_id="0000:37:00.0", uuid=UUIDS[0])
-TWO = Reading(pci_bus_id="0000:38:00.0", uuid=UUIDS[1])
+ONE = DeviceReading(pci_bus_id="0000:37:00.0", uuid=UUIDS[0])
+TWO = DeviceReading(pci_bus_id="0000:38:00.0", uuid=UUIDS[1])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ TWO = Reading(pci_bus_id="0000:38:00.0", uuid=UUIDS[1])
     ],
 )
 def test_device_is_found_by_identity_and_never_by_index(
-    identity: dict[str, str | None], readings: tuple[Reading, ...], expected: Reading | None
+    identity: dict[str, str | None], readings: tuple[DeviceReading, ...], expected: DeviceReading | None
 ) -> None:
     assert find_reading(device(index=0, **identity), readings) == expected
 

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf import DeviceError, EnvironmentSettings, PluginError, Rank, UnsupportedPrecision
-from chipperf_metax import plugin, precision, torch_flags
-from chipperf_metax.device import device_info, init_device
-from chipperf_metax.environment import AUTOTUNE_VARIABLE, environment_knobs, worker_environment
-from chipperf_metax.runtime import installed_versions, load_runtime
+from chipperf.torchtools import (
+    CUDNN_TF32,
+    KERNEL_SWITCHES,
+    MATMUL_TF32,
+    Switch,
+    read_switch,
+    restore_switches,
+    set_switch,
+)
+from chipperf_metax import plugin
+from chipperf_metax.plugin import perf_device_info, perf_device_init, perf_precision
+from chipperf_metax.run_settings import AUTOTUNE_VARIABLE, environment_knobs, worker_environment
+from chipperf_metax.runtime import installed_versions, perf_load_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +34,7 @@ SETTINGS = EnvironmentSettings(case="resnet50", precision="fp32")
 
 
 def switches() -> dict[str, bool]:
-    return {name: torch_flags.read(name) for name in torch_flags._MEANINGS}
+    return {name: read_switch(name) for name in (MATMUL_TF32, CUDNN_TF32, *KERNEL_SWITCHES)}
 
 
 def values(knobs: tuple[Knob, ...]) -> dict[str, str]:
@@ -36,7 +45,7 @@ def values(knobs: tuple[Knob, ...]) -> dict[str, str]:
 def switches_as_before() -> Iterator[None]:
     before = switches()
     yield
-    torch_flags.restore()
+    restore_switches()
     assert switches() == before
 
 
@@ -53,8 +62,8 @@ def switches_as_before() -> Iterator[None]:
 def test_tf32_runs_only_when_it_is_asked_for(
     requested: Precision, effective: str, tf32: bool, autocast: str | None, scaler: bool
 ) -> None:
-    torch_flags.change(torch_flags.CONVOLUTION_TF32, not tf32)
-    policy = precision.apply(requested, CPU)
+    set_switch(CUDNN_TF32, not tf32)
+    policy = perf_precision(requested, CPU)
     assert (policy.requested, policy.effective) == (requested, effective)
     assert (policy.autocast_dtype, policy.grad_scaler) == (autocast, scaler)
     knobs = values(policy.knobs)
@@ -63,15 +72,24 @@ def test_tf32_runs_only_when_it_is_asked_for(
 
 
 def test_precision_that_the_environment_prevents_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_flags.change(torch_flags.MATMUL_TF32, True)
+    set_switch(MATMUL_TF32, True)
     with monkeypatch.context() as forced:
-        forced.setattr(torch_flags, "_write", lambda name, value: None)
+        stuck = Switch(lambda: True, lambda value: None)
+        forced.setattr("chipperf.plugin.torch_helpers._switch_of_torch", lambda name: stuck)
         with pytest.raises(
             UnsupportedPrecision, match=r"fp32 cannot be run: .*matmul\.allow_tf32 stays True"
         ) as caught:
-            precision.apply("fp32", CPU)
+            perf_precision("fp32", CPU)
     assert caught.value.hint is not None
     assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE" in caught.value.hint
+
+
+def test_precision_the_plugin_does_not_know_is_refused_before_anything_is_switched() -> None:
+    before = switches()
+    unknown: Any = "fp8"
+    with pytest.raises(UnsupportedPrecision, match="the MetaX plugin does not run fp8"):
+        perf_precision(unknown, CPU)
+    assert switches() == before
 
 
 @pytest.mark.parametrize(
@@ -87,10 +105,10 @@ def test_every_switch_is_reported_as_it_is_and_put_back(
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setenv(AUTOTUNE_VARIABLE, autotune)
     before = switches()
-    plugin.perf_seed(seed=7, device=CPU, deterministic=deterministic)
+    plugin.perf_seed(seed=7, deterministic=deterministic)
     knobs = values(plugin.perf_precision(requested="tf32", device=CPU).knobs)
     assert seeds == [7]
-    assert knobs["cudnn.deterministic"] == knobs["deterministic_algorithms"] == str(deterministic)
+    assert knobs["cudnn.deterministic"] == knobs["use_deterministic_algorithms"] == str(deterministic)
     assert knobs["cudnn.benchmark"] == str(benchmark)
     assert {name: knobs[name] for name in before} == {name: str(value) for name, value in switches().items()}
     plugin.perf_device_teardown(device=CPU)
@@ -103,7 +121,7 @@ def test_layout_of_copies_is_found_by_copying(
     monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format, expected: object
 ) -> None:
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor.contiguous(memory_format=layout))
-    knobs = values(precision.apply("fp32", CPU).knobs)
+    knobs = values(perf_precision("fp32", CPU).knobs)
     assert knobs["layout of 4-D tensors copied to the device"] == str(expected).removeprefix("torch.")
 
 
@@ -124,8 +142,8 @@ def test_model_follows_the_layout_and_the_precision(
         monkeypatch.delenv("PYTORCH_DEFAULT_NCHW", raising=False)
     else:
         monkeypatch.setenv("PYTORCH_DEFAULT_NCHW", nchw)
-    policy = precision.apply(requested, CPU)
-    model = plugin.perf_prepare_model(model=torch.nn.Conv2d(2, 3, 3), precision=policy, device=CPU)
+    policy = perf_precision(requested, CPU)
+    model = plugin.perf_prepare_model(model=torch.nn.Conv2d(2, 3, 3), precision=policy)
     parameters = dict(model.named_parameters())
     assert list(parameters) == ["weight", "bias"]
     assert parameters["weight"].is_contiguous() is not channels_last
@@ -134,8 +152,8 @@ def test_model_follows_the_layout_and_the_precision(
 
 def test_fp16_model_keeps_its_batch_statistics_in_fp32() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    policy = precision.apply("fp16", CPU)
-    prepared = plugin.perf_prepare_model(model=model, precision=policy, device=CPU)
+    policy = perf_precision("fp16", CPU)
+    prepared = plugin.perf_prepare_model(model=model, precision=policy)
     with torch.autocast("cpu", dtype=torch.float16):
         output = prepared(torch.rand(2, 3, 8, 8))
     assert output.isfinite().all()
@@ -181,8 +199,8 @@ def test_rank_without_device_is_told_how_many_there_are(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     monkeypatch.delenv("MACA_VISIBLE_DEVICES", raising=False)
-    with pytest.raises(DeviceError, match=rf"local rank 2 .* {count} MetaX device\(s\) .*CUDA_VISIBLE_DEVICES=4,5"):
-        init_device(Rank(rank=2, local_rank=2, world_size=3, local_world_size=3))
+    with pytest.raises(DeviceError, match=rf"local rank 2 .* {count} MetaX device\(s\); CUDA_VISIBLE_DEVICES=4,5"):
+        perf_device_init(Rank(rank=2, local_rank=2, world_size=3, local_world_size=3))
 
 
 def test_library_that_counting_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +209,7 @@ def test_library_that_counting_needs_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(torch.cuda, "device_count", count)
     with pytest.raises(DeviceError, match=r"libmxsml\.so") as caught:
-        init_device(Rank())
+        perf_device_init(Rank())
     assert caught.value.hint == "add /opt/mxdriver/lib to LD_LIBRARY_PATH"
 
 
@@ -199,7 +217,8 @@ def test_device_is_made_current_and_has_an_index(monkeypatch: pytest.MonkeyPatch
     made_current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "set_device", made_current.append)
-    device = init_device(Rank(rank=11, local_rank=3, world_size=16, local_world_size=8, node_rank=1))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    device = perf_device_init(Rank(rank=11, local_rank=3, world_size=16, local_world_size=8, node_rank=1))
     assert device == torch.device("cuda", 3)
     assert made_current == [device]
 
@@ -221,21 +240,20 @@ def test_device_is_identified_as_mx_smi_lists_it(
 ) -> None:
     known = SimpleNamespace(name="MetaX C500", total_memory=16341008384, **properties)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: known)
-    info = device_info(torch.device("cuda", 1))
+    info = perf_device_info(torch.device("cuda", 1))
     assert (info.index, info.name, info.total_bytes) == (1, "MetaX C500", 16341008384)
     assert (info.uuid, info.pci_bus_id) == (uuid, address)
 
 
 def test_memory_is_the_allocators_and_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     counters = {
-        "memory_allocated": 1,
-        "max_memory_allocated": 2,
-        "memory_reserved": 3,
-        "max_memory_reserved": 4,
-        "mem_get_info": (10, 16),
+        "allocated_bytes.all.current": 1,
+        "allocated_bytes.all.peak": 2,
+        "reserved_bytes.all.current": 3,
+        "reserved_bytes.all.peak": 4,
     }
-    for name, value in counters.items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: counters)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 16))
     stats = plugin.perf_memory_query(device=torch.device("cuda", 0))
     assert (stats.allocated_bytes, stats.peak_allocated_bytes) == (1, 2)
     assert (stats.reserved_bytes, stats.peak_reserved_bytes) == (3, 4)
@@ -244,7 +262,7 @@ def test_memory_is_the_allocators_and_the_runtimes(monkeypatch: pytest.MonkeyPat
 
 def test_torch_of_somebody_else_is_refused() -> None:
     with pytest.raises(PluginError, match=r"torch .* is not a MetaX build"):
-        load_runtime()
+        perf_load_runtime()
 
 
 @pytest.mark.parametrize(
@@ -266,8 +284,8 @@ def test_runtime_states_both_sdks_and_the_builds_defaults(
     monkeypatch.setattr(torch, "__version__", version)
     monkeypatch.setattr(torch.version, "maca", maca, raising=False)
     monkeypatch.delenv("PYTORCH_DEFAULT_NCHW", raising=False)
-    torch_flags.change(torch_flags.CONVOLUTION_TF32, False)
-    runtime = load_runtime()
+    set_switch(CUDNN_TF32, False)
+    runtime = perf_load_runtime()
     assert (runtime.torch, runtime.driver, runtime.sdk) == (version, "3.8.30", sdk)
     assert runtime.framework == f"pytorch-{version}"
     knobs = values(runtime.knobs)

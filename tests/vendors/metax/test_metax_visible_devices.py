@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from chipperf import DeviceError, EnvironmentSettings, ProbedDevice
-from chipperf_metax.environment import worker_environment
-from chipperf_metax.visible_devices import active_choice, find_conflict, select
+from chipperf_metax.probe import active_choice, find_conflict, select
+from chipperf_metax.run_settings import worker_environment
 
 DEVICES = tuple(
     ProbedDevice(index=index, name="MetaX C500", uuid=f"GPU-{letter}0000000") for index, letter in enumerate("abcd")

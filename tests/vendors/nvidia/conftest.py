@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from chipperf_nvidia import nvml, switches, telemetry
+from chipperf.torchtools import restore_switches
+from chipperf_nvidia import nvml
 from fake_nvml import FakeGpu, FakeNvml
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def install_nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[InstallNvml]:
 
     yield install
     nvml.open_for_good.cache_clear()
-    telemetry._unresponsive.clear()
+    nvml._unresponsive.clear()
 
 
 @pytest.fixture
 def switches_put_back() -> Iterator[None]:
     yield
-    switches.restore()
+    restore_switches()

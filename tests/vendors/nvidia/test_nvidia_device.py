@@ -38,13 +38,12 @@ def properties(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def allocator(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {
-        "memory_allocated": 1,
-        "max_memory_allocated": 2,
-        "memory_reserved": 3,
-        "max_memory_reserved": 4,
+        "allocated_bytes.all.current": 1,
+        "allocated_bytes.all.peak": 2,
+        "reserved_bytes.all.current": 3,
+        "reserved_bytes.all.peak": 4,
     }
-    for name, value in numbers.items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: numbers)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))
 
 
@@ -52,6 +51,7 @@ def test_rank_gets_the_gpu_of_its_number_each_time(monkeypatch: pytest.MonkeyPat
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     rank = Rank(rank=11, local_rank=3, world_size=16, local_world_size=8, node_rank=1)
     assert perf_device_init(rank) == perf_device_init(rank) == torch.device("cuda", 3)
     assert current == [torch.device("cuda", 3)] * 2
@@ -60,7 +60,7 @@ def test_rank_gets_the_gpu_of_its_number_each_time(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("count", "variable", "message", "hint"),
     [
-        (2, None, "needs GPU 2, but torch sees 2 GPU(s); CUDA_VISIBLE_DEVICES is not set", "--nproc 2"),
+        (2, None, "torch sees 2 GPU(s); CUDA_VISIBLE_DEVICES is not set", "--nproc 2"),
         (1, "5", "torch sees 1 GPU(s); CUDA_VISIBLE_DEVICES=5", "--nproc 1"),
         (0, "", "torch sees 0 GPU(s); CUDA_VISIBLE_DEVICES=", "perf doctor"),
     ],

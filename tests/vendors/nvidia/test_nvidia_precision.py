@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from chipperf import EnvironmentSettings, PrecisionPolicy, UnsupportedPrecision
-from chipperf_nvidia import switches
-from chipperf_nvidia.environment import AUTOTUNE_VARIABLE
+from chipperf import EnvironmentSettings, PrecisionPolicy, UnsupportedPrecision, torchtools
+from chipperf.torchtools import read_switch
 from chipperf_nvidia.plugin import (
     perf_device_teardown,
     perf_environment,
@@ -19,8 +18,7 @@ from chipperf_nvidia.plugin import (
     perf_prepare_model,
     perf_seed,
 )
-from chipperf_nvidia.precision import set_up
-from chipperf_nvidia.seeding import seed_devices
+from chipperf_nvidia.run_settings import AUTOTUNE_VARIABLE
 
 CUDA_0 = torch.device("cuda", 0)
 TF32_NAMES: tuple[str, ...]
@@ -73,7 +71,7 @@ def test_policy(requested: Any, effective: str, autocast: str | None, scaler: bo
 
 @pytest.mark.usefixtures("capability")
 def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switches, "write", lambda name, value: None)
+    monkeypatch.setattr("chipperf.plugin.torch_helpers.set_switch", lambda name, value: None)
     backend, _, attribute = TF32_NAMES[1].rpartition(".")
     setattr(attrgetter(backend)(torch.backends), attribute, TF32_ON)
     assert knobs(perf_precision("fp32", CUDA_0))[TF32_NAMES[1]] == str(TF32_ON)
@@ -82,16 +80,16 @@ def test_knobs_are_read_back_not_repeated(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("capability")
 def test_teardown_puts_every_switch_back_and_may_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AUTOTUNE_VARIABLE, "1")
-    names = (*TF32_NAMES, switches.BENCHMARK, switches.DETERMINISTIC_CUDNN, switches.DETERMINISTIC_ALGORITHMS)
-    before = {name: switches.read(name) for name in names}
+    names = (*TF32_NAMES, *torchtools.KERNEL_SWITCHES)
+    before = {name: read_switch(name) for name in names}
     perf_seed(1, True)
     perf_precision("tf32", CUDA_0)
     perf_seed(1, False)
     perf_precision("fp32", CUDA_0)
-    assert {name: switches.read(name) for name in names} != before
+    assert {name: read_switch(name) for name in names} != before
     perf_device_teardown()
     perf_device_teardown()
-    assert {name: switches.read(name) for name in names} == before
+    assert {name: read_switch(name) for name in names} == before
 
 
 @pytest.mark.parametrize(("requested", "needed"), [("bf16", "8.0"), ("tf32", "8.0")])
@@ -100,10 +98,19 @@ def test_format_the_gpu_lacks_is_refused_before_anything_is_switched(
     monkeypatch: pytest.MonkeyPatch, requested: Any, needed: str, value: tuple[int, int]
 ) -> None:
     set_capability(monkeypatch, value)
-    before = switches.read(TF32_NAMES[1])
+    before = read_switch(TF32_NAMES[1])
     with pytest.raises(UnsupportedPrecision, match=rf"V100.* {value[0]}\.{value[1]}; {requested} needs {needed}"):
         perf_precision(requested, CUDA_0)
-    assert switches.read(TF32_NAMES[1]) == before
+    assert read_switch(TF32_NAMES[1]) == before
+
+
+@pytest.mark.usefixtures("capability")
+def test_precision_the_plugin_does_not_know_is_refused_before_anything_is_switched() -> None:
+    before = read_switch(TF32_NAMES[1])
+    unknown: Any = "fp8"
+    with pytest.raises(UnsupportedPrecision, match="the NVIDIA plugin does not run fp8"):
+        perf_precision(unknown, CUDA_0)
+    assert read_switch(TF32_NAMES[1]) == before
 
 
 @pytest.mark.parametrize("requested", ["fp32", "amp", "fp16"])
@@ -159,12 +166,12 @@ def torch_2_4(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize(("requested", "enabled"), [("fp32", False), ("tf32", True), ("bf16", False)])
 def test_older_torch_is_switched_by_its_own_names_only(torch_2_4: Any, requested: Any, enabled: bool) -> None:
-    policy = set_up(requested, CUDA_0)
+    policy = perf_precision(requested, CUDA_0)
     backends = torch_2_4.backends
     assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32) == (enabled, enabled)
     names = ("cuda.matmul.allow_tf32", "cudnn.allow_tf32")
     assert {name: knobs(policy)[name] for name in names} == dict.fromkeys(names, str(enabled))
-    switches.restore()
+    torchtools.restore_switches()
     assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32) == (False, True)
 
 
@@ -199,7 +206,7 @@ def test_autotuning_needs_the_variable_and_no_determinism(
     monkeypatch.delenv(AUTOTUNE_VARIABLE, raising=False)
     if variable is not None:
         monkeypatch.setenv(AUTOTUNE_VARIABLE, variable)
-    seed_devices(7, deterministic)
+    perf_seed(7, deterministic)
     assert seeds == [7]
     assert torch.backends.cudnn.benchmark is benchmark
     assert torch.backends.cudnn.deterministic is deterministic

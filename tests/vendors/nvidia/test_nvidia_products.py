@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chipperf_nvidia.plugin import perf_peak_flops
-from chipperf_nvidia.products import PRODUCTS
+from chipperf_nvidia.plugin import perf_peak_flops, perf_vendor_info
 
 SHEETS: dict[str, dict[str, float]] = {
     "NVIDIA A100-SXM4-40GB": {"fp32": 19.5, "tf32": 156, "fp16": 312, "bf16": 312},
@@ -38,10 +37,10 @@ def test_peak_without_a_data_sheet_is_unknown(name: str) -> None:
 
 
 def test_rates_are_dense_and_ordered() -> None:
-    for product in PRODUCTS:
-        rates = product.data_sheet.tflops if product.data_sheet else {}
+    for device in perf_vendor_info().known_devices:
+        peaks = {precision: perf_peak_flops(device.name, precision) for precision in ("fp32", "tf32", "fp16", "bf16")}
+        rates = {precision: peak.flops_per_s for precision, peak in peaks.items() if peak}
         known = [rates[precision] for precision in ("fp32", "tf32", "fp16") if precision in rates]
-        assert known == sorted(known), product.name
+        assert known == sorted(known), device.name
         assert rates.get("bf16", rates.get("fp16")) == rates.get("fp16")
-        if product.data_sheet and "half" in product.data_sheet.title:
-            assert "sparsity" in product.data_sheet.title
+        assert all("sparsity" in peak.source for peak in peaks.values() if peak and "half" in peak.source)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-from chipperf_nvidia.environment import AUTOTUNE_VARIABLE
+from chipperf.languages import LANGUAGES
+from chipperf_nvidia.run_settings import AUTOTUNE_VARIABLE
 from fake_nvml import h200
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def test_run_is_complete_and_says_that_it_is_simulated(
     assert (power["mean_w"], power["max_temperature_c"]) == (pytest.approx(412.345), 61.0)
     assert (power["used_peak_bytes"], power["source"]) == (2**31, "NVML 12.570.86.15")
 
-    for language in ("zh", "en"):
+    for language in LANGUAGES:
         report = perf("report", out, "--lang", language)
         assert report.returncode == 0, report.stderr
         assert "simulated H200" in report.stdout

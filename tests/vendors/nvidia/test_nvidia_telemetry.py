@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import DeviceError, DeviceInfo, TelemetrySample
-from chipperf_nvidia import telemetry
 from chipperf_nvidia.plugin import perf_telemetry
 from fake_nvml import FakeGpu, h200, mig
 
@@ -114,7 +113,7 @@ def test_hanging_gpu_is_asked_once_and_another_still_answers(
         return 40
 
     monkeypatch.setattr(nvml, "nvmlDeviceGetTemperature", read_temperature)
-    monkeypatch.setattr(telemetry, "_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("chipperf_nvidia.nvml._SAMPLE_TIMEOUT_S", 0.05)
     for _ in range(2):
         with pytest.raises(DeviceError, match="did not answer"):
             perf_telemetry(info(stuck))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf import ProbedDevice
 from chipperf_nvidia.nvml import Gpu, MigInstance
-from chipperf_nvidia.visibility import visible_devices
+from chipperf_nvidia.probe import visible_devices
 
 
 def gpu(index: int, instances: tuple[MigInstance, ...] | None = None, uuid: str | None = None) -> Gpu:

@@ -1,4 +1,4 @@
-"""Checking a bundle that somebody else packed: nothing of it is trusted, nor written outside of a new directory."""
+"""Checking a bundle from an untrusted source. Files are written only to a new directory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 MAX_FILES: Final = 100_000
 MAX_FILE_BYTES: Final = 2 * 2**30
 MAX_TOTAL_BYTES: Final = 16 * 2**30
-"""Limits of what is read; logs of a run of days have a few hundred MiB."""
+"""Limits of a bundle. The logs of a run of several days have a few hundred MiB."""
 
 _MAX_MANIFEST_BYTES: Final = 64 * 2**20
 _MAX_HEADER_BYTES: Final = 2**20
 _BLOCK_BYTES: Final = 2**20
-_HINT: Final = "ask for the bundle again; 'perf bundle' writes none like this"
+_HINT: Final = "ask for the bundle again; 'perf bundle' does not write such a bundle"
 
 
 def unpack_checked(bundle: Path, directory: Path) -> Manifest:
@@ -44,12 +44,12 @@ def unpack_checked(bundle: Path, directory: Path) -> Manifest:
         directory: An empty directory.
 
     Returns:
-        What is in the bundle.
+        The manifest of the bundle.
 
     Raises:
         UsageError: The bundle cannot be opened.
-        CheckFailed: It is no bundle, a file is not what its manifest says, or an entry is unsafe: a link, a device, a
-            name that leads elsewhere or occurs twice, or a size beyond the limits.
+        CheckFailed: The file is not a bundle, a file in it differs from its manifest, or an entry is unsafe: a link, a
+            device, a name that leads outside or occurs twice, or a size above the limits.
     """
     with _opened(bundle) as (archive, reader):
         entries = _entries(archive, bundle)
@@ -71,7 +71,7 @@ def unpack_checked(bundle: Path, directory: Path) -> Manifest:
 
 
 class _Reader:
-    """Reads a compressed archive, and stops where a header or the whole would take too much memory or time."""
+    """Reads a compressed archive. Raises an error if a header or the whole archive is too large."""
 
     def __init__(self, file: gzip.GzipFile, bundle: Path) -> None:
         self._file = file
@@ -93,10 +93,10 @@ class _Reader:
         return self._file.tell()
 
     def require_end(self) -> None:
-        """Refuse an archive after whose end something follows."""
+        """Check that no data follows the end of the archive."""
         while content := self.read(_BLOCK_BYTES):
             if content.strip(b"\0"):
-                raise CheckFailed(f"{self._bundle}: something follows the end of the archive", hint=_HINT)
+                raise CheckFailed(f"{self._bundle}: data follows the end of the archive", hint=_HINT)
 
     def _require_bounded(self) -> None:
         if self._file.tell() > MAX_TOTAL_BYTES:
@@ -116,11 +116,11 @@ def _opened(bundle: Path) -> Iterator[tuple[tarfile.TarFile, _Reader]]:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 yield archive, reader
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
-        raise CheckFailed(f"{bundle} is no bundle, or is damaged: {error}", hint=_HINT) from error
+        raise CheckFailed(f"{bundle} is not a bundle, or is damaged: {error}", hint=_HINT) from error
 
 
 def _entries(archive: tarfile.TarFile, bundle: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield the entries, each of which is a file with a safe name that no other has."""
+    """Yield the entries, after checking that each is a file with a safe and unique name."""
     names: set[str] = set()
     total_bytes = 0
     while entry := archive.next():
@@ -128,12 +128,12 @@ def _entries(archive: tarfile.TarFile, bundle: Path) -> Iterator[tarfile.TarInfo
         if problem:
             raise _refused(bundle, entry.name, problem)
         if not entry.isreg() or entry.issparse():
-            raise _refused(bundle, entry.name, f"a {_kind(entry)}; a bundle has files only")
+            raise _refused(bundle, entry.name, f"a {_kind(entry)}; a bundle contains only files")
         if entry.name.casefold() in names:
             raise _refused(bundle, entry.name, "it occurs twice")
         total_bytes += entry.size
         if entry.size > MAX_FILE_BYTES or total_bytes > MAX_TOTAL_BYTES:
-            raise _refused(bundle, entry.name, f"{entry.size} bytes are more than a bundle may have")
+            raise _refused(bundle, entry.name, f"its {entry.size} bytes exceed the limits of a bundle")
         names.add(entry.name.casefold())
         if len(names) > MAX_FILES:
             raise CheckFailed(f"{bundle} has more than {MAX_FILES} files", hint=_HINT)
@@ -150,7 +150,7 @@ def _kind(entry: tarfile.TarInfo) -> str:
 
 def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo | None, name: str, bundle: Path) -> bytes:
     if entry is None or entry.name != name:
-        raise CheckFailed(f"{bundle} is no bundle: it does not begin with {MANIFEST} and {CHECKSUMS}", hint=_HINT)
+        raise CheckFailed(f"{bundle} is not a bundle: it does not begin with {MANIFEST} and {CHECKSUMS}", hint=_HINT)
     if entry.size > _MAX_MANIFEST_BYTES:
         raise _refused(bundle, name, f"larger than {_MAX_MANIFEST_BYTES // 2**20} MiB")
     return b"".join(_blocks(archive, entry))
@@ -172,7 +172,7 @@ def _check_file(
                 digest.update(block)
                 file.write(block)
     if digest.hexdigest() != described.sha256:
-        raise _refused(bundle, entry.name, f"not the file whose SHA-256 {MANIFEST} has")
+        raise _refused(bundle, entry.name, f"its SHA-256 differs from {MANIFEST}")
 
 
 def _blocks(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:

@@ -54,7 +54,9 @@ def dataset_record(identity: DatasetIdentity) -> Dataset:
         fingerprint_method=identity.fingerprint_method,
         train_samples=identity.train_samples,
         eval_samples=identity.eval_samples,
-        classes=identity.classes,
+        classes=Missing(missing="not_applicable", reason="the samples have no classes")
+        if identity.classes is None
+        else identity.classes,
         is_sample=identity.is_sample,
     )
 

@@ -14,12 +14,12 @@ import typer
 
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.live import run_progress
-from chipperf.cli.train import checked_precision
 from chipperf.contract.isolation import ForkServer
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import selection
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import EnvironmentSettings, Precision, Rank
+from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, Precision, either, precision_of
 from chipperf.records.files import write_atomically
 from chipperf.report.figures import require_matplotlib
 
@@ -32,7 +32,7 @@ _TIMEOUT_S: Final = 24 * 3600.0
 
 
 class Size(str, Enum):
-    """Size of the images."""
+    """Size of the samples."""
 
     TINY = "tiny"
     REAL = "real"
@@ -41,9 +41,9 @@ class Size(str, Enum):
 def certify(
     vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
     case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
-    size: Size = typer.Option(Size.TINY, "--size", help="Size of the images: tiny, or real as in the benchmark."),
+    size: Size = typer.Option(Size.TINY, "--size", help="Size of the samples: tiny, or real as in the benchmark."),
     steps: int = typer.Option(20, "--steps", min=1, help="Optimiser steps to compare."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, tf32, amp, fp16 or bf16."),
+    precision: str = typer.Option(DEFAULT_PRECISION, "--precision", help=f"{either(PRECISIONS)}."),
     data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
     out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
 ) -> None:
@@ -68,7 +68,7 @@ def certify(
         cases=names,
         size=size.value,
         steps=steps,
-        precision=checked_precision(precision),
+        precision=precision_of(precision),
         data=str(data.resolve()) if data else None,
     )
     _write(certificate, out)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from chipperf.cli.language import Language, note_fonts
+from chipperf.cli.language import language_option, note_fonts
 from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_directory
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.compare.peak_rates import installed_peak
-from chipperf.compare.sides import Column, read_columns
+from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
 from chipperf.records.files import write_atomically
@@ -30,6 +30,7 @@ from chipperf.report.figures import PictureFormat, require_matplotlib
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from chipperf.languages import Language
     from chipperf.report.curves import Axis, Curve, Curves, Quantity
 
 _RUNS_BESIDE = 3
@@ -92,7 +93,7 @@ def compare(
     axis: AxisOf | None = typer.Option(
         None, "--axis", help="Unit of the curve's axis. [epoch for accuracy, step for loss, if all runs can be on it]"
     ),
-    lang: Language = typer.Option(Language.ZH, "--lang", help="Language of the picture."),
+    lang: str = language_option("Language of the picture."),
     out: Path | None = typer.Option(
         None, "--out", help="File to write: .md, .csv, .json or text; of a curve .svg or .png, or .csv for its points."
     ),
@@ -131,7 +132,7 @@ def compare(
         _print_curves(curves, comparison)
 
 
-def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Column]:
+def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Side]:
     columns = read_columns(paths)
     chosen = [
         column
@@ -191,7 +192,7 @@ def _write(curves: Curves, comparison: Comparison, lang: Language, out: Path) ->
         from chipperf.report.curve_figure import draw_curves
 
         kind = _PICTURES[out.suffix]
-        picture = draw_curves(curves, comparison.case.report, lang.value, [kind])
+        picture = draw_curves(curves, comparison.case.report, lang, [kind])
         write_atomically(out, picture.files[kind])
         note_fonts(picture.language, lang, picture.unwritten)
     typer.echo(f"wrote {out}", err=True)

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from chipperf.languages import DEFAULT, LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-class Language(str, Enum):
-    """Language of a report or picture."""
-
-    ZH = "zh"
-    EN = "en"
+    from chipperf.languages import Language
 
 
-def note_fonts(drawn: str, wanted: Language, unwritten: Sequence[int]) -> None:
+def language_option(purpose: str) -> Any:
+    """Return the option ``--lang`` with a help text."""
+    return typer.Option(
+        DEFAULT,
+        "--lang",
+        help=purpose,
+        metavar=f"[{'|'.join(LANGUAGES)}]",
+        callback=_known_language,
+        autocompletion=lambda: list(LANGUAGES),
+    )
+
+
+def _known_language(language: str) -> str:
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"{language!r} is not one of {', '.join(map(repr, LANGUAGES))}.")
+    return language
+
+
+def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
     """Say on standard error what a picture does not write because no font can.
 
     Args:
@@ -26,9 +40,10 @@ def note_fonts(drawn: str, wanted: Language, unwritten: Sequence[int]) -> None:
         wanted: Language that was asked for.
         unwritten: Numbers of the curves whose names are not in the picture.
     """
-    if drawn != wanted.value:
+    if drawn != wanted:
         typer.echo(
-            "note: the picture is labelled in English, no Chinese font was found: install one, such as Noto Sans CJK",
+            f"note: the picture is labelled in English, no font for the language {wanted!r} was found: install one, "
+            "such as Noto Sans CJK for Chinese",
             err=True,
         )
     if unwritten:

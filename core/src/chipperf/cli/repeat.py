@@ -10,7 +10,7 @@ import typer
 
 from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.output import print_table
-from chipperf.documents.format import marker, number, quality
+from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
 from chipperf.records.repeats import (
@@ -114,8 +114,8 @@ def print_repeats(repeats: Repeats) -> None:
 
 def shown(value: Number, of: Aggregate) -> str:
     """Return a value of an aggregate as a table shows it; why one is missing is in the file."""
-    text = quality(value, as_percent=True) if of.unit == "fraction" else number(value)
-    return marker(Missing(missing=text.missing), "en") if isinstance(text, Missing) else text
+    text = in_unit(value, of.unit, as_percent=True)
+    return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 
 
 def _require_free(root: Path, names: Sequence[str]) -> None:

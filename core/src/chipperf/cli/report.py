@@ -11,7 +11,7 @@ import typer
 
 from chipperf.cli.command_groups import DefaultCommandGroup
 from chipperf.cli.import_documents import import_documents
-from chipperf.cli.language import Language, note_fonts
+from chipperf.cli.language import language_option, note_fonts
 from chipperf.cli.output import require_directory
 from chipperf.errors import UsageError
 from chipperf.plugin import installed
@@ -27,6 +27,7 @@ from chipperf.report.tracing import read_traced
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.records.store import StoredRecord
 
@@ -54,9 +55,7 @@ def report(
     baseline: list[Path] = typer.Option(
         [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
     ),
-    lang: Language = typer.Option(
-        Language.ZH, "--lang", help="Language of the report; a page has both and shows this one first."
-    ),
+    lang: str = language_option("Language of the report; a page has all and shows this one first."),
     report_format: ReportFormat = typer.Option(
         ReportFormat.MD, "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
     ),
@@ -88,18 +87,18 @@ def report(
     if out is None:
         if view.convergence:
             typer.echo("note: without --out there is no picture of the convergence curves", err=True)
-        text = render_view(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
+        text = render_view(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
     require_directory(out)
     content = None
     if view.convergence:
-        content = make_curve_files(view.convergence.curves, view.profile, lang.value, out)
+        content = make_curve_files(view.convergence.curves, view.profile, lang, out)
         view = replace(view, convergence=replace(view.convergence, files=content.links))
-    page = render_page(view, language=lang.value, user_templates=templates, vendor_templates=vendor_templates)
+    page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
     provenance = describe_page(
         page,
-        language=lang.value,
+        language=lang,
         records=records,
         baseline=baselines,
         curve=content.links if content else None,
@@ -123,7 +122,7 @@ def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) 
     return render_runs(
         records,
         [summarise(run.record, digest=run.sha256) for run in runs],
-        language=lang.value,
+        language=lang,
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),
     )

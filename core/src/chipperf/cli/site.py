@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.language import Language
+from chipperf.cli.language import language_option
 from chipperf.cli.live import counting_progress
 from chipperf.report.figures import has_matplotlib
 from chipperf.web.site import build_site
@@ -17,7 +17,7 @@ _SHOWN_PROBLEMS = 10
 def site(
     directory: Path = typer.Argument(..., help="Directory with runs in it, at any depth.", metavar="DIR"),
     out: Path = typer.Option(..., "--out", help="Directory to write to: new, empty, or that of a former site."),
-    lang: Language = typer.Option(Language.ZH, "--lang", help="Language that the pages show first; they have both."),
+    lang: str = language_option("Language that the pages show first; they have all."),
     templates: Path | None = typer.Option(None, "--templates", help="Directory with templates of your own."),
 ) -> None:
     """Make static web pages of all records below a directory: a leaderboard, and a page for each run.
@@ -27,7 +27,7 @@ def site(
     Example: perf site runs --out site
     """
     with counting_progress("making pages") as tell:
-        made = build_site(directory, out, language=lang.value, user_templates=templates, tell=tell)
+        made = build_site(directory, out, language=lang, user_templates=templates, tell=tell)
     for problem in made.problems[:_SHOWN_PROBLEMS]:
         typer.echo(f"note: not readable: {problem.place}: {problem.message}", err=True)
     if len(made.problems) > _SHOWN_PROBLEMS:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.compare.intervals import LEVEL, RESAMPLES
-from chipperf.documents.format import escape_markdown, gib, number, quality, text_or_marker
+from chipperf.documents.format import escape_markdown, in_unit, text_or_marker
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             {
                 "name": measure.name,
                 "unit": measure.unit,
+                "higher_is_better": measure.higher_is_better,
                 "cells": [{**asdict(cell), "value": json_value(cell.value)} for cell in measure.cells],
             }
             for measure in comparison.measures
@@ -197,13 +198,7 @@ def _cell(cell: ComparedValue, measure: ComparedMeasure, comparison: Comparison)
 
 
 def _value(value: float | Missing, measure: ComparedMeasure, comparison: Comparison) -> str:
-    if measure.unit == "fraction":
-        text = quality(value, as_percent=comparison.case.report.quality_as_percent)
-    elif measure.unit == "bytes":
-        text = gib(value if isinstance(value, Missing) else round(value))
-    else:
-        text = number(value)
-    return text_or_marker(text, "en")
+    return text_or_marker(in_unit(value, measure.unit, as_percent=comparison.case.report.quality_as_percent), "en")
 
 
 def _runs(place: int, comparison: Comparison) -> str:

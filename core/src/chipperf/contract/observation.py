@@ -1,4 +1,4 @@
-"""What importing, registering and probing a plugin does to an interpreter; called in one that knows no plugin yet."""
+"""The side effects of importing, registering and probing a plugin, observed in an interpreter without any plugin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-import chipperf.hardware  # noqa: F401 - what plugins use of core is imported before it is compared
+# What plugins use of core is imported before it is compared.
+import chipperf.hardware
+import chipperf.torchtools  # noqa: F401
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import fault_of
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import VendorInfo
 
 _THREAD_END_S: Final = 2.0
-"""Time that a thread which was joined has to disappear from the kernel's list."""
+"""Time that a joined thread has to disappear from the kernel's list."""
 
 
 def observe_import(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Import a plugin and return what that loads.
+    """Import a plugin and return the modules and libraries that the import loads.
 
     Args:
         arguments: ``entry``: the plugin's entry point, as a mapping.
@@ -47,7 +49,7 @@ def observe_import(arguments: Mapping[str, Any]) -> dict[str, Any]:
     libraries: list[str] = []
 
     def audit(event: str, values: tuple[Any, ...]) -> None:
-        # The name of the process itself is None; ctypes opens it when it is imported.
+        # None is the process itself, which ctypes opens when it is imported.
         if event == "ctypes.dlopen" and values[0]:
             libraries.append(str(values[0]))
 
@@ -58,7 +60,7 @@ def observe_import(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def observe_changes(arguments: Mapping[str, Any]) -> list[str]:
-    """Import, register and probe a plugin and return what that changed in the process, as phrases.
+    """Import, register and probe a plugin, and return the changes in the process as phrases.
 
     Args:
         arguments: ``entry``: the plugin's entry point, as a mapping.
@@ -73,7 +75,7 @@ def observe_changes(arguments: Mapping[str, Any]) -> list[str]:
     sys.addaudithook(audit)
     with _watched("its import") as found:
         session = Session(register(entry, VENDOR_HOOKS))
-    # A probe may ask a management tool; the import has nothing to ask.
+    # A probe may run a management tool, an import may not.
     changes = [*found, *(f"its import runs {program}" for program in started)]
     with _watched("its probe") as found, suppress(PerfError):
         session.probe()
@@ -81,13 +83,13 @@ def observe_changes(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def register_again(arguments: Mapping[str, Any]) -> str | None:
-    """Load and register a plugin twice in this process and once in a spawned one; return why that fails.
+    """Load and register a plugin twice in this process and once in a spawned one; return the fault or ``None``.
 
     Args:
         arguments: ``entry``: the plugin's entry point, as a mapping.
 
     Raises:
-        PluginError: The first registration fails already.
+        PluginError: The first registration fails.
     """
     entry = PluginEntry(**arguments["entry"])
     first = _register(entry)
@@ -96,7 +98,7 @@ def register_again(arguments: Mapping[str, Any]) -> str | None:
     except PluginError as error:
         return f"the second registration in a process fails: {error.message}"
     if second != first:
-        return "perf_vendor_info answers differently after the second registration in a process"
+        return "perf_vendor_info returns another value after the second registration in a process"
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as executor:
         return executor.submit(_register_spawned, entry).result()
@@ -110,19 +112,19 @@ def _register_spawned(entry: PluginEntry) -> str | None:
     try:
         _register(entry)
     except PluginError as error:
-        # An exception of chipperf does not survive the way between processes.
+        # An exception of chipperf cannot be sent between processes.
         return f"the registration in a spawned process fails: {error.message}"
     return None
 
 
 def observe_probe_result(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Probe and return what is wrong with the result's type or units.
+    """Probe, and return faults in the result's types and the capacities of the devices.
 
     Args:
         arguments: ``entry``: the plugin's entry point, as a mapping.
 
     Returns:
-        ``fault``: a phrase, ``None`` if nothing is wrong. ``memory_bytes``: name and capacity of each device, if so.
+        ``fault``: a phrase, or ``None``. ``memory_bytes``: name and capacity of each device if there is no fault.
     """
     result = register(PluginEntry(**arguments["entry"]), VENDOR_HOOKS).call("perf_probe")
     fault = fault_of(result, ProbeResult)
@@ -132,7 +134,7 @@ def observe_probe_result(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What a plugin must leave alone."""
+    """The state of a process that a plugin must not change."""
 
     environment: dict[str, str]
     modules: dict[str, ModuleType]
@@ -172,7 +174,7 @@ def _read_state() -> _State:
 
 @contextmanager
 def _watched(action: str) -> Iterator[list[str]]:
-    """Give a list that is filled with what the body changes."""
+    """Yield a list. At the end of the block it holds the changes that the block made."""
     found: list[str] = []
     before = _read_state()
     with _caught_output() as printed:
@@ -213,7 +215,7 @@ def _differences(before: _State, after: _State) -> Iterator[str]:
     if streams:
         yield f"replaces {', '.join(streams)}"
     if after.import_hooks != before.import_hooks:
-        yield "changes sys.meta_path or sys.path_hooks, which every later import goes through"
+        yield "changes sys.meta_path or sys.path_hooks, which affects every later import"
     if after.path != before.path:
         yield f"changes sys.path: {', '.join(sorted({*after.path} ^ {*before.path})) or 'its order'}"
     signals = [
@@ -239,7 +241,7 @@ def _left_running(before: _State, after: _State) -> Iterator[str]:
 
 @contextmanager
 def _caught_output() -> Iterator[list[str]]:
-    """Give a list that holds what the body printed to standard output, if anything, once it has ended."""
+    """Yield a list. At the end of the block it holds the block's standard output, if there is any."""
     printed: list[str] = []
     stdout = os.dup(1)
     with tempfile.TemporaryFile() as file:

@@ -1,4 +1,4 @@
-"""Carrying out checks: one process each, in the order of their levels, each with a bounded time."""
+"""Running the checks of a plugin: each check in its own process, with a time limit."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 Status = Literal["passed", "failed", "not_applicable", "not_run"]
 
 _WORSE: Final[tuple[Status, ...]] = ("failed", "not_run", "not_applicable", "passed")
-"""Every status, the worst first."""
+"""All statuses, the worst first."""
 
 _DESCRIBE_TIMEOUT_S: Final = 30.0
 _INITIALISE_TIMEOUT_S: Final = 300.0
-"""First use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
+"""The first use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
 
 _GRACE_S: Final = 5.0
-"""Time the other ranks have to notice that one failed, so that their view of it is known too."""
+"""Time for the other ranks to notice that one rank failed, so that their results can be reported too."""
 
-# Importing the checks takes longer than carrying out most of those of level 0.
+# Importing the checks takes longer than running most checks of level 0.
 _TORCH_FREE_PRELOAD: Final = (subject.__name__, *sorted({check.function.__module__ for check in all_checks()}))
 _PRELOAD: Final = (*_TORCH_FREE_PRELOAD, "torch", "torch.distributed", "torchvision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         check: The check.
-        status: ``not_applicable`` if it does not concern the plugin, ``not_run`` if it could not be carried out.
-        message: Why it did not pass; empty if it did.
+        status: ``not_applicable`` if the check does not apply to the plugin, ``not_run`` if it could not run.
+        message: Why the check did not pass; empty if it passed.
         detail: Traceback or output that explains the message.
-        seconds: Time it took.
+        seconds: Duration.
     """
 
     check: Check
@@ -63,17 +63,17 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How far a plugin works on this machine, found before the first check.
+    """What works of a plugin on this machine, determined before the first check.
 
     Attributes:
-        session_fault: Why it cannot be bound; ``None`` if it can.
+        session_fault: Why the plugin cannot be bound; ``None`` if it can.
         device_fault: Why its device cannot be used; ``None`` if it can.
-        no_device: Why there is no device here; ``None`` if there is one.
-        simulated: True if fake modules stand in for the vendor's stack.
-        capabilities: What it declares.
-        device_count: Devices its probe found.
-        device: Identity of the first one.
-        runtime: Versions of its stack.
+        no_device: Why there is no device on this machine; ``None`` if there is one.
+        simulated: True if fake modules replace the vendor's stack.
+        capabilities: Declared capabilities.
+        device_count: Number of devices that the probe found.
+        device: Identity of the first device.
+        runtime: Versions of the vendor's stack.
     """
 
     session_fault: str | None = None
@@ -87,12 +87,12 @@ class Standing:
 
 
 class Runner:
-    """Carries out checks on one plugin; a context manager, because it keeps processes.
+    """Runs checks on one plugin. Use it as a context manager, because it keeps processes.
 
     Args:
         entry: The plugin.
-        timeout_factor: Multiplies the time each check has, for slow machines.
-        servers: Processes to share with the runners of other plugins on the same path; its own if not given.
+        timeout_factor: Factor of the time limit of each check, for slow machines.
+        servers: Processes to share with the runners of other plugins on the same path; by default its own processes.
     """
 
     def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0, servers: ForkServers | None = None) -> None:
@@ -114,7 +114,7 @@ class Runner:
 
     @cached_property
     def static_standing(self) -> Standing:
-        """Whether the plugin can be bound, without torch or a device."""
+        """Whether the plugin can be bound. Needs neither torch nor a device."""
         outcome = self._torch_free("describe", fp32()[0], {}, _DESCRIBE_TIMEOUT_S)
         fault = outcome.fault or outcome.value["fault"]
         if fault:
@@ -123,7 +123,7 @@ class Runner:
 
     @cached_property
     def standing(self) -> Standing:
-        """How far the plugin works, its device included."""
+        """Whether the plugin can be bound and its device used."""
         static = self.static_standing
         if static.session_fault:
             return static
@@ -145,7 +145,7 @@ class Runner:
         return Standing(**known, device=outcome.value["device"], runtime=outcome.value["runtime"])
 
     def run(self, check: Check) -> CheckResult:
-        """Carry out one check, whatever the plugin does."""
+        """Run one check and return its result. Errors of the plugin become part of the result."""
         prevented = self._prevented(check)
         if prevented:
             return prevented
@@ -157,7 +157,7 @@ class Runner:
         return _join(check, results)
 
     def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
-        """Carry out a check in the environment that the plugin wants for a run with these settings."""
+        """Run a check in the environment that the plugin asks for in a run with these settings."""
         if check.level == 0:
             outcome = self._torch_free("carry_out", settings, {"check": check.id}, check.timeout_s)
             return _result(check, {0: outcome})
@@ -168,7 +168,7 @@ class Runner:
         return _result(check, self._together(check, settings, servers))
 
     def _prevented(self, check: Check) -> CheckResult | None:
-        """Return the result of a check that cannot say anything about this plugin, or ``None``."""
+        """Return the result of a check that cannot run on this plugin or machine, or ``None`` if it can run."""
         standing = self.static_standing if check.level == 0 else self.standing
         if check.needs != "entry" and standing.session_fault:
             return _not_run(check, f"the plugin cannot be bound: {standing.session_fault}")
@@ -180,13 +180,13 @@ class Runner:
             return _not_run(check, f"the device cannot be used: {standing.device_fault}")
         # Several ranks may share a device that is the whole host.
         if check.ranks > max(1, standing.device_count) and "unified_memory" not in standing.capabilities:
-            return _not_run(check, f"it takes {check.ranks} devices, and {standing.device_count} is here")
+            return _not_run(check, f"the check needs {check.ranks} devices, this machine has {standing.device_count}")
         return None
 
     def _together(
         self, check: Check, settings: EnvironmentSettings, servers: list[ForkServer]
     ) -> dict[int, CallOutcome]:
-        """Return the outcome of each rank but those that only waited for one that failed."""
+        """Return the outcome of each rank, except for ranks that only waited for a failed rank."""
         ranks = _ranks(check)
         variables: list[dict[str, str]] = [{} for _ in ranks]
         if check.ranks > 1:
@@ -211,10 +211,10 @@ class Runner:
                 for call in as_completed(calls):
                     if _report(call.result())["status"] == "failed":
                         break
-                # The ranks that wait for the failed one would do so until their time is over.
+                # Ranks that wait for the failed one would wait until their time limit.
                 _, stuck = wait(calls, timeout=_GRACE_S)
             finally:
-                # Also if the user interrupts: the pool is left when every call has ended.
+                # Also after an interrupt by the user, because the pool's block ends only after every call has ended.
                 for server, call in zip(servers, calls, strict=True):
                     if call in stuck:
                         server.stop_call()
@@ -227,7 +227,7 @@ class Runner:
         return self._call(server, function, arguments, Rank(), settings, timeout_s)
 
     def _server(self, rank: Rank, settings: EnvironmentSettings) -> ForkServer:
-        """Return the process that checks of ``rank`` are forked from; it has the environment the vendor wants."""
+        """Return the server that forks the checks of ``rank``. It has the environment that the vendor asks for."""
         key = (rank, settings)
         if key not in self._environments:
             wanted = self._torch_free("environment", settings, {"rank": asdict(rank)}, _DESCRIBE_TIMEOUT_S)
@@ -273,7 +273,7 @@ def _ranks(check: Check) -> list[Rank]:
 
 
 def _launcher_variables(rank: Rank) -> dict[str, str]:
-    """Return what torch's launcher exports to a worker."""
+    """Return the variables that torch's launcher sets for a worker."""
     return {
         "RANK": str(rank.rank),
         "LOCAL_RANK": str(rank.local_rank),
@@ -291,7 +291,7 @@ def _free_port() -> int:
 
 
 def _result(check: Check, outcomes: Mapping[int, CallOutcome]) -> CheckResult:
-    """Join what the ranks found: the worst decides."""
+    """Join the results of the ranks. The worst status becomes the status of the check."""
     seconds = max(outcome.seconds for outcome in outcomes.values())
     reports = {rank: _report(outcome) for rank, outcome in outcomes.items()}
     for status in _WORSE[:-1]:
@@ -307,7 +307,7 @@ def _result(check: Check, outcomes: Mapping[int, CallOutcome]) -> CheckResult:
 
 
 def _join(check: Check, results: Sequence[CheckResult]) -> CheckResult:
-    """Join what a check found with each of its settings: the worst decides."""
+    """Join the results of a check with each of its settings. The worst status becomes the status of the check."""
     worst = min((result.status for result in results), key=_WORSE.index)
     deciding = [result for result in results if result.status == worst]
     return CheckResult(

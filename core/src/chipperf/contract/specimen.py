@@ -1,4 +1,4 @@
-"""Runs that never were: what hooks are asked about and reports are rendered from where no device is needed."""
+"""Sample records of runs, and sample ranks and device names, for checks that need no device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import chipperf
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.records.schema import (
+    UNKNOWN,
     Case,
     Dataset,
     Environment,
@@ -27,8 +28,9 @@ from chipperf.records.schema import (
     TimeToTarget,
     Topology,
     Window,
+    all_missing,
 )
-from chipperf.run.planned_record import empty_facts, empty_metrics, vendor_record
+from chipperf.run.planned_record import vendor_record
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case as CaseDefinition
@@ -37,27 +39,26 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import VendorInfo
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
-"""Main processes of the topologies that are reported: 1x1, 1x8 and 2x8."""
+"""Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
 _GIB: Final = 2**30
 _CREATED_AT: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _NOT_RUN: Final = Missing(missing="not_run")
-_UNKNOWN: Final = Missing(missing="unknown")
 
 
 def device_names(info: VendorInfo) -> tuple[str, ...]:
-    """Return the names that hooks are asked about: none, as before a device is known, and each known product."""
+    """Return the device names to call hooks with: "" for an unknown device, and each known product."""
     return ("", *(device.name for device in info.known_devices))
 
 
 def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a run in which everything was measured.
+    """Return the record of a run in which every value was measured.
 
     Args:
-        session: The vendor, bound.
+        session: The bound vendor.
         case: The case that ran.
-        rank: A process of the job, which says its topology.
-        resolved: Hyperparameters in force.
+        rank: A process of the job. It determines the topology.
+        resolved: Hyperparameters of the run.
     """
     info = session.vendor_info()
     name = info.known_devices[0].name if info.known_devices else "specimen device"
@@ -88,7 +89,7 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
         limits=Limits(),
         seed=resolved.values.seed,
         dataset=Dataset(
-            name=case.base.dataset,
+            name=case.data.reference.name,
             version="1",
             fingerprint="0123456789abcdef",
             fingerprint_method="sha256 of names and sizes",
@@ -114,36 +115,35 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
 
 
 def empty_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a run that completed, and in which everything that may be missing is.
+    """Return the record of a completed run in which every optional value is missing.
 
     Args:
-        session: The vendor, bound.
+        session: The bound vendor.
         case: The case that ran.
-        rank: A process of the job, which says its topology.
-        resolved: Hyperparameters in force.
+        rank: A process of the job. It determines the topology.
+        resolved: Hyperparameters of the run.
     """
     full = full_record(session, case, rank, resolved)
-    missing_data = {"version", "fingerprint", "train_samples", "eval_samples", "classes"}
     changes = {
         "run_id": "specimen-empty",
         "case": _case(case, target=_NOT_RUN),
         "precision": PrecisionRecord(
             requested="fp32",
-            effective=_UNKNOWN,
+            effective=UNKNOWN,
             measured_matmul=_NOT_RUN,
             measured_convolution=_NOT_RUN,
             autocast_dtype=None,
             grad_scaler=False,
         ),
         "hyperparameters": full.hyperparameters.model_copy(
-            update={"changes": [], "notes": [], "global_batch_size": _UNKNOWN}
+            update={"changes": [], "notes": [], "global_batch_size": UNKNOWN}
         ),
-        "seed": _UNKNOWN,
-        "dataset": full.dataset.model_copy(update=dict.fromkeys(missing_data, _UNKNOWN)),
+        "seed": UNKNOWN,
+        "dataset": Dataset(name=case.base.dataset, fingerprint_method="", is_sample=False),
         "loader": _NOT_RUN,
-        "environment": full.environment.model_copy(update=empty_facts(_UNKNOWN)),
+        "environment": Environment(),
         "knobs": [],
-        "metrics": empty_metrics(_NOT_RUN),
+        "metrics": Metrics.model_validate(all_missing(Metrics, _NOT_RUN)),
         "warnings": [],
     }
     return full.model_copy(update=changes)
@@ -166,7 +166,6 @@ def _environment(card: str, *, short_name: str) -> Environment:
         card_title=f"{card} specimen",
         card_short_name=short_name,
         row_label=short_name,
-        cards=[],
         network="specimen network",
         os="specimen os",
         kernel="specimen kernel",
@@ -179,7 +178,6 @@ def _environment(card: str, *, short_name: str) -> Environment:
         torch="specimen torch",
         sdk="specimen sdk",
         collectives="specimen collectives",
-        distributions=[],
     )
 
 
@@ -190,8 +188,6 @@ def _metrics(*, quality: float) -> Metrics:
         p_train=_throughput(950.0),
         p_core=_throughput(1000.0),
         data_stall=0.05,
-        data_wait=_NOT_RUN,
-        step_breakdown=_NOT_RUN,
         quality=quality,
         best_quality=quality,
         time_to_target=TimeToTarget(seconds=990.0, epoch=9),
@@ -210,7 +206,7 @@ def _metrics(*, quality: float) -> Metrics:
             energy_j=100_000.0,
             mean_temperature_c=50.0,
             max_temperature_c=60.0,
-            mean_utilisation_percent=90.0,
+            mean_utilization_percent=90.0,
             used_peak_bytes=21 * _GIB,
             source="specimen management library",
         ),
@@ -219,7 +215,6 @@ def _metrics(*, quality: float) -> Metrics:
         epochs=10.0,
         steps=10_000,
         spans=[Span(name="train", start_s=50.0, seconds=1000.0)],
-        curve=[],
     )
 
 

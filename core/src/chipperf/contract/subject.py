@@ -1,4 +1,4 @@
-"""The plugin under test, as a check sees it inside its own process."""
+"""The plugin under test inside the process of a check, and the functions that the runner calls in such a process."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 class Subject:
     """A vendor plugin under test.
 
-    What a check needs is made on first use and only once, in the order of a real run: session, runtime, device, process
-    group. The runner has made sure beforehand that this works as far as the check declares with ``needs``.
+    Session, runtime, device and process group are created at their first use, once, in the order of a real run. The
+    runner has checked that the parts in the check's ``needs`` work.
 
     Attributes:
         entry: The plugin's entry point.
-        rank: Place of this process among those that carry out the check.
+        rank: Rank of this process among the processes of the check.
         settings: The run for which this process's environment is set up.
-        workspace: Directory that every check of a run shares; what takes long to make is left there for the next one.
+        workspace: Directory that all checks share, for files that take long to make.
     """
 
     def __init__(self, entry: PluginEntry, rank: Rank, settings: EnvironmentSettings, workspace: Path) -> None:
@@ -47,28 +47,28 @@ class Subject:
 
     @cached_property
     def session(self) -> Session:
-        """The plugin, bound for training."""
+        """The bound plugin."""
         return bind(self.entry)
 
     @property
     def info(self) -> VendorInfo:
-        """What the plugin says of itself."""
+        """The result of ``perf_vendor_info``."""
         return self.session.vendor_info()
 
     @cached_property
     def runtime(self) -> RuntimeInfo:
-        """The vendor's stack, imported."""
+        """The versions of the vendor's stack, which is loaded."""
         return self.session.load_runtime()
 
     @cached_property
     def device(self) -> torch.device:
-        """The device of this rank, initialised, with the runtime loaded before."""
+        """The initialized device of this rank. The runtime is loaded first."""
         _ = self.runtime
         return self.session.device_init(self.rank)
 
     @cached_property
     def distributed(self) -> DistributedConfig | None:
-        """The process group of the ranks that carry out the check, joined; ``None`` for a single one."""
+        """The options of the joined process group of the check's ranks; ``None`` if there is only one rank."""
         from chipperf.train.preparation import join_process_group
 
         return join_process_group(self.session, self.rank, self.device)
@@ -78,7 +78,7 @@ class Subject:
         return self.session.probe()
 
     def precision(self, requested: Any) -> PrecisionPolicy:
-        """Set the device up for a precision.
+        """Set up the device for a precision.
 
         Raises:
             UnsupportedPrecision: The device cannot run it.
@@ -91,7 +91,7 @@ class Subject:
 
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Bind the plugin and return what it says of itself: name, capabilities, hooks, and the faults of binding it."""
+    """Bind the plugin and return its capabilities and whether it is simulated, or the fault of binding it."""
     entry = PluginEntry(**arguments["entry"])
     try:
         session = bind(entry)
@@ -107,22 +107,22 @@ def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def environment(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables that the plugin wants before the interpreter of a rank starts."""
+    """Return the environment variables that the plugin asks for before the interpreter of a rank starts."""
     session = bind(PluginEntry(**arguments["entry"]))
     variables = session.environment(Rank(**arguments["rank"]), EnvironmentSettings(**arguments["settings"]))
-    # As in a run, what the user has set stays.
+    # As in a run, variables that the user has set stay unchanged.
     return {variable.name: variable.value for variable in variables if variable.name not in os.environ}
 
 
 def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Load the runtime and initialise the device; return its name and the versions of the stack."""
+    """Load the runtime and initialize the device. Return the device's identity and the versions of the stack."""
     subject = _subject(arguments)
     info = subject.session.device_info(subject.device)
     return {"device": asdict(info), "runtime": asdict(subject.runtime)}
 
 
 def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Carry out one check in this process and return its status, a message, and where it failed."""
+    """Run one check in this process and return its status, its message, and the traceback of a failure."""
     subject = _subject(arguments)
     try:
         find_check(arguments["check"]).function(subject)
@@ -158,13 +158,13 @@ def _leave_process_group() -> None:
 
 
 def other_entries(subject: Subject) -> list[PluginEntry]:
-    """Return the installed vendors but the one under test, each name once."""
+    """Return all other installed vendors, each name once."""
     entries = {entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}
     return list(entries.values())
 
 
 def other_vendors(subject: Subject) -> list[VendorInfo]:
-    """Return what the other vendors say of themselves; the reference is none, and a broken plugin speaks for nobody."""
+    """Return the VendorInfo of every other vendor, except for the reference and for broken plugins."""
     found = []
     for entry in other_entries(subject):
         if entry.name != installed.REFERENCE_VENDOR:

@@ -1,35 +1,25 @@
-"""Validation of a dataset directory before hours are spent on it: it lists every problem and never stops at one."""
+"""What a check of a dataset directory finds, and what such checks have in common.
+
+A check lists every problem and never stops at one.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.data.decode import decode_rgb, read_size
-from chipperf.data.identity import (
-    MANIFEST_NAME,
-    ExpectedDataset,
-    imagefolder_files,
-    listing_sha256,
-    read_manifest,
-)
-from chipperf.data.imagefolder import (
-    EVAL_SPLIT,
-    TRAIN_SPLIT,
-    class_directories,
-    describe_class_difference,
-    files_below,
-    is_image_name,
-)
+from chipperf.data.identity import MANIFEST_NAME, listing_sha256, read_manifest
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from chipperf.data.identity import ReferenceDataset
 
 Severity = Literal["error", "warning"]
 """``error``: training on the directory fails or measures something else. ``warning``: worth knowing."""
@@ -60,20 +50,20 @@ class CheckReport:
 
     Attributes:
         root: The directory.
-        train_samples: Images in the training split.
-        eval_samples: Images in the evaluation split.
-        classes: Classes in the training split.
-        images_read: Images of which header or pixels were read.
-        fully_decoded: Whether pixels were decoded, or only headers read.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Classes in the training split; ``None`` if the samples have none.
+        images_read: Images whose header or pixels were read; ``None`` if the samples are no images.
+        fully_decoded: True if every sample was read completely.
         findings: Problems, in the order in which they were found.
     """
 
     root: str
     train_samples: int
     eval_samples: int
-    classes: int
-    images_read: int
-    fully_decoded: bool
+    classes: int | None = None
+    images_read: int | None = None
+    fully_decoded: bool = False
     findings: tuple[Finding, ...]
 
     @property
@@ -81,87 +71,16 @@ class CheckReport:
         """Whether there is no finding of severity ``error``."""
         return all(finding.severity != "error" for finding in self.findings)
 
-
-def check_imagefolder(
-    root: str | os.PathLike[str],
-    expected: ExpectedDataset | None = None,
-    *,
-    full: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
-    """Check layout, counts and files of a dataset directory.
-
-    Args:
-        root: Directory with ``train`` and ``val``.
-        expected: Size the dataset has to have, if a case prescribes one.
-        full: Decode every image instead of reading its header only.
-        progress: Called with the number of images read and of all images.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        return _report(root, [], full, [error("layout", f"{root} is not a directory")])
-    splits = [_list_split(root / name) for name in (TRAIN_SPLIT, EVAL_SPLIT)]
-    train, val = splits
-    findings = [finding for split in splits for finding in split.findings]
-    findings += _compare_classes(train, val)
-    findings += check_manifest(root, imagefolder_files)
-    if expected is not None:
-        findings += check_counts(len(train.images), len(val.images), len(train.classes), expected)
-    images = [path for split in splits for path in split.images]
-    findings += read_images(images, full, progress)
-    return _report(root, splits, full, findings)
-
-
-@dataclass(frozen=True, slots=True)
-class _SplitListing:
-    name: str
-    classes: tuple[str, ...]
-    images: list[str]
-    findings: list[Finding]
-
-
-def _list_split(directory: Path) -> _SplitListing:
-    try:
-        classes = class_directories(directory)
-    except DataError as problem:
-        return _SplitListing(directory.name, (), [], [error("layout", problem.message)])
-    findings: list[Finding] = []
-    images: list[str] = []
-    if not classes:
-        findings.append(error("no-classes", f"{directory} holds no class directories"))
-    for name, count in Counter(name.casefold() for name in classes).items():
-        if count > 1:
-            same = ", ".join(other for other in classes if other.casefold() == name)
-            findings.append(
-                warning("case-only-difference", f"{directory}: classes differ in upper and lower case only: {same}")
-            )
-    for name in classes:
-        found, problems = _list_class(directory / name)
-        images += found
-        findings += problems
-    return _SplitListing(directory.name, classes, images, findings)
-
-
-def _list_class(directory: Path) -> tuple[list[str], list[Finding]]:
-    try:
-        paths = files_below(directory)
-    except DataError as problem:
-        return [], [error("layout", problem.message)]
-    images = [os.path.join(directory, path) for path in paths if is_image_name(path)]
-    findings = [
-        warning("not-an-image", f"{directory / path} is ignored: its name is not that of an image")
-        for path in paths
-        if not is_image_name(path)
-    ]
-    if not images:
-        findings.append(error("empty-class", f"class directory {directory} holds no images"))
-    return images, findings
-
-
-def _compare_classes(train: _SplitListing, val: _SplitListing) -> list[Finding]:
-    if not train.classes or not val.classes or train.classes == val.classes:
-        return []
-    return [error("class-difference", describe_class_difference(train.classes, val.classes))]
+    @property
+    def summary(self) -> str:
+        """What was read, in one line."""
+        noun = "samples" if self.images_read is None else "images"
+        text = f"{self.train_samples} training and {self.eval_samples} evaluation {noun}"
+        if self.classes is not None:
+            text += f" in {self.classes} classes"
+        if self.images_read is not None:
+            text += f"; {'decoded' if self.fully_decoded else 'read the headers of'} {self.images_read}"
+        return text
 
 
 def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[Finding]:
@@ -177,14 +96,16 @@ def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[F
             return []
     except DataError as problem:
         return [error("manifest", problem.message)]
-    return [error("manifest", f"{root}: the images are not those that its {MANIFEST_NAME} was written for")]
+    return [error("manifest", f"{root}: the files are not those that its {MANIFEST_NAME} was written for")]
 
 
-def check_counts(train_samples: int, eval_samples: int, classes: int, expected: ExpectedDataset) -> list[Finding]:
-    """Compare the size of a dataset with the one it has to have."""
+def check_counts(
+    train_samples: int, eval_samples: int, classes: int | None, expected: ReferenceDataset, *, noun: str = "samples"
+) -> list[Finding]:
+    """Compare the sizes of a dataset with those that it must have; ``noun`` is what the samples are called."""
     comparisons = (
-        ("train-count", "training images", train_samples, expected.train_samples),
-        ("eval-count", "evaluation images", eval_samples, expected.eval_samples),
+        ("train-count", f"training {noun}", train_samples, expected.train_samples),
+        ("eval-count", f"evaluation {noun}", eval_samples, expected.eval_samples),
         ("class-count", "classes", classes, expected.classes),
     )
     return [
@@ -240,19 +161,6 @@ def _read_image(path: str, full: bool) -> Finding | None:
     except OSError as problem:
         return error("unreadable", f"{path}: cannot be read: {problem.strerror}")
     return None
-
-
-def _report(root: Path, splits: list[_SplitListing], full: bool, findings: list[Finding]) -> CheckReport:
-    samples = {split.name: len(split.images) for split in splits}
-    return CheckReport(
-        root=str(root),
-        train_samples=samples.get(TRAIN_SPLIT, 0),
-        eval_samples=samples.get(EVAL_SPLIT, 0),
-        classes=len(splits[0].classes) if splits else 0,
-        images_read=sum(samples.values()),
-        fully_decoded=full,
-        findings=tuple(findings),
-    )
 
 
 def error(code: str, message: str) -> Finding:

@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from chipperf.data.coco import CocoSplit
     from chipperf.data.coco_annotations import Fault
-    from chipperf.data.identity import ExpectedDataset
+    from chipperf.data.identity import ReferenceDataset
 
 
 def check_coco(
     root: str | os.PathLike[str],
-    expected: ExpectedDataset | None = None,
+    expected: ReferenceDataset | None = None,
     *,
     full: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -50,7 +50,7 @@ def check_coco(
 
     Args:
         root: Directory with images and ``annotations``.
-        expected: Size the dataset has to have, if a case prescribes one.
+        expected: The dataset whose sizes it must have; ``None`` accepts any sizes.
         full: Decode every image instead of reading its header only.
         progress: Called with the number of images read and of all images.
     """
@@ -65,8 +65,7 @@ def check_coco(
         findings += problems
     findings += check_manifest(root, coco_files)
     if expected is not None:
-        counts = _counts(splits)
-        findings += check_counts(*counts, expected)
+        findings += check_counts(*_counts(splits), expected, noun="images")
     images = [path for split in splits if split is not None for path in _present_images(split)]
     findings += read_images(images, full, progress)
     return _report(root, splits, len(images), full, findings)

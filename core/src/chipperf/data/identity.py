@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, files_below, is_image_name
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
-
-    from chipperf.data.imagefolder import ImageFolder
 
 MANIFEST_NAME = "dataset.json"
 """File at the root of a sample dataset that says what it is."""
@@ -25,26 +22,22 @@ CONTENT_METHOD = "sha256 of all file contents at generation; paths and sizes ver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedDataset:
-    """Size by which a published dataset is known, and which a dataset for its benchmark has to have.
+class ReferenceDataset:
+    """The dataset that a case is defined on; a directory of the same sizes is taken for it.
 
     Attributes:
-        name: Name of the dataset.
-        train_samples: Images in the training split.
-        eval_samples: Images in the evaluation split.
-        classes: Number of classes.
+        name: Its name in records.
+        title: Its name in reports.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Number of classes; ``None`` if its samples have none.
     """
 
     name: str
+    title: str
     train_samples: int
     eval_samples: int
-    classes: int
-
-
-IMAGENET2012 = ExpectedDataset(name="imagenet2012", train_samples=1_281_167, eval_samples=50_000, classes=1000)
-
-COCO2017 = ExpectedDataset(name="coco2017", train_samples=118_287, eval_samples=5_000, classes=80)
-"""Its classes are the categories of things."""
+    classes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +49,9 @@ class DatasetIdentity:
         version: Version of a sample dataset; ``None`` where the files do not state one.
         fingerprint: Hexadecimal digest of the dataset.
         fingerprint_method: What the digest was computed from.
-        train_samples: Images in the training split.
-        eval_samples: Images in the evaluation split.
-        classes: Number of classes.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Number of classes; ``None`` if the samples have none.
         is_sample: Whether this is a generated sample and not a real dataset.
         target: Quality to reach, as a fraction, where the dataset itself states one.
     """
@@ -69,26 +62,9 @@ class DatasetIdentity:
     fingerprint_method: str
     train_samples: int
     eval_samples: int
-    classes: int
+    classes: int | None
     is_sample: bool
     target: float | None
-
-
-def identify(folder: ImageFolder) -> DatasetIdentity:
-    """Identify a directory of classified images; see :func:`identify_directory`.
-
-    Raises:
-        DataError: A sample dataset was changed after it was generated, or a file disappeared.
-    """
-    return identify_directory(
-        folder.root,
-        imagefolder_files(folder.root),
-        train_samples=len(folder.train),
-        eval_samples=len(folder.val),
-        classes=len(folder.classes),
-        published=IMAGENET2012,
-        target_key="target_top1",
-    )
 
 
 def identify_directory(
@@ -97,8 +73,8 @@ def identify_directory(
     *,
     train_samples: int,
     eval_samples: int,
-    classes: int,
-    published: ExpectedDataset,
+    classes: int | None,
+    reference: ReferenceDataset,
     target_key: str,
 ) -> DatasetIdentity:
     """Identify a dataset directory.
@@ -108,26 +84,21 @@ def identify_directory(
     Args:
         root: The directory.
         paths: Paths of the dataset's files relative to ``root``, always in the same order.
-        train_samples: Images in the training split.
-        eval_samples: Images in the evaluation split.
-        classes: Number of classes.
-        published: The dataset it is if it has that one's counts.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Number of classes; ``None`` if the samples have none.
+        reference: The dataset that it is if it has the same sizes.
         target_key: Key of a sample dataset's manifest that holds the quality to reach.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
     """
-    listing = listing_sha256(root, paths)
-    manifest = read_manifest(root)
-    counts = ExpectedDataset(
-        name=published.name, train_samples=train_samples, eval_samples=eval_samples, classes=classes
-    )
-    if manifest is not None:
-        return _identify_sample(root, manifest, listing, counts, target_key)
-    return DatasetIdentity(
-        name=published.name if counts == published else root.resolve().name,
+    sizes = (train_samples, eval_samples, classes)
+    is_reference = sizes == (reference.train_samples, reference.eval_samples, reference.classes)
+    found = DatasetIdentity(
+        name=reference.name if is_reference else root.resolve().name,
         version=None,
-        fingerprint=listing,
+        fingerprint=listing_sha256(root, paths),
         fingerprint_method=LISTING_METHOD,
         train_samples=train_samples,
         eval_samples=eval_samples,
@@ -135,16 +106,8 @@ def identify_directory(
         is_sample=False,
         target=None,
     )
-
-
-def imagefolder_files(root: Path) -> Iterator[str]:
-    """Yield the path, relative to ``root``, of every image in both splits of an ImageFolder directory.
-
-    Raises:
-        DataError: A directory cannot be read.
-    """
-    for split in (TRAIN_SPLIT, EVAL_SPLIT):
-        yield from (f"{split}/{path}" for path in files_below(root / split) if is_image_name(path))
+    manifest = read_manifest(root)
+    return found if manifest is None else _as_sample(found, root, manifest, target_key)
 
 
 def listing_sha256(root: Path, paths: Iterable[str]) -> str:
@@ -182,23 +145,19 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _identify_sample(
-    root: Path, manifest: dict[str, Any], listing: str, counts: ExpectedDataset, target_key: str
-) -> DatasetIdentity:
-    if manifest.get("listing_sha256") != listing:
+def _as_sample(found: DatasetIdentity, root: Path, manifest: dict[str, Any], target_key: str) -> DatasetIdentity:
+    if manifest.get("listing_sha256") != found.fingerprint:
         raise DataError(
-            f"{root}: the images are not those of its {MANIFEST_NAME}: files were added, removed or changed",
+            f"{root}: the files are not those of its {MANIFEST_NAME}: files were added, removed or changed",
             hint=f"generate it again, or remove {MANIFEST_NAME} to use the directory as a dataset of its own",
         )
     try:
-        return DatasetIdentity(
+        return replace(
+            found,
             name=manifest["name"],
             version=manifest["version"],
             fingerprint=manifest["content_sha256"],
             fingerprint_method=CONTENT_METHOD,
-            train_samples=counts.train_samples,
-            eval_samples=counts.eval_samples,
-            classes=counts.classes,
             is_sample=True,
             target=manifest[target_key],
         )

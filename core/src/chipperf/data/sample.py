@@ -24,8 +24,8 @@ import numpy as np
 import platformdirs
 import simplejpeg
 
-from chipperf.data.identity import MANIFEST_NAME, imagefolder_files, listing_sha256, read_manifest
-from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT
+from chipperf.data.identity import MANIFEST_NAME, listing_sha256, read_manifest
+from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, imagefolder_files
 from chipperf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Whose document it is, and on which case."""
+"""Identifying the vendor and the case of a document."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.cells import marker
 from chipperf.documents.wording import normal
 from chipperf.errors import PluginLoadError
+from chipperf.languages import in_all_languages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,15 +26,15 @@ _CASE_DIRECTORY: Final = re.compile(r"(.+)-(?:pytorch|paddle|tensorflow2|mindspo
 
 
 def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None = None) -> str | None:
-    """Return the vendor a document is about, or ``None`` if nothing tells.
+    """Return the vendor of a document, or ``None`` if it is unknown.
 
-    A directory above the document that is called as a vendor tells most, then the title of its own section, then cards
-    in rows and environment, and last the short name, which is the one most often copied from elsewhere.
+    The sources, in this order, are: a parent directory with the name of a vendor, the title of the vendor's section,
+    the cards in rows and environment, and the short name, which is often copied from other documents.
     """
     title = document.title.text if document.title else ""
     for vendor in sorted(names.vendors):
         info = names.info(vendor)
-        if info and title in (info.report_title.zh, info.report_title.en):
+        if info and title in in_all_languages(info.report_title):
             return vendor
     if path is not None and (above := path.absolute().parent.parent.name) in names.vendors:
         return above
@@ -48,7 +49,7 @@ def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None 
 
 
 def identify_case(document: CaseDocument, path: Path | None = None) -> str | None:
-    """Return the name of the case a document is about, an installed one's if it is one, or ``None``."""
+    """Return the name of a document's case, or ``None``. If the case is installed, return its installed name."""
     stated = next(_statements(document, path), None)
     if stated is None:
         return None
@@ -58,17 +59,17 @@ def identify_case(document: CaseDocument, path: Path | None = None) -> str | Non
 
 @cache
 def installed_cases() -> Mapping[str, Case]:
-    """Return the installed cases by name, looked up once; one that cannot be imported is left out."""
+    """Return the installed cases by name. The result is cached and omits cases that cannot be imported."""
     cases = {}
     for name in case_names():
-        # `perf cases` says what is wrong with it.
+        # `perf cases` reports the error.
         with suppress(PluginLoadError):
             cases[name] = find_case(name)
     return cases
 
 
 def find_case_by_model(model: str) -> Case | None:
-    """Return the installed case whose name, model or title this is, whatever the spelling."""
+    """Return the installed case with this name, model or title. Ignores spelling variants."""
     wanted = normal(model)
     for name, case in installed_cases().items():
         if wanted in (normal(name), normal(case.base.model), normal(case.report.model_title)):
@@ -82,7 +83,7 @@ def slug(text: str) -> str:
 
 
 def _statements(document: CaseDocument, path: Path | None) -> Iterator[str]:
-    """Yield what names the model, the most reliable first."""
+    """Yield texts that may name the model, the most reliable first."""
     model = document.general.get("model")
     if model and marker(model.value.text) is None:
         yield model.value.text

@@ -1,10 +1,12 @@
-"""The first column of the performance table: whose card, on how many machines, with how many cards."""
+"""Parsing the first column of the performance table: card, number of machines, and number of cards."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from chipperf.languages import LANGUAGES, Phrase, in_language, phrase
 
 _SHAPE: Final = r"(\d{1,4})\s*[x×X*]\s*(\d{1,4})"
 _BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*[）)]")
@@ -20,18 +22,28 @@ _EN_WORDS: Final = re.compile(
 _EN_DIGITS: Final = {"one": 1, "single": 1, "two": 2, "dual": 2}
 
 
+def topology_words(nnodes: int, nproc_per_node: int) -> Phrase:
+    """Return machines and cards in words, as a report has them after the card."""
+    named = {1: phrase("one machine"), 2: phrase("two machines")}
+    machines = named.get(nnodes) or phrase("%(count)s machines", count=nnodes)
+    cards = phrase("one card") if nproc_per_node == 1 else phrase("%(count)s cards", count=nproc_per_node)
+    if nnodes > 1:
+        return phrase("%(machines)s, %(cards)s each", machines=machines, cards=cards)
+    return phrase("%(machines)s, %(cards)s", machines=machines, cards=cards)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLabel:
-    """What the first cell of a row says.
+    """The content of the first cell of a row.
 
     Attributes:
-        card: The text before the topology; empty if there is none.
-        nnodes: Machines.
-        nproc_per_node: Cards per machine.
-        words: Machines and cards as the words say them, which may differ; ``None`` without words.
+        card: The text before the topology; may be empty.
+        nnodes: Number of machines.
+        nproc_per_node: Number of cards per machine.
+        words: Numbers of machines and cards from the words, which may differ; ``None`` without words.
         phrase: The words.
-        says_each: True if the words say that the cards are those of each machine.
-        has_shape: True if the topology stands there as ``1x8``.
+        says_each: True if the words give the cards of each machine.
+        has_shape: True if the cell has the topology in the form ``1x8``.
     """
 
     card: str
@@ -44,7 +56,7 @@ class RowLabel:
 
     @property
     def shape(self) -> str:
-        """Machines x cards per machine, for example ``1x8``."""
+        """Number of machines x cards per machine, for example ``1x8``."""
         return f"{self.nnodes}x{self.nproc_per_node}"
 
     @property
@@ -54,16 +66,16 @@ class RowLabel:
 
 
 def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
-    """Return what a row's first cell says, or ``None`` if no topology can be read from it or its configuration's name.
+    """Return the content of a row's first cell, or ``None`` if neither it nor the configuration's name has a topology.
 
-    Words alone mean cards per machine, as in FlagPerf: ``两机8卡`` is 2x8.
+    As in FlagPerf, words alone give the cards per machine: ``两机8卡`` is 2x8.
     """
     shapes = list(_BRACKETED_SHAPE.finditer(text))
     shape = shapes[-1] if shapes else None
     label = text[: shape.start()] if shape else text
     label = label.rstrip()
     expected = (int(shape[1]), int(shape[2])) if shape else None
-    words, phrase, says_each, card = _split_words(label, expected)
+    words, spelled, says_each, card = _split_words(label, expected)
     named = parse_config_name(config_name)
     if named is None and shape is None and words is None and (named := parse_config_name(text)):
         card = ""
@@ -78,7 +90,7 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
         nnodes=expected[0],
         nproc_per_node=expected[1],
         words=words,
-        phrase=phrase,
+        phrase=spelled,
         says_each=says_each,
         has_shape=shape is not None,
     )
@@ -94,12 +106,12 @@ class ConfigName:
 
     @property
     def shape(self) -> str:
-        """Machines x cards per machine."""
+        """Number of machines x cards per machine."""
         return f"{self.nnodes}x{self.nproc_per_node}"
 
 
 def parse_config_name(name: str) -> ConfigName | None:
-    """Return card and topology of a configuration's name, or ``None``: not every configuration has them."""
+    """Return card and topology of a configuration's name, or ``None`` if the name does not contain them."""
     match = _CONFIG_NAME.fullmatch(name.strip()) if len(name) <= _MAX_NAME else None
     if not match or not match[1]:
         return None
@@ -107,13 +119,15 @@ def parse_config_name(name: str) -> ConfigName | None:
 
 
 def _split_words(label: str, expected: tuple[int, int] | None) -> tuple[tuple[int, int] | None, str, bool, str]:
-    """Return the words' numbers, the words, whether they say "each", and what stands before them."""
+    """Return the numbers in the words, the words, whether they contain "each", and the text before them."""
     if expected:
         # A card's name may end in a digit, which would be taken for one of the number of machines.
-        nnodes, cards = expected
-        phrase = f"{nnodes}机{'单卡' if cards == 1 else f'{cards}卡'}"
-        if label.endswith(phrase):
-            return expected, phrase, False, label[: -len(phrase)]
+        words = topology_words(*expected)
+        for language in LANGUAGES:
+            spelled = in_language(words, language)
+            if label.endswith(spelled):
+                says_each = spelled != in_language(replace(words, english="%(machines)s, %(cards)s"), language)
+                return expected, spelled, says_each, label[: -len(spelled)]
     if match := _ZH_WORDS.search(label):
         return (_count(match[1]), _count(match[2])), match[0].strip(), False, label[: match.start()]
     if match := _EN_WORDS.search(label):

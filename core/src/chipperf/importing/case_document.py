@@ -1,4 +1,4 @@
-"""From a vendor's case document to records: one for each row of its performance table."""
+"""Importing a vendor's case document: one record for each row of its performance table."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
 from chipperf.documents.case_document import read_document
-from chipperf.documents.format import setting
+from chipperf.documents.format import MARKERS, setting
 from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.errors import DocumentError
-from chipperf.importing.blank import UNKNOWN, blank_record
+from chipperf.importing.blank import blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.languages import ENGLISH, in_all_languages
+from chipperf.records.columns import columns_of
 from chipperf.records.schema import (
+    UNKNOWN,
     UNKNOWN_NAME,
     HyperparameterChange,
     Hyperparameters,
@@ -30,19 +33,13 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, Row
     from chipperf.documents.markdown import Located
+    from chipperf.records.columns import Column
     from chipperf.records.schema import Record, Setting, Text
 
 _MEMORY_SOURCE = "imported document"
 _LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
-_METRICS: Mapping[str, tuple[str, Callable[[str], float | None]]] = {
-    "e2e_time": ("e2e_time_s", cells.number),
-    "p_whole": ("p_whole", cells.number),
-    "p_train": ("p_train", cells.number),
-    "p_core": ("p_core", cells.number),
-    "quality": ("quality", cells.quality),
-}
 _TEXT_COLUMNS = ("config_file", "target", "steps", "epochs")
-_LANGUAGE_MARKS = (" 未知", " unknown")
+_UNKNOWN_VERSIONS = tuple(f" {text}" for text in in_all_languages(MARKERS["unknown"]))
 
 
 def import_document(
@@ -56,19 +53,19 @@ def import_document(
 ) -> Import:
     """Return the records of a case document.
 
-    What the document says beyond a record's fields is in the records' remarks; what stands in one of the layout's
-    places and does not fit it is listed as well.
+    Content that has no field in a record becomes a remark. Text in the layout's places that does not fit the layout is
+    also listed as not understood.
 
     Args:
         text: The document.
-        name: What messages and sources call it.
+        name: Name of the document in messages and sources.
         names: Names of vendors and cards.
-        vendor: Whose document it is; by default found out.
-        case: Which case it is on; by default found out.
-        path: Where it lies, whose directories may tell vendor and case.
+        vendor: The document's vendor; by default detected.
+        case: The document's case; by default detected.
+        path: Path of the document. Its directories may name vendor and case.
 
     Raises:
-        DocumentError: It has no row that can be read, or does not tell vendor or case.
+        DocumentError: The document has no row that can be read, or its vendor or case is unknown.
     """
     document = read_document(text, name)
     vendor = vendor or identify_vendor(document, names, path)
@@ -79,14 +76,14 @@ def import_document(
             hint="rows start like 'R300单机8卡（1x8）', below a header with 配置 or Configuration",
         )
     if vendor is None:
-        raise DocumentError(f"{name} does not tell whose report it is", hint="say it with --vendor NAME")
+        raise DocumentError(f"{name} does not name its vendor", hint="give it with --vendor NAME")
     if case is None:
-        raise DocumentError(f"{name} does not tell which model it is on", hint="say it with --case NAME")
+        raise DocumentError(f"{name} does not name its model", hint="give the case with --case NAME")
     return _Importer(document, text, vendor=vendor, case=case, names=names).run()
 
 
 class _Importer:
-    """Builds the records and notes where each value came from."""
+    """Builds the records, and collects the source of each value."""
 
     def __init__(self, document: CaseDocument, text: str, *, vendor: str, case: str, names: CardNames) -> None:
         self._document = document
@@ -162,15 +159,15 @@ class _Importer:
     def _dataset(self) -> str:
         row = self._document.general.get("dataset")
         text = row.value.text if row else ""
-        for mark in _LANGUAGE_MARKS:
+        for mark in _UNKNOWN_VERSIONS:
             text = text.removesuffix(mark)
         if row is None or cells.marker(text) is not None:
             return UNKNOWN_NAME
         self._shared.append(self._source("dataset.name", row.value))
         if self._case:
-            own = self._case.base.dataset
-            if wording.normal(text) in (wording.normal(own), wording.normal(self._case.report.dataset_title)):
-                return own
+            reference = self._case.data.reference
+            if wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
+                return reference.name
         return text
 
     def _report_title(self) -> Callable[[Titles], Titles]:
@@ -178,10 +175,11 @@ class _Importer:
         if title is None or not title.text:
             return lambda titles: titles
         self._shared.append(self._source("vendor.report_title", title))
-        language = self._document.language
-        # Without a plugin nobody knows the title in the other language.
-        both = self._names.info(self._vendor) is None
-        changed: dict[str, str] = {"zh": title.text, "en": title.text} if both else {language: title.text}
+        changed = dict.fromkeys(Titles.model_fields, title.text)
+        # Without a plugin nobody knows the title in the other languages.
+        if self._names.info(self._vendor) is not None:
+            language = self._document.language
+            changed = {language if language in changed else ENGLISH: title.text}
         return lambda titles: titles.model_copy(update=changed)
 
     def _general_remarks(self) -> None:
@@ -198,7 +196,7 @@ class _Importer:
             found = find_case_by_model(text)
             return found is not None and found.name == self._case_name
         if key == "task" and self._case:
-            return text in (self._case.report.task.zh, self._case.report.task.en)
+            return text in in_all_languages(self._case.report.task)
         if key == "changes":
             return wording.says_nothing(text)
         return key != "task" and wording.refers_to_column(text) is not None
@@ -216,7 +214,7 @@ class _Importer:
             key = _row_key(row, changes)
             if key in seen:
                 self._remarks = remarks_before
-                self._list(row.label, f"the same card, topology, precision and fix_hp stand in line {seen[key].line}")
+                self._list(row.label, f"line {seen[key].line} has the same card, topology, precision and fix_hp")
                 self._remark(" | ".join(cell.text for cell in row.cells.values() if cell.text), row.label)
                 continue
             seen[key] = row
@@ -228,13 +226,12 @@ class _Importer:
         label_marker = cells.marker(label)
         sources = [self._source("topology", row.label)]
         metrics: dict[str, Any] = {}
-        for column, (field, parse) in _METRICS.items():
-            if cell := row.cells.get(column):
+        for column in columns_of("report"):
+            if cell := row.cells.get(column.key):
+                # Memory is a value of several parts, of which a cell has two.
+                field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
-                metrics[field] = self._number(row, column, cell, parse)
-        if cell := row.cells.get("mem"):
-            sources.append(self._source("metrics.memory", cell))
-            metrics["memory"] = self._memory(row, cell)
+                metrics[field] = self._reported(row, column, cell)
         precision = UNKNOWN_NAME
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
@@ -243,12 +240,12 @@ class _Importer:
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
-        for column in _TEXT_COLUMNS:
-            cell = row.cells.get(column)
+        for name in _TEXT_COLUMNS:
+            cell = row.cells.get(name)
             if cell and cells.marker(cell.text) is None:
-                self._remark(f"{row.label.text}: {self._document.headers[column].text} {cell.text}", cell)
+                self._remark(f"{row.label.text}: {self._document.headers[name].text} {cell.text}", cell)
         for header, cell in row.unknown:
-            self._list(cell, f"nobody knows the column {header!r}" if header else "the table has no such column")
+            self._list(cell, f"the column {header!r} is unknown" if header else "the table has no such column")
             self._remark(f"{row.label.text}: {header} {cell.text}", cell)
         changes = {
             "row_label": label if label_marker is None else label_marker,
@@ -258,32 +255,16 @@ class _Importer:
         }
         return changes, sources
 
-    def _number(self, row: Row, column: str, cell: Located, parse: Callable[[str], float | None]) -> float | Missing:
+    def _reported(self, row: Row, column: Column, cell: Located) -> float | Memory | Missing:
         missing = cells.marker(cell.text)
         if missing is not None:
             return missing
-        value = parse(cell.text)
+        in_bytes = column.unit == "bytes"
+        value = cells.memory(cell.text) if in_bytes else cells.in_unit(cell.text, column.unit)
         if value is None:
-            self._misread(row, column, cell, "not a number")
+            self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
             return UNKNOWN
-        return value
-
-    def _memory(self, row: Row, cell: Located) -> Memory | Missing:
-        missing = cells.marker(cell.text)
-        if missing is not None:
-            return missing
-        value = cells.memory(cell.text)
-        if value is None:
-            self._misread(row, "mem", cell, "not used/total in GiB")
-            return UNKNOWN
-        return Memory(
-            allocated_peak_bytes=UNKNOWN,
-            reserved_peak_bytes=UNKNOWN,
-            device_peak_bytes=value.used_bytes,
-            total_bytes=value.total_bytes,
-            allocator_source=_MEMORY_SOURCE,
-            device_source=_MEMORY_SOURCE,
-        )
+        return _memory(value) if isinstance(value, cells.MemoryCell) else value
 
     def _hyperparameters(self, row: Row, cell: Located) -> Hyperparameters:
         missing = cells.marker(cell.text)
@@ -339,6 +320,17 @@ class _Importer:
         return Source(field=field, file=self._document.name, line=place.line, column=place.column, text=located.text)
 
 
+def _memory(cell: cells.MemoryCell) -> Memory:
+    return Memory(
+        allocated_peak_bytes=UNKNOWN,
+        reserved_peak_bytes=UNKNOWN,
+        device_peak_bytes=cell.used_bytes,
+        total_bytes=cell.total_bytes,
+        allocator_source=_MEMORY_SOURCE,
+        device_source=_MEMORY_SOURCE,
+    )
+
+
 def _global_batch_size(row: Row, batch_size: Setting | None) -> int | Missing:
     if row.topology is None or not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         return UNKNOWN
@@ -357,5 +349,5 @@ def _row_key(row: Row, changes: Mapping[str, Any]) -> Hashable:
 
 
 def _checked(record: Record, update: Mapping[str, Any]) -> Record:
-    """Return the record with ``update``, validated: :meth:`model_copy` alone believes everything."""
+    """Return the record with ``update``, and validate it, because :meth:`model_copy` does not."""
     return type(record).model_validate(record.model_copy(update=dict(update)).model_dump())

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
 from chipperf.lint.problem import NotChecked, Problem
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from chipperf.records.plausibility import Check
     from chipperf.records.schema import Record, Setting
 
-THROUGHPUTS: Final = ("p_core", "p_train", "p_whole")
-_TRAIN_SAMPLES: Final = {each.name: each.train_samples for each in (IMAGENET2012, COCO2017)}
+SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
+"""Columns of what would be no coincidence in two reports."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -88,20 +88,15 @@ class Subject:
             raise NotChecked("no configurations beside it: --config DIR")
         return self.configs
 
-    def need_own_dataset(self) -> Case:
-        """Return the case if the document is on the case's own dataset, or raise :class:`NotChecked`."""
+    def need_reference_dataset(self) -> Case:
+        """Return the case if the document is on the case's reference dataset, or raise :class:`NotChecked`."""
         case = self.need_case()
+        reference = case.data.reference
         row = self.document.general.get("dataset")
         text = wording.normal(row.value.text) if row else ""
-        if text not in ("", wording.normal(case.base.dataset), wording.normal(case.report.dataset_title)):
+        if text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
             raise NotChecked("it is not on the dataset the case is defined on")
         return case
-
-    def train_samples(self, case: Case) -> int:
-        """Return the number of training samples of the case's dataset, or raise :class:`NotChecked`."""
-        if case.base.dataset not in _TRAIN_SAMPLES:
-            raise NotChecked(f"the size of {case.base.dataset} is not known")
-        return _TRAIN_SAMPLES[case.base.dataset]
 
     def declares_changes(self) -> bool:
         """Tell whether the general table declares additional changes."""
@@ -129,7 +124,7 @@ def implausible(subject: Subject, *checks: Check) -> Iterator[Problem]:
         found += check_scaling(subject.records)
     for record, finding in found:
         if finding.check in checks:
-            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text('en')}")
+            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text}")
 
 
 def number(row: Row, column: str) -> float | None:
@@ -215,7 +210,7 @@ class _Tables:
         found: dict[tuple[str, str, float], list[Subject]] = defaultdict(list)
         for subject in self._subjects:
             for row in subject.rows:
-                for column in ("e2e_time", *THROUGHPUTS):
+                for column in SPEEDS:
                     value = number(row, column)
                     if subject.case_name and value is not None and value >= 100:
                         found[subject.case_name, column, value].append(subject)

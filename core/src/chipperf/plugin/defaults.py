@@ -1,22 +1,31 @@
-"""What core does where a vendor implements no hook; each function stands for the hook of its name.
+"""Core's defaults for optional hooks. Each function replaces the hook with its name if the vendor does not have it.
 
-torch is imported inside the functions: a session can be bound, and its vendor listed, without it.
+The functions import torch themselves, because binding a session and listing its vendor must work without torch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chipperf.errors import UnsupportedPrecision, VendorHookError
+from chipperf.errors import VendorHookError
+from chipperf.plugin.torch_helpers import (
+    CUDNN_TF32,
+    DETERMINISTIC_ALGORITHMS,
+    MATMUL_PRECISION,
+    convert_parameters,
+    precision_policy,
+    require_precision,
+    restore_switches,
+    set_switch,
+    switch_knobs,
+)
 from chipperf.plugin.types import (
     CaseOverrides,
     DistributedConfig,
     EnvironmentSettings,
     EnvironmentVariable,
-    Knob,
     LoaderOptions,
     PeakFlops,
-    Precision,
     PrecisionPolicy,
     Rank,
     ToolCommand,
@@ -25,6 +34,8 @@ from chipperf.plugin.types import (
 if TYPE_CHECKING:
     import torch
 
+    from chipperf.precisions import Precision
+
 
 def environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Set no variable."""
@@ -32,10 +43,10 @@ def environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentV
 
 
 def distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
-    """Use gloo, on cpu devices only: no other backend is right for every vendor.
+    """Use gloo on the CPU. For other devices core has no backend that works for every vendor.
 
     Raises:
-        VendorHookError: The device is not a cpu.
+        VendorHookError: The device is not the CPU.
     """
     if device.type != "cpu":
         raise VendorHookError(
@@ -49,13 +60,11 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """Seed the generators of torch's module for the device type, and set torch's deterministic algorithms.
 
     Raises:
-        VendorHookError: That module cannot seed; the run would not be reproducible.
+        VendorHookError: That module cannot seed, so the run would not be reproducible.
     """
     import torch
 
-    if torch.are_deterministic_algorithms_enabled() != deterministic:
-        # The call imports the compiler, which takes seconds: it is left out where it changes nothing.
-        torch.use_deterministic_algorithms(deterministic)
+    set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
     if device.type == "cpu":
         # Core has seeded torch's CPU generator.
         return
@@ -68,55 +77,51 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
 
 
 def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run fp32 and nothing else, with torch's shortcuts for fp32 products switched off.
+    """Run only fp32, with torch's shortcuts for fp32 products switched off.
 
     Raises:
         UnsupportedPrecision: Something other than fp32 was requested.
     """
-    if requested != "fp32":
-        raise UnsupportedPrecision(
-            f"{requested} is not supported: the plugin does not implement perf_precision", hint="use --precision fp32"
-        )
-    import torch
-
-    torch.set_float32_matmul_precision("highest")
-    knobs = [Knob(name="float32_matmul_precision", value="highest", reason="fp32 products are not rounded")]
+    require_precision(requested, (), who="a plugin without perf_precision")
+    reasons = {MATMUL_PRECISION: "fp32 products are not rounded"}
+    set_switch(MATMUL_PRECISION, "highest")
     if device.type == "cuda":
         # Convolutions have a switch of their own, which torch leaves on.
-        torch.backends.cudnn.allow_tf32 = False
-        knobs.append(Knob(name="cudnn.allow_tf32", value="False", reason="fp32 convolutions are not rounded"))
-    return PrecisionPolicy(requested="fp32", effective="fp32", knobs=tuple(knobs))
+        set_switch(CUDNN_TF32, False)
+        reasons[CUDNN_TF32] = "fp32 convolutions are not rounded"
+    return precision_policy(requested, knobs=switch_knobs(reasons))
 
 
 def prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Train the model as it is."""
-    return model
+    """Train the model as it is, with parameters of the precision's type."""
+    return convert_parameters(model, precision.requested)
 
 
 def loader_options(device: torch.device) -> LoaderOptions:
-    """Ask nothing of the data loader."""
+    """Return the default options of the data loader."""
     return LoaderOptions()
 
 
 def case_overrides(case: str, rank: Rank, device_name: str) -> CaseOverrides:
-    """Keep the case's hyperparameters."""
+    """Override no hyperparameter."""
     return CaseOverrides()
 
 
 def tool_commands() -> tuple[ToolCommand, ...]:
-    """List none."""
+    """List no command."""
     return ()
 
 
 def peak_flops(device_name: str, precision: str) -> PeakFlops | None:
-    """Leave the peak unknown."""
+    """Return ``None``: the peak is unknown."""
     return None
 
 
 def device_teardown(device: torch.device) -> None:
-    """Empty the cache of torch's module for the device type, if it has one."""
+    """Put back the switches that the defaults set, and empty the cache of torch's module for the device type."""
     import torch
 
+    restore_switches()
     empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
     if empty_cache is not None:
         empty_cache()

@@ -1,7 +1,7 @@
-"""Probing vendors, each in a process of its own.
+"""Probing vendors, each in its own process.
 
-A probe is a vendor's code on a machine that may lack its driver. In a child process it can crash, hang, print or exit
-without harm to the caller, and it cannot leave a device context behind that would break a later fork.
+A probe is vendor code on a machine that may not have the vendor's driver. In a child process it can crash, hang, print
+or exit without affecting the caller. It also cannot leave a device context open, which would break a later fork.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from chipperf.plugin.installed import PluginEntry
 
 PROBE_TIMEOUT_S: Final = 10.0
-"""Time a probe has, its interpreter's start included."""
+"""Time limit of a probe, including the start of its interpreter."""
 
-# The child must find the plugins its parent sees, also those that something other than PYTHONPATH put on the path.
+# The child must find the same plugins as its parent, also if their path is in sys.path but not in PYTHONPATH.
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.plugin.probe import main; main()"
 )
@@ -35,11 +35,11 @@ _BOOTSTRAP: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeOutcome:
-    """What came of probing one vendor: a result or a fault.
+    """The outcome of probing one vendor: a result or a fault.
 
     Attributes:
         entry: The vendor.
-        result: What the probe found; ``None`` if there is a fault.
+        result: Result of the probe; ``None`` if there is a fault.
         fault: Why there is no result: the plugin is broken, or its probe raised, hung or ended its process.
     """
 
@@ -54,16 +54,16 @@ class ProbeOutcome:
 
     @property
     def reason(self) -> str:
-        """What was found, or why nothing was."""
+        """The reason in the result, or the fault."""
         return self.result.reason if self.result else str(self.fault)
 
 
 def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[ProbeOutcome, ...]:
-    """Probe vendors at the same time; a fault of one is its outcome and touches no other.
+    """Probe vendors at the same time. A fault of one vendor does not affect the others.
 
     Args:
-        entries: Vendors, each with a name of its own.
-        timeout_s: Time each probe has.
+        entries: Vendors with different names.
+        timeout_s: Time limit of each probe.
     """
 
     def outcome_of(entry: PluginEntry) -> ProbeOutcome:
@@ -84,8 +84,8 @@ def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> P
         timeout_s: Time after which the child is killed.
 
     Raises:
-        PluginLoadError: The plugin cannot be imported or does not fulfil the specification.
-        VendorHookError: The probe raised, returned something else, hung, or ended its process.
+        PluginLoadError: The plugin cannot be imported or does not fulfill the specification.
+        VendorHookError: The probe raised, returned another type, hung, or ended its process.
     """
     command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(asdict(entry)), "\n".join(sys.path)]
     with subprocess.Popen(
@@ -110,9 +110,9 @@ def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> P
 
 
 def main() -> None:
-    """Probe the vendor whose entry is the first argument, as JSON, and print its result or fault as JSON.
+    """Probe a vendor and print its result or fault as JSON. The first argument is the vendor's entry as JSON.
 
-    Only the answer goes to standard output; what the plugin prints there is sent to standard error.
+    Only the answer goes to standard output. The plugin's own output goes to standard error.
     """
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -125,7 +125,7 @@ def main() -> None:
         content = {"fault": type(fault).__name__, "message": fault.message, "hint": fault.hint}
     with answer:
         json.dump(content, answer)
-    # Threads the plugin started must not keep the process.
+    # Threads of the plugin must not keep the process alive.
     os._exit(0)
 
 
@@ -146,7 +146,7 @@ def _parse(entry: PluginEntry, answer: str, *, exit_status: int, complaints: str
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:
-    # The probe may have started processes of its own, a vendor's management tool for example.
+    # The probe may have started processes, for example a vendor's management tool.
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from chipperf.languages import Phrase, phrase
+from chipperf.records.columns import WINDOWED
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Memory, Missing, Power, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from chipperf.records.schema import Number, Record
 
@@ -38,48 +40,6 @@ _PASSES: Final = 3
 
 _GIB: Final = 2**30
 
-_TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
-    "zh": {
-        "implied_epochs": "{steps} 步、全局批大小 {batch}、{samples} 个训练样本，相当于 {implied} 个 epoch，"
-        "记录为 {epochs} 个",
-        "more_epochs": "训练了 {epochs} 个 epoch，超参规定 {planned} 个",
-        "samples": "{steps} 步、全局批大小 {batch}，相当于 {implied} 个样本，记录为 {samples} 个",
-        "rate": "p_whole {rate}，而 {samples} 个样本除以 {seconds} 秒为 {implied}",
-        "mfu": "{name} {rate} 相当于峰值算力（{peak} TFLOP/s，{source}）的 {mfu}",
-        "memory": "{name} {used} GiB，超过设备总量 {total} GiB",
-        "times": "{part} {part_s} 秒，长于包含它的 {whole} {whole_s} 秒",
-        "throughputs": "{upper} {upper_rate} 低于 {lower} {lower_rate}，差距超出测量窗口的离散程度",
-        "windows": "{name} 的 {field} 为 {value}，而其测量窗口给出 {implied}",
-        "scaling": "{more} 卡的 p_train 为 {fewer} 卡按卡数折算的 {efficiency}（运行 {base}）",
-        "result_range": "{name} {value} 不是 0 到 1 之间的比例",
-        "best_result": "最后一次评估的结果 {last} 高于最好结果 {best}",
-        "curve_result": "{name} 为 {value}，而各次评估给出 {implied}",
-        "unmet_target": "记录称已达到目标 {target}，但最好结果为 {best}",
-        "energy": "能耗 {energy} J，多于 {devices} 个设备在 {seconds} 秒内以最高功率 {power} W 运行所需",
-        "power": "平均功率 {mean} W，高于最高功率 {power} W",
-    },
-    "en": {
-        "implied_epochs": "{steps} steps of {batch} samples over {samples} training samples are {implied} epochs, "
-        "the record says {epochs}",
-        "more_epochs": "it trained for {epochs} epochs, its hyperparameters say {planned}",
-        "samples": "{steps} steps of {batch} samples are {implied} samples, the record says {samples}",
-        "rate": "p_whole is {rate}, and {samples} samples in {seconds} s are {implied}",
-        "mfu": "{name} {rate} is {mfu} of the peak ({peak} TFLOP/s, {source})",
-        "memory": "{name} is {used} GiB, the device has {total} GiB",
-        "times": "{part} is {part_s} s, longer than {whole}, which contains it: {whole_s} s",
-        "throughputs": "{upper} {upper_rate} is less than {lower} {lower_rate}, by more than their windows spread",
-        "windows": "{name}: {field} is {value}, its windows give {implied}",
-        "scaling": "p_train on {more} cards is {efficiency} of what {fewer} cards allow (run {base})",
-        "result_range": "{name} {value} is no fraction between 0 and 1",
-        "best_result": "the last evaluation's result {last} is higher than the best one, {best}",
-        "curve_result": "{name} is {value}, the evaluations give {implied}",
-        "unmet_target": "the target {target} is said to have been met, the best result is {best}",
-        "energy": "energy is {energy} J, more than {devices} devices take in {seconds} s at their highest power, "
-        "{power} W",
-        "power": "mean power {mean} W is higher than the highest, {power} W",
-    },
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -87,17 +47,11 @@ class Finding:
 
     Attributes:
         check: Which check found them.
-        key: Which sentence says so.
-        values: What the sentence is filled with, as text.
+        text: The finding as a sentence without its full stop.
     """
 
     check: Check
-    key: str
-    values: tuple[tuple[str, str], ...]
-
-    def text(self, language: str) -> str:
-        """Return the finding as a sentence without its full stop, in ``zh`` or ``en``."""
-        return _TEXTS[language][self.key].format_map(dict(self.values))
+    text: Phrase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +103,16 @@ def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Finding]]
                 shown = f"{reached:.0%}"
                 yield (
                     record,
-                    _finding("scaling", "scaling", more=devices, fewer=fewer, efficiency=shown, base=base.run_id),
+                    _finding(
+                        "scaling",
+                        phrase(
+                            "p_train on %(more)s cards is %(efficiency)s of what %(fewer)s cards allow (run %(base)s)",
+                            more=devices,
+                            fewer=fewer,
+                            efficiency=shown,
+                            base=base.run_id,
+                        ),
+                    ),
                 )
                 break
 
@@ -197,14 +160,10 @@ def rate(throughput: Throughput | Number) -> Rate | None:
     return Rate(value=throughput)
 
 
-def _finding(check: Check, key: str, **values: object) -> Finding:
-    return Finding(
-        check=check,
-        key=key,
-        values=tuple(
-            (name, f"{value:g}" if isinstance(value, float) else str(value)) for name, value in values.items()
-        ),
-    )
+def _finding(check: Check, text: Phrase) -> Finding:
+    """Return a finding whose numbers are written in their shortest form."""
+    values = ((name, f"{value:g}" if isinstance(value, float) else value) for name, value in text.values)
+    return Finding(check=check, text=replace(text, values=tuple(values)))
 
 
 def _epochs(record: Record) -> Iterator[Finding]:
@@ -214,19 +173,28 @@ def _epochs(record: Record) -> Iterator[Finding]:
     if isinstance(epochs, Missing):
         return
     if isinstance(planned, int | float) and epochs > planned * (1 + _EPOCH_TOLERANCE):
-        yield _finding("epochs", "more_epochs", epochs=epochs, planned=planned)
+        yield _finding(
+            "epochs",
+            phrase(
+                "it trained for %(epochs)s epochs, its hyperparameters say %(planned)s", epochs=epochs, planned=planned
+            ),
+        )
     if isinstance(steps, Missing) or isinstance(batch, Missing) or isinstance(samples, Missing):
         return
     # What does not fill a batch is left out of its epoch.
     in_epoch = samples // batch if batch > 0 else 0
     if in_epoch and abs(steps / in_epoch - epochs) > _EPOCH_TOLERANCE * max(epochs, steps / in_epoch):
         yield _finding(
-            *("epochs", "implied_epochs"),
-            steps=steps,
-            batch=batch,
-            samples=samples,
-            implied=f"{steps / in_epoch:.4g}",
-            epochs=f"{epochs:.4g}",
+            "epochs",
+            phrase(
+                "%(steps)s steps of %(batch)s samples over %(samples)s training samples are %(implied)s epochs, "
+                "the record says %(epochs)s",
+                steps=steps,
+                batch=batch,
+                samples=samples,
+                implied=f"{steps / in_epoch:.4g}",
+                epochs=f"{epochs:.4g}",
+            ),
         )
 
 
@@ -238,13 +206,29 @@ def _samples(record: Record) -> Iterator[Finding]:
     if not isinstance(steps, Missing) and not isinstance(batch, Missing):
         implied = steps * batch
         if abs(implied - samples) > _SAMPLE_TOLERANCE * max(implied, samples):
-            yield _finding("samples", "samples", steps=steps, batch=batch, implied=implied, samples=samples)
+            yield _finding(
+                "samples",
+                phrase(
+                    "%(steps)s steps of %(batch)s samples are %(implied)s samples, the record says %(samples)s",
+                    steps=steps,
+                    batch=batch,
+                    implied=implied,
+                    samples=samples,
+                ),
+            )
     if isinstance(seconds, Missing) or isinstance(metrics.p_whole, Missing) or seconds <= 0:
         return
     implied_rate = samples / seconds
     if abs(implied_rate - metrics.p_whole) > _SAMPLE_TOLERANCE * max(implied_rate, metrics.p_whole):
         yield _finding(
-            "samples", "rate", rate=metrics.p_whole, samples=samples, seconds=seconds, implied=f"{implied_rate:g}"
+            "samples",
+            phrase(
+                "p_whole is %(rate)s, and %(samples)s samples in %(seconds)s s are %(implied)s",
+                rate=metrics.p_whole,
+                samples=samples,
+                seconds=seconds,
+                implied=f"{implied_rate:g}",
+            ),
         )
 
 
@@ -256,10 +240,13 @@ def _memory(record: Record) -> Iterator[Finding]:
         used = getattr(memory, name)
         if not isinstance(used, Missing) and used > memory.total_bytes:
             yield _finding(
-                *("memory", "memory"),
-                name=name.removesuffix("_bytes"),
-                used=f"{used / _GIB:.4g}",
-                total=f"{memory.total_bytes / _GIB:.4g}",
+                "memory",
+                phrase(
+                    "%(name)s is %(used)s GiB, the device has %(total)s GiB",
+                    name=name.removesuffix("_bytes"),
+                    used=f"{used / _GIB:.4g}",
+                    total=f"{memory.total_bytes / _GIB:.4g}",
+                ),
             )
 
 
@@ -285,7 +272,16 @@ def _times(record: Record) -> Iterator[Finding]:
         if isinstance(part_s, Missing) or isinstance(whole_s, Missing):
             continue
         if part_s > whole_s * (1 + ORDER_SLACK):
-            yield _finding("times", "times", part=part, part_s=part_s, whole=whole, whole_s=whole_s)
+            yield _finding(
+                "times",
+                phrase(
+                    "%(part)s is %(part_s)s s, longer than %(whole)s, which contains it: %(whole_s)s s",
+                    part=part,
+                    part_s=part_s,
+                    whole=whole,
+                    whole_s=whole_s,
+                ),
+            )
 
 
 def _second(pair: tuple[str, float]) -> float:
@@ -309,21 +305,33 @@ def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float,
 
 def _throughputs(record: Record) -> Iterator[Finding]:
     metrics = record.metrics
-    for name in ("p_train", "p_core"):
+    for name in WINDOWED:
         throughput = getattr(metrics, name)
         if isinstance(throughput, Throughput):
             for field, value, implied in differing_from_windows(throughput):
-                yield _finding("throughputs", "windows", name=name, field=field, value=value, implied=implied)
+                yield _finding(
+                    "throughputs",
+                    phrase(
+                        "%(name)s: %(field)s is %(value)s, its windows give %(implied)s",
+                        name=name,
+                        field=field,
+                        value=value,
+                        implied=implied,
+                    ),
+                )
     rates = [(name, rate(getattr(metrics, name))) for name in ("p_core", "p_train", "p_whole")]
     known = [(name, value) for name, value in rates if value is not None]
     for (upper, upper_rate), (lower, lower_rate) in zip(known, known[1:], strict=False):
         if not in_order(upper_rate, lower_rate):
             yield _finding(
-                *("throughputs", "throughputs"),
-                upper=upper,
-                upper_rate=f"{upper_rate.value:g}",
-                lower=lower,
-                lower_rate=f"{lower_rate.value:g}",
+                "throughputs",
+                phrase(
+                    "%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s, by more than their windows spread",
+                    upper=upper,
+                    upper_rate=f"{upper_rate.value:g}",
+                    lower=lower,
+                    lower_rate=f"{lower_rate.value:g}",
+                ),
             )
 
 
@@ -332,18 +340,36 @@ def _result(record: Record) -> Iterator[Finding]:
     last, best = metrics.quality, metrics.best_quality
     for name, value in (("quality", last), ("best_quality", best)):
         if not isinstance(value, Missing) and not 0 <= value <= 1:
-            yield _finding("result", "result_range", name=name, value=value)
+            yield _finding(
+                "result", phrase("%(name)s %(value)s is no fraction between 0 and 1", name=name, value=value)
+            )
     points = [point.value for point in metrics.curve]
     if points:
         for name, value, implied in (("quality", last, points[-1]), ("best_quality", best, max(points))):
             if not isinstance(value, Missing) and not math.isclose(value, implied, abs_tol=_RESULT_TOLERANCE):
-                yield _finding("result", "curve_result", name=name, value=value, implied=implied)
+                yield _finding(
+                    "result",
+                    phrase(
+                        "%(name)s is %(value)s, the evaluations give %(implied)s",
+                        name=name,
+                        value=value,
+                        implied=implied,
+                    ),
+                )
     if isinstance(best, Missing):
         return
     if not isinstance(last, Missing) and last > best:
-        yield _finding("result", "best_result", last=last, best=best)
+        yield _finding(
+            "result",
+            phrase("the last evaluation's result %(last)s is higher than the best one, %(best)s", last=last, best=best),
+        )
     if isinstance(metrics.time_to_target, TimeToTarget) and not isinstance(target, Missing) and best < target:
-        yield _finding("result", "unmet_target", target=target, best=best)
+        yield _finding(
+            "result",
+            phrase(
+                "the target %(target)s is said to have been met, the best result is %(best)s", target=target, best=best
+            ),
+        )
 
 
 def _energy(record: Record) -> Iterator[Finding]:
@@ -351,25 +377,43 @@ def _energy(record: Record) -> Iterator[Finding]:
     if not isinstance(power, Power) or isinstance(power.max_w, Missing):
         return
     if not isinstance(power.mean_w, Missing) and power.mean_w > power.max_w:
-        yield _finding("energy", "power", mean=power.mean_w, power=power.max_w)
+        yield _finding(
+            "energy",
+            phrase(
+                "mean power %(mean)s W is higher than the highest, %(power)s W", mean=power.mean_w, power=power.max_w
+            ),
+        )
     if isinstance(power.energy_j, Missing) or isinstance(seconds, Missing):
         return
     if power.energy_j > power.max_w * devices * seconds * (1 + _POWER_SLACK):
-        yield _finding("energy", "energy", energy=power.energy_j, devices=devices, seconds=seconds, power=power.max_w)
+        yield _finding(
+            "energy",
+            phrase(
+                "energy is %(energy)s J, more than %(devices)s devices take in %(seconds)s s at their highest power, "
+                "%(power)s W",
+                energy=power.energy_j,
+                devices=devices,
+                seconds=seconds,
+                power=power.max_w,
+            ),
+        )
 
 
 def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[Finding]:
-    for name in ("p_core", "p_train"):
+    for name in reversed(WINDOWED):
         measured = rate(getattr(record.metrics, name))
         if measured is None or peak.flops_per_s <= 0:
             continue
         share = model_flops_utilisation(measured.value, record.topology.world_size, forward_flops, peak)
         if share > 1:
             yield _finding(
-                *("mfu", "mfu"),
-                name=name,
-                rate=measured.value,
-                peak=f"{peak.flops_per_s / 1e12:g}",
-                source=peak.source,
-                mfu=f"{share:.0%}",
+                "mfu",
+                phrase(
+                    "%(name)s %(rate)s is %(mfu)s of the peak (%(peak)s TFLOP/s, %(source)s)",
+                    name=name,
+                    rate=measured.value,
+                    peak=f"{peak.flops_per_s / 1e12:g}",
+                    source=peak.source,
+                    mfu=f"{share:.0%}",
+                ),
             )

@@ -11,6 +11,8 @@ from chipperf.cases.registry import find_case
 from chipperf.documents.format import gib
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
+from chipperf.precisions import PRECISIONS
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.records.store import record_text
@@ -42,7 +44,7 @@ _REQUIRED_FACTS = (
     "dependencies",
 )
 _MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
-_USUAL_PRECISIONS = ("fp32", "amp", "fp16")
+_USUAL_PRECISIONS = tuple(name for name, means in PRECISIONS.items() if means.in_every_legend)
 
 
 def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) -> ReportView:
@@ -78,6 +80,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         case_version=first.case.version,
         profile=case.report,
         dataset=first.dataset,
+        reference=case.data.reference,
         own_dataset=is_own_dataset(first, case),
         environment=environment,
         precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),
@@ -197,12 +200,7 @@ def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Share
         for cell in (
             row.card,
             row.fix_hp,
-            row.e2e_time_s,
-            row.p_whole,
-            row.p_train,
-            row.p_core,
-            row.quality,
-            row.memory_used_bytes,
+            *map(row.value, columns_of("report")),
             row.memory_total_bytes,
         )
     )

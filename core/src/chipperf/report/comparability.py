@@ -132,7 +132,7 @@ def _facts(record: Record, case: Case) -> dict[str, str]:
 def setting_text(value: Setting | Missing | None) -> str:
     """Return how a setting is written; one that is not there is ``none``."""
     if isinstance(value, Missing):
-        return marker(value, "en")
+        return str(marker(value))
     return "none" if value is None else setting(value)
 
 

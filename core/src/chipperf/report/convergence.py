@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
 
 

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chipperf.documents.format import Language, quality
+from chipperf.documents.format import quality
+from chipperf.languages import ENGLISH, Language, Phrase, in_language, phrase, read_translation
 from chipperf.report.figures import Fonts, PictureFormat, drawing_style, find_fonts, make_figure, picture_bytes
 
 if TYPE_CHECKING:
@@ -33,40 +34,16 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 _BASELINE_STYLES = ("--", ":")
 _STYLES = ("-", "-.")
 
-_TEXTS: Mapping[Language, Mapping[str, str]] = {
-    "zh": {
-        "epoch": "训练轮次（epoch）",
-        "step": "训练步数（step）",
-        "s": "训练时间（秒）",
-        "min": "训练时间（分钟）",
-        "h": "训练时间（小时）",
-        "loss": "训练损失",
-        "target": "目标 {}",
-        "one_run": "{}（1 次运行）",
-        "runs": "{}（{} 次运行：中位数，最低至最高）",
-        "runs_apart": "{}（{} 次运行）",
-        "baseline": "{}，基准",
-        "unfinished": "{}，未完成",
-        "simulated": "模拟数据（simulated）",
-        "sample": "样例数据集",
-    },
-    "en": {
-        "epoch": "epoch",
-        "step": "optimiser step",
-        "s": "training time (s)",
-        "min": "training time (min)",
-        "h": "training time (h)",
-        "loss": "training loss",
-        "target": "target {}",
-        "one_run": "{} (1 run)",
-        "runs": "{} ({} runs: median, lowest to highest)",
-        "runs_apart": "{} ({} runs)",
-        "baseline": "{}, baseline",
-        "unfinished": "{}, not completed",
-        "simulated": "simulated",
-        "sample": "sample dataset",
-    },
+_PLACES: Mapping[str, Phrase] = {
+    "epoch": phrase("epoch", context="picture"),
+    "step": phrase("optimiser step", context="picture"),
+    "s": phrase("training time (s)", context="picture"),
+    "min": phrase("training time (min)", context="picture"),
+    "h": phrase("training time (h)", context="picture"),
 }
+_LOSS = phrase("training loss", context="picture")
+_SAMPLE = phrase("sample dataset", context="picture")
+_SIMULATED = phrase("simulated", context="picture")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +76,8 @@ def draw_curves(
         formats: Kinds of files.
     """
     fonts = find_fonts()
-    if not fonts.can_write("".join(_TEXTS[language].values())):
-        language = "en"
+    if not fonts.can_write("".join(read_translation(language).spellings("picture"))):
+        language = ENGLISH
     unwritten = tuple(curve.number for curve in curves.curves if not fonts.can_write(_short(curve.name)))
     with drawing_style(fonts):
         figure = _draw(curves, profile, language, fonts, unwritten)
@@ -116,7 +93,6 @@ def time_unit(seconds: float) -> tuple[str, float]:
 def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fonts, unwritten: Sequence[int]) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    texts = _TEXTS[language]
     entries = len(curves.curves) + len(curves.targets)
     figure = make_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + _LEGEND_LINE_INCHES * entries)
     axes = figure.subplots()
@@ -124,14 +100,20 @@ def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fon
     percent = curves.quantity == "quality" and profile.quality_as_percent
     value_scale = 100.0 if percent else 1.0
     lines = [_draw_curve(axes, curve, curves, place_scale, value_scale) for curve in curves.curves]
-    labels = [_label(curve, curves, texts, named=curve.number not in unwritten) for curve in curves.curves]
+    labels = [_label(curve, language, named=curve.number not in unwritten) for curve in curves.curves]
     for target in curves.targets:
         lines.append(axes.axhline(target * value_scale, color="0.4", linestyle=(0, (1, 1)), linewidth=1.2))
-        labels.append(texts["target"].format(quality(target, as_percent=percent)))
-    axes.set_xlabel(texts[unit])
+        labels.append(
+            in_language(
+                phrase("target %(target)s", context="picture", target=quality(target, as_percent=percent)), language
+            )
+        )
+    axes.set_xlabel(in_language(_PLACES[unit], language))
     column = profile.quality_column if fonts.can_write(profile.quality_column) else "quality"
-    axes.set_ylabel(texts["loss"] if curves.quantity == "loss" else f"{column} (%)" if percent else column)
-    axes.set_title(_title(curves, texts, fonts), fontsize="medium")
+    axes.set_ylabel(
+        in_language(_LOSS, language) if curves.quantity == "loss" else f"{column} (%)" if percent else column
+    )
+    axes.set_title(_title(curves, language, fonts), fontsize="medium")
     axes.grid(visible=True, color="0.9")
     axes.set_axisbelow(True)
     if curves.axis != "time":
@@ -182,27 +164,36 @@ def _place_unit(curves: Curves) -> tuple[str, float]:
     return time_unit(max(curve.last_place for curve in curves.curves))
 
 
-def _label(curve: Curve, curves: Curves, texts: Mapping[str, str], *, named: bool) -> str:
-    count = len(curve.runs)
+def _label(curve: Curve, language: Language, *, named: bool) -> str:
     # The number comes first: it leads to the text, and matplotlib leaves labels out that start with an underscore.
-    name = f"{curve.number}: {_short(curve.name)}" if named else str(curve.number)
+    name: Phrase | str = f"{curve.number}: {_short(curve.name)}" if named else str(curve.number)
     if curve.baseline:
-        name = texts["baseline"].format(name)
+        name = phrase("%(curve)s, baseline", context="picture", curve=name)
     if not curve.finished:
-        name = texts["unfinished"].format(name)
-    form = "one_run" if count == 1 else "runs" if curve.positions else "runs_apart"
-    return texts[form].format(name, count)
+        name = phrase("%(curve)s, not completed", context="picture", curve=name)
+    return in_language(_with_runs(curve, name), language)
 
 
-def _title(curves: Curves, texts: Mapping[str, str], fonts: Fonts) -> str:
+def _with_runs(curve: Curve, name: Phrase | str) -> Phrase:
+    count = len(curve.runs)
+    if count == 1:
+        return phrase("%(curve)s (1 run)", context="picture", curve=name)
+    if curve.positions:
+        return phrase(
+            "%(curve)s (%(count)s runs: median, lowest to highest)", context="picture", curve=name, count=count
+        )
+    return phrase("%(curve)s (%(count)s runs)", context="picture", curve=name, count=count)
+
+
+def _title(curves: Curves, language: Language, fonts: Fonts) -> str:
     """Return what makes the picture understandable, and harmless, apart from its report."""
     records = [run.record for curve in curves.curves for run in curve.runs]
     dataset = records[0].dataset
     parts = [_short(text) for text in (records[0].case.name, dataset.name) if fonts.can_write(_short(text))]
     if dataset.is_sample:
-        parts.append(texts["sample"])
+        parts.append(in_language(_SAMPLE, language))
     if any(record.kind == "simulated" for record in records):
-        parts.append(texts["simulated"])
+        parts.append(in_language(_SIMULATED, language))
     return ", ".join(parts)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.cases.base import ReportProfile
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.report.curves import Curves
 
 _LONGEST_METRIC = 40
@@ -97,7 +97,7 @@ def points_csv(curves: Curves) -> str:
 def _stem(report: Path, metric: str) -> str:
     """Return the files' common name: the metric's, as in ``mAP.png``, for the one README of a directory.
 
-    Reports of any other name may share their directory, in two languages for example, and their pictures differ.
+    Reports of any other name may share their directory, in several languages for example, and their pictures differ.
     """
     # A case that is not core's may call its metric anything, and this becomes a part of a path.
     name = re.sub(r"[^\w-]+", "_", metric)[:_LONGEST_METRIC]

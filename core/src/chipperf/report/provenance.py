@@ -14,14 +14,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 import chipperf
 from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError, first_fault
+from chipperf.languages import LANGUAGES
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
+from chipperf.records.upgrade import upgrade_field
 from chipperf.report.tracing import RecordFile, Source, simplify, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.convergence import CurveFiles
     from chipperf.report.render import Page
@@ -58,6 +60,13 @@ def _plain_link(link: str) -> str:
     return link
 
 
+def _known_language(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError("not a language of reports")
+    return language
+
+
+KnownLanguage = Annotated[str, AfterValidator(_known_language)]
 Link = Annotated[str, AfterValidator(_plain_link)]
 
 
@@ -107,7 +116,7 @@ class LinkedCurve(_Model):
     csv: Link
     png: Link | None
     svg: Link | None
-    language: Literal["zh", "en"] | None
+    language: KnownLanguage | None
     unwritten: list[int]
 
     @property
@@ -134,9 +143,9 @@ class Provenance(_Model):
 
     provenance_version: Literal[1] = 1
     chipperf_version: str = chipperf.__version__
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
     metrics_version: int = METRICS_VERSION
-    language: Literal["zh", "en"]
+    language: KnownLanguage
     template: str
     records: list[ReportedRecord]
     curve: LinkedCurve | None
@@ -197,7 +206,7 @@ def describe_page(
 
 
 def read_provenance(file: Path) -> Provenance:
-    """Read a provenance.
+    """Read a provenance; one of an earlier schema of the records names their fields as this one does.
 
     Raises:
         FileNotFoundError: There is none.
@@ -213,9 +222,28 @@ def read_provenance(file: Path) -> Provenance:
     if len(content) > MAX_BYTES:
         raise RecordError(f"{file} is larger than {MAX_BYTES // 2**20} MiB", hint="no report's provenance is that long")
     try:
-        return Provenance.model_validate_json(content)
+        return _upgraded(Provenance.model_validate_json(content))
     except ValidationError as error:
         raise RecordError(f"{file}: {first_fault(error)}", hint="render the report again") from error
+
+
+def _upgraded(provenance: Provenance) -> Provenance:
+    """Return a provenance that names the fields of its records as this version of their schema does."""
+    version = provenance.schema_version
+    if version >= SCHEMA_VERSION:
+        return provenance
+    cells = [
+        cell.model_copy(
+            update={
+                "sources": [
+                    source.model_copy(update={"fields": [upgrade_field(field, version) for field in source.fields]})
+                    for source in cell.sources
+                ]
+            }
+        )
+        for cell in provenance.cells
+    ]
+    return provenance.model_copy(update={"schema_version": SCHEMA_VERSION, "cells": cells})
 
 
 def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:

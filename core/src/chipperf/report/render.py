@@ -5,45 +5,48 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, get_args
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, Template, TemplateNotFound, pass_context
+from jinja2 import Environment, Template, TemplateNotFound, Undefined, pass_context
 from markupsafe import Markup
 
 from chipperf.documents import format as formatting
-from chipperf.documents.format import Language
+from chipperf.documents.topology import topology_words
 from chipperf.errors import UsageError
+from chipperf.languages import DEFAULT, LANGUAGES, in_language, phrase, read_translation
 from chipperf.plugin.installed import package_directory
+from chipperf.plugin.types import Title
+from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing
 from chipperf.report.build import build_view
 from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates
 from chipperf.report.tracing import note_written, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from jinja2.runtime import Context
 
+    from chipperf.languages import Language, Phrase
     from chipperf.plugin.installed import PluginEntry
-    from chipperf.records.schema import Record, Text
+    from chipperf.records.columns import Unit
+    from chipperf.records.schema import Record, Text, Topology
     from chipperf.report.tracing import Source
     from chipperf.report.view import ReportView, Shared
 
 TEMPLATE_VERSION = 1
 """Layout of the report; changes when headings, columns or rows of the general table do."""
 
-LANGUAGES: tuple[Language, ...] = get_args(Language)
-
 _SUFFIX = ".md.j2"
-_LIST: dict[Language, tuple[str, str, str]] = {"zh": ("；", "{}（{}）", "、"), "en": ("; ", "{} ({})", ", ")}
 
 
 def render_report(
     records: Sequence[Record],
     *,
     baseline: Sequence[Record] = (),
-    language: Language = "zh",
+    language: Language = DEFAULT,
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
 ) -> str:
@@ -92,7 +95,7 @@ class Page:
     Attributes:
         text: The report as Markdown.
         parts: What was made from traced records, in its order; records that are not traced leave no part.
-        template: Name of the template, with its place, for example ``core/report.zh.md.j2``.
+        template: Name of the template, with its place, for example ``core/report.md.j2``.
     """
 
     text: str
@@ -109,9 +112,9 @@ def render_page(
 ) -> Page:
     """Return a report as Markdown, and of traced records which fields each part of it was made from.
 
-    In the user's directory, then the vendor's, then core's, ``CASE.LANGUAGE.md.j2`` is looked for before
-    ``report.LANGUAGE.md.j2``, and the first found is rendered. The banner that marks simulated runs and sample datasets
-    comes before it from core, whatever the template does. ``docs/report.md`` describes what templates can use.
+    In the user's directory, then the vendor's, then core's, ``CASE.md.j2`` is looked for before ``report.md.j2``, and
+    the first found is rendered. The banner that marks simulated runs and sample datasets comes before it from core,
+    whatever the template does. ``docs/report.md`` describes what templates can use.
 
     Args:
         view: What the report shows.
@@ -120,18 +123,17 @@ def render_page(
         vendor_templates: Directory of the vendor plugin's templates.
 
     Raises:
-        UsageError: A directory or language does not exist.
+        UsageError: A directory or language does not exist, or a directory has a template for one language alone.
         PerfError: A template is broken; names the template and what is wrong.
     """
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
-    environment = _environment(
-        language, checked_directory(user_templates, _SUFFIX), checked_directory(vendor_templates, _SUFFIX)
-    )
-    banner = _render(environment, [f"core/banner.{language}{_SUFFIX}"], view=view)
-    names = [
-        f"{place}/{name}.{language}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")
-    ]
+    directories = [checked_directory(directory, _SUFFIX) for directory in (user_templates, vendor_templates)]
+    for directory in filter(None, directories):
+        _refuse_templates_of_one_language(directory, (view.case, "report"))
+    environment = _environment(language, *directories)
+    banner = _render(environment, [f"core/banner{_SUFFIX}"], view=view)
+    names = [f"{place}/{name}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")]
     body = _render(environment, names, view=view)
     shifted = (SourcedText(part.offset + len(banner.text), part.sources) for part in body.parts)
     return Page(banner.text + body.text, (*banner.parts, *shifted), body.template)
@@ -144,6 +146,18 @@ def template_directory(entry: PluginEntry) -> Path | None:
     return directory if directory and directory.is_dir() else None
 
 
+def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> None:
+    """Raise an error where a template's name has a language, as in chipperf before 0.2: it would not be found."""
+    for name, language in product(names, LANGUAGES):
+        template = directory / f"{name}.{language}{_SUFFIX}"
+        if template.exists():
+            raise UsageError(
+                f"template {template} is for one language, and a template is for all of them",
+                hint=f"rename it to {name}{_SUFFIX}, let it extend core/report{_SUFFIX}, "
+                "and write your own texts as {{ both('中文', 'English') }}",
+            )
+
+
 @lru_cache(maxsize=16)
 def _environment(language: Language, user_templates: Path | None, vendor_templates: Path | None) -> Environment:
     environment = make_environment(
@@ -153,27 +167,64 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
         # decided by finalize, because HTML's rules do not protect a Markdown table.
         finalize=partial(_finalize, language=language),
     )
-    environment.globals["template_version"] = TEMPLATE_VERSION
+    environment.globals |= {
+        "template_version": TEMPLATE_VERSION,
+        "language": language,
+        "columns_of": columns_of,
+        **_translators(language),
+    }
     environment.tests["known"] = _is_known
     environment.filters |= {
         "number": _number,
         "quality": _quality,
         "gib": _gib,
+        "in_unit": _in_unit,
         "setting": formatting.setting,
-        "marker": partial(formatting.marker, language=language),
+        "marker": formatting.marker,
+        "in_words": _in_words,
         "per_row": partial(_per_row, language=language),
     }
     return environment
 
 
-def _finalize(value: Any, *, language: Language) -> Any:
-    if hasattr(value, "__html__"):
-        written = value
-    else:
-        text = formatting.text_or_marker(value, language)
-        written = Markup(formatting.escape_markdown(text))
-    note_written(str(written))
+def _translators(language: Language) -> dict[str, Callable[..., Markup]]:
+    """Return the functions with which templates say texts in a language, by name; ``_`` is ``gettext``.
+
+    The texts are Markdown, and values in them are escaped like all others.
+    """
+    translation = read_translation(language)
+
+    def fill(text: str, values: Mapping[str, object]) -> Markup:
+        return Markup(text) % {name: _written(value, language) for name, value in values.items()}
+
+    def gettext(english: str, /, **values: object) -> Markup:
+        return fill(translation.find(english), values)
+
+    def pgettext(context: str, english: str, /, **values: object) -> Markup:
+        return fill(translation.find(english, context), values)
+
+    def ngettext(one: str, many: str, num: int, /, **values: object) -> Markup:
+        return fill(translation.find_plural(one, many, num), {"num": num, **values})
+
+    def both(zh: str, en: str) -> Markup:
+        return Markup(in_language(Title(zh=zh, en=en), language))
+
+    return {"gettext": gettext, "pgettext": pgettext, "ngettext": ngettext, "both": both}
+
+
+def _finalize(value: Any, *, language: Language) -> Markup:
+    written = _written(value, language)
+    note_written(written)
     return written
+
+
+def _written(value: Any, language: Language) -> Markup:
+    """Return a value as Markdown in a language; text that is Markdown stays as it is."""
+    if hasattr(value, "__html__"):
+        return Markup(value)
+    # An inline "if" without "else" is undefined, and empty.
+    text = str(value) if isinstance(value, Undefined) else formatting.text_or_marker(value, language)
+    return Markup(formatting.escape_markdown(text))
 
 
 @pass_context
@@ -191,9 +242,19 @@ def _gib(context: Context, value_bytes: int | Missing, *, trim: bool = False) ->
     return formatting.gib(value_bytes, trim=trim, exact=_is_exact(context))
 
 
+@pass_context
+def _in_unit(context: Context, value: float | Missing, unit: Unit) -> str | Missing:
+    as_percent = context["view"].profile.quality_as_percent
+    return formatting.in_unit(value, unit, as_percent=as_percent, exact=_is_exact(context))
+
+
 def _is_exact(context: Context) -> bool:
     """Tell whether values are shown to the last digit: those of a document are its own, however many they are."""
     return bool(context["view"].kind == "imported")
+
+
+def _in_words(topology: Topology) -> Phrase:
+    return topology_words(topology.nnodes, topology.nproc_per_node)
 
 
 def _is_known(value: Any) -> bool:
@@ -205,18 +266,18 @@ def _is_known(value: Any) -> bool:
 
 def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
     """Return a fact on one line, saying for which rows a value holds if they differ."""
-    separator, qualified, comma = _LIST[language]
     texts = []
     for fact in facts:
         text = formatting.text_or_marker(fact.value, language)
-        texts.append(qualified.format(text, comma.join(fact.rows)) if fact.rows else text)
-    return separator.join(texts)
+        of_rows = phrase("%(fact)s (%(rows)s)", fact=text, rows=fact.rows)
+        texts.append(in_language(of_rows, language) if fact.rows else text)
+    return in_language(phrase("; "), language).join(texts)
 
 
 def _render(environment: Environment, names: Sequence[str], **variables: Any) -> Page:
     with naming_broken_templates(
         _SUFFIX,
-        example="core/report.zh.md.j2",
+        example="core/report.md.j2",
         documented="docs/report.md lists the variables, filters and blocks a template can use",
     ):
         name, template = _select(environment, names)

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
+class _TranslatingEnvironment(Environment):
+    """Jinja's environment, with the tag ``trans`` calling the same functions as ``_``: with values as arguments."""
+
+    newstyle_gettext = True
+
+
 def checked_directory(directory: Path | None, suffix: str) -> Path | None:
     """Return a directory of templates as an absolute path.
 
@@ -35,7 +41,7 @@ def checked_directory(directory: Path | None, suffix: str) -> Path | None:
 def make_environment(user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> Environment:
     """Return an environment that finds templates as ``user/NAME``, ``vendor/NAME`` or ``core/NAME``.
 
-    Plain ``NAME`` is the first of these that exists.
+    Plain ``NAME`` is the first of these that exists. Who renders installs the functions that translate.
 
     Args:
         user_templates: Directory whose templates come first.
@@ -44,13 +50,14 @@ def make_environment(user_templates: Path | None, vendor_templates: Path | None,
     """
     places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
     loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
-    return Environment(
+    return _TranslatingEnvironment(
         loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=True,
+        extensions=["jinja2.ext.i18n"],
         **options,
     )
 

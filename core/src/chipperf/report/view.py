@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from chipperf.report.row import column_header
 from chipperf.report.tracing import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
+    from chipperf.data.identity import ReferenceDataset
+    from chipperf.languages import Phrase
+    from chipperf.plugin.types import Title
+    from chipperf.records.columns import Column
     from chipperf.records.plausibility import Finding
     from chipperf.records.schema import (
         Dataset,
@@ -59,7 +64,8 @@ class ReportView:
         case_version: Version of the case.
         profile: How a report speaks of the case.
         dataset: The dataset of all rows.
-        own_dataset: True if it is the dataset the case is defined on.
+        reference: The dataset that the case is defined on.
+        own_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions the legend lists: the usual ones and those of the rows.
         shortened: What kept runs from being the whole benchmark.
@@ -86,6 +92,7 @@ class ReportView:
     case_version: str
     profile: ReportProfile
     dataset: Dataset
+    reference: ReferenceDataset
     own_dataset: bool
     environment: Mapping[str, tuple[Shared[Text], ...]]
     precisions: tuple[str, ...]
@@ -104,3 +111,13 @@ class ReportView:
     warnings: tuple[Shared[str], ...]
     disabled_observers: tuple[Shared[str], ...]
     remarks: tuple[Shared[str], ...]
+
+    def header(self, column: Column) -> str:
+        """Return the header of a column of the performance table."""
+        return column_header(column, self.profile)
+
+    def remark(self, column: Column) -> Phrase | Title:
+        """Return what the general table says of a column."""
+        if column.remark is None:
+            return self.profile.quality_legend
+        return replace(column.remark, values=(("samples", self.profile.sample_noun),))

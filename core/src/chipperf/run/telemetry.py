@@ -1,7 +1,7 @@
-"""Telemetry: one process per machine reads all its devices about once a second while training runs.
+"""Telemetry: one process per machine reads all devices of the machine about once a second during training.
 
-It is a process and not a thread, so that it never holds the interpreter lock of a training process. It ends when a
-line arrives on its standard input, or when that closes because the worker that started it died.
+It is a process and not a thread, so that it never holds the interpreter lock of a training process. It ends when its
+standard input receives a line, or closes because the worker that started it has ended.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _STOP_S = 5.0
 
 
 class TelemetrySampler:
-    """Runs the sampling process around a block and sums its readings up.
+    """Runs the sampling process during a block and summarizes its readings.
 
     Args:
         session: The vendor.
-        path: File the readings are appended to, one JSON object per line.
+        path: File to which the readings are appended, one JSON object per line.
         devices: Devices of this machine.
-        idle_memory_bytes: Memory in use on each of them before the run.
-        run_session: How many times the run's processes have been started, this time included.
+        idle_memory_bytes: Memory in use on each device before the run.
+        run_session: How many times the run's processes have been started, including this time.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TelemetrySampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process and self._process.stdin:
-            # Closing alone is not heard: loader workers were forked with a copy of the pipe's end.
+            # Closing the pipe is not enough, because forked loader workers have a copy of its end.
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 stdin.write(b"\n")
             try:
@@ -86,14 +86,14 @@ class TelemetrySampler:
                 self._process.wait()
 
     def summary(self) -> Power | Missing:
-        """Return the sums over the readings so far."""
+        """Return the summary of the readings so far."""
         if not self._supported:
             return Missing(missing="not_applicable", reason="the vendor's plugin has no telemetry")
         return summarise(read_telemetry(self._path), self._idle_memory_bytes)
 
 
 def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[str, int]:
-    """Return the memory in use on each device before a run, by the name its readings carry, where it is known."""
+    """Return the memory in use on each device before a run, by the device's key in readings. Omits unknown values."""
     if Capability.TELEMETRY not in session.vendor_info().capabilities:
         return {}
     idle = {}
@@ -115,7 +115,7 @@ def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[
 
 
 def read_telemetry(path: Path) -> list[dict[str, Any]]:
-    """Return the readings of a telemetry file; a last line that was cut off is left out."""
+    """Return the readings of a telemetry file. Ignores an incomplete last line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -130,14 +130,14 @@ def read_telemetry(path: Path) -> list[dict[str, Any]]:
 
 
 def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> Power | Missing:
-    """Return energy, power, temperature, utilisation and peak memory over all devices.
+    """Return energy, power, temperature, utilization and peak memory over all devices.
 
     Args:
         readings: Readings of a telemetry file.
-        idle_memory_bytes: Memory in use on each device before the run; it is not the run's.
+        idle_memory_bytes: Memory in use on each device before the run. It is subtracted from the run's peak.
 
-    Energy is the trapezoidal integral of each device's power over its own readings, added up over devices; where a run
-    was interrupted, its sessions are added up and the time between them is left out.
+    Energy is the sum over devices of the trapezoidal integral of the power over the device's readings. If a run was
+    interrupted, the energies of its sessions are added, without the time between them.
     """
     if not readings:
         return Missing(missing="failed", reason="no telemetry was read")
@@ -161,16 +161,16 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         else unknown,
         mean_temperature_c=statistics.fmean(temperatures_c) if temperatures_c else unknown,
         max_temperature_c=max(temperatures_c, default=unknown),
-        mean_utilisation_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
+        mean_utilization_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
         used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
         source=next((r["source"] for r in readings if _tells_anything(r)), readings[0]["source"]),
     )
 
 
 def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> dict[str, Any]:
-    """Return the metrics of a record that telemetry of all machines changes; each has the same number of devices.
+    """Return the metrics of a record that the telemetry of all machines changes.
 
-    What one machine does not tell is unknown of all.
+    Every machine must have the same number of devices. A value that is unknown on one machine is unknown in the result.
     """
     known = [power for power in powers if isinstance(power, Power)]
     if not known or len(known) < len(powers):
@@ -187,7 +187,7 @@ def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> 
         energy_j=over("energy_j", sum),
         mean_temperature_c=over("mean_temperature_c", statistics.fmean),
         max_temperature_c=over("max_temperature_c", max),
-        mean_utilisation_percent=over("mean_utilisation_percent", statistics.fmean),
+        mean_utilization_percent=over("mean_utilization_percent", statistics.fmean),
         used_peak_bytes=over("used_peak_bytes", max),
         source=known[0].source,
     )
@@ -202,7 +202,7 @@ def _key(device: DeviceInfo) -> str:
 
 
 def _peak_over_idle_bytes(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> int | None:
-    """Return the highest use of any device, less what was in use on it before the run."""
+    """Return the highest memory use of any device, minus its memory in use before the run."""
     used = [
         max(0, int(reading["memory_used_bytes"]) - idle_memory_bytes.get(reading["device"], 0))
         for reading in readings
@@ -234,7 +234,7 @@ def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
 
 
 def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: int = 1) -> None:
-    """Append a reading of every device about once a second until standard input ends or carries a line."""
+    """Append a reading of every device about once a second until standard input ends or receives a line."""
     session = bind(installed.find_vendor(vendor), purpose="inspect")
     with path.open("a", encoding="utf-8") as file:
         next_s = time.monotonic()

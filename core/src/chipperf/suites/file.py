@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from chipperf.errors import ConfigError, did_you_mean
-from chipperf.plugin.types import Precision
+from chipperf.precisions import Precision
 from chipperf.records.schema import Setting
 from chipperf.suites.case_keys import CaseKey, parse_case_key, parse_case_key_lines
 

@@ -2,8 +2,7 @@
 
 A product with the identity returns its input as the unit saw it. An input of ``1 + 2**-k`` comes back unchanged only if
 the unit keeps ``k`` bits behind the point; one value beyond fp16's range and one far below the largest tell floating
-from fixed point. The formats' widths are those of IEEE 754 (fp32: 23 bits, fp16: 10), of bfloat16 (7) and of TF32 (10,
-with fp32's range).
+from fixed point. The formats are those of :data:`chipperf.precisions.ARITHMETICS`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from chipperf.precisions import ARITHMETICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,9 +69,11 @@ def classify(product: Callable[[list[float]], list[float]]) -> str:
         return "fixed point"
     if kept_bits >= _FP32_AT_LEAST:
         return "fp32"
-    if largest != _BEYOND_FP16:
-        return "fp16" if kept_bits == 10 else f"reduced ({kept_bits} bits, fp16 range)"
-    return {10: "tf32", 7: "bf16"}.get(kept_bits, f"reduced ({kept_bits} bits)")
+    has_range = largest == _BEYOND_FP16
+    for name, arithmetic in ARITHMETICS.items():
+        if arithmetic.fraction_bits == kept_bits and (arithmetic.largest >= _BEYOND_FP16) == has_range:
+            return name
+    return f"reduced ({kept_bits} bits)" if has_range else f"reduced ({kept_bits} bits, fp16 range)"
 
 
 def _through_matmul(device: torch.device, dtype: torch.dtype) -> Callable[[list[float]], list[float]]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
 from chipperf.plugin.types import Capability
+from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import (
+    NOT_REACHED,
     Card,
     Case,
     Environment,
@@ -26,7 +28,6 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.run.planned_record import empty_metrics
 from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
@@ -117,14 +118,14 @@ def _status(failure: Failure | None) -> Status:
 
 
 def _metrics(context: RunContext, state: RunState, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
-    not_run = Missing(missing="not_run", reason="the run did not come this far")
+    not_run = NOT_REACHED
     train = throughput(state.windows)
     too_few = Missing(
         missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
     core = state.core
     whole = state.samples / state.train_seconds if state.train_seconds else not_run
-    return empty_metrics(not_run).model_copy(
+    return Metrics().model_copy(
         update={
             "p_whole": whole,
             "p_train": train or too_few,
@@ -239,7 +240,7 @@ def _knobs(facts: RuntimeFacts) -> list[Knob]:
 
 def _warnings(metrics: Metrics) -> list[str]:
     warnings = []
-    for name in ("p_train", "p_core"):
+    for name in WINDOWED:
         measured = getattr(metrics, name)
         if isinstance(measured, Missing):
             continue

@@ -30,10 +30,10 @@ from chipperf import (
     RuntimeInfo,
     TelemetrySample,
     Title,
-    UnsupportedPrecision,
     VendorInfo,
     hookimpl,
 )
+from chipperf.torchtools import MATMUL_PRECISION, precision_policy, require_precision, set_switch, switch_knobs
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,17 @@ if TYPE_CHECKING:
 # which costs about half of the training throughput. The values only have to exceed any tensor of the cases.
 _KEEP_BYTES = 8 * 2**30
 _TOP_PAD_BYTES = 64 * 2**20
+
+_CAPABILITIES = frozenset(
+    {
+        Capability.BF16,
+        Capability.CHANNELS_LAST,
+        Capability.DETERMINISTIC,
+        Capability.DISTRIBUTED,
+        Capability.TELEMETRY,
+        Capability.UNIFIED_MEMORY,
+    }
+)
 
 _RAPL_ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 _last_energy_reading: tuple[float, int] | None = None
@@ -55,16 +66,7 @@ def perf_vendor_info() -> VendorInfo:
         title=Title(zh="CPU 参考实现", en="CPU reference"),
         report_title=Title(zh="CPU 参考实现配置与运行信息参考", en="CPU reference configuration and results"),
         device_type="cpu",
-        capabilities=frozenset(
-            {
-                Capability.BF16,
-                Capability.CHANNELS_LAST,
-                Capability.DETERMINISTIC,
-                Capability.DISTRIBUTED,
-                Capability.TELEMETRY,
-                Capability.UNIFIED_MEMORY,
-            }
-        ),
+        capabilities=_CAPABILITIES,
     )
 
 
@@ -176,22 +178,10 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Run fp32 as IEEE single precision, and bf16 through autocast."""
-    import torch
-
-    if requested not in ("fp32", "bf16"):
-        raise UnsupportedPrecision(f"the CPU reference does not run {requested}", hint="use --precision fp32 or bf16")
-    torch.set_float32_matmul_precision("highest")
-    knob = Knob(
-        name="float32_matmul_precision",
-        value=torch.get_float32_matmul_precision(),
-        reason="fp32 matrix products are not rounded to bf16",
-    )
-    return PrecisionPolicy(
-        requested=requested,
-        effective=requested,
-        autocast_dtype="bfloat16" if requested == "bf16" else None,
-        knobs=(knob,),
-    )
+    require_precision(requested, _CAPABILITIES, who="the CPU reference")
+    set_switch(MATMUL_PRECISION, "highest")
+    knobs = switch_knobs({MATMUL_PRECISION: "fp32 matrix products are not rounded to bf16"})
+    return precision_policy(requested, knobs=knobs)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Which records a report was made from, as its provenance or the page itself says."""
+"""The records that a report was made from, as its provenance or the page names them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import Table
+from chipperf.languages import in_all_languages, pattern, phrase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     from chipperf.report.provenance import Provenance
 
 _HASH_HEADER: Final = re.compile(r"SHA-?256", re.IGNORECASE)
-_RUN_HEADERS: Final = ("Run", "运行")
+_RUN_HEADERS: Final = in_all_languages(phrase("Run"))
 _SHORT_HASH: Final = re.compile(r"[0-9a-f]{8,64}")
-_NOT_IN_TABLE: Final = re.compile(r"(?:Run not in the table: |没有列入表中的运行：)(.+?)(?: \(|（)")
+_NOT_IN_TABLE: Final = re.compile(
+    pattern(
+        phrase(
+            "Run not in the table: %(run)s (%(topology)s %(precision)s, %(state)s); "
+            "the same row has a more complete or newer one."
+        ),
+        run="(.+?)",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +34,10 @@ class NamedRecord:
     """A record that a report names.
 
     Attributes:
-        run_id: The run.
-        digest: SHA-256 of the record or the first digits of it; ``None`` if the report only names the run.
-        place: Where the page says so; ``None`` if the provenance does.
-        is_baseline: True if the report only shows its curve beside the others.
+        run_id: Id of the run.
+        digest: SHA-256 of the record, or its first digits; ``None`` if the report only names the run.
+        place: Place on the page; ``None`` if the provenance names the record.
+        is_baseline: True if the report shows only the curve of the run.
     """
 
     run_id: str
@@ -41,7 +50,7 @@ class NamedRecord:
 
 
 def named_by_provenance(provenance: Provenance) -> list[NamedRecord]:
-    """Return the records of a provenance, in the order in which they were reported."""
+    """Return the records of a provenance, in the order of the report."""
     return [
         NamedRecord(run_id=record.run_id, digest=record.sha256, is_baseline=record.role == "baseline")
         for record in provenance.records
@@ -49,9 +58,9 @@ def named_by_provenance(provenance: Provenance) -> list[NamedRecord]:
 
 
 def named_by_page(page: Markdown) -> list[NamedRecord]:
-    """Return the records of a page without a provenance: those of its evidence, then those its notes list.
+    """Return the records of a page without a provenance: first the records in its evidence, then those in its notes.
 
-    The runs of a baseline are not among them: a page names their curves and not their records.
+    The result does not contain the runs of a baseline, because a page names only their curves.
     """
     return [*_in_evidence(page), *_in_notes(page)]
 
@@ -72,7 +81,7 @@ def _in_evidence(page: Markdown) -> Iterator[NamedRecord]:
 def _in_notes(page: Markdown) -> Iterator[NamedRecord]:
     for block in page.blocks:
         if not isinstance(block, Table) and block.kind == "item" and (match := _NOT_IN_TABLE.match(block.text)):
-            yield NamedRecord(run_id=match[1], digest=None, place=block.place)
+            yield NamedRecord(run_id=match[match.lastindex or 0], digest=None, place=block.place)
 
 
 def _column(header: tuple[Located, ...], is_wanted: Callable[[str], bool]) -> int | None:

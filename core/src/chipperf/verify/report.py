@@ -1,4 +1,4 @@
-"""Verifying a report: which records it names, whether they are those, and whether they give this page."""
+"""Verifying a report: find its records, render the page again, and compare."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
+from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report.build import build_view
 from chipperf.report.convergence import CurveFiles
@@ -24,8 +25,8 @@ from chipperf.verify.named_records import named_by_page, named_by_provenance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chipperf.documents.format import Language
     from chipperf.documents.markdown import Markdown
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.provenance import Provenance
     from chipperf.report.view import ReportView
@@ -38,11 +39,11 @@ _PICTURES: Final = (".png", ".svg")
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """Where the templates of a report are looked for.
+    """Directories of the templates of a report.
 
     Attributes:
         user: The user's directory.
-        of_vendor: Returns the directory of the vendor whose records these are.
+        of_vendor: Returns the template directory of the vendor of the given records.
     """
 
     user: Path | None
@@ -51,15 +52,15 @@ class Templates:
 
 @dataclass(slots=True, kw_only=True)
 class ReportResult:
-    """What came of verifying one report.
+    """The result of verifying one report.
 
     Attributes:
         file: The page.
-        with_provenance: True if a provenance beside it was used; otherwise its own short hashes were.
-        records: The records that were found, by run.
-        cells: Cells and facts of the page that come from a record.
-        differences: What is not as the records say.
-        notes: What else a reader must know.
+        with_provenance: True if the records are from its provenance file, False if from the short hashes on the page.
+        records: Files of the records by run.
+        cells: Number of cells and facts on the page that come from a record.
+        differences: Differences from the records.
+        notes: Notes for the reader.
     """
 
     file: Path
@@ -72,7 +73,7 @@ class ReportResult:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """The page that records give, and its provenance."""
+    """The page rendered from the records, and its provenance."""
 
     text: str
     provenance: Provenance
@@ -81,13 +82,13 @@ class _Expected:
 def verify_report(
     path: Path, finder: RecordFinder, templates: Templates, *, baseline: Sequence[Path] = ()
 ) -> ReportResult:
-    """Make a report again from its records and compare.
+    """Render a report again from its records, and compare.
 
     Args:
-        path: The page; its provenance is looked for beside it.
+        path: The page. Its provenance file must be in the same directory.
         finder: Finds the records.
-        templates: Where to look for templates.
-        baseline: Runs whose curves the page shows, for a page without provenance.
+        templates: Directories of templates.
+        baseline: Runs whose curves the page shows. Used if the page has no provenance.
 
     Raises:
         DocumentError: The page cannot be read.
@@ -98,7 +99,7 @@ def verify_report(
     text = read_text(path).replace("\r\n", "\n")
     result = ReportResult(file=path)
     if text.lstrip().casefold().startswith(_WEB_PAGE):
-        message = "a web page: only Markdown reports are verified, as 'perf report --out README.md' writes them"
+        message = "a web page cannot be verified: give a Markdown report, as 'perf report --out README.md' writes it"
         result.differences.append(Difference(kind="page", file=str(path), message=message))
         return result
     if not text.endswith("\n"):
@@ -107,7 +108,7 @@ def verify_report(
     provenance = _provenance(path, result)
     named = named_by_provenance(provenance) if provenance else named_by_page(page)
     if not named:
-        message = "the page names no record by its hash: chipperf did not render it, or its evidence was removed"
+        message = "the page names no record by its hash: it is not a report of chipperf, or its evidence was removed"
         result.differences.append(Difference(kind="page", file=str(path), message=message))
         return result
     found = [_find(each, path, finder, result) for each in named]
@@ -134,7 +135,7 @@ def _provenance(path: Path, result: ReportResult) -> Provenance | None:
     try:
         provenance = read_provenance(file)
     except FileNotFoundError:
-        result.notes.append(f"there is no {file.name}: the records are those whose short hashes the page has")
+        result.notes.append(f"there is no {file.name}: the records were found by the short hashes on the page")
         return None
     except RecordError as error:
         message = error.message.removeprefix(f"{file}: ")
@@ -145,7 +146,7 @@ def _provenance(path: Path, result: ReportResult) -> Provenance | None:
 
 
 def _find(named: NamedRecord, path: Path, finder: RecordFinder, result: ReportResult) -> Record | None:
-    """Return the record that a report names, or that of the same run if it was edited."""
+    """Return the record that a report names or, if it was edited, the record of the same run."""
     file = finder.by_digest(named.digest) if named.digest else None
     if file is None:
         file = finder.by_run(named.run_id)
@@ -153,7 +154,7 @@ def _find(named: NamedRecord, path: Path, finder: RecordFinder, result: ReportRe
             _add_record_difference(result, named, path, f"there is no record of {named}")
             return None
         if named.digest:
-            message = f"the record was edited: {file} is not that of {named}"
+            message = f"the record was edited: {file} differs from the record of {named}"
             _add_record_difference(result, named, path, message)
     try:
         record = read_traced(file)
@@ -195,7 +196,7 @@ def _compare(
         rendered = render_page(
             shown, language=language, user_templates=templates.user, vendor_templates=vendor_templates
         )
-        # Pictures depend on matplotlib and fonts; the points are the records'.
+        # Only the points depend on the records alone; pictures also depend on matplotlib and fonts.
         points = points_csv(view.convergence.curves).encode() if view.convergence else b""
         described = describe_page(
             rendered,
@@ -224,7 +225,7 @@ def _compare(
         result.differences += _first_of(of_provenance) if differences else of_provenance
         if differences and provenance.template != chosen.provenance.template:
             result.notes.append(
-                f"the page was rendered with the template {provenance.template}, this one with "
+                f"the page was rendered with the template {provenance.template}, but compared with "
                 f"{chosen.provenance.template}: name the directory with --templates, or install the vendor's plugin"
             )
     result.differences += _linked_files(view, page, provenance, result.file)
@@ -233,7 +234,7 @@ def _compare(
 
 
 def _first_of(differences: list[Difference]) -> list[Difference]:
-    """Return the first, with how many more there are: of a page that differs they repeat what is said of it."""
+    """Return the first difference with the number of the others, which repeat the differences of the page."""
     first, more = differences[:1], len(differences) - 1
     return [replace(each, message=f"{each.message}, and {more} more") for each in first] if more > 0 else first
 
@@ -241,7 +242,7 @@ def _first_of(differences: list[Difference]) -> list[Difference]:
 def _possible_curves(
     page: Markdown, view: ReportView, language: Language, provenance: Provenance | None
 ) -> Iterator[CurveFiles | None]:
-    """Yield how the page may link its curves, which no record says; a provenance does."""
+    """Yield the possible files of the page's curves. Records do not contain these names, a provenance does."""
     if view.convergence is None:
         yield None
     elif provenance:
@@ -263,13 +264,13 @@ def _possible_curves(
             yield None
             return
         drawn = ".png" in links
-        languages: tuple[Language | None, ...] = (language, "en") if drawn and language != "en" else (language,)
+        languages: tuple[Language | None, ...] = (language, ENGLISH) if drawn and language != ENGLISH else (language,)
         for written in languages if drawn else (None,):
             yield CurveFiles(csv=links[".csv"], png=links.get(".png"), svg=links.get(".svg"), language=written)
 
 
 def _linked_files(view: ReportView, page: Markdown, provenance: Provenance | None, path: Path) -> Iterator[Difference]:
-    """Yield which files beside the report are not as written: points are made again, pictures have a digest."""
+    """Yield linked files that were changed. Files of points are made again, pictures are compared by their digest."""
     digests: dict[str, str | None] = dict.fromkeys(_linked_names(page))
     if provenance:
         digests |= {file.name: file.sha256 for file in provenance.files}
@@ -281,13 +282,15 @@ def _linked_files(view: ReportView, page: Markdown, provenance: Provenance | Non
         try:
             content = file.read_bytes()
         except (OSError, ValueError) as error:
-            yield Difference(kind="file", file=str(file), message=f"cannot be read, and the page links it: {error}")
+            yield Difference(
+                kind="file", file=str(file), message=f"the page links this file, which cannot be read: {error}"
+            )
             continue
         if digest and hashlib.sha256(content).hexdigest() != digest:
-            yield Difference(kind="file", file=str(file), message="not the file that the records give")
+            yield Difference(kind="file", file=str(file), message="the file differs from the records")
 
 
 def _linked_names(page: Markdown) -> list[str]:
-    """Return the names of the pictures and points that a page links and that lie beside it."""
+    """Return the names of the pictures and files of points in the page's directory that the page links."""
     names = (unquote(link.target) for link in page.links)
     return [name for name in names if name.endswith((".csv", *_PICTURES)) and is_plain_name(name)]

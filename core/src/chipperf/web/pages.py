@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import chipperf
 from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
+from chipperf.languages import ENGLISH, LANGUAGES, Phrase, Translated, in_language, phrase, read_translation
+from chipperf.plugin.types import Title
 from chipperf.records.schema import Throughput
 from chipperf.report.figures import has_matplotlib
 from chipperf.report.templating import (
@@ -22,9 +24,8 @@ from chipperf.report.templating import (
     naming_broken_templates,
 )
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, board_key, make_boards
+from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, board_key, make_boards
 from chipperf.web.details import Section, describe
-from chipperf.web.text import Bilingual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,52 +33,46 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
 
 MOST_ROWS = 2000
-"""Rows of all boards of a page together."""
+"""Largest number of rows on a page, in all boards together."""
 MOST_DETAILED = 50
-"""Runs of which one page shows everything."""
+"""Largest number of runs that one page shows in full."""
 _MOST_BARS = 12
 
 _SUFFIX = ".html.j2"
+_TITLE_BLOCKS = frozenset({"title_zh", "title_en"})
+"""Blocks for the window's title in chipperf 0.1, which nothing would show."""
 
 _SIMULATED = (
-    Bilingual(
-        "⚠ 模拟数据（simulated）：本页的数值不是在真实设备上测得的，不代表任何产品的性能。",
-        "⚠ Simulated: no number on this page was measured on a real device, and none says anything about a product.",
+    phrase(
+        "⚠ Simulated: no number on this page was measured on a real device, and none says anything about a product."
     ),
-    Bilingual(
-        "⚠ 本页的部分结果是模拟数据（simulated），不是在真实设备上测得的，不代表任何产品的性能。",
-        "⚠ Some results on this page are simulated: not measured on a real device, they say nothing about a product.",
+    phrase(
+        "⚠ Some results on this page are simulated: not measured on a real device, they say nothing about a product."
     ),
 )
 _SAMPLE = (
-    Bilingual(
-        "⚠ 样例数据集：本页的结果在生成的数据集上得到，不能作为基准成绩。",
-        "⚠ Sample dataset: these runs used a generated dataset; the results are no benchmark scores.",
-    ),
-    Bilingual(
-        "⚠ 本页的部分结果在生成的样例数据集上得到，不能作为基准成绩。",
-        "⚠ Some results on this page are of a generated sample dataset; those are no benchmark scores.",
-    ),
+    phrase("⚠ Sample dataset: these runs used a generated dataset; the results are no benchmark scores."),
+    phrase("⚠ Some results on this page are of a generated sample dataset; those are no benchmark scores."),
 )
-"""What a page says if all of its results are such, and if some are."""
+"""Banner of a page if all of its results are of this kind, and banner if only some are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A picture, what it shows, and the runs whose numbers are in it; no picture without matplotlib."""
+    """A picture with its title and the numbers of its runs. Without matplotlib there is no picture."""
 
-    title: Bilingual
-    note: Bilingual
+    title: Phrase
+    note: Phrase | str
     picture: Markup | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardView:
-    """A board with its charts; ``charted`` are the runs that the numbers in the charts stand for."""
+    """A board with its charts. ``charted`` lists the runs that the charts refer to by number."""
 
     board: Board
     charted: tuple[RunRow, ...]
@@ -87,7 +82,7 @@ class BoardView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """Everything a record says."""
+    """The full content of a record."""
 
     row: RunRow
     sections: tuple[Section, ...]
@@ -96,7 +91,7 @@ class RunView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A record that could not be shown: its place, and why."""
+    """A record that could not be shown: its path, and the reason."""
 
     place: str
     message: str
@@ -112,22 +107,22 @@ def render_runs(
     index: str | None = None,
     with_charts: bool = True,
 ) -> str:
-    """Return the page of one run or of several, with everything their records say.
+    """Return the page of one or several runs, with the full content of their records.
 
-    In the user's directory, then the vendor's, then core's, ``CASE.html.j2`` is looked for before ``report.html.j2``.
+    The template is ``CASE.html.j2`` or else ``report.html.j2``, from the user's directory, the vendor's, or core's.
 
     Args:
-        records: At least one; of any vendors and cases.
-        rows: The row of each of them.
+        records: At least one record, of any vendor and case.
+        rows: The row of each record.
         language: Language that the page shows first.
-        user_templates: Directory whose templates come first.
+        user_templates: Directory whose templates take precedence.
         vendor_templates: Directory of the vendor plugin's templates.
         index: Link to the page that lists this one.
-        with_charts: False leaves the charts out.
+        with_charts: False to omit the charts.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.
-        PerfError: A template is broken; names the template and what is wrong.
+        PerfError: A template is broken. The message names the template and the error.
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
@@ -148,6 +143,7 @@ def render_runs(
             for record, row in shown
         ],
         runs_omitted=max(0, len(records) - MOST_DETAILED),
+        title=rows[0].label if len(rows) == 1 else phrase("Training report"),
         index=index,
         with_charts=with_charts,
         banner=_banner(boards),
@@ -162,14 +158,14 @@ def render_leaderboard(
     copies: int = 0,
     user_templates: Path | None = None,
 ) -> str:
-    """Return the page that lists all runs; from ``leaderboard.html.j2`` of the user or core.
+    """Return the page that lists all runs, from the user's or core's ``leaderboard.html.j2``.
 
     Args:
         boards: The runs.
         language: Language that the page shows first.
-        problems: What could not be read.
-        copies: How many records were left out because another is the same.
-        user_templates: Directory whose templates come first.
+        problems: Records that could not be read.
+        copies: Number of records that were omitted because they are equal to another one.
+        user_templates: Directory whose templates take precedence.
 
     Raises:
         UsageError: The directory does not exist.
@@ -181,6 +177,7 @@ def render_leaderboard(
         language=language,
         user_templates=user_templates,
         vendor_templates=None,
+        title=phrase("Training leaderboard"),
         boards=[_board_view(board) for board in boards],
         problems=problems,
         copies=copies,
@@ -199,14 +196,14 @@ def _by_numbers(label: str) -> list[int]:
 
 
 def _banner(boards: Iterable[Board]) -> Markup:
-    """Return what a page says of results that are no measurements of the real thing."""
+    """Return the banner of a page about results from simulated devices or sample datasets."""
     rows = [row for board in boards for row in board.rows]
     lines = []
     for marked, texts in (([row.simulated for row in rows], _SIMULATED), ([row.sample for row in rows], _SAMPLE)):
         if any(marked):
             of_all, of_some = texts
             lines.append(of_all if all(marked) else of_some)
-    return Markup("").join(Markup('<p class="banner">{}</p>').format(line) for line in lines)
+    return Markup("").join(Markup('<p class="banner">{}</p>').format(_in_each_language(line)) for line in lines)
 
 
 def _board_view(board: Board, *, with_charts: bool = True) -> BoardView:
@@ -224,10 +221,9 @@ def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
         return None
     column = f"{board.quality_column} (%)" if board.quality_as_percent else board.quality_column
     targets = [quality(target, as_percent=board.quality_as_percent) for target in board.targets]
-    lines = f"，点线为目标 {'、'.join(map(str, targets))}", f"; dotted: target {', '.join(map(str, targets))}"
     return Chart(
-        title=Bilingual(f"收敛曲线：{column} 随 epoch 的变化", f"Convergence: {column} over epochs"),
-        note=Bilingual(*lines) if targets else Bilingual("", ""),
+        title=phrase("Convergence: %(column)s over epochs", column=column),
+        note=phrase("; dotted: target %(targets)s", targets=targets) if targets else "",
         picture=_drawn(
             lambda: charts.draw_convergence(
                 [row.curve for row in drawn], board.targets, as_percent=board.quality_as_percent
@@ -240,8 +236,8 @@ def _throughput(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
     if not any(any(row.throughputs) for row in drawn):
         return None
     return Chart(
-        title=Bilingual(f"吞吐量，{board.samples.zh}", f"Throughput, {board.samples.en}"),
-        note=Bilingual("", ""),
+        title=phrase("Throughput, %(samples)s", samples=board.samples),
+        note="",
         picture=_drawn(lambda: charts.draw_throughputs([row.throughputs for row in drawn])),
     )
 
@@ -254,11 +250,8 @@ def _windows(record: Record) -> Chart | None:
     if len(windows) < 2:
         return None
     return Chart(
-        title=Bilingual(
-            f"{len(windows)} 个测量窗口的吞吐量（p_train）随步数的变化",
-            f"p_train of {len(windows)} measurement windows over steps",
-        ),
-        note=Bilingual("", ""),
+        title=phrase("p_train of %(count)s measurement windows over steps", count=len(windows)),
+        note="",
         picture=_drawn(lambda: charts.draw_windows(windows)),
     )
 
@@ -283,30 +276,65 @@ def _render(
     ):
         template = environment.select_template(places)
         page = template.render(language=language, banner=banner, **variables)
+    if not _TITLE_BLOCKS.isdisjoint(template.blocks):
+        raise PerfError(
+            f"template {template.filename} has a block title_zh or title_en, which a page no longer has",
+            hint="write {% set title = both('中文', 'English') %} instead",
+        )
     if banner not in page:
         raise PerfError(
-            f"template {template.filename} leaves out that results are simulated or of a sample dataset",
-            hint="write {{ banner }} where the page begins",
+            f"template {template.filename} does not say that results are simulated or of a sample dataset",
+            hint="write {{ banner }} at the start of the page",
         )
     return page
 
 
 @lru_cache(maxsize=16)
 def _environment(user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    environment = make_environment(user_templates, vendor_templates)
+    environment = make_environment(user_templates, vendor_templates, finalize=_finalize)
     style, script = ((CORE_TEMPLATES / "web" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment.globals |= {
-        "both": Bilingual,
+        "languages": LANGUAGES,
+        "gettext": phrase,
+        "pgettext": _phrase_in_context,
+        "both": _both,
         "columns": COLUMNS,
+        "throughputs": THROUGHPUTS,
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
         "style": Markup(style),
         "script": Markup(script),
-        # The browser runs this script and no other, whatever a name in a record looks like.
+        # The browser runs only this script, even if a name in a record contains another.
         "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         "dash": charts.dash,
         "series": charts.SERIES,
-        "has_matplotlib": has_matplotlib(),
     }
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "in_language": in_language}
     return environment
+
+
+def _phrase_in_context(context: str, english: str, /, **values: object) -> Phrase:
+    return Phrase(english, tuple(values.items()), context)
+
+
+def _both(zh: str, en: str) -> Title:
+    return Title(zh=zh, en=en)
+
+
+def _finalize(value: Any) -> Any:
+    return _in_each_language(value) if isinstance(value, Phrase | Translated) else value
+
+
+def _in_each_language(text: object) -> Markup:
+    """Return a text in an element for each language, of which the page shows one; what is alike in all is only text."""
+    texts = {language: _escaped(text, language) for language in LANGUAGES}
+    if len(set(texts.values())) == 1:
+        return texts[ENGLISH]
+    return Markup("").join(Markup('<span lang="{}">{}</span>').format(*each) for each in texts.items())
+
+
+def _escaped(text: object, language: Language) -> Markup:
+    if isinstance(text, Phrase):
+        found = read_translation(language).find(text.english, text.context)
+        return escape(found) % {name: _escaped(value, language) for name, value in text.values}
+    return escape(text if isinstance(text, str) else in_language(text, language))

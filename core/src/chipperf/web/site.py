@@ -1,4 +1,4 @@
-"""A site of all records below a directory: a leaderboard, and a page for each run."""
+"""A site of all records in a directory: a leaderboard, and a page for each run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summari
 from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
-    from chipperf.cases.base import Progress
-    from chipperf.documents.format import Language
+    from chipperf.cases.case_data import Progress
+    from chipperf.languages import Language
     from chipperf.records.schema import Record
 
 MOST_CHARTED_PAGES = 200
-"""Runs whose own pages have charts: to draw them takes longer than all the rest."""
+"""Largest number of runs whose pages have charts, because drawing them takes longer than everything else."""
 
 _INDEX = "index.html"
 _RUNS = "runs"
@@ -32,14 +32,14 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What was written.
+    """A written site.
 
     Attributes:
-        index: The leaderboard.
-        runs: How many runs have a page.
+        index: Path of the leaderboard.
+        runs: Number of runs with a page.
         problems: Records that could not be read.
-        copies: Records that are equal to another one.
-        uncharted: Run pages without charts, because there are so many.
+        copies: Number of records that are equal to another one.
+        uncharted: Number of run pages without charts, because the site has too many runs.
     """
 
     index: Path
@@ -57,19 +57,19 @@ def build_site(
     user_templates: Path | None = None,
     tell: Progress = lambda done, total: None,
 ) -> Site:
-    """Write the site of all records below a directory.
+    """Write the site of all records in a directory.
 
-    One record is in memory at a time. A record that cannot be read is listed on the page and stops nothing.
+    Only one record is in memory at a time. The leaderboard lists records that cannot be read.
 
     Args:
-        directory: Where to look for ``record.json``, at any depth; links to directories are not followed.
-        out: Directory to write to: a new or empty one, or that of a former site, whose pages are replaced.
+        directory: Directory to search for ``record.json``, at any depth. Links to directories are not followed.
+        out: Directory to write to. It must be new or empty, or contain an earlier site, whose pages are replaced.
         language: Language that the pages show first.
-        user_templates: Directory whose templates come first.
-        tell: Called with the number of records that are done, and of all.
+        user_templates: Directory whose templates take precedence.
+        tell: Called with the number of finished records and the number of all records.
 
     Raises:
-        UsageError: There is no such directory or no record in it, or ``out`` holds something else.
+        UsageError: The directory does not exist or contains no record, or ``out`` contains other files.
         RecordError: A page cannot be written.
         PerfError: A template is broken.
     """
@@ -106,7 +106,7 @@ def build_site(
         )
         _write(out / page, text)
     if not paths and not problems:
-        raise UsageError(f"there is no {RECORD_NAME} below {directory}", hint="name a directory with runs in it")
+        raise UsageError(f"there is no {RECORD_NAME} in {directory}", hint="name a directory with runs in it")
     boards = make_boards(rows.values(), most_rows=MOST_ROWS)
     text = render_leaderboard(
         boards, language=language, problems=problems, copies=copies, user_templates=user_templates
@@ -123,7 +123,7 @@ def build_site(
 
 
 class _VendorTemplates:
-    """The template directories of vendors' plugins, each looked for once and without importing the plugin."""
+    """The template directories of vendors' plugins. Each is looked up once, without importing the plugin."""
 
     def __init__(self) -> None:
         self._entries = {entry.name: entry for entry in installed.vendors()}
@@ -142,26 +142,26 @@ def _unreadable(error: OSError, directory: Path) -> Problem:
 
 
 def _below(path: Path, directory: Path) -> str:
-    """Return a path as it is below the site's source: a page tells nobody where that lies on this machine."""
+    """Return a path relative to the site's source, because pages must not contain paths of this machine."""
     return path.relative_to(directory).as_posix()
 
 
 def _without_path(message: str, path: Path) -> str:
-    """Return an error's message without the path of its file, which stands beside it."""
+    """Return an error's message without the path of its file, which the page shows separately."""
     return message.replace(f"{path}: ", "").replace(str(path), path.name)
 
 
 def _page_name(row: RunRow) -> str:
-    """Return a file name that no other record's page has, whatever the run is called."""
+    """Return a file name that is unique to the record."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", row.run_id).strip("-")[:_LONGEST_NAME]
     return f"{name}-{row.digest[:12]}.html"
 
 
 def _require_own(out: Path) -> None:
-    """Refuse a directory that holds something that is no former site.
+    """Check that a directory is empty or contains an earlier site.
 
     Raises:
-        UsageError: It does, or cannot be read.
+        UsageError: The directory contains other files, or cannot be read.
     """
     try:
         if not out.exists() or not any(out.iterdir()):
@@ -172,7 +172,7 @@ def _require_own(out: Path) -> None:
         raise UsageError(f"cannot use {out}: {error.strerror}", hint="choose another --out") from error
     if not own:
         raise UsageError(
-            f"{out} holds something that is no site of chipperf's", hint="choose a new or empty directory with --out"
+            f"{out} contains files that are not a site of chipperf", hint="choose a new or empty directory with --out"
         )
 
 
@@ -185,7 +185,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _remove_former(out: Path, written: set[str]) -> None:
-    """Remove the pages of runs that a former site had and this one has not."""
+    """Remove pages of an earlier site whose runs are not in this one."""
     for page in (out / _RUNS).glob("*.html"):
         if page.name not in written:
             page.unlink(missing_ok=True)

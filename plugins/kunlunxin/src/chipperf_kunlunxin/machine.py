@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.hardware import PciDevice, find_pci_devices, read_text
 
-from chipperf_kunlunxin.xpu_reading import driver_version
+from chipperf_kunlunxin.xpu_smi_output import driver_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +44,12 @@ def installed_product_name() -> str:
 def find_device_nodes(root: Path) -> tuple[str, ...]:
     """Return the names of the device nodes in the order of their numbers; ``xpuctrl`` is none of them."""
     names = (path.name for path in (root / "dev").glob("xpu*"))
-    return tuple(sorted(filter(_DEVICE_NODE.fullmatch, names), key=lambda name: int(name.removeprefix("xpu"))))
+    return tuple(sorted(filter(_DEVICE_NODE.fullmatch, names), key=node_number))
+
+
+def node_number(name: str) -> int:
+    """Return the number in the name of a device node."""
+    return int(name.removeprefix("xpu"))
 
 
 def read_driver_version(root: Path) -> str | None:

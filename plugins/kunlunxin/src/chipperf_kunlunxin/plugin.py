@@ -1,65 +1,75 @@
 """Hooks of the Kunlunxin plugin.
 
-What differs between Kunlunxin's two software stacks is in :mod:`chipperf_kunlunxin.r300` and
-:mod:`chipperf_kunlunxin.p800`; the hooks here ask :func:`chipperf_kunlunxin.profiles.choose_profile` for the right one.
-Device events are never used for timing: on a P800 they report 0 ms, or hang the collectives.
+Kunlunxin has two incompatible software stacks, :mod:`chipperf_kunlunxin.r300` and :mod:`chipperf_kunlunxin.p800`; the
+hooks ask the installed one. Device events are never used for timing: on a P800 they report 0 ms, or hang the
+collectives.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import CaseOverrides, KnownDevice, Title, ToolCommand, VendorInfo, hookimpl
+from chipperf import (
+    DistributedConfig,
+    LoaderOptions,
+    PluginError,
+    RuntimeInfo,
+    Title,
+    VendorInfo,
+    hookimpl,
+    read_case_overrides,
+    read_products,
+)
+from chipperf.torchtools import (
+    convert_parameters,
+    precision_policy,
+    require_precision,
+    restore_switches,
+    set_determinism,
+)
 
-from chipperf_kunlunxin.configs import CONFIGS
-from chipperf_kunlunxin.probe import probe
-from chipperf_kunlunxin.profiles import choose_profile
-from chipperf_kunlunxin.telemetry import TelemetryReader
-from chipperf_kunlunxin.xpu_smi import find_xpu_smi
+from chipperf_kunlunxin import machine, software
+from chipperf_kunlunxin.probe import choose_stack, probe
+from chipperf_kunlunxin.stack import TOOL_TIMEOUT_S
+from chipperf_kunlunxin.xpu_smi import perf_telemetry as perf_telemetry
+from chipperf_kunlunxin.xpu_smi import perf_tool_commands as perf_tool_commands
+from chipperf_kunlunxin.xpu_smi import query_devices
 
 if TYPE_CHECKING:
     import torch
     from chipperf import (
+        CaseOverrides,
         DeviceInfo,
-        DistributedConfig,
         EnvironmentSettings,
         EnvironmentVariable,
-        LoaderOptions,
         MemoryStats,
         Precision,
         PrecisionPolicy,
         ProbeResult,
         Rank,
-        RuntimeInfo,
-        TelemetrySample,
     )
 
-_GIB = 2**30
-_MIB = 2**20
-_SERIAL_NUMBER = r"\b02K[0-9A-Z]{8,}\b"
+_CONFIGS = Path(__file__).with_name("configs.toml")
+_PRODUCTS = Path(__file__).with_name("products.toml")
 
-_telemetry = TelemetryReader()
+logger = logging.getLogger(__name__)
 
 
 @hookimpl
 def perf_vendor_info() -> VendorInfo:
     """Name Kunlunxin and its products; the device type is that of the installed stack."""
-    profile = choose_profile()
+    stack = choose_stack()
     return VendorInfo(
         name="kunlunxin",
         title=Title(zh="昆仑芯", en="Kunlunxin"),
         report_title=Title(zh="昆仑芯XPU配置与运行信息参考", en="Kunlunxin XPU configuration and results"),
-        device_type=profile.DEVICE_TYPE,
-        visible_devices_env=(profile.VISIBLE_DEVICES_ENV,),
-        capabilities=profile.CAPABILITIES,
-        known_devices=(
-            KnownDevice(name="R300", short_name="R300", memory_bytes=32 * _GIB),
-            KnownDevice(name="R200", short_name="R200", memory_bytes=16 * _GIB),
-            # A card carries two of these devices.
-            KnownDevice(name="K200", short_name="K200", memory_bytes=8064 * _MIB),
-            KnownDevice(name="P800 OAM", short_name="P800", memory_bytes=96 * _GIB),
-            KnownDevice(name="P800 PCIe", short_name="P800-PCIe", memory_bytes=96 * _GIB),
-        ),
+        device_type=stack.device_type,
+        visible_devices_env=(stack.visible_devices_env,),
+        capabilities=stack.capabilities,
+        known_devices=read_products(_PRODUCTS).known_devices,
     )
 
 
@@ -72,101 +82,115 @@ def perf_probe() -> ProbeResult:
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Return what the stack and its collectives read when the interpreter starts."""
-    return choose_profile().environment(rank, settings)
+    return choose_stack().environment(rank, settings)
 
 
 @hookimpl
 def perf_load_runtime() -> RuntimeInfo:
-    """Import torch and Kunlunxin's extension; warn of variables that do harm."""
-    return choose_profile().load_runtime()
+    """Import torch, Kunlunxin's extension and the collectives' module, and warn of variables that do harm."""
+    for hazard in software.hazards_in_force():
+        logger.warning("%s", hazard)
+    import torch
+
+    stack = choose_stack()
+    extension = software.torch_xmlir()
+    if stack.uses_flagcx():
+        software.import_module("flagcx", "install FlagCX, or choose another backend")
+    versions = software.read_stack_versions(getattr(extension, "__version__", None))
+    driver = machine.read_driver_version(machine.MACHINE_ROOT)
+    return RuntimeInfo(
+        torch=torch.__version__,
+        driver=driver or query_devices(timeout_s=TOOL_TIMEOUT_S).driver_version,
+        sdk=versions.sdk,
+        collectives=versions.collectives or stack.collectives,
+        framework=versions.framework,
+        compiler=versions.compiler,
+        knobs=(*software.variables_in_force(), *stack.runtime_knobs()),
+    )
 
 
 @hookimpl
 def perf_device_init(rank: Rank) -> torch.device:
     """Make the rank's device ready and return it."""
-    return choose_profile().device_init(rank)
+    return choose_stack().device_init(rank)
 
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
     """Identify the device by UUID (P800) or by its place among the visible devices (R300)."""
-    return choose_profile().device_info(device)
+    return choose_stack().device_info(device)
 
 
 @hookimpl
 def perf_synchronize(device: torch.device) -> None:
     """Wait for all queued work of the device."""
-    choose_profile().synchronize(device)
+    choose_stack().synchronize(device)
 
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
     """Read the allocator's counters (P800) or the device's use by the management tool (R300)."""
-    return choose_profile().memory_query(device)
+    return choose_stack().memory_query(device)
 
 
 @hookimpl
 def perf_memory_reset_peak(device: torch.device) -> None:
     """Set the allocator's peaks back, where there are any."""
-    choose_profile().memory_reset_peak(device)
+    choose_stack().memory_reset_peak(device)
 
 
 @hookimpl
 def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
     """Use the stack's backend or the one of ``PERF_KUNLUNXIN_BACKEND``."""
-    return choose_profile().distributed_setup(rank, device)
+    if software.event_timing_enabled():
+        name = software.EVENT_TIMING
+        raise PluginError(
+            f"{name}={os.environ[name]} is set: {software.HAZARDS[name]}",
+            hint=f"unset {name} and start the run again",
+        )
+    return DistributedConfig(backend=choose_stack().chosen_backend())
 
 
 @hookimpl
 def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed the devices' generators."""
-    choose_profile().seed(seed, device, deterministic)
+    """Seed all devices; that torch's switches make the stack's kernels deterministic is not known."""
+    stack = choose_stack()
+    stack.device_module().manual_seed_all(seed)
+    set_determinism(deterministic, cudnn=stack.device_type == "cuda")
 
 
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Set the stack up for a precision, or refuse it."""
-    return choose_profile().precision(requested, device)
+    """Set the stack up for a precision, or refuse it, and say in what fp32 products are computed."""
+    stack = choose_stack()
+    require_precision(requested, stack.capabilities, who=stack.who, reasons=stack.refusals)
+    knobs = (*software.product_type_knobs(), *stack.precision_knobs())
+    effective = software.effective_fp32() if requested == "fp32" else None
+    return precision_policy(requested, knobs=knobs, effective=effective)
 
 
 @hookimpl
 def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Turn the model to fp16 where that was requested."""
-    return choose_profile().prepare_model(model, precision, device)
+    """Convert parameters for fp16; leave the model alone otherwise."""
+    return convert_parameters(model, precision.requested)
 
 
 @hookimpl
 def perf_loader_options(device: torch.device) -> LoaderOptions:
     """Ask for page-locked memory where the stack has it."""
-    return choose_profile().loader_options(device)
+    return LoaderOptions(pin_memory=choose_stack().pin_memory)
 
 
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's R300 values for the case and topology."""
-    topology = rank.topology
-    no_row = f"FlagPerf has no Kunlunxin configuration of {case} on {topology}: the case's base values apply"
-    return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
-
-
-@hookimpl
-def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read the device's values from one call of xpu-smi for all devices."""
-    return _telemetry.sample(device)
-
-
-@hookimpl
-def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List the calls of xpu-smi whose output is parsed; ``-r``, which resets the device, is never called."""
-    tool = find_xpu_smi() or "xpu-smi"
-    calls = {"xpu-smi-m": ("-m",), "xpu-smi-q": ("-q",), "xpu-smi-L": ("-L",), "xpu-smi-table": ()}
-    return tuple(
-        ToolCommand(name=name, argv=(tool, *options), private_patterns=(_SERIAL_NUMBER,))
-        for name, options in calls.items()
-    )
+    return read_case_overrides(_CONFIGS, case, rank)
 
 
 @hookimpl
 def perf_device_teardown(device: torch.device) -> None:
     """Give cached memory back and restore what the plugin changed in torch."""
-    choose_profile().device_teardown(device)
+    empty_cache = getattr(choose_stack().device_module(), "empty_cache", None)
+    if empty_cache is not None:
+        empty_cache()
+    restore_switches()

@@ -12,19 +12,21 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from chipperf import ProbedDevice, ProbeResult
-from chipperf.hardware import PciDevice, find_pci_devices
+from chipperf import PluginError, ProbedDevice, ProbeResult
+from chipperf.hardware import DeviceReading, PciDevice, distribution_version, find_cards
 
 from chipperf_kunlunxin import machine
-from chipperf_kunlunxin.profiles import choose_profile
-from chipperf_kunlunxin.variables import hazards_in_force
-from chipperf_kunlunxin.visibility import visible_devices
-from chipperf_kunlunxin.xpu_reading import XpuReading
+from chipperf_kunlunxin.p800 import P800
+from chipperf_kunlunxin.r300 import R300
+from chipperf_kunlunxin.software import hazards_in_force
 from chipperf_kunlunxin.xpu_smi import find_xpu_smi, identify_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
+STACKS: Final[dict[str, R300 | P800]] = {"r300": R300(), "p800": P800()}
 
 RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 
@@ -41,17 +43,17 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         the visible-devices variable leaves them; or what was looked for and what to do.
     """
     root = root or machine.MACHINE_ROOT
-    pci_root = root / "sys/bus/pci/devices"
-    functions = find_pci_devices(pci_root)
-    cards = [function for function in functions if machine.is_kunlunxin(function)]
+    tool = find_xpu_smi()
+    hint = f" ({tool} proves nothing: Intel's tool has the same name)" if tool else ""
+    cards, found = find_cards(
+        root,
+        machine.is_kunlunxin,
+        called="Kunlunxin XPU",
+        criterion=f"has vendor id 0x1d22 or is 2057:3686{hint}",
+    )
     driver = machine.read_driver_version(root)
     if not cards:
-        reason = (
-            f"no Kunlunxin XPU: none of the {len(functions)} PCI devices under {pci_root} has vendor id 0x1d22 or is "
-            f"2057:3686{_intel_hint()}; check that the card is powered, seated and passed to this machine"
-        )
-        return ProbeResult(available=False, reason=reason, driver_version=driver)
-    found = f"PCI lists Kunlunxin devices at {', '.join(card.address for card in cards)}"
+        return ProbeResult(available=False, reason=found, driver_version=driver)
     nodes = machine.find_device_nodes(root)
     if not nodes:
         return ProbeResult(
@@ -75,6 +77,29 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
     )
 
 
+def choose_stack() -> R300 | P800:
+    """Return the stack that ``PERF_KUNLUNXIN_PROFILE`` names, or else the one of the installed torch.
+
+    The torch version is read from the metadata of its distribution. Without torch nothing can be trained, and the
+    current stack is assumed.
+
+    Raises:
+        PluginError: The variable names no profile.
+    """
+    name = os.environ.get(PROFILE_VARIABLE) or _installed_profile()
+    try:
+        return STACKS[name]
+    except KeyError as error:
+        raise PluginError(
+            f"{PROFILE_VARIABLE}={name} names no Kunlunxin profile", hint=f"use one of: {', '.join(STACKS)}"
+        ) from error
+
+
+def _installed_profile() -> str:
+    version = distribution_version("torch")
+    return "r300" if version is not None and version.startswith("1.") else "p800"
+
+
 def describe_runtime() -> str:
     """Say whether Kunlunxin's torch extension is installed, without importing it."""
     for name in RUNTIME_MODULES:
@@ -82,11 +107,6 @@ def describe_runtime() -> str:
         if name in sys.modules or importlib.util.find_spec(name):
             return f"{name} is installed"
     return f"neither {' nor '.join(RUNTIME_MODULES)} is installed here: install Kunlunxin's torch to train"
-
-
-def _intel_hint() -> str:
-    tool = find_xpu_smi()
-    return f" ({tool} proves nothing: Intel's tool has the same name)" if tool else ""
 
 
 def _explain_missing_nodes(root: Path) -> str:
@@ -98,29 +118,27 @@ def _explain_missing_nodes(root: Path) -> str:
     return "there is no /dev/xpu0 and no /proc/kunlun; install or load Kunlunxin's kernel driver"
 
 
-def _misfit(readings: Sequence[XpuReading], cards: Sequence[PciDevice]) -> str:
+def _misfit(readings: Sequence[DeviceReading], cards: Sequence[PciDevice]) -> str:
     """Say why the tool's devices cannot be those that PCI lists; empty if they can."""
     addresses = {card.address for card in cards}
     strangers = [reading.pci_bus_id for reading in readings if reading.pci_bus_id not in addresses]
     return "the output of xpu-smi does not fit the PCI devices" if strangers else ""
 
 
-def _by_nodes(cards: Sequence[PciDevice], nodes: Sequence[str]) -> tuple[XpuReading, ...]:
+def _by_nodes(cards: Sequence[PciDevice], nodes: Sequence[str]) -> tuple[DeviceReading, ...]:
     name = machine.product_name(cards)
     # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
-    return tuple(XpuReading(device_id=int(node.removeprefix("xpu")), name=name) for node in nodes)
+    return tuple(DeviceReading(device_id=machine.node_number(node), name=name) for node in nodes)
 
 
-def _restrict(readings: Sequence[XpuReading]) -> tuple[tuple[XpuReading, ...], str]:
+def _restrict(readings: Sequence[DeviceReading]) -> tuple[tuple[DeviceReading, ...], str]:
     """Return the visible devices, and the variable that restricts them, with its value."""
-    profile = choose_profile()
-    name = profile.VISIBLE_DEVICES_ENV
-    value = os.environ.get(name)
-    visible = visible_devices(readings, value, keeps_order=profile.KEEPS_VISIBLE_ORDER)
-    return visible, "" if value is None else f"{name}={value}"
+    stack = choose_stack()
+    name = stack.visible_devices_env
+    return stack.visible(readings), f"{name}={os.environ[name]}" if name in os.environ else ""
 
 
-def _probed(readings: Sequence[XpuReading], cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:
+def _probed(readings: Sequence[DeviceReading], cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:
     return tuple(
         ProbedDevice(
             index=index,

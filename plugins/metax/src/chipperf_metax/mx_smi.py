@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from chipperf import ProbedDevice
+from chipperf import ProbedDevice, ToolCommand, hookimpl
 from chipperf.hardware import ToolOutput, find_tool, normalise_pci_address, run_tool
 
 # ht-smi is the same tool under the name of a white label.
@@ -22,6 +22,8 @@ _GPU_ROW = re.compile(r"^\s*GPU(?:#(?P<new>\d+)\s|\s+(?P<old>\d+):)\s*(?P<name>\
 # A slice follows its GPU: "  SGPU#3   25% 15.625gb   Available (UUID: GPU-...) sgpu-...".
 _SLICE_ROW = re.compile(r"^\s+SGPU#\d+\s(?P<rest>.*)$")
 _UUID = re.compile(r"UUID:\s*([^\s)]+)")
+# Serial numbers of chip (like "AB1C23_45_6_7") and board (like "ABCD0123456789").
+_SERIAL_NUMBERS = (r"\b[A-Z0-9]+(?:_\d+){3}\b", r"\b[A-Z]{4}\d{10}\b")
 _NOT_AVAILABLE = re.compile(r"Not Available(?:\(([^)]*)\))?")
 
 
@@ -54,6 +56,16 @@ class DeviceList:
 def find_mx_smi() -> str | None:
     """Return the tool's path, or ``None`` if it is not installed."""
     return next(filter(None, (find_tool(name, _INSTALLED_IN) for name in _NAMES)), None)
+
+
+@hookimpl
+def perf_tool_commands() -> tuple[ToolCommand, ...]:
+    """List every call of mx-smi that this plugin makes."""
+    tool = find_mx_smi() or "mx-smi"
+    return tuple(
+        ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
+        for query in Query
+    )
 
 
 def ask(query: Query, *, timeout_s: float) -> ToolOutput:

@@ -11,9 +11,18 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chipperf.hardware import normalise_pci_address
-
-from chipperf_metax.units import BYTES, CELSIUS, MEGAHERTZ, PERCENT, UNSTATED, WATTS, quantity, whole
+from chipperf.hardware import (
+    BYTES,
+    CELSIUS,
+    MEGAHERTZ,
+    PERCENT,
+    UNSTATED,
+    WATTS,
+    DeviceReading,
+    normalise_pci_address,
+    quantity,
+    whole,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,33 +45,6 @@ _TABLE_USAGE = re.compile(r"(?<!\S)(\d+%)(?!\S)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """State of one GPU board; ``None`` is unknown.
-
-    Attributes:
-        pci_bus_id: Address, in the form of :func:`chipperf.hardware.normalise_pci_address`.
-        uuid: The board's UUID, if the source tells.
-        name: The board's or its chip's name.
-        power_w: Power of the board.
-        temperature_c: Hottest spot of the chip.
-        utilisation_percent: Busy share of the compute cores.
-        memory_used_bytes: Device memory in use by everybody.
-        memory_total_bytes: Device memory of the board.
-        clock_mhz: Clock of the compute cores.
-    """
-
-    pci_bus_id: str | None = None
-    uuid: str | None = None
-    name: str | None = None
-    power_w: float | None = None
-    temperature_c: float | None = None
-    utilisation_percent: float | None = None
-    memory_used_bytes: int | None = None
-    memory_total_bytes: int | None = None
-    clock_mhz: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One output of the tool.
 
@@ -73,7 +55,7 @@ class Report:
         maca_version: Version of the installed SDK, MACA.
     """
 
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[DeviceReading, ...] = ()
     tool_version: str | None = None
     driver_version: str | None = None
     maca_version: str | None = None
@@ -153,22 +135,22 @@ def _log_key(key: str, value: str) -> str:
     return f"{key} W" if value.rstrip().endswith(" W") else key
 
 
-def _log_reading(heading: re.Match[str], entries: Mapping[str, str], *, is_complete: bool) -> Reading:
-    power_w = quantity(entries.get("Total W", ""), WATTS)
+def _log_reading(heading: re.Match[str], entries: Mapping[str, str], *, is_complete: bool) -> DeviceReading:
+    power_w = quantity(entries.get("Total W"), WATTS)
     if power_w is None and is_complete:
         # Where output was cut off, the sum would lack ways.
         power_w = _sum([quantity(value, WATTS) for key, value in entries.items() if re.fullmatch(r"Way \d+ W", key)])
     # Which sensor is the hottest changes from call to call: "hotspot(sensor5)".
-    hotspot = next((value for key, value in entries.items() if key.startswith("hotspot")), "")
-    return Reading(
+    hotspot = next((value for key, value in entries.items() if key.startswith("hotspot")), None)
+    return DeviceReading(
         pci_bus_id=normalise_pci_address(heading["address"]),
         name=heading["name"],
         power_w=power_w,
         temperature_c=quantity(hotspot, CELSIUS),
-        utilisation_percent=quantity(entries.get("GPU", ""), PERCENT),
-        memory_used_bytes=whole(quantity(entries.get("vram used", ""), BYTES)),
-        memory_total_bytes=whole(quantity(entries.get("vram total", ""), BYTES)),
-        clock_mhz=quantity(entries.get("XCORE_CLK") or entries.get("XCORE", ""), MEGAHERTZ),
+        utilisation_percent=quantity(entries.get("GPU"), PERCENT),
+        memory_used_bytes=whole(quantity(entries.get("vram used"), BYTES)),
+        memory_total_bytes=whole(quantity(entries.get("vram total"), BYTES)),
+        clock_mhz=quantity(entries.get("XCORE_CLK") or entries.get("XCORE"), MEGAHERTZ),
     )
 
 
@@ -187,23 +169,23 @@ def _table_blocks(text: str) -> Iterator[str]:
         yield "\n".join(block)
 
 
-def _table_reading(block: str) -> Reading:
+def _table_reading(block: str) -> DeviceReading:
     memory = _TABLE_MEMORY.search(block)
-    return Reading(
+    return DeviceReading(
         pci_bus_id=normalise_pci_address(block),
         name=_first(_TABLE_NAME, block),
-        power_w=quantity(_first(_TABLE_POWER, block) or "", WATTS),
-        temperature_c=quantity(_first(_TABLE_TEMPERATURE, block) or "", CELSIUS),
-        utilisation_percent=quantity(_first(_TABLE_USAGE, block) or "", PERCENT),
+        power_w=quantity(_first(_TABLE_POWER, block), WATTS),
+        temperature_c=quantity(_first(_TABLE_TEMPERATURE, block), CELSIUS),
+        utilisation_percent=quantity(_first(_TABLE_USAGE, block), PERCENT),
         memory_used_bytes=whole(quantity(f"{memory[1]} {memory[3]}", BYTES)) if memory else None,
         memory_total_bytes=whole(quantity(f"{memory[2]} {memory[3]}", BYTES)) if memory else None,
     )
 
 
-def _json_reading(address: str, gpu: Mapping[str, Any]) -> Reading:
+def _json_reading(address: str, gpu: Mapping[str, Any]) -> DeviceReading:
     # Most numbers are strings, and some are not.
     ways = _mapping(_mapping(gpu.get("board_power")).get("power"))
-    return Reading(
+    return DeviceReading(
         pci_bus_id=normalise_pci_address(address),
         power_w=_sum([quantity(str(value), UNSTATED) for value in ways.values()]),
         temperature_c=quantity(str(gpu.get("hotspot")), UNSTATED),
@@ -216,11 +198,11 @@ def _dmon_cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split(",")] if "," in line else line.split()
 
 
-def _dmon_reading(row: Mapping[str, str], units: Mapping[str, str]) -> Reading:
+def _dmon_reading(row: Mapping[str, str], units: Mapping[str, str]) -> DeviceReading:
     def cell(name: str, accepted: Mapping[str, float]) -> float | None:
         return quantity(f"{row.get(name, '')} {units.get(name, '')}", accepted)
 
-    return Reading(
+    return DeviceReading(
         pci_bus_id=normalise_pci_address(row.get("bdfid", "")),
         power_w=cell("power", WATTS),
         temperature_c=cell("hottemp", CELSIUS),

@@ -10,9 +10,9 @@ import importlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chipperf.hardware import call_bounded, normalise_pci_address
+from chipperf.hardware import DeviceReading, call_bounded, normalise_pci_address
 
-from chipperf_metax.mx_smi_reports import Reading, Report
+from chipperf_metax.mx_smi_reports import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class ManagementLibrary:
             maca_version=_value(binding.mxSmlGetMacaVersion),
         )
 
-    def _reading(self, index: int) -> Reading | None:
+    def _reading(self, index: int) -> DeviceReading | None:
         binding = self._binding
         info = _value(lambda: binding.mxSmlGetDeviceInfo(index))
         # A board that is divided among virtual machines computes nothing itself.
@@ -54,7 +54,7 @@ class ManagementLibrary:
         memory = _value(lambda: binding.mxSmlGetMemoryInfo(index))
         ways = _value(lambda: binding.mxSmlGetBoardPowerInfo(index))
         centidegrees = _value(lambda: binding.mxSmlGetTemperatureInfo(index, binding.MXSML_TEMPERATURE_HOTSPOT))
-        return Reading(
+        return DeviceReading(
             pci_bus_id=normalise_pci_address(info.bdfId),
             uuid=info.uuid or None,
             name=info.deviceName,

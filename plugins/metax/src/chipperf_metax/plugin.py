@@ -1,85 +1,51 @@
-"""Hooks of the MetaX plugin: C500 family under MACA builds of torch, whose devices are called ``cuda``."""
+"""Hooks of the MetaX plugin: C500 family under MACA builds of torch, whose devices are called ``cuda``.
+
+Some are below, others in the modules about their subject.
+"""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from chipperf import (
-    Capability,
-    CaseOverrides,
+    DeviceError,
+    DeviceInfo,
     DistributedConfig,
-    KnownDevice,
     LoaderOptions,
     Title,
-    ToolCommand,
     VendorInfo,
     hookimpl,
+    read_case_overrides,
+    read_products,
 )
+from chipperf.torchtools import read_memory, restore_switches, use_device
 
-from chipperf_metax import device as devices
-from chipperf_metax import precision as precisions
-from chipperf_metax import torch_flags
-from chipperf_metax.configs import CONFIGS
-from chipperf_metax.environment import AUTOTUNE_VARIABLE, worker_environment
-from chipperf_metax.memory import read_memory
-from chipperf_metax.mx_smi import Query, find_mx_smi
-from chipperf_metax.probe import probe
-from chipperf_metax.runtime import load_runtime
-from chipperf_metax.telemetry import Sampler
-from chipperf_metax.visible_devices import VARIABLES
+from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
+from chipperf_metax.probe import VISIBLE_VARIABLES, probe
+from chipperf_metax.run_settings import CAPABILITIES
+from chipperf_metax.run_settings import perf_environment as perf_environment
+from chipperf_metax.run_settings import perf_precision as perf_precision
+from chipperf_metax.run_settings import perf_prepare_model as perf_prepare_model
+from chipperf_metax.run_settings import perf_seed as perf_seed
+from chipperf_metax.runtime import perf_load_runtime as perf_load_runtime
+from chipperf_metax.telemetry import perf_telemetry as perf_telemetry
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import (
-        DeviceInfo,
-        EnvironmentSettings,
-        EnvironmentVariable,
-        MemoryStats,
-        Precision,
-        PrecisionPolicy,
-        ProbeResult,
-        Rank,
-        RuntimeInfo,
-        TelemetrySample,
-    )
+    from chipperf import CaseOverrides, MemoryStats, ProbeResult, Rank
 
-_GIB = 2**30
+_CONFIGS = Path(__file__).with_name("configs.toml")
 
 _INFO = VendorInfo(
     name="metax",
     title=Title(zh="沐曦", en="MetaX"),
     report_title=Title(zh="沐曦集成电路 C500 GPU配置与运行信息参考", en="MetaX C500 GPU configuration and results"),
     device_type="cuda",
-    visible_devices_env=VARIABLES,
-    capabilities=frozenset(
-        {
-            Capability.BF16,
-            Capability.CHANNELS_LAST,
-            Capability.DETERMINISTIC,
-            Capability.DISTRIBUTED,
-            Capability.FP16,
-            Capability.MEMORY_RESERVED,
-            Capability.MULTI_DEVICE,
-            Capability.TELEMETRY,
-            Capability.TF32,
-            Capability.UUID,
-        }
-    ),
-    known_devices=(
-        # torch names the board "MetaX C500"; mx-smi, older software and published reports name its chip, MXC500.
-        KnownDevice(name="MXC500", short_name="MXC500", memory_bytes=64 * _GIB),
-        KnownDevice(name="MetaX C500", short_name="MXC500", memory_bytes=64 * _GIB),
-        KnownDevice(name="MetaX C550", short_name="C550", memory_bytes=64 * _GIB),
-        # White label of the same family, whose tool is ht-smi.
-        KnownDevice(name="Mars X201", short_name="X201", memory_bytes=64 * _GIB),
-    ),
+    visible_devices_env=VISIBLE_VARIABLES,
+    capabilities=CAPABILITIES,
+    known_devices=read_products(Path(__file__).with_name("products.toml")).known_devices,
 )
-
-# Serial numbers of chip (like "AB1C23_45_6_7") and board (like "ABCD0123456789").
-_SERIAL_NUMBERS = (r"\b[A-Z0-9]+(?:_\d+){3}\b", r"\b[A-Z]{4}\d{10}\b")
-
-_sampler = Sampler()
 
 
 @hookimpl
@@ -95,27 +61,37 @@ def perf_probe() -> ProbeResult:
 
 
 @hookimpl
-def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Name the SDK, ask for reproducible kernels if wanted, and refuse contradicting choices of devices."""
-    return worker_environment(settings)
-
-
-@hookimpl
-def perf_load_runtime() -> RuntimeInfo:
-    """Import torch, which must be a MACA build, and read the versions of the stack."""
-    return load_runtime()
-
-
-@hookimpl
 def perf_device_init(rank: Rank) -> torch.device:
     """Make the GPU, or slice, of the local rank current."""
-    return devices.init_device(rank)
+    import torch
+
+    try:
+        return use_device(torch.cuda, "cuda", rank, called="MetaX device", visible_devices_env=VISIBLE_VARIABLES)
+    except OSError as error:
+        # Counting goes through MetaX's management library.
+        raise DeviceError(
+            f"MetaX's torch cannot count its devices: {error}", hint="add /opt/mxdriver/lib to LD_LIBRARY_PATH"
+        ) from error
 
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the GPU, or slice, by torch's properties."""
-    return devices.device_info(device)
+    """Identify the GPU, or slice, by torch's properties; UUID and address are those that ``mx-smi -L`` lists."""
+    import torch
+
+    properties: Any = torch.cuda.get_device_properties(device)
+    # Older builds tell neither.
+    uuid = getattr(properties, "uuid", None)
+    address = None
+    if hasattr(properties, "pci_bus_id"):
+        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return DeviceInfo(
+        index=device.index or 0,
+        name=properties.name,
+        uuid=f"GPU-{uuid}" if uuid else None,
+        pci_bus_id=address,
+        total_bytes=properties.total_memory,
+    )
 
 
 @hookimpl
@@ -128,8 +104,13 @@ def perf_synchronize(device: torch.device) -> None:
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read torch's allocator and the runtime's memory of the device."""
-    return read_memory(device)
+    """Read torch's allocator, and use and capacity by the runtime.
+
+    The runtime keeps to the slice of a shared GPU, whereas mx-smi counts the whole board.
+    """
+    import torch
+
+    return read_memory(torch.cuda, device)
 
 
 @hookimpl
@@ -147,29 +128,6 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 
 
 @hookimpl
-def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed the device's generators, and decide between autotuned and reproducible kernels."""
-    import torch
-
-    torch.cuda.manual_seed_all(seed)
-    torch_flags.change(torch_flags.DETERMINISTIC_ALGORITHMS, deterministic)
-    torch_flags.change(torch_flags.DETERMINISTIC_CONVOLUTION, deterministic)
-    torch_flags.change(torch_flags.AUTOTUNE, not deterministic and os.environ.get(AUTOTUNE_VARIABLE) == "1")
-
-
-@hookimpl
-def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run fp32 as fp32: TF32 only if it is asked for."""
-    return precisions.apply(requested, device)
-
-
-@hookimpl
-def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Lay convolution weights out as this build lays out images, and convert parameters for fp16."""
-    return precisions.prepare_model(model, precision)
-
-
-@hookimpl
 def perf_loader_options(device: torch.device) -> LoaderOptions:
     """Copy batches from page-locked memory."""
     return LoaderOptions(pin_memory=True)
@@ -178,25 +136,7 @@ def perf_loader_options(device: torch.device) -> LoaderOptions:
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's C500 values for the case and topology."""
-    topology = rank.topology
-    no_row = f"FlagPerf has no MetaX configuration of {case} on {topology}: the case's base values apply"
-    return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
-
-
-@hookimpl
-def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read the board's power, temperature, utilisation and memory from pymxsml or mx-smi."""
-    return _sampler.sample(device)
-
-
-@hookimpl
-def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List every call of mx-smi that this plugin makes."""
-    tool = find_mx_smi() or "mx-smi"
-    return tuple(
-        ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
-        for query in Query
-    )
+    return read_case_overrides(_CONFIGS, case, rank)
 
 
 @hookimpl
@@ -204,5 +144,5 @@ def perf_device_teardown(device: torch.device) -> None:
     """Put torch's switches back and give cached memory back."""
     import torch
 
-    torch_flags.restore()
+    restore_switches()
     torch.cuda.empty_cache()

@@ -7,22 +7,28 @@ the kernel lists it under MetaX's PCI vendor id and MetaX's driver has made its 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.hardware import find_pci_devices, read_text
+from chipperf.hardware import distribution_version, find_cards, only, read_text, select_visible
 
 from chipperf_metax.mx_smi import DeviceList, Query, ask, parse_list
 from chipperf_metax.mx_smi_reports import Report, parse_table
-from chipperf_metax.torch_build import describe_torch_build
-from chipperf_metax.visible_devices import active_choice, find_conflict, select
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from chipperf.hardware import PciDevice
+
+VISIBLE_VARIABLES: Final = ("MACA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+"""The one that wins first. It hides the one that launchers set: left over in a shell or an image, it would silently
+send a job to other devices than it was given. So the two may not contradict each other."""
+
+# "2.0.0+mc2.18.0.8", and "2.8.0+metax3.5.3.9" since 2025.
+_MACA_BUILD = re.compile(r"\+(?:metax|mc)(\d[\d.]*)")
 
 PCI_VENDOR_ID = 0x9999
 
@@ -43,17 +49,15 @@ def probe(
     Returns:
         The GPUs that torch will see, in its order; or what was looked for and what to do.
     """
-    pci_root = root / "sys/bus/pci/devices"
-    functions = find_pci_devices(pci_root)
-    cards = [function for function in functions if function.vendor_id == PCI_VENDOR_ID]
+    cards, found = find_cards(
+        root,
+        lambda function: function.vendor_id == PCI_VENDOR_ID,
+        called="MetaX GPU",
+        criterion="has vendor id 0x9999",
+    )
     driver_version = read_text(root / "sys/module/metax/version")
     if not cards:
-        reason = (
-            f"no MetaX GPU: none of the {len(functions)} PCI devices under {pci_root} has vendor id 0x9999; "
-            "check that the card is powered, seated and passed to this machine"
-        )
-        return ProbeResult(available=False, reason=reason, driver_version=driver_version)
-    found = f"PCI lists MetaX devices at {', '.join(card.address for card in cards)}"
+        return ProbeResult(available=False, reason=found, driver_version=driver_version)
     obstacle = _find_obstacle(root, environment)
     if obstacle:
         return ProbeResult(available=False, reason=f"{found}, but {obstacle}", driver_version=driver_version)
@@ -71,6 +75,49 @@ def probe(
         devices=visible,
         driver_version=driver_version or table.driver_version,
     )
+
+
+def built_with_maca(torch_version: str) -> str | None:
+    """Return the version of MACA that a torch was built with, or ``None`` if it is no build of MetaX's."""
+    match = _MACA_BUILD.search(torch_version)
+    return match[1].rstrip(".") if match else None
+
+
+def describe_torch_build() -> str:
+    """Say whether the installed torch is MetaX's, from the metadata of its distribution."""
+    version = distribution_version("torch")
+    if version is None:
+        return "torch is not installed here: install MetaX's build to train"
+    if built_with_maca(version):
+        return f"torch {version}"
+    return f"torch {version} is not a MetaX build (+metax or +mc): install MetaX's to train"
+
+
+def find_conflict(environment: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the variables and what to do, or ``None`` if they agree."""
+    stale, chosen = (environment.get(name) for name in VISIBLE_VARIABLES)
+    if stale is None or chosen is None or _entries(stale) == _entries(chosen):
+        return None
+    return (
+        f"MACA_VISIBLE_DEVICES={stale!r} contradicts CUDA_VISIBLE_DEVICES={chosen!r}, and MetaX's torch would follow "
+        "the first: unset MACA_VISIBLE_DEVICES to use what the launcher chose, or give both the same value"
+    )
+
+
+def active_choice(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return name and value of the variable in force, or ``None`` if all devices are visible."""
+    return next(((name, environment[name]) for name in VISIBLE_VARIABLES if name in environment), None)
+
+
+def select(devices: Sequence[ProbedDevice], choice: str) -> tuple[ProbedDevice, ...]:
+    """Return the devices that a variable's value leaves, numbered as torch numbers them.
+
+    Args:
+        devices: All devices, in the runtime's order.
+        choice: Indices, or UUIDs or beginnings of such, separated by commas, as in CUDA.
+    """
+    visible = select_visible(choice, lambda entry: _find(devices, entry))
+    return tuple(replace(device, index=index) for index, device in enumerate(visible))
 
 
 def _find_obstacle(root: Path, environment: Mapping[str, str]) -> str | None:
@@ -119,7 +166,7 @@ def _complete(listed: DeviceList, table: Report) -> tuple[ProbedDevice, ...]:
     return tuple(devices)
 
 
-def _name_by_pci(cards: list[PciDevice]) -> tuple[ProbedDevice, ...]:
+def _name_by_pci(cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:
     return tuple(
         ProbedDevice(index=index, name=f"MetaX device {card.device_id:04x}", pci_bus_id=card.address)
         for index, card in enumerate(cards)
@@ -136,3 +183,13 @@ def _select_visible(
     name, value = active
     visible = select(devices, value)
     return visible, f", of which {name}={value!r} leaves {len(visible) or 'none'}"
+
+
+def _find(devices: Sequence[ProbedDevice], entry: str) -> ProbedDevice | None:
+    if entry.isdecimal():
+        return devices[int(entry)] if int(entry) < len(devices) else None
+    return only(device for device in devices if entry and device.uuid and device.uuid.startswith(entry))
+
+
+def _entries(choice: str) -> list[str]:
+    return [entry.strip() for entry in choice.split(",")]

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import PluginError, RuntimeInfo
+from chipperf import PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import call_bounded, read_text
 
-from chipperf_metax import torch_flags
-from chipperf_metax.environment import environment_knobs
 from chipperf_metax.mx_smi import Query, ask
 from chipperf_metax.mx_smi_reports import Report, parse_log, parse_table
 from chipperf_metax.mxsml import open_library
-from chipperf_metax.torch_build import built_with_maca
+from chipperf_metax.probe import built_with_maca
+from chipperf_metax.run_settings import default_knobs, environment_knobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +35,8 @@ class InstalledVersions:
     maca: str | None
 
 
-def load_runtime() -> RuntimeInfo:
+@hookimpl
+def perf_load_runtime() -> RuntimeInfo:
     """Import torch and make sure that it is MetaX's.
 
     Raises:
@@ -59,7 +59,7 @@ def load_runtime() -> RuntimeInfo:
         sdk=f"{sdk} (torch built with {built_with})",
         collectives=_describe_collectives(),
         framework=f"pytorch-{torch.__version__}",
-        knobs=(*torch_flags.default_knobs(), *environment_knobs()),
+        knobs=(*default_knobs(), *environment_knobs()),
     )
 
 

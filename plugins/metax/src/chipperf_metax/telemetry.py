@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from chipperf import TelemetrySample
-from chipperf.hardware import call_bounded
+from chipperf import TelemetrySample, hookimpl
+from chipperf.hardware import DeviceReading, call_bounded
 
 from chipperf_metax.mx_smi import Query, ask
-from chipperf_metax.mx_smi_reports import Reading, Report, parse_dmon, parse_json, parse_log, parse_table
+from chipperf_metax.mx_smi_reports import Report, parse_dmon, parse_json, parse_log, parse_table
 from chipperf_metax.mxsml import open_library
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Snapshot:
     """State of all boards at one moment, and where it comes from or why there is none."""
 
     source: str
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[DeviceReading, ...] = ()
 
 
 class Sampler:
@@ -60,20 +60,11 @@ class Sampler:
             unlisted = f"{snapshot.source}: {device.uuid or device.pci_bus_id or device.name} is not listed"
             return TelemetrySample(source=unlisted if snapshot.readings else snapshot.source)
         if is_slice(device, reading):
-            return TelemetrySample(
-                source=f"{snapshot.source}, of the whole board that this device is a slice of",
-                power_w=reading.power_w,
-                temperature_c=reading.temperature_c,
-                clock_mhz=reading.clock_mhz,
-            )
-        return TelemetrySample(
-            source=snapshot.source,
-            power_w=reading.power_w,
-            temperature_c=reading.temperature_c,
-            utilisation_percent=reading.utilisation_percent,
-            memory_used_bytes=reading.memory_used_bytes,
-            clock_mhz=reading.clock_mhz,
-        )
+            # Memory and load of the board are also other people's.
+            own = replace(reading, utilisation_percent=None, memory_used_bytes=None)
+            source = f"{snapshot.source}, of the whole board that this device is a slice of"
+            return TelemetrySample(source=source, **own.sensors())
+        return TelemetrySample(source=snapshot.source, **reading.sensors())
 
     def _current(self) -> Snapshot:
         if time.monotonic() - self._taken_s > _FRESH_S:
@@ -111,7 +102,16 @@ class Sampler:
         return Snapshot(source=problem)
 
 
-def find_reading(device: DeviceInfo, readings: tuple[Reading, ...]) -> Reading | None:
+_sampler = Sampler()
+
+
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
+    """Read the board's power, temperature, utilisation and memory from pymxsml or mx-smi."""
+    return _sampler.sample(device)
+
+
+def find_reading(device: DeviceInfo, readings: tuple[DeviceReading, ...]) -> DeviceReading | None:
     """Return the board of a device by UUID, or by PCI address: a slice has a UUID of its own at its board's address.
 
     Older builds of torch tell neither; then only the machine's single board can be meant.
@@ -126,7 +126,7 @@ def find_reading(device: DeviceInfo, readings: tuple[Reading, ...]) -> Reading |
     return readings[0] if is_anonymous and len(readings) == 1 else None
 
 
-def is_slice(device: DeviceInfo, board: Reading) -> bool:
+def is_slice(device: DeviceInfo, board: DeviceReading) -> bool:
     """Return True if the device is a part of the board, whose memory and load are then also other people's."""
     if device.total_bytes is None or board.memory_total_bytes is None:
         return False
@@ -143,5 +143,6 @@ def _tells(report: Report) -> bool:
     return any(
         value is not None
         for reading in report.readings
-        for value in (reading.power_w, reading.temperature_c, reading.utilisation_percent, reading.memory_used_bytes)
+        for name, value in reading.sensors().items()
+        if name != "clock_mhz"
     )

@@ -1,45 +1,35 @@
-"""One worker's device: choosing it, identifying it, its memory."""
+"""One worker's device: its identity, and its memory."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from chipperf import DeviceError, DeviceInfo, MemoryStats
+from chipperf import DeviceInfo, hookimpl
 from chipperf.hardware import call_bounded
+from chipperf.torchtools import read_memory as read_torch_memory
+from chipperf.torchtools import use_device
 
-from chipperf_nvidia.nvml import MemoryReading, find_handle, opened, read_inventory, read_memory, version
-from chipperf_nvidia.visibility import VARIABLE, visible_devices
+from chipperf_nvidia.nvml import Memory, find_handle, opened, read_inventory, read_memory, version
+from chipperf_nvidia.probe import VARIABLE, visible_devices
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import ProbedDevice, Rank
+    from chipperf import MemoryStats, ProbedDevice, Rank
 
 _NVML_TIMEOUT_S = 5.0
 
 
-def initialise(rank: Rank) -> torch.device:
-    """Make the GPU of the rank current.
-
-    Raises:
-        DeviceError: There is no such GPU.
-    """
+@hookimpl
+def perf_device_init(rank: Rank) -> torch.device:
+    """Make the rank's GPU current."""
     import torch
 
-    available = torch.cuda.device_count()
-    if rank.local_rank >= available:
-        value = os.environ.get(VARIABLE)
-        setting = f"{VARIABLE} is not set" if value is None else f"{VARIABLE}={value}"
-        raise DeviceError(
-            f"local rank {rank.local_rank} needs GPU {rank.local_rank}, but torch sees {available} GPU(s); {setting}",
-            hint=f"use --nproc {available}, or show more GPUs" if available else "perf doctor says why",
-        )
-    device = torch.device("cuda", rank.local_rank)
-    torch.cuda.set_device(device)
-    return device
+    return use_device(torch.cuda, "cuda", rank, called="GPU", visible_devices_env=(VARIABLE,))
 
 
-def identify(device: torch.device) -> DeviceInfo:
+@hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
     """Return NVML's identity of the device, found by torch's UUID; torch's own where NVML cannot be asked."""
     import torch
 
@@ -64,20 +54,13 @@ def identify(device: torch.device) -> DeviceInfo:
     )
 
 
-def query_memory(device: torch.device) -> MemoryStats:
+@hookimpl
+def perf_memory_query(device: torch.device) -> MemoryStats:
     """Read torch's allocator, and the use of the whole device from NVML or, failing that, from the CUDA runtime."""
     import torch
 
-    reading, source = _read_nvml_memory(identify(device).uuid) or _read_runtime_memory(device)
-    return MemoryStats(
-        source=f"torch.cuda allocator; used and total: {source}",
-        allocated_bytes=torch.cuda.memory_allocated(device),
-        peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
-        reserved_bytes=torch.cuda.memory_reserved(device),
-        peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
-        used_bytes=reading.used_bytes,
-        total_bytes=reading.total_bytes,
-    )
+    device_bytes, source = _read_nvml_memory(perf_device_info(device).uuid) or (None, "cudaMemGetInfo")
+    return read_torch_memory(torch.cuda, device, device_bytes=device_bytes, device_source=source)
 
 
 def _find_by_uuid(uuid: str | None, index: int) -> ProbedDevice | None:
@@ -106,11 +89,11 @@ def _find_by_uuid(uuid: str | None, index: int) -> ProbedDevice | None:
     return None
 
 
-def _read_nvml_memory(uuid: str | None) -> tuple[MemoryReading, str] | None:
+def _read_nvml_memory(uuid: str | None) -> tuple[Memory, str] | None:
     if uuid is None:
         return None
 
-    def read() -> tuple[MemoryReading, str]:
+    def read() -> tuple[Memory, str]:
         with opened() as pynvml:
             return read_memory(pynvml, find_handle(pynvml, uuid)), f"NVML {version(pynvml)}"
 
@@ -118,11 +101,4 @@ def _read_nvml_memory(uuid: str | None) -> tuple[MemoryReading, str] | None:
         reading, source = call_bounded(read, timeout_s=_NVML_TIMEOUT_S)
     except Exception:  # NVML is foreign code; without it, the CUDA runtime knows the same.
         return None
-    return None if reading.total_bytes is None else (reading, source)
-
-
-def _read_runtime_memory(device: torch.device) -> tuple[MemoryReading, str]:
-    import torch
-
-    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-    return MemoryReading(used_bytes=total_bytes - free_bytes, total_bytes=total_bytes), "cudaMemGetInfo"
+    return None if reading[1] is None else (reading, source)

@@ -1,4 +1,4 @@
-"""What NVML, NVIDIA's management library, says: identity, driver, memory, readings.
+"""What NVML, NVIDIA's management library, says: identity, driver, memory, and readings of a running GPU.
 
 NVML numbers all GPUs of the machine by PCI address, whatever ``CUDA_VISIBLE_DEVICES`` says, and divides a GPU into MIG
 instances that have UUIDs of their own. torch's devices are therefore found by UUID, never by index.
@@ -12,11 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chipperf import DeviceError, ProbedDevice
-from chipperf.hardware import normalise_pci_address
+from chipperf import DeviceError, ProbedDevice, TelemetrySample, hookimpl
+from chipperf.hardware import call_bounded, normalise_pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from chipperf import DeviceInfo
+
+_SAMPLE_TIMEOUT_S = 2.0
+_unresponsive: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +65,8 @@ class Inventory:
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryReading:
-    """Memory of a GPU or MIG instance in bytes; ``None`` is unknown."""
-
-    used_bytes: int | None
-    total_bytes: int | None
+Memory = tuple[int | None, int | None]
+"""Bytes in use and capacity of a GPU or MIG instance; ``None`` is unknown."""
 
 
 @contextmanager
@@ -130,29 +131,72 @@ def find_handle(pynvml: Any, uuid: str) -> Any:
         ) from error
 
 
-def read_memory(pynvml: Any, handle: Any) -> MemoryReading:
-    """Read memory; ``used_bytes`` is everybody's use without the driver's reserve, as ``nvidia-smi`` shows it."""
-    memory = value_or_none(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
+def read_memory(pynvml: Any, handle: Any) -> Memory:
+    """Read memory; use is everybody's without the driver's reserve, as ``nvidia-smi`` shows it."""
+    memory = _value(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
     if memory is None:
         # Drivers before R510 know this form only, whose use includes the reserve.
-        memory = value_or_none(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
+        memory = _value(pynvml, lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
     # Parts that share the host's memory report no memory of their own: an error, or 0.
     if memory is None or not memory.total:
-        return MemoryReading(used_bytes=None, total_bytes=None)
-    return MemoryReading(used_bytes=int(memory.used), total_bytes=int(memory.total))
+        return None, None
+    return int(memory.used), int(memory.total)
 
 
-def value_or_none(pynvml: Any, read: Callable[[], Any]) -> Any:
-    """Return what ``read`` returns, or ``None`` if NVML does not support it on this device."""
-    try:
-        return read()
-    except pynvml.NVMLError:
-        return None
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
+    """Read a GPU or MIG instance, found by its UUID.
+
+    NVML's units are milliwatts, degrees Celsius, percent, bytes and megahertz. A MIG instance has memory of its own;
+    temperature and clock are those of its GPU, and power and utilisation, which NVML tells for the whole GPU only, stay
+    unknown.
+
+    Raises:
+        DeviceError: The device has no UUID, or NVML does not reach it or does not answer.
+    """
+    uuid = device.uuid
+    if uuid is None:
+        raise DeviceError(f"{device.name} has no UUID to find it by", hint="torch 2.4 and later tell it")
+    # A call that hangs keeps its thread, so no second one is made.
+    if uuid not in _unresponsive:
+        try:
+            return call_bounded(lambda: _read_sample(uuid), timeout_s=_SAMPLE_TIMEOUT_S)
+        except TimeoutError:
+            _unresponsive.add(uuid)
+    raise DeviceError(
+        f"NVML did not answer for {uuid} within {_SAMPLE_TIMEOUT_S:g} s and is not asked again",
+        hint="dmesg names GPUs that were lost",
+    )
 
 
 def version(pynvml: Any) -> str:
     """Return the version of NVML's library."""
     return _text(pynvml.nvmlSystemGetNVMLVersion())
+
+
+def _read_sample(uuid: str) -> TelemetrySample:
+    nvml = open_for_good()
+    handle = find_handle(nvml, uuid)
+    is_instance = uuid.startswith("MIG-")
+    gpu = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if is_instance else handle
+    return TelemetrySample(
+        source=f"NVML {version(nvml)}",
+        power_w=None if is_instance else _power_w(nvml, gpu),
+        temperature_c=_number(nvml, lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
+        utilisation_percent=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        memory_used_bytes=read_memory(nvml, handle)[0],
+        clock_mhz=_number(nvml, lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+    )
+
+
+def _power_w(nvml: Any, handle: Any) -> float | None:
+    milliwatts = _number(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
+    return None if milliwatts is None else milliwatts / 1000
+
+
+def _number(nvml: Any, read: Any) -> float | None:
+    value = _value(nvml, read)
+    return None if value is None else float(value)
 
 
 def _read_gpu(pynvml: Any, index: int) -> Gpu:
@@ -162,9 +206,9 @@ def _read_gpu(pynvml: Any, index: int) -> Gpu:
         name=_text(pynvml.nvmlDeviceGetName(handle)),
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         pci_bus_id=normalise_pci_address(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId)),
-        total_bytes=read_memory(pynvml, handle).total_bytes,
+        total_bytes=read_memory(pynvml, handle)[1],
     )
-    mode = value_or_none(pynvml, lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])
+    mode = _value(pynvml, lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])
     if mode != pynvml.NVML_DEVICE_MIG_ENABLE:
         return Gpu(device=device)
     return Gpu(device=device, instances=tuple(_read_instances(pynvml, handle, device)))
@@ -183,9 +227,17 @@ def _read_instances(pynvml: Any, gpu_handle: Any, gpu: ProbedDevice) -> Iterator
             name=_text(pynvml.nvmlDeviceGetName(handle)),
             uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
             pci_bus_id=gpu.pci_bus_id,
-            total_bytes=read_memory(pynvml, handle).total_bytes,
+            total_bytes=read_memory(pynvml, handle)[1],
         )
         yield MigInstance(device=device, legacy_uuid=f"MIG-{gpu.uuid}/{ids[0]}/{ids[1]}")
+
+
+def _value(pynvml: Any, read: Callable[[], Any]) -> Any:
+    """Return what ``read`` returns, or ``None`` if NVML does not support it on this device."""
+    try:
+        return read()
+    except pynvml.NVMLError:
+        return None
 
 
 def _text(value: str | bytes) -> str:

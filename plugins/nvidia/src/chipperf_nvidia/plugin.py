@@ -1,66 +1,51 @@
-"""Hooks of the NVIDIA plugin; what they do is in the modules they call."""
+"""Hooks of the NVIDIA plugin: those below, and those that the modules about their subject have."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf import (
-    Capability,
-    CaseOverrides,
     DeviceError,
     DistributedConfig,
     LoaderOptions,
     Title,
     VendorInfo,
     hookimpl,
+    read_case_overrides,
+    read_products,
 )
+from chipperf.torchtools import restore_switches
 
-from chipperf_nvidia import device as devices
-from chipperf_nvidia import environment, products, runtime, seeding, switches, telemetry, visibility
-from chipperf_nvidia.configs import CONFIGS
-from chipperf_nvidia.precision import prepare_model, set_up
-from chipperf_nvidia.probe import driver_file_commands, probe
+from chipperf_nvidia.device import perf_device_info as perf_device_info
+from chipperf_nvidia.device import perf_device_init as perf_device_init
+from chipperf_nvidia.device import perf_memory_query as perf_memory_query
+from chipperf_nvidia.nvml import perf_telemetry as perf_telemetry
+from chipperf_nvidia.probe import VARIABLE, probe
+from chipperf_nvidia.probe import perf_tool_commands as perf_tool_commands
+from chipperf_nvidia.run_settings import CAPABILITIES
+from chipperf_nvidia.run_settings import perf_environment as perf_environment
+from chipperf_nvidia.run_settings import perf_precision as perf_precision
+from chipperf_nvidia.run_settings import perf_prepare_model as perf_prepare_model
+from chipperf_nvidia.run_settings import perf_seed as perf_seed
+from chipperf_nvidia.runtime import perf_load_runtime as perf_load_runtime
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import (
-        DeviceInfo,
-        EnvironmentSettings,
-        EnvironmentVariable,
-        MemoryStats,
-        PeakFlops,
-        Precision,
-        PrecisionPolicy,
-        ProbeResult,
-        Rank,
-        RuntimeInfo,
-        TelemetrySample,
-        ToolCommand,
-    )
+    from chipperf import CaseOverrides, PeakFlops, ProbeResult, Rank
 
 _COLLECTIVE_TIMEOUT_S = 1800.0
+_CONFIGS = Path(__file__).with_name("configs.toml")
+_PRODUCTS = read_products(Path(__file__).with_name("products.toml"))
 
 _INFO = VendorInfo(
     name="nvidia",
     title=Title(zh="英伟达", en="NVIDIA"),
     report_title=Title(zh="NVIDIA GPU配置与运行信息参考", en="NVIDIA GPU configuration and results"),
     device_type="cuda",
-    visible_devices_env=(visibility.VARIABLE,),
-    capabilities=frozenset(
-        {
-            Capability.BF16,
-            Capability.CHANNELS_LAST,
-            Capability.DETERMINISTIC,
-            Capability.DISTRIBUTED,
-            Capability.FP16,
-            Capability.MEMORY_RESERVED,
-            Capability.MULTI_DEVICE,
-            Capability.TELEMETRY,
-            Capability.TF32,
-            Capability.UUID,
-        }
-    ),
-    known_devices=products.known_devices(),
+    visible_devices_env=(VARIABLE,),
+    capabilities=CAPABILITIES,
+    known_devices=_PRODUCTS.known_devices,
 )
 
 
@@ -77,41 +62,11 @@ def perf_probe() -> ProbeResult:
 
 
 @hookimpl
-def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Order GPUs as NVML does, and prepare cuDNN and cuBLAS for the case and for determinism."""
-    return environment.variables(settings)
-
-
-@hookimpl
-def perf_load_runtime() -> RuntimeInfo:
-    """Import torch, unless it is another vendor's build."""
-    return runtime.load()
-
-
-@hookimpl
-def perf_device_init(rank: Rank) -> torch.device:
-    """Make the rank's GPU current."""
-    return devices.initialise(rank)
-
-
-@hookimpl
-def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the GPU by its UUID."""
-    return devices.identify(device)
-
-
-@hookimpl
 def perf_synchronize(device: torch.device) -> None:
     """Wait for all streams of the GPU."""
     import torch
 
     torch.cuda.synchronize(device)
-
-
-@hookimpl
-def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read torch's allocator and the GPU's memory."""
-    return devices.query_memory(device)
 
 
 @hookimpl
@@ -133,24 +88,6 @@ def perf_distributed_setup() -> DistributedConfig:
 
 
 @hookimpl
-def perf_seed(seed: int, deterministic: bool) -> None:
-    """Seed the GPUs, and choose between autotuned and deterministic kernels."""
-    seeding.seed_devices(seed, deterministic)
-
-
-@hookimpl
-def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run fp32, tf32, amp, fp16 or bf16, as far as the GPU has the format."""
-    return set_up(requested, device)
-
-
-@hookimpl
-def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy) -> torch.nn.Module:
-    """Choose layout and parameter format."""
-    return prepare_model(model, precision.requested)
-
-
-@hookimpl
 def perf_loader_options() -> LoaderOptions:
     """Copy from page-locked memory, so that copies overlap with computation."""
     return LoaderOptions(pin_memory=True)
@@ -159,27 +96,13 @@ def perf_loader_options() -> LoaderOptions:
 @hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's A100 values for the case and topology."""
-    topology = rank.topology
-    no_row = f"FlagPerf has no NVIDIA configuration of {case} on {topology}: the case's base values apply"
-    return CONFIGS.get((case, topology), CaseOverrides(notes=(no_row,)))
-
-
-@hookimpl
-def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read NVML."""
-    return telemetry.read_sample(device)
-
-
-@hookimpl
-def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List the driver's files; NVML answers in numbers, not in text."""
-    return driver_file_commands()
+    return read_case_overrides(_CONFIGS, case, rank)
 
 
 @hookimpl
 def perf_peak_flops(device_name: str, precision: str) -> PeakFlops | None:
-    """Look the GPU's data sheet up."""
-    return products.peak_flops(device_name, precision)
+    """Look the whole GPU's data sheet up; a MIG instance has a name of its own, and no peak."""
+    return _PRODUCTS.peak_flops(device_name, precision)
 
 
 @hookimpl
@@ -187,5 +110,5 @@ def perf_device_teardown() -> None:
     """Put torch's switches back and free cached memory."""
     import torch
 
-    switches.restore()
+    restore_switches()
     torch.cuda.empty_cache()

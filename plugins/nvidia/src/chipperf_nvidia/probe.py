@@ -3,24 +3,29 @@
 Several vendors present themselves as CUDA, one of them down to an NVML library of its own. So a GPU counts only if the
 kernel lists it as a PCI display device of NVIDIA; NVML and the driver's files then say whether it can be used, and
 ``CUDA_VISIBLE_DEVICES`` whether it may.
+
+The rules of that variable are those of NVIDIA's CUDA programming guide and of "Device Enumeration" in its MIG user
+guide. An index counts GPUs by PCI address, which is what ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` makes of it; the plugin sets
+that for every worker.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf import ProbedDevice, ProbeResult, ToolCommand
-from chipperf.hardware import call_bounded, find_pci_devices, normalise_pci_address, read_text
+from chipperf import ProbedDevice, ProbeResult, ToolCommand, hookimpl
+from chipperf.hardware import call_bounded, find_cards, normalise_pci_address, only, read_text, select_visible
 
-from chipperf_nvidia.nvml import Gpu, Inventory, read_inventory
-from chipperf_nvidia.visibility import VARIABLE, visible_devices
+from chipperf_nvidia.nvml import Gpu, Inventory, MigInstance, read_inventory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+VARIABLE = "CUDA_VISIBLE_DEVICES"
 PCI_VENDOR_ID = 0x10DE
 _DRIVER_VERSION = re.compile(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\b")
 
@@ -35,20 +40,15 @@ def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
     Returns:
         NVIDIA's GPUs as CUDA numbers them, or what was looked for and what to do.
     """
-    pci_root = root / "sys/bus/pci/devices"
-    functions = find_pci_devices(pci_root)
-    addresses = {f.address for f in functions if f.vendor_id == PCI_VENDOR_ID and f.is_display}
+    cards, found = find_cards(
+        root,
+        lambda function: function.vendor_id == PCI_VENDOR_ID and function.is_display,
+        called="NVIDIA GPU",
+        criterion="is a display device of vendor 0x10de",
+    )
     driver_version = read_driver_version(root)
-    if not addresses:
-        return ProbeResult(
-            available=False,
-            reason=(
-                f"no NVIDIA GPU: none of the {len(functions)} PCI devices under {pci_root} is a display device of "
-                "vendor 0x10de; check that the card is powered, seated and passed to this machine or container"
-            ),
-            driver_version=driver_version,
-        )
-    found = f"PCI lists NVIDIA GPUs at {', '.join(sorted(addresses))}"
+    if not cards:
+        return ProbeResult(available=False, reason=found, driver_version=driver_version)
     try:
         inventory = call_bounded(read_inventory, timeout_s=timeout_s)
     except ImportError as error:
@@ -57,11 +57,12 @@ def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
         return ProbeResult(
             available=False, reason=_explain_nvml(found, driver_version, error), driver_version=driver_version
         )
-    return _accept(inventory, addresses, found)
+    return _accept(inventory, {card.address for card in cards}, found)
 
 
-def driver_file_commands() -> tuple[ToolCommand, ...]:
-    """Return commands that print the driver's files the probe parses."""
+@hookimpl
+def perf_tool_commands() -> tuple[ToolCommand, ...]:
+    """List the driver's files that the probe parses; NVML answers in numbers, not in text."""
     find_gpus = ("find", "/proc/driver/nvidia/gpus", "-name", "information", "-exec", "cat", "{}", "+")
     return (
         ToolCommand(name="driver-version", argv=("cat", "/proc/driver/nvidia/version")),
@@ -73,6 +74,27 @@ def read_driver_version(root: Path) -> str | None:
     """Return the version of the loaded kernel driver, or ``None`` if none is loaded."""
     match = _DRIVER_VERSION.search(read_text(root / "proc/driver/nvidia/version") or "")
     return match.group(1) if match else None
+
+
+def visible_devices(gpus: Sequence[Gpu], value: str | None) -> tuple[ProbedDevice, ...]:
+    """Return the devices CUDA enumerates, numbered as torch numbers them.
+
+    Args:
+        gpus: All GPUs of the machine.
+        value: ``CUDA_VISIBLE_DEVICES``: indices, UUIDs or their unique beginnings, or MIG instances, separated by
+            commas. ``None`` is an unset variable.
+
+    Returns:
+        Whole GPUs; or one MIG instance, the first that is visible, because a CUDA process uses no more than one and no
+        whole GPU beside it.
+    """
+    chosen: Sequence[Gpu | MigInstance] = gpus
+    if value is not None:
+        chosen = select_visible(value, lambda entry: _find_visible(gpus, entry))
+    instances = [instance for item in chosen for instance in _instances_of(item)]
+    whole_gpus = [item.device for item in chosen if isinstance(item, Gpu) and item.instances is None]
+    devices = [instances[0].device] if instances else whole_gpus
+    return tuple(replace(device, index=index) for index, device in enumerate(devices))
 
 
 def _accept(inventory: Inventory, addresses: set[str], found: str) -> ProbeResult:
@@ -143,3 +165,22 @@ def _read_driver_gpus(root: Path) -> Iterator[Gpu]:
                 pci_bus_id=normalise_pci_address(path.parent.name),
             )
         )
+
+
+def _find_visible(gpus: Sequence[Gpu], entry: str) -> Gpu | MigInstance | None:
+    if entry.isdecimal():
+        return next((gpu for gpu in gpus if gpu.device.index == int(entry)), None)
+    if entry.startswith("GPU-"):
+        return only(gpu for gpu in gpus if (gpu.device.uuid or "").startswith(entry))
+    if entry.startswith("MIG-"):
+        instances = [instance for gpu in gpus for instance in _instances_of(gpu)]
+        return only(
+            instance
+            for instance in instances
+            if (instance.device.uuid or "").startswith(entry) or instance.legacy_uuid == entry
+        )
+    return None
+
+
+def _instances_of(item: Gpu | MigInstance) -> tuple[MigInstance, ...]:
+    return (item.instances or ()) if isinstance(item, Gpu) else (item,)

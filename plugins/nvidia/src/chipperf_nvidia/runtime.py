@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any, Final
 
-from chipperf import DeviceError, Knob, PluginError, RuntimeInfo
+from chipperf import DeviceError, PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import call_bounded, distribution_version
+from chipperf.torchtools import user_variables
 
 from chipperf_nvidia.nvml import read_inventory
 from chipperf_nvidia.probe import read_driver_version
@@ -47,8 +47,9 @@ _WATCHED_VARIABLES: Final = {
 """Variables of the user that change numerics or speed, and what they do."""
 
 
-def load() -> RuntimeInfo:
-    """Import torch.
+@hookimpl
+def perf_load_runtime() -> RuntimeInfo:
+    """Import torch, unless it is another vendor's build.
 
     Raises:
         PluginError: The installed torch is another vendor's and only presents itself as CUDA.
@@ -71,11 +72,7 @@ def load() -> RuntimeInfo:
         sdk=_sdk(torch),
         collectives=_nccl(torch),
         framework=f"pytorch-{torch.__version__}",
-        knobs=tuple(
-            Knob(name=name, value=os.environ[name], reason=reason)
-            for name, reason in _WATCHED_VARIABLES.items()
-            if name in os.environ
-        ),
+        knobs=user_variables(_WATCHED_VARIABLES, prefixes=("NCCL_",)),
     )
 
 

@@ -53,10 +53,12 @@ def put_on_the_cpu(torch: Any) -> None:
         "synchronize": lambda device: None,
         "manual_seed_all": lambda seed: None,
         "mem_get_info": lambda device: (DEVICE.total_memory - resident_bytes("VmRSS"), DEVICE.total_memory),
-        "memory_allocated": lambda device: resident_bytes("VmRSS"),
-        "max_memory_allocated": lambda device: resident_bytes("VmHWM"),
-        "memory_reserved": lambda device: resident_bytes("VmRSS"),
-        "max_memory_reserved": lambda device: resident_bytes("VmHWM"),
+        "init": lambda: None,
+        "memory_stats": lambda device: {
+            f"{counter}.all.{moment}": resident_bytes(key)
+            for counter in ("allocated_bytes", "reserved_bytes")
+            for moment, key in (("current", "VmRSS"), ("peak", "VmHWM"))
+        },
         "reset_peak_memory_stats": lambda device: Path("/proc/self/clear_refs").write_text("5"),
         "empty_cache": lambda: None,
     }

@@ -76,10 +76,12 @@ def put_cuda_on_the_cpu(torch: Any) -> None:
         "get_device_properties": lambda device: properties,
         "get_device_capability": lambda device=None: (9, 0),
         "get_device_name": lambda device=None: DEVICE_NAME,
-        "memory_allocated": lambda device=None: resident_bytes("VmRSS"),
-        "max_memory_allocated": lambda device=None: resident_bytes("VmHWM"),
-        "memory_reserved": lambda device=None: resident_bytes("VmRSS"),
-        "max_memory_reserved": lambda device=None: resident_bytes("VmHWM"),
+        "init": lambda: None,
+        "memory_stats": lambda device=None: {
+            f"{counter}.all.{moment}": resident_bytes(key)
+            for counter in ("allocated_bytes", "reserved_bytes")
+            for moment, key in (("current", "VmRSS"), ("peak", "VmHWM"))
+        },
         "reset_peak_memory_stats": lambda device=None: None,
     }
     for name, fake in fakes.items():

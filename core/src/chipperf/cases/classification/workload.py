@@ -16,8 +16,7 @@ from chipperf.cases.workload_parts import (
     loader_record,
     optimiser_steps_per_epoch,
 )
-from chipperf.data.identity import identify
-from chipperf.data.imagefolder import scan_imagefolder
+from chipperf.data.imagefolder import identify_imagefolder, scan_imagefolder
 from chipperf.data.loader import build_evaluation_loader, build_training_loader
 from chipperf.data.transforms import Normalise
 from chipperf.errors import TrainingError
@@ -40,7 +39,7 @@ class ClassificationWorkload:
         self._hyperparameters = context.hyperparameters
         self._device = context.device
         folder = scan_imagefolder(context.data_root)
-        identity = identify(folder)
+        identity = identify_imagefolder(folder, context.reference)
         self._classes = len(folder.classes)
         self._normalise = Normalise(context.device)
         self.memory_format = torch.contiguous_format

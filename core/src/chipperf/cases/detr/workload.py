@@ -77,7 +77,7 @@ class DetrWorkload:
         self._is_main = context.rank.is_main
         self._several_ranks = context.rank.world_size > 1
         data = scan_coco(context.data_root, h.targets)
-        identity = identify_coco(data)
+        identity = identify_coco(data, context.reference)
         self._classes = 1 + max(_category_ids(data))
         self._normalise = Normalise(context.device)
         self._panoptic = data.val if isinstance(data.val, PanopticSplit) else None

@@ -1,4 +1,4 @@
-"""C: the hyperparameters a vendor ships load, and say what they change and why."""
+"""C: checks of the hyperparameters that a vendor ships."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import CaseOverrides
 
 
-@check("C1", level=0, fault="a key that nobody reads, or one whose change makes another benchmark of the case")
+@check("C1", level=0, fault="an override sets an unknown key, or a key that defines the benchmark")
 def overrides_name_settable_keys(subject: Subject) -> None:
     """Overrides set only hyperparameters that the case has, and none that it locks."""
     for case, situation, shipped in _shipped(subject):
@@ -33,13 +33,13 @@ def overrides_name_settable_keys(subject: Subject) -> None:
             )
             require(
                 override.key in settable,
-                f"{situation}: the case locks {override.key!r}; drop the override, and say why in a note",
+                f"{situation}: the case locks {override.key!r}; remove the override, and explain it in a note",
             )
 
 
-@check("C2", level=0, fault="a change that nobody can judge, or that another one silently replaces")
+@check("C2", level=0, fault="an override has no reason, or a second override of its key replaces it")
 def overrides_are_justified(subject: Subject) -> None:
-    """Each override says why, and no key is overridden twice, so that each shows as the difference it makes."""
+    """Each override gives a reason, and no key is overridden twice."""
     least = tolerance("least_override_reason_words")
     for _, situation, shipped in _shipped(subject):
         keys = [override.key for override in shipped.overrides]
@@ -53,7 +53,7 @@ def overrides_are_justified(subject: Subject) -> None:
             )
 
 
-@check("C3", level=0, fault="a configuration that ends the run it was shipped for")
+@check("C3", level=0, fault="the shipped configuration stops the run that uses it")
 def shipped_configurations_load(subject: Subject) -> None:
     """For every case, preset, topology and known device, the hyperparameters resolve without an error."""
     for case, situation, shipped in _shipped(subject):
@@ -71,7 +71,7 @@ def _settable_keys(case: Case) -> set[str]:
 
 
 def _shipped(subject: Subject) -> Iterator[tuple[Case, str, CaseOverrides]]:
-    """Yield what the vendor ships for each case, topology and device, with words for the situation."""
+    """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
     for name in case_names():
         case = find_case(name)
         for rank in RANKS:

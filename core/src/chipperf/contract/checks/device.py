@@ -1,4 +1,4 @@
-"""D: the life of a device, from its initialisation to its release."""
+"""D: checks of a device from its initialization to its release."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_d
 from chipperf.contract.subject import Subject, other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
+from chipperf.languages import in_all_languages
 from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0
 
 
-@check("D1", level=1, needs="session", fault="a device without index, or the global rank taken for the local one")
+@check(
+    "D1", level=1, needs="session", fault="the device has no index, or the hook uses the global rank as the local rank"
+)
 def init_returns_device_of_local_rank(subject: Subject) -> None:
-    """Initialisation returns a device of the declared type whose index is the local rank, on every machine of a job."""
+    """On every machine, initialization returns a device of the declared type with the local rank as its index."""
     count = len(probed_devices(subject))
     _ = subject.runtime
     for rank in (*local_ranks(count), *local_ranks(count, node_rank=1)):
-        # The session itself compares type and index.
+        # The session compares type and index.
         subject.session.device_init(rank)
 
 
-@check("D2", level=1, fault="initialisation returns a device without making it current")
+@check("D2", level=1, fault="initialization returns a device but does not make it current")
 def tensors_land_on_initialised_device(subject: Subject) -> None:
-    """A new tensor lands on the device that was initialised last, also when its index is left out."""
+    """A new tensor is created on the last initialized device, also if the code gives no index."""
     import torch
 
     _ = subject.runtime
@@ -48,7 +51,7 @@ def tensors_land_on_initialised_device(subject: Subject) -> None:
         device = subject.session.device_init(rank)
         for wanted in (device, torch.device(device.type)):
             found = torch.ones(1, device=wanted).device
-            # torch gives the tensors of a cpu no index.
+            # Tensors on the CPU have no index.
             require(
                 found.type == device.type and (found.index or 0) == (device.index or 0),
                 f"perf_device_init returned {device}, but a tensor made for '{wanted}' is on {found}: "
@@ -56,9 +59,9 @@ def tensors_land_on_initialised_device(subject: Subject) -> None:
             )
 
 
-@check("D3", level=1, fault="every call creates another context, handle or thread")
+@check("D3", level=1, fault="each call of initialization creates a new context, handle or thread")
 def repeated_init_is_harmless(subject: Subject) -> None:
-    """Initialising again returns the same device, keeps its tensors, and leaves nothing behind."""
+    """A second initialization returns the same device, keeps its tensors, and leaks no resources."""
     import torch
 
     device = subject.device
@@ -76,17 +79,17 @@ def repeated_init_is_harmless(subject: Subject) -> None:
             grown < bounds.get(what, tolerance("repeated_init") * _REPETITIONS),
             f"{_REPETITIONS} more calls of perf_device_init left {grown} {what} behind: make it idempotent",
         )
-    require(torch.equal(kept.cpu(), torch.arange(1000)), "initialising again changed a tensor on the device")
+    require(torch.equal(kept.cpu(), torch.arange(1000)), "initializing again changed a tensor on the device")
 
 
-@check("D4", level=1, fault="an opaque error of the runtime, or another card than was asked for")
+@check("D4", level=1, fault="a missing device gives an unclear error of the runtime, or a different card")
 def missing_device_is_named(subject: Subject) -> None:
-    """A local rank without a device raises DeviceError, and the message says how many devices there are."""
+    """A local rank without a device raises DeviceError, and the message gives the number of devices."""
     if ranks_share_device(subject):
         raise NotApplicable("all ranks share the device")
     count = len(probed_devices(subject))
     _ = subject.runtime
-    # Far out of range, so that the rank's own number in the message is not mistaken for the number of devices.
+    # The rank is far out of range, so that its number in the message differs from the number of devices.
     missing = count + 100
     rank = Rank(rank=missing, local_rank=missing, world_size=missing + 1, local_world_size=missing + 1)
     try:
@@ -104,11 +107,11 @@ def missing_device_is_named(subject: Subject) -> None:
         fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError, it returned {device}")
 
 
-@check("D5", level=1, fault="a device that can be used only once per process, or a release that needs a perfect run")
+@check("D5", level=1, fault="the device works only once per process, or its release fails after an incomplete run")
 def device_can_be_released_and_used_again(subject: Subject) -> None:
-    """A released device can be initialised again, and releasing it twice does no harm."""
+    """A released device can be initialized again, and releasing it twice does no harm."""
     device = subject.device
-    require_computes(subject, device, "after initialisation")
+    require_computes(subject, device, "after initialization")
     subject.teardown()
     subject.teardown()
     again = subject.session.device_init(Rank())
@@ -116,9 +119,9 @@ def device_can_be_released_and_used_again(subject: Subject) -> None:
     require_computes(subject, again, "after a teardown")
 
 
-@check("D6", level=1, fault="a plugin that counts on state of the process that started it")
+@check("D6", level=1, fault="the plugin depends on state of the parent process")
 def spawned_process_can_use_device(subject: Subject) -> None:
-    """A process that multiprocessing spawned can initialise the device and compute on it."""
+    """A spawned process can initialize the device and compute on it."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     arguments = (subject.entry, subject.settings, subject.workspace, sender)
@@ -135,9 +138,14 @@ def spawned_process_can_use_device(subject: Subject) -> None:
     require(fault is None, f"in a spawned process: {fault}")
 
 
-@check("D7", level=1, needs="session", fault="reporting another card, a capacity in another unit, or nothing")
+@check(
+    "D7",
+    level=1,
+    needs="session",
+    fault="perf_device_info reports another card, a capacity in another unit, or nothing",
+)
 def device_info_agrees_with_probe(subject: Subject) -> None:
-    """What the runtime says of each device agrees with the probe: name, UUID, PCI address, and capacity within 2 %."""
+    """Runtime and probe report the same name, UUID, PCI address and capacity (within 2 %) for each device."""
     uuid_declared = Capability.UUID in subject.info.capabilities
     devices = probed_devices(subject)
     for rank, probed in zip(local_ranks(len(devices)), devices, strict=True):
@@ -160,12 +168,12 @@ def device_info_agrees_with_probe(subject: Subject) -> None:
             require(info.uuid is None, f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared")
 
 
-@check("D8", level=1, fault="the vendor's or device type's name as a product, or another vendor's product")
+@check("D8", level=1, fault="the device has the name of the vendor, of the device type, or of another vendor's product")
 def device_has_product_name(subject: Subject) -> None:
-    """The device's name is that of a product, not of a vendor or device type, and no other vendor's product."""
+    """The device has a product name, not the name of the vendor, the device type or another vendor's product."""
     name = subject.session.device_info(subject.device).name
     info = subject.info
-    generic = {"cuda", "gpu", "device", info.device_type, info.name, info.title.en, info.title.zh}
+    generic = {"cuda", "gpu", "device", info.device_type, info.name, *in_all_languages(info.title)}
     require(
         name.casefold() not in {word.casefold() for word in generic},
         f"perf_device_info calls the device {name!r}, which names no product: ask the driver for the product's name",
@@ -180,9 +188,9 @@ def device_has_product_name(subject: Subject) -> None:
         )
 
 
-@check("D9", level=1, fault="an error that poisons the device for the rest of the process")
+@check("D9", level=1, fault="after an error the process can no longer use the device")
 def device_survives_shape_error(subject: Subject) -> None:
-    """After an operator refused its operands the device computes as before."""
+    """After an operator has rejected its operands, the device still computes correctly."""
     import torch
 
     device = subject.device
@@ -191,18 +199,18 @@ def device_survives_shape_error(subject: Subject) -> None:
         torch.mm(operand, operand)
         subject.session.synchronize(device)
     except RuntimeError:
-        require_computes(subject, device, "after an operator refused its operands")
+        require_computes(subject, device, "after an operator rejected its operands")
     else:
         fail(f"torch.mm of two 2x3 matrices on {device} should raise RuntimeError, it raised nothing")
 
 
 def _initialise_again(subject: Subject, device: torch.device) -> None:
     again = subject.session.device_init(Rank())
-    require(again == device, f"initialising again returned {again} instead of {device}")
+    require(again == device, f"initializing again returned {again} instead of {device}")
 
 
 def _footprint(subject: Subject, device: torch.device) -> dict[str, int]:
-    """Return, by name, how much there is of what repeated calls must not add to."""
+    """Return, by name, the amount of each resource that repeated calls must not increase."""
     process = psutil.Process()
     stats = subject.session.memory_query(device)
     return {
@@ -215,11 +223,11 @@ def _footprint(subject: Subject, device: torch.device) -> dict[str, int]:
 def _compute_in_spawned_process(
     entry: PluginEntry, settings: EnvironmentSettings, workspace: Path, answer: Connection
 ) -> None:
-    """Send why the device could not be used, or ``None``; the program of a spawned process."""
+    """Compute on the device and send the reason for a failure, or ``None``. Runs in a spawned process."""
     fault = None
     try:
         subject = Subject(entry, Rank(), settings, workspace)
-        require_computes(subject, subject.device, "after initialisation")
+        require_computes(subject, subject.device, "after initialization")
     except (PerfError, Failed) as error:
         fault = str(error)
     except Exception as error:
@@ -246,7 +254,7 @@ def _require_same_device(rank: Rank, info: DeviceInfo, probed: ProbedDevice) -> 
 def _belongs_to(name: str, other: VendorInfo, device: torch.device) -> str | None:
     """Return the part of a device's name that belongs to another vendor."""
     names = [product.name for product in other.known_devices]
-    # A host's processor may be made by the vendor of an accelerator, and be called like one in short.
+    # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
     if device.type != "cpu":
         names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
     return next((each for each in names if re.search(rf"(?<!\w){re.escape(each)}(?!\w)", name, re.IGNORECASE)), None)

@@ -1,4 +1,4 @@
-"""P: process groups, the numbers of collectives, gradients over ranks, and what happens when a rank fails."""
+"""P: checks of process groups, collectives, gradients over ranks, and the end of a run whose rank fails."""
 
 from __future__ import annotations
 
@@ -44,9 +44,14 @@ _TRAINING_BEFORE_DEATH_S: Final = 2.0
 _RUN_START_TIMEOUT_S: Final = 180.0
 
 
-@check("P1", level=3, capability=Capability.DISTRIBUTED, fault="a wrong backend string, found out on many cards")
+@check(
+    "P1",
+    level=3,
+    capability=Capability.DISTRIBUTED,
+    fault="the backend string is wrong, which would show only on several cards",
+)
 def backend_is_registered(subject: Subject) -> None:
-    """The collective backend that the plugin names is registered once the runtime is loaded, and serves its devices."""
+    """After the runtime is loaded, the plugin's collective backend is registered and supports its devices."""
     import torch.distributed as dist
 
     device = subject.device
@@ -67,9 +72,9 @@ def backend_is_registered(subject: Subject) -> None:
     )
 
 
-@check("P2", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="an all-reduce that averages, or does nothing")
+@check("P2", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all-reduce averages, or does nothing")
 def collectives_give_right_numbers(subject: Subject) -> None:
-    """All-reduce sums, broadcast and all-gather copy, and maximum is the maximum, in float32 and int64."""
+    """All-reduce (sum and maximum), broadcast and all-gather give the right numbers in float32 and int64."""
     import torch
     import torch.distributed as dist
 
@@ -89,13 +94,13 @@ def collectives_give_right_numbers(subject: Subject) -> None:
             _require_equal(tensor, base * (source + 1), f"all-gather of {dtype}, part of rank {source}")
 
 
-@check("P3", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="a barrier that does not wait")
+@check("P3", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="the barrier does not wait")
 def barrier_waits(subject: Subject) -> None:
     """A barrier holds every rank until the last one has arrived."""
     import torch.distributed as dist
 
     _join(subject)
-    # Something that is read back, so that both ranks start together even if the barrier is broken.
+    # Read a result back, so that both ranks start together even if the barrier is broken.
     _reduced(_ones(subject), dist.ReduceOp.SUM).cpu()
     if subject.rank.rank == 1:
         time.sleep(_SLEEP_S)
@@ -111,9 +116,15 @@ def barrier_waits(subject: Subject) -> None:
         )
 
 
-@check("P4", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="gradients are summed, or stay on their rank")
+@check(
+    "P4",
+    level=3,
+    capability=Capability.DISTRIBUTED,
+    ranks=2,
+    fault="gradients are summed, or each rank keeps its own gradients",
+)
 def gradients_are_those_of_the_big_batch(subject: Subject) -> None:
-    """Gradients of two ranks under DDP are those of one process with both halves of the batch."""
+    """Two ranks under DDP get the same gradients as one process that trains on both halves of the batch."""
     import torch
 
     from chipperf.train.preparation import data_parallel
@@ -139,13 +150,13 @@ def gradients_are_those_of_the_big_batch(subject: Subject) -> None:
         error = float((parameter.grad.cpu() - expected.grad).abs().max()) / scale
         require(
             error <= tolerance("ddp_gradient"),
-            f"the gradient of {name} is off by {error:.2%} of its largest value from that of the whole batch",
+            f"the gradient of {name} differs by {error:.2%} of its largest value from the gradient of the whole batch",
         )
 
 
 @check("P5", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all ranks train on card 0")
 def ranks_have_devices_of_their_own(subject: Subject) -> None:
-    """Two ranks of a machine drive two different devices."""
+    """Two ranks of a machine use two different devices."""
     import torch.distributed as dist
 
     if ranks_share_device(subject):
@@ -155,10 +166,10 @@ def ranks_have_devices_of_their_own(subject: Subject) -> None:
     mine = info.uuid or info.pci_bus_id or f"index {info.index}"
     found: list[Any] = [None, None]
     dist.all_gather_object(found, mine)
-    require(found[0] != found[1], f"ranks 0 and 1 both drive the device {mine}: let the local rank choose the device")
+    require(found[0] != found[1], f"ranks 0 and 1 both use the device {mine}: choose the device by the local rank")
 
 
-@check("P6", level=3, fault="every machine has a main process of its own, and each writes a record")
+@check("P6", level=3, fault="every machine has its own main process, and each writes a record")
 def one_main_process(subject: Subject) -> None:
     """In a job of two machines with two ranks each, exactly one process is the main one."""
     from chipperf.run.ranks import rank_from_environment
@@ -183,9 +194,15 @@ def one_main_process(subject: Subject) -> None:
     require(mains == [0], f"of 4 ranks on two machines {mains} are main processes instead of [0]")
 
 
-@check("P7", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="a group works only once, or leaves processes")
+@check(
+    "P7",
+    level=3,
+    capability=Capability.DISTRIBUTED,
+    ranks=2,
+    fault="a process group works only once, or leaves processes running",
+)
 def group_can_be_made_again(subject: Subject) -> None:
-    """After a process group is destroyed another one works, and no process is left behind."""
+    """After a process group is destroyed, a new one works, and no process is left running."""
     import torch.distributed as dist
 
     from chipperf.train.preparation import join_process_group
@@ -197,7 +214,7 @@ def group_can_be_made_again(subject: Subject) -> None:
         require(highest == 2, f"in process group {attempt}, the maximum of 1 and 2 over two ranks is {highest:g}")
         dist.destroy_process_group()
         if attempt == 1:
-            # The first group's store must be gone before its port is used again.
+            # The first group's store must be closed before its port is used again.
             time.sleep(0.2)
             join_process_group(subject.session, subject.rank, subject.device)
     subject.teardown()
@@ -207,18 +224,18 @@ def group_can_be_made_again(subject: Subject) -> None:
 
 @check("P8", level=3, capability=Capability.DISTRIBUTED, fault="the run hangs when a rank dies", timeout_s=420)
 def failing_rank_ends_the_run(subject: Subject) -> None:
-    """When one of two training ranks is killed, the run ends in bounded time, is not a success, and names that rank."""
+    """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
-        raise NotRun("it takes 2 devices")
+        raise NotRun("the check needs 2 devices")
     data = ensure_sample_dataset(
         SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64), subject.workspace
     )
     run = subject.workspace / "failing-run"
     command = [sys.executable, "-m", "chipperf", "train", "mobilenetv2", "--vendor", subject.entry.name]
     command += ["--preset", "tiny", "--nproc", "2", "--data", str(data), "--out", str(run), "--set", "workers=0"]
-    # The checks of the device are others; here they would only take time.
+    # Other checks cover the device; checking it here would only take time.
     command += ["--no-device-check"]
     with _started(command) as launcher:
         victim = _training_process(launcher, run, rank=1)
@@ -228,26 +245,26 @@ def failing_rank_ends_the_run(subject: Subject) -> None:
         try:
             output, _ = launcher.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            fail(f"{limit_s:g} s after rank 1 was killed the run still goes on: does teardown or an exit handler wait?")
+            fail(f"the run has not ended {limit_s:g} s after rank 1 was killed: make teardown and exit handlers return")
     require(launcher.returncode == 1, f"the run ended with status {launcher.returncode} instead of 1: {output[-500:]}")
     status = json.loads(RunDirectory(run).record.read_text(encoding="utf-8"))["status"]
     require(
         status["state"] == "failed" and (status["failure"] or {}).get("rank") == 1,
-        f"the record does not name rank 1 as the one that failed: {status}",
+        f"the record does not say that rank 1 failed: {status}",
     )
 
 
-@check("P9", level=3, capability=Capability.DISTRIBUTED, fault="one card trains only under a launcher")
+@check("P9", level=3, capability=Capability.DISTRIBUTED, fault="training on one card needs a launcher")
 def single_process_needs_no_rendezvous(subject: Subject) -> None:
-    """A job of one process needs none of the launcher's variables."""
+    """A job of one process runs without the launcher's variables."""
     for name in _LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
     subject.session.distributed_setup(Rank(), subject.device)
 
 
-@check("P10", level=3, needs="session", fault="variables that are set behind the record's back")
+@check("P10", level=3, needs="session", fault="the hook sets variables that the record does not list")
 def environment_hook_sets_nothing(subject: Subject) -> None:
-    """``perf_environment`` returns variables and leaves those of its own process alone, and says the same twice."""
+    """``perf_environment`` returns variables, does not set them, and returns the same ones in a second call."""
     before = dict(os.environ)
     first = subject.session.environment(Rank(), subject.settings)
     changed = sorted(name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name))
@@ -257,7 +274,7 @@ def environment_hook_sets_nothing(subject: Subject) -> None:
     )
     require(
         first == subject.session.environment(Rank(), subject.settings),
-        "asked twice, perf_environment answers differently",
+        "two calls of perf_environment return different variables",
     )
 
 
@@ -267,14 +284,14 @@ def _nodes(node_rank: int) -> Iterator[Rank]:
 
 
 def _join(subject: Subject) -> DistributedConfig:
-    """Join the process group; that it cannot be joined is what P1 reports."""
+    """Join the process group. If this fails, P1 reports it."""
     try:
         config = subject.distributed
-    # Whatever it is: a backend that does not exist is an AssertionError to torch.
+    # Catch everything: torch raises AssertionError for an unknown backend.
     except Exception as error:
         raise NotRun(f"the process group cannot be joined, see P1: {error}") from error
     if config is None:
-        raise NotRun("it takes two ranks")
+        raise NotRun("the check needs two ranks")
     return config
 
 
@@ -319,7 +336,7 @@ def _children() -> dict[int, psutil.Process]:
 
 @contextmanager
 def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a program that is killed when the block is left."""
+    """Run a program, and kill it at the end of the block."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process

@@ -1,4 +1,4 @@
-"""M: what a plugin says about memory is true, in bytes, and saying it changes nothing."""
+"""M: checks that a plugin reports memory correctly, in bytes, and that a query has no side effects."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TRAINING_STEPS: Final = 50
 _WARMUP_STEPS: Final = 10
 
 
-@check("M1", level=1, fault="host memory as a card's, or another unit than bytes")
+@check("M1", level=1, fault="the plugin reports the host's memory, or uses another unit than bytes")
 def total_is_capacity_of_device(subject: Subject) -> None:
-    """The total is the device's capacity, as the probe found it, and not the host's memory."""
+    """The total is the capacity of the device, as the probe reports it, not the host's memory."""
     device = subject.device
     _keep = _small_tensor(device)
     total_bytes = subject.session.memory_query(device).total_bytes
@@ -50,16 +50,16 @@ def total_is_capacity_of_device(subject: Subject) -> None:
     )
 
 
-@check("M2", level=1, fault="MiB or KiB instead of bytes, or a counter of something else")
+@check("M2", level=1, fault="the counter is in MiB or KiB, or counts something else")
 def allocated_follows_tensors(subject: Subject) -> None:
-    """A tensor of 64 MiB raises the allocated bytes by 64 MiB; once freed, its memory is free or serves again."""
+    """A tensor of 64 MiB raises the allocated bytes by 64 MiB; freed memory is released or reused."""
     fault = _fault_of_counter(subject, subject.device)
     require(fault is None, f"{fault}: count the tensors of this device, in bytes")
 
 
-@check("M3", level=1, fault="a peak that is the current value, or that a reset leaves as it is")
+@check("M3", level=1, fault="the peak is the current value, or a reset does not lower it")
 def peak_is_highest_since_reset(subject: Subject) -> None:
-    """The peak is the highest allocation since the last reset: it outlives its tensors, and a reset lowers it."""
+    """The peak is the highest allocation since the last reset; freeing tensors keeps it, a reset lowers it."""
     device = subject.device
     _keep = _small_tensor(device)
     _require_right_counter(subject, device)
@@ -81,9 +81,9 @@ def peak_is_highest_since_reset(subject: Subject) -> None:
     )
 
 
-@check("M4", level=1, fault="a query that resets the peak or empties a cache")
+@check("M4", level=1, fault="the query resets the peak or empties a cache")
 def query_changes_nothing(subject: Subject) -> None:
-    """Reading memory is read-only: asked twice it answers the same, and every counter stays as it is."""
+    """A query changes no counter: two queries in a row return the same values."""
     device = subject.device
     _keep = _small_tensor(device)
     tensor = _large_tensor(device)
@@ -103,12 +103,12 @@ def query_changes_nothing(subject: Subject) -> None:
         )
 
 
-@check("M5", level=1, fault="an allocator that cannot be asked before it is used")
+@check("M5", level=1, fault="the allocator cannot be queried before its first use")
 def query_works_before_first_allocation(subject: Subject) -> None:
-    """Memory can be read before anything is allocated, and then nothing is."""
+    """A query before the first allocation works and shows no allocated memory."""
     stats = subject.session.memory_query(subject.device)
     if Capability.UNIFIED_MEMORY in subject.info.capabilities:
-        # Such a counter is the process's, which is never empty; that it can be read is all there is to check.
+        # The counter covers the whole process, so it is never 0. The check is only that the query works.
         return
     for name in ("allocated_bytes", "peak_allocated_bytes"):
         value = getattr(stats, name)
@@ -118,9 +118,9 @@ def query_works_before_first_allocation(subject: Subject) -> None:
         )
 
 
-@check("M6", level=1, capability=Capability.MULTI_DEVICE, fault="a counter of the current device, or of all of them")
+@check("M6", level=1, capability=Capability.MULTI_DEVICE, fault="the counter covers the current device, or all devices")
 def memory_is_counted_per_device(subject: Subject) -> None:
-    """A tensor on one device raises that device's counter, and no other's."""
+    """A tensor on one device raises only that device's counter."""
     devices = two_devices(subject)
     _keep = [_small_tensor(device) for device in devices]
     _require_right_counter(subject, devices[0])
@@ -138,7 +138,7 @@ def memory_is_counted_per_device(subject: Subject) -> None:
             )
 
 
-@check("M7", level=1, fault="a hook that leaves memory behind in every step")
+@check("M7", level=1, fault="a hook leaks memory in every step")
 def training_does_not_leak(subject: Subject) -> None:
     """Between the 10th and the 50th step of a small training the allocated memory does not grow."""
     readings: dict[int, int] = {}
@@ -152,31 +152,31 @@ def training_does_not_leak(subject: Subject) -> None:
     growth = readings[_TRAINING_STEPS] - readings[_WARMUP_STEPS]
     require(
         growth <= tolerance("training_growth_bytes"),
-        f"{_TRAINING_STEPS - _WARMUP_STEPS} steps of training left {growth} bytes allocated: let no hook keep a tensor",
+        f"{_TRAINING_STEPS - _WARMUP_STEPS} steps of training left {growth} bytes allocated: no hook may keep a tensor",
     )
 
 
-@check("M8", level=1, fault="zeros for values that nobody has measured")
+@check("M8", level=1, fault="the plugin reports 0 for values that it did not measure")
 def unknown_is_none(subject: Subject) -> None:
-    """No counter is 0 while a tensor is alive: what is not known is None, and reserved memory is known if declared."""
+    """Unknown counters are None, not 0; reserved memory is reported exactly if the capability is declared."""
     device = subject.device
     _keep = _large_tensor(device)
     stats = subject.session.memory_query(device)
     for name, value in _counters(stats).items():
-        require(value != 0, f"MemoryStats.{name} is 0 while a tensor is on the device: report None for the unknown")
+        require(value != 0, f"MemoryStats.{name} is 0 while a tensor is on the device: report None if it is unknown")
     declared = Capability.MEMORY_RESERVED in subject.info.capabilities
     for name in ("reserved_bytes", "peak_reserved_bytes"):
         value = getattr(stats, name)
         require(
             declared == (value is not None),
             f"MemoryStats.{name} is {value}, and Capability.MEMORY_RESERVED is {'' if declared else 'not '}declared: "
-            "declare what is reported, and report what is declared",
+            "declare the capability exactly if the plugin reports reserved memory",
         )
 
 
-@check("M9", level=1, fault="running out of memory looks like any other crash, or leaves the device unusable")
+@check("M9", level=1, fault="the record does not show that memory ran out, or the device is unusable afterwards")
 def running_out_of_memory_is_recognised(subject: Subject) -> None:
-    """Asking for more memory than the device has is classified as out_of_memory, and the device stays usable."""
+    """A request for more memory than the device has is classified as out_of_memory; the device stays usable."""
     if Capability.UNIFIED_MEMORY in subject.info.capabilities:
         raise NotApplicable("the device's memory is the host's, which must not run out")
     import torch
@@ -203,21 +203,21 @@ def running_out_of_memory_is_recognised(subject: Subject) -> None:
 
 
 def _small_tensor(device: torch.device) -> torch.Tensor:
-    """Allocate something, so that the allocator exists; kept by the caller."""
+    """Allocate a small tensor, so that the allocator exists. The caller must keep it."""
     import torch
 
     return torch.ones(1024, device=device)
 
 
 def _large_tensor(device: torch.device, size_bytes: int = _TENSOR_BYTES) -> torch.Tensor:
-    """Allocate memory and write to it: a host gives out pages only when they are touched."""
+    """Allocate memory and write to it, because a host allocates pages only when they are written."""
     import torch
 
     return torch.full((size_bytes,), 1, dtype=torch.uint8, device=device)
 
 
 def _in_use(subject: Subject, device: torch.device) -> int:
-    """Return the bytes in use by tensors or, where that is not known, on the whole device."""
+    """Return the bytes that tensors use or, if this is unknown, the bytes in use on the whole device."""
     stats = subject.session.memory_query(device)
     value = stats.used_bytes if stats.allocated_bytes is None else stats.allocated_bytes
     if value is None:
@@ -226,7 +226,7 @@ def _in_use(subject: Subject, device: torch.device) -> int:
 
 
 def _allocated_and_peak(subject: Subject, device: torch.device) -> tuple[int, int]:
-    """Return the allocated bytes and their peak, of a single query."""
+    """Return the allocated bytes and their peak, from one query."""
     stats = subject.session.memory_query(device)
     if stats.allocated_bytes is None or stats.peak_allocated_bytes is None:
         raise NotApplicable("allocated_bytes or its peak is not known")
@@ -234,14 +234,14 @@ def _allocated_and_peak(subject: Subject, device: torch.device) -> tuple[int, in
 
 
 def _require_right_counter(subject: Subject, device: torch.device) -> None:
-    """Give up where the counter itself is wrong, which is another check's finding."""
+    """Raise :class:`NotRun` if the counter is wrong, which M2 reports."""
     fault = _fault_of_counter(subject, device)
     if fault:
         raise NotRun(f"{fault}, see M2")
 
 
 def _fault_of_counter(subject: Subject, device: torch.device) -> str | None:
-    """Say how the allocated bytes fail to follow tensors, or return ``None`` if they do."""
+    """Return how the allocated bytes differ from the tensors' size, or ``None`` if they agree."""
     _keep = _small_tensor(device)
     stats = subject.session.memory_query(device)
     if stats.allocated_bytes is None and stats.used_bytes is None:
@@ -252,13 +252,13 @@ def _fault_of_counter(subject: Subject, device: torch.device) -> str | None:
         before_bytes = _in_use(subject, device)
         tensors.append(_large_tensor(device))
         growths.append(_in_use(subject, device) - before_bytes)
-    # Memory that the process has freed before may serve the first of them.
+    # The first tensors may reuse memory that the process freed earlier.
     growth = sorted(growths)[1]
     if abs(growth - _TENSOR_BYTES) > tolerance("allocation_bytes"):
         return f"a tensor of {_TENSOR_BYTES} bytes raised the allocated memory by {growth}"
     most_bytes = start_bytes + len(tensors) * _TENSOR_BYTES // 2
     if Capability.MEMORY_RESERVED not in subject.info.capabilities:
-        # Without a counter of its own, memory that the allocator keeps counts as allocated; it has to serve again.
+        # Without a counter of reserved memory, memory that the allocator keeps counts as allocated. It must be reused.
         most_bytes = _in_use(subject, device)
     tensors.clear()
     tensors += [_large_tensor(device, _TENSOR_BYTES // 2) for _ in growths]

@@ -1,4 +1,4 @@
-"""N: arithmetic in every precision, training that follows the CPU reference, and models that stay what they are."""
+"""N: checks of the arithmetic in every precision, of training against the CPU reference, and of prepared models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from chipperf.contract.switches import read_switches
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability
+from chipperf.precisions import PRECISIONS, precisions_by_capability
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,32 +25,17 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
     from chipperf.contract.subject import Subject
-    from chipperf.plugin.types import Knob, Precision, PrecisionPolicy
+    from chipperf.plugin.types import Knob, PrecisionPolicy
+    from chipperf.precisions import Precision
     from chipperf.train.effective_precision import EffectivePrecision
-
-_FORMATS: Final[dict[Precision, str]] = {
-    "fp32": "fp32",
-    "tf32": "tf32",
-    "amp": "fp16",
-    "fp16": "fp16",
-    "bf16": "bf16",
-}
-"""What products are computed in, by requested precision."""
-
-_CAPABILITIES: Final[dict[Capability, tuple[Precision, ...]]] = {
-    Capability.BF16: ("bf16",),
-    Capability.FP16: ("amp", "fp16"),
-    Capability.TF32: ("tf32",),
-}
-"""Precisions that a capability stands for; one of them is enough."""
 
 _SEED: Final = 11
 _SCALE: Final = 2.0**10
 
 
-@check("N1", level=2, fault="fp32 that is TF32 or 16-bit fixed point, or a backward pass that is wrong")
+@check("N1", level=2, fault="fp32 runs as TF32 or 16-bit fixed point, or the backward pass is wrong")
 def fp32_is_fp32(subject: Subject) -> None:
-    """In fp32, products keep fp32's bits, and the cases' operators agree with float64 on the CPU, also backward."""
+    """In fp32, products have the precision of fp32, and operators agree with float64 on the CPU, also backward."""
     from chipperf.contract.operators import ARITHMETIC
 
     policy = _set_up(subject, "fp32")
@@ -66,10 +52,10 @@ def fp32_is_fp32(subject: Subject) -> None:
     "N2",
     level=2,
     settings=each_precision,
-    fault="a switch or variable that changes numerics and that no record mentions",
+    fault="a switch or variable changes numerics, and the record does not list it",
 )
 def knobs_are_declared(subject: Subject) -> None:
-    """Every switch and environment variable that changes numerics is declared as a knob with the value in force."""
+    """Every switch and environment variable that changes numerics is declared as a knob with its current value."""
     device_type = subject.info.device_type
     switches, variables = read_switches(device_type), dict(os.environ)
     runtime = subject.runtime
@@ -89,18 +75,19 @@ def knobs_are_declared(subject: Subject) -> None:
     "N3",
     level=2,
     settings=each_precision,
-    fault="fp16 that runs as fp32 and is reported as fp16, or a capability that is not there",
+    fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing",
 )
 def precision_is_honoured(subject: Subject) -> None:
-    """Each precision is carried out as requested or refused with UnsupportedPrecision, as the capabilities say."""
+    """Each precision runs as requested or is refused with UnsupportedPrecision, as the capabilities declare."""
     requested = subject.settings.precision
     policy = _policy(subject, requested)
     if policy is not None:
-        wanted = _FORMATS[requested]
+        wanted = PRECISIONS[requested].arithmetic
         require(
             policy.effective == wanted,
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
+        _require_parameter_type(subject, policy)
         # That fp32 is what it says is what N1 checks.
         if requested != "fp32":
             _require_measured(subject, policy, wanted)
@@ -108,10 +95,12 @@ def precision_is_honoured(subject: Subject) -> None:
         policy is not None or requested != "fp32",
         "fp32 is refused: every vendor runs it, because results are compared in it",
     )
-    for capability, precisions in _CAPABILITIES.items():
+    for value, precisions in precisions_by_capability().items():
         if requested not in precisions:
             continue
+        # One of the precisions that a capability stands for is enough.
         runs = [precision for precision in precisions if _policy(subject, precision) is not None]
+        capability = Capability(value)
         declared = capability in subject.info.capabilities
         require(
             bool(runs) == declared,
@@ -121,24 +110,23 @@ def precision_is_honoured(subject: Subject) -> None:
         )
 
 
-@check("N4", level=2, settings=each_precision, fault="weights that turn into NaN at the first overflow in fp16")
+@check("N4", level=2, settings=each_precision, fault="weights become NaN at the first overflow in fp16")
 def overflow_skips_step(subject: Subject) -> None:
-    """With fp16 autocast a step whose gradients are infinite changes no weight; bf16 and fp32 scale nothing."""
+    """With fp16 autocast, a step with infinite gradients changes no weight; bf16 and fp32 scale no gradients."""
     import torch
 
     requested = subject.settings.precision
     policy = _policy(subject, requested)
-    needs_scaler = requested == "amp"
-    # Whether fp16 parameters are trained with scaling is the vendor's choice.
+    needs_scaler = PRECISIONS[requested].scales_gradients
     require(
-        policy is None or policy.grad_scaler == needs_scaler or requested == "fp16",
+        policy is None or policy.grad_scaler == needs_scaler,
         f"{requested} must {'' if needs_scaler else 'not '}scale gradients: "
         f"let PrecisionPolicy.grad_scaler be {needs_scaler}",
     )
     if not needs_scaler:
         return
     if policy is None:
-        raise NotApplicable("amp is not supported, and no other precision scales gradients")
+        raise NotApplicable(f"{requested} is not supported, and no other precision scales gradients")
     device = subject.device
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
@@ -157,16 +145,18 @@ def overflow_skips_step(subject: Subject) -> None:
     "N5",
     level=2,
     settings=each_case,
-    fault="a backward pass, optimizer or layout that trains something else",
+    fault="an error in the backward pass, optimizer or memory layout changes the training",
     timeout_s=1800,
 )
 def training_follows_reference(subject: Subject) -> None:
-    """Twenty steps of every case in fp32 stay within tolerance of the CPU reference, and the loss falls."""
+    """Twenty fp32 steps of every case that generates data stay near the CPU reference, and the loss falls."""
     from chipperf.contract.equivalence import compare
 
     policy = _set_up(subject, "fp32")
     _require_fp32(subject, policy)
     case = find_case(subject.settings.case)
+    if case.data.ensure_few_samples is None:
+        return
     try:
         comparison = compare(subject.session, subject.device, policy, case, _sample(subject, case), to_the_end=False)
     except PluginError as error:
@@ -179,22 +169,22 @@ def training_follows_reference(subject: Subject) -> None:
     )
 
 
-@check("N6", level=2, fault="a kernel that takes a layout, index type or size for granted")
+@check("N6", level=2, fault="a kernel works only for one layout, index type or size")
 def every_form_of_input_is_taken(subject: Subject) -> None:
-    """int64 labels, strided and channels-last tensors, changing image sizes and boolean masks give right results."""
+    """Results are right with int64 labels, strided and channels-last tensors, varying image sizes and boolean masks."""
     from chipperf.contract.operators import FORMS
 
     _require_fp32(subject, _set_up(subject, "fp32"))
     _require_close(FORMS, subject.device)
 
 
-@check("N7", level=2, fault="checkpoints that only the vendor's own stack can read, or that lose bits")
+@check("N7", level=2, fault="only the vendor's stack can read the checkpoint, or the checkpoint loses bits")
 def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
-    """A checkpoint saved on the device loads in a process without the vendor's stack, equal bit for bit."""
+    """A process without the vendor's stack loads a checkpoint from the device with every bit the same."""
     import torch
 
     path = subject.workspace / "checkpoint.pt"
-    # Forked before this process loads the vendor's stack: it knows torch alone.
+    # The reader is forked before this process loads the vendor's stack, so it has only torch.
     context = multiprocessing.get_context("fork")
     mine, other = context.Pipe()
     reader = context.Process(target=_read_checkpoint, args=(str(path), other), daemon=True)
@@ -210,29 +200,29 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
     try:
         found = mine.recv()
     except EOFError:
-        fail("a process without the vendor's stack ended while it read a checkpoint that was saved on the device")
+        fail("a process without the vendor's stack ended while reading a checkpoint that was saved on the device")
     reader.join()
     if isinstance(found, str):
         fail(f"a process without the vendor's stack cannot read a checkpoint that was saved on the device: {found}")
     missing = sorted(set(expected) ^ set(found))
-    require(not missing, f"the checkpoint and the device do not both have {', '.join(missing)}")
+    require(not missing, f"only one of checkpoint and device has {', '.join(missing)}")
     for name, (dtype, shape, content) in expected.items():
         loaded_dtype, loaded_shape, loaded_content = found[name]
         require(
             (loaded_dtype, loaded_shape) == (dtype, shape),
             f"{name} is {loaded_dtype} {loaded_shape} in the checkpoint, and {dtype} {shape} on the device",
         )
-        require(loaded_content == content, f"the bits of {name} are not the same in the checkpoint and on the device")
+        require(loaded_content == content, f"the bits of {name} differ between the checkpoint and the device")
 
 
 @check(
     "N8",
     level=2,
     settings=each_precision,
-    fault="a model that is edited, so that its results are another model's",
+    fault="the plugin changes the model, so its results belong to another model",
 )
 def prepared_model_keeps_its_structure(subject: Subject) -> None:
-    """``perf_prepare_model`` keeps every case's modules, and its parameters' names, shapes and number."""
+    """``perf_prepare_model`` keeps modules and parameters (names, shapes, number) of every case that generates data."""
     import torch
 
     from chipperf.contract.equivalence import build_workload, hyperparameters_of
@@ -242,6 +232,8 @@ def prepared_model_keeps_its_structure(subject: Subject) -> None:
     if policy is None:
         return
     for case in map(find_case, case_names()):
+        if case.data.ensure_few_samples is None:
+            continue
         workload = build_workload(case, hyperparameters_of(case, "tiny"), _sample(subject, case), torch.device("cpu"))
         model = workload.build_model()
         before = _structure(model)
@@ -269,15 +261,30 @@ def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
 
 def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
     """Return the arithmetic of the products of a model that the plugin has prepared."""
-    import torch
-
     from chipperf.train.effective_precision import measure_effective_precision
     from chipperf.train.preparation import autocast
 
+    weight_dtype = _weight_type(subject, policy)
+    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+
+
+def _weight_type(subject: Subject, policy: PrecisionPolicy) -> torch.dtype:
+    """Return the type of the weights of a model that the plugin has prepared."""
+    import torch
+
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
     prepared = subject.session.prepare_model(model, policy, subject.device)
-    weight_dtype = next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
-    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+    return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
+
+
+def _require_parameter_type(subject: Subject, policy: PrecisionPolicy) -> None:
+    wanted = PRECISIONS[policy.requested].parameter_type or "float32"
+    found = str(_weight_type(subject, policy)).removeprefix("torch.")
+    require(
+        found == wanted,
+        f"{policy.requested} trains parameters in {wanted}, and perf_prepare_model leaves them in {found}: "
+        "chipperf.torchtools.convert_parameters converts them",
+    )
 
 
 def _require_fp32(subject: Subject, policy: PrecisionPolicy) -> None:
@@ -329,7 +336,7 @@ def _require_in_force(requested: Precision, knobs: Iterable[Knob], switches: Map
         found = switches.get(knob.name, os.environ.get(knob.name))
         require(
             found is None or str(found).casefold() == knob.value.casefold(),
-            f"in {requested} the knob {knob.name} is declared as {knob.value}, but {found} is in force",
+            f"in {requested} the knob {knob.name} is declared as {knob.value}, but its value is {found}",
         )
 
 
@@ -388,7 +395,7 @@ def _read_checkpoint(path: str, pipe: Connection) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = _bits(content["model"]) | _bits(_momenta(content["optimizer"]))
-    # Whatever goes wrong here is the finding.
+    # Report every error: it is the result of the check.
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
     else:

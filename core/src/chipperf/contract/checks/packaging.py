@@ -1,4 +1,4 @@
-"""A: the plugin as a package: metadata, import, hooks, what it says of itself."""
+"""A: checks of the plugin's package: metadata, import, hooks and declared capabilities."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from chipperf.plugin.registration import (
     unfounded_capabilities,
 )
 from chipperf.plugin.session import Session
-from chipperf.plugin.types import PRECISIONS, Capability, EnvironmentSettings
+from chipperf.plugin.types import Capability, EnvironmentSettings
+from chipperf.precisions import PRECISIONS, precisions_by_capability
 from chipperf.report.render import template_directory
 from chipperf.report.templating import CORE_TEMPLATES
 
@@ -49,13 +50,12 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
-_PRECISION_CAPABILITIES: Final = (Capability.BF16, Capability.FP16, Capability.TF32)
 _IMPORT_TIMEOUT_S: Final = 15.0
 
 
-@check("A1", level=0, needs="entry", fault="a misspelled group that nobody reads, an entry point that leads nowhere")
+@check("A1", level=0, needs="entry", fault="the group of an entry point is misspelled, or its target does not exist")
 def entry_points_resolve(subject: Subject) -> None:
-    """Every entry point that is meant for chipperf is in a group that chipperf reads, and can be loaded."""
+    """Every entry point for chipperf is in a group that chipperf reads, and can be loaded."""
     for point in distribution(subject.entry.distribution).entry_points:
         if point.group in _GROUPS:
             outcome = _try_import(replace(subject.entry, name=point.name, value=point.value, group=point.group))
@@ -65,13 +65,13 @@ def entry_points_resolve(subject: Subject) -> None:
         else:
             require(
                 CORE_PACKAGE not in point.group and not get_close_matches(point.group, _GROUPS, cutoff=0.8),
-                f"entry point {point.name!r} is in the group {point.group!r}, which nobody reads"
+                f"entry point {point.name!r} is in the group {point.group!r}, which chipperf does not read"
                 f"{did_you_mean(point.group, _GROUPS)}",
             )
 
 
 def import_entry_point(arguments: Mapping[str, Any]) -> None:
-    """Import what an entry point names; called in a process of its own, which that may hang or end."""
+    """Import the target of an entry point. Runs in its own process, because the import may hang or exit."""
     entry = PluginEntry(**arguments["entry"])
     if entry.group == cases.ENTRY_POINT_GROUP:
         cases.find_case(entry.name)
@@ -79,13 +79,13 @@ def import_entry_point(arguments: Mapping[str, Any]) -> None:
         installed.load(entry)
 
 
-@check("A2", level=0, needs="entry", fault="a vendor that cannot be selected by the name it gives itself")
+@check("A2", level=0, needs="entry", fault="the vendor cannot be selected by its own name")
 def entry_point_bears_vendor_name(subject: Subject) -> None:
-    """The entry point is called like VendorInfo.name, in lower-case letters, digits and underscores."""
+    """The entry point has the name in VendorInfo.name, in lower-case letters, digits and underscores."""
     _require_none(name_faults(subject.entry, _vendor_info(subject)))
 
 
-@check("A3", level=0, needs="entry", fault="a plugin that pip leaves installed when the next core breaks it")
+@check("A3", level=0, needs="entry", fault="pip keeps the plugin installed with a core that it does not work with")
 def core_is_bounded(subject: Subject) -> None:
     """The distribution requires chipperf with a lower and an upper bound."""
     provider = distribution(subject.entry.distribution)
@@ -98,13 +98,13 @@ def core_is_bounded(subject: Subject) -> None:
     require(any(each.has_upper_bound for each in required), f"any later chipperf satisfies it; {remedy}")
 
 
-@check("A4", level=0, needs="entry", fault="torch or the vendor's runtime loaded by every command, also without a card")
+@check("A4", level=0, needs="entry", fault="every command loads torch or the vendor's runtime, also without a card")
 def import_is_light(subject: Subject) -> None:
-    """Importing the module loads neither torch, nor a shared library, nor a package that is not required."""
+    """Importing the module loads no torch, no shared library, and no package that is not required."""
     observed = _outcome(subject, observation.observe_import).value
     top_level = {name.partition(".")[0] for name in observed["modules"]}
     remedy = "import it inside the hooks that use it"
-    # Whatever the distribution requires: this import takes seconds, and some vendors' builds patch it.
+    # Even if the distribution requires torch: the import takes seconds, and some vendors' builds patch torch.
     require("torch" not in top_level, f"importing {subject.entry.value} imports torch; {remedy}")
     require(
         not observed["libraries"],
@@ -119,44 +119,47 @@ def import_is_light(subject: Subject) -> None:
     )
 
 
-@check("A5", level=0, needs="entry", fault="import hooks, patched modules, environment variables set behind the user")
+@check(
+    "A5",
+    level=0,
+    needs="entry",
+    fault="the plugin installs import hooks, patches modules, or sets environment variables",
+)
 def process_stays_unchanged(subject: Subject) -> None:
-    """Import, registration and probe leave environment, modules, threads and standard output as they were."""
+    """Import, registration and probe do not change the environment, modules, threads or standard output."""
     changes = _outcome(subject, observation.observe_changes).value
     require(not changes, f"{'; '.join(changes)}: do it in the hooks that need it, or return it from perf_environment")
 
 
-@check("A6", level=0, needs="entry", fault="a plugin that works once per machine or process")
+@check("A6", level=0, needs="entry", fault="the plugin works only once per machine or process")
 def registration_repeats(subject: Subject) -> None:
     """The plugin can be loaded and registered twice, and in a spawned process."""
     fault = _outcome(subject, observation.register_again).value
-    require(fault is None, f"{fault}; keep no state that another registration trips over")
+    require(fault is None, f"{fault}; keep no state that breaks another registration")
 
 
-@check("A7", level=0, needs="entry", fault="a misspelled hook that is never called")
+@check("A7", level=0, needs="entry", fault="a misspelled hook is never called")
 def hooks_match_specification(subject: Subject) -> None:
-    """Everything that looks like a hook is marked as one, and has the name and arguments of a vendor's hook."""
+    """Every function named like a hook is marked as a hook, and has the name and arguments of a vendor hook."""
     _require_none(mismatches(_load(subject), VENDOR_HOOKS))
 
 
-@check(
-    "A8", level=0, needs="entry", fault="a result that depends on the order of registration or the version of pluggy"
-)
+@check("A8", level=0, needs="entry", fault="the result depends on the order of registration or the version of pluggy")
 def hooks_are_plain(subject: Subject) -> None:
-    """No hook is a wrapper, asks for a place in an order, or gives an argument a default."""
+    """No hook is a wrapper, sets its position in the call order, or has a default for an argument."""
     _require_none(forbidden_options(_load(subject)))
 
 
-@check("A9", level=0, needs="entry", fault="a run that ends when it comes to the hook that is not there")
+@check("A9", level=0, needs="entry", fault="the run stops at the missing hook")
 def required_hooks_are_there(subject: Subject) -> None:
     """Every required hook is implemented."""
     missing = missing_hooks(vars(_load(subject)), "train")
     require(not missing, f"required hooks are missing: {', '.join(missing)}; docs/hooks.md has an example of each")
 
 
-@check("A10", level=0, needs="entry", fault="a dict or another unit where a record expects the documented dataclass")
+@check("A10", level=0, needs="entry", fault="a hook returns a dict or another unit instead of the documented dataclass")
 def data_hooks_return_specified_types(subject: Subject) -> None:
-    """Hooks that need no device return exactly the specified types, with values that fit their units."""
+    """Hooks that need no device return exactly the specified types, with values in the right units."""
     plugin = _registered(subject)
     if "perf_vendor_info" not in plugin.hooks:
         raise NotRun("perf_vendor_info is missing, see A9")
@@ -168,54 +171,59 @@ def data_hooks_return_specified_types(subject: Subject) -> None:
     except PerfError as error:
         raise NotRun(f"a hook refuses this machine: {error.message}") from error
     probed = _outcome(subject, observation.observe_probe_result, required=False).value
-    # Without a value it raised, which is the business of B1 and B2.
+    # Without a value the probe raised, which B1 and B2 report.
     if probed:
         require(probed["fault"] is None, f"perf_probe returned {probed['fault']}")
         for name, memory_bytes in probed["memory_bytes"]:
             _require_plausible_memory(memory_bytes, f"the probed device {name}")
 
 
-@check("A11", level=0, needs="entry", fault="a plugin for another version of the hooks, which fails when it runs")
+@check("A11", level=0, needs="entry", fault="the plugin needs another version of the hooks, and fails during a run")
 def api_version_is_supported(subject: Subject) -> None:
-    """The plugin is written for a version of the hook specification that this core has."""
+    """The plugin is written for a version of the hook specification that this core supports."""
     _require_none(api_version_faults(_vendor_info(subject)))
 
 
-@check("A12", level=0, needs="entry", fault="claims that no hook stands behind, or hooks that no check tries")
+@check(
+    "A12",
+    level=0,
+    needs="entry",
+    fault="a declared capability has no hook, or the capability of a hook is not declared",
+)
 def capabilities_have_hooks(subject: Subject) -> None:
-    """Each declared capability has the hook it stands for, and each such hook is declared."""
+    """Each declared capability has its hook, and the capability of each such hook is declared."""
     hooks, info = _registered(subject).hooks, _vendor_info(subject)
     faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
-    for capability in _PRECISION_CAPABILITIES:
+    for capability in map(Capability, precisions_by_capability()):
         # Without the hook, core runs fp32 and nothing else.
         if capability in info.capabilities and "perf_precision" not in hooks:
             faults.append(f"it declares Capability.{capability.name}, but does not implement perf_precision")
     _require_none(faults)
 
 
-@check("A13", level=0, needs="entry", fault="a plugin that breaks when core's inside changes")
+@check("A13", level=0, needs="entry", fault="the plugin breaks when the internals of core change")
 def only_public_core_is_used(subject: Subject) -> None:
-    """The plugin's source uses no private name of chipperf."""
+    """The plugin's source uses only public names of chipperf."""
     used = [f"{path.name}, {use}" for path in _source(subject) for use in private_names(_read(path))]
     require(not used, f"{'; '.join(used)}: import from chipperf and its public modules only")
 
 
-@check("A14", level=0, needs="entry", fault="files that the author has and an installation lacks")
+@check("A14", level=0, needs="entry", fault="the installed plugin lacks files that exist in its source")
 def files_are_complete(subject: Subject) -> None:
-    """The distribution contains its licence, py.typed, and the templates that it names."""
+    """The distribution contains its license, py.typed, and the templates that it names."""
     provider = distribution(subject.entry.distribution)
     package = package_directory(subject.entry)
     if package is None:
         _load(subject)
-        fail(f"{subject.entry.value} is in no package: py.typed and templates need one to lie in")
-    # The package of a plugin that core brings along lies in core's.
+        fail(f"{subject.entry.value} is not in a package: py.typed and templates need a package")
+    # A plugin that is part of core has a package inside core's package.
     marked = any((place / "py.typed").is_file() for place in (package, package.parent))
-    require(marked, f"{package.name}/py.typed is missing: without it nobody's type checker reads the annotations")
+    require(marked, f"{package.name}/py.typed is missing: without it type checkers ignore the annotations")
     _require_none(_missing_templates(subject, package))
     licences = licence_files(provider)
     if licences is None:
-        raise NotRun(f"{provider.metadata['Name']} was not installed by pip: nothing lists its files")
-    require(licences, f"{provider.metadata['Name']} has no licence file: name it in license-files of pyproject.toml")
+        raise NotRun(f"{provider.metadata['Name']} was not installed by pip, so there is no list of its files")
+    require(licences, f"{provider.metadata['Name']} has no license file: name it in license-files of pyproject.toml")
 
 
 def _try_import(entry: PluginEntry) -> CallOutcome:
@@ -224,7 +232,7 @@ def _try_import(entry: PluginEntry) -> CallOutcome:
 
 
 def _load(subject: Subject) -> ModuleType:
-    """Import the plugin's module, after a try in another process."""
+    """Import the plugin's module, after a successful import in another process."""
     outcome = _try_import(subject.entry)
     if outcome.fault:
         raise NotRun(f"the plugin cannot be imported, see A1: {outcome.fault}")
@@ -232,7 +240,7 @@ def _load(subject: Subject) -> ModuleType:
 
 
 def _registered(subject: Subject) -> BoundPlugin:
-    """Register the plugin."""
+    """Return the registered plugin."""
     _load(subject)
     try:
         return register(subject.entry, VENDOR_HOOKS)
@@ -251,10 +259,10 @@ def _vendor_info(subject: Subject) -> VendorInfo:
 
 
 def _outcome(subject: Subject, function: Callable[..., object], *, required: bool = True) -> CallOutcome:
-    """Call a function of :mod:`~chipperf.contract.observation` in a new interpreter, which has this one's environment.
+    """Call a function of :mod:`~chipperf.contract.observation` in a new interpreter with the same environment.
 
     Raises:
-        NotRun: An outcome is required, and the function does not return.
+        NotRun: A result is required, and the function does not return.
     """
     target = f"{function.__module__}:{function.__name__}"
     try:
@@ -262,12 +270,12 @@ def _outcome(subject: Subject, function: Callable[..., object], *, required: boo
     except PluginError as error:
         raise NotRun(error.message) from error
     if outcome.fault and required:
-        raise NotRun(f"import, registration or probe do not come to their end: {outcome.fault}")
+        raise NotRun(f"import, registration or probe does not finish: {outcome.fault}")
     return outcome
 
 
 def _is_standard(module: str) -> bool:
-    # What sysconfig reads is called after the platform, and not among the names of the standard library.
+    # The module that sysconfig reads has the platform in its name, and is not listed in the standard library's names.
     return module in sys.stdlib_module_names or module.startswith("_sysconfigdata")
 
 
@@ -319,7 +327,7 @@ def _missing_templates(subject: Subject, package: Path) -> list[str]:
 
 
 def _exists(template: str | None, own: Path | None) -> bool:
-    # A name that is computed can only be tried by rendering, and what a user adds is not the plugin's business.
+    # Only rendering can find a computed name, and the plugin is not responsible for templates that a user adds.
     if template is None or template.startswith("user/"):
         return True
     places = {"core": CORE_TEMPLATES, "vendor": own}
@@ -332,7 +340,7 @@ def _exists(template: str | None, own: Path | None) -> bool:
 def _source(subject: Subject) -> tuple[Path, ...]:
     files = source_files(subject.entry)
     if not files:
-        raise NotRun(f"there is no source of {subject.entry.value}")
+        raise NotRun(f"the source of {subject.entry.value} is not available")
     return files
 
 

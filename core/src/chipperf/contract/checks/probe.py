@@ -1,4 +1,4 @@
-"""B: the probe says which of the vendor's devices are here, without a runtime and without harm."""
+"""B: checks of the probe, which lists the vendor's devices on this machine without loading a runtime."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _INITIALISE_TIMEOUT_S: Final = 80.0
 
 
-@check("B1", level=0, fault="a probe that crashes or hangs on every machine but the vendor's own")
+@check("B1", level=0, fault="the probe crashes or hangs on machines without the vendor's software")
 def probe_returns_anywhere(subject: Subject) -> None:
-    """Without tools on PATH and without PCI devices the probe returns within seconds and raises nothing."""
+    """Without tools on PATH and without PCI devices, the probe returns within seconds and raises no exception."""
     probing = _probe_bare(subject)
     limit_s = tolerance("probe_s")
     require(probing.fault is None, f"with an empty PATH and without PCI devices: {probing.fault}")
@@ -39,28 +39,33 @@ def probe_returns_anywhere(subject: Subject) -> None:
     )
 
 
-@check("B2", level=0, fault="an absence that nobody can do anything about, or a probe that fails where the card is")
+@check(
+    "B2",
+    level=0,
+    fault="the reason for a missing device does not say what to do, or the probe fails on a machine with a card",
+)
 def probe_gives_reasons(subject: Subject) -> None:
-    """Where there is no device the reason says what was looked for and what to do; where there is one, it is listed."""
+    """The probe lists the devices; without one, the reason says what the probe looked for and what to do."""
     here, bare = probe(subject.entry), _probe_bare(subject)
     if here.fault and bare.fault:
         raise NotRun(f"perf_probe fails, see B1: {here.fault}")
     require(here.fault is None, f"on this machine as it is: {here.fault}")
     least = tolerance("least_reason_words")
     for probing in (here, bare):
-        # What is wrong with devices in a result, a ProbeResult does not let through.
+        # A ProbeResult rejects wrong devices itself.
         if not probing.fault and not probing.devices:
             require(
                 count_words(probing.reason) >= least,
-                f"the reason {probing.reason!r} has less than {least:g} words: say what was looked for and what to do",
+                f"the reason {probing.reason!r} has fewer than {least:g} words: say what the probe "
+                "looked for and what to do",
             )
 
 
 @check(
-    "B3", level=1, needs="device", fault="a probe that opens a context, after which no forked process can use a device"
+    "B3", level=1, needs="device", fault="the probe opens a context, and forked processes can no longer use a device"
 )
 def probe_leaves_devices_to_children(subject: Subject) -> None:
-    """After a probe, a forked process can initialise a device and compute on it."""
+    """After a probe, a forked process can initialize a device and compute on it."""
     try:
         outcome = call_in_new_interpreter(
             f"{__name__}:{initialise_after_probe.__name__}",
@@ -84,7 +89,7 @@ def initialise_after_probe(arguments: Mapping[str, Any]) -> str | None:
 
 
 def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Initialise the first device, compute on it, and return its identity.
+    """Initialize the first device, compute on it, and return its identity.
 
     Args:
         arguments: ``entry``: the plugin's entry point, as a mapping. ``without``: environment variables to remove.
@@ -103,14 +108,18 @@ def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(session.device_info(device))
 
 
-@check("B4", level=0, fault="another vendor's card claimed because torch calls it cuda, or because it is a PCI card")
+@check(
+    "B4",
+    level=0,
+    fault="the probe claims another vendor's card because torch calls it cuda, or because it is a PCI card",
+)
 def probe_resists_impersonators(subject: Subject) -> None:
-    """A torch that claims a CUDA device, and PCI cards that are nobody's, do not make the probe find a device."""
+    """The probe claims no device because of a torch that reports a CUDA device or PCI cards of unknown vendors."""
     here = _probe_here(subject)
     path = make_impersonator(subject.workspace / "impersonator")
     pci = make_foreign_pci(subject.workspace / "foreign_pci")
     deceived = probe(subject.entry, pci=pci, path=path)
-    situation = "with a torch that claims a CUDA device, and PCI cards that are nobody's,"
+    situation = "with a torch that claims a CUDA device, and PCI cards of an unknown vendor,"
     require(deceived.fault is None, f"{situation} {deceived.fault}")
     claimed = sorted(set(deceived.identities) - set(here.identities))
     if claimed and _probe_here(subject).identities != here.identities:
@@ -119,13 +128,17 @@ def probe_resists_impersonators(subject: Subject) -> None:
         not claimed, f"{situation} the probe claims {', '.join(claimed)}: look for the vendor's own PCI id and driver"
     )
     require(
-        not deceived.imported_torch, "the probe imports torch, which does not tell one vendor's device from another's"
+        not deceived.imported_torch, "the probe imports torch, which cannot distinguish devices of different vendors"
     )
 
 
-@check("B5", level=0, fault="devices that come and go, or whose numbers are another numbering's")
+@check(
+    "B5",
+    level=0,
+    fault="the list of devices changes between probes, or the devices are numbered differently from the runtime",
+)
 def probe_is_consistent(subject: Subject) -> None:
-    """Two probes find the same devices, numbered from 0 without a gap, and no UUID occurs twice."""
+    """Two probes find the same devices, numbered from 0 without gaps, and every UUID is unique."""
     first, second = _probe_here(subject), _probe_here(subject)
     require(
         first.devices == second.devices,
@@ -140,16 +153,16 @@ def probe_is_consistent(subject: Subject) -> None:
     require(len(set(uuids)) == len(uuids), f"a UUID occurs twice: {', '.join(uuids)}")
 
 
-@check("B6", level=1, fault="a benchmark on another card than the one that was reserved")
+@check("B6", level=1, fault="the benchmark runs on another card than the reserved one")
 def visible_devices_are_honoured(subject: Subject) -> None:
-    """The vendor's visible-devices variable selects and orders what probe and runtime see; empty means no device."""
+    """Probe and runtime see the devices of the visible-devices variable, in its order, and none if it is empty."""
     everything = _probe_here(subject)
     names = everything.visible_devices_env
     if not names:
         raise NotApplicable("VendorInfo.visible_devices_env names no variable")
     if _probe_here(subject).devices != everything.devices:
-        raise NotRun("two probes disagree, see B5: devices cannot be told apart")
-    # Where a scheduler has chosen already, its words for the devices are the ones that count.
+        raise NotRun("two probes disagree, see B5: devices cannot be distinguished")
+    # If a scheduler has set the variable, use its names for the devices.
     words = next((os.environ[name] for name in names if name in os.environ), "").split(",")
     if len(words) != len(everything.devices):
         words = [str(index) for index in range(len(everything.devices))]
@@ -160,7 +173,7 @@ def visible_devices_are_honoured(subject: Subject) -> None:
     _require_same_in_runtime(subject, everything, words, order)
 
 
-@check("B7", level=0, fault="two vendors that claim the same card, one of them wrongly")
+@check("B7", level=0, fault="two vendors claim the same card")
 def probe_claims_only_own_devices(subject: Subject) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
@@ -170,7 +183,7 @@ def probe_claims_only_own_devices(subject: Subject) -> None:
             require(
                 claimed is None,
                 f"the probe claims {claimed and claimed.name!r}, which {outcome.entry} finds as well: "
-                "look for what only this vendor's devices have",
+                "look for a property that only this vendor's devices have",
             )
 
 
@@ -188,14 +201,14 @@ def _probe_here(subject: Subject) -> Probing:
 
 
 def _require_selection(subject: Subject, everything: Probing, words: Sequence[str], chosen: Sequence[int]) -> None:
-    """Fail unless the probe finds exactly the chosen devices when the variable names them."""
+    """Check that the probe finds exactly the chosen devices when the variable names them."""
     variable, *others = everything.visible_devices_env
     value = ",".join(words[index] for index in chosen)
     probing = probe(subject.entry, variables={variable: value}, without=others)
     require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
     expected = [everything.identities[index] for index in chosen]
     names = ", ".join(expected) or "none"
-    # The order is the runtime's, with which it is compared.
+    # Only the set is compared here; the order is compared with the runtime's order.
     require(
         sorted(probing.identities) == sorted(expected),
         f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of {names}",
@@ -205,7 +218,7 @@ def _require_selection(subject: Subject, everything: Probing, words: Sequence[st
 def _require_same_in_runtime(
     subject: Subject, everything: Probing, words: Sequence[str], chosen: Sequence[int]
 ) -> None:
-    """Fail unless the runtime's first device is the probe's first one when the variable names the chosen ones."""
+    """Check that probe and runtime have the same first device when the variable names the chosen ones."""
     variable, *others = everything.visible_devices_env
     value = ",".join(words[index] for index in chosen)
     first = probe(subject.entry, variables={variable: value}, without=others).devices[0]

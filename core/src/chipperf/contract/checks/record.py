@@ -1,4 +1,4 @@
-"""R: the record that a real run on the vendor's device leaves."""
+"""R: checks of the record of a real run on the vendor's device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.errors import PerfError
+from chipperf.languages import LANGUAGES
 from chipperf.records.schema import Record
 from chipperf.records.store import read_record, record_text
-from chipperf.report.render import LANGUAGES, render_report, template_directory
+from chipperf.report.render import render_report, template_directory
 from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -28,20 +29,20 @@ _RUN_TIMEOUT_S: Final = 540.0
 _LAST_WORDS_CHARACTERS: Final = 600
 
 _USER: Final = "contract_user_7f3a"
-"""Who the run believes to be started by, beside who really started it."""
+"""User name in the run's environment. The checks search for it and for the real user name."""
 
 _GENERIC: Final = frozenset({"localhost", "root"})
-"""Names of machines and users that give nobody away."""
+"""Names of machines and users that identify no one."""
 
 _LEAST_LENGTH: Final = 3
 
 _ABSOLUTE_PATH: Final = re.compile(r"(?:(?<![\w/.<])|(?<=://))/(?!sys/|proc/|dev/)[\w.+@-]+/[\w.+@/-]+")
-"""The kernel's own interfaces are the same on every machine, and name a source."""
+"""Matches an absolute path, except for the kernel's interfaces, which are the same on every machine."""
 
 
-@check("R5", level=2, fault="values in the record that cannot be stored or read again, or a run that cannot complete")
+@check("R5", level=2, fault="the record has values that cannot be stored or read again, or the run does not complete")
 def record_is_valid(subject: Subject) -> None:
-    """A short run completes, and its record is valid, names the plugin, and stays the same when read and written."""
+    """A short run completes; its record is valid, names the plugin, and stays the same when read and rewritten."""
     directory = _run(subject)
     words = _last_words(directory)
     try:
@@ -56,7 +57,7 @@ def record_is_valid(subject: Subject) -> None:
     text = directory.record.read_text(encoding="utf-8")
     require(
         record_text(Record.model_validate_json(text)) == text,
-        "the record changes when it is read and written again: let the hooks return plain numbers and texts",
+        "the record changes when it is read and written again: return plain numbers and strings from the hooks",
     )
     plugin, entry = record.vendor.plugin, subject.entry
     require(
@@ -68,9 +69,11 @@ def record_is_valid(subject: Subject) -> None:
     )
 
 
-@check("R6", level=2, fault="a report that cannot be published, because it names people, machines or their directories")
+@check(
+    "R6", level=2, fault="the report cannot be published, because it contains names of users, machines or directories"
+)
 def record_gives_nobody_away(subject: Subject) -> None:
-    """Record and report hold no host name, no user name and no absolute path."""
+    """Record and report contain no host name, user name or absolute path."""
     directory = _run(subject)
     try:
         record = read_record(directory.record)
@@ -83,14 +86,14 @@ def record_gives_nobody_away(subject: Subject) -> None:
         for what, name in _names(subject):
             require(
                 not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text),
-                f"{place} holds the name of the {what}, {name!r}: {_shorten(text)}",
+                f"{place} contains the name of the {what}, {name!r}: {_shorten(text)}",
             )
         path = _ABSOLUTE_PATH.search(text)
-        require(path is None, f"{place} holds the absolute path {path and path[0]!r}: {_shorten(text)}")
+        require(path is None, f"{place} contains the absolute path {path and path[0]!r}: {_shorten(text)}")
 
 
 def _run(subject: Subject) -> RunDirectory:
-    """Return the directory of a short run of the real launcher, which the checks that look at it share."""
+    """Return the directory of a short run of the real launcher. The checks share one run."""
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
     directory = RunDirectory(subject.workspace / "run")
@@ -100,7 +103,7 @@ def _run(subject: Subject) -> RunDirectory:
     data = ensure_sample_dataset(images, subject.workspace)
     command = [sys.executable, "-m", "chipperf", "train", _CASE, "--vendor", subject.entry.name, "--preset", "tiny"]
     command += ["--data", str(data), "--out", str(directory.path), "--max-steps", str(_STEPS), "--set", "workers=0"]
-    # The launcher must find the plugin where this process did.
+    # The launcher must find the plugin in the same place as this process.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "USER": _USER, "LOGNAME": _USER}
     with (subject.workspace / "run.txt").open("w", encoding="utf-8") as output:
         try:
@@ -126,8 +129,8 @@ def _report(subject: Subject, record: Record, language: Any) -> str:
 
 
 def _names(subject: Subject) -> Iterator[tuple[str, str]]:
-    """Yield what kind of name it is and the name, of all that must not be found."""
-    # A machine may be called like the vendor, whose name belongs into a report.
+    """Yield the kind and the name of everything that record and report must not contain."""
+    # A machine may have the name of the vendor, which a report contains.
     harmless = _GENERIC | {subject.entry.name, subject.entry.distribution, subject.info.device_type}
     host = platform.node()
     for what, name in (("host", host), ("host", host.partition(".")[0]), ("user", getpass.getuser()), ("user", _USER)):
@@ -136,7 +139,7 @@ def _names(subject: Subject) -> Iterator[tuple[str, str]]:
 
 
 def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield every text in a JSON value with the place where it is."""
+    """Yield every string in a JSON value with its place."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):

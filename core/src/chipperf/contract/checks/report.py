@@ -1,4 +1,4 @@
-"""R: the vendor's report can be rendered from whatever a run leaves, and speaks of this vendor only."""
+"""R: checks that the vendor's report renders also if values are missing, and mentions no other vendor."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from chipperf.contract.subject import other_vendors
 from chipperf.contract.texts import mentions
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
+from chipperf.languages import LANGUAGES, in_all_languages, in_language
+from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
-from chipperf.report.render import LANGUAGES, render_report, template_directory
+from chipperf.report.render import render_report, template_directory
+from chipperf.report.row import column_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
     from chipperf.contract.subject import Subject
-    from chipperf.documents.format import Language
+    from chipperf.languages import Language
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
 
-_COLUMNS: Final = ("e2e_time", "p_whole", "p_train", "p_core")
 _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
 
 
-@check("R3", level=0, fault="a template that fails, or shows nothing, where a measurement is missing")
+@check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
 def report_renders(subject: Subject) -> None:
-    """For every case the report renders in Chinese and English, and shows that a missing metric was not measured."""
+    """For every case the report renders in every language, and shows that a missing metric was not measured."""
     for case in map(find_case, case_names()):
         for language in LANGUAGES:
             full, empty = (_record(subject, case, RANKS[0], full=full) for full in (True, False))
@@ -45,7 +47,7 @@ def report_renders(subject: Subject) -> None:
             _require_markers(text, case, language)
 
 
-@check("R4", level=0, fault="a text copied from another vendor, with its product's name in it")
+@check("R4", level=0, fault="a text was copied from another vendor with the name of its product")
 def report_names_no_other_vendor(subject: Subject) -> None:
     """The report mentions no other vendor and no other vendor's product."""
     own = set(_names(subject.info))
@@ -61,18 +63,18 @@ def report_names_no_other_vendor(subject: Subject) -> None:
                     require(
                         not mentions(text, name),
                         f"the {language} report on {case.name} mentions {name!r} of {other.title.en}: "
-                        "correct the template, title, override or variable that says so",
+                        "correct the template, title, override or variable with that text",
                     )
 
 
 def _names(info: VendorInfo) -> Iterator[str]:
-    yield from (info.title.zh, info.title.en)
+    yield from in_all_languages(info.title)
     for device in info.known_devices:
         yield from (device.name, device.short_name)
 
 
 def _record(subject: Subject, case: Case, rank: Rank, *, full: bool) -> Record:
-    """Return a record with the vendor's own texts in it."""
+    """Return a record that contains the vendor's texts."""
     make = full_record if full else empty_record
     device_name = device_names(subject.info)[-1]
     try:
@@ -86,11 +88,11 @@ def _record(subject: Subject, case: Case, rank: Rank, *, full: bool) -> Record:
 
 
 def _render(subject: Subject, record: Record, language: Language) -> str:
-    """Return the report with the vendor's templates.
+    """Return the report, rendered with the vendor's templates.
 
     Raises:
         PerfError: A template is broken.
-        NotRun: A template that another one needs is missing.
+        NotRun: A template that another template needs is missing.
     """
     try:
         return render_report([record], language=language, vendor_templates=template_directory(subject.entry))
@@ -102,12 +104,12 @@ def _render(subject: Subject, record: Record, language: Language) -> str:
 
 def _require_markers(text: str, case: Case, language: Language) -> None:
     """Fail unless the performance table says of each metric that it was not run."""
-    expected = marker(Missing(missing="not_run"), language)
-    columns = (*_COLUMNS, case.report.quality_column, "mem")
+    expected = in_language(marker(Missing(missing="not_run")), language)
+    columns = [column_header(column, case.report) for column in columns_of("report")]
     row = _performance_row(text)
     place = f"the {language} report on {case.name}"
     if row is None:
-        fail(f"{place} has no performance table, whose header names {', '.join(columns)}")
+        fail(f"{place} has no performance table with the columns {', '.join(columns)}")
     for column in columns:
         require(column in row, f"{place}: the performance table has no column {column}")
         require(
@@ -117,11 +119,11 @@ def _require_markers(text: str, case: Case, language: Language) -> None:
 
 
 def _performance_row(text: str) -> dict[str, str] | None:
-    """Return the first row of the performance table by column."""
+    """Return the first row of the performance table as cells by column; ``None`` if there is no such table."""
     lines = iter(text.splitlines())
     for line in lines:
         header = _cells(line)
-        if "p_core" in header:
+        if set(THROUGHPUTS) & set(header):
             # The line between header and body only draws.
             next(lines, "")
             return dict(zip(header, _cells(next(lines, "")), strict=False))

@@ -1,4 +1,4 @@
-"""S: seeds control every generator, and nothing a run set stays behind."""
+"""S: checks that seeds control every random generator, and that a teardown restores global switches."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _STEPS: Final = 3
 _SEED: Final = 7
 
 
-@check("S1", level=1, fault="perf_seed does nothing, or seeds with a constant")
+@check("S1", level=1, fault="perf_seed does nothing, or always uses the same seed")
 def seed_controls_device(subject: Subject) -> None:
-    """The same seed gives the same random numbers on the device, another seed gives others."""
+    """The same seed gives the same random numbers on the device; another seed gives different numbers."""
     first, again, other = (_draw(subject, seed) for seed in (1, 1, 2))
     require(bool((first == again).all()), "seeding twice with 1 gave different random numbers on the device")
     require(bool((first != other).any()), "seeds 1 and 2 gave the same random numbers on the device")
 
 
-@check("S2", level=1, fault="the hook reseeds or disturbs the host's generators")
+@check("S2", level=1, fault="the hook reseeds or advances the host's generators")
 def seed_controls_host(subject: Subject) -> None:
-    """After seeding, the generators of Python, NumPy and torch's CPU give what the seed says."""
+    """After seeding, the generators of Python, NumPy and torch on the CPU give the numbers of that seed."""
     import numpy as np
     import torch
 
@@ -53,10 +53,10 @@ def seed_controls_host(subject: Subject) -> None:
     level=1,
     capability=Capability.DETERMINISTIC,
     settings=deterministic,
-    fault="the wish for equal bits is ignored, or not fulfilled",
+    fault="the plugin ignores the request for determinism, or the results still differ",
 )
 def deterministic_runs_are_equal(subject: Subject) -> None:
-    """Two short deterministic trainings end with bit-equal weights, and torch knows that determinism is on."""
+    """Two short deterministic trainings end with bit-equal weights, and torch's deterministic mode is on."""
     import torch
 
     from chipperf.train.preparation import seed_everything
@@ -67,14 +67,14 @@ def deterministic_runs_are_equal(subject: Subject) -> None:
         require(
             torch.are_deterministic_algorithms_enabled(),
             "perf_seed was asked for determinism, but torch.are_deterministic_algorithms_enabled() is False: call "
-            "torch.use_deterministic_algorithms(True), so that an operator without such a kernel is refused",
+            "torch.use_deterministic_algorithms(True), so that torch refuses operators without a deterministic kernel",
         )
         weights.append(train(subject, _STEPS))
     different = sum(not torch.equal(one, other) for one, other in zip(*weights, strict=True))
     require(
         different == 0,
         f"two deterministic runs of {_STEPS} steps with seed {_SEED} differ in {different} of {len(weights[0])} "
-        "parameters: choose deterministic kernels, and seed every generator they draw from",
+        "parameters: choose deterministic kernels, and seed every generator that they use",
     )
 
 
@@ -82,10 +82,10 @@ def deterministic_runs_are_equal(subject: Subject) -> None:
     "S4",
     level=1,
     settings=each_precision,
-    fault="a teardown that leaves TF32, autotuning or determinism as the run had them",
+    fault="the teardown does not restore TF32, autotuning or determinism",
 )
 def teardown_restores_switches(subject: Subject) -> None:
-    """A teardown puts every global switch that the plugin's hooks changed back to what it was."""
+    """A teardown restores every global switch that the plugin's hooks changed."""
     _ = subject.runtime
     before = _switches(subject)
     precision = subject.settings.precision
@@ -94,8 +94,8 @@ def teardown_restores_switches(subject: Subject) -> None:
     changed = [f"{name} was {value} and is {after[name]}" for name, value in before.items() if after[name] != value]
     require(
         not changed,
-        f"a run in {precision} and its teardown changed {'; '.join(changed)}: perf_device_teardown has to put back "
-        "what perf_device_init, perf_seed and perf_precision set",
+        f"a run in {precision} and its teardown changed {'; '.join(changed)}: perf_device_teardown has to restore "
+        "what perf_device_init, perf_seed and perf_precision change",
     )
 
 
@@ -109,7 +109,7 @@ def _draw(subject: Subject, seed: int) -> torch.Tensor:
 
 
 def _set_up_and_release(subject: Subject, precision: Any) -> None:
-    """Do what a run does between initialisation and teardown, as far as the plugin's own hooks do it."""
+    """Call the plugin's hooks that a run calls from initialization to teardown."""
     session = subject.session
     device = _initialise(subject)
     if session.has("perf_seed"):
@@ -124,13 +124,13 @@ def _initialise(subject: Subject) -> torch.device:
     try:
         return subject.session.device_init(Rank())
     except PerfError as error:
-        raise NotRun(f"the device cannot be initialised after a teardown, see D5: {error.message}") from error
+        raise NotRun(f"the device cannot be initialized after a teardown, see D5: {error.message}") from error
 
 
 def _switches(subject: Subject) -> dict[str, object]:
-    """Return torch's global switches by name, and which arithmetic the device computes fp32 products in.
+    """Return torch's global switches by name, and the arithmetic of fp32 products on the device.
 
-    The latter shows what no switch of torch does.
+    The arithmetic shows settings that no switch of torch shows.
     """
     import torch
 

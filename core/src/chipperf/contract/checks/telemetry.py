@@ -1,4 +1,4 @@
-"""R: what telemetry reads, and what reading it costs."""
+"""R: checks of the values of telemetry, and of its cost."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _BLOCK_S: Final = 1.5
 """Longer than the time between two readings, so that every block has one."""
 
 _STUDENT_T: Final = {4: 5.841, 8: 3.499}
-"""Rounds after which the cost is judged, a large one early, and 99.5 % one-sided quantiles of Student's distribution:
-both judgements together are wrong in 1 % of cases."""
+"""Numbers of rounds after which the cost is judged, with the 99.5 % one-sided quantile of Student's distribution. The
+first judgment finds a large cost early. Both judgments together are wrong in 1 % of cases."""
 
 _SAMPLER_START_S: Final = 60.0
 
@@ -40,10 +40,10 @@ _SAMPLER_START_S: Final = 60.0
     "R1",
     level=1,
     capability=Capability.TELEMETRY,
-    fault="milliwatts, kelvin or MiB under another unit's name, zeros for unknown values, or a tool that takes seconds",
+    fault="values are in milliwatts, kelvin or MiB, unknown values are 0, or a call takes seconds",
 )
 def readings_are_physical(subject: Subject) -> None:
-    """Telemetry reads something, each reading is in physical range or None, and a call takes at most 200 ms."""
+    """Telemetry returns a value; each value is physically possible or None; a call takes at most 200 ms."""
     import torch
 
     info = subject.session.device_info(subject.device)
@@ -58,8 +58,8 @@ def readings_are_physical(subject: Subject) -> None:
     median_s, most_s = statistics.median(durations_s), tolerance("telemetry_call_s")
     require(
         median_s <= most_s,
-        f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: read a management library instead of "
-        "starting a tool, or keep its handle",
+        f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: use a management library instead of "
+        "starting a tool, or keep its handle open",
     )
 
 
@@ -67,16 +67,16 @@ def readings_are_physical(subject: Subject) -> None:
     "R2",
     level=2,
     capability=Capability.TELEMETRY,
-    fault="telemetry that takes the host's cores or stops the device while it reads",
+    fault="telemetry uses the host's cores or stops the device while it reads",
     timeout_s=600,
 )
 def sampling_costs_little(subject: Subject) -> None:
-    """Sampling telemetry beside training costs less than 2 % of the throughput."""
+    """Sampling telemetry during training costs less than 2 % of the throughput."""
     from chipperf.contract.small_training import train
     from chipperf.run.telemetry import TelemetrySampler
 
     path = subject.workspace / "telemetry.jsonl"
-    # The sampling process must find the plugin where this one did.
+    # The sampling process must find the plugin in the same place as this process.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     sampler = TelemetrySampler(subject.session, path, [subject.session.device_info(subject.device)], {})
     train(subject, 2)
@@ -86,7 +86,7 @@ def sampling_costs_little(subject: Subject) -> None:
         block_s = _block_s(subject, steps, None, path)
     costs = []
     for turn in range(max(_STUDENT_T)):
-        # The order alternates, so that a drift of the machine's speed favours neither.
+        # The order alternates, so that a drift of the machine's speed affects both equally.
         order = (sampler, None) if turn % 2 else (None, sampler)
         seconds = {each is None: _block_s(subject, steps, each, path) for each in order}
         costs.append(math.log(seconds[False] / seconds[True]))
@@ -101,7 +101,7 @@ def sampling_costs_little(subject: Subject) -> None:
 
 
 def _margin(values: Sequence[float]) -> float:
-    """Return how far the mean of the values may be above the truth, with the confidence of a judgement."""
+    """Return the margin by which the mean of the values may exceed the true mean, at the confidence of a judgment."""
     return _STUDENT_T[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
@@ -120,12 +120,12 @@ def _require_within(known: dict[str, float], name: str, least: float, most: floa
         require(
             least <= known[name] <= most,
             f"perf_telemetry gives {name} = {known[name]:g}, which should be {least:g} to {most:g}: check the unit the "
-            "device reports in; what is unknown is None",
+            "device reports in, and return None for unknown values",
         )
 
 
 def _block_s(subject: Subject, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
-    """Return how long training takes, with the sampler beside it or without."""
+    """Return how long training takes, with or without the sampler."""
     from chipperf.contract.small_training import train
 
     path.unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def _block_s(subject: Subject, steps: int, sampler: TelemetrySampler | None, pat
 
 
 def _wait_for_reading(path: Path) -> None:
-    """Wait until the sampling process has started, which a run pays once."""
+    """Wait until the sampling process has started, because a run starts it only once."""
     deadline_s = time.monotonic() + _SAMPLER_START_S
     while not (path.exists() and path.stat().st_size):
         if time.monotonic() > deadline_s:

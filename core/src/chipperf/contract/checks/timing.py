@@ -1,6 +1,6 @@
-"""T: synchronising, on which every measured time rests.
+"""T: checks of perf_synchronize, which every measured time depends on.
 
-The checks read time.monotonic. Only T3 reads time.perf_counter, because that is what training is timed with.
+The checks read time.monotonic. Only T3 reads time.perf_counter, because training uses that clock.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST_ROWS: Final = 2**18
 _IDLE_CALLS: Final = 50
 
 _Stream: TypeAlias = "Callable[[], AbstractContextManager[object]]"
-"""Makes the context in which work goes to one stream."""
+"""Returns a context manager. Work that is launched inside it goes to one stream."""
 
 
 class Work:
@@ -67,13 +67,13 @@ class Work:
         return product
 
     def doubled(self) -> Work:
-        """Return as many products, each of which takes twice as long."""
+        """Return the same number of products, each twice as long."""
         return Work(self.device, 2 * self.rows, self.launches)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the host took to launch work, to synchronise, and then to read the result, in seconds."""
+    """Times in seconds: to launch work, then to synchronize, then to read the result."""
 
     launch_s: float
     synchronise_s: float
@@ -81,18 +81,18 @@ class Timing:
 
     @property
     def measured_s(self) -> float:
-        """What a measurement between two synchronises sees."""
+        """The time that a measurement between two calls of perf_synchronize gives."""
         return self.launch_s + self.synchronise_s
 
     @property
     def remaining(self) -> float:
-        """Share of the whole that the synchronise did not wait for."""
+        """Fraction of the total time that perf_synchronize did not wait for."""
         return self.read_s / (self.measured_s + self.read_s)
 
 
-@check("T1", level=1, fault="a synchronise that does nothing, or waits for one of several streams")
+@check("T1", level=1, fault="perf_synchronize does nothing, or waits for only one of several streams")
 def synchronise_waits_for_queued_work(subject: Subject) -> None:
-    """A synchronise after long work returns only when its result can be read at once, whichever stream it is on."""
+    """After long work on any stream, ``perf_synchronize`` returns only when the result can be read at once."""
     work = _long_work(subject.device)
     for name, stream in _streams(subject.device).items():
         timing = _best(subject, work, stream=stream)
@@ -103,9 +103,13 @@ def synchronise_waits_for_queued_work(subject: Subject) -> None:
         )
 
 
-@check("T2", level=1, fault="times that do not follow the work, of launches only or rounded to a polling interval")
+@check(
+    "T2",
+    level=1,
+    fault="the measured time is not proportional to the work, because it covers only launches or a polling interval",
+)
 def measured_time_follows_work(subject: Subject) -> None:
-    """Twice the work between two synchronises takes 1.5 to 2.6 times as long."""
+    """Twice the work between two calls of ``perf_synchronize`` takes 1.5 to 2.6 times as long."""
     least, most = tolerance("doubled_work_least"), tolerance("doubled_work_most")
     work = _long_work(subject.device)
     twice = work.doubled()
@@ -118,14 +122,14 @@ def measured_time_follows_work(subject: Subject) -> None:
             break
     require(
         least <= double_s / single_s <= most,
-        f"work of {single_s:.3f} s took {double_s:.3f} s when it was doubled, {double_s / single_s:.2f} times as long "
+        f"work of {single_s:.3f} s took {double_s:.3f} s after it was doubled, {double_s / single_s:.2f} times as long "
         f"instead of {least:g} to {most:g} times: perf_synchronize must return when the work is done, and not later",
     )
 
 
-@check("T3", level=1, fault="a clock in another unit, or windows that miss part of their work")
+@check("T3", level=1, fault="the clock has another unit, or a window does not include all of its work")
 def windows_agree_with_wall_clock(subject: Subject) -> None:
-    """Throughput from measurement windows agrees with the wall clock within 2 % over at least a second."""
+    """Throughput from measurement windows agrees with the wall clock within 2 % over at least one second."""
     work = _long_work(subject.device, _WINDOW_S)
     _require_waiting(_best(subject, work))
     for _ in range(_TRIES):
@@ -135,14 +139,14 @@ def windows_agree_with_wall_clock(subject: Subject) -> None:
             break
     require(
         abs(deviation) <= tolerance("window_time"),
-        f"the rate by measurement windows is {deviation:+.1%} off the wall clock's: leave time.perf_counter as it "
-        "is, and let perf_synchronize wait for all queued work",
+        f"the throughput from measurement windows differs by {deviation:+.1%} from the wall clock: do not replace "
+        "time.perf_counter, and let perf_synchronize wait for all queued work",
     )
 
 
-@check("T4", level=1, fault="a sleep inside synchronise, which every window pays for")
+@check("T4", level=1, fault="perf_synchronize sleeps, which makes every window longer")
 def idle_synchronise_is_cheap(subject: Subject) -> None:
-    """Synchronising an idle device takes no noticeable time, however often it is done."""
+    """Synchronizing an idle device takes no noticeable time, also if it is repeated often."""
     subject.session.synchronize(subject.device)
     durations_s = []
     for _ in range(_IDLE_CALLS):
@@ -157,9 +161,14 @@ def idle_synchronise_is_cheap(subject: Subject) -> None:
     )
 
 
-@check("T5", level=1, capability=Capability.MULTI_DEVICE, fault="waiting for the current device, or for all of them")
+@check(
+    "T5",
+    level=1,
+    capability=Capability.MULTI_DEVICE,
+    fault="perf_synchronize waits for the current device, or for all devices",
+)
 def synchronise_waits_for_given_device(subject: Subject) -> None:
-    """Synchronising a device waits for that device's work, and for no other's."""
+    """Synchronizing a device waits only for the work of that device."""
     first, second = two_devices(subject)
     work = _long_work(second)
     _require_waiting(_best(subject, Work(first, work.rows, work.launches)))
@@ -181,16 +190,16 @@ def synchronise_waits_for_given_device(subject: Subject) -> None:
 
 
 def _long_work(device: torch.device, least_s: float = _LONG_S) -> Work:
-    """Return work that takes at least ``least_s``, and less than about twice as long on a quiet host."""
+    """Return work that takes at least ``least_s`` and, on a quiet host, at most about twice as long."""
     work = Work(device, _FEWEST_ROWS)
-    # Asked twice, because the first run may load libraries, compile or tune kernels.
+    # Measured twice, because the first run may load libraries, compile or tune kernels.
     while not all(_duration_s(work) >= least_s for _ in range(2)):
         work = work.doubled() if work.rows < _MOST_ROWS else Work(device, work.rows, 2 * work.launches)
     return work
 
 
 def _duration_s(work: Work) -> float:
-    """Return how long work takes until its result can be read."""
+    """Return the time until the result of the work can be read."""
     start_s = time.monotonic()
     work.queue()[:1, :1].cpu()
     return time.monotonic() - start_s
@@ -199,7 +208,7 @@ def _duration_s(work: Work) -> float:
 def _time(
     subject: Subject, work: Work, *, stream: _Stream = nullcontext, synchronised: torch.device | None = None
 ) -> Timing:
-    """Launch work on a stream, synchronise its device or another one, and read the result."""
+    """Launch work on a stream, synchronize its device or another one, and read the result."""
     subject.session.synchronize(work.device)
     start_s = time.monotonic()
     with stream():
@@ -213,7 +222,7 @@ def _time(
 
 
 def _launch(subject: Subject, work: Work) -> torch.Tensor:
-    """Queue work as a training step does, and return its last result."""
+    """Queue work as a training step does, and return the last result."""
     product = work.queue()
     if subject.session.step_end:
         subject.session.step_end(work.device)
@@ -221,7 +230,10 @@ def _launch(subject: Subject, work: Work) -> torch.Tensor:
 
 
 def _best(subject: Subject, work: Work, *, stream: _Stream = nullcontext) -> Timing:
-    """Return the first of several tries that leaves no work behind, or the last; a busy host delays single ones."""
+    """Measure several times, because a busy host delays single tries; return the first with no remaining work.
+
+    If all of them leave work, return the last.
+    """
     for _ in range(_TRIES):
         timing = _time(subject, work, stream=stream)
         if timing.remaining <= tolerance("remaining_work"):
@@ -230,13 +242,13 @@ def _best(subject: Subject, work: Work, *, stream: _Stream = nullcontext) -> Tim
 
 
 def _require_waiting(timing: Timing) -> None:
-    """Give up where synchronising does not wait at all, which is another check's finding."""
+    """Raise :class:`NotRun` if perf_synchronize does not wait, which T1 reports."""
     if timing.remaining > tolerance("remaining_work"):
         raise NotRun("perf_synchronize does not wait for the device's work, see T1")
 
 
 def _streams(device: torch.device) -> dict[str, _Stream]:
-    """Return, by name, the contexts in which work can be queued; most devices have streams beside the default one."""
+    """Return, by name, the contexts in which work can be queued. Most devices have streams other than the default."""
     import torch
 
     contexts: dict[str, _Stream] = {"the default stream": nullcontext}
@@ -248,14 +260,14 @@ def _streams(device: torch.device) -> dict[str, _Stream]:
 
 
 def _rates(subject: Subject, work: Work) -> tuple[float, float]:
-    """Return the rate of work by measurement windows, as training measures it, and by the wall clock, per second."""
+    """Return work per second, measured with windows as in training, and measured with the wall clock."""
     windows: list[Window] = []
     edge_s = _edge(subject, work.device)
     start_s = time.monotonic()
     while len(windows) < MINIMUM_WINDOWS or time.monotonic() - start_s < 1:
         product = _launch(subject, work)
         previous_edge_s, edge_s = edge_s, _edge(subject, work.device)
-        # A clock that stands still is a fault to report, not to divide by.
+        # If the clock stands still, avoid a division by zero; the check then reports the deviation.
         seconds = max(edge_s - previous_edge_s, 1e-9)
         windows.append(Window(epoch=1, first_step=len(windows) + 1, steps=1, samples=1, seconds=seconds, loss=None))
     product[:1, :1].cpu()

@@ -7,9 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
+from chipperf.languages import in_all_languages
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import THROUGHPUTS, number, quality
+from chipperf.lint.subject import number
+from chipperf.records.columns import THROUGHPUTS, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +125,7 @@ def _metric(subject: Subject) -> Iterator[Problem]:
             and not any(
                 wording.normal(task.value.text) in wording.normal(title)
                 or wording.normal(title) in wording.normal(task.value.text)
-                for title in (titles.zh, titles.en)
+                for title in in_all_languages(titles)
             )
         ):
             yield Problem(
@@ -147,30 +149,24 @@ def _metric(subject: Subject) -> Iterator[Problem]:
 def numbers_are_numbers(subject: Subject) -> Iterator[Problem]:
     """What stands in a column of numbers is a number or a marker, and has digits enough."""
     for row in subject.rows:
-        for column in ("e2e_time", *THROUGHPUTS, "quality", "mem"):
-            cell = row.cells.get(column)
+        for column in columns_of("report"):
+            cell = row.cells.get(column.key)
             if cell is None or cells.marker(cell.text) is not None or "&" in cell.text:
                 continue
-            if not _is_understood(row, column, cell):
-                yield Problem(place=cell.place, message=f"{_row(row)}: {column} {cell.text!r} is not a number")
-        values = [(column, row.cells[column]) for column in THROUGHPUTS if number(row, column) is not None]
+            # Results that are no fraction, such as a perplexity, are numbers nevertheless.
+            if cells.in_unit(cell.text, column.unit) is None and (
+                column.unit != "fraction" or cells.number(cell.text) is None
+            ):
+                yield Problem(place=cell.place, message=f"{_row(row)}: {column.key} {cell.text!r} is not a number")
+        values = [(name, row.cells[name]) for name in THROUGHPUTS if number(row, name) is not None]
         same = Counter(cell.text for _, cell in values)
-        for column, cell in values:
+        for name, cell in values:
             if same[cell.text] > 1 and len(re.sub(r"\D", "", cell.text).strip("0")) < _MIN_DIGITS:
                 yield Problem(
                     place=cell.place,
-                    message=f"{_row(row)}: {column} {cell.text!r} is rounded until it equals another throughput",
+                    message=f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput",
                 )
                 break
-
-
-def _is_understood(row: Row, column: str, cell: Located) -> bool:
-    if column == "mem":
-        return cells.memory(cell.text) is not None
-    if column == "quality":
-        # Results that are no fraction, such as a perplexity, are numbers nevertheless.
-        return quality(row) is not None or cells.number(cell.text) is not None
-    return number(row, column) is not None
 
 
 @rule(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
+from chipperf.languages import pattern, phrase
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
 from chipperf.records.schema import METRICS_VERSION, Missing
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from chipperf.lint.subject import Subject
 
-_LEGEND: Final = re.compile(r"(?:可选|one of)\s*(.+)", re.IGNORECASE)
+_LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
 _OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32")
 _CASE_KEY: Final = re.compile(
@@ -37,12 +38,13 @@ def precisions_are_declared(subject: Subject) -> Iterator[Problem]:
     """Every row's precision is in the legend, and a setting that changes the arithmetic is stated."""
     general = subject.document.general.get("precision")
     legend = _LEGEND.search(general.remark.text) if general else None
-    allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", legend[1])} if legend else set()
+    listed = legend[legend.lastindex or 0] if legend else ""
+    allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)} if legend else set()
     for row in subject.rows:
         if allowed and row.precision and row.precision not in allowed:
             yield Problem(
                 place=row.cells["precision"].place,
-                message=f"{row.precision!r} is not in the legend {legend[1] if legend else ''!r}",
+                message=f"{row.precision!r} is not in the legend {listed!r}",
             )
     full = next((row for row in subject.rows if row.precision == "fp32"), None)
     if full is None or subject.configs is None:

@@ -13,6 +13,7 @@ from chipperf.lint.configs import place_of
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
 from chipperf.lint.subject import hyperparameters
+from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")
 _LR_KEYS: Final = ("lr",)
 _EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")
-_REDUCED: Final = ("amp", "bf16", "fp16")
+_REDUCED: Final = tuple(name for name, means in PRECISIONS.items() if means.autocast_type)
+"""Precisions that a configuration has to ask for: TF32 is a switch of the stack."""
+
+_ANY_REDUCED_KEY: Final = "fp16"
+"""FlagPerf's switch, which some vendors' configurations set for bf16 too."""
+
 _FRAMEWORK_KEYS: Final = frozenset(
     {
         *(
@@ -36,11 +42,9 @@ _FRAMEWORK_KEYS: Final = frozenset(
             "ddp_type",
             "local_rank",
             "device",
-            "fp16",
-            "amp",
-            "bf16",
             "gradient_accumulation_steps",
         ),
+        *_REDUCED,
         *("do_train", "log_freq", "cudnn_benchmark", "cudnn_deterministic", "data_dir", "name", "num_workers", "seed"),
         *("train_batch_size", "eval_batch_size", "lr", "weight_decay", "momentum", "max_epoch", "max_steps", "epochs"),
         *(
@@ -189,7 +193,8 @@ def _sets_precision(config: Config, configs: ConfigDirectory, precision: str) ->
         return True
     if precision in config.path.stem.casefold():
         return True
-    keys = ("fp16", "amp") if precision in ("amp", "fp16") else ("bf16", "fp16")
+    arithmetic = PRECISIONS[precision_of(precision)].arithmetic
+    keys = {_ANY_REDUCED_KEY, *(name for name in _REDUCED if PRECISIONS[name].arithmetic == arithmetic)}
     return (
         any(configs.value(config, key) is True for key in keys)
         or str(configs.value(config, "precision") or "").casefold() == precision

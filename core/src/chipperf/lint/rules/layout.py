@@ -12,6 +12,7 @@ from chipperf.documents.markdown import Block
 from chipperf.errors import DocumentError
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
+from chipperf.records.columns import THROUGHPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
-_PERFORMANCE: Final = ("p_whole", "p_train", "p_core")
 
 
 @rule(
@@ -119,8 +119,8 @@ def layout_is_the_current_one(subject: Subject) -> Iterator[Problem]:
     document = subject.document
     if not document.headers:
         raise NotChecked("there is no performance table")
-    lacking = [column for column in _PERFORMANCE if column not in document.headers]
-    if any(row.old_layout for row in document.rows) or len(lacking) == len(_PERFORMANCE):
+    lacking = [column for column in reversed(THROUGHPUTS) if column not in document.headers]
+    if any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
         yield Problem(place=subject.start, message="the performance table is of the first layout, without p_* columns")
     elif lacking:
         yield Problem(place=subject.start, message=f"the performance table has no column {', '.join(lacking)}")

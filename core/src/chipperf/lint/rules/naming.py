@@ -10,7 +10,7 @@ from chipperf.documents import cells
 from chipperf.documents.markdown import Block
 from chipperf.lint.problem import Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import THROUGHPUTS, number
+from chipperf.lint.subject import SPEEDS, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +197,7 @@ def nothing_is_copied_from_other_vendors(subject: Subject) -> Iterator[Problem]:
 
 def _own_numbers(subject: Subject) -> Iterator[tuple[tuple[str, str, float], list[Subject]]]:
     for row in subject.rows:
-        for column in ("e2e_time", *THROUGHPUTS):
+        for column in SPEEDS:
             value = number(row, column)
             if value is not None and subject.case_name:
                 key = (subject.case_name, column, value)

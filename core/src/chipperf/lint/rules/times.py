@@ -12,6 +12,7 @@ from chipperf.documents.markdown import Block, Table
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
 from chipperf.lint.subject import implausible, number, quality
+from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _spreads(subject: Subject) -> Mapping[tuple[str, str], Rate]:
     """Return throughputs with the spread of their windows, by column and text: of the records, and of the evidence."""
     spreads = {}
     for record in subject.records:
-        for column in ("p_core", "p_train"):
+        for column in WINDOWED:
             measured = rate(getattr(record.metrics, column))
             if measured:
                 spreads[column, str(written(measured.value))] = measured
@@ -106,12 +107,12 @@ def _lost_time(subject: Subject) -> Iterator[Problem]:
     "implied-epochs",
     why="time and throughput tell how many samples were trained on, whatever the report says",
     fix="state the epochs that ran and why they are fewer, or correct time or throughput",
-    evidence="the case and its own dataset",
+    evidence="the case and its reference dataset",
 )
 def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
     """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
-    case = subject.need_own_dataset()
-    samples = subject.train_samples(case)
+    case = subject.need_reference_dataset()
+    samples = case.data.reference.train_samples
     implied = []
     for row in subject.rows:
         seconds, rate = number(row, "e2e_time"), number(row, "p_whole")
@@ -143,11 +144,11 @@ def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
     "below-target",
     why="a reader takes a result for a converged run",
     fix="say below the table that the result is below the target, and the target",
-    evidence="the case and its own dataset",
+    evidence="the case and its reference dataset",
 )
 def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
     """A result below the case's target is declared as such."""
-    case = subject.need_own_dataset()
+    case = subject.need_reference_dataset()
     results = [(row, value) for row in subject.rows if (value := quality(row)) is not None]
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
     for row, value in results:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.lint.problem import Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import THROUGHPUTS, hyperparameters, implausible, number, precision_and_batch, quality
+from chipperf.lint.subject import hyperparameters, implausible, number, precision_and_batch, quality
+from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ The contract suite's mutants are this text with one snippet replaced, so every f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf import (
     Capability,
@@ -20,7 +20,6 @@ from chipperf import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
-    PrecisionPolicy,
     ProbedDevice,
     ProbeResult,
     RuntimeInfo,
@@ -30,10 +29,19 @@ from chipperf import (
     VendorInfo,
     hookimpl,
 )
+from chipperf.torchtools import (
+    Switch,
+    convert_parameters,
+    precision_policy,
+    require_precision,
+    restore_switches,
+    set_determinism,
+    set_switch,
+)
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import EnvironmentSettings, Precision, Rank
+    from chipperf import EnvironmentSettings, Precision, PrecisionPolicy, Rank
 
 _DEVICE_TYPE: Final = "acme"
 _COLLECTIVES: Final = "accl"
@@ -63,14 +71,7 @@ _INFO: Final = VendorInfo(
     known_devices=(KnownDevice(name=_PRODUCT, short_name="A1"),),
 )
 
-_AUTOCAST: Final[dict[Precision, Literal["float16", "bfloat16"]]] = {
-    "amp": "float16",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-}
 _PEAK_FLOPS_PER_S: Final = 100e9
-
-_original_switches: dict[str, bool] = {}
 
 
 @hookimpl
@@ -194,40 +195,27 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 @hookimpl
 def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """Seed every card and choose deterministic kernels if asked to."""
-    import torch
-
     _torch_acme().manual_seed_all(seed)
-    if torch.are_deterministic_algorithms_enabled() != deterministic:
-        _original_switches.setdefault("deterministic", not deterministic)
-        torch.use_deterministic_algorithms(deterministic)
+    set_determinism(deterministic)
 
 
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Run every precision; fp32 without TF32."""
-    _original_switches.setdefault("allow_tf32", _torch_acme().get_allow_tf32())
-    _torch_acme().set_allow_tf32(requested == "tf32")
+    require_precision(requested, _INFO.capabilities, who="the Acme A1")
+    tf32 = Switch(_torch_acme().get_allow_tf32, _torch_acme().set_allow_tf32)
+    set_switch("acme.allow_tf32", requested == "tf32", switch=tf32)
     reason = "fp32 products are rounded to TF32 only if that was asked for"
     knob = Knob(name="acme.allow_tf32", value=str(_torch_acme().get_allow_tf32()), reason=reason)
-    return PrecisionPolicy(
-        requested=requested,
-        effective="fp16" if requested == "amp" else requested,
-        autocast_dtype=_AUTOCAST.get(requested),
-        grad_scaler=requested == "amp",
-        knobs=(knob,),
-    )
+    return precision_policy(requested, knobs=(knob,))
 
 
 @hookimpl
 def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Lay convolution weights out channels-last; for fp16, halve all parameters but those of normalisation."""
+    """Lay convolution weights out channels-last, and convert parameters for fp16."""
     import torch
 
-    if precision.requested == "fp16":
-        for module in model.modules():
-            if "Norm" not in type(module).__name__:
-                for parameter in module.parameters(recurse=False):
-                    parameter.data = parameter.data.half()
+    convert_parameters(model, precision.requested)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -286,12 +274,7 @@ def perf_step_end(device: torch.device) -> None:
 @hookimpl
 def perf_device_teardown(device: torch.device) -> None:
     """Put the switches back and free cached memory."""
-    import torch
-
-    if "allow_tf32" in _original_switches:
-        _torch_acme().set_allow_tf32(_original_switches.pop("allow_tf32"))
-    if "deterministic" in _original_switches:
-        torch.use_deterministic_algorithms(_original_switches.pop("deterministic"))
+    restore_switches()
     _torch_acme().empty_cache()
 
 

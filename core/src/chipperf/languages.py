@@ -1,0 +1,173 @@
+"""The languages of reports and pages, and core's texts in them.
+
+A text is written in English where it is used; ``templates/languages/CODE.toml`` has it in another language. A text that
+a translation lacks is shown in English.
+"""
+
+from __future__ import annotations
+
+import gettext
+import re
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Language: TypeAlias = str
+"""A code of :data:`LANGUAGES`."""
+
+LANGUAGES: Final[dict[Language, str]] = {"zh": "中文", "en": "English"}
+"""Each language's code and its own name, in the order in which pages have them."""
+
+DEFAULT: Final = "zh"
+"""The language of a report for which none is asked."""
+
+ENGLISH: Final = "en"
+"""The language of the texts in code and templates: it has no translation."""
+
+TRANSLATIONS: Final = Path(__file__).parent / "templates" / "languages"
+
+_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s|(%%)")
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The texts of a language.
+
+    Attributes:
+        texts: Text by context (empty without one) and English text; a text with a plural is a list of its forms, found
+            by the English singular.
+        form_of: Returns which form a number takes.
+    """
+
+    texts: Mapping[str, Mapping[str, str | Sequence[str]]]
+    form_of: Callable[[int], int]
+
+    def find(self, english: str, context: str = "") -> str:
+        """Return a text in this language, English if the translation lacks it."""
+        found = self.texts.get(context, {}).get(english, english)
+        return found if isinstance(found, str) else found[0]
+
+    def spellings(self, context: str) -> tuple[str, ...]:
+        """Return every text of a context, none for English."""
+        texts = self.texts.get(context, {}).values()
+        return tuple(form for text in texts for form in ((text,) if isinstance(text, str) else text))
+
+    def find_plural(self, one: str, many: str, count: int) -> str:
+        """Return the form of a text that ``count`` takes, the English one if the translation lacks it."""
+        forms = self.texts.get("", {}).get(one)
+        if forms is None:
+            return one if count == 1 else many
+        return forms if isinstance(forms, str) else forms[self.form_of(count)]
+
+
+@lru_cache(maxsize=16)
+def read_translation(language: Language) -> Translation:
+    """Return the translation of a language; that of English is empty.
+
+    Raises:
+        FileNotFoundError: The language has no translation.
+    """
+    if language == ENGLISH:
+        return Translation({}, lambda count: int(count != 1))
+    content = tomllib.loads((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
+    return Translation(
+        {"": content["texts"], **content.get("contexts", {})}, gettext.c2py(content.get("plural", "n != 1"))
+    )
+
+
+class Translated:
+    """Base of what has texts of its own in several languages: an attribute for each, always ``en``."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A text of core's, without a language yet; as a string it is English.
+
+    Attributes:
+        english: The text, with a ``%(name)s`` for each value.
+        values: Name and value; values may be phrases and titles.
+        context: Tells texts apart that are alike in English.
+    """
+
+    english: str
+    values: tuple[tuple[str, object], ...] = ()
+    context: str = ""
+
+    def __str__(self) -> str:
+        """Return the text in English."""
+        return in_language(self, ENGLISH)
+
+
+def phrase(english: str, /, *, context: str = "", **values: object) -> Phrase:
+    """Return a text that the translations have."""
+    return Phrase(english, tuple(values.items()), context)
+
+
+def in_language(text: object, language: Language) -> str:
+    """Return a phrase, a title, or a list of such in a language; anything else is alike in all of them.
+
+    The translation has the texts of a title that lacks the language, by their English.
+    """
+    if isinstance(text, str):
+        return str(text)
+    translation = read_translation(language)
+    if isinstance(text, Phrase):
+        return translation.find(text.english, text.context) % {
+            name: in_language(value, language) for name, value in text.values
+        }
+    if isinstance(text, list | tuple):
+        return join(text, language)
+    if isinstance(text, Translated):
+        return getattr(text, language, None) or translation.find(getattr(text, ENGLISH))
+    return str(text)
+
+
+def join(texts: Iterable[object], language: Language) -> str:
+    """Return texts as a list on one line, separated as the language does it."""
+    return list_separator(language).join(in_language(text, language) for text in texts)
+
+
+def list_separator(language: Language) -> str:
+    """Return what stands between the items of a list on one line."""
+    return in_language(phrase(", ", context="list"), language)
+
+
+def in_all_languages(text: object) -> tuple[str, ...]:
+    """Return what a text is in the languages, each spelling once."""
+    return tuple(dict.fromkeys(in_language(text, language) for language in LANGUAGES))
+
+
+def pattern(text: Phrase, **values: str) -> str:
+    """Return a regular expression for a text in any language.
+
+    Args:
+        text: The phrase.
+        values: Expression for a value of the phrase, by name; any other value is any text on one line.
+    """
+    return f"(?:{'|'.join(_pattern(spelling, values) for spelling in _spellings(text))})"
+
+
+def _spellings(text: Phrase) -> tuple[str, ...]:
+    found = (read_translation(language).find(text.english, text.context) for language in LANGUAGES)
+    return tuple(dict.fromkeys(found))
+
+
+def _pattern(spelling: str, values: Mapping[str, Any]) -> str:
+    parts = []
+    end = 0
+    for match in _PLACEHOLDER.finditer(spelling):
+        parts += [re.escape(spelling[end : match.start()]), "%" if match[2] else values.get(match[1], ".*?")]
+        end = match.end()
+    return "".join([*parts, re.escape(spelling[end:])])

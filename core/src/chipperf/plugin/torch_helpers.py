@@ -1,0 +1,309 @@
+"""What plugins of several vendors do with torch: switches, precisions, parameters, devices and their memory.
+
+Plugins import this as :mod:`chipperf.torchtools`. torch is imported inside the functions, so that plugins can be loaded
+and can probe without torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from chipperf.errors import DeviceError, UnsupportedPrecision
+from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy
+from chipperf.precisions import PRECISIONS, either, runnable_precisions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import torch
+
+    from chipperf.plugin.types import Rank
+    from chipperf.precisions import Precision
+
+DETERMINISTIC_ALGORITHMS: Final = "use_deterministic_algorithms"
+MATMUL_PRECISION: Final = "float32_matmul_precision"
+MATMUL_TF32: Final = "cuda.matmul.allow_tf32"
+CUDNN_TF32: Final = "cudnn.allow_tf32"
+CUDNN_BENCHMARK: Final = "cudnn.benchmark"
+CUDNN_DETERMINISTIC: Final = "cudnn.deterministic"
+
+KERNEL_SWITCHES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        CUDNN_BENCHMARK: "if on, convolution algorithms are timed and the fastest is taken",
+        CUDNN_DETERMINISTIC: "if on, only convolution algorithms that give equal bits",
+        DETERMINISTIC_ALGORITHMS: "if on, only torch kernels that give equal bits; without one, torch raises",
+        "cuda.matmul.allow_fp16_reduced_precision_reduction": "if on, fp16 products may be summed in fp16",
+        "cuda.matmul.allow_bf16_reduced_precision_reduction": "if on, bf16 products may be summed in bf16",
+    }
+)
+"""Switches of builds whose devices are called ``cuda`` that choose kernels, and what each does, for
+:func:`switch_knobs`."""
+
+
+class Switch(NamedTuple):
+    """How to read and how to set a process-wide switch of numerics."""
+
+    get: Callable[[], Any]
+    set: Callable[[Any], object]
+
+
+_changed: dict[str, tuple[Switch, Any]] = {}
+"""Switches that were changed, in order, each with its value before the first change."""
+
+
+def read_switch(name: str) -> Any:
+    """Return the value in force of a switch of torch.
+
+    Args:
+        name: The name under ``torch.backends``, for example ``cudnn.benchmark``; or :data:`DETERMINISTIC_ALGORITHMS`,
+            or :data:`MATMUL_PRECISION`.
+    """
+    return _switch_of_torch(name).get()
+
+
+def set_switch(name: str, value: Any, *, switch: Switch | None = None) -> Any:
+    """Set a switch, and remember what :func:`restore_switches` has to put back.
+
+    A switch that has the value already is left alone: to set deterministic algorithms, for one, imports torch's
+    compiler, which takes seconds.
+
+    Args:
+        name: As in :func:`read_switch`; with ``switch``, any name.
+        value: The value.
+        switch: How to read and set a switch that is not torch's own.
+
+    Returns:
+        The value in force afterwards, which a variable of the environment may have kept from changing.
+    """
+    switch = switch or _switch_of_torch(name)
+    before = switch.get()
+    if before != value:
+        _changed.setdefault(name, (switch, before))
+        switch.set(value)
+    return switch.get()
+
+
+def restore_switches() -> None:
+    """Put back every switch that was changed since the last call; a teardown calls this and may be repeated."""
+    while _changed:
+        _, (switch, before) = _changed.popitem()
+        switch.set(before)
+
+
+def switch_knobs(reasons: Mapping[str, str]) -> tuple[Knob, ...]:
+    """Return the switches named in ``reasons`` as knobs with the values in force."""
+    return tuple(Knob(name=name, value=str(read_switch(name)), reason=reason) for name, reason in reasons.items())
+
+
+def set_tf32(enabled: bool, *, older_names: bool = False) -> dict[str, Any]:
+    """Turn TF32 on or off for matrix products and for convolutions.
+
+    torch 2.9 brought ``fp32_precision`` and fails when it is mixed with the older ``allow_tf32``. So only one set of
+    switches is ever touched: the one that the running torch prefers, unless the caller decides.
+
+    Args:
+        enabled: Whether fp32 products may be computed in TF32.
+        older_names: Use ``allow_tf32`` also where torch has ``fp32_precision``.
+
+    Returns:
+        The names of the switches that were set, each with the value that was asked for.
+    """
+    import torch
+
+    if older_names or not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        wanted: dict[str, Any] = {MATMUL_TF32: enabled, CUDNN_TF32: enabled}
+    else:
+        value = "tf32" if enabled else "ieee"
+        wanted = {f"{product}.fp32_precision": value for product in ("cuda.matmul", "cudnn.conv", "cudnn.rnn")}
+    for name, value in wanted.items():
+        set_switch(name, value)
+    return wanted
+
+
+def set_determinism(deterministic: bool, *, cudnn: bool = False, autotune: bool = False) -> None:
+    """Choose between equal bits in every run and speed.
+
+    Args:
+        deterministic: Whether only kernels that give equal bits may run.
+        cudnn: Whether the build also has cuDNN's switches.
+        autotune: Whether cuDNN times its convolution algorithms; never if ``deterministic``, because the fastest one
+            may differ from run to run.
+    """
+    set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
+    if cudnn:
+        set_switch(CUDNN_DETERMINISTIC, deterministic)
+        set_switch(CUDNN_BENCHMARK, autotune and not deterministic)
+
+
+def require_precision(
+    requested: Precision, capabilities: Iterable[str], *, who: str, reasons: Mapping[str, str] | None = None
+) -> None:
+    """Refuse a precision that the vendor does not declare, and one that no table knows.
+
+    Args:
+        requested: What the user asked for.
+        capabilities: What the vendor declares; fp32 needs nothing.
+        who: Who refuses, as the subject of a sentence: ``the CPU reference``.
+        reasons: Why, by precision, where there is more to say.
+
+    Raises:
+        UnsupportedPrecision: The vendor does not run it.
+    """
+    runnable = runnable_precisions(capabilities)
+    if requested not in runnable:
+        because = (reasons or {}).get(requested)
+        raise UnsupportedPrecision(
+            f"{who} does not run {requested}" + (f": {because}" if because else ""),
+            hint=f"use --precision {either(runnable)}",
+        )
+
+
+def precision_policy(
+    requested: Precision, *, knobs: tuple[Knob, ...] = (), effective: str | None = None
+) -> PrecisionPolicy:
+    """Return the policy that carries a precision out as :data:`chipperf.precisions.PRECISIONS` defines it.
+
+    Args:
+        requested: A precision that the vendor runs, see :func:`require_precision`.
+        knobs: Every setting that takes part, as it is in force.
+        effective: What products are computed in, if the stack was told to compute in something else.
+    """
+    means = PRECISIONS[requested]
+    return PrecisionPolicy(
+        requested=requested,
+        effective=effective or means.arithmetic,
+        autocast_dtype=means.autocast_type,
+        grad_scaler=means.scales_gradients,
+        knobs=knobs,
+    )
+
+
+def convert_parameters(model: torch.nn.Module, requested: Precision) -> torch.nn.Module:
+    """Convert a model's parameters to the type that the precision has, in place, and return the model.
+
+    Batch normalization keeps fp32, because its statistics would overflow in fp16. Buffers stay as they are: autocast
+    converts the inputs of the layers.
+    """
+    name = PRECISIONS[requested].parameter_type
+    if name is None:
+        return model
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in model.modules():
+        if not isinstance(module, _BatchNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(getattr(torch, name))
+    return model
+
+
+def use_device(
+    module: Any, device_type: str, rank: Rank, *, called: str, visible_devices_env: Sequence[str]
+) -> torch.device:
+    """Make the device whose index is the local rank current, and return it.
+
+    Args:
+        module: torch's module for the device type, for example ``torch.cuda``.
+        device_type: ``torch.device`` type.
+        rank: Place of this process.
+        called: What a message calls a device: ``GPU``.
+        visible_devices_env: Variables that restrict the visible devices, the one that wins first.
+
+    Raises:
+        DeviceError: There are fewer devices. They are counted before the device is touched, because some stacks fail
+            for good after a call with a wrong number.
+    """
+    import torch
+
+    count = module.device_count()
+    if rank.local_rank >= count:
+        setting = next(
+            (f"{name}={os.environ[name]}" for name in visible_devices_env if name in os.environ),
+            f"{visible_devices_env[0]} is not set",
+        )
+        raise DeviceError(
+            f"local rank {rank.local_rank} has no device: torch sees {count} {called}(s); {setting}",
+            hint=f"use --nproc {count}, or show more devices" if count else "'perf doctor' says what the probe finds",
+        )
+    device = torch.device(device_type, rank.local_rank)
+    module.set_device(device)
+    # The allocator's counters do not exist before this.
+    module.init()
+    return device
+
+
+def read_memory(
+    module: Any,
+    device: torch.device,
+    *,
+    device_bytes: tuple[int | None, int | None] | None = None,
+    device_source: str | None = None,
+) -> MemoryStats:
+    """Return the counters of torch's caching allocator, and the use and the capacity of the whole device.
+
+    What the stack does not count is unknown.
+
+    Args:
+        module: torch's module for the device type, for example ``torch.cuda``.
+        device: The device.
+        device_bytes: Use and capacity by a better source than the module's ``mem_get_info``.
+        device_source: That source.
+    """
+    name = module.__name__
+    counters: Mapping[str, int] = _unless_missing(module, "memory_stats", device) or {}
+    if device_bytes is None:
+        free_bytes, total_bytes = _unless_missing(module, "mem_get_info", device) or (None, None)
+        device_bytes = (None if free_bytes is None else total_bytes - free_bytes, total_bytes)
+    device_source = device_source or f"{name}.mem_get_info"
+    return MemoryStats(
+        source=f"{name} allocator; used and total: {device_source}" if counters else device_source,
+        allocated_bytes=counters.get("allocated_bytes.all.current"),
+        peak_allocated_bytes=counters.get("allocated_bytes.all.peak"),
+        reserved_bytes=counters.get("reserved_bytes.all.current"),
+        peak_reserved_bytes=counters.get("reserved_bytes.all.peak"),
+        used_bytes=device_bytes[0],
+        total_bytes=device_bytes[1],
+    )
+
+
+def user_variables(
+    meanings: Mapping[str, str],
+    *,
+    prefixes: tuple[str, ...] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[Knob, ...]:
+    """Return the variables of the environment that change numerics, memory or speed, whoever set them.
+
+    Args:
+        meanings: What each known variable does.
+        prefixes: Beginnings of the stack's own names: such a variable is returned also if ``meanings`` lacks it.
+        environment: The environment.
+    """
+    unknown = sorted(name for name in environment if name.startswith(prefixes) and name not in meanings)
+    reasons = {**meanings, **dict.fromkeys(unknown, "a variable of the stack; what it does is not known here")}
+    return tuple(
+        Knob(name=name, value=environment[name], reason=reason)
+        for name, reason in reasons.items()
+        if name in environment
+    )
+
+
+def _switch_of_torch(name: str) -> Switch:
+    import torch
+
+    if name == DETERMINISTIC_ALGORITHMS:
+        return Switch(torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms)
+    if name == MATMUL_PRECISION:
+        return Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
+    *path, attribute = name.split(".")
+    owner = functools.reduce(getattr, path, torch.backends)
+    return Switch(lambda: getattr(owner, attribute), lambda value: setattr(owner, attribute, value))
+
+
+def _unless_missing(module: Any, function: str, device: torch.device) -> Any:
+    """Return the result of a function of the module, or ``None`` if the vendor's build does not have it."""
+    call = getattr(module, function, None)
+    return None if call is None else call(device)

@@ -1,0 +1,256 @@
+"""Reading what a vendor states as data in TOML files of its plugin: hyperparameters and products.
+
+``configs.toml``, for ``perf_case_overrides`` and :func:`read_case_overrides`, is a list of rows::
+
+    without_row = "FlagPerf has no ACME configuration"
+
+    [[config]]
+    case = "resnet50"
+    topology = "1x8"
+    card = "ACME A1"
+    batch_size = { value = 256, reason = "27.6 GiB of the card's 40 GiB in use" }
+    notes = ["FlagPerf's README publishes this row with batch_size 512"]
+
+``topology`` is nodes x devices per node. ``card`` is a name as the runtime reports it, or a list of names; a row
+without one is for every card, and a row of the card comes before it. Every other key is a hyperparameter.
+``without_row`` begins the note that a case and topology without a row get. ``notes`` above the rows are those of every
+row.
+
+``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops`` and :func:`read_products`, lists what the vendor sells,
+and where peak rates are stated::
+
+    [data_sheet.A1]
+    title = "ACME A1 data sheet, May 2026, without sparsity"
+    tflops = { fp32 = 20, fp16 = 312, bf16 = 312 }
+
+    [[product]]
+    name = "ACME A1 40GB"
+    short_name = "A1"
+    memory_gib = 40
+    data_sheet = "A1"
+
+``name`` is the name that the runtime or the management library reports, ``tflops`` the dense rate of matrix products
+in 1e12 FLOP/s by effective precision. A product without a data sheet has no peak rate.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+
+from chipperf.errors import PluginError, did_you_mean
+from chipperf.plugin.types import CaseOverride, CaseOverrides, KnownDevice, PeakFlops
+from chipperf.precisions import ARITHMETICS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from chipperf.plugin.types import Rank
+
+_TOPOLOGY: Final = re.compile(r"[1-9]\d*x[1-9]\d*")
+_GIB: Final = 2**30
+_TERA: Final = 1e12
+_SETTING: Final = 'write KEY = { value = ..., reason = "why this value" }'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseConfig:
+    """One row; ``cards`` are names in lower case, none for every card."""
+
+    case: str
+    topology: str
+    cards: frozenset[str]
+    overrides: CaseOverrides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseConfigs:
+    """Content of the file."""
+
+    without_row: str
+    rows: tuple[CaseConfig, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Products:
+    """What a vendor sells.
+
+    Attributes:
+        known_devices: The products.
+        peaks: Peak rates by the product's name and the effective precision.
+    """
+
+    known_devices: tuple[KnownDevice, ...]
+    peaks: Mapping[tuple[str, str], PeakFlops]
+
+    def peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:
+        """Return the dense peak rate of a product, or ``None`` if no data sheet states it."""
+        return self.peaks.get((device_name, precision))
+
+
+def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = "") -> CaseOverrides:
+    """Return the hyperparameters of a case on a topology and card; without a row, no values and a note.
+
+    Args:
+        path: The plugin's ``configs.toml``.
+        case: Name of the case.
+        rank: Place of the process, which says the topology.
+        device_name: The card's name as the runtime reports it.
+
+    Raises:
+        PluginError: The file cannot be read, or a row or key of it is wrong.
+    """
+    configs = read_case_configs(path)
+    found = [row for row in configs.rows if (row.case, row.topology) == (case, rank.topology)]
+    for row in found:
+        if device_name.casefold() in row.cards:
+            return row.overrides
+    for row in found:
+        if not row.cards:
+            return row.overrides
+    note = f"{configs.without_row} of {case} on {rank.topology}: the case's base values apply"
+    return CaseOverrides(notes=(note,))
+
+
+@functools.cache
+def read_case_configs(path: Path) -> CaseConfigs:
+    """Read and check a ``configs.toml``; what its keys mean to a case is checked when a run is set up.
+
+    Raises:
+        PluginError: The file cannot be read, or a row or key of it is wrong.
+    """
+    content = _load(path, ("without_row", "notes", "config"))
+    without_row = content.get("without_row")
+    if not _is_text(without_row):
+        raise PluginError(f"{path}: without_row is not a text", hint='for example "FlagPerf has no configuration"')
+    tables = _tables(content, "config", path)
+    shared = _texts(content.get("notes", []), f"{path}: notes")
+    rows = tuple(_row(table, shared, f"{path}: [[config]] {number}") for number, table in enumerate(tables, start=1))
+    seen: set[tuple[str, str, frozenset[str]]] = set()
+    for row in rows:
+        key = (row.case, row.topology, row.cards)
+        if key in seen:
+            raise PluginError(f"{path}: two rows are of {row.case} on {row.topology}", hint="leave one of them")
+        seen.add(key)
+    return CaseConfigs(without_row=without_row, rows=rows)
+
+
+@functools.cache
+def read_products(path: Path) -> Products:
+    """Read and check a ``products.toml``.
+
+    Raises:
+        PluginError: The file cannot be read, or a table or key of it is wrong.
+    """
+    content = _load(path, ("data_sheet", "product"))
+    sheets = content.get("data_sheet", {})
+    devices, peaks = [], {}
+    for number, table in enumerate(_tables(content, "product", path), start=1):
+        place = f"{path}: [[product]] {number}"
+        _require_keys(table, ("name", "short_name", "memory_gib", "data_sheet"), place)
+        name, short_name, memory_gib = table.get("name"), table.get("short_name"), table.get("memory_gib")
+        if not (_is_text(name) and _is_text(short_name)):
+            raise PluginError(f"{place}: name and short_name are not both texts", hint='for example name = "ACME A1"')
+        if memory_gib is not None and not _is_positive(memory_gib):
+            raise PluginError(f"{place} ({name}): memory_gib is {memory_gib!r}", hint="write the capacity in GiB")
+        memory_bytes = None if memory_gib is None else round(memory_gib * _GIB)
+        devices.append(KnownDevice(name=name, short_name=short_name, memory_bytes=memory_bytes))
+        if "data_sheet" in table:
+            for precision, peak in _peaks(sheets, table["data_sheet"], f"{place} ({name})").items():
+                peaks[name, precision] = peak
+    return Products(known_devices=tuple(devices), peaks=peaks)
+
+
+def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
+    sheet = sheets.get(title) if isinstance(sheets, dict) and isinstance(title, str) else None
+    if not isinstance(sheet, dict):
+        raise PluginError(f"{place}: there is no data sheet {title!r}", hint=f"write a table [data_sheet.{title}]")
+    place = f"{place}: data sheet {title}"
+    _require_keys(sheet, ("title", "tflops"), place)
+    rates = sheet.get("tflops")
+    if not _is_text(sheet.get("title")) or not isinstance(rates, dict):
+        raise PluginError(f"{place} lacks its title or its rates", hint="write title and tflops = { fp16 = 312 }")
+    for precision, rate in rates.items():
+        if precision not in ARITHMETICS or not _is_positive(rate):
+            raise PluginError(
+                f"{place}: {precision} = {rate!r} is no rate",
+                hint=f"in 1e12 FLOP/s, by one of {', '.join(ARITHMETICS)}",
+            )
+    return {name: PeakFlops(flops_per_s=rate * _TERA, source=sheet["title"]) for name, rate in rates.items()}
+
+
+def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PluginError(f"cannot read {path}: {error.strerror}", hint="reinstall the plugin") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PluginError(f"{path} is not TOML: {error}", hint="correct the plugin's file") from error
+    _require_keys(content, keys, str(path))
+    return content
+
+
+def _require_keys(table: Mapping[str, Any], keys: tuple[str, ...], place: str) -> None:
+    for key in table:
+        if key not in keys:
+            raise PluginError(f"{place}: unknown key {key!r}{did_you_mean(key, keys)}", hint=f"keys: {', '.join(keys)}")
+
+
+def _tables(content: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    tables: list[dict[str, Any]] = content.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise PluginError(f"{path}: {key!r} is not a list of tables", hint=f"write rows below [[{key}]]")
+    return tables
+
+
+def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> CaseConfig:
+    case, topology = table.pop("case", None), table.pop("topology", None)
+    if not _is_text(case):
+        raise PluginError(f"{place}: case is not a text", hint='for example case = "resnet50"')
+    if not isinstance(topology, str) or not _TOPOLOGY.fullmatch(topology):
+        raise PluginError(f"{place}: topology is {topology!r}", hint='nodes x devices per node: topology = "1x8"')
+    place = f"{place} ({case} on {topology})"
+    cards = _texts(table.pop("card", []), f"{place}: card")
+    notes = _texts(table.pop("notes", []), f"{place}: notes")
+    overrides = tuple(_override(key, setting, f"{place}: {key}") for key, setting in table.items())
+    return CaseConfig(
+        case=case,
+        topology=topology,
+        cards=frozenset(map(str.casefold, cards)),
+        overrides=CaseOverrides(overrides=overrides, notes=(*shared_notes, *notes)),
+    )
+
+
+def _override(key: str, setting: object, place: str) -> CaseOverride:
+    if not isinstance(setting, dict) or set(setting) != {"value", "reason"}:
+        raise PluginError(f"{place} is not a value with its reason", hint=_SETTING)
+    value, reason = setting["value"], setting["reason"]
+    if not isinstance(value, bool | int | float | str):
+        raise PluginError(f"{place}: the value is neither a number, a truth value nor a text", hint=_SETTING)
+    if not _is_text(reason):
+        raise PluginError(f"{place}: the reason is not a text", hint=_SETTING)
+    return CaseOverride(key=key, value=value, reason=reason)
+
+
+def _texts(value: object, place: str) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    if not all(map(_is_text, texts)):
+        raise PluginError(f"{place}: not every entry is a text", hint="write a list of texts that are not empty")
+    return tuple(texts)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,152 @@
+"""Core's texts in the languages of reports: each translation has every one, and a translation alone adds a language."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from chipperf import languages
+from chipperf.languages import ENGLISH, LANGUAGES, in_all_languages, in_language, pattern, phrase, read_translation
+from chipperf.plugin.types import Title
+from chipperf.report import render_report
+from chipperf.report.templating import make_environment
+from chipperf.web.board import summarise
+from chipperf.web.pages import render_runs
+from factory import make_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "core" / "src" / "chipperf"
+TEMPLATES = [*(ROOT / "templates").rglob("*.j2"), *ROOT.glob("plugins/*/src/*/templates/*.j2")]
+PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|.)")
+
+
+def texts_of_templates() -> Iterator[tuple[str, str]]:
+    """Yield context and English of every text that a template says."""
+    environment = make_environment(None, None)
+    for template in TEMPLATES:
+        for _, function, arguments in environment.extract_translations(template.read_text(encoding="utf-8")):
+            if function == "pgettext":
+                yield arguments[0], arguments[1]
+            else:
+                yield "", arguments if isinstance(arguments, str) else arguments[0]
+
+
+def texts_of_code() -> Iterator[tuple[str, str]]:
+    """Yield context and English of every phrase in core, and of every title that has nothing but English."""
+    for path in CORE.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                continue
+            keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+            if call.func.id == "phrase":
+                assert isinstance(call.args[0], ast.Constant), f"{path}, line {call.lineno}: the text is computed"
+                yield ast.literal_eval(keywords.get("context", ast.Constant(""))), call.args[0].value
+            elif call.func.id == "Title" and set(keywords) == {"en"}:
+                yield "", ast.literal_eval(keywords["en"])
+
+
+TEXTS = frozenset((*texts_of_templates(), *texts_of_code()))
+TRANSLATED = [language for language in LANGUAGES if language != ENGLISH]
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_translation_has_every_text_and_no_other(language: str) -> None:
+    found = {(context, english) for context, texts in read_translation(language).texts.items() for english in texts}
+    assert found - TEXTS == set(), "nothing says these"
+    assert TEXTS - found == set(), "these have no translation"
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_translation_takes_the_values_of_its_text(language: str) -> None:
+    for texts in read_translation(language).texts.values():
+        for english, spelling in texts.items():
+            for form in (spelling,) if isinstance(spelling, str) else spelling:
+                # A form of a plural may leave out its number, and the English one often does.
+                values = (set(PLACEHOLDER.findall(text)) - {"%(num)s"} for text in (form, english))
+                assert len(set(map(frozenset, values))) == 1, english
+
+
+@pytest.fixture
+def pseudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add a language in which every text stands between « and »."""
+    directory = shutil.copytree(languages.TRANSLATIONS, tmp_path / "languages")
+    tables = defaultdict(list)
+    for context, english in sorted(TEXTS):
+        spelled = f"«{english}»" if english.strip(" ,;:.") else english
+        tables[context].append(f"{json.dumps(english)} = {json.dumps(spelled)}")
+    content = ["[texts]", *tables.pop("")]
+    for context, lines in tables.items():
+        content += [f"[contexts.{context}]", *lines]
+    (directory / "qps.toml").write_text("\n".join(content), encoding="utf-8")
+    monkeypatch.setattr(languages, "TRANSLATIONS", directory)
+    monkeypatch.setitem(LANGUAGES, "qps", "«pseudo»")
+    return "qps"
+
+
+def test_a_translation_alone_adds_a_language(pseudo: str) -> None:
+    report = render_report([make_record(metrics__p_core={"missing": "not_run"})], language=pseudo)
+    lines = report.splitlines()
+    headings = [line.lstrip("#- ") for line in lines if line.lstrip("- ").startswith("#")]
+    labels = [line.split("|")[1].strip(" *") for line in lines if line.startswith("| «")]
+
+    # The vendor's title has no such language and is shown in English.
+    assert [text for text in headings if not text.startswith("«")] == ["ACME A1 configuration and results"]
+    assert "«Overall throughput»" in labels
+    assert "| 4586.2 | «not run» |" in report
+    assert "«%(" not in report
+    assert not re.search("[一-鿿]", report)
+
+
+def test_a_page_has_every_language(pseudo: str) -> None:
+    record = make_record()
+    page = render_runs([record], [summarise(record)], language=pseudo)
+
+    assert f'<html lang="{pseudo}">' in page
+    for language, name in LANGUAGES.items():
+        assert f'<button type="button" lang="{language}" data-language="{language}">{name}</button>' in page
+    for spelled in ('<span lang="zh">厂商</span>', '<span lang="en">Vendor</span>', '<span lang="qps">«Vendor»</span>'):
+        assert spelled in page
+    assert 'html[lang="qps"] body [lang]:not([lang="qps"])' in page
+
+
+def test_a_text_without_translation_is_english(pseudo: str) -> None:
+    assert in_language(phrase("nobody has %(what)s", what="this"), "zh") == "nobody has this"
+    assert in_language(Title(zh="图片", en="pictures"), pseudo) == "pictures"
+    assert in_language(Title(en="images"), pseudo) == "«images»"
+    assert in_language(Title(en="images"), "zh") == "图片"
+
+
+def test_a_phrase_takes_phrases_titles_and_lists_as_values() -> None:
+    text = phrase("%(marker)s (%(reason)s)", marker=phrase("failed"), reason=["a", Title(zh="乙", en="b")])
+    assert str(text) == "failed (a, b)"
+    assert in_language(text, "zh") == "失败(a、乙)"
+    assert in_all_languages(Title(zh="x", en="x")) == ("x",)
+
+
+@pytest.mark.parametrize(("count", "form"), [(1, "jeden"), (3, "kilka"), (5, "wiele")])
+def test_a_number_takes_the_plural_of_its_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, form: str
+) -> None:
+    (tmp_path / "qpl.toml").write_text(
+        'plural = "n == 1 ? 0 : n < 5 ? 1 : 2"\n[texts]\n"one" = ["jeden", "kilka", "wiele"]\n', encoding="utf-8"
+    )
+    monkeypatch.setattr(languages, "TRANSLATIONS", tmp_path)
+    assert read_translation("qpl").find_plural("one", "many", count) == form
+
+
+def test_a_pattern_finds_a_text_in_any_language() -> None:
+    found = re.compile(pattern(phrase("preset %(preset)s"), preset=r"(\w+)"))
+    assert [found.fullmatch(text) is not None for text in ("preset demo", "预设 demo", "préréglage demo")] == [
+        True,
+        True,
+        False,
+    ]
