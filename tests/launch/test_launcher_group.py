@@ -30,3 +30,5 @@ def test_what_ranks_say_whom_a_peer_has_left_is_not_the_cause(classes, cause):
 def test_an_interruption_counts_more_than_a_success_and_less_than_a_failure():
     assert cause_of([report("completed"), report("interrupted", "interrupted")]).status.state == "interrupted"
     assert cause_of([report("interrupted", "interrupted"), report("failed", "hang")]).status.state == "failed"
+    left = [report("failed", "RuntimeError"), report("interrupted", "interrupted")]
+    assert cause_of(left).status.state == "interrupted"

@@ -281,15 +281,18 @@ class LauncherGroup:
 
 
 def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
-    """Return the report that says why a run ended. Ranks that only report the loss of another rank come last."""
+    """Return the report that says why a run ended. Ranks that only report the loss of another rank come last.
+
+    Ranks that were told to stop are lost to the others, too.
+    """
 
     def order(report: LauncherReport) -> int:
         status = report.status
         if status.state == "completed":
             return 4
         if status.state == "interrupted":
-            return 3
-        return 2 if _is_secondary(status) else 0 if _is_certain(status) else 1
+            return 2
+        return 3 if _is_secondary(status) else 0 if _is_certain(status) else 1
 
     return min(reports, key=order)
 
