@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
 from chipperf.cases.case_data import CaseData
-from chipperf.data.identity import ReferenceDataset
+from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.errors import DataError
 from chipperf.plugin.types import Title
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.cases.case_data import Progress
-    from chipperf.data.check import CheckReport
+    from chipperf.data.dataset_check import CheckReport
     from numpy.typing import NDArray
     from support import FakeDistributions
 
@@ -54,7 +54,7 @@ def write_table(root: Path, rows: int = REFERENCE.train_samples + REFERENCE.eval
 
 def check_table(root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:
     import numpy as np
-    from chipperf.data.check import CheckReport, check_counts, error
+    from chipperf.data.dataset_check import CheckReport, check_counts, error
 
     try:
         train, evaluation = read_table(root)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from chipperf.cases.workload import Evaluation
 from chipperf.cases.workload_parts import dataset_record
-from chipperf.data.identity import identify_directory
+from chipperf.data.dataset_identity import identify_directory
 from chipperf.records.schema import Loader
 from table_case import FEATURES, FILE, read_table
 

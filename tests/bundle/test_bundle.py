@@ -12,7 +12,7 @@ import tarfile
 from contextlib import suppress
 
 import pytest
-from chipperf.bundle import check
+from chipperf.bundle import bundle_check
 from chipperf.bundle.manifest import name_problem
 from chipperf.cli.main import app
 from chipperf.errors import CheckFailed, PerfError
@@ -304,12 +304,12 @@ def test_a_header_that_fills_the_memory_is_refused(bundle):
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(bundle, monkeypatch):
-    monkeypatch.setattr(check, "MAX_TOTAL_BYTES", 20_000)
+    monkeypatch.setattr(bundle_check, "MAX_TOTAL_BYTES", 20_000)
     assert "bytes exceed the limits of a bundle" in refusal(bundle)
 
 
 def test_too_many_files_are_refused(bundle, monkeypatch):
-    monkeypatch.setattr(check, "MAX_FILES", 3)
+    monkeypatch.setattr(bundle_check, "MAX_FILES", 3)
     assert "more than 3 files" in refusal(bundle)
 
 
@@ -365,6 +365,6 @@ def test_no_bytes_lead_to_anything_but_an_answer(bundle, tmp_path, data):
     directory = tmp_path / "unpacked"
     directory.mkdir()
     with suppress(PerfError):
-        check.unpack_checked(target, directory)
+        bundle_check.unpack_checked(target, directory)
     assert {path.name for path in tmp_path.iterdir()} == {"copy", "changed.tar.gz", "unpacked"}
     shutil.rmtree(directory)

@@ -8,7 +8,7 @@ import json
 
 import pytest
 from chipperf.compare.comparison import Scaling, compare_columns, compare_curves, compare_runs
-from chipperf.compare.formats import as_csv, as_markdown, json_text, rows
+from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, rows
 from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.plausibility import check_scaling

@@ -8,7 +8,7 @@ import json
 
 import pytest
 from chipperf.compare.comparison import compare_columns, compare_runs
-from chipperf.compare.formats import as_csv, as_markdown, json_text, outcome_text, rows
+from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, outcome_text, rows
 from chipperf.compare.sides import Side
 from factory import UNKNOWN, make_record, throughput
 from markdown_document import parse

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
 from chipperf.cases.case_data import CaseData
-from chipperf.data.identity import ReferenceDataset
+from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Dataset
 

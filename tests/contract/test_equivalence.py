@@ -12,8 +12,8 @@ from chipperf.cases.classification import mobilenetv2
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.cli.main import app
 from chipperf.contract.check import Failed
-from chipperf.contract.checks import numerics
-from chipperf.contract.checks.numerics import training_follows_reference
+from chipperf.contract.checks import numerics_checks
+from chipperf.contract.checks.numerics_checks import training_follows_reference
 from chipperf.contract.equivalence import (
     CaseComparison,
     Certificate,
@@ -23,7 +23,7 @@ from chipperf.contract.equivalence import (
     sample_data,
 )
 from chipperf.contract.equivalence_plot import write_plot
-from chipperf.contract.subject import Subject
+from chipperf.contract.plugin_under_test import Subject
 from chipperf.errors import PerfError, PluginError, UsageError
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
@@ -290,8 +290,8 @@ SETTINGS = EnvironmentSettings(case=CASE.name, precision="fp32")
 
 @pytest.fixture
 def only_the_small_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "find_case", lambda name: CASE)
-    monkeypatch.setattr(numerics, "_sample", lambda subject, case: NOWHERE)
+    monkeypatch.setattr(numerics_checks, "find_case", lambda name: CASE)
+    monkeypatch.setattr(numerics_checks, "_sample", lambda subject, case: NOWHERE)
 
 
 @pytest.mark.usefixtures("only_the_small_case")

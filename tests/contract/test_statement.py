@@ -7,7 +7,7 @@ import json
 import pytest
 from chipperf.contract import check as checks
 from chipperf.contract.check import Check, fp32
-from chipperf.contract.runner import CheckResult, Standing
+from chipperf.contract.check_runner import CheckResult, Standing
 from chipperf.contract.statement import Statement, judge, make_statement
 from chipperf.contract.waivers import Waiver
 from chipperf.plugin import installed

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 from chipperf.cases.detr.case_data import COCO2017
-from chipperf.data import check
+from chipperf.data import dataset_check
 from chipperf.data.coco_check import check_coco
-from chipperf.data.identity import ReferenceDataset
+from chipperf.data.dataset_identity import ReferenceDataset
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_directory_of_another_layout_is_a_finding_and_no_exception(dataset, tmp_
 
 
 def test_progress_ends_at_the_number_of_images(coco_sample, monkeypatch):
-    monkeypatch.setattr(check, "_FILES_PER_TASK", 10)
+    monkeypatch.setattr(dataset_check, "_FILES_PER_TASK", 10)
     seen = []
     check_coco(coco_sample, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(10, 24), (20, 24), (24, 24)]

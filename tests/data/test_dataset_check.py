@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from chipperf.cases.classification.case_data import IMAGENET2012
-from chipperf.data import check
-from chipperf.data.identity import ReferenceDataset
+from chipperf.data import dataset_check
+from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.data.imagefolder_check import check_imagefolder
 
 
@@ -61,7 +61,7 @@ def test_headers_alone_find_what_is_no_image_but_not_truncation(dataset):
 
 
 def test_header_longer_than_the_first_read_is_read_on(dataset, monkeypatch):
-    monkeypatch.setattr(check, "_HEADER_BYTES", 20)
+    monkeypatch.setattr(dataset_check, "_HEADER_BYTES", 20)
     assert check_imagefolder(dataset).ok
 
 
@@ -111,7 +111,7 @@ def test_directory_of_another_layout_is_a_finding_and_no_exception(dataset, tmp_
 
 
 def test_progress_ends_at_the_number_of_images(dataset, monkeypatch):
-    monkeypatch.setattr(check, "_FILES_PER_TASK", 4)
+    monkeypatch.setattr(dataset_check, "_FILES_PER_TASK", 4)
     seen = []
     check_imagefolder(dataset, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (30, 30)

@@ -9,7 +9,7 @@ import pytest
 from chipperf.records.store import read_record, record_text
 from chipperf.records.upgrade import upgrade
 from chipperf.verify.records import RecordFinder
-from chipperf.verify.report import Templates, verify_report
+from chipperf.verify.report_verification import Templates, verify_report
 from documents import ROOT
 
 EXAMPLES = sorted(path.parent for path in (ROOT / "docs" / "examples").glob("*/record.json"))

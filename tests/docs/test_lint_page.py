@@ -9,9 +9,9 @@ import pytest
 from chipperf.documents.card_names import read_card_names
 from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse
-from chipperf.lint.formats import FORMATS
+from chipperf.lint.ignore_comments import read_waivers
+from chipperf.lint.result_formats import FORMATS
 from chipperf.lint.rule import Rule
-from chipperf.lint.waivers import read_waivers
 from documents import ROOT, blocks
 
 PATH = ROOT / "docs" / "lint.md"

@@ -22,8 +22,8 @@ from unittest.mock import patch
 
 from acme_stack import RUNTIME_SITE, environment
 from chipperf.contract.check import all_checks
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.isolation import ForkServers
-from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.plugin.installed import find_vendor
 

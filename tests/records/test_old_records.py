@@ -16,7 +16,7 @@ from chipperf.records.store import find_records, read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import read_plan
 from chipperf.run.progress import read_progress
-from chipperf.run.telemetry import read_telemetry, summarise
+from chipperf.run.telemetry_process import read_telemetry, summarise
 from kept_files import V010, written_in
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from chipperf import DeviceInfo
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records.schema import Missing, Power
-from chipperf.run.telemetry import TelemetrySampler, read_telemetry, summarise
+from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry, summarise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def power_of(readings: list[dict[str, Any]], idle: dict[str, int] | None = None)
 
 
 def sampler_command(path: Path) -> list[str]:
-    return [sys.executable, "-m", "chipperf.run.telemetry", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
+    return [sys.executable, "-m", "chipperf.run.telemetry_process", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
 
 
 def wait_for_lines(path: Path, count: int) -> None:

@@ -15,7 +15,7 @@ from chipperf.errors import DocumentError, PerfError
 from chipperf.languages import LANGUAGES
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.records import RecordFinder
-from chipperf.verify.report import Templates, verify_report
+from chipperf.verify.report_verification import Templates, verify_report
 from curve_records import curve
 from factory import make_record
 from hypothesis import HealthCheck, given, settings

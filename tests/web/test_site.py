@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 from chipperf.errors import PerfError, RecordError, UsageError
-from chipperf.web import pages, site
-from chipperf.web.site import build_site
+from chipperf.web import pages, site_files
+from chipperf.web.site_files import build_site
 from web_records import failed, make_run, write_runs
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7*7 }}[a](javascript:alert(3))"
@@ -258,8 +258,8 @@ def test_links_to_directories_are_not_followed(build, tmp_path):
 
 def test_many_records_stay_bounded(tmp_path, monkeypatch):
     """Hundreds of records with a curve each: every one has its row and page, and only a few have charts."""
-    monkeypatch.setattr(site, "MOST_CHARTED_PAGES", 2)
-    monkeypatch.setattr(site, "MOST_ROWS", 180)
+    monkeypatch.setattr(site_files, "MOST_CHARTED_PAGES", 2)
+    monkeypatch.setattr(site_files, "MOST_ROWS", 180)
     template = json.loads(make_run().model_dump_json())
     for number in range(300):
         directory = tmp_path / "runs" / f"run{number}"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from chipperf.data.check import CheckReport
-    from chipperf.data.identity import ReferenceDataset
+    from chipperf.data.dataset_check import CheckReport
+    from chipperf.data.dataset_identity import ReferenceDataset
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished parts and of all parts."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.data.identity import ReferenceDataset
+    from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.plugin.types import LoaderOptions, Rank
     from chipperf.records.schema import Dataset, Loader
     from chipperf.run.collectives import Collectives

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Hyperparameters
     from chipperf.cases.workload import WorkloadContext
-    from chipperf.data.identity import DatasetIdentity
+    from chipperf.data.dataset_identity import DatasetIdentity
     from chipperf.data.loader import LoaderSettings, TrainingLoader
 
 

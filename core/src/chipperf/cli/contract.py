@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from chipperf.cli.certify import certify
 from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.contract.check import LEVELS, all_checks, find_check
-from chipperf.contract.runner import Runner
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.contract.check import Check
-    from chipperf.contract.runner import CheckResult
+    from chipperf.contract.check_runner import CheckResult
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
 app.command("certify")(certify)

@@ -45,9 +45,9 @@ def lint(
     """
     # Not at the top: the rules' modules are many, and other commands need none.
     from chipperf.documents.card_names import read_card_names
-    from chipperf.lint.formats import write
+    from chipperf.lint.lint_run import lint as run_lint
+    from chipperf.lint.result_formats import write
     from chipperf.lint.rule import choose_rules
-    from chipperf.lint.runner import lint as run_lint
     from chipperf.records.store import read_record
 
     rules = choose_rules(_split(select), _split(ignore))

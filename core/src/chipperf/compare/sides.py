@@ -82,7 +82,7 @@ def _document(path: Path, names: CardNames | None) -> Sequence[Side]:
     # Not at the top: parsing Markdown takes modules that a comparison of runs does not need.
     from chipperf.documents.card_names import read_card_names
     from chipperf.documents.markdown import read_text
-    from chipperf.importing.case_document import import_document
+    from chipperf.importing.document_import import import_document
 
     try:
         imported = import_document(read_text(path), str(path), names=names or read_card_names(), path=path)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import NotRun, require
 from chipperf.errors import PluginError
-from chipperf.plugin.probe import probe_vendor
+from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import ProbedDevice
 
 _SIZE: Final = 64

@@ -15,7 +15,7 @@ from chipperf.contract.check import NotRun
 from chipperf.contract.isolation import call_in_fork
 from chipperf.errors import VendorHookError
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe import PROBE_TIMEOUT_S
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
 
 _BATCH: Final = 16
 _CHANNELS: Final = 16

@@ -16,7 +16,7 @@ from chipperf.plugin.types import API_VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.runner import CheckResult, Standing
+    from chipperf.contract.check_runner import CheckResult, Standing
     from chipperf.plugin.installed import PluginEntry
 
 Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "not_applicable", "not_run"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chipperf.contract.check import all_checks
-from chipperf.contract.runner import Runner
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import judge
 from chipperf.contract.waivers import read_waivers
 from chipperf.plugin.installed import find_vendor

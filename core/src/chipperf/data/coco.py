@@ -31,8 +31,8 @@ from chipperf.data.coco_annotations import (
     text_column,
     unknown_image_faults,
 )
+from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset, identify_directory
 from chipperf.data.decode import decode_rgb
-from chipperf.data.identity import DatasetIdentity, ReferenceDataset, identify_directory
 from chipperf.data.imagefolder import files_below
 from chipperf.errors import DataError
 

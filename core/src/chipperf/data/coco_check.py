@@ -8,15 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chipperf.data.check import (
-    CheckReport,
-    Finding,
-    check_counts,
-    check_manifest,
-    error,
-    read_images,
-    warning,
-)
 from chipperf.data.coco import (
     EVAL_SPLIT,
     TRAIN_SPLIT,
@@ -27,6 +18,7 @@ from chipperf.data.coco import (
     read_panoptic,
 )
 from chipperf.data.coco_annotations import first_few
+from chipperf.data.dataset_check import CheckReport, Finding, check_counts, check_manifest, error, read_images, warning
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,7 +26,7 @@ if TYPE_CHECKING:
 
     from chipperf.data.coco import CocoSplit
     from chipperf.data.coco_annotations import Fault
-    from chipperf.data.identity import ReferenceDataset
+    from chipperf.data.dataset_identity import ReferenceDataset
 
 
 def check_coco(

@@ -31,7 +31,7 @@ from chipperf.data.coco import (
     instances_name,
     panoptic_name,
 )
-from chipperf.data.identity import MANIFEST_NAME, listing_sha256
+from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256
 from chipperf.data.sample import (
     checks,
     default_sample_root,

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.data.identity import identify_directory
+from chipperf.data.dataset_identity import identify_directory
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.data.identity import DatasetIdentity, ReferenceDataset
+    from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset
 
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "val"

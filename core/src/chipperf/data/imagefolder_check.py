@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.data.check import CheckReport, Finding, check_counts, check_manifest, error, read_images, warning
+from chipperf.data.dataset_check import CheckReport, Finding, check_counts, check_manifest, error, read_images, warning
 from chipperf.data.imagefolder import (
     EVAL_SPLIT,
     TRAIN_SPLIT,
@@ -23,7 +23,7 @@ from chipperf.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chipperf.data.identity import ReferenceDataset
+    from chipperf.data.dataset_identity import ReferenceDataset
 
 
 def check_imagefolder(

@@ -24,7 +24,7 @@ import numpy as np
 import platformdirs
 import simplejpeg
 
-from chipperf.data.identity import MANIFEST_NAME, listing_sha256, read_manifest
+from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
 from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, imagefolder_files
 from chipperf.errors import ConfigError, DataError
 

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import chipperf
-from chipperf.documents.identity import installed_cases
+from chipperf.documents.document_identity import installed_cases
 from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import (
     UNKNOWN,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents import wording
-from chipperf.documents.identity import find_case_by_model, installed_cases, slug
+from chipperf.documents.document_identity import find_case_by_model, installed_cases, slug
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import blank_record

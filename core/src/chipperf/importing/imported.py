@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chipperf.documents.identity import slug
+from chipperf.documents.document_identity import slug
 from chipperf.errors import UsageError
 from chipperf.records.files import write_atomically
 from chipperf.run.directory import RunDirectory

@@ -29,7 +29,7 @@ from chipperf.run.device_check import DEFAULT_TIMEOUT_S
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.planned_record import planned_record
-from chipperf.run.telemetry import read_idle_memory
+from chipperf.run.telemetry_process import read_idle_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -22,7 +22,7 @@ from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
-from chipperf.run.telemetry import measured_everywhere, read_telemetry, summarise
+from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

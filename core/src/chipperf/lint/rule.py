@@ -10,8 +10,8 @@ from chipperf.catalog import Catalog, require_id, summary_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from chipperf.lint.linted_document import Subject
     from chipperf.lint.problem import Problem, Severity
-    from chipperf.lint.subject import Subject
 
 
 Function: TypeAlias = "Callable[[Subject], Iterator[Problem]]"

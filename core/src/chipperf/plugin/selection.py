@@ -16,12 +16,12 @@ from chipperf.plugin.installed import (
     find_vendor,
     vendors,
 )
-from chipperf.plugin.probe import probe_vendor, probe_vendors
+from chipperf.plugin.probe_process import probe_vendor, probe_vendors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chipperf.plugin.probe import ProbeOutcome
+    from chipperf.plugin.probe_process import ProbeOutcome
     from chipperf.plugin.types import ProbeResult
 
 

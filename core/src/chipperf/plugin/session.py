@@ -141,7 +141,7 @@ class Session:
         return self._info
 
     def probe(self) -> ProbeResult:
-        """Probe in this process. :func:`chipperf.plugin.probe.probe_vendor` probes in a child process."""
+        """Probe in this process. :func:`chipperf.plugin.probe_process.probe_vendor` probes in a child process."""
         return self._checked("perf_probe", ProbeResult)
 
     def environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:

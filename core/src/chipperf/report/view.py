@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
-    from chipperf.data.identity import ReferenceDataset
+    from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.languages import Phrase
     from chipperf.plugin.types import Title
     from chipperf.records.columns import Column

@@ -77,7 +77,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         import torch.distributed as dist
 
         from chipperf.run.collectives import Collectives
-        from chipperf.run.telemetry import TelemetrySampler
+        from chipperf.run.telemetry_process import TelemetrySampler
         from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
         from chipperf.train.context import RunContext
         from chipperf.train.core_pass import measure_core

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.case_data import CaseData
-from chipperf.data.identity import ReferenceDataset
+from chipperf.data.dataset_identity import ReferenceDataset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from chipperf.cases.case_data import Progress, SampleSize
-    from chipperf.data.check import CheckReport
+    from chipperf.data.dataset_check import CheckReport
 
 _FEW_CLASSES: Final = 4
 _WIDTH_HEIGHT: Final = {"tiny": (128, 96), "real": (500, 375)}

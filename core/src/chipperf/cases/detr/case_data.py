@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.case_data import CaseData
-from chipperf.data.identity import ReferenceDataset
+from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.cases.case_data import Progress, SampleSize
-    from chipperf.data.check import CheckReport
+    from chipperf.data.dataset_check import CheckReport
 
 _WIDTH_HEIGHT: Final = {"tiny": (128, 96), "real": (640, 480)}
 """In pixels; ``real`` is the usual size of COCO's photographs."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells
 from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Table
+from chipperf.lint.linted_document import implausible, number, quality
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import implausible, number, quality
 from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chipperf.documents.case_document import Row
     from chipperf.documents.markdown import Place
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _SPREAD_COLUMNS: Final = 6
 """Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""

@@ -12,12 +12,12 @@ from jinja2 import Environment, TemplateError
 from jinja2.meta import find_referenced_templates
 
 from chipperf.cases import registry as cases
-from chipperf.contract import observation
+from chipperf.contract import plugin_side_effects
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.distribution_files import importable_names, licence_files, requirements
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
 from chipperf.contract.plugin_source import named_templates, private_names, source_files
-from chipperf.contract.specimen import RANKS, device_names
+from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PerfError, PluginError, PluginLoadError, VendorHookError, did_you_mean
 from chipperf.plugin import installed
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from chipperf.contract.isolation import CallOutcome
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
@@ -101,7 +101,7 @@ def core_is_bounded(subject: Subject) -> None:
 @check("A4", level=0, needs="entry", fault="every command loads torch or the vendor's runtime, also without a card")
 def import_is_light(subject: Subject) -> None:
     """Importing the module loads no torch, no shared library, and no package that is not required."""
-    observed = _outcome(subject, observation.observe_import).value
+    observed = _outcome(subject, plugin_side_effects.observe_import).value
     top_level = {name.partition(".")[0] for name in observed["modules"]}
     remedy = "import it inside the hooks that use it"
     # Even if the distribution requires torch: the import takes seconds, and some vendors' builds patch torch.
@@ -127,14 +127,14 @@ def import_is_light(subject: Subject) -> None:
 )
 def process_stays_unchanged(subject: Subject) -> None:
     """Import, registration and probe do not change the environment, modules, threads or standard output."""
-    changes = _outcome(subject, observation.observe_changes).value
+    changes = _outcome(subject, plugin_side_effects.observe_changes).value
     require(not changes, f"{'; '.join(changes)}: do it in the hooks that need it, or return it from perf_environment")
 
 
 @check("A6", level=0, needs="entry", fault="the plugin works only once per machine or process")
 def registration_repeats(subject: Subject) -> None:
     """The plugin can be loaded and registered twice, and in a spawned process."""
-    fault = _outcome(subject, observation.register_again).value
+    fault = _outcome(subject, plugin_side_effects.register_again).value
     require(fault is None, f"{fault}; keep no state that breaks another registration")
 
 
@@ -170,7 +170,7 @@ def data_hooks_return_specified_types(subject: Subject) -> None:
         raise Failed(error.message) from error
     except PerfError as error:
         raise NotRun(f"a hook refuses this machine: {error.message}") from error
-    probed = _outcome(subject, observation.observe_probe_result, required=False).value
+    probed = _outcome(subject, plugin_side_effects.observe_probe_result, required=False).value
     # Without a value the probe raised, which B1 and B2 report.
     if probed:
         require(probed["fault"] is None, f"perf_probe returned {probed['fault']}")
@@ -259,7 +259,7 @@ def _vendor_info(subject: Subject) -> VendorInfo:
 
 
 def _outcome(subject: Subject, function: Callable[..., object], *, required: bool = True) -> CallOutcome:
-    """Call a function of :mod:`~chipperf.contract.observation` in a new interpreter with the same environment.
+    """Call a function of :mod:`~chipperf.contract.plugin_side_effects` in a new interpreter with the same environment.
 
     Raises:
         NotRun: A result is required, and the function does not return.

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import TelemetrySample
-    from chipperf.run.telemetry import TelemetrySampler
+    from chipperf.run.telemetry_process import TelemetrySampler
 
 _CALLS: Final = 7
 _TENSOR_BYTES: Final = 2**26
@@ -73,7 +73,7 @@ def readings_are_physical(subject: Subject) -> None:
 def sampling_costs_little(subject: Subject) -> None:
     """Sampling telemetry during training costs less than 2 % of the throughput."""
     from chipperf.contract.small_training import train
-    from chipperf.run.telemetry import TelemetrySampler
+    from chipperf.run.telemetry_process import TelemetrySampler
 
     path = subject.workspace / "telemetry.jsonl"
     # The sampling process must find the plugin in the same place as this process.

@@ -10,7 +10,7 @@ import psutil
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
-from chipperf.contract.subject import Subject, other_vendors
+from chipperf.contract.plugin_under_test import Subject, other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
 from chipperf.languages import in_all_languages

@@ -6,9 +6,9 @@ import re
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
+from chipperf.lint.linted_document import hyperparameters, implausible, number, precision_and_batch, quality
 from chipperf.lint.problem import Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import hyperparameters, implausible, number, precision_and_batch, quality
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import Row
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _MAX_ROWS: Final = 100
 """Rows that are compared with one another; a real report has a dozen."""

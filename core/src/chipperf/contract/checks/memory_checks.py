@@ -17,7 +17,7 @@ from chipperf.run.failure import describe
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import MemoryStats
 
 _MIB: Final = 2**20

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.documents.markdown import Block
+from chipperf.lint.linted_document import SPEEDS, number
 from chipperf.lint.problem import Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import SPEEDS, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.markdown import Place
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8

@@ -21,7 +21,7 @@ from chipperf.run.directory import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
 
 _CASE: Final = "mobilenetv2"
 _STEPS: Final = 8

@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.documents.case_document import read_document
-from chipperf.documents.identity import identify_case, identify_vendor, installed_cases
+from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
 from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
+from chipperf.lint.ignore_comments import read_waivers, unused
+from chipperf.lint.linted_document import Corpus, Subject
 from chipperf.lint.problem import NotChecked, Problem
-from chipperf.lint.subject import Corpus, Subject
-from chipperf.lint.waivers import read_waivers, unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
+    from chipperf.lint.ignore_comments import Waiver
     from chipperf.lint.problem import Severity
     from chipperf.lint.rule import Rule
-    from chipperf.lint.waivers import Waiver
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"

@@ -10,8 +10,8 @@ from jinja2 import TemplateNotFound
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
-from chipperf.contract.specimen import RANKS, device_names, empty_record, full_record
-from chipperf.contract.subject import other_vendors
+from chipperf.contract.plugin_under_test import other_vendors
+from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
 from chipperf.contract.texts import mentions
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.languages import Language
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record

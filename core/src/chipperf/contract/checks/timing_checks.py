@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
 
 _LONG_S: Final = 0.3
 _WINDOW_S: Final = 0.2

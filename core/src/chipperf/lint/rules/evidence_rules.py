@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)

@@ -66,7 +66,7 @@ class TelemetrySampler:
             devices = json.dumps([asdict(device) for device in self._devices])
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "chipperf.run.telemetry"),
+                    *(sys.executable, "-m", "chipperf.run.telemetry_process"),
                     *(self._vendor, str(self._path), devices, str(self._run_session)),
                 ],
                 stdin=subprocess.PIPE,

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
 from chipperf.data.decode import decode_rgb, read_size
-from chipperf.data.identity import MANIFEST_NAME, listing_sha256, read_manifest
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from chipperf.data.identity import ReferenceDataset
+    from chipperf.data.dataset_identity import ReferenceDataset
 
 Severity = Literal["error", "warning"]
 """``error``: training on the directory fails or measures something else. ``warning``: worth knowing."""

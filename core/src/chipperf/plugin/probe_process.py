@@ -29,7 +29,7 @@ PROBE_TIMEOUT_S: Final = 10.0
 
 # The child must find the same plugins as its parent, also if their path is in sys.path but not in PYTHONPATH.
 _BOOTSTRAP: Final = (
-    "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.plugin.probe import main; main()"
+    "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.plugin.probe_process import main; main()"
 )
 
 

@@ -15,7 +15,7 @@ from chipperf.plugin.types import Capability, Rank
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
 
 _SAMPLES: Final = 4096
 _STEPS: Final = 3

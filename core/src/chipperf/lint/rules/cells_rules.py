@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.languages import in_all_languages
+from chipperf.lint.linted_document import number
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import number
 from chipperf.records.columns import THROUGHPUTS, columns_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from chipperf.documents.case_document import Row
     from chipperf.documents.markdown import Located
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(

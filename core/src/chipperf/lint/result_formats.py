@@ -12,8 +12,8 @@ import chipperf
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from chipperf.lint.lint_run import Finding, Result
     from chipperf.lint.rule import Rule
-    from chipperf.lint.runner import Finding, Result
 
 Format = Literal["text", "json", "sarif", "github"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import Knob, PrecisionPolicy
     from chipperf.precisions import Precision
     from chipperf.train.effective_precision import EffectivePrecision

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract.check import NotApplicable, NotRun, check, require
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
+from chipperf.contract.plugin_under_test import other_entries
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
-from chipperf.contract.subject import other_entries
 from chipperf.contract.texts import count_words
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import PluginError
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe import probe_vendors
+from chipperf.plugin.probe_process import probe_vendors
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import ProbedDevice
 
 _INITIALISE_TIMEOUT_S: Final = 80.0

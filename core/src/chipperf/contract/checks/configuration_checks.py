@@ -8,7 +8,7 @@ from chipperf.cases.base import Role
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, require
-from chipperf.contract.specimen import RANKS, device_names
+from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.contract.texts import count_words
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import ConfigError, VendorHookError, did_you_mean
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import CaseOverrides
 
 

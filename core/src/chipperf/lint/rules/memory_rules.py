@@ -6,16 +6,16 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
+from chipperf.lint.linted_document import hyperparameters, implausible, memory
 from chipperf.lint.problem import Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import hyperparameters, implausible, memory
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import Row
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
 
 _GIB: Final = 2**30
 _FULL: Final = 0.985

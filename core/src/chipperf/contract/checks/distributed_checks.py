@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import Subject
     from chipperf.plugin.types import DistributedConfig
 
 _LAUNCHER_VARIABLES: Final = (

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from chipperf.contract import subject
+from chipperf.contract import plugin_under_test
 from chipperf.contract.check import all_checks, fp32
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
-from chipperf.plugin.probe import probe_vendor
+from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ _GRACE_S: Final = 5.0
 """Time for the other ranks to notice that one rank failed, so that their results can be reported too."""
 
 # Importing the checks takes longer than running most checks of level 0.
-_TORCH_FREE_PRELOAD: Final = (subject.__name__, *sorted({check.function.__module__ for check in all_checks()}))
+_TORCH_FREE_PRELOAD: Final = (
+    plugin_under_test.__name__,
+    *sorted({check.function.__module__ for check in all_checks()}),
+)
 _PRELOAD: Final = (*_TORCH_FREE_PRELOAD, "torch", "torch.distributed", "torchvision")
 
 
@@ -248,7 +251,7 @@ class Runner:
         environment: Mapping[str, str] | None = None,
     ) -> CallOutcome:
         return server.call(
-            f"{subject.__name__}:{function}",
+            f"{plugin_under_test.__name__}:{function}",
             {
                 "entry": asdict(self.entry),
                 "rank": asdict(rank),

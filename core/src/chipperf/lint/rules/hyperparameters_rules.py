@@ -10,9 +10,9 @@ from chipperf.cases.base import Role
 from chipperf.documents import cells
 from chipperf.errors import did_you_mean
 from chipperf.lint.configs import place_of
+from chipperf.lint.linted_document import hyperparameters
 from chipperf.lint.problem import NotChecked, Problem
 from chipperf.lint.rule import rule
-from chipperf.lint.subject import hyperparameters
 from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.documents.case_document import Row
     from chipperf.lint.configs import Assigned, Config, ConfigDirectory
-    from chipperf.lint.subject import Subject
+    from chipperf.lint.linted_document import Subject
     from chipperf.records.schema import Record
 
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
 from chipperf.documents.case_document import read_document
+from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
-from chipperf.documents.identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import blank_record
 from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
