@@ -13,7 +13,7 @@ import pytest
 from chipperf.cases.classification import mobilenetv2
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.schema import Hyperparameters, Limits, Topology
+from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 from chipperf.run.plan import RunPlan
 from chipperf.run.planned_record import planned_record
 from filelock import FileLock
@@ -80,7 +80,7 @@ def make_plan(tmp_path: Path) -> MakePlan:
             "case_version": "1.0",
             "preset": "full",
             "precision": "fp32",
-            "hyperparameters": Hyperparameters(values=values, changes=[], global_batch_size=16),
+            "hyperparameters": HyperparametersRecord(values=values, changes=[], global_batch_size=16),
             "limits": Limits(),
             "topology": Topology(nnodes=1, nproc_per_node=2),
             "data_root": tmp_path / "images",

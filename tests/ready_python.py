@@ -164,25 +164,6 @@ class ReadyProcess:
         self.send_signal(signal.SIGKILL)
 
 
-class ReadyServer(ReadyProcess):
-    """Stands in for the process that :class:`chipperf.contract.isolation.ForkServer` starts to carry checks out in."""
-
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], **options: Any) -> None:
-        self._printed, self._output = [], []
-        reading, writing = os.pipe()
-        self.stdin = open(writing, "w", encoding="utf-8")  # noqa: SIM115 - closed by the one who uses it
-        answers, answering = os.pipe()
-        self.stdout = open(answers, encoding="utf-8")  # noqa: SIM115
-        self._start(command, env, None, [answering, 2, reading])
-        os.close(reading)
-        os.close(answering)
-
-
-def start_check_server(command: Sequence[str], **options: Any) -> ReadyServer | subprocess.Popen[str]:
-    """Start a server for checks: by a fork, if its checks find torch imported."""
-    return ReadyServer(command, **options) if _can_be(command) else subprocess.Popen(command, **options)
-
-
 def install_perf(folder: Path) -> None:
     """Write a program ``perf`` that a shell finds there, and that is forked."""
     program = folder / "perf"

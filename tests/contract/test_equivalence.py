@@ -23,7 +23,7 @@ from chipperf.contract.equivalence import (
     sample_data,
 )
 from chipperf.contract.equivalence_plot import write_plot
-from chipperf.contract.plugin_under_test import Subject
+from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.errors import PerfError, PluginError, UsageError
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
@@ -296,12 +296,12 @@ def only_the_small_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("only_the_small_case")
 def test_check_passes_the_reference(tmp_path: Path) -> None:
-    training_follows_reference.function(Subject(find_vendor("cpu"), Rank(), SETTINGS, tmp_path))
+    training_follows_reference.function(PluginUnderTest(find_vendor("cpu"), Rank(), SETTINGS, tmp_path))
 
 
 @pytest.mark.usefixtures("only_the_small_case")
 def test_check_finds_a_wrong_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = Subject(find_vendor("cpu"), Rank(), SETTINGS, tmp_path)
+    subject = PluginUnderTest(find_vendor("cpu"), Rank(), SETTINGS, tmp_path)
     monkeypatch.setattr(subject.session, "prepare_model", lambda model, precision, device: reverse_gradients(model))
     with pytest.raises(Failed, match="small: the gradients differ by .* of their norm in the median step"):
         training_follows_reference.function(subject)

@@ -60,9 +60,9 @@ def test_rings_have_a_hole():
     seen = 0
     for ring in rings:
         rows, columns = np.nonzero(ring.mask)
-        centre = ring.mask[(rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2]
+        center = ring.mask[(rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2]
         seen += not ring.is_crowd
-        assert ring.is_crowd or centre == 0
+        assert ring.is_crowd or center == 0
     assert seen
 
 
@@ -118,8 +118,8 @@ def test_things_stand_out_from_the_ground():
     for number in range(8):
         scene = render_scene(TINY, "train2017", number)
         for region in scene.regions:
-            colours = scene.pixels[region.mask > 0].astype(int)
-            saturation = (colours.max(axis=1) - colours.min(axis=1)).mean()
+            colors = scene.pixels[region.mask > 0].astype(int)
+            saturation = (colors.max(axis=1) - colors.min(axis=1)).mean()
             assert (saturation > 110) == (region.category_id in THINGS)
 
 

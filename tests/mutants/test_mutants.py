@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import closing
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 import pytest
 from acme_build import CompilerMissing, library
-from chipperf.contract import isolation
 from chipperf.contract.check import all_checks
-from ready_python import start_check_server
 
 from mutants.trial import GOOD, LONG_CHECKS, Workbench, all_mutants, failed
 
@@ -38,9 +33,7 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
         library()
     except CompilerMissing as error:
         pytest.skip(f"the simulated accelerator cannot be built: {error}")
-    # What it starts has imported torch already, as have the runs that some of the checks start.
-    starting = SimpleNamespace(PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL, Popen=start_check_server)
-    with patch.object(isolation, "subprocess", starting), closing(Workbench(tmp_path_factory.mktemp("site"))) as bench:
+    with closing(Workbench(tmp_path_factory.mktemp("site"))) as bench:
         yield bench
 
 

@@ -83,8 +83,8 @@ class Workbench:
         ):
             results = [runner.run(check) for check in chosen]
             self.passed.update(result.check.id for result in results if result.status == "passed")
-            standing = runner.standing if any(check.level for check in chosen) else runner.static_standing
-            return make_statement(runner.entry, standing, results, {}, level=None)
+            readiness = runner.readiness if any(check.level for check in chosen) else runner.static_readiness
+            return make_statement(runner.entry, readiness, results, {}, level=None)
 
     def close(self) -> None:
         """End the processes."""

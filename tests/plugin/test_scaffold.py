@@ -353,7 +353,7 @@ FILLING = {
         return DistributedConfig(backend="gloo")
         """,
 }
-"""What an author whose card is the host would write: the behaviour of the CPU reference, hook by hook."""
+"""What an author whose card is the host would write: the behavior of the CPU reference, hook by hook."""
 
 
 def fill_in(source: str) -> str:

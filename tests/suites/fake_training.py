@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
+from chipperf.records.checkpoints import MANIFEST, CheckpointManifest, checkpoint_name
 from support import perf_environment, run, started
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class FakeTraining:
 
     def behave(self, **actions: str) -> None:
         """Set what runs do by a part of their path."""
-        (self.directory / "behaviour.json").write_text(json.dumps(actions))
+        (self.directory / "behavior.json").write_text(json.dumps(actions))
 
     def write(self, text: str, name: str = "suite.toml") -> Path:
         """Write a suite's file."""
@@ -39,7 +39,7 @@ class FakeTraining:
 
     def leave_checkpoint(self, run: Path, *, world_size: int) -> None:
         """Put a checkpoint into the directory of a run that began."""
-        manifest = Manifest(
+        manifest = CheckpointManifest(
             run_id=json.loads((run / "record.json").read_text())["run_id"],
             step=6,
             world_size=world_size,

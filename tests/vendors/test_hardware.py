@@ -20,7 +20,7 @@ from chipperf.hardware import (
     find_cards,
     find_pci_devices,
     find_tool,
-    normalise_pci_address,
+    normalize_pci_address,
     only,
     quantity,
     read_text,
@@ -66,7 +66,7 @@ def test_no_pci_tree_means_no_devices(tmp_path: Path) -> None:
     ],
 )
 def test_pci_addresses_have_one_form(text: str, address: str | None) -> None:
-    assert normalise_pci_address(text) == address
+    assert normalize_pci_address(text) == address
 
 
 def test_reading_a_file_never_raises(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Charts: numbers only, in the page's colours, and harmless beside others on one page."""
+"""Charts: numbers only, in the page's colors, and harmless beside others on one page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
-def test_picture_is_one_element_without_size_or_colours_of_its_own(draw):
+def test_picture_is_one_element_without_size_or_colors_of_its_own(draw):
     text = draw()
     root = ElementTree.fromstring(text)
 
@@ -91,5 +91,5 @@ def test_every_throughput_has_a_bar_of_its_own(count):
     assert f"--series-{count + 1}" not in text
 
 
-def test_curves_of_one_colour_differ_in_their_dash():
+def test_curves_of_one_color_differ_in_their_dash():
     assert [dash(index) for index in (0, 5, 6, 12)] == ["solid", "solid", "dashed", "dotted"]

@@ -50,7 +50,7 @@ class PciDevice:
     """A PCI function as the kernel lists it.
 
     Attributes:
-        address: Domain, bus, device and function, in the form of :func:`normalise_pci_address`.
+        address: Domain, bus, device and function, in the form of :func:`normalize_pci_address`.
         vendor_id: 16-bit vendor id.
         device_id: 16-bit device id.
         class_code: 24-bit class code: class, subclass, programming interface.
@@ -73,13 +73,13 @@ class DeviceReading:
 
     Attributes:
         device_id: The tool's own number of the device.
-        pci_bus_id: Address, in the form of :func:`normalise_pci_address`.
+        pci_bus_id: Address, in the form of :func:`normalize_pci_address`.
         uuid: UUID, as the plugin writes it.
         serial: Serial number of the card.
         name: Product's or chip's name.
         power_w: Power of the board.
         temperature_c: Temperature of the chip; of several, the highest.
-        utilisation_percent: Busy share of the compute units.
+        utilization_percent: Busy share of the compute units.
         memory_used_bytes: Device memory in use by everybody.
         memory_total_bytes: Capacity.
         clock_mhz: Clock of the compute units.
@@ -92,14 +92,14 @@ class DeviceReading:
     name: str | None = None
     power_w: float | None = None
     temperature_c: float | None = None
-    utilisation_percent: float | None = None
+    utilization_percent: float | None = None
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
     clock_mhz: float | None = None
 
     def sensors(self) -> dict[str, Any]:
         """Return the values that a ``TelemetrySample`` has, by its names."""
-        names = ("power_w", "temperature_c", "utilisation_percent", "memory_used_bytes", "clock_mhz")
+        names = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
         return {name: getattr(self, name) for name in names}
 
 
@@ -133,7 +133,7 @@ def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
 
 
 def _read_pci_device(entry: Path) -> PciDevice | None:
-    address = normalise_pci_address(entry.name)
+    address = normalize_pci_address(entry.name)
     try:
         vendor_id, device_id, class_code = (int(read_text(entry / n) or "", 16) for n in ("vendor", "device", "class"))
     except ValueError:
@@ -214,7 +214,7 @@ def whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def normalise_pci_address(text: str) -> str | None:
+def normalize_pci_address(text: str) -> str | None:
     """Return the PCI address in ``text`` as ``0000:1b:00.0``, or ``None`` if there is none.
 
     Management tools print the same address with a domain of four or eight digits and in either case.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chipperf.bundle.manifest import BundledFile, Manifest
+    from chipperf.bundle.manifest import BundledFile, BundleManifest
 
 MAX_FILES: Final = 100_000
 MAX_FILE_BYTES: Final = 2 * 2**30
@@ -36,7 +36,7 @@ _BLOCK_BYTES: Final = 2**20
 _HINT: Final = "ask for the bundle again; 'perf bundle' does not write such a bundle"
 
 
-def unpack_checked(bundle: Path, directory: Path) -> Manifest:
+def unpack_checked(bundle: Path, directory: Path) -> BundleManifest:
     """Check every file of a bundle, and unpack records and reports.
 
     Args:

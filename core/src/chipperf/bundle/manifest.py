@@ -44,7 +44,7 @@ class BundledRun(_Model):
     record: str
 
 
-class Manifest(_Model):
+class BundleManifest(_Model):
     """Content of the bundle's first file.
 
     Attributes:
@@ -66,24 +66,24 @@ class Manifest(_Model):
     files: list[BundledFile]
 
 
-def manifest_bytes(manifest: Manifest) -> bytes:
+def manifest_bytes(manifest: BundleManifest) -> bytes:
     """Return the content of the manifest file."""
     return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
-def checksums_bytes(manifest: Manifest) -> bytes:
+def checksums_bytes(manifest: BundleManifest) -> bytes:
     """Return the content of the file that ``sha256sum --check`` reads."""
     return "".join(f"{file.sha256}  {file.name}\n" for file in manifest.files).encode()
 
 
-def parse_manifest(content: bytes, bundle: str) -> Manifest:
+def parse_manifest(content: bytes, bundle: str) -> BundleManifest:
     """Return the manifest of a bundle.
 
     Raises:
         CheckFailed: The content is not a manifest, or contradicts itself. The message says where.
     """
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = BundleManifest.model_validate_json(content)
     except ValidationError as error:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {first_fault(error)}", hint="pack the runs again") from error
     problem = next(_problems(manifest), None)
@@ -92,7 +92,7 @@ def parse_manifest(content: bytes, bundle: str) -> Manifest:
     return manifest
 
 
-def _problems(manifest: Manifest) -> Iterator[str]:
+def _problems(manifest: BundleManifest) -> Iterator[str]:
     """Yield contradictions, and files that belong to no run and no report, because they would not be checked."""
     names = {file.name for file in manifest.files}
     records = [run.record for run in manifest.runs]

@@ -19,7 +19,7 @@ from chipperf.bundle.manifest import (
     RUNS,
     BundledFile,
     BundledRun,
-    Manifest,
+    BundleManifest,
     checksums_bytes,
     is_page,
     manifest_bytes,
@@ -48,7 +48,7 @@ class _Contents:
     reports: Sequence[str]
 
 
-def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> Manifest:
+def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleManifest:
     """Write an archive of runs and reports, and return its manifest.
 
     Args:
@@ -63,7 +63,7 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> Manifest:
     """
     contents = _collect(runs, reports)
     files = [_described(name, path) for name, path in sorted(contents.files.items())]
-    manifest = Manifest(runs=list(contents.runs), reports=list(contents.reports), files=files)
+    manifest = BundleManifest(runs=list(contents.runs), reports=list(contents.reports), files=files)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         try:
@@ -128,7 +128,7 @@ def _described(name: str, path: Path) -> BundledFile:
     return BundledFile(name=name, size_bytes=digest.size_bytes, sha256=digest.sha256)
 
 
-def _write(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
+def _write(path: Path, manifest: BundleManifest, files: Mapping[str, Path]) -> None:
     with ExitStack() as stack:
         raw = stack.enter_context(path.open("wb"))
         # Without the file's name and time, which would differ every time.

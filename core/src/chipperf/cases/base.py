@@ -38,8 +38,8 @@ class Hyperparameters(BaseModel):
 
     Batch sizes are per device. ``target`` is the quality, as a fraction, at which the case counts as converged on
     ``dataset``. ``workers`` is the number of loader processes per rank, -1 leaves it to core. The ``measure_*`` keys
-    set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimiser steps or epochs;
-    0 is never. ``sync_batchnorm`` lets batch normalisation take its statistics over the batches of all ranks.
+    set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimizer steps or epochs;
+    0 is never. ``sync_batchnorm`` lets batch normalization take its statistics over the batches of all ranks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

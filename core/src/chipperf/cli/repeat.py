@@ -19,7 +19,7 @@ from chipperf.records.repeats import (
     RepeatedRun,
     Repeats,
     repeat_seeds,
-    summarise_repeats,
+    summarize_repeats,
 )
 from chipperf.records.schema import Missing
 from chipperf.run.directory import RunDirectory
@@ -68,7 +68,7 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
             state = "completed" if code == 0 else "interrupted" if sequence.interrupted else "failed"
             runs.append(RepeatedRun.model_validate({"directory": name, "seed": seed, "state": state}))
             root.mkdir(parents=True, exist_ok=True)
-            repeats = summarise_repeats(case, count, runs, root, to=root / REPEATS_FILE)
+            repeats = summarize_repeats(case, count, runs, root, to=root / REPEATS_FILE)
     print_repeats(repeats)
     typer.echo(f"repeats: {root / REPEATS_FILE}")
     if repeats.completed < count:

@@ -95,7 +95,7 @@ def suite(
             suite_overview(state, directory) as overview,
         ):
             execute(to_do, state, directory, sequence, overview, command=TRAIN_COMMAND, leader=leader)
-        summaries = directory.summarise(state)
+        summaries = directory.summarize(state)
     if as_json:
         print_json({name: repeats.model_dump(mode="json") for name, repeats in summaries.items()})
     else:

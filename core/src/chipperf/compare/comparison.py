@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.cases.registry import find_case
-from chipperf.compare.footnotes import Caveat, caveats
+from chipperf.compare.footnotes import Footnote, footnotes
 from chipperf.compare.intervals import Interval, ratio_interval, resample, varies
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
 from chipperf.compare.sides import Side
@@ -101,7 +101,7 @@ class Comparison:
         measures: What they achieved.
         scaling: Efficiency of every column that is a true scaling pair with one of fewer devices.
         settings: Settings that differ between them.
-        caveats: Footnotes.
+        footnotes: Footnotes.
     """
 
     case: Case
@@ -111,7 +111,7 @@ class Comparison:
     measures: tuple[ComparedMeasure, ...]
     scaling: tuple[Scaling | None, ...]
     settings: tuple[DifferentSetting, ...]
-    caveats: tuple[Caveat, ...]
+    footnotes: tuple[Footnote, ...]
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -153,7 +153,7 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
         measures=measures,
         scaling=tuple(_scaling(distinct, p_train)),
         settings=different_settings([column.first for column in distinct], case),
-        caveats=caveats(distinct, case, peak_of),
+        footnotes=footnotes(distinct, case, peak_of),
     )
 
 

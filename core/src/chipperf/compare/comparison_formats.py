@@ -54,7 +54,7 @@ def headers(comparison: Comparison) -> list[str]:
     """Return the number of each column with those of its footnotes, for example ``2 [1, 3]``."""
     found = []
     for place in range(1, len(comparison.columns) + 1):
-        notes = [str(note) for note, each in enumerate(comparison.caveats, start=1) if place in each.columns]
+        notes = [str(note) for note, each in enumerate(comparison.footnotes, start=1) if place in each.columns]
         found.append(f"{place} [{', '.join(notes)}]" if notes else str(place))
     return found
 
@@ -86,9 +86,9 @@ def as_markdown(comparison: Comparison) -> str:
     lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
     for note in notes(comparison):
         lines += ["", _plain(note)]
-    if comparison.caveats:
+    if comparison.footnotes:
         lines += ["", "### Footnotes", ""]
-        lines += [f"{place}. {_plain(each.text)}" for place, each in enumerate(comparison.caveats, start=1)]
+        lines += [f"{place}. {_plain(each.text)}" for place, each in enumerate(comparison.footnotes, start=1)]
     if comparison.settings:
         settings = [[each.group, each.name, *each.values] for each in comparison.settings]
         places = [str(place) for place in range(1, len(comparison.columns) + 1)]
@@ -168,7 +168,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             for measure in comparison.measures
         ],
         "settings": [asdict(each) for each in comparison.settings],
-        "caveats": [asdict(each) for each in comparison.caveats],
+        "footnotes": [asdict(each) for each in comparison.footnotes],
     }
 
 

@@ -29,14 +29,14 @@ _ENOUGH_READINGS: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caveat:
+class Footnote:
     """A footnote, and the columns it belongs to, counted from 1."""
 
     text: str
     columns: tuple[int, ...]
 
 
-def caveats(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Caveat, ...]:
+def footnotes(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Footnote, ...]:
     """Return every footnote of a comparison, each once.
 
     Args:
@@ -55,7 +55,7 @@ def caveats(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Cavea
         found.setdefault(f"implausible: {finding.text}", []).append(places[id(record)])
     for place, other, text in _shared_runs(columns):
         found.setdefault(text, []).extend((place, other))
-    return tuple(Caveat(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())
+    return tuple(Footnote(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())
 
 
 def _origin(column: Side) -> Iterator[str]:

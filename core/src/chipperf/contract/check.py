@@ -79,7 +79,7 @@ class Check:
         settings: Runs for which the plugin's environment is set up. The check runs once for each.
         since: Version of the contract that introduced the check.
         timeout_s: Time limit.
-        function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.Subject`.
+        function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.PluginUnderTest`.
     """
 
     id: str

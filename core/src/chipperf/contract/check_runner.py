@@ -65,7 +65,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class PluginReadiness:
     """What works of a plugin on this machine, determined before the first check.
 
     Attributes:
@@ -116,36 +116,38 @@ class Runner:
         self._workspace.cleanup()
 
     @cached_property
-    def static_standing(self) -> Standing:
+    def static_readiness(self) -> PluginReadiness:
         """Whether the plugin can be bound. Needs neither torch nor a device."""
         outcome = self._torch_free("describe", fp32()[0], {}, _DESCRIBE_TIMEOUT_S)
         fault = outcome.fault or outcome.value["fault"]
         if fault:
-            return Standing(session_fault=fault, device_fault=fault)
-        return Standing(simulated=outcome.value["simulated"], capabilities=frozenset(outcome.value["capabilities"]))
+            return PluginReadiness(session_fault=fault, device_fault=fault)
+        return PluginReadiness(
+            simulated=outcome.value["simulated"], capabilities=frozenset(outcome.value["capabilities"])
+        )
 
     @cached_property
-    def standing(self) -> Standing:
+    def readiness(self) -> PluginReadiness:
         """Whether the plugin can be bound and its device used."""
-        static = self.static_standing
+        static = self.static_readiness
         if static.session_fault:
             return static
         known: dict[str, Any] = {"simulated": static.simulated, "capabilities": static.capabilities}
         try:
             probe = probe_vendor(self.entry)
         except PluginError as error:
-            return Standing(**known, device_fault=error.message)
+            return PluginReadiness(**known, device_fault=error.message)
         if not probe.available:
-            return Standing(**known, no_device=probe.reason)
+            return PluginReadiness(**known, no_device=probe.reason)
         known["device_count"] = len(probe.devices)
         try:
             server = self._server(Rank(), fp32()[0])
-            outcome = self._call(server, "initialise", {}, Rank(), fp32()[0], _INITIALISE_TIMEOUT_S)
+            outcome = self._call(server, "initialize", {}, Rank(), fp32()[0], _INITIALISE_TIMEOUT_S)
         except PluginError as error:
-            return Standing(**known, device_fault=error.message)
+            return PluginReadiness(**known, device_fault=error.message)
         if outcome.fault:
-            return Standing(**known, device_fault=outcome.fault)
-        return Standing(**known, device=outcome.value["device"], runtime=outcome.value["runtime"])
+            return PluginReadiness(**known, device_fault=outcome.fault)
+        return PluginReadiness(**known, device=outcome.value["device"], runtime=outcome.value["runtime"])
 
     def run(self, check: Check) -> CheckResult:
         """Run one check and return its result. Errors of the plugin become part of the result."""
@@ -172,18 +174,18 @@ class Runner:
 
     def _prevented(self, check: Check) -> CheckResult | None:
         """Return the result of a check that cannot run on this plugin or machine, or ``None`` if it can run."""
-        standing = self.static_standing if check.level == 0 else self.standing
-        if check.needs != "entry" and standing.session_fault:
-            return _not_run(check, f"the plugin cannot be bound: {standing.session_fault}")
-        if check.capability is not None and check.capability not in standing.capabilities:
+        readiness = self.static_readiness if check.level == 0 else self.readiness
+        if check.needs != "entry" and readiness.session_fault:
+            return _not_run(check, f"the plugin cannot be bound: {readiness.session_fault}")
+        if check.capability is not None and check.capability not in readiness.capabilities:
             return CheckResult(check=check, status="not_applicable", message=f"{check.capability} is not declared")
-        if check.level > 0 and standing.no_device:
-            return _not_run(check, f"no device: {standing.no_device}")
-        if check.needs == "device" and standing.device_fault:
-            return _not_run(check, f"the device cannot be used: {standing.device_fault}")
+        if check.level > 0 and readiness.no_device:
+            return _not_run(check, f"no device: {readiness.no_device}")
+        if check.needs == "device" and readiness.device_fault:
+            return _not_run(check, f"the device cannot be used: {readiness.device_fault}")
         # Several ranks may share a device that is the whole host.
-        if check.ranks > max(1, standing.device_count) and "unified_memory" not in standing.capabilities:
-            return _not_run(check, f"the check needs {check.ranks} devices, this machine has {standing.device_count}")
+        if check.ranks > max(1, readiness.device_count) and "unified_memory" not in readiness.capabilities:
+            return _not_run(check, f"the check needs {check.ranks} devices, this machine has {readiness.device_count}")
         return None
 
     def _together(

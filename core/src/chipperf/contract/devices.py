@@ -12,13 +12,13 @@ from chipperf.plugin.types import Capability, Rank
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import ProbedDevice
 
 _SIZE: Final = 64
 
 
-def probed_devices(subject: Subject) -> tuple[ProbedDevice, ...]:
+def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
     """Return the devices that the probe finds. The probe runs in its own process, as under a launcher.
 
     Raises:
@@ -30,7 +30,7 @@ def probed_devices(subject: Subject) -> tuple[ProbedDevice, ...]:
         raise NotRun(f"the probe fails, see B1: {error.message}") from error
 
 
-def ranks_share_device(subject: Subject) -> bool:
+def ranks_share_device(subject: PluginUnderTest) -> bool:
     """Return whether all ranks may use the same device: the host, if it is the only device."""
     return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
 
@@ -49,7 +49,7 @@ def local_ranks(count: int, *, node_rank: int = 0) -> list[Rank]:
     ]
 
 
-def two_devices(subject: Subject) -> tuple[torch.device, torch.device]:
+def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
     """Initialize two devices in this process and leave the first one current.
 
     Raises:
@@ -65,7 +65,7 @@ def two_devices(subject: Subject) -> tuple[torch.device, torch.device]:
     return first, second
 
 
-def require_computes(subject: Subject, device: torch.device, situation: str) -> None:
+def require_computes(subject: PluginUnderTest, device: torch.device, situation: str) -> None:
     """Check that a matrix product on the device is right.
 
     Args:

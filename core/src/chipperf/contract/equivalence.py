@@ -170,8 +170,8 @@ class CaseComparison(_Model):
         if step is not None:
             loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
             faults.append(
-                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; the "
-                f"allowed relative difference is {self.loss_tolerance:.0e}"
+                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; a "
+                f"relative difference of {self.loss_tolerance:.0e} is allowed"
             )
         worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
         if self._median_distance > self.gradient_tolerance:

@@ -21,7 +21,7 @@ import chipperf.hardware
 import chipperf.torchtools  # noqa: F401
 from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
-from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.registration import VENDOR_HOOKS, register
 from chipperf.plugin.session import Session
@@ -127,7 +127,7 @@ def observe_probe_result(arguments: Mapping[str, Any]) -> dict[str, Any]:
         ``fault``: a phrase, or ``None``. ``memory_bytes``: name and capacity of each device if there is no fault.
     """
     result = register(PluginEntry(**arguments["entry"]), VENDOR_HOOKS).call("perf_probe")
-    fault = fault_of(result, ProbeResult)
+    fault = describe_mismatch(result, ProbeResult)
     devices = () if fault else result.devices
     return {"fault": fault, "memory_bytes": [(device.name, device.total_bytes) for device in devices]}
 

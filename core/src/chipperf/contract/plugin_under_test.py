@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
 
 
-class Subject:
+class PluginUnderTest:
     """A vendor plugin under test.
 
     Session, runtime, device and process group are created at their first use, once, in the order of a real run. The
@@ -114,7 +114,7 @@ def environment(arguments: Mapping[str, Any]) -> dict[str, str]:
     return {variable.name: variable.value for variable in variables if variable.name not in os.environ}
 
 
-def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Load the runtime and initialize the device. Return the device's identity and the versions of the stack."""
     subject = _subject(arguments)
     info = subject.session.device_info(subject.device)
@@ -142,8 +142,8 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
     return {"status": "passed", "message": ""}
 
 
-def _subject(arguments: Mapping[str, Any]) -> Subject:
-    return Subject(
+def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
+    return PluginUnderTest(
         PluginEntry(**arguments["entry"]),
         Rank(**arguments["rank"]),
         EnvironmentSettings(**arguments["settings"]),
@@ -157,13 +157,13 @@ def _leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
-def other_entries(subject: Subject) -> list[PluginEntry]:
+def other_entries(subject: PluginUnderTest) -> list[PluginEntry]:
     """Return all other installed vendors, each name once."""
     entries = {entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}
     return list(entries.values())
 
 
-def other_vendors(subject: Subject) -> list[VendorInfo]:
+def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:
     """Return the VendorInfo of every other vendor, except for the reference and for broken plugins."""
     found = []
     for entry in other_entries(subject):

@@ -9,11 +9,11 @@ import chipperf
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.records.schema import (
     UNKNOWN,
-    Case,
+    CaseRecord,
     Dataset,
     Environment,
-    Hyperparameters,
-    Knob,
+    HyperparametersRecord,
+    KnobRecord,
     Limits,
     Loader,
     Memory,
@@ -33,7 +33,7 @@ from chipperf.records.schema import (
 from chipperf.run.planned_record import vendor_record
 
 if TYPE_CHECKING:
-    from chipperf.cases.base import Case as CaseDefinition
+    from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import VendorInfo
@@ -51,7 +51,7 @@ def device_names(info: VendorInfo) -> tuple[str, ...]:
     return ("", *(device.name for device in info.known_devices))
 
 
-def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Resolved) -> Record:
+def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> Record:
     """Return the record of a run in which every value was measured.
 
     Args:
@@ -80,7 +80,7 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
             autocast_dtype=None,
             grad_scaler=False,
         ),
-        hyperparameters=Hyperparameters(
+        hyperparameters=HyperparametersRecord(
             values=resolved.values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
@@ -108,13 +108,13 @@ def full_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Re
             resize="specimen resize",
         ),
         environment=_environment(name, short_name=info.short_name(name)),
-        knobs=[Knob(name=each.name, value=each.value, reason=each.reason, origin="vendor") for each in variables],
+        knobs=[KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor") for each in variables],
         metrics=_metrics(quality=resolved.values.target),
         warnings=["specimen warning"],
     )
 
 
-def empty_record(session: Session, case: CaseDefinition, rank: Rank, resolved: Resolved) -> Record:
+def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> Record:
     """Return the record of a completed run in which every optional value is missing.
 
     Args:
@@ -149,8 +149,8 @@ def empty_record(session: Session, case: CaseDefinition, rank: Rank, resolved: R
     return full.model_copy(update=changes)
 
 
-def _case(case: CaseDefinition, *, target: float | Missing) -> Case:
-    return Case(name=case.name, version=case.version, preset="full", metric=case.metric, target=target)
+def _case(case: Case, *, target: float | Missing) -> CaseRecord:
+    return CaseRecord(name=case.name, version=case.version, preset="full", metric=case.metric, target=target)
 
 
 def _topology(rank: Rank) -> Topology:

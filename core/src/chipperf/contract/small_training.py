@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _BATCH: Final = 16
 _CHANNELS: Final = 16
@@ -17,7 +17,7 @@ _IMAGE: Final = 32
 _CLASSES: Final = 10
 
 
-def train(subject: Subject, steps: int, after_step: Callable[[int], None] | None = None) -> list[torch.Tensor]:
+def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None] | None = None) -> list[torch.Tensor]:
     """Train a new network on the subject's device.
 
     Args:

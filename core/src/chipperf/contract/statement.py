@@ -16,7 +16,7 @@ from chipperf.plugin.types import API_VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.check_runner import CheckResult, Standing
+    from chipperf.contract.check_runner import CheckResult, PluginReadiness
     from chipperf.plugin.installed import PluginEntry
 
 Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "not_applicable", "not_run"]
@@ -108,7 +108,7 @@ class Statement(_Model):
 
 def make_statement(
     entry: PluginEntry,
-    standing: Standing,
+    standing: PluginReadiness,
     results: Sequence[CheckResult],
     waivers: Mapping[str, Waiver],
     *,
@@ -160,7 +160,7 @@ def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
 
 
 def _claim(
-    level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: Standing
+    level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
 ) -> LevelClaim:
     applicable = [result for result in results if result.verdict not in ("not_applicable", "advisory")]
     faults = _why_not_claimed(level, applicable, below, standing)
@@ -176,7 +176,7 @@ def _claim(
 
 
 def _why_not_claimed(
-    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: Standing
+    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
 ) -> list[str]:
     if level > 0 and standing.no_device:
         return ["no device"]

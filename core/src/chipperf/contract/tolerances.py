@@ -111,7 +111,7 @@ TOLERANCES: Final = (
         justification="totals and windows in a report may differ by this fraction",
     ),
     Tolerance(
-        name="idle_synchronise_s",
+        name="idle_synchronize_s",
         value=0.02,
         justification="on an idle device it takes microseconds with every stack; a sleep of 20 ms would lengthen a "
         "window by 0.1 %",

@@ -227,7 +227,7 @@ class PanopticSplit:
         table: The segments.
         things: Ids of categories of things, ascending.
         stuff: Ids of categories of stuff, ascending.
-        maps: Directory of the PNG files, in which the colour of a pixel is the id of its segment.
+        maps: Directory of the PNG files, in which the color of a pixel is the id of its segment.
         map_names: File name of each image's PNG file.
     """
 

@@ -18,7 +18,15 @@ from chipperf.data.coco import (
     read_panoptic,
 )
 from chipperf.data.coco_annotations import first_few
-from chipperf.data.dataset_check import CheckReport, Finding, check_counts, check_manifest, error, read_images, warning
+from chipperf.data.dataset_check import (
+    CheckReport,
+    DatasetFinding,
+    check_counts,
+    check_manifest,
+    error,
+    read_images,
+    warning,
+)
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,7 +57,7 @@ def check_coco(
     root = Path(root)
     if not root.is_dir():
         return _report(root, [], 0, full, [error("layout", f"{root} is not a directory")])
-    findings: list[Finding] = []
+    findings: list[DatasetFinding] = []
     splits: list[CocoSplit | None] = []
     for name in (TRAIN_SPLIT, EVAL_SPLIT):
         split, problems = _check_split(root, name)
@@ -63,8 +71,8 @@ def check_coco(
     return _report(root, splits, len(images), full, findings)
 
 
-def _check_split(root: Path, name: str) -> tuple[CocoSplit | None, list[Finding]]:
-    findings: list[Finding] = []
+def _check_split(root: Path, name: str) -> tuple[CocoSplit | None, list[DatasetFinding]]:
+    findings: list[DatasetFinding] = []
     instances = None
     try:
         instances, faults = read_instances(root, name, masks=False)
@@ -81,12 +89,12 @@ def _check_split(root: Path, name: str) -> tuple[CocoSplit | None, list[Finding]
     return instances, findings
 
 
-def _as_findings(faults: list[Fault]) -> Iterator[Finding]:
+def _as_findings(faults: list[Fault]) -> Iterator[DatasetFinding]:
     for fault in faults:
         yield error(fault.code, fault.message)
 
 
-def _degenerate(split: CocoSplit, path: Path) -> Iterator[Finding]:
+def _degenerate(split: CocoSplit, path: Path) -> Iterator[DatasetFinding]:
     table = split.table
     height_width = np.repeat(split.images.sizes, np.diff(table.ends, prepend=0), axis=0)
     left_top = np.maximum(table.boxes[:, :2], 0)
@@ -113,7 +121,7 @@ def _counts(splits: list[CocoSplit | None]) -> tuple[int, int, int]:
 
 
 def _report(
-    root: Path, splits: list[CocoSplit | None], images_read: int, full: bool, findings: list[Finding]
+    root: Path, splits: list[CocoSplit | None], images_read: int, full: bool, findings: list[DatasetFinding]
 ) -> CheckReport:
     train_samples, eval_samples, classes = _counts(splits) if splits else (0, 0, 0)
     return CheckReport(

@@ -30,7 +30,7 @@ _THREADS = min(32, 4 * (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class DatasetFinding:
     """One problem.
 
     Attributes:
@@ -64,7 +64,7 @@ class CheckReport:
     classes: int | None = None
     images_read: int | None = None
     fully_decoded: bool = False
-    findings: tuple[Finding, ...]
+    findings: tuple[DatasetFinding, ...]
 
     @property
     def ok(self) -> bool:
@@ -83,7 +83,7 @@ class CheckReport:
         return text
 
 
-def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[Finding]:
+def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
     """See whether a sample dataset still consists of the files it was generated with.
 
     Args:
@@ -101,7 +101,7 @@ def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[F
 
 def check_counts(
     train_samples: int, eval_samples: int, classes: int | None, expected: ReferenceDataset, *, noun: str = "samples"
-) -> list[Finding]:
+) -> list[DatasetFinding]:
     """Compare the sizes of a dataset with those that it must have; ``noun`` is what the samples are called."""
     comparisons = (
         ("train-count", f"training {noun}", train_samples, expected.train_samples),
@@ -115,7 +115,7 @@ def check_counts(
     ]
 
 
-def read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[Finding]:
+def read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[DatasetFinding]:
     """Yield what is wrong with image files.
 
     Args:
@@ -137,12 +137,12 @@ def read_images(paths: list[str], full: bool, progress: Callable[[int, int], Non
                     progress(done, len(paths))
 
 
-def _read_batch(paths: Iterable[str], full: bool) -> tuple[int, list[Finding]]:
+def _read_batch(paths: Iterable[str], full: bool) -> tuple[int, list[DatasetFinding]]:
     read = [_read_image(path, full) for path in paths]
     return len(read), [finding for finding in read if finding is not None]
 
 
-def _read_image(path: str, full: bool) -> Finding | None:
+def _read_image(path: str, full: bool) -> DatasetFinding | None:
     try:
         with open(path, "rb") as file:
             data = file.read() if full else file.read(_HEADER_BYTES)
@@ -163,11 +163,11 @@ def _read_image(path: str, full: bool) -> Finding | None:
     return None
 
 
-def error(code: str, message: str) -> Finding:
+def error(code: str, message: str) -> DatasetFinding:
     """Return a finding that has to be put right."""
-    return Finding(severity="error", code=code, message=message)
+    return DatasetFinding(severity="error", code=code, message=message)
 
 
-def warning(code: str, message: str) -> Finding:
+def warning(code: str, message: str) -> DatasetFinding:
     """Return a finding that is worth knowing."""
-    return Finding(severity="warning", code=code, message=message)
+    return DatasetFinding(severity="warning", code=code, message=message)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chipperf.data.dataset_check import CheckReport, Finding, check_counts, check_manifest, error, read_images, warning
+from chipperf.data.dataset_check import (
+    CheckReport,
+    DatasetFinding,
+    check_counts,
+    check_manifest,
+    error,
+    read_images,
+    warning,
+)
 from chipperf.data.imagefolder import (
     EVAL_SPLIT,
     TRAIN_SPLIT,
@@ -61,7 +69,7 @@ class _SplitListing:
     name: str
     classes: tuple[str, ...]
     images: list[str]
-    findings: list[Finding]
+    findings: list[DatasetFinding]
 
 
 def _list_split(directory: Path) -> _SplitListing:
@@ -69,7 +77,7 @@ def _list_split(directory: Path) -> _SplitListing:
         classes = class_directories(directory)
     except DataError as problem:
         return _SplitListing(directory.name, (), [], [error("layout", problem.message)])
-    findings: list[Finding] = []
+    findings: list[DatasetFinding] = []
     images: list[str] = []
     if not classes:
         findings.append(error("no-classes", f"{directory} holds no class directories"))
@@ -86,7 +94,7 @@ def _list_split(directory: Path) -> _SplitListing:
     return _SplitListing(directory.name, classes, images, findings)
 
 
-def _list_class(directory: Path) -> tuple[list[str], list[Finding]]:
+def _list_class(directory: Path) -> tuple[list[str], list[DatasetFinding]]:
     try:
         paths = files_below(directory)
     except DataError as problem:
@@ -102,13 +110,13 @@ def _list_class(directory: Path) -> tuple[list[str], list[Finding]]:
     return images, findings
 
 
-def _compare_classes(train: _SplitListing, val: _SplitListing) -> list[Finding]:
+def _compare_classes(train: _SplitListing, val: _SplitListing) -> list[DatasetFinding]:
     if not train.classes or not val.classes or train.classes == val.classes:
         return []
     return [error("class-difference", describe_class_difference(train.classes, val.classes))]
 
 
-def _report(root: Path, splits: list[_SplitListing], full: bool, findings: list[Finding]) -> CheckReport:
+def _report(root: Path, splits: list[_SplitListing], full: bool, findings: list[DatasetFinding]) -> CheckReport:
     samples = {split.name: len(split.images) for split in splits}
     return CheckReport(
         root=str(root),

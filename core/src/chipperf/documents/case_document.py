@@ -38,7 +38,7 @@ class GeneralRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DocumentRow:
     """A row of the performance table.
 
     Attributes:
@@ -101,7 +101,7 @@ class CaseDocument:
     facts: dict[str, Located] = field(default_factory=dict)
     general: dict[str, GeneralRow] = field(default_factory=dict)
     headers: dict[str, Located] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[DocumentRow] = field(default_factory=list)
     remarks: list[Located] = field(default_factory=list)
     not_understood: list[Located] = field(default_factory=list)
     generated_lines: int = 0
@@ -299,7 +299,9 @@ class _Reader:
             if cells:
                 self._document.rows.append(self._row(table, unique, cells, old_layout=old_layout))
 
-    def _row(self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool) -> Row:
+    def _row(
+        self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool
+    ) -> DocumentRow:
         end = Place(cells[-1].place.line, cells[-1].place.column + len(cells[-1].text))
         known = {column: Located("", end) for column in columns if column}
         unknown = []
@@ -313,7 +315,7 @@ class _Reader:
         if not label.text:
             label = Located("", cells[0].place)
         config_name = known["config_file"].text if "config_file" in known else ""
-        return Row(
+        return DocumentRow(
             label=label,
             topology=parse_row_label(label.text, config_name),
             cells=known,

@@ -11,11 +11,11 @@ from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import (
     UNKNOWN,
     UNKNOWN_NAME,
-    Case,
+    CaseRecord,
     Dataset,
     Distribution,
     Environment,
-    Hyperparameters,
+    HyperparametersRecord,
     Limits,
     Metrics,
     PrecisionRecord,
@@ -63,7 +63,7 @@ def blank_record(
         case=_case(case),
         topology=topology,
         precision=PrecisionRecord(requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False),
-        hyperparameters=Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
+        hyperparameters=HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
         limits=Limits(),
         seed=UNKNOWN,
         dataset=Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
@@ -89,8 +89,8 @@ def _vendor(name: str, names: CardNames) -> Vendor:
     )
 
 
-def _case(name: str) -> Case:
+def _case(name: str) -> CaseRecord:
     case = installed_cases().get(name)
     if case is None:
-        return Case(name=name, version=UNKNOWN_NAME, preset="full", metric=UNKNOWN_NAME, target=UNKNOWN)
-    return Case(name=name, version=case.version, preset="full", metric=case.metric, target=case.base.target)
+        return CaseRecord(name=name, version=UNKNOWN_NAME, preset="full", metric=UNKNOWN_NAME, target=UNKNOWN)
+    return CaseRecord(name=name, version=case.version, preset="full", metric=case.metric, target=case.base.target)

@@ -11,14 +11,14 @@ from chipperf.documents.document_identity import find_case_by_model, identify_ca
 from chipperf.documents.format import MARKERS, setting
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import blank_record
-from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.importing.imported import Import, ImportedRecord, ImportSource, NotUnderstood, SourceFile
 from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import (
     UNKNOWN,
     UNKNOWN_NAME,
     HyperparameterChange,
-    Hyperparameters,
+    HyperparametersRecord,
     Memory,
     Missing,
     Titles,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.case_document import CaseDocument, Row
+    from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.documents.markdown import Located
     from chipperf.records.columns import Column
     from chipperf.records.schema import Record, Setting, Text
@@ -92,7 +92,7 @@ class _Importer:
         self._case_name = case
         self._case = installed_cases().get(case)
         self._sha256 = hashlib.sha256(text.encode()).hexdigest()
-        self._shared: list[Source] = []
+        self._shared: list[ImportSource] = []
         self._remarks: dict[str, Located] = {}
         self._not_understood: list[NotUnderstood] = []
 
@@ -130,7 +130,7 @@ class _Importer:
             generated_lines=document.generated_lines,
         )
 
-    def _blank(self, index: int, row: Row) -> Record:
+    def _blank(self, index: int, row: DocumentRow) -> Record:
         topology = row.topology
         nnodes, nproc = (topology.nnodes, topology.nproc_per_node) if topology else (1, 1)
         return blank_record(
@@ -201,9 +201,9 @@ class _Importer:
             return wording.says_nothing(text)
         return key != "task" and wording.refers_to_column(text) is not None
 
-    def _rows(self) -> list[tuple[Row, dict[str, Any], list[Source]]]:
+    def _rows(self) -> list[tuple[DocumentRow, dict[str, Any], list[ImportSource]]]:
         rows = []
-        seen: dict[Hashable, Row] = {}
+        seen: dict[Hashable, DocumentRow] = {}
         for row in self._document.rows:
             if row.topology is None:
                 self._list(row.label, "no topology such as 1x8 can be read from it")
@@ -221,7 +221,7 @@ class _Importer:
             rows.append((row, changes, sources))
         return rows
 
-    def _row(self, row: Row) -> tuple[dict[str, Any], list[Source]]:
+    def _row(self, row: DocumentRow) -> tuple[dict[str, Any], list[ImportSource]]:
         label = row.topology.card if row.topology else ""
         label_marker = cells.marker(label)
         sources = [self._source("topology", row.label)]
@@ -236,7 +236,7 @@ class _Importer:
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
             precision = cell.text if cells.marker(cell.text) is None else UNKNOWN_NAME
-        hyperparameters = Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+        hyperparameters = HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
@@ -255,7 +255,7 @@ class _Importer:
         }
         return changes, sources
 
-    def _reported(self, row: Row, column: Column, cell: Located) -> float | Memory | Missing:
+    def _reported(self, row: DocumentRow, column: Column, cell: Located) -> float | Memory | Missing:
         missing = cells.marker(cell.text)
         if missing is not None:
             return missing
@@ -266,11 +266,11 @@ class _Importer:
             return UNKNOWN
         return _memory(value) if isinstance(value, cells.MemoryCell) else value
 
-    def _hyperparameters(self, row: Row, cell: Located) -> Hyperparameters:
+    def _hyperparameters(self, row: DocumentRow, cell: Located) -> HyperparametersRecord:
         missing = cells.marker(cell.text)
         if missing is not None:
             changes: list[HyperparameterChange] | Missing = [] if missing.missing == "not_applicable" else missing
-            return Hyperparameters(values={}, changes=changes, global_batch_size=UNKNOWN)
+            return HyperparametersRecord(values={}, changes=changes, global_batch_size=UNKNOWN)
         written, rest = cells.assignments(cell.text)
         values: dict[str, Setting] = {}
         for key, value in written.items():
@@ -282,10 +282,10 @@ class _Importer:
         if rest:
             self._misread(row, "fix_hp", cell, f"not key=value: {', '.join(rest)}")
         if not values:
-            return Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+            return HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
         order = hyperparameter_order(self._case) if self._case else {}
         ordered = dict(sorted(values.items(), key=lambda item: order.get(item[0], len(order))))
-        return Hyperparameters(
+        return HyperparametersRecord(
             values=ordered,
             changes=[self._change(key, value) for key, value in ordered.items()],
             global_batch_size=_global_batch_size(row, ordered.get("batch_size")),
@@ -296,7 +296,7 @@ class _Importer:
         base = known.get(key, UNKNOWN)
         return HyperparameterChange(key=key, base=base, value=value, origin="vendor")
 
-    def _misread(self, row: Row, column: str, cell: Located, reason: str) -> None:
+    def _misread(self, row: DocumentRow, column: str, cell: Located, reason: str) -> None:
         self._list(cell, f"{column}: {reason}")
         self._remark(f"{row.label.text}: {column} {cell.text}", cell)
 
@@ -304,7 +304,7 @@ class _Importer:
         if text:
             self._remarks.setdefault(text, located)
 
-    def _remark_sources(self) -> list[Source]:
+    def _remark_sources(self) -> list[ImportSource]:
         return [self._source(f"remarks.{index}", place) for index, place in enumerate(self._remarks.values())]
 
     def _list(self, located: Located, reason: str) -> None:
@@ -315,9 +315,11 @@ class _Importer:
             )
         )
 
-    def _source(self, field: str, located: Located) -> Source:
+    def _source(self, field: str, located: Located) -> ImportSource:
         place = located.place
-        return Source(field=field, file=self._document.name, line=place.line, column=place.column, text=located.text)
+        return ImportSource(
+            field=field, file=self._document.name, line=place.line, column=place.column, text=located.text
+        )
 
 
 def _memory(cell: cells.MemoryCell) -> Memory:
@@ -331,13 +333,13 @@ def _memory(cell: cells.MemoryCell) -> Memory:
     )
 
 
-def _global_batch_size(row: Row, batch_size: Setting | None) -> int | Missing:
+def _global_batch_size(row: DocumentRow, batch_size: Setting | None) -> int | Missing:
     if row.topology is None or not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         return UNKNOWN
     return batch_size * row.topology.cards
 
 
-def _row_key(row: Row, changes: Mapping[str, Any]) -> Hashable:
+def _row_key(row: DocumentRow, changes: Mapping[str, Any]) -> Hashable:
     changed = changes["hyperparameters"].changes
     written = (
         changed

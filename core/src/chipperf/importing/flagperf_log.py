@@ -18,7 +18,7 @@ from chipperf.documents.document_identity import find_case_by_model, installed_c
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
 from chipperf.importing.blank import blank_record
-from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.importing.imported import Import, ImportedRecord, ImportSource, NotUnderstood, SourceFile
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
 
@@ -138,7 +138,7 @@ class _Importer:
         self._name = name
         self._log = log
         self._case = installed_cases().get(case)
-        self.sources: list[Source] = []
+        self.sources: list[ImportSource] = []
         self.remarks: list[str] = []
         self.not_understood: list[NotUnderstood] = []
         finished = [event for event in log.events if event.name == "FINISHED"]
@@ -165,7 +165,7 @@ class _Importer:
 
     def source(self, field: str, file: str, place: Place, text: str) -> None:
         """Add the place of a value to the sources."""
-        self.sources.append(Source(field=field, file=file, line=place.line, column=place.column, text=text))
+        self.sources.append(ImportSource(field=field, file=file, line=place.line, column=place.column, text=text))
 
     def list(self, file: str, texts: Sequence[Located], reason: str) -> None:
         """Add lines that were not understood."""

@@ -27,7 +27,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Model):
+class ImportSource(_Model):
     """The source of a value: field of the record, file, line and column from 1, and text."""
 
     field: str
@@ -61,7 +61,7 @@ class Sources(_Model):
     """Content of ``sources.json``."""
 
     files: list[SourceFile]
-    values: list[Source]
+    values: list[ImportSource]
     not_understood: list[NotUnderstood]
 
 
@@ -70,7 +70,7 @@ class ImportedRecord:
     """A record and the sources of its values."""
 
     record: Record
-    values: tuple[Source, ...]
+    values: tuple[ImportSource, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

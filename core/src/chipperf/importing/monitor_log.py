@@ -41,7 +41,7 @@ class _Reading:
     powers_w: list[float] = field(default_factory=list)
     used_bytes: list[int] = field(default_factory=list)
     totals_bytes: list[int] = field(default_factory=list)
-    utilisations_percent: list[float] = field(default_factory=list)
+    utilizations_percent: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _seconds(stamp: str) -> float | None:
 
 def _take(line: str, reading: _Reading) -> bool:
     temperature, power, memory = _TEMPERATURE.search(line), _POWER.search(line), _MEMORY.search(line)
-    utilisations = _UTILISATION.findall(line)
+    utilizations = _UTILISATION.findall(line)
     if temperature:
         reading.temperatures_c.append(float(temperature[1]))
     if power:
@@ -106,15 +106,15 @@ def _take(line: str, reading: _Reading) -> bool:
     if memory and int(memory[2]) > 0:
         reading.used_bytes.append(int(memory[1]) * _MIB)
         reading.totals_bytes.append(int(memory[2]) * _MIB)
-    if utilisations:
-        reading.utilisations_percent.append(float(utilisations[-1]))
-    return bool(temperature or power or memory or utilisations)
+    if utilizations:
+        reading.utilizations_percent.append(float(utilizations[-1]))
+    return bool(temperature or power or memory or utilizations)
 
 
 def _power(readings: Sequence[_Reading], source: str) -> Power:
     powers = [value for reading in readings for value in reading.powers_w]
     temperatures = [value for reading in readings for value in reading.temperatures_c]
-    utilisations = [value for reading in readings for value in reading.utilisations_percent]
+    utilizations = [value for reading in readings for value in reading.utilizations_percent]
     return Power(
         samples=len(readings),
         mean_w=statistics.fmean(powers) if powers else UNKNOWN,
@@ -122,7 +122,7 @@ def _power(readings: Sequence[_Reading], source: str) -> Power:
         energy_j=_energy_j(readings),
         mean_temperature_c=statistics.fmean(temperatures) if temperatures else UNKNOWN,
         max_temperature_c=max(temperatures) if temperatures else UNKNOWN,
-        mean_utilization_percent=statistics.fmean(utilisations) if utilisations else UNKNOWN,
+        mean_utilization_percent=statistics.fmean(utilizations) if utilizations else UNKNOWN,
         used_peak_bytes=UNKNOWN,
         source=source,
     )

@@ -22,7 +22,7 @@ from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import newest_complete_step
-from chipperf.records.schema import Hyperparameters, Topology
+from chipperf.records.schema import HyperparametersRecord, Topology
 from chipperf.records.store import read_record
 from chipperf.run.assignment import require_free_cards
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S
@@ -310,9 +310,9 @@ def _vendor_overrides(session: Session, selection: Selection, options: TrainOpti
     return session.case_overrides(options.case, rank, selection.probe.devices[0].name)
 
 
-def _recorded(resolved: Resolved, topology: Topology) -> Hyperparameters:
+def _recorded(resolved: Resolved, topology: Topology) -> HyperparametersRecord:
     values = resolved.values
-    return Hyperparameters(
+    return HyperparametersRecord(
         values=values.model_dump(),
         changes=list(resolved.changes),
         notes=list(resolved.notes),

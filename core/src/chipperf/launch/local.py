@@ -22,7 +22,7 @@ from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
-from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarise
+from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,7 +201,7 @@ def _node_result(
         machine=read_machine(),
         cpu=read_cpu(),
         e2e_time_s=time.monotonic() - group.origin_s if status.state == "completed" else failed,
-        power=summarise(readings, group.idle_memory_bytes),
+        power=summarize(readings, group.idle_memory_bytes),
     )
 
 

@@ -18,7 +18,7 @@ from chipperf.run.progress import read_progress
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.plugin.session import Session
-    from chipperf.records.checkpoints import Manifest
+    from chipperf.records.checkpoints import CheckpointManifest
     from chipperf.records.schema import Record
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
@@ -46,7 +46,7 @@ def require_same_software(plan: RunPlan, record: Record, case: Case, session: Se
             )
 
 
-def require_same_torch(manifest: Manifest, torch_version: str) -> None:
+def require_same_torch(manifest: CheckpointManifest, torch_version: str) -> None:
     """Refuse to continue a run with another version of torch.
 
     Raises:

@@ -23,7 +23,7 @@ _MENTION: Final = re.compile(r"perf[ -]lint\b")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Waiver:
+class IgnoreComment:
     """One waiver: the rules it accepts, in which lines, and why."""
 
     rules: tuple[str, ...]
@@ -38,9 +38,9 @@ class Waiver:
         return rule_id in self.rules and self.first_line <= line <= self.last_line
 
 
-def read_waivers(document: Markdown) -> tuple[list[Waiver], list[Problem]]:
+def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[Problem]]:
     """Return a document's waivers, and what is wrong with comments that mean to be some."""
-    waivers: list[Waiver] = []
+    waivers: list[IgnoreComment] = []
     problems: list[Problem] = []
     known = {rule.id for rule in all_rules()}
     for comment in document.comments:
@@ -63,11 +63,11 @@ def read_waivers(document: Markdown) -> tuple[list[Waiver], list[Problem]]:
         first, last = (
             (1, len(document.lines)) if match[1] == "ignore-file" else _next_block(document, comment.last_line)
         )
-        waivers.append(Waiver(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
+        waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
     return waivers, problems
 
 
-def unused(waivers: list[Waiver], checked: set[str]) -> Iterator[Problem]:
+def unused(waivers: list[IgnoreComment], checked: set[str]) -> Iterator[Problem]:
     """Yield the waivers of rules that ran and found nothing there: they hide the next fault."""
     for waiver in waivers:
         idle = [id for id in waiver.rules if id in checked and id not in waiver.used]

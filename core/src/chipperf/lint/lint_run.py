@@ -10,8 +10,8 @@ from chipperf.documents.document_identity import identify_case, identify_vendor,
 from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.ignore_comments import read_waivers, unused
-from chipperf.lint.linted_document import Corpus, Subject
+from chipperf.lint.ignore_comments import read_ignore_comments, unused
+from chipperf.lint.linted_document import Corpus, LintedDocument
 from chipperf.lint.problem import NotChecked, Problem
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.lint.ignore_comments import Waiver
+    from chipperf.lint.ignore_comments import IgnoreComment
     from chipperf.lint.problem import Severity
     from chipperf.lint.rule import Rule
     from chipperf.records.schema import Record
@@ -115,7 +115,7 @@ def lint(
         case_name = case or identify_case(document, path)
         beside = config or _beside(path)
         corpus.subjects.append(
-            Subject(
+            LintedDocument(
                 path=path,
                 name=name,
                 document=document,
@@ -134,8 +134,8 @@ def lint(
     return result
 
 
-def _check(subject: Subject, rules: Sequence[Rule], result: Result) -> None:
-    waivers, faults = read_waivers(subject.document.markdown)
+def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
+    waivers, faults = read_ignore_comments(subject.document.markdown)
     findings = []
     checked = set()
     for rule in rules:
@@ -151,7 +151,7 @@ def _check(subject: Subject, rules: Sequence[Rule], result: Result) -> None:
     result.findings += sorted(findings, key=lambda each: (each.place, each.rule))
 
 
-def _accept(waivers: Iterable[Waiver], rule_id: str, problem: Problem) -> str | None:
+def _accept(waivers: Iterable[IgnoreComment], rule_id: str, problem: Problem) -> str | None:
     for waiver in waivers:
         if waiver.covers(rule_id, problem.place.line):
             waiver.used.add(rule_id)
@@ -159,7 +159,9 @@ def _accept(waivers: Iterable[Waiver], rule_id: str, problem: Problem) -> str | 
     return None
 
 
-def _finding(rule_id: str, severity: Severity, subject: Subject, problem: Problem, reason: str | None) -> Finding:
+def _finding(
+    rule_id: str, severity: Severity, subject: LintedDocument, problem: Problem, reason: str | None
+) -> Finding:
     return Finding(
         rule=rule_id,
         severity=problem.severity or severity,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.case_document import CaseDocument, Row
+    from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.lint.configs import ConfigDirectory
     from chipperf.records.plausibility import Check
     from chipperf.records.schema import Record, Setting
@@ -30,7 +30,7 @@ SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in 
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Subject:
+class LintedDocument:
     """A document and what is known of it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Subject:
     corpus: Corpus
 
     @property
-    def rows(self) -> Sequence[Row]:
+    def rows(self) -> Sequence[DocumentRow]:
         """Rows of the performance table."""
         return self.document.rows
 
@@ -117,7 +117,7 @@ class Subject:
                 yield "the configuration's name", Located(name.card, file.place)
 
 
-def implausible(subject: Subject, *checks: Check) -> Iterator[Problem]:
+def implausible(subject: LintedDocument, *checks: Check) -> Iterator[Problem]:
     """Yield what cannot be true in the records of the document's runs."""
     found = [(record, finding) for record in subject.records for finding in check_record(record)]
     if "scaling" in checks:
@@ -127,25 +127,25 @@ def implausible(subject: Subject, *checks: Check) -> Iterator[Problem]:
             yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text}")
 
 
-def number(row: Row, column: str) -> float | None:
+def number(row: DocumentRow, column: str) -> float | None:
     """Return the number in a row's cell, or ``None``."""
     text = row.text(column)
     return cells.number(text) if text is not None and cells.marker(text) is None else None
 
 
-def quality(row: Row) -> float | None:
+def quality(row: DocumentRow) -> float | None:
     """Return a row's result as a fraction, or ``None``."""
     text = row.text("quality")
     return cells.quality(text) if text is not None and cells.marker(text) is None else None
 
 
-def memory(row: Row) -> cells.MemoryCell | None:
+def memory(row: DocumentRow) -> cells.MemoryCell | None:
     """Return a row's memory, or ``None``."""
     text = row.text("mem")
     return cells.memory(text) if text is not None and cells.marker(text) is None else None
 
 
-def hyperparameters(row: Row) -> Mapping[str, Setting] | None:
+def hyperparameters(row: DocumentRow) -> Mapping[str, Setting] | None:
     """Return a row's ``fix_hp`` with batch size under ``bs``; ``None`` if it does not say."""
     text = row.text("fix_hp")
     missing = cells.marker(text) if text is not None else None
@@ -157,7 +157,7 @@ def hyperparameters(row: Row) -> Mapping[str, Setting] | None:
     return {("bs" if key == "batch_size" else key): value for key, value in values.items()}
 
 
-def precision_and_batch(row: Row) -> tuple[str, Setting | None] | None:
+def precision_and_batch(row: DocumentRow) -> tuple[str, Setting | None] | None:
     """Return what rows must have in common for their throughputs to scale: precision and batch size per card."""
     values = hyperparameters(row)
     return None if values is None else (row.precision, values.get("bs"))
@@ -167,7 +167,7 @@ def precision_and_batch(row: Row) -> tuple[str, Setting | None] | None:
 class Corpus:
     """All documents of one lint, and what rules that compare documents look up in them."""
 
-    subjects: list[Subject] = field(default_factory=list)
+    subjects: list[LintedDocument] = field(default_factory=list)
     _tables: _Tables | None = None
 
     @property
@@ -181,13 +181,13 @@ class Corpus:
 class _Tables:
     """Subjects by what they say."""
 
-    def __init__(self, subjects: Sequence[Subject]) -> None:
+    def __init__(self, subjects: Sequence[LintedDocument]) -> None:
         self._subjects = subjects
 
     @cached_property
-    def by_fact(self) -> Mapping[tuple[str, str], list[Subject]]:
+    def by_fact(self) -> Mapping[tuple[str, str], list[LintedDocument]]:
         """Subjects by environment field and its text."""
-        found: dict[tuple[str, str], list[Subject]] = defaultdict(list)
+        found: dict[tuple[str, str], list[LintedDocument]] = defaultdict(list)
         for subject in self._subjects:
             for key, fact in subject.document.facts.items():
                 if cells.marker(fact.text) is None:
@@ -205,9 +205,9 @@ class _Tables:
         return found
 
     @cached_property
-    def by_number(self) -> Mapping[tuple[str, str, float], list[Subject]]:
+    def by_number(self) -> Mapping[tuple[str, str, float], list[LintedDocument]]:
         """Subjects by case, column and value of a number that is long enough to be no coincidence."""
-        found: dict[tuple[str, str, float], list[Subject]] = defaultdict(list)
+        found: dict[tuple[str, str, float], list[LintedDocument]] = defaultdict(list)
         for subject in self._subjects:
             for row in subject.rows:
                 for column in SPEEDS:
@@ -217,9 +217,9 @@ class _Tables:
         return found
 
     @cached_property
-    def quality_kinds(self) -> Mapping[str, Mapping[str, list[Subject]]]:
+    def quality_kinds(self) -> Mapping[str, Mapping[str, list[LintedDocument]]]:
         """Subjects by case and kind of result."""
-        found: dict[str, dict[str, list[Subject]]] = defaultdict(lambda: defaultdict(list))
+        found: dict[str, dict[str, list[LintedDocument]]] = defaultdict(lambda: defaultdict(list))
         for subject in self._subjects:
             header = subject.document.headers.get("quality")
             kind = wording.quality_kind(header.text) if header else None

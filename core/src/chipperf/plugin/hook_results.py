@@ -27,7 +27,7 @@ _RANGES: Final = (
 _MAY_BE_BLANK: Final = frozenset({"value"})
 
 
-def fault_of(value: object, expected: Any) -> str | None:
+def describe_mismatch(value: object, expected: Any) -> str | None:
     """Return what is wrong with ``value``, or ``None`` if it has the ``expected`` type and plausible numbers.
 
     Args:

@@ -19,7 +19,7 @@ from chipperf.errors import (
     VendorHookError,
 )
 from chipperf.plugin import defaults, installed
-from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.registration import (
     EVENT_HOOKS,
     OBSERVER_HOOKS,
@@ -297,7 +297,7 @@ class Session:
         return result
 
     def _check(self, hook: str, expected: type, result: object) -> None:
-        fault = fault_of(result, expected)
+        fault = describe_mismatch(result, expected)
         if fault:
             self._fail(hook, f"returned {fault}")
 

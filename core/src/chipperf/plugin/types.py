@@ -332,7 +332,7 @@ class TelemetrySample:
     source: str
     power_w: float | None = None
     temperature_c: float | None = None
-    utilisation_percent: float | None = None
+    utilization_percent: float | None = None
     memory_used_bytes: int | None = None
     clock_mhz: float | None = None
 

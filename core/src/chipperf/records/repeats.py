@@ -145,7 +145,7 @@ def read_repeats(directory: Path) -> Repeats | None:
         raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
 
 
-def summarise_repeats(
+def summarize_repeats(
     case: str, planned: int, runs: Sequence[RepeatedRun], root: Path, *, to: Path | None = None
 ) -> Repeats:
     """Read the records of repeats, aggregate their metrics, and keep the result.

@@ -95,7 +95,7 @@ class Vendor(_Model):
     plugin: Distribution
 
 
-class Case(_Model):
+class CaseRecord(_Model):
     """The case that ran."""
 
     name: str
@@ -122,7 +122,7 @@ class Topology(_Model):
         return f"{self.nnodes}x{self.nproc_per_node}"
 
 
-class Knob(_Model):
+class KnobRecord(_Model):
     """A setting that changes numerics or speed, as it was in force."""
 
     name: str
@@ -156,7 +156,7 @@ class HyperparameterChange(_Model):
     reason: str = ""
 
 
-class Hyperparameters(_Model):
+class HyperparametersRecord(_Model):
     """Values in force and how they differ from the base."""
 
     values: dict[str, Setting]
@@ -445,16 +445,16 @@ class Record(_Model):
     created_at: datetime
     status: Status
     vendor: Vendor
-    case: Case
+    case: CaseRecord
     topology: Topology
     precision: PrecisionRecord
-    hyperparameters: Hyperparameters
+    hyperparameters: HyperparametersRecord
     limits: Limits
     seed: int | Missing
     dataset: Dataset
     loader: Loader | Missing
     environment: Environment
-    knobs: list[Knob]
+    knobs: list[KnobRecord]
     metrics: Metrics
     nodes: list[NodeResult] = []
     interruptions: list[Interruption] = []

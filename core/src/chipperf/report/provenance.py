@@ -17,7 +17,7 @@ from chipperf.errors import RecordError, first_fault
 from chipperf.languages import LANGUAGES
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
 from chipperf.records.upgrade import upgrade_field
-from chipperf.report.tracing import RecordFile, Source, simplify, source_of
+from chipperf.report.tracing import FieldSource, RecordFile, simplify, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ class CellSource(_Model):
     fields: list[str]
 
 
-class Cell(_Model):
+class ReportCell(_Model):
     """A cell of a table, or a line that states a fact.
 
     Attributes:
@@ -150,7 +150,7 @@ class Provenance(_Model):
     records: list[ReportedRecord]
     curve: LinkedCurve | None
     files: list[LinkedFile]
-    cells: list[Cell]
+    cells: list[ReportCell]
 
 
 def provenance_file(report: Path) -> Path:
@@ -246,7 +246,7 @@ def _upgraded(provenance: Provenance) -> Provenance:
     return provenance.model_copy(update={"schema_version": SCHEMA_VERSION, "cells": cells})
 
 
-def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
+def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell]:
     lines = page.text.split("\n")
     starts = [0]
     for line in lines:
@@ -256,7 +256,7 @@ def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
         places = _places(lines[index], index)
         for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
             sources = simplify(source for part in of_cell for source in part.sources)
-            yield Cell(
+            yield ReportCell(
                 line=index + 1,
                 column=place.column,
                 cell=place.cell,
@@ -285,7 +285,7 @@ def _place_of(places: Sequence[_Place], offset: int) -> _Place:
     return places[max(0, bisect_right([place.column for place in places], offset + 1) - 1)]
 
 
-def _cell_sources(sources: Iterable[Source], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:
+def _cell_sources(sources: Iterable[FieldSource], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:
     ordered = sorted(sources, key=lambda source: numbers[source.file])
     for file, group in groupby(ordered, key=lambda source: source.file):
         yield CellSource(record=numbers[file], fields=[source.json_path for source in group])

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from chipperf.plugin.installed import PluginEntry
     from chipperf.records.columns import Unit
     from chipperf.records.schema import Record, Text, Topology
-    from chipperf.report.tracing import Source
-    from chipperf.report.view import ReportView, Shared
+    from chipperf.report.tracing import FieldSource
+    from chipperf.report.view import PerRows, ReportView
 
 TEMPLATE_VERSION = 1
 """Layout of the report; changes when headings, columns or rows of the general table do."""
@@ -85,7 +85,7 @@ class SourcedText:
     """A part of a page that was made from records: where it begins in the page's text, and its sources."""
 
     offset: int
-    sources: tuple[Source, ...]
+    sources: tuple[FieldSource, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ def _is_known(value: Any) -> bool:
     return not isinstance(value, Missing)
 
 
-def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
+def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
     """Return a fact on one line, saying for which rows a value holds if they differ."""
     texts = []
     for fact in facts:

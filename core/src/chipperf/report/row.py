@@ -44,7 +44,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class MissingCell:
     """A missing cell whose marker does not show its reason."""
 
     column: str
@@ -144,10 +144,10 @@ class Row:
         return None if isinstance(quality, Missing) else _verdict(self.record, self.case, quality)
 
     @property
-    def gaps(self) -> tuple[Gap, ...]:
+    def gaps(self) -> tuple[MissingCell, ...]:
         """Missing cells with a reason that their marker does not show."""
         return tuple(
-            Gap(column=column_header(column, self.case.report), missing=value)
+            MissingCell(column=column_header(column, self.case.report), missing=value)
             for column in columns_of("report")
             if isinstance(value := self.value(column), Missing)
             and value.reason
@@ -174,14 +174,16 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
     return Missing(missing="failed", reason=failure.failure_class if failure else state)
 
 
-def is_own_dataset(record: Record, case: Case) -> bool:
+def is_on_reference_dataset(record: Record, case: Case) -> bool:
     """Tell whether the run used the dataset that its case is defined on."""
     return record.dataset.name == case.data.reference.name and not record.dataset.is_sample
 
 
 def _verdict(record: Record, case: Case, quality: float) -> Verdict:
     target = record.case.target
-    source = f"{record.case.name} {record.case.version}" if is_own_dataset(record, case) else record.dataset.name
+    source = (
+        f"{record.case.name} {record.case.version}" if is_on_reference_dataset(record, case) else record.dataset.name
+    )
     projection = record.metrics.projected_train_seconds
     projected = None if isinstance(projection, Missing) else format_duration(projection)
     if isinstance(target, Missing):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.report.row import column_header
-from chipperf.report.tracing import Remembered
+from chipperf.report.tracing import TrackedValue
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from chipperf.languages import Phrase
     from chipperf.plugin.types import Title
     from chipperf.records.columns import Column
-    from chipperf.records.plausibility import Finding
+    from chipperf.records.plausibility import Implausibility
     from chipperf.records.schema import (
         Dataset,
         HyperparameterChange,
-        Knob,
+        KnobRecord,
         Loader,
         MetricsDefinition,
         Missing,
@@ -36,7 +36,7 @@ T = TypeVar("T", bound="Hashable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared(Remembered[T]):
+class PerRows(TrackedValue[T]):
     """A value and the names of the rows it holds for; no names: it holds for all."""
 
     rows: tuple[str, ...]
@@ -65,7 +65,7 @@ class ReportView:
         profile: How a report speaks of the case.
         dataset: The dataset of all rows.
         reference: The dataset that the case is defined on.
-        own_dataset: True if ``dataset`` is the reference dataset.
+        on_reference_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions the legend lists: the usual ones and those of the rows.
         shortened: What kept runs from being the whole benchmark.
@@ -93,24 +93,24 @@ class ReportView:
     profile: ReportProfile
     dataset: Dataset
     reference: ReferenceDataset
-    own_dataset: bool
-    environment: Mapping[str, tuple[Shared[Text], ...]]
+    on_reference_dataset: bool
+    environment: Mapping[str, tuple[PerRows[Text], ...]]
     precisions: tuple[str, ...]
-    shortened: tuple[Shared[Shortening], ...]
+    shortened: tuple[PerRows[Shortening], ...]
     rows: tuple[Row, ...]
     superseded: tuple[Record, ...]
     convergence: Convergence | None
     missing_kinds: frozenset[MissingKind]
-    memory_sources: tuple[Shared[MemorySource], ...]
-    knobs: tuple[Shared[Knob], ...]
-    changes: tuple[Shared[HyperparameterChange], ...]
-    change_notes: tuple[Shared[str], ...]
-    datasets: tuple[Shared[Dataset], ...]
-    loaders: tuple[Shared[Loader | Missing], ...]
-    implausible: tuple[Shared[Finding], ...]
-    warnings: tuple[Shared[str], ...]
-    disabled_observers: tuple[Shared[str], ...]
-    remarks: tuple[Shared[str], ...]
+    memory_sources: tuple[PerRows[MemorySource], ...]
+    knobs: tuple[PerRows[KnobRecord], ...]
+    changes: tuple[PerRows[HyperparameterChange], ...]
+    change_notes: tuple[PerRows[str], ...]
+    datasets: tuple[PerRows[Dataset], ...]
+    loaders: tuple[PerRows[Loader | Missing], ...]
+    implausible: tuple[PerRows[Implausibility], ...]
+    warnings: tuple[PerRows[str], ...]
+    disabled_observers: tuple[PerRows[str], ...]
+    remarks: tuple[PerRows[str], ...]
 
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import RecordError
 from chipperf.precisions import Precision
-from chipperf.records.schema import Hyperparameters, Limits, Topology
+from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 
 DEFAULT_HANG_TIMEOUT_S = 1800.0
 """Default time without progress. It is longer than any work without a progress report, such as compiling kernels."""
@@ -57,7 +57,7 @@ class RunPlan(BaseModel):
     case_version: str
     preset: str
     precision: Precision
-    hyperparameters: Hyperparameters
+    hyperparameters: HyperparametersRecord
     limits: Limits
     topology: Topology
     data_root: Path

@@ -10,7 +10,7 @@ from chipperf.languages import in_language
 from chipperf.records import environment as machine
 from chipperf.records.schema import (
     NOT_REACHED,
-    Case,
+    CaseRecord,
     Dataset,
     Distribution,
     Environment,
@@ -38,7 +38,9 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
         created_at=plan.created_at,
         status=Status(state="running"),
         vendor=vendor_record(session),
-        case=Case(name=plan.case, version=plan.case_version, preset=plan.preset, metric=metric, target=NOT_REACHED),
+        case=CaseRecord(
+            name=plan.case, version=plan.case_version, preset=plan.preset, metric=metric, target=NOT_REACHED
+        ),
         topology=plan.topology,
         precision=PrecisionRecord(
             requested=plan.precision, effective=NOT_REACHED, autocast_dtype=None, grad_scaler=False

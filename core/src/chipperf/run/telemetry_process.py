@@ -89,7 +89,7 @@ class TelemetrySampler:
         """Return the summary of the readings so far."""
         if not self._supported:
             return Missing(missing="not_applicable", reason="the vendor's plugin has no telemetry")
-        return summarise(read_telemetry(self._path), self._idle_memory_bytes)
+        return summarize(read_telemetry(self._path), self._idle_memory_bytes)
 
 
 def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[str, int]:
@@ -129,7 +129,7 @@ def read_telemetry(path: Path) -> list[dict[str, Any]]:
     return readings
 
 
-def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> Power | Missing:
+def summarize(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> Power | Missing:
     """Return energy, power, temperature, utilization and peak memory over all devices.
 
     Args:
@@ -148,7 +148,7 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         by_session.setdefault((reading["device"], reading.get("session", 1)), []).append(reading)
     powers_w = _values(readings, "power_w")
     temperatures_c = _values(readings, "temperature_c")
-    utilisations_percent = _values(readings, "utilisation_percent")
+    utilizations_percent = _values(readings, "utilization_percent")
     energies_j = [_energy_j(series) for series in by_session.values()]
     used_peak_bytes = _peak_over_idle_bytes(readings, idle_memory_bytes)
     unknown = Missing(missing="unknown", reason="the device does not tell")
@@ -161,7 +161,7 @@ def summarise(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
         else unknown,
         mean_temperature_c=statistics.fmean(temperatures_c) if temperatures_c else unknown,
         max_temperature_c=max(temperatures_c, default=unknown),
-        mean_utilization_percent=statistics.fmean(utilisations_percent) if utilisations_percent else unknown,
+        mean_utilization_percent=statistics.fmean(utilizations_percent) if utilizations_percent else unknown,
         used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
         source=next((r["source"] for r in readings if _tells_anything(r)), readings[0]["source"]),
     )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chipperf.errors import ConfigError, RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import write_atomically
-from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarise_repeats
+from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.suite_plan import PlannedRun
@@ -248,7 +248,7 @@ class SuiteDirectory:
         """
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
-    def summarise(self, state: SuiteState) -> dict[str, Repeats]:
+    def summarize(self, state: SuiteState) -> dict[str, Repeats]:
         """Aggregate the runs of each configuration, write the aggregates, and return them by name.
 
         Raises:
@@ -273,7 +273,7 @@ class SuiteDirectory:
             if run.attempts
         ]
         to = root / REPEATS_FILE if root.is_dir() else None
-        return summarise_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
+        return summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
 
     def _settle(self, run: SuiteRun) -> None:
         """Set the state of a run whose suite was killed: the run may have continued without it."""

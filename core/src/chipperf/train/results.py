@@ -12,10 +12,10 @@ from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import (
     NOT_REACHED,
     Card,
-    Case,
+    CaseRecord,
     Environment,
     Failure,
-    Knob,
+    KnobRecord,
     Memory,
     Metrics,
     Missing,
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
-    from chipperf.plugin.types import Knob as ChosenKnob
+    from chipperf.plugin.types import DeviceInfo, Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
@@ -57,7 +56,7 @@ class RuntimeFacts:
     precision: PrecisionPolicy
     measured_precision: EffectivePrecision
     devices: Sequence[DeviceInfo]
-    core_knobs: Sequence[ChosenKnob]
+    core_knobs: Sequence[Knob]
     applied_environment: Sequence[dict[str, str]]
     target: float | None
 
@@ -80,7 +79,7 @@ def write_results(
     record = planned.model_copy(
         update={
             "status": _status(failure),
-            "case": Case(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
+            "case": CaseRecord(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
             "precision": PrecisionRecord(
                 requested=facts.precision.requested,
                 effective=facts.precision.effective,
@@ -228,12 +227,12 @@ def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts)
     return Environment.model_validate(planned.model_dump() | found | stated)
 
 
-def _knobs(facts: RuntimeFacts) -> list[Knob]:
-    knobs = [Knob.model_validate(item) for item in facts.applied_environment]
+def _knobs(facts: RuntimeFacts) -> list[KnobRecord]:
+    knobs = [KnobRecord.model_validate(item) for item in facts.applied_environment]
     for knob in (*facts.runtime.knobs, *facts.precision.knobs):
-        knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
+        knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
     for knob in facts.core_knobs:
-        knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
+        knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
     # A variable that was applied may be read back and reported again; once is enough if both agree.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 

@@ -12,7 +12,7 @@ from chipperf.documents.markdown import split_row
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chipperf.report.provenance import Cell, Provenance
+    from chipperf.report.provenance import Provenance, ReportCell
 
 _MAX_ALIGNED_LINES: Final = 2_000
 """Longer parts are compared line by line from their start, because aligning lines takes quadratic time."""
@@ -32,7 +32,7 @@ class RecordField:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class ReportDifference:
     """A difference between a report and its records.
 
     Attributes:
@@ -66,7 +66,7 @@ class Difference:
         return asdict(self)
 
 
-def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[Difference]:
+def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[ReportDifference]:
     """Return the differences between a page and the page rendered from its records.
 
     Args:
@@ -84,11 +84,11 @@ class _Comparison:
         self._expected = expected
         self._name = name
         self._runs = [record.run_id for record in provenance.records]
-        self._cells: dict[int, list[Cell]] = {}
+        self._cells: dict[int, list[ReportCell]] = {}
         for cell in provenance.cells:
             self._cells.setdefault(cell.line, []).append(cell)
 
-    def differences(self) -> Iterator[Difference]:
+    def differences(self) -> Iterator[ReportDifference]:
         removed: list[int] = []
         added: list[int] = []
         for found, expected in _differing_ranges(self._found, self._expected):
@@ -106,7 +106,7 @@ class _Comparison:
                     yield from self._line(here, there)
         yield from self._moved_or_not(added, removed)
 
-    def _blank(self, found: range, expected: range) -> Iterator[Difference]:
+    def _blank(self, found: range, expected: range) -> Iterator[ReportDifference]:
         """Yield the differences of a part in which only blank lines differ."""
         for here, there in zip_longest(found, expected):
             if here is None:
@@ -118,7 +118,7 @@ class _Comparison:
             else:
                 yield from self._line(here, there)
 
-    def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[Difference]:
+    def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[ReportDifference]:
         places: dict[str, list[int]] = {}
         for there in removed:
             places.setdefault(self._expected[there], []).append(there)
@@ -139,7 +139,7 @@ class _Comparison:
                 line = min(there, len(self._found) - 1)
                 yield self._difference("removed", line, 0, message, None, text, fields)
 
-    def _line(self, here: int, there: int) -> Iterator[Difference]:
+    def _line(self, here: int, there: int) -> Iterator[ReportDifference]:
         found, expected = self._found[here], self._expected[there]
         if found == expected:
             return
@@ -165,7 +165,7 @@ class _Comparison:
 
     def _text(
         self, kind: Kind, here: int, there: int, offset: int, found: str, expected: str, cell: int | None = None
-    ) -> Difference:
+    ) -> ReportDifference:
         fields = self._fields(there, cell)
         who = "the record says" if fields else "the report's template says"
         message = f"the page says {_short(found)}, {who} {_short(expected)}{_from(fields)}"
@@ -180,8 +180,8 @@ class _Comparison:
         found: str | None,
         expected: str | None,
         fields: tuple[RecordField, ...] = (),
-    ) -> Difference:
-        return Difference(
+    ) -> ReportDifference:
+        return ReportDifference(
             kind=kind,
             file=self._name,
             line=line + 1,
@@ -243,7 +243,7 @@ def _from(fields: tuple[RecordField, ...]) -> str:
     return f" ({fields[0]})" if fields else ""
 
 
-def compare_provenances(found: Provenance, expected: Provenance, name: str) -> Iterator[Difference]:
+def compare_provenances(found: Provenance, expected: Provenance, name: str) -> Iterator[ReportDifference]:
     """Yield the differences between a provenance and the provenance made from its records.
 
     Ignores the version of chipperf, the template and the content of pictures, which do not depend on the records.
@@ -266,5 +266,5 @@ def compare_provenances(found: Provenance, expected: Provenance, name: str) -> I
             yield _provenance_difference(name, f"$.cells[{index}] {what}")
 
 
-def _provenance_difference(name: str, message: str) -> Difference:
-    return Difference(kind="provenance", file=name, message=message)
+def _provenance_difference(name: str, message: str) -> ReportDifference:
+    return ReportDifference(kind="provenance", file=name, message=message)

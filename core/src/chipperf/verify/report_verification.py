@@ -19,7 +19,7 @@ from chipperf.report.curve_files import points_csv
 from chipperf.report.provenance import describe_page, is_plain_link, is_plain_name, provenance_file, read_provenance
 from chipperf.report.render import render_page
 from chipperf.report.tracing import read_traced
-from chipperf.verify.differences import Difference, compare_pages, compare_provenances
+from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
 from chipperf.verify.named_records import named_by_page, named_by_provenance
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ReportResult:
     with_provenance: bool = False
     records: dict[str, Path] = field(default_factory=dict)
     cells: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[ReportDifference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,7 +100,7 @@ def verify_report(
     result = ReportResult(file=path)
     if text.lstrip().casefold().startswith(_WEB_PAGE):
         message = "a web page cannot be verified: give a Markdown report, as 'perf report --out README.md' writes it"
-        result.differences.append(Difference(kind="page", file=str(path), message=message))
+        result.differences.append(ReportDifference(kind="page", file=str(path), message=message))
         return result
     if not text.endswith("\n"):
         text += "\n"
@@ -109,7 +109,7 @@ def verify_report(
     named = named_by_provenance(provenance) if provenance else named_by_page(page)
     if not named:
         message = "the page names no record by its hash: it is not a report of chipperf, or its evidence was removed"
-        result.differences.append(Difference(kind="page", file=str(path), message=message))
+        result.differences.append(ReportDifference(kind="page", file=str(path), message=message))
         return result
     found = [_find(each, path, finder, result) for each in named]
     records = [record for record in found if record]
@@ -124,7 +124,7 @@ def verify_report(
     try:
         view = build_view(reported, baseline=baselines)
     except PerfError as error:
-        result.differences.append(Difference(kind="page", file=str(path), message=error.message))
+        result.differences.append(ReportDifference(kind="page", file=str(path), message=error.message))
         return result
     _compare(text, page, view, (reported, baselines), provenance, templates, result)
     return result
@@ -139,7 +139,7 @@ def _provenance(path: Path, result: ReportResult) -> Provenance | None:
         return None
     except RecordError as error:
         message = error.message.removeprefix(f"{file}: ")
-        result.differences.append(Difference(kind="provenance", file=str(file), message=message))
+        result.differences.append(ReportDifference(kind="provenance", file=str(file), message=message))
         return None
     result.with_provenance = True
     return provenance
@@ -159,12 +159,12 @@ def _find(named: NamedRecord, path: Path, finder: RecordFinder, result: ReportRe
     try:
         record = read_traced(file)
     except RecordError as error:
-        result.differences.append(Difference(kind="record", file=str(file), message=error.message))
+        result.differences.append(ReportDifference(kind="record", file=str(file), message=error.message))
         return None
     version = record.metrics_version
     if version != METRICS_VERSION:
         message = f"metrics version {version} of {named}; this chipperf reports version {METRICS_VERSION}"
-        result.differences.append(Difference(kind="record", file=str(file), message=message))
+        result.differences.append(ReportDifference(kind="record", file=str(file), message=message))
         return None
     result.records[record.run_id] = file
     return record
@@ -173,7 +173,9 @@ def _find(named: NamedRecord, path: Path, finder: RecordFinder, result: ReportRe
 def _add_record_difference(result: ReportResult, named: NamedRecord, path: Path, message: str) -> None:
     line, column = (named.place.line, named.place.column) if named.place else (0, 0)
     file = path if named.place else provenance_file(path)
-    result.differences.append(Difference(kind="record", file=str(file), message=message, line=line, column=column))
+    result.differences.append(
+        ReportDifference(kind="record", file=str(file), message=message, line=line, column=column)
+    )
 
 
 def _compare(
@@ -208,7 +210,7 @@ def _compare(
         )
         return _Expected(rendered.text, described)
 
-    best: tuple[list[Difference], _Expected] | None = None
+    best: tuple[list[ReportDifference], _Expected] | None = None
     for curve in _possible_curves(page, view, language, provenance):
         candidate = expected(curve)
         differences = compare_pages(text, candidate.text, candidate.provenance, name)
@@ -233,7 +235,7 @@ def _compare(
         result.notes.append("the pictures were not checked: only the provenance has their checksums")
 
 
-def _first_of(differences: list[Difference]) -> list[Difference]:
+def _first_of(differences: list[ReportDifference]) -> list[ReportDifference]:
     """Return the first difference with the number of the others, which repeat the differences of the page."""
     first, more = differences[:1], len(differences) - 1
     return [replace(each, message=f"{each.message}, and {more} more") for each in first] if more > 0 else first
@@ -269,7 +271,9 @@ def _possible_curves(
             yield CurveFiles(csv=links[".csv"], png=links.get(".png"), svg=links.get(".svg"), language=written)
 
 
-def _linked_files(view: ReportView, page: Markdown, provenance: Provenance | None, path: Path) -> Iterator[Difference]:
+def _linked_files(
+    view: ReportView, page: Markdown, provenance: Provenance | None, path: Path
+) -> Iterator[ReportDifference]:
     """Yield linked files that were changed. Files of points are made again, pictures are compared by their digest."""
     digests: dict[str, str | None] = dict.fromkeys(_linked_names(page))
     if provenance:
@@ -282,12 +286,12 @@ def _linked_files(view: ReportView, page: Markdown, provenance: Provenance | Non
         try:
             content = file.read_bytes()
         except (OSError, ValueError) as error:
-            yield Difference(
+            yield ReportDifference(
                 kind="file", file=str(file), message=f"the page links this file, which cannot be read: {error}"
             )
             continue
         if digest and hashlib.sha256(content).hexdigest() != digest:
-            yield Difference(kind="file", file=str(file), message="the file differs from the records")
+            yield ReportDifference(kind="file", file=str(file), message="the file differs from the records")
 
 
 def _linked_names(page: Markdown) -> list[str]:

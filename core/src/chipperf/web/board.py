@@ -16,7 +16,7 @@ from chipperf.records.schema import Missing
 from chipperf.report.build import record_digest
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
-from chipperf.web.cell import Cell, cell, result_cell
+from chipperf.web.cell import PageCell, cell, result_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,7 +123,7 @@ class RunRow:
     topology: str
     precision: str
     verdict: Verdict
-    cells: tuple[Cell, ...]
+    cells: tuple[PageCell, ...]
     state: str
     simulated: bool
     sample: bool
@@ -224,7 +224,7 @@ def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> t
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
 
-def summarise(record: Record, *, digest: str | None = None, page: str | None = None) -> RunRow:
+def summarize(record: Record, *, digest: str | None = None, page: str | None = None) -> RunRow:
     """Return the row of a run.
 
     Args:
@@ -293,7 +293,7 @@ def _verdict(record: Record) -> Verdict:
     return "unknown" if result == "not_run" else result
 
 
-def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell]:
+def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[PageCell]:
     yield cell(record.vendor.name, "vendor.name")
     yield _device(record)
     yield cell(record.topology.label, "topology")
@@ -302,7 +302,7 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
     for column in columns_of("leaderboard"):
         yield _reported(record, column, verdict, as_percent=percent)
         if column.name == "quality":
-            yield Cell(
+            yield PageCell(
                 text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
                 field="status" if verdict == "not_completed" else "metrics.quality",
                 sort=list(VERDICTS).index(verdict),
@@ -314,7 +314,7 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
         yield cell(missing, "hyperparameters.changes")
 
 
-def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> Cell:
+def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> PageCell:
     """Return the cell of a reported value; the peak of used memory is shown with the capacity."""
     exact = record.kind == "imported"
     path, value = column.find(record)
@@ -335,7 +335,7 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
     return shown
 
 
-def _device(record: Record) -> Cell:
+def _device(record: Record) -> PageCell:
     label = row_label(record)
     if not isinstance(label, Missing):
         return cell(label, "environment.row_label")

@@ -20,7 +20,7 @@ NumberT = TypeVar("NumberT", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class PageCell:
     """One value.
 
     Attributes:
@@ -38,7 +38,7 @@ class Cell:
     reason: str = ""
 
 
-def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> Cell:
+def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> PageCell:
     """Return a value as a cell.
 
     Args:
@@ -48,12 +48,14 @@ def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> 
     """
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
-        return Cell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
+        return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    return Cell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
+    return PageCell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
 
 
-def result_cell(record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str) -> Cell:
+def result_cell(
+    record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str
+) -> PageCell:
     """Return a result of a run as a cell. If the run did not complete, the result is shown as failed."""
     shown = completed_value(record, value)
     return cell(shown, field if shown is value else "status", write)

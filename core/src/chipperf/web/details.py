@@ -11,7 +11,7 @@ from chipperf.languages import Phrase, phrase
 from chipperf.records.schema import Memory, Missing, Power
 from chipperf.report.row_identity import not_blank
 from chipperf.web.board import RATES, STATES, installed_case
-from chipperf.web.cell import Cell, cell, result_cell
+from chipperf.web.cell import PageCell, cell, result_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ class Fact:
     """A named value."""
 
     name: Phrase | str
-    value: Cell
+    value: PageCell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def _section(title: Phrase, facts: Sequence[Fact]) -> Section:
     return Section(title=title, facts=tuple(facts[:_MOST_FACTS]), omitted=max(0, len(facts) - _MOST_FACTS))
 
 
-def _fact(name: Phrase | str, value: Cell) -> Fact:
+def _fact(name: Phrase | str, value: PageCell) -> Fact:
     return Fact(name=name, value=value)
 
 
@@ -255,7 +255,7 @@ def _changes(record: Record) -> list[Fact]:
         value = write(change.value)
         why = ", ".join(part for part in (change.origin, change.reason) if part)
         text = Phrase("%(base)s → %(value)s (%(why)s)", (("base", base), ("value", value), ("why", why)))
-        facts.append(_fact(change.key, Cell(text=text, field=f"hyperparameters.changes.{index}")))
+        facts.append(_fact(change.key, PageCell(text=text, field=f"hyperparameters.changes.{index}")))
     return facts
 
 

@@ -90,7 +90,7 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class UnshownRecord:
     """A record that could not be shown: its path, and the reason."""
 
     place: str
@@ -154,7 +154,7 @@ def render_leaderboard(
     boards: Sequence[Board],
     *,
     language: Language,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[UnshownRecord] = (),
     copies: int = 0,
     user_templates: Path | None = None,
 ) -> str:

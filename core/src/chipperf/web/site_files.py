@@ -12,8 +12,8 @@ from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.store import RECORD_NAME, find_records, read_stored
 from chipperf.report.render import template_directory
-from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarise
-from chipperf.web.pages import MOST_ROWS, Problem, render_leaderboard, render_runs
+from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarize
+from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
     from chipperf.cases.case_data import Progress
@@ -44,7 +44,7 @@ class Site:
 
     index: Path
     runs: int
-    problems: tuple[Problem, ...]
+    problems: tuple[UnshownRecord, ...]
     copies: int
     uncharted: int
 
@@ -78,7 +78,7 @@ def build_site(
     _require_own(out)
     templates = _VendorTemplates()
     rows: dict[str, tuple[BoardKey, RunRow]] = {}
-    problems: list[Problem] = []
+    problems: list[UnshownRecord] = []
     copies = 0
     paths = list(find_records(directory, onerror=lambda error: problems.append(_unreadable(error, directory))))
     for done, path in enumerate(paths):
@@ -86,10 +86,10 @@ def build_site(
         try:
             stored = read_stored(path)
         except PerfError as error:
-            problems.append(Problem(place=_below(path, directory), message=_without_path(error.message, path)))
+            problems.append(UnshownRecord(place=_below(path, directory), message=_without_path(error.message, path)))
             continue
         record = stored.record
-        row = summarise(record, digest=stored.sha256)
+        row = summarize(record, digest=stored.sha256)
         if row.digest in rows:
             copies += 1
             continue
@@ -137,8 +137,8 @@ class _VendorTemplates:
         return self._found[name]
 
 
-def _unreadable(error: OSError, directory: Path) -> Problem:
-    return Problem(place=_below(Path(error.filename), directory), message=error.strerror or type(error).__name__)
+def _unreadable(error: OSError, directory: Path) -> UnshownRecord:
+    return UnshownRecord(place=_below(Path(error.filename), directory), message=error.strerror or type(error).__name__)
 
 
 def _below(path: Path, directory: Path) -> str:

@@ -22,7 +22,7 @@ from chipperf.torchtools import (
 from chipperf_kunlunxin import machine
 from chipperf_kunlunxin.stack import TOOL_TIMEOUT_S, Stack
 from chipperf_kunlunxin.xpu_smi import find_reading, identify_devices
-from chipperf_kunlunxin.xpu_smi_output import normalise_uuid
+from chipperf_kunlunxin.xpu_smi_output import normalize_uuid
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ class P800(Stack):
     def device_info(self, device: torch.device) -> DeviceInfo:
         """Identify the device by its UUID: torch calls every device ``GPU`` and gives it the PCI address 0."""
         properties = self.device_module().get_device_properties(device)
-        uuid = normalise_uuid(str(getattr(properties, "uuid", None) or ""))
+        uuid = normalize_uuid(str(getattr(properties, "uuid", None) or ""))
         survey, _ = identify_devices(timeout_s=TOOL_TIMEOUT_S)
         reading = find_reading(survey.readings, uuid=uuid, pci_bus_id=None) or DeviceReading()
         return DeviceInfo(

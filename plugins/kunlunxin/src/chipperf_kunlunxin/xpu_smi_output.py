@@ -18,7 +18,7 @@ from chipperf.hardware import (
     PERCENT,
     UNSTATED,
     DeviceReading,
-    normalise_pci_address,
+    normalize_pci_address,
     quantity,
     whole,
 )
@@ -74,7 +74,7 @@ class XpuQuery:
     readings: tuple[DeviceReading, ...] = ()
 
 
-def normalise_uuid(text: str | None) -> str | None:
+def normalize_uuid(text: str | None) -> str | None:
     """Return a UUID as torch writes it: the tool puts ``GPU-`` in front of the same digits."""
     return text.strip().lower().removeprefix("gpu-") or None if text else None
 
@@ -136,7 +136,7 @@ def parse_new_table(text: str) -> tuple[DeviceReading, ...]:
         if len(cells) != 3:
             continue
         head = _GAP.split(cells[0])
-        address = normalise_pci_address(cells[1])
+        address = normalize_pci_address(cells[1])
         if address and head[0].isdigit() and len(head) > 1:
             readings.append(DeviceReading(device_id=int(head[0]), pci_bus_id=address, name=head[1]))
         # The third line of a device shows its L3 cache in the same form as the second shows the memory.
@@ -178,9 +178,9 @@ def parse_list(text: str) -> tuple[DeviceReading, ...]:
     """Return the numbers and addresses that ``xpu-smi -L`` lists."""
     matches = filter(None, map(_LISTED.match, text.splitlines()))
     return tuple(
-        DeviceReading(device_id=int(match[1]), pci_bus_id=address, uuid=normalise_uuid(match[3]))
+        DeviceReading(device_id=int(match[1]), pci_bus_id=address, uuid=normalize_uuid(match[3]))
         for match in matches
-        if (address := normalise_pci_address(match[2]))
+        if (address := normalize_pci_address(match[2]))
     )
 
 
@@ -194,12 +194,12 @@ def _parse_row(line: str) -> DeviceReading | None:
         return None
     reading = DeviceReading(
         device_id=int(fields[_DEVICE_ID]),
-        pci_bus_id=normalise_pci_address(fields[_PCI]),
+        pci_bus_id=normalize_pci_address(fields[_PCI]),
         serial=fields[_SERIAL],
         name=" ".join(takewhile(lambda field: not field.isdigit(), fields[_MODEL:])) or None,
         temperature_c=quantity(fields[_TEMPERATURE], {**CELSIUS, **UNSTATED}),
         power_w=watts_of(fields[_POWER]),
-        utilisation_percent=quantity(fields[_UTILISATION], {**PERCENT, **UNSTATED}),
+        utilization_percent=quantity(fields[_UTILISATION], {**PERCENT, **UNSTATED}),
         memory_used_bytes=whole(quantity(fields[_MEMORY_USED], _MIB)),
         memory_total_bytes=whole(quantity(fields[_MEMORY_TOTAL], _MIB)),
         clock_mhz=quantity(fields[_CLOCK], UNSTATED),
@@ -216,7 +216,7 @@ def _is_plausible(reading: DeviceReading) -> bool:
         and total is not None
         and total > 0
         and (used is None or used <= total)
-        and (reading.utilisation_percent or 0) <= 100
+        and (reading.utilization_percent or 0) <= 100
         and (reading.temperature_c or 0) <= 150
     )
 
@@ -226,12 +226,12 @@ def _read_old_row(row: Mapping[str, str]) -> DeviceReading:
     unit = total.rpartition(" ")[2]
     return DeviceReading(
         device_id=int(row["DevID"]) if row["DevID"].isdigit() else None,
-        pci_bus_id=normalise_pci_address(row["PCI Addr"]),
+        pci_bus_id=normalize_pci_address(row["PCI Addr"]),
         serial=row.get("SN") or None,
         name=row.get("Model") or None,
         temperature_c=quantity(row.get("Temp"), {**CELSIUS, **UNSTATED}),
         power_w=watts_of(row.get("Power(W)")),
-        utilisation_percent=quantity(row.get("UseRate"), {**PERCENT, **UNSTATED}),
+        utilization_percent=quantity(row.get("UseRate"), {**PERCENT, **UNSTATED}),
         memory_used_bytes=bytes_of(f"{used} {unit}"),
         memory_total_bytes=bytes_of(total) or None,
         clock_mhz=quantity(row.get("Freq(MHz)"), {**MEGAHERTZ, **UNSTATED}),
@@ -240,27 +240,27 @@ def _read_old_row(row: Mapping[str, str]) -> DeviceReading:
 
 def _with_values(reading: DeviceReading, cells: list[str]) -> DeviceReading:
     temperature, power = _TEMPERATURE_CELL.search(cells[0]), _POWER_CELL.search(cells[0])
-    memory, utilisation = _MEMORY_CELL.search(cells[1]), _UTILISATION_CELL.search(cells[2])
+    memory, utilization = _MEMORY_CELL.search(cells[1]), _UTILISATION_CELL.search(cells[2])
     return replace(
         reading,
         temperature_c=quantity(temperature[1], UNSTATED) if temperature else None,
         power_w=watts_of(power[1]) if power else None,
         memory_used_bytes=bytes_of(memory[1]) if memory else None,
         memory_total_bytes=bytes_of(memory[2]) if memory else None,
-        utilisation_percent=quantity(utilisation[1], UNSTATED) if utilisation else None,
+        utilization_percent=quantity(utilization[1], UNSTATED) if utilization else None,
     )
 
 
 def _reading(position: int, pci_address: str, values: Mapping[tuple[str, ...], str]) -> DeviceReading:
     return DeviceReading(
         device_id=position,
-        pci_bus_id=normalise_pci_address(pci_address),
+        pci_bus_id=normalize_pci_address(pci_address),
         serial=_known(values.get(("Serial Number",))),
-        uuid=normalise_uuid(_known(values.get(("XPU UUID",)))),
+        uuid=normalize_uuid(_known(values.get(("XPU UUID",)))),
         name=_known(values.get(("Product Name",))),
         temperature_c=quantity(values.get(("Temperature", "XPU Current Temp")), {**CELSIUS, **UNSTATED}),
         power_w=watts_of(values.get(("Power Readings", "Power Draw"))),
-        utilisation_percent=quantity(values.get(("Utilization", "Xpu")), {**PERCENT, **UNSTATED}),
+        utilization_percent=quantity(values.get(("Utilization", "Xpu")), {**PERCENT, **UNSTATED}),
         memory_used_bytes=bytes_of(values.get(("Memory Usage", "Used"))),
         memory_total_bytes=bytes_of(values.get(("Memory Usage", "Total"))) or None,
         clock_mhz=quantity(values.get(("Clocks", "Cluster")), {**MEGAHERTZ, **UNSTATED}),

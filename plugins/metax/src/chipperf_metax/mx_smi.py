@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from chipperf import ProbedDevice, ToolCommand, hookimpl
-from chipperf.hardware import ToolOutput, find_tool, normalise_pci_address, run_tool
+from chipperf.hardware import ToolOutput, find_tool, normalize_pci_address, run_tool
 
 # ht-smi is the same tool under the name of a white label.
 _NAMES = ("mx-smi", "ht-smi")
@@ -119,7 +119,7 @@ def _gpu(row: re.Match[str]) -> ProbedDevice | None:
         index=int(row["new"] or row["old"]),
         name=row["name"],
         uuid=_uuid(row["rest"]),
-        pci_bus_id=normalise_pci_address(row["rest"]),
+        pci_bus_id=normalize_pci_address(row["rest"]),
     )
 
 

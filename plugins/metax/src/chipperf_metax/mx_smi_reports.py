@@ -1,7 +1,7 @@
 """Parsers of what ``mx-smi`` prints about the state of devices.
 
-Layouts differ from version to version, so values are recognised by their names and units and never by their column.
-A parser never raises: what it does not recognise is unknown.
+Layouts differ from version to version, so values are recognized by their names and units and never by their column.
+A parser never raises: what it does not recognize is unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chipperf.hardware import (
     UNSTATED,
     WATTS,
     DeviceReading,
-    normalise_pci_address,
+    normalize_pci_address,
     quantity,
     whole,
 )
@@ -95,7 +95,7 @@ def parse_json(text: str) -> Report:
         readings=tuple(
             _json_reading(address, gpu)
             for address, gpu in content.items()
-            if isinstance(gpu, dict) and normalise_pci_address(address) and not gpu.get("unavailable_reason")
+            if isinstance(gpu, dict) and normalize_pci_address(address) and not gpu.get("unavailable_reason")
         ),
         tool_version=_text(content.get("smi_version")),
         driver_version=_text(content.get("driver_version")),
@@ -143,11 +143,11 @@ def _log_reading(heading: re.Match[str], entries: Mapping[str, str], *, is_compl
     # Which sensor is the hottest changes from call to call: "hotspot(sensor5)".
     hotspot = next((value for key, value in entries.items() if key.startswith("hotspot")), None)
     return DeviceReading(
-        pci_bus_id=normalise_pci_address(heading["address"]),
+        pci_bus_id=normalize_pci_address(heading["address"]),
         name=heading["name"],
         power_w=power_w,
         temperature_c=quantity(hotspot, CELSIUS),
-        utilisation_percent=quantity(entries.get("GPU"), PERCENT),
+        utilization_percent=quantity(entries.get("GPU"), PERCENT),
         memory_used_bytes=whole(quantity(entries.get("vram used"), BYTES)),
         memory_total_bytes=whole(quantity(entries.get("vram total"), BYTES)),
         clock_mhz=quantity(entries.get("XCORE_CLK") or entries.get("XCORE"), MEGAHERTZ),
@@ -159,7 +159,7 @@ def _table_blocks(text: str) -> Iterator[str]:
     block: list[str] = []
     for line in text.splitlines():
         in_table = line.lstrip().startswith("|")
-        starts = in_table and normalise_pci_address(line) is not None
+        starts = in_table and normalize_pci_address(line) is not None
         if block and (starts or not in_table):
             yield "\n".join(block)
             block = []
@@ -172,11 +172,11 @@ def _table_blocks(text: str) -> Iterator[str]:
 def _table_reading(block: str) -> DeviceReading:
     memory = _TABLE_MEMORY.search(block)
     return DeviceReading(
-        pci_bus_id=normalise_pci_address(block),
+        pci_bus_id=normalize_pci_address(block),
         name=_first(_TABLE_NAME, block),
         power_w=quantity(_first(_TABLE_POWER, block), WATTS),
         temperature_c=quantity(_first(_TABLE_TEMPERATURE, block), CELSIUS),
-        utilisation_percent=quantity(_first(_TABLE_USAGE, block), PERCENT),
+        utilization_percent=quantity(_first(_TABLE_USAGE, block), PERCENT),
         memory_used_bytes=whole(quantity(f"{memory[1]} {memory[3]}", BYTES)) if memory else None,
         memory_total_bytes=whole(quantity(f"{memory[2]} {memory[3]}", BYTES)) if memory else None,
     )
@@ -186,10 +186,10 @@ def _json_reading(address: str, gpu: Mapping[str, Any]) -> DeviceReading:
     # Most numbers are strings, and some are not.
     ways = _mapping(_mapping(gpu.get("board_power")).get("power"))
     return DeviceReading(
-        pci_bus_id=normalise_pci_address(address),
+        pci_bus_id=normalize_pci_address(address),
         power_w=_sum([quantity(str(value), UNSTATED) for value in ways.values()]),
         temperature_c=quantity(str(gpu.get("hotspot")), UNSTATED),
-        utilisation_percent=quantity(str(gpu.get("utilization")), {**UNSTATED, **PERCENT}),
+        utilization_percent=quantity(str(gpu.get("utilization")), {**UNSTATED, **PERCENT}),
         clock_mhz=quantity(str(_mapping(gpu.get("clocks")).get("XCORE")), UNSTATED),
     )
 
@@ -203,10 +203,10 @@ def _dmon_reading(row: Mapping[str, str], units: Mapping[str, str]) -> DeviceRea
         return quantity(f"{row.get(name, '')} {units.get(name, '')}", accepted)
 
     return DeviceReading(
-        pci_bus_id=normalise_pci_address(row.get("bdfid", "")),
+        pci_bus_id=normalize_pci_address(row.get("bdfid", "")),
         power_w=cell("power", WATTS),
         temperature_c=cell("hottemp", CELSIUS),
-        utilisation_percent=cell("gpu", PERCENT),
+        utilization_percent=cell("gpu", PERCENT),
         memory_total_bytes=whole(cell("total", BYTES)),
     )
 

@@ -10,7 +10,7 @@ import importlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chipperf.hardware import DeviceReading, call_bounded, normalise_pci_address
+from chipperf.hardware import DeviceReading, call_bounded, normalize_pci_address
 
 from chipperf_metax.mx_smi_reports import Report
 
@@ -25,10 +25,10 @@ _CENTI = 1e-2
 
 
 class ManagementLibrary:
-    """The initialised library.
+    """The initialized library.
 
     Args:
-        binding: The module ``pymxsml``, initialised.
+        binding: The module ``pymxsml``, initialized.
     """
 
     def __init__(self, binding: Any) -> None:
@@ -55,12 +55,12 @@ class ManagementLibrary:
         ways = _value(lambda: binding.mxSmlGetBoardPowerInfo(index))
         centidegrees = _value(lambda: binding.mxSmlGetTemperatureInfo(index, binding.MXSML_TEMPERATURE_HOTSPOT))
         return DeviceReading(
-            pci_bus_id=normalise_pci_address(info.bdfId),
+            pci_bus_id=normalize_pci_address(info.bdfId),
             uuid=info.uuid or None,
             name=info.deviceName,
             power_w=sum(way.power for way in ways) * _MILLI if ways else None,
             temperature_c=None if centidegrees is None else centidegrees * _CENTI,
-            utilisation_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
+            utilization_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
             memory_used_bytes=memory.vramUse * _KIB if memory else None,
             memory_total_bytes=memory.vramTotal * _KIB if memory else None,
         )
@@ -68,10 +68,10 @@ class ManagementLibrary:
 
 @functools.cache
 def open_library(timeout_s: float = 2.0) -> ManagementLibrary | None:
-    """Return the library, initialised once per process; ``None`` if it is missing, fails or does not answer.
+    """Return the library, initialized once per process; ``None`` if it is missing, fails or does not answer.
 
     Args:
-        timeout_s: How long its initialisation may take.
+        timeout_s: How long its initialization may take.
     """
     # Whatever a foreign binding does wrong on import or start means that it is not there.
     with suppress(Exception):

@@ -61,7 +61,7 @@ class Sampler:
             return TelemetrySample(source=unlisted if snapshot.readings else snapshot.source)
         if is_slice(device, reading):
             # Memory and load of the board are also other people's.
-            own = replace(reading, utilisation_percent=None, memory_used_bytes=None)
+            own = replace(reading, utilization_percent=None, memory_used_bytes=None)
             source = f"{snapshot.source}, of the whole board that this device is a slice of"
             return TelemetrySample(source=source, **own.sensors())
         return TelemetrySample(source=snapshot.source, **reading.sensors())
@@ -107,7 +107,7 @@ _sampler = Sampler()
 
 @hookimpl
 def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read the board's power, temperature, utilisation and memory from pymxsml or mx-smi."""
+    """Read the board's power, temperature, utilization and memory from pymxsml or mx-smi."""
     return _sampler.sample(device)
 
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import CaseOverrides
 
 
 @check("C1", level=0, fault="an override sets an unknown key, or a key that defines the benchmark")
-def overrides_name_settable_keys(subject: Subject) -> None:
+def overrides_name_settable_keys(subject: PluginUnderTest) -> None:
     """Overrides set only hyperparameters that the case has, and none that it locks."""
     for case, situation, shipped in _shipped(subject):
         known, settable = case.base.keys(), _settable_keys(case)
@@ -38,7 +38,7 @@ def overrides_name_settable_keys(subject: Subject) -> None:
 
 
 @check("C2", level=0, fault="an override has no reason, or a second override of its key replaces it")
-def overrides_are_justified(subject: Subject) -> None:
+def overrides_are_justified(subject: PluginUnderTest) -> None:
     """Each override gives a reason, and no key is overridden twice."""
     least = tolerance("least_override_reason_words")
     for _, situation, shipped in _shipped(subject):
@@ -54,7 +54,7 @@ def overrides_are_justified(subject: Subject) -> None:
 
 
 @check("C3", level=0, fault="the shipped configuration stops the run that uses it")
-def shipped_configurations_load(subject: Subject) -> None:
+def shipped_configurations_load(subject: PluginUnderTest) -> None:
     """For every case, preset, topology and known device, the hyperparameters resolve without an error."""
     for case, situation, shipped in _shipped(subject):
         if not {override.key for override in shipped.overrides} <= _settable_keys(case):
@@ -70,7 +70,7 @@ def _settable_keys(case: Case) -> set[str]:
     return {key for key in case.base.keys() if case.base.role(key) is not Role.LOCKED}  # noqa: SIM118 - no mapping
 
 
-def _shipped(subject: Subject) -> Iterator[tuple[Case, str, CaseOverrides]]:
+def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:
     """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
     for name in case_names():
         case = find_case(name)

@@ -10,7 +10,7 @@ import psutil
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
 from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
-from chipperf.contract.plugin_under_test import Subject, other_vendors
+from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
 from chipperf.languages import in_all_languages
@@ -32,7 +32,7 @@ _SPAWN_TIMEOUT_S: Final = 150.0
 @check(
     "D1", level=1, needs="session", fault="the device has no index, or the hook uses the global rank as the local rank"
 )
-def init_returns_device_of_local_rank(subject: Subject) -> None:
+def init_returns_device_of_local_rank(subject: PluginUnderTest) -> None:
     """On every machine, initialization returns a device of the declared type with the local rank as its index."""
     count = len(probed_devices(subject))
     _ = subject.runtime
@@ -42,7 +42,7 @@ def init_returns_device_of_local_rank(subject: Subject) -> None:
 
 
 @check("D2", level=1, fault="initialization returns a device but does not make it current")
-def tensors_land_on_initialised_device(subject: Subject) -> None:
+def tensors_land_on_initialized_device(subject: PluginUnderTest) -> None:
     """A new tensor is created on the last initialized device, also if the code gives no index."""
     import torch
 
@@ -60,17 +60,17 @@ def tensors_land_on_initialised_device(subject: Subject) -> None:
 
 
 @check("D3", level=1, fault="each call of initialization creates a new context, handle or thread")
-def repeated_init_is_harmless(subject: Subject) -> None:
+def repeated_init_is_harmless(subject: PluginUnderTest) -> None:
     """A second initialization returns the same device, keeps its tensors, and leaks no resources."""
     import torch
 
     device = subject.device
     kept = torch.arange(1000, device=device)
     for _ in range(2):
-        _initialise_again(subject, device)
+        _initialize_again(subject, device)
     before = _footprint(subject, device)
     for _ in range(_REPETITIONS):
-        _initialise_again(subject, device)
+        _initialize_again(subject, device)
     after = _footprint(subject, device)
     bounds = {"bytes": tolerance("repeated_query_bytes")}
     for what, value in after.items():
@@ -83,7 +83,7 @@ def repeated_init_is_harmless(subject: Subject) -> None:
 
 
 @check("D4", level=1, fault="a missing device gives an unclear error of the runtime, or a different card")
-def missing_device_is_named(subject: Subject) -> None:
+def missing_device_is_named(subject: PluginUnderTest) -> None:
     """A local rank without a device raises DeviceError, and the message gives the number of devices."""
     if ranks_share_device(subject):
         raise NotApplicable("all ranks share the device")
@@ -108,7 +108,7 @@ def missing_device_is_named(subject: Subject) -> None:
 
 
 @check("D5", level=1, fault="the device works only once per process, or its release fails after an incomplete run")
-def device_can_be_released_and_used_again(subject: Subject) -> None:
+def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
     """A released device can be initialized again, and releasing it twice does no harm."""
     device = subject.device
     require_computes(subject, device, "after initialization")
@@ -120,7 +120,7 @@ def device_can_be_released_and_used_again(subject: Subject) -> None:
 
 
 @check("D6", level=1, fault="the plugin depends on state of the parent process")
-def spawned_process_can_use_device(subject: Subject) -> None:
+def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     """A spawned process can initialize the device and compute on it."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -144,7 +144,7 @@ def spawned_process_can_use_device(subject: Subject) -> None:
     needs="session",
     fault="perf_device_info reports another card, a capacity in another unit, or nothing",
 )
-def device_info_agrees_with_probe(subject: Subject) -> None:
+def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     """Runtime and probe report the same name, UUID, PCI address and capacity (within 2 %) for each device."""
     uuid_declared = Capability.UUID in subject.info.capabilities
     devices = probed_devices(subject)
@@ -169,7 +169,7 @@ def device_info_agrees_with_probe(subject: Subject) -> None:
 
 
 @check("D8", level=1, fault="the device has the name of the vendor, of the device type, or of another vendor's product")
-def device_has_product_name(subject: Subject) -> None:
+def device_has_product_name(subject: PluginUnderTest) -> None:
     """The device has a product name, not the name of the vendor, the device type or another vendor's product."""
     name = subject.session.device_info(subject.device).name
     info = subject.info
@@ -189,7 +189,7 @@ def device_has_product_name(subject: Subject) -> None:
 
 
 @check("D9", level=1, fault="after an error the process can no longer use the device")
-def device_survives_shape_error(subject: Subject) -> None:
+def device_survives_shape_error(subject: PluginUnderTest) -> None:
     """After an operator has rejected its operands, the device still computes correctly."""
     import torch
 
@@ -204,12 +204,12 @@ def device_survives_shape_error(subject: Subject) -> None:
         fail(f"torch.mm of two 2x3 matrices on {device} should raise RuntimeError, it raised nothing")
 
 
-def _initialise_again(subject: Subject, device: torch.device) -> None:
+def _initialize_again(subject: PluginUnderTest, device: torch.device) -> None:
     again = subject.session.device_init(Rank())
     require(again == device, f"initializing again returned {again} instead of {device}")
 
 
-def _footprint(subject: Subject, device: torch.device) -> dict[str, int]:
+def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]:
     """Return, by name, the amount of each resource that repeated calls must not increase."""
     process = psutil.Process()
     stats = subject.session.memory_query(device)
@@ -226,7 +226,7 @@ def _compute_in_spawned_process(
     """Compute on the device and send the reason for a failure, or ``None``. Runs in a spawned process."""
     fault = None
     try:
-        subject = Subject(entry, Rank(), settings, workspace)
+        subject = PluginUnderTest(entry, Rank(), settings, workspace)
         require_computes(subject, subject.device, "after initialization")
     except (PerfError, Failed) as error:
         fault = str(error)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import DistributedConfig
 
 _LAUNCHER_VARIABLES: Final = (
@@ -50,7 +50,7 @@ _RUN_START_TIMEOUT_S: Final = 180.0
     capability=Capability.DISTRIBUTED,
     fault="the backend string is wrong, which would show only on several cards",
 )
-def backend_is_registered(subject: Subject) -> None:
+def backend_is_registered(subject: PluginUnderTest) -> None:
     """After the runtime is loaded, the plugin's collective backend is registered and supports its devices."""
     import torch.distributed as dist
 
@@ -73,7 +73,7 @@ def backend_is_registered(subject: Subject) -> None:
 
 
 @check("P2", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all-reduce averages, or does nothing")
-def collectives_give_right_numbers(subject: Subject) -> None:
+def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
     """All-reduce (sum and maximum), broadcast and all-gather give the right numbers in float32 and int64."""
     import torch
     import torch.distributed as dist
@@ -95,7 +95,7 @@ def collectives_give_right_numbers(subject: Subject) -> None:
 
 
 @check("P3", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="the barrier does not wait")
-def barrier_waits(subject: Subject) -> None:
+def barrier_waits(subject: PluginUnderTest) -> None:
     """A barrier holds every rank until the last one has arrived."""
     import torch.distributed as dist
 
@@ -123,7 +123,7 @@ def barrier_waits(subject: Subject) -> None:
     ranks=2,
     fault="gradients are summed, or each rank keeps its own gradients",
 )
-def gradients_are_those_of_the_big_batch(subject: Subject) -> None:
+def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
     """Two ranks under DDP get the same gradients as one process that trains on both halves of the batch."""
     import torch
 
@@ -155,7 +155,7 @@ def gradients_are_those_of_the_big_batch(subject: Subject) -> None:
 
 
 @check("P5", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all ranks train on card 0")
-def ranks_have_devices_of_their_own(subject: Subject) -> None:
+def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     """Two ranks of a machine use two different devices."""
     import torch.distributed as dist
 
@@ -170,7 +170,7 @@ def ranks_have_devices_of_their_own(subject: Subject) -> None:
 
 
 @check("P6", level=3, fault="every machine has its own main process, and each writes a record")
-def one_main_process(subject: Subject) -> None:
+def one_main_process(subject: PluginUnderTest) -> None:
     """In a job of two machines with two ranks each, exactly one process is the main one."""
     from chipperf.run.ranks import rank_from_environment
 
@@ -201,7 +201,7 @@ def one_main_process(subject: Subject) -> None:
     ranks=2,
     fault="a process group works only once, or leaves processes running",
 )
-def group_can_be_made_again(subject: Subject) -> None:
+def group_can_be_made_again(subject: PluginUnderTest) -> None:
     """After a process group is destroyed, a new one works, and no process is left running."""
     import torch.distributed as dist
 
@@ -223,7 +223,7 @@ def group_can_be_made_again(subject: Subject) -> None:
 
 
 @check("P8", level=3, capability=Capability.DISTRIBUTED, fault="the run hangs when a rank dies", timeout_s=420)
-def failing_rank_ends_the_run(subject: Subject) -> None:
+def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
@@ -255,7 +255,7 @@ def failing_rank_ends_the_run(subject: Subject) -> None:
 
 
 @check("P9", level=3, capability=Capability.DISTRIBUTED, fault="training on one card needs a launcher")
-def single_process_needs_no_rendezvous(subject: Subject) -> None:
+def single_process_needs_no_rendezvous(subject: PluginUnderTest) -> None:
     """A job of one process runs without the launcher's variables."""
     for name in _LAUNCHER_VARIABLES:
         os.environ.pop(name, None)
@@ -263,7 +263,7 @@ def single_process_needs_no_rendezvous(subject: Subject) -> None:
 
 
 @check("P10", level=3, needs="session", fault="the hook sets variables that the record does not list")
-def environment_hook_sets_nothing(subject: Subject) -> None:
+def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
     """``perf_environment`` returns variables, does not set them, and returns the same ones in a second call."""
     before = dict(os.environ)
     first = subject.session.environment(Rank(), subject.settings)
@@ -283,7 +283,7 @@ def _nodes(node_rank: int) -> Iterator[Rank]:
         yield replace(rank, world_size=4)
 
 
-def _join(subject: Subject) -> DistributedConfig:
+def _join(subject: PluginUnderTest) -> DistributedConfig:
     """Join the process group. If this fails, P1 reports it."""
     try:
         config = subject.distributed
@@ -295,7 +295,7 @@ def _join(subject: Subject) -> DistributedConfig:
     return config
 
 
-def _ones(subject: Subject) -> torch.Tensor:
+def _ones(subject: PluginUnderTest) -> torch.Tensor:
     import torch
 
     return torch.ones(1, device=subject.device)

@@ -17,7 +17,7 @@ from chipperf.run.failure import describe
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import MemoryStats
 
 _MIB: Final = 2**20
@@ -27,7 +27,7 @@ _WARMUP_STEPS: Final = 10
 
 
 @check("M1", level=1, fault="the plugin reports the host's memory, or uses another unit than bytes")
-def total_is_capacity_of_device(subject: Subject) -> None:
+def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
     """The total is the capacity of the device, as the probe reports it, not the host's memory."""
     device = subject.device
     _keep = _small_tensor(device)
@@ -51,14 +51,14 @@ def total_is_capacity_of_device(subject: Subject) -> None:
 
 
 @check("M2", level=1, fault="the counter is in MiB or KiB, or counts something else")
-def allocated_follows_tensors(subject: Subject) -> None:
+def allocated_follows_tensors(subject: PluginUnderTest) -> None:
     """A tensor of 64 MiB raises the allocated bytes by 64 MiB; freed memory is released or reused."""
     fault = _fault_of_counter(subject, subject.device)
     require(fault is None, f"{fault}: count the tensors of this device, in bytes")
 
 
 @check("M3", level=1, fault="the peak is the current value, or a reset does not lower it")
-def peak_is_highest_since_reset(subject: Subject) -> None:
+def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
     """The peak is the highest allocation since the last reset; freeing tensors keeps it, a reset lowers it."""
     device = subject.device
     _keep = _small_tensor(device)
@@ -82,7 +82,7 @@ def peak_is_highest_since_reset(subject: Subject) -> None:
 
 
 @check("M4", level=1, fault="the query resets the peak or empties a cache")
-def query_changes_nothing(subject: Subject) -> None:
+def query_changes_nothing(subject: PluginUnderTest) -> None:
     """A query changes no counter: two queries in a row return the same values."""
     device = subject.device
     _keep = _small_tensor(device)
@@ -104,7 +104,7 @@ def query_changes_nothing(subject: Subject) -> None:
 
 
 @check("M5", level=1, fault="the allocator cannot be queried before its first use")
-def query_works_before_first_allocation(subject: Subject) -> None:
+def query_works_before_first_allocation(subject: PluginUnderTest) -> None:
     """A query before the first allocation works and shows no allocated memory."""
     stats = subject.session.memory_query(subject.device)
     if Capability.UNIFIED_MEMORY in subject.info.capabilities:
@@ -119,7 +119,7 @@ def query_works_before_first_allocation(subject: Subject) -> None:
 
 
 @check("M6", level=1, capability=Capability.MULTI_DEVICE, fault="the counter covers the current device, or all devices")
-def memory_is_counted_per_device(subject: Subject) -> None:
+def memory_is_counted_per_device(subject: PluginUnderTest) -> None:
     """A tensor on one device raises only that device's counter."""
     devices = two_devices(subject)
     _keep = [_small_tensor(device) for device in devices]
@@ -139,7 +139,7 @@ def memory_is_counted_per_device(subject: Subject) -> None:
 
 
 @check("M7", level=1, fault="a hook leaks memory in every step")
-def training_does_not_leak(subject: Subject) -> None:
+def training_does_not_leak(subject: PluginUnderTest) -> None:
     """Between the 10th and the 50th step of a small training the allocated memory does not grow."""
     readings: dict[int, int] = {}
 
@@ -157,7 +157,7 @@ def training_does_not_leak(subject: Subject) -> None:
 
 
 @check("M8", level=1, fault="the plugin reports 0 for values that it did not measure")
-def unknown_is_none(subject: Subject) -> None:
+def unknown_is_none(subject: PluginUnderTest) -> None:
     """Unknown counters are None, not 0; reserved memory is reported exactly if the capability is declared."""
     device = subject.device
     _keep = _large_tensor(device)
@@ -175,7 +175,7 @@ def unknown_is_none(subject: Subject) -> None:
 
 
 @check("M9", level=1, fault="the record does not show that memory ran out, or the device is unusable afterwards")
-def running_out_of_memory_is_recognised(subject: Subject) -> None:
+def running_out_of_memory_is_recognized(subject: PluginUnderTest) -> None:
     """A request for more memory than the device has is classified as out_of_memory; the device stays usable."""
     if Capability.UNIFIED_MEMORY in subject.info.capabilities:
         raise NotApplicable("the device's memory is the host's, which must not run out")
@@ -216,7 +216,7 @@ def _large_tensor(device: torch.device, size_bytes: int = _TENSOR_BYTES) -> torc
     return torch.full((size_bytes,), 1, dtype=torch.uint8, device=device)
 
 
-def _in_use(subject: Subject, device: torch.device) -> int:
+def _in_use(subject: PluginUnderTest, device: torch.device) -> int:
     """Return the bytes that tensors use or, if this is unknown, the bytes in use on the whole device."""
     stats = subject.session.memory_query(device)
     value = stats.used_bytes if stats.allocated_bytes is None else stats.allocated_bytes
@@ -225,7 +225,7 @@ def _in_use(subject: Subject, device: torch.device) -> int:
     return value
 
 
-def _allocated_and_peak(subject: Subject, device: torch.device) -> tuple[int, int]:
+def _allocated_and_peak(subject: PluginUnderTest, device: torch.device) -> tuple[int, int]:
     """Return the allocated bytes and their peak, from one query."""
     stats = subject.session.memory_query(device)
     if stats.allocated_bytes is None or stats.peak_allocated_bytes is None:
@@ -233,14 +233,14 @@ def _allocated_and_peak(subject: Subject, device: torch.device) -> tuple[int, in
     return stats.allocated_bytes, stats.peak_allocated_bytes
 
 
-def _require_right_counter(subject: Subject, device: torch.device) -> None:
+def _require_right_counter(subject: PluginUnderTest, device: torch.device) -> None:
     """Raise :class:`NotRun` if the counter is wrong, which M2 reports."""
     fault = _fault_of_counter(subject, device)
     if fault:
         raise NotRun(f"{fault}, see M2")
 
 
-def _fault_of_counter(subject: Subject, device: torch.device) -> str | None:
+def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | None:
     """Return how the allocated bytes differ from the tensors' size, or ``None`` if they agree."""
     _keep = _small_tensor(device)
     stats = subject.session.memory_query(device)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import Knob, PrecisionPolicy
     from chipperf.precisions import Precision
     from chipperf.train.effective_precision import EffectivePrecision
@@ -34,7 +34,7 @@ _SCALE: Final = 2.0**10
 
 
 @check("N1", level=2, fault="fp32 runs as TF32 or 16-bit fixed point, or the backward pass is wrong")
-def fp32_is_fp32(subject: Subject) -> None:
+def fp32_is_fp32(subject: PluginUnderTest) -> None:
     """In fp32, products have the precision of fp32, and operators agree with float64 on the CPU, also backward."""
     from chipperf.contract.operators import ARITHMETIC
 
@@ -54,7 +54,7 @@ def fp32_is_fp32(subject: Subject) -> None:
     settings=each_precision,
     fault="a switch or variable changes numerics, and the record does not list it",
 )
-def knobs_are_declared(subject: Subject) -> None:
+def knobs_are_declared(subject: PluginUnderTest) -> None:
     """Every switch and environment variable that changes numerics is declared as a knob with its current value."""
     device_type = subject.info.device_type
     switches, variables = read_switches(device_type), dict(os.environ)
@@ -77,7 +77,7 @@ def knobs_are_declared(subject: Subject) -> None:
     settings=each_precision,
     fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing",
 )
-def precision_is_honoured(subject: Subject) -> None:
+def precision_is_honored(subject: PluginUnderTest) -> None:
     """Each precision runs as requested or is refused with UnsupportedPrecision, as the capabilities declare."""
     requested = subject.settings.precision
     policy = _policy(subject, requested)
@@ -111,7 +111,7 @@ def precision_is_honoured(subject: Subject) -> None:
 
 
 @check("N4", level=2, settings=each_precision, fault="weights become NaN at the first overflow in fp16")
-def overflow_skips_step(subject: Subject) -> None:
+def overflow_skips_step(subject: PluginUnderTest) -> None:
     """With fp16 autocast, a step with infinite gradients changes no weight; bf16 and fp32 scale no gradients."""
     import torch
 
@@ -148,7 +148,7 @@ def overflow_skips_step(subject: Subject) -> None:
     fault="an error in the backward pass, optimizer or memory layout changes the training",
     timeout_s=1800,
 )
-def training_follows_reference(subject: Subject) -> None:
+def training_follows_reference(subject: PluginUnderTest) -> None:
     """Twenty fp32 steps of every case that generates data stay near the CPU reference, and the loss falls."""
     from chipperf.contract.equivalence import compare
 
@@ -171,7 +171,7 @@ def training_follows_reference(subject: Subject) -> None:
 
 
 @check("N6", level=2, fault="a kernel works only for one layout, index type or size")
-def every_form_of_input_is_taken(subject: Subject) -> None:
+def every_form_of_input_is_taken(subject: PluginUnderTest) -> None:
     """Results are right with int64 labels, strided and channels-last tensors, varying image sizes and boolean masks."""
     from chipperf.contract.operators import FORMS
 
@@ -180,7 +180,7 @@ def every_form_of_input_is_taken(subject: Subject) -> None:
 
 
 @check("N7", level=2, fault="only the vendor's stack can read the checkpoint, or the checkpoint loses bits")
-def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
+def checkpoint_loads_on_the_cpu(subject: PluginUnderTest) -> None:
     """A process without the vendor's stack loads a checkpoint from the device with every bit the same."""
     import torch
 
@@ -222,7 +222,7 @@ def checkpoint_loads_on_the_cpu(subject: Subject) -> None:
     settings=each_precision,
     fault="the plugin changes the model, so its results belong to another model",
 )
-def prepared_model_keeps_its_structure(subject: Subject) -> None:
+def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
     """``perf_prepare_model`` keeps modules and parameters of every case with generated data: names, shapes, number."""
     import torch
 
@@ -246,14 +246,14 @@ def prepared_model_keeps_its_structure(subject: Subject) -> None:
 _HONESTY: Final = "run what was asked for, or raise UnsupportedPrecision"
 
 
-def _set_up(subject: Subject, requested: Precision) -> PrecisionPolicy:
+def _set_up(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy:
     try:
         return subject.precision(requested)
     except UnsupportedPrecision as error:
         raise NotRun(f"{requested} is refused, see N3: {error.message}") from error
 
 
-def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
+def _policy(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy | None:
     """Set up a precision and return its policy, or ``None`` if the plugin does not run it."""
     try:
         return subject.precision(requested)
@@ -261,7 +261,7 @@ def _policy(subject: Subject, requested: Precision) -> PrecisionPolicy | None:
         return None
 
 
-def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
+def _measured(subject: PluginUnderTest, policy: PrecisionPolicy) -> EffectivePrecision:
     """Return the arithmetic of products in a model that the plugin has prepared."""
     from chipperf.train.effective_precision import measure_effective_precision
     from chipperf.train.preparation import autocast
@@ -270,7 +270,7 @@ def _measured(subject: Subject, policy: PrecisionPolicy) -> EffectivePrecision:
     return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
 
 
-def _weight_type(subject: Subject, policy: PrecisionPolicy) -> torch.dtype:
+def _weight_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.dtype:
     """Return the type of the weights of a model that the plugin has prepared."""
     import torch
 
@@ -279,7 +279,7 @@ def _weight_type(subject: Subject, policy: PrecisionPolicy) -> torch.dtype:
     return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
 
 
-def _require_parameter_type(subject: Subject, policy: PrecisionPolicy) -> None:
+def _require_parameter_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> None:
     wanted = PRECISIONS[policy.requested].parameter_type or "float32"
     found = str(_weight_type(subject, policy)).removeprefix("torch.")
     require(
@@ -289,13 +289,13 @@ def _require_parameter_type(subject: Subject, policy: PrecisionPolicy) -> None:
     )
 
 
-def _require_fp32(subject: Subject, policy: PrecisionPolicy) -> None:
+def _require_fp32(subject: PluginUnderTest, policy: PrecisionPolicy) -> None:
     found = _measured(subject, policy)
     if {found.matmul, found.convolution} != {"fp32"}:
         raise NotRun(f"fp32 is {found.matmul} in matrix products and {found.convolution} in convolutions, see N1")
 
 
-def _require_measured(subject: Subject, policy: PrecisionPolicy, wanted: str) -> None:
+def _require_measured(subject: PluginUnderTest, policy: PrecisionPolicy, wanted: str) -> None:
     found = _measured(subject, policy)
     for kind, arithmetic in (("matrix products", found.matmul), ("convolutions", found.convolution)):
         require(
@@ -371,14 +371,14 @@ def _scaled_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer,
     scaler.update()
 
 
-def _sample(subject: Subject, case: Case) -> Path | None:
+def _sample(subject: PluginUnderTest, case: Case) -> Path | None:
     """Return the directory of a case's generated data; ``None`` if it generates none and cannot be trained here."""
     from chipperf.contract.equivalence import sample_data
 
     return sample_data(case, "tiny", subject.workspace) if case.data.ensure_few_samples else None
 
 
-def _trained_once(subject: Subject, policy: PrecisionPolicy) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def _trained_once(subject: PluginUnderTest, policy: PrecisionPolicy) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     import torch
 
     torch.manual_seed(_SEED)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from chipperf.contract.isolation import CallOutcome
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
@@ -54,7 +54,7 @@ _IMPORT_TIMEOUT_S: Final = 15.0
 
 
 @check("A1", level=0, needs="entry", fault="the group of an entry point is misspelled, or its target does not exist")
-def entry_points_resolve(subject: Subject) -> None:
+def entry_points_resolve(subject: PluginUnderTest) -> None:
     """Every entry point for chipperf is in a group that chipperf reads, and can be loaded."""
     for point in distribution(subject.entry.distribution).entry_points:
         if point.group in _GROUPS:
@@ -80,13 +80,13 @@ def import_entry_point(arguments: Mapping[str, Any]) -> None:
 
 
 @check("A2", level=0, needs="entry", fault="the vendor cannot be selected by its own name")
-def entry_point_bears_vendor_name(subject: Subject) -> None:
+def entry_point_bears_vendor_name(subject: PluginUnderTest) -> None:
     """The entry point has the name in VendorInfo.name, in lower-case letters, digits and underscores."""
     _require_none(name_faults(subject.entry, _vendor_info(subject)))
 
 
 @check("A3", level=0, needs="entry", fault="pip keeps the plugin installed with a core that it does not work with")
-def core_is_bounded(subject: Subject) -> None:
+def core_is_bounded(subject: PluginUnderTest) -> None:
     """The distribution requires chipperf with a lower and an upper bound."""
     provider = distribution(subject.entry.distribution)
     if installed.normal_name(subject.entry.distribution) == CORE_PACKAGE:
@@ -99,7 +99,7 @@ def core_is_bounded(subject: Subject) -> None:
 
 
 @check("A4", level=0, needs="entry", fault="every command loads torch or the vendor's runtime, also without a card")
-def import_is_light(subject: Subject) -> None:
+def import_is_light(subject: PluginUnderTest) -> None:
     """Importing the module loads no torch, no shared library, and no package that is not required."""
     observed = _outcome(subject, plugin_side_effects.observe_import).value
     top_level = {name.partition(".")[0] for name in observed["modules"]}
@@ -125,40 +125,40 @@ def import_is_light(subject: Subject) -> None:
     needs="entry",
     fault="the plugin installs import hooks, patches modules, or sets environment variables",
 )
-def process_stays_unchanged(subject: Subject) -> None:
+def process_stays_unchanged(subject: PluginUnderTest) -> None:
     """Import, registration and probe do not change the environment, modules, threads or standard output."""
     changes = _outcome(subject, plugin_side_effects.observe_changes).value
     require(not changes, f"{'; '.join(changes)}: do it in the hooks that need it, or return it from perf_environment")
 
 
 @check("A6", level=0, needs="entry", fault="the plugin works only once per machine or process")
-def registration_repeats(subject: Subject) -> None:
+def registration_repeats(subject: PluginUnderTest) -> None:
     """The plugin can be loaded and registered twice, and in a spawned process."""
     fault = _outcome(subject, plugin_side_effects.register_again).value
     require(fault is None, f"{fault}; keep no state that breaks another registration")
 
 
 @check("A7", level=0, needs="entry", fault="a misspelled hook is never called")
-def hooks_match_specification(subject: Subject) -> None:
+def hooks_match_specification(subject: PluginUnderTest) -> None:
     """Every function named like a hook is marked as a hook, and has the name and arguments of a vendor hook."""
     _require_none(mismatches(_load(subject), VENDOR_HOOKS))
 
 
 @check("A8", level=0, needs="entry", fault="the result depends on the order of registration or the version of pluggy")
-def hooks_are_plain(subject: Subject) -> None:
+def hooks_are_plain(subject: PluginUnderTest) -> None:
     """No hook is a wrapper, sets its position in the call order, or has a default for an argument."""
     _require_none(forbidden_options(_load(subject)))
 
 
 @check("A9", level=0, needs="entry", fault="the run stops at the missing hook")
-def required_hooks_are_there(subject: Subject) -> None:
+def required_hooks_are_there(subject: PluginUnderTest) -> None:
     """Every required hook is implemented."""
     missing = missing_hooks(vars(_load(subject)), "train")
     require(not missing, f"required hooks are missing: {', '.join(missing)}; docs/hooks.md has an example of each")
 
 
 @check("A10", level=0, needs="entry", fault="a hook returns a dict or another unit instead of the documented dataclass")
-def data_hooks_return_specified_types(subject: Subject) -> None:
+def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
     """Hooks that need no device return exactly the specified types, with values in the right units."""
     plugin = _registered(subject)
     if "perf_vendor_info" not in plugin.hooks:
@@ -179,7 +179,7 @@ def data_hooks_return_specified_types(subject: Subject) -> None:
 
 
 @check("A11", level=0, needs="entry", fault="the plugin needs another version of the hooks, and fails during a run")
-def api_version_is_supported(subject: Subject) -> None:
+def api_version_is_supported(subject: PluginUnderTest) -> None:
     """The plugin is written for a version of the hook specification that this core supports."""
     _require_none(api_version_faults(_vendor_info(subject)))
 
@@ -190,7 +190,7 @@ def api_version_is_supported(subject: Subject) -> None:
     needs="entry",
     fault="a declared capability has no hook, or the capability of a hook is not declared",
 )
-def capabilities_have_hooks(subject: Subject) -> None:
+def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     """Each declared capability has its hook, and the capability of each such hook is declared."""
     hooks, info = _registered(subject).hooks, _vendor_info(subject)
     faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
@@ -202,14 +202,14 @@ def capabilities_have_hooks(subject: Subject) -> None:
 
 
 @check("A13", level=0, needs="entry", fault="the plugin breaks when the internals of core change")
-def only_public_core_is_used(subject: Subject) -> None:
+def only_public_core_is_used(subject: PluginUnderTest) -> None:
     """The plugin's source uses only public names of chipperf."""
     used = [f"{path.name}, {use}" for path in _source(subject) for use in private_names(_read(path))]
     require(not used, f"{'; '.join(used)}: import from chipperf and its public modules only")
 
 
 @check("A14", level=0, needs="entry", fault="the installed plugin lacks files that exist in its source")
-def files_are_complete(subject: Subject) -> None:
+def files_are_complete(subject: PluginUnderTest) -> None:
     """The distribution contains its license, py.typed, and the templates that it names."""
     provider = distribution(subject.entry.distribution)
     package = package_directory(subject.entry)
@@ -231,7 +231,7 @@ def _try_import(entry: PluginEntry) -> CallOutcome:
     return call_in_fork(target, {"entry": asdict(entry)}, timeout_s=_IMPORT_TIMEOUT_S)
 
 
-def _load(subject: Subject) -> ModuleType:
+def _load(subject: PluginUnderTest) -> ModuleType:
     """Import the plugin's module, after a successful import in another process."""
     outcome = _try_import(subject.entry)
     if outcome.fault:
@@ -239,7 +239,7 @@ def _load(subject: Subject) -> ModuleType:
     return installed.load(subject.entry)
 
 
-def _registered(subject: Subject) -> BoundPlugin:
+def _registered(subject: PluginUnderTest) -> BoundPlugin:
     """Return the registered plugin."""
     _load(subject)
     try:
@@ -248,7 +248,7 @@ def _registered(subject: Subject) -> BoundPlugin:
         raise NotRun(f"the plugin cannot be registered, see A7 and A8: {error.message}") from error
 
 
-def _vendor_info(subject: Subject) -> VendorInfo:
+def _vendor_info(subject: PluginUnderTest) -> VendorInfo:
     plugin = _registered(subject)
     if "perf_vendor_info" not in plugin.hooks:
         raise NotRun("perf_vendor_info is missing, see A9")
@@ -258,7 +258,7 @@ def _vendor_info(subject: Subject) -> VendorInfo:
         raise NotRun(f"perf_vendor_info does not work, see A10: {error.message}") from error
 
 
-def _outcome(subject: Subject, function: Callable[..., object], *, required: bool = True) -> CallOutcome:
+def _outcome(subject: PluginUnderTest, function: Callable[..., object], *, required: bool = True) -> CallOutcome:
     """Call a function of :mod:`~chipperf.contract.plugin_side_effects` in a new interpreter with the same environment.
 
     Raises:
@@ -309,7 +309,7 @@ def _require_plausible_memory(memory_bytes: int | None, what: str) -> None:
     )
 
 
-def _missing_templates(subject: Subject, package: Path) -> list[str]:
+def _missing_templates(subject: PluginUnderTest, package: Path) -> list[str]:
     own = template_directory(subject.entry)
     faults = [
         f"{path.name} names {name}, which is not in {package.name}"
@@ -337,7 +337,7 @@ def _exists(template: str | None, own: Path | None) -> bool:
     return any(directory is not None and (directory / file).is_file() for directory in directories)
 
 
-def _source(subject: Subject) -> tuple[Path, ...]:
+def _source(subject: PluginUnderTest) -> tuple[Path, ...]:
     files = source_files(subject.entry)
     if not files:
         raise NotRun(f"the source of {subject.entry.value} is not available")

@@ -21,14 +21,14 @@ from chipperf.plugin.types import Rank
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import ProbedDevice
 
 _INITIALISE_TIMEOUT_S: Final = 80.0
 
 
 @check("B1", level=0, fault="the probe crashes or hangs on machines without the vendor's software")
-def probe_returns_anywhere(subject: Subject) -> None:
+def probe_returns_anywhere(subject: PluginUnderTest) -> None:
     """Without tools on PATH and without PCI devices, the probe returns within seconds and raises no exception."""
     probing = _probe_bare(subject)
     limit_s = tolerance("probe_s")
@@ -44,7 +44,7 @@ def probe_returns_anywhere(subject: Subject) -> None:
     level=0,
     fault="the reason for a missing device does not say what to do, or the probe fails on a machine with a card",
 )
-def probe_gives_reasons(subject: Subject) -> None:
+def probe_gives_reasons(subject: PluginUnderTest) -> None:
     """The probe lists the devices; without one, the reason says what the probe looked for and what to do."""
     here, bare = probe(subject.entry), _probe_bare(subject)
     if here.fault and bare.fault:
@@ -64,11 +64,11 @@ def probe_gives_reasons(subject: Subject) -> None:
 @check(
     "B3", level=1, needs="device", fault="the probe opens a context, and forked processes can no longer use a device"
 )
-def probe_leaves_devices_to_children(subject: Subject) -> None:
+def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
     """After a probe, a forked process can initialize a device and compute on it."""
     try:
         outcome = call_in_new_interpreter(
-            f"{__name__}:{initialise_after_probe.__name__}",
+            f"{__name__}:{initialize_after_probe.__name__}",
             {"entry": asdict(subject.entry)},
             timeout_s=2 * _INITIALISE_TIMEOUT_S,
         )
@@ -81,14 +81,14 @@ def probe_leaves_devices_to_children(subject: Subject) -> None:
     )
 
 
-def initialise_after_probe(arguments: Mapping[str, Any]) -> str | None:
+def initialize_after_probe(arguments: Mapping[str, Any]) -> str | None:
     """Probe in this process, fork, and return why the device cannot be used there, or ``None``."""
     bind(PluginEntry(**arguments["entry"])).probe()
-    target = f"{__name__}:{initialise.__name__}"
+    target = f"{__name__}:{initialize.__name__}"
     return call_in_fork(target, {**arguments, "without": []}, timeout_s=_INITIALISE_TIMEOUT_S).fault
 
 
-def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Initialize the first device, compute on it, and return its identity.
 
     Args:
@@ -113,7 +113,7 @@ def initialise(arguments: Mapping[str, Any]) -> dict[str, Any]:
     level=0,
     fault="the probe claims another vendor's card because torch calls it cuda, or because it is a PCI card",
 )
-def probe_resists_impersonators(subject: Subject) -> None:
+def probe_resists_impersonators(subject: PluginUnderTest) -> None:
     """The probe claims no device because of a torch that reports a CUDA device or PCI cards of unknown vendors."""
     here = _probe_here(subject)
     path = make_impersonator(subject.workspace / "impersonator")
@@ -137,7 +137,7 @@ def probe_resists_impersonators(subject: Subject) -> None:
     level=0,
     fault="the list of devices changes between probes, or the devices are numbered differently from the runtime",
 )
-def probe_is_consistent(subject: Subject) -> None:
+def probe_is_consistent(subject: PluginUnderTest) -> None:
     """Two probes find the same devices, numbered from 0 without gaps, and every UUID is unique."""
     first, second = _probe_here(subject), _probe_here(subject)
     require(
@@ -154,7 +154,7 @@ def probe_is_consistent(subject: Subject) -> None:
 
 
 @check("B6", level=1, fault="the benchmark runs on another card than the reserved one")
-def visible_devices_are_honoured(subject: Subject) -> None:
+def visible_devices_are_honored(subject: PluginUnderTest) -> None:
     """Probe and runtime see the devices of the visible-devices variable, in its order, and none if it is empty."""
     everything = _probe_here(subject)
     names = everything.visible_devices_env
@@ -174,7 +174,7 @@ def visible_devices_are_honoured(subject: Subject) -> None:
 
 
 @check("B7", level=0, fault="two vendors claim the same card")
-def probe_claims_only_own_devices(subject: Subject) -> None:
+def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
     for outcome in probe_vendors(other_entries(subject)):
@@ -187,20 +187,22 @@ def probe_claims_only_own_devices(subject: Subject) -> None:
             )
 
 
-def _probe_bare(subject: Subject) -> Probing:
+def _probe_bare(subject: PluginUnderTest) -> Probing:
     pci = subject.workspace / "no_pci"
     pci.mkdir(exist_ok=True)
     return probe(subject.entry, variables={"PATH": ""}, pci=pci)
 
 
-def _probe_here(subject: Subject) -> Probing:
+def _probe_here(subject: PluginUnderTest) -> Probing:
     probing = probe(subject.entry)
     if probing.fault:
         raise NotRun(f"perf_probe fails, see B1 and B2: {probing.fault}")
     return probing
 
 
-def _require_selection(subject: Subject, everything: Probing, words: Sequence[str], chosen: Sequence[int]) -> None:
+def _require_selection(
+    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
+) -> None:
     """Check that the probe finds exactly the chosen devices when the variable names them."""
     variable, *others = everything.visible_devices_env
     value = ",".join(words[index] for index in chosen)
@@ -216,7 +218,7 @@ def _require_selection(subject: Subject, everything: Probing, words: Sequence[st
 
 
 def _require_same_in_runtime(
-    subject: Subject, everything: Probing, words: Sequence[str], chosen: Sequence[int]
+    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
 ) -> None:
     """Check that probe and runtime have the same first device when the variable names the chosen ones."""
     variable, *others = everything.visible_devices_env
@@ -224,7 +226,7 @@ def _require_same_in_runtime(
     first = probe(subject.entry, variables={variable: value}, without=others).devices[0]
     try:
         outcome = call_in_new_interpreter(
-            f"{__name__}:{initialise.__name__}",
+            f"{__name__}:{initialize.__name__}",
             {"entry": asdict(subject.entry), "without": others},
             timeout_s=_INITIALISE_TIMEOUT_S,
             environment={variable: value},

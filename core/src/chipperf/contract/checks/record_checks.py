@@ -21,7 +21,7 @@ from chipperf.run.directory import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _CASE: Final = "mobilenetv2"
 _STEPS: Final = 8
@@ -41,7 +41,7 @@ _ABSOLUTE_PATH: Final = re.compile(r"(?:(?<![\w/.<])|(?<=://))/(?!sys/|proc/|dev
 
 
 @check("R5", level=2, fault="the record has values that cannot be stored or read again, or the run does not complete")
-def record_is_valid(subject: Subject) -> None:
+def record_is_valid(subject: PluginUnderTest) -> None:
     """A short run completes; its record is valid, names the plugin, and stays the same when read and rewritten."""
     directory = _run(subject)
     words = _last_words(directory)
@@ -72,7 +72,7 @@ def record_is_valid(subject: Subject) -> None:
 @check(
     "R6", level=2, fault="the report cannot be published, because it contains names of users, machines or directories"
 )
-def record_gives_nobody_away(subject: Subject) -> None:
+def record_gives_nobody_away(subject: PluginUnderTest) -> None:
     """Record and report contain no host name, user name or absolute path."""
     directory = _run(subject)
     try:
@@ -92,7 +92,7 @@ def record_gives_nobody_away(subject: Subject) -> None:
         require(path is None, f"{place} contains the absolute path {path and path[0]!r}: {_shorten(text)}")
 
 
-def _run(subject: Subject) -> RunDirectory:
+def _run(subject: PluginUnderTest) -> RunDirectory:
     """Return the directory of a short run of the real launcher. The checks share one run."""
     from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
@@ -124,11 +124,11 @@ def _shorten(text: str, *, from_end: bool = False) -> str:
     return text[-_LAST_WORDS_CHARACTERS:] if from_end else text[:_LAST_WORDS_CHARACTERS]
 
 
-def _report(subject: Subject, record: Record, language: Any) -> str:
+def _report(subject: PluginUnderTest, record: Record, language: Any) -> str:
     return render_report([record], language=language, vendor_templates=template_directory(subject.entry))
 
 
-def _names(subject: Subject) -> Iterator[tuple[str, str]]:
+def _names(subject: PluginUnderTest) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of everything that record and report must not contain."""
     # A machine may have the name of the vendor, which a report contains.
     harmless = _GENERIC | {subject.entry.name, subject.entry.distribution, subject.info.device_type}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Case
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.languages import Language
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
@@ -34,7 +34,7 @@ _CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
 
 
 @check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
-def report_renders(subject: Subject) -> None:
+def report_renders(subject: PluginUnderTest) -> None:
     """For every case the report renders in every language, and shows that a missing metric was not measured."""
     for case in map(find_case, case_names()):
         for language in LANGUAGES:
@@ -48,7 +48,7 @@ def report_renders(subject: Subject) -> None:
 
 
 @check("R4", level=0, fault="a text was copied from another vendor with the name of its product")
-def report_names_no_other_vendor(subject: Subject) -> None:
+def report_names_no_other_vendor(subject: PluginUnderTest) -> None:
     """The report mentions no other vendor and no other vendor's product."""
     own = set(_names(subject.info))
     foreign = [(name, other) for other in other_vendors(subject) for name in _names(other) if name not in own]
@@ -73,7 +73,7 @@ def _names(info: VendorInfo) -> Iterator[str]:
         yield from (device.name, device.short_name)
 
 
-def _record(subject: Subject, case: Case, rank: Rank, *, full: bool) -> Record:
+def _record(subject: PluginUnderTest, case: Case, rank: Rank, *, full: bool) -> Record:
     """Return a record that contains the vendor's texts."""
     make = full_record if full else empty_record
     device_name = device_names(subject.info)[-1]
@@ -87,7 +87,7 @@ def _record(subject: Subject, case: Case, rank: Rank, *, full: bool) -> Record:
         raise NotRun(f"a hook does not work, see A10: {error.message}") from error
 
 
-def _render(subject: Subject, record: Record, language: Language) -> str:
+def _render(subject: PluginUnderTest, record: Record, language: Language) -> str:
     """Return the report, rendered with the vendor's templates.
 
     Raises:

@@ -15,7 +15,7 @@ from chipperf.plugin.types import Capability, Rank
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _SAMPLES: Final = 4096
 _STEPS: Final = 3
@@ -23,7 +23,7 @@ _SEED: Final = 7
 
 
 @check("S1", level=1, fault="perf_seed does nothing, or always uses the same seed")
-def seed_controls_device(subject: Subject) -> None:
+def seed_controls_device(subject: PluginUnderTest) -> None:
     """The same seed gives the same random numbers on the device; another seed gives different numbers."""
     first, again, other = (_draw(subject, seed) for seed in (1, 1, 2))
     require(bool((first == again).all()), "seeding twice with 1 gave different random numbers on the device")
@@ -31,7 +31,7 @@ def seed_controls_device(subject: Subject) -> None:
 
 
 @check("S2", level=1, fault="the hook reseeds or advances the host's generators")
-def seed_controls_host(subject: Subject) -> None:
+def seed_controls_host(subject: PluginUnderTest) -> None:
     """After seeding, the generators of Python, NumPy and torch on the CPU give the numbers of that seed."""
     import numpy as np
     import torch
@@ -55,7 +55,7 @@ def seed_controls_host(subject: Subject) -> None:
     settings=deterministic,
     fault="the plugin ignores the request for determinism, or the results still differ",
 )
-def deterministic_runs_are_equal(subject: Subject) -> None:
+def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
     """Two short deterministic trainings end with bit-equal weights, and torch's deterministic mode is on."""
     import torch
 
@@ -84,7 +84,7 @@ def deterministic_runs_are_equal(subject: Subject) -> None:
     settings=each_precision,
     fault="the teardown does not restore TF32, autotuning or determinism",
 )
-def teardown_restores_switches(subject: Subject) -> None:
+def teardown_restores_switches(subject: PluginUnderTest) -> None:
     """A teardown restores every global switch that the plugin's hooks changed."""
     _ = subject.runtime
     before = _switches(subject)
@@ -99,7 +99,7 @@ def teardown_restores_switches(subject: Subject) -> None:
     )
 
 
-def _draw(subject: Subject, seed: int) -> torch.Tensor:
+def _draw(subject: PluginUnderTest, seed: int) -> torch.Tensor:
     import torch
 
     # Core seeds the CPU's generator before it calls the hook. torch.manual_seed would seed most other devices as well.
@@ -108,10 +108,10 @@ def _draw(subject: Subject, seed: int) -> torch.Tensor:
     return torch.rand(_SAMPLES, device=subject.device).cpu()
 
 
-def _set_up_and_release(subject: Subject, precision: Any) -> None:
+def _set_up_and_release(subject: PluginUnderTest, precision: Any) -> None:
     """Call the plugin's hooks that a run calls from initialization to teardown."""
     session = subject.session
-    device = _initialise(subject)
+    device = _initialize(subject)
     if session.has("perf_seed"):
         session.seed(_SEED, device, True)
     if session.has("perf_precision"):
@@ -120,14 +120,14 @@ def _set_up_and_release(subject: Subject, precision: Any) -> None:
     session.device_teardown(device)
 
 
-def _initialise(subject: Subject) -> torch.device:
+def _initialize(subject: PluginUnderTest) -> torch.device:
     try:
         return subject.session.device_init(Rank())
     except PerfError as error:
         raise NotRun(f"the device cannot be initialized after a teardown, see D5: {error.message}") from error
 
 
-def _switches(subject: Subject) -> dict[str, object]:
+def _switches(subject: PluginUnderTest) -> dict[str, object]:
     """Return torch's global switches by name, and the arithmetic of fp32 products on the device.
 
     The arithmetic shows settings that no switch of torch shows.
@@ -141,7 +141,7 @@ def _switches(subject: Subject) -> dict[str, object]:
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
     }
-    products = measure_effective_precision(_initialise(subject), nullcontext)
+    products = measure_effective_precision(_initialize(subject), nullcontext)
     found["arithmetic of fp32 matrix products"] = products.matmul
     found["arithmetic of fp32 convolutions"] = products.convolution
     return found

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import TelemetrySample
     from chipperf.run.telemetry_process import TelemetrySampler
 
 _CALLS: Final = 7
 _TENSOR_BYTES: Final = 2**26
-_FIELDS: Final = ("power_w", "temperature_c", "utilisation_percent", "memory_used_bytes", "clock_mhz")
+_FIELDS: Final = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
 
 _BLOCK_S: Final = 1.5
 """Longer than the time between two readings, so that every block has one."""
@@ -42,7 +42,7 @@ _SAMPLER_START_S: Final = 60.0
     capability=Capability.TELEMETRY,
     fault="values are in milliwatts, kelvin or MiB, unknown values are 0, or a call takes seconds",
 )
-def readings_are_physical(subject: Subject) -> None:
+def readings_are_physical(subject: PluginUnderTest) -> None:
     """Telemetry returns a value; each value is physically possible or None; a call takes at most 200 ms."""
     import torch
 
@@ -70,7 +70,7 @@ def readings_are_physical(subject: Subject) -> None:
     fault="telemetry uses the host's cores or stops the device while it reads",
     timeout_s=600,
 )
-def sampling_costs_little(subject: Subject) -> None:
+def sampling_costs_little(subject: PluginUnderTest) -> None:
     """Sampling telemetry during training costs less than 2 % of the throughput."""
     from chipperf.contract.small_training import train
     from chipperf.run.telemetry_process import TelemetrySampler
@@ -110,7 +110,7 @@ def _require_physical(sample: TelemetrySample, *, held_bytes: int, total_bytes: 
     require(known, "telemetry is declared, but every reading is None")
     _require_within(known, "power_w", tolerance("least_power_w"), tolerance("most_power_w"))
     _require_within(known, "temperature_c", tolerance("least_temperature_c"), tolerance("most_temperature_c"))
-    _require_within(known, "utilisation_percent", 0, 100)
+    _require_within(known, "utilization_percent", 0, 100)
     _require_within(known, "clock_mhz", tolerance("least_clock_mhz"), tolerance("most_clock_mhz"))
     _require_within(known, "memory_used_bytes", held_bytes, total_bytes or math.inf)
 
@@ -124,7 +124,7 @@ def _require_within(known: dict[str, float], name: str, least: float, most: floa
         )
 
 
-def _block_s(subject: Subject, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
+def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
     """Return how long training takes, with or without the sampler."""
     from chipperf.contract.small_training import train
 

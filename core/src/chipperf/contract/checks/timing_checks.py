@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.plugin_under_test import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _LONG_S: Final = 0.3
 _WINDOW_S: Final = 0.2
@@ -76,13 +76,13 @@ class Timing:
     """Times in seconds: to launch work, then to synchronize, then to read the result."""
 
     launch_s: float
-    synchronise_s: float
+    synchronize_s: float
     read_s: float
 
     @property
     def measured_s(self) -> float:
         """The time that a measurement between two calls of perf_synchronize gives."""
-        return self.launch_s + self.synchronise_s
+        return self.launch_s + self.synchronize_s
 
     @property
     def remaining(self) -> float:
@@ -91,14 +91,14 @@ class Timing:
 
 
 @check("T1", level=1, fault="perf_synchronize does nothing, or waits for only one of several streams")
-def synchronise_waits_for_queued_work(subject: Subject) -> None:
+def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
     """After long work on any stream, ``perf_synchronize`` returns only when the result can be read at once."""
     work = _long_work(subject.device)
     for name, stream in _streams(subject.device).items():
         timing = _best(subject, work, stream=stream)
         require(
             timing.remaining <= tolerance("remaining_work"),
-            f"perf_synchronize returned after {timing.synchronise_s:.3f} s, and reading the result of work on {name} "
+            f"perf_synchronize returned after {timing.synchronize_s:.3f} s, and reading the result of work on {name} "
             f"took another {timing.read_s:.3f} s: wait for all queued work of the device",
         )
 
@@ -108,7 +108,7 @@ def synchronise_waits_for_queued_work(subject: Subject) -> None:
     level=1,
     fault="the measured time is not proportional to the work, because it covers only launches or a polling interval",
 )
-def measured_time_follows_work(subject: Subject) -> None:
+def measured_time_follows_work(subject: PluginUnderTest) -> None:
     """Twice the work between two calls of ``perf_synchronize`` takes 1.5 to 2.6 times as long."""
     least, most = tolerance("doubled_work_least"), tolerance("doubled_work_most")
     work = _long_work(subject.device)
@@ -128,7 +128,7 @@ def measured_time_follows_work(subject: Subject) -> None:
 
 
 @check("T3", level=1, fault="the clock has another unit, or a window does not include all of its work")
-def windows_agree_with_wall_clock(subject: Subject) -> None:
+def windows_agree_with_wall_clock(subject: PluginUnderTest) -> None:
     """Throughput from measurement windows agrees with the wall clock within 2 % over at least one second."""
     work = _long_work(subject.device, _WINDOW_S)
     _require_waiting(_best(subject, work))
@@ -145,7 +145,7 @@ def windows_agree_with_wall_clock(subject: Subject) -> None:
 
 
 @check("T4", level=1, fault="perf_synchronize sleeps, which makes every window longer")
-def idle_synchronise_is_cheap(subject: Subject) -> None:
+def idle_synchronize_is_cheap(subject: PluginUnderTest) -> None:
     """Synchronizing an idle device takes no noticeable time, also if it is repeated often."""
     subject.session.synchronize(subject.device)
     durations_s = []
@@ -155,9 +155,9 @@ def idle_synchronise_is_cheap(subject: Subject) -> None:
         durations_s.append(time.monotonic() - start_s)
     median_s = statistics.median(durations_s)
     require(
-        median_s <= tolerance("idle_synchronise_s"),
+        median_s <= tolerance("idle_synchronize_s"),
         f"perf_synchronize takes {median_s * 1e3:.1f} ms (median of {_IDLE_CALLS}) on an idle device, at most "
-        f"{tolerance('idle_synchronise_s') * 1e3:g} ms are allowed: do not sleep or poll at intervals",
+        f"{tolerance('idle_synchronize_s') * 1e3:g} ms are allowed: do not sleep or poll at intervals",
     )
 
 
@@ -167,7 +167,7 @@ def idle_synchronise_is_cheap(subject: Subject) -> None:
     capability=Capability.MULTI_DEVICE,
     fault="perf_synchronize waits for the current device, or for all devices",
 )
-def synchronise_waits_for_given_device(subject: Subject) -> None:
+def synchronize_waits_for_given_device(subject: PluginUnderTest) -> None:
     """Synchronizing a device waits only for the work of that device."""
     first, second = two_devices(subject)
     work = _long_work(second)
@@ -175,17 +175,17 @@ def synchronise_waits_for_given_device(subject: Subject) -> None:
     timing = _best(subject, work)
     require(
         timing.remaining <= tolerance("remaining_work"),
-        f"while {first} was current, perf_synchronize({second}) returned after {timing.synchronise_s:.3f} s, and "
+        f"while {first} was current, perf_synchronize({second}) returned after {timing.synchronize_s:.3f} s, and "
         f"reading the result took another {timing.read_s:.3f} s: pass the device on to the runtime",
     )
-    most_s = max(tolerance("other_device_wait") * timing.synchronise_s, tolerance("idle_synchronise_s"))
+    most_s = max(tolerance("other_device_wait") * timing.synchronize_s, tolerance("idle_synchronize_s"))
     for _ in range(_TRIES):
-        other = _time(subject, work, synchronised=first)
-        if other.synchronise_s <= most_s:
+        other = _time(subject, work, synchronized=first)
+        if other.synchronize_s <= most_s:
             break
     require(
-        other.synchronise_s <= most_s,
-        f"perf_synchronize({first}) took {other.synchronise_s:.3f} s while only {second} was busy: wait for one device",
+        other.synchronize_s <= most_s,
+        f"perf_synchronize({first}) took {other.synchronize_s:.3f} s while only {second} was busy: wait for one device",
     )
 
 
@@ -206,7 +206,7 @@ def _duration_s(work: Work) -> float:
 
 
 def _time(
-    subject: Subject, work: Work, *, stream: _Stream = nullcontext, synchronised: torch.device | None = None
+    subject: PluginUnderTest, work: Work, *, stream: _Stream = nullcontext, synchronized: torch.device | None = None
 ) -> Timing:
     """Launch work on a stream, synchronize its device or another one, and read the result."""
     subject.session.synchronize(work.device)
@@ -214,14 +214,14 @@ def _time(
     with stream():
         product = _launch(subject, work)
     launched_s = time.monotonic()
-    subject.session.synchronize(synchronised or work.device)
-    synchronised_s = time.monotonic()
+    subject.session.synchronize(synchronized or work.device)
+    synchronized_s = time.monotonic()
     with stream():
         product[:1, :1].cpu()
-    return Timing(launched_s - start_s, synchronised_s - launched_s, time.monotonic() - synchronised_s)
+    return Timing(launched_s - start_s, synchronized_s - launched_s, time.monotonic() - synchronized_s)
 
 
-def _launch(subject: Subject, work: Work) -> torch.Tensor:
+def _launch(subject: PluginUnderTest, work: Work) -> torch.Tensor:
     """Queue work as a training step does, and return the last result."""
     product = work.queue()
     if subject.session.step_end:
@@ -229,7 +229,7 @@ def _launch(subject: Subject, work: Work) -> torch.Tensor:
     return product
 
 
-def _best(subject: Subject, work: Work, *, stream: _Stream = nullcontext) -> Timing:
+def _best(subject: PluginUnderTest, work: Work, *, stream: _Stream = nullcontext) -> Timing:
     """Measure several times, because a busy host delays single tries; return the first with no remaining work.
 
     If all of them leave work, return the last.
@@ -259,7 +259,7 @@ def _streams(device: torch.device) -> dict[str, _Stream]:
     return contexts
 
 
-def _rates(subject: Subject, work: Work) -> tuple[float, float]:
+def _rates(subject: PluginUnderTest, work: Work) -> tuple[float, float]:
     """Return work per second, measured with windows as in training, and measured with the wall clock."""
     windows: list[Window] = []
     edge_s = _edge(subject, work.device)
@@ -278,6 +278,6 @@ def _rates(subject: Subject, work: Work) -> tuple[float, float]:
     return measured.mean_of_totals, len(windows) / wall_s
 
 
-def _edge(subject: Subject, device: torch.device) -> float:
+def _edge(subject: PluginUnderTest, device: torch.device) -> float:
     subject.session.synchronize(device)
     return time.perf_counter()

@@ -16,9 +16,9 @@ from chipperf.records.columns import THROUGHPUTS, columns_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.documents.case_document import Row
+    from chipperf.documents.case_document import DocumentRow
     from chipperf.documents.markdown import Located
-    from chipperf.lint.linted_document import Subject
+    from chipperf.lint.linted_document import LintedDocument
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(
@@ -33,7 +33,7 @@ _MIN_DIGITS: Final = 3
     why="blank may mean not run, not published, failed or forgotten",
     fix="write a number, or why there is none: not run, withheld (reason), failed (cause), / (does not apply), unknown",
 )
-def no_cell_is_blank(subject: Subject) -> Iterator[Problem]:
+def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
     """Every cell and fact says something, and one mark has one meaning."""
     for row in subject.rows:
         for column, cell in row.cells.items():
@@ -51,7 +51,7 @@ def no_cell_is_blank(subject: Subject) -> Iterator[Problem]:
     yield from _swapped_marks(subject)
 
 
-def _swapped_marks(subject: Subject) -> Iterator[Problem]:
+def _swapped_marks(subject: LintedDocument) -> Iterator[Problem]:
     """Yield a run on all cards of one machine to which time is said not to apply, while it may to one card."""
     single = [row for row in subject.rows if row.topology and row.topology.cards == 1]
     for row in subject.rows:
@@ -62,11 +62,11 @@ def _swapped_marks(subject: Subject) -> Iterator[Problem]:
                 yield Problem(place=cell.place, message="e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
 
 
-def _same_run(one: Row, other: Row) -> bool:
+def _same_run(one: DocumentRow, other: DocumentRow) -> bool:
     return one.text("precision") == other.text("precision") and one.text("fix_hp") == other.text("fix_hp")
 
 
-def _row(row: Row) -> str:
+def _row(row: DocumentRow) -> str:
     return f"row {row.label.text!r}" if row.label.text else f"row in line {row.line}"
 
 
@@ -76,7 +76,7 @@ def _row(row: Row) -> str:
     why="results in different units cannot be compared, and a wrong metric says nothing",
     fix="write the case's metric in the case's unit in every row",
 )
-def one_unit_per_metric(subject: Subject) -> Iterator[Problem]:
+def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
     """Results have one unit, that of the case, and are of a metric that suits the task."""
     written = [
         (row, cell) for row in subject.rows if (cell := row.cells.get("quality")) and cells.marker(cell.text) is None
@@ -94,7 +94,7 @@ def one_unit_per_metric(subject: Subject) -> Iterator[Problem]:
     yield from _metric(subject)
 
 
-def _unit_of_case(subject: Subject, row: Row, cell: Located, *, has_sign: bool) -> Iterator[Problem]:
+def _unit_of_case(subject: LintedDocument, row: DocumentRow, cell: Located, *, has_sign: bool) -> Iterator[Problem]:
     if row.old_layout or subject.case is None:
         return
     as_percent = subject.case.report.quality_as_percent
@@ -107,7 +107,7 @@ def _unit_of_case(subject: Subject, row: Row, cell: Located, *, has_sign: bool) 
         )
 
 
-def _metric(subject: Subject) -> Iterator[Problem]:
+def _metric(subject: LintedDocument) -> Iterator[Problem]:
     header = subject.document.headers.get("quality")
     kind = wording.quality_kind(header.text) if header else None
     task = subject.document.general.get("task")
@@ -146,7 +146,7 @@ def _metric(subject: Subject) -> Iterator[Problem]:
     why="a reader and a program must get the same number, with enough digits to tell values apart",
     fix="write one decimal number with at least three significant digits",
 )
-def numbers_are_numbers(subject: Subject) -> Iterator[Problem]:
+def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
     """What stands in a column of numbers is a number or a marker, and has digits enough."""
     for row in subject.rows:
         for column in columns_of("report"):
@@ -175,7 +175,7 @@ def numbers_are_numbers(subject: Subject) -> Iterator[Problem]:
     why="the author meant to come back",
     fix="write the value, or why there is none",
 )
-def no_placeholder_is_left(subject: Subject) -> Iterator[Problem]:
+def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     """No text of a template is left standing."""
     document = subject.document
     if not document.is_report:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chipperf.lint.linted_document import Subject
+    from chipperf.lint.linted_document import LintedDocument
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
@@ -34,7 +34,7 @@ _VERSION: Final = re.compile(r"(?:py)?torch[-_ +:v]*(\d+\.\d+)", re.IGNORECASE)
     why="fp32 that is computed in TF32 or int16 is faster and is not fp32",
     fix="list the precision in the legend, and say which arithmetic is in effect",
 )
-def precisions_are_declared(subject: Subject) -> Iterator[Problem]:
+def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     """Every row's precision is in the legend, and a setting that changes the arithmetic is stated."""
     general = subject.document.general.get("precision")
     legend = _LEGEND.search(general.remark.text) if general else None
@@ -65,7 +65,7 @@ def precisions_are_declared(subject: Subject) -> Iterator[Problem]:
     fix="write the version that ran",
     evidence="FlagPerf's test_conf.py above the report, or records",
 )
-def framework_is_that_of_the_case(subject: Subject) -> Iterator[Problem]:
+def framework_is_that_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """The framework's version is that of the case's key or of the records."""
     facts = [fact for key in ("framework", "dependencies", "container") if (fact := subject.document.facts.get(key))]
     stated = next(((fact, match) for fact in facts if (match := _VERSION.search(fact.text))), None)
@@ -82,12 +82,12 @@ def framework_is_that_of_the_case(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def _recorded_versions(subject: Subject) -> set[str]:
+def _recorded_versions(subject: LintedDocument) -> set[str]:
     versions = [record.environment.torch for record in subject.records]
     return {".".join(version.split(".")[:2]) for version in versions if not isinstance(version, Missing)}
 
 
-def _case_key_versions(subject: Subject) -> set[str]:
+def _case_key_versions(subject: LintedDocument) -> set[str]:
     above = subject.path.absolute().parents
     if subject.case_name is None or len(above) < 3:
         return set()
@@ -117,7 +117,7 @@ def _case_keys(path: Path) -> list[tuple[str, str, str]]:
     fix="run again with the installed version, and render the report from the new records",
     evidence="records",
 )
-def evidence_is_of_this_version(subject: Subject) -> Iterator[Problem]:
+def evidence_is_of_this_version(subject: LintedDocument) -> Iterator[Problem]:
     """The records behind the report follow the metric definitions of this version."""
     if not subject.records:
         raise NotChecked("no records: --against RUN")

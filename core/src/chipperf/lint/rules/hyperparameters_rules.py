@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chipperf.cases.base import Case
-    from chipperf.documents.case_document import Row
+    from chipperf.documents.case_document import DocumentRow
     from chipperf.lint.configs import Assigned, Config, ConfigDirectory
-    from chipperf.lint.linted_document import Subject
+    from chipperf.lint.linted_document import LintedDocument
     from chipperf.records.schema import Record
 
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")
@@ -78,7 +78,7 @@ _FRAMEWORK_KEYS: Final = frozenset(
     fix="write into fix_hp what the configuration sets, or render the report from its records",
     evidence="configurations or records",
 )
-def fix_hp_is_what_ran(subject: Subject) -> Iterator[Problem]:
+def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
     """``fix_hp`` is what the configuration or the record of the row's topology sets."""
     if subject.records:
         yield from _against_records(subject)
@@ -111,7 +111,7 @@ def _differences(stated: Mapping[str, Any], config: Config, configs: ConfigDirec
     return found
 
 
-def _against_records(subject: Subject) -> Iterator[Problem]:
+def _against_records(subject: LintedDocument) -> Iterator[Problem]:
     for row in subject.rows:
         stated = hyperparameters(row)
         matching = [record for record in subject.records if _is_of(record, row)]
@@ -126,7 +126,7 @@ def _against_records(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _is_of(record: Record, row: Row) -> bool:
+def _is_of(record: Record, row: DocumentRow) -> bool:
     topology = row.topology
     return (
         topology is not None
@@ -165,7 +165,7 @@ def _equal(one: Any, other: Any) -> bool:
     fix="commit the configuration that ran, or remove the row",
     evidence="configurations",
 )
-def every_row_has_a_configuration(subject: Subject) -> Iterator[Problem]:
+def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
     """There is a configuration for every row's card, topology and precision, and each can be loaded."""
     configs = subject.need_configs()
     for path, reason in configs.unreadable.items():
@@ -208,7 +208,7 @@ def _sets_precision(config: Config, configs: ConfigDirectory, precision: str) ->
     fix="run the full schedule, or declare the shortening under the additional changes",
     evidence="configurations or records",
 )
-def shortened_runs_are_declared(subject: Subject) -> Iterator[Problem]:
+def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     """A run that was shortened is declared as such."""
     if subject.records:
         shortened = [record for record in subject.records if record.limits.shortened or record.case.preset != "full"]
@@ -234,7 +234,7 @@ def shortened_runs_are_declared(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _changes_place(subject: Subject) -> Any:
+def _changes_place(subject: LintedDocument) -> Any:
     row = subject.document.general.get("changes")
     return row.value.place if row else subject.start
 
@@ -246,7 +246,7 @@ def _changes_place(subject: Subject) -> Any:
     fix="remove the target from the vendor's configuration",
     evidence="configurations",
 )
-def targets_are_not_lowered(subject: Subject) -> Iterator[Problem]:
+def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
     """No configuration of the vendor sets a lower target than the case's."""
     configs = subject.need_configs()
     base = {key: (target, "the base configuration") for key, target, _ in _targets(configs.base)}
@@ -277,7 +277,7 @@ def _targets(values: Mapping[str, Assigned]) -> Iterator[tuple[str, float, Assig
     fix="name the case's version beside the target, and write the result as measured",
     evidence="a target beside the result, configurations or records",
 )
-def targets_carry_a_version(subject: Subject) -> Iterator[Problem]:
+def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
     """Targets and base values carry a version, and no result equals its target to the last digit."""
     with_target = [row for row in subject.rows if _known(row, "target") and _known(row, "quality")]
     if not with_target and subject.configs is None and not subject.records:
@@ -304,7 +304,7 @@ def targets_carry_a_version(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _known(row: Row, column: str) -> bool:
+def _known(row: DocumentRow, column: str) -> bool:
     text = row.text(column)
     return text is not None and cells.marker(text) is None
 
@@ -316,7 +316,7 @@ def _known(row: Row, column: str) -> bool:
     fix="correct the key",
     evidence="configurations",
 )
-def configurations_have_no_unknown_keys(subject: Subject) -> Iterator[Problem]:
+def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Problem]:
     """Every key of a configuration is one that the case reads."""
     configs = subject.need_configs()
     case = subject.case

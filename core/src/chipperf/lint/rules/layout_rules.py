@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from chipperf.lint.linted_document import Subject
+    from chipperf.lint.linted_document import LintedDocument
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
@@ -31,7 +31,7 @@ _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
     why="the reader does not find the data set, the figure or the wheel",
     fix="correct the address or the anchor",
 )
-def links_resolve(subject: Subject) -> Iterator[Problem]:
+def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
     """Links to files lead to files that exist, and anchors to headings."""
     for link in subject.document.markdown.links:
         if not link.target or _SCHEME.match(link.target):
@@ -114,7 +114,7 @@ def _slugs(blocks: Iterable[object]) -> Iterator[str]:
     why="one throughput without a definition cannot be compared with three defined ones",
     fix="import the report and render it anew: perf report import",
 )
-def layout_is_the_current_one(subject: Subject) -> Iterator[Problem]:
+def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
     """The performance table has the columns of the current layout."""
     document = subject.document
     if not document.headers:

@@ -14,8 +14,8 @@ from chipperf.records.schema import Missing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.documents.case_document import Row
-    from chipperf.lint.linted_document import Subject
+    from chipperf.documents.case_document import DocumentRow
+    from chipperf.lint.linted_document import LintedDocument
 
 _GIB: Final = 2**30
 _FULL: Final = 0.985
@@ -29,9 +29,9 @@ _TOPOLOGY_TOLERANCE: Final = 1.1
     why="a total that is not the card's, or that is used up to the last byte, was not read from the card",
     fix="write used/total in GiB, both read from the device",
 )
-def memory_fits_the_card(subject: Subject) -> Iterator[Problem]:
+def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
     """Used memory is less than the total, and the total is the card's in every row and in one spelling."""
-    totals: dict[str, dict[str, Row]] = defaultdict(dict)
+    totals: dict[str, dict[str, DocumentRow]] = defaultdict(dict)
     for row in subject.rows:
         cell, value = row.cells.get("mem"), memory(row)
         if cell is None or cells.marker(cell.text) is not None:
@@ -60,7 +60,7 @@ def memory_fits_the_card(subject: Subject) -> Iterator[Problem]:
     yield from implausible(subject, "memory")
 
 
-def _against_data_sheet(subject: Subject, row: Row, total_bytes: int) -> Iterator[Problem]:
+def _against_data_sheet(subject: LintedDocument, row: DocumentRow, total_bytes: int) -> Iterator[Problem]:
     if subject.vendor is None or row.topology is None:
         return
     named = {
@@ -84,9 +84,9 @@ def _against_data_sheet(subject: Subject, row: Row, total_bytes: int) -> Iterato
     why="a card needs the same memory beside seven others: rows that differ have different batch sizes",
     fix="state the batch size of each row in fix_hp",
 )
-def memory_does_not_depend_on_topology(subject: Subject) -> Iterator[Problem]:
+def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
     """Rows that state the same hyperparameters and precision use about the same memory per card."""
-    groups: dict[tuple[str, str, str], list[tuple[int, Row]]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[tuple[int, DocumentRow]]] = defaultdict(list)
     for row in subject.rows:
         value, stated = memory(row), hyperparameters(row)
         if value and stated is not None and row.topology:

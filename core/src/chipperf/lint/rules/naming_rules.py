@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.markdown import Place
-    from chipperf.lint.linted_document import Subject
+    from chipperf.lint.linted_document import LintedDocument
 
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
@@ -32,7 +32,7 @@ _MIN_KERNELS: Final = 3
     fix="write the card that ran",
     evidence="the vendor",
 )
-def cards_are_the_vendors_own(subject: Subject) -> Iterator[Problem]:
+def cards_are_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
     """The short name, the rows' labels and the configurations' names are of the report's vendor."""
     vendor = subject.need_vendor()
     for what, located in subject.card_places():
@@ -53,7 +53,7 @@ def cards_are_the_vendors_own(subject: Subject) -> Iterator[Problem]:
     fix="write one model in every section",
     evidence="the vendor",
 )
-def card_models_agree(subject: Subject) -> Iterator[Problem]:
+def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
     """The accelerator, the short name and the rows' labels name the same card, and no server."""
     vendor = subject.need_vendor()
     named: list[tuple[str, str, set[str]]] = []
@@ -66,7 +66,7 @@ def card_models_agree(subject: Subject) -> Iterator[Problem]:
                 place=located.place, message=f"{what} {located.text!r} is the server {servers[0]}, not a card"
             )
         if not cards:
-            yield from _misspelt(subject, vendor, what, located.text, located.place)
+            yield from _misspelled(subject, vendor, what, located.text, located.place)
             continue
         different = next((other for other in named if not _compatible(cards, other[2])), None)
         if different:
@@ -83,7 +83,7 @@ def _compatible(cards: set[str], others: set[str]) -> bool:
     return any(one.startswith(other) or other.startswith(one) for one in cards for other in others)
 
 
-def _misspelt(subject: Subject, vendor: str, what: str, text: str, place: Place) -> Iterator[Problem]:
+def _misspelled(subject: LintedDocument, vendor: str, what: str, text: str, place: Place) -> Iterator[Problem]:
     known = {name.casefold(): name for name in subject.names.cards(vendor)}
     for match in _MODEL_NUMBER.finditer(text):
         word = match[0].casefold()
@@ -109,7 +109,7 @@ def _join(cards: set[str]) -> str:
     fix="let `perf train` read the environment, or write that of the machine",
     evidence="the vendor",
 )
-def environment_is_the_vendors_own(subject: Subject) -> Iterator[Problem]:
+def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
     """The environment is this vendor's and of no other's report, and names the network of several machines."""
     vendor = subject.need_vendor()
     facts = subject.document.facts
@@ -143,7 +143,7 @@ def environment_is_the_vendors_own(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def _shared_kernel(subject: Subject, vendor: str) -> Iterator[Problem]:
+def _shared_kernel(subject: LintedDocument, vendor: str) -> Iterator[Problem]:
     kernel = subject.document.facts.get("kernel")
     if kernel is None or cells.marker(kernel.text) is not None:
         return
@@ -164,7 +164,7 @@ def _shared_kernel(subject: Subject, vendor: str) -> Iterator[Problem]:
     fix="measure, or remove what was copied",
     evidence="reports of other vendors",
 )
-def nothing_is_copied_from_other_vendors(subject: Subject) -> Iterator[Problem]:
+def nothing_is_copied_from_other_vendors(subject: LintedDocument) -> Iterator[Problem]:
     """No other vendor's report has the same environment or the same numbers."""
     tables = subject.corpus.tables
     shared: dict[int, list[str]] = {}
@@ -195,7 +195,7 @@ def nothing_is_copied_from_other_vendors(subject: Subject) -> Iterator[Problem]:
             break
 
 
-def _own_numbers(subject: Subject) -> Iterator[tuple[tuple[str, str, float], list[Subject]]]:
+def _own_numbers(subject: LintedDocument) -> Iterator[tuple[tuple[str, str, float], list[LintedDocument]]]:
     for row in subject.rows:
         for column in SPEEDS:
             value = number(row, column)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from chipperf.documents.case_document import Row
+    from chipperf.documents.case_document import DocumentRow
     from chipperf.documents.markdown import Place
-    from chipperf.lint.linted_document import Subject
+    from chipperf.lint.linted_document import LintedDocument
 
 _SPREAD_COLUMNS: Final = 6
 """Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""
@@ -46,7 +46,7 @@ _DATA_SUFFIXES: Final = (".csv", ".json", ".jsonl", ".tsv")
     why="what leaves out evaluation cannot be slower than what includes it: one of the numbers is wrong",
     fix="read the numbers from the run's log again",
 )
-def throughputs_are_ordered(subject: Subject) -> Iterator[Problem]:
+def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
     """``p_core`` is at least ``p_train``, that at least ``p_whole``, and training is part of the end-to-end time."""
     spreads = _spreads(subject)
     for row in subject.rows:
@@ -61,12 +61,12 @@ def throughputs_are_ordered(subject: Subject) -> Iterator[Problem]:
     yield from implausible(subject, "times", "throughputs")
 
 
-def _rate(row: Row, column: str, spreads: Mapping[tuple[str, str], Rate]) -> Rate | None:
+def _rate(row: DocumentRow, column: str, spreads: Mapping[tuple[str, str], Rate]) -> Rate | None:
     value = number(row, column)
     return None if value is None else spreads.get((column, row.text(column) or ""), Rate(value=value))
 
 
-def _spreads(subject: Subject) -> Mapping[tuple[str, str], Rate]:
+def _spreads(subject: LintedDocument) -> Mapping[tuple[str, str], Rate]:
     """Return throughputs with the spread of their windows, by column and text: of the records, and of the evidence."""
     spreads = {}
     for record in subject.records:
@@ -86,7 +86,7 @@ def _spreads(subject: Subject) -> Mapping[tuple[str, str], Rate]:
     return spreads
 
 
-def _lost_time(subject: Subject) -> Iterator[Problem]:
+def _lost_time(subject: LintedDocument) -> Iterator[Problem]:
     shares = []
     for row in subject.rows:
         whole, train = number(row, "p_whole"), number(row, "p_train")
@@ -109,7 +109,7 @@ def _lost_time(subject: Subject) -> Iterator[Problem]:
     fix="state the epochs that ran and why they are fewer, or correct time or throughput",
     evidence="the case and its reference dataset",
 )
-def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
+def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
     case = subject.need_reference_dataset()
     samples = case.data.reference.train_samples
@@ -146,7 +146,7 @@ def implied_epochs_are_those_of_the_case(subject: Subject) -> Iterator[Problem]:
     fix="say below the table that the result is below the target, and the target",
     evidence="the case and its reference dataset",
 )
-def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
+def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
     """A result below the case's target is declared as such."""
     case = subject.need_reference_dataset()
     results = [(row, value) for row in subject.rows if (value := quality(row)) is not None]
@@ -173,7 +173,7 @@ def results_below_target_say_so(subject: Subject) -> Iterator[Problem]:
     fix="write the unit of the figure's axis in the text",
     evidence="a figure of a curve",
 )
-def curve_and_text_have_one_unit(subject: Subject) -> Iterator[Problem]:
+def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
     """The text counts a curve's progress in the unit in which its results are measured."""
     for figure in _figures(subject):
         axis = _axis_of_data(subject.path.parent / figure.address)
@@ -210,7 +210,7 @@ class _Figure:
     section: str
 
 
-def _figures(subject: Subject) -> list[_Figure]:
+def _figures(subject: LintedDocument) -> list[_Figure]:
     """Return each image in a text or section on convergence.
 
     Raises:
@@ -244,7 +244,7 @@ def _figures(subject: Subject) -> list[_Figure]:
     fix="put the points beside the picture as CSV, and say how many seeds it shows",
     evidence="a figure of a curve",
 )
-def curves_come_with_data(subject: Subject) -> Iterator[Problem]:
+def curves_come_with_data(subject: LintedDocument) -> Iterator[Problem]:
     """A figure of convergence comes with its points and says how many runs it shows."""
     for figure in _figures(subject):
         picture = subject.path.parent / figure.address

@@ -15,8 +15,8 @@ from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.documents.case_document import Row
-    from chipperf.lint.linted_document import Subject
+    from chipperf.documents.case_document import DocumentRow
+    from chipperf.lint.linted_document import LintedDocument
 
 _MAX_ROWS: Final = 100
 """Rows that are compared with one another; a real report has a dozen."""
@@ -30,7 +30,7 @@ _SLACK: Final = 1.05
     why="it is not clear on how many cards the row was measured",
     fix="let words and brackets say the same",
 )
-def words_match_the_topology(subject: Subject) -> Iterator[Problem]:
+def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
     """A row's words and its topology in brackets say the same."""
     for row in subject.rows:
         topology = row.topology
@@ -55,7 +55,7 @@ def words_match_the_topology(subject: Subject) -> Iterator[Problem]:
     why="two machines with 8 cards are read as 8 cards in all",
     fix="say how many cards there are in all, for example below the table: 2x8 are 16 cards",
 )
-def several_machines_say_all_cards(subject: Subject) -> Iterator[Problem]:
+def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]:
     """Rows on several machines say how many cards there are in all, in one phrase."""
     for row in subject.rows:
         topology = row.topology
@@ -73,7 +73,7 @@ def several_machines_say_all_cards(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def _says_total(subject: Subject, row: Row) -> bool:
+def _says_total(subject: LintedDocument, row: DocumentRow) -> bool:
     if row.topology is None:
         return False
     total = re.compile(rf"(?<!\d){row.topology.cards}\s*(?:卡|cards|张)")
@@ -87,7 +87,7 @@ def _says_total(subject: Subject, row: Row) -> bool:
     why="throughput that falls, or grows faster than the cards, is a mistake in one of the rows",
     fix="check both rows; state the batch size per card where it differs",
 )
-def throughput_grows_with_cards(subject: Subject) -> Iterator[Problem]:
+def throughput_grows_with_cards(subject: LintedDocument) -> Iterator[Problem]:
     """More cards give more throughput at equal batch size per card, and not more than in proportion."""
     for one, other in _pairs(subject):
         fewer, more = sorted((one, other), key=_cards)
@@ -115,7 +115,7 @@ def throughput_grows_with_cards(subject: Subject) -> Iterator[Problem]:
     yield from implausible(subject, "scaling")
 
 
-def _pairs(subject: Subject) -> Iterator[tuple[Row, Row]]:
+def _pairs(subject: LintedDocument) -> Iterator[tuple[DocumentRow, DocumentRow]]:
     for one, other in combinations([row for row in subject.rows if row.topology][:_MAX_ROWS], 2):
         if one.topology and other.topology and one.topology.cards != other.topology.cards:
             same_card = one.topology.card == other.topology.card
@@ -124,7 +124,7 @@ def _pairs(subject: Subject) -> Iterator[tuple[Row, Row]]:
                 yield one, other
 
 
-def _cards(row: Row) -> int:
+def _cards(row: DocumentRow) -> int:
     return row.topology.cards if row.topology else 1
 
 
@@ -135,7 +135,7 @@ def _cards(row: Row) -> int:
     why="a tuned row that is faster per second and slower to the result is no gain",
     fix="state time to target beside throughput, or tune differently",
 )
-def throughput_is_no_loss_of_time(subject: Subject) -> Iterator[Problem]:
+def throughput_is_no_loss_of_time(subject: LintedDocument) -> Iterator[Problem]:
     """Of two rows of one topology and precision, the one with more throughput takes no longer and converges too."""
     target = subject.case.base.target if subject.case else None
     for one, other in combinations([row for row in subject.rows if row.topology][:_MAX_ROWS], 2):
@@ -161,5 +161,5 @@ def throughput_is_no_loss_of_time(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _key(row: Row) -> tuple[str, str, str]:
+def _key(row: DocumentRow) -> tuple[str, str, str]:
     return (row.topology.card, row.topology.shape, row.precision) if row.topology else ("", "", "")
