@@ -13,12 +13,12 @@ import pytest
 from chipperf.cases.classification import mobilenetv2
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.schema import Hyperparameters, Limits, Topology
+from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 from chipperf.run.plan import RunPlan
 from chipperf.run.planned_record import planned_record
 from fake_machine import ETHERNET, FakeMachine
 from filelock import FileLock
-from support import TIMEOUT_S, FakeDistributions, FinishedRun, forget_modules, perf_command, perf_environment
+from support import FakeDistributions, FinishedRun, execute_perf, forget_modules, run_perf
 
 # Tests run side by side: threads that spin while they wait would take each other's cores. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -33,16 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def perf() -> Perf:
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            perf_command(*arguments),
-            env=perf_environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-
-    return run
+    return run_perf
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +46,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(perf: Perf, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+def trained_run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Two ranks, two epochs of three steps, with a loader process each; not to be written to.
 
     All processes of the test run share it: the first that needs it makes it.
@@ -66,7 +57,7 @@ def trained_run(perf: Perf, image_folder: Path, tmp_path_factory: pytest.TempPat
     directory, finished = common / "trained-run", common / "trained-run.pickle"
     with FileLock(common / "trained-run.lock"):
         if not finished.exists():
-            process = perf(
+            process = execute_perf(
                 *("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--nproc", 2, "--seed", 5),
                 *("--set", "workers=1", "--data", image_folder, "--out", directory),
                 MALLOC_ARENA_MAX="2",
@@ -90,7 +81,7 @@ def make_plan(tmp_path: Path) -> MakePlan:
             "case_version": "1.0",
             "preset": "full",
             "precision": "fp32",
-            "hyperparameters": Hyperparameters(values=values, changes=[], global_batch_size=16),
+            "hyperparameters": HyperparametersRecord(values=values, changes=[], global_batch_size=16),
             "limits": Limits(),
             "topology": Topology(nnodes=1, nproc_per_node=2),
             "data_root": tmp_path / "images",

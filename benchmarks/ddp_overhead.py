@@ -32,7 +32,7 @@ def main() -> None:
     ratios: dict[str, list[float]] = {name: [] for name in FIGURES}
     with tempfile.TemporaryDirectory(prefix="chipperf-bench-") as scratch:
         for number in range(arguments.rounds):
-            # The order alternates: a drift of the machine's speed favours neither.
+            # The order alternates: a drift of the machine's speed favors neither.
             order = (1, 2) if number % 2 else (2, 1)
             measured = {
                 ranks: train(

@@ -1,7 +1,7 @@
-"""Where a training step of DETR goes: data, backbone, transformer, matcher, loss and optimiser.
+"""Where a training step of DETR goes: data, backbone, transformer, matcher, loss and optimizer.
 
 The step is cut where the backbone's features leave it, so that the backward passes of both halves are timed on their
-own; a synchronise follows every phase. The phases' sum is therefore more than an undisturbed step on a device that
+own; a synchronize follows every phase. The phases' sum is therefore more than an undisturbed step on a device that
 works ahead of its host. Images are those of the generated sample; ``--resolution`` scales them.
 
 Run: python benchmarks/detr_step.py --resolution 128 --batch-size 4 --steps 10
@@ -37,19 +37,19 @@ WARM_UP_STEPS = 2
 class Laps:
     """Seconds of every phase, in the order of the step."""
 
-    def __init__(self, synchronise: Callable[[], None]) -> None:
-        self._synchronise = synchronise
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self._synchronize = synchronize
         self._last_s = time.perf_counter()
         self.seconds: dict[str, list[float]] = {}
 
     def restart(self) -> None:
         """Begin a step."""
-        self._synchronise()
+        self._synchronize()
         self._last_s = time.perf_counter()
 
     def end(self, phase: str) -> None:
         """Add the time since the last phase ended to a phase."""
-        self._synchronise()
+        self._synchronize()
         now_s = time.perf_counter()
         self.seconds.setdefault(phase, []).append(now_s - self._last_s)
         self._last_s = now_s
@@ -78,11 +78,12 @@ def build_workload(session: Session, device: torch.device, resolution: int, batc
     """Return DETR on the generated sample, its whole backbone trained, with data read in this process."""
     case = find_case("detr")
     changes = {"resolution": resolution, "batch_size": batch_size, "backbone_weights": "", "backbone_lr_factor": 1.0}
-    root: Path = case.ensure_sample(lambda done, total: None)
+    root: Path = case.data.ensure_sample(lambda done, total: None)
     torch.manual_seed(0)
     workload: DetrWorkload = case.load_workload()(
         WorkloadContext(
             hyperparameters=case.base.model_copy(update=changes),
+            reference=case.data.reference,
             data_root=root,
             rank=Rank(),
             device=device,
@@ -113,7 +114,7 @@ def run_steps(workload: DetrWorkload, device: torch.device, laps: Laps, steps: i
         batch = next(batches)
         laps.end("data: read, decode, augment, collate")
         on_device = workload.to_device(batch)
-        laps.end("data: copy, normalise")
+        laps.end("data: copy, normalize")
         output = model(on_device.images, on_device.padding)
         laps.end("transformer and heads, forward")
         assignment = match(output.logits, output.boxes, on_device.targets)
@@ -130,7 +131,7 @@ def run_steps(workload: DetrWorkload, device: torch.device, laps: Laps, steps: i
         laps.end("backbone, backward")
         torch.nn.utils.clip_grad_norm_(model.parameters(), workload.max_gradient_norm or float("inf"))
         optimizer.step()
-        laps.end("optimiser, with clipping")
+        laps.end("optimizer, with clipping")
 
 
 def print_table(seconds: dict[str, list[float]]) -> None:

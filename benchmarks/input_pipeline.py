@@ -6,8 +6,8 @@ All pipelines run in this one process, on one thread, one after the other in eve
 a ratio is formed within a round, so that a slow phase of the machine hits both of its sides.
 
 The reference does what FlagPerf's ResNet50 case does (``training/benchmarks/resnet50/pytorch/dataloaders``):
-torchvision's ImageFolder and v1 transforms on Pillow images, conversion and normalisation to float32 before collation.
-For the others, normalisation of the collated batch is part of the measured time as well.
+torchvision's ImageFolder and v1 transforms on Pillow images, conversion and normalization to float32 before collation.
+For the others, normalization of the collated batch is part of the measured time as well.
 
 Region decoding needs libjpeg-turbo 3 as a shared library; benchmarks/build_libturbojpeg.sh builds one where the
 distribution has none, and PERF_LIBTURBOJPEG names it.
@@ -30,7 +30,7 @@ import torch
 from chipperf.data.imagefolder import Split, scan_split
 from chipperf.data.loader import build_training_loader
 from chipperf.data.sample import SampleOptions, render
-from chipperf.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalise, random_resized_crop_box
+from chipperf.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize, random_resized_crop_box
 from chipperf.data.turbojpeg import LIBRARY_VARIABLE, load_turbojpeg
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
@@ -100,11 +100,11 @@ def reference_pipeline(split: Split) -> Callable[[], None]:
 
 def chipperf_pipeline(split: Split, library: str) -> Callable[[], None]:
     loader = build_training_loader(split, batch_size=BATCH_SIZE, seed=0)
-    normalise = Normalise(torch.device("cpu"))
+    normalize = Normalize(torch.device("cpu"))
 
     def run() -> None:
         with turbojpeg_library(library):
-            consume(normalise(images) for images, _ in loader)
+            consume(normalize(images) for images, _ in loader)
 
     return run
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from chipperf.documents.card_names import read_card_names
-from chipperf.importing.case_document import import_document
+from chipperf.importing.document_import import import_document
+from chipperf.lint.lint_run import lint
 from chipperf.lint.rule import all_rules
-from chipperf.lint.runner import lint
 from chipperf.records.store import record_text
 from chipperf.report import render_report
-from chipperf.web.site import build_site
+from chipperf.web.site_files import build_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable

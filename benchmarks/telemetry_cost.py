@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     apply_environment()
 
-    from chipperf.run.telemetry import TelemetrySampler
+    from chipperf.run.telemetry_process import TelemetrySampler
     from chipperf.train.core_pass import core_window
 
     context, replica, batches = build_training(arguments.batch_size)

@@ -40,7 +40,7 @@ def compare_in_turn(changed: Callable[[], float], plain: Callable[[], float], ro
     Args:
         changed: Runs the first way and returns its seconds.
         plain: Runs the second way and returns its seconds.
-        rounds: How often each is run; the order alternates, so that a drift of the machine's speed favours neither.
+        rounds: How often each is run; the order alternates, so that a drift of the machine's speed favors neither.
     """
     costs = []
     for index in range(rounds):
@@ -81,6 +81,7 @@ def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]
     workload = case.load_workload()(
         WorkloadContext(
             hyperparameters=hyperparameters,
+            reference=case.data.reference,
             data_root=ensure_sample_dataset(SampleOptions(classes=10, train_per_class=100, val_per_class=2)),
             rank=rank,
             device=device,

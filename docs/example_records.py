@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.records.schema import Record
-from chipperf.records.store import record_text
+from chipperf.records.store import read_record, record_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ def write_records(directory: Path) -> None:
     Args:
         directory: Where each run gets a directory of its own.
     """
-    for record in (Record.model_validate_json(MEASURED.read_text(encoding="utf-8")), *simulated_records()):
+    for record in (read_record(MEASURED), *simulated_records()):
         (directory / record.run_id).mkdir(parents=True)
         (directory / record.run_id / "record.json").write_text(record_text(record), encoding="utf-8")
 
@@ -62,7 +61,7 @@ def _run(
     slowness: float,
     failed: bool,
 ) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))
+    record: dict[str, Any] = read_record(MEASURED).model_dump(mode="json")
     seconds = EPOCHS * IMAGES / rate
     curve = [
         {

@@ -1,11 +1,13 @@
-"""Renders the reports in docs/examples from the records beside them: ``python docs/generate_examples.py``."""
+"""Renders the reports in docs/examples from the records beside them: ``python docs/generate_examples.py``.
+
+The records stay as the chipperf that ran wrote them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from chipperf.cli.main import app
-from chipperf.records.store import read_record, record_text
 
 EXAMPLES = Path(__file__).with_name("examples")
 REPORTS = {"zh": "README.md", "en": "report.en.md"}
@@ -24,6 +26,4 @@ def render(example: Path, directory: Path) -> None:
 
 if __name__ == "__main__":
     for record in sorted(EXAMPLES.glob("*/record.json")):
-        # Fields that records have got since then take their defaults.
-        record.write_text(record_text(read_record(record)), encoding="utf-8")
         render(record.parent, record.parent)

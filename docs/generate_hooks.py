@@ -18,32 +18,34 @@ PAGE = Path(__file__).with_name("hooks.md")
 INTRODUCTION = """\
 # Hooks
 
-This page is made from the docstrings in `chipperf/plugin/hookspecs.py` by
-`python docs/generate_hooks.py`; change it there.
+`python docs/generate_hooks.py` makes this page from the docstrings in `chipperf/plugin/hookspecs.py`. Change it there.
 
-A plugin is a module whose functions carry `@hookimpl`. A vendor's module is named by an entry point in the group
-`chipperf.vendors` and implements vendor hooks only; an observer's is named in `chipperf.observers` and implements
-observer hooks only. [A plugin in five minutes](plugin-guide.md) shows a complete one.
+A plugin is a module. Its hooks carry the decorator `@hookimpl`. An entry point in the group `chipperf.vendors` names
+the module of a vendor, which implements only vendor hooks. An entry point in `chipperf.observers` names the module
+of an observer, which implements only observer hooks. [A plugin in five minutes](plugin-guide.md) shows a complete
+plugin.
 
-* An implementation takes the arguments of the hook by their names. It may leave out those it does not need.
+* An implementation takes the arguments of the hook by their names. It may omit arguments that it does not need.
   Defaults, `*args`, wrappers, `tryfirst`, `trylast` and `specname` are refused.
-* Importing the module does nothing: no torch, no change of the environment. torch is imported inside the hooks.
-* A hook that returns something returns exactly the type that is specified.
-* A value that is not known is `None`, never 0.
-* Units are part of a field's name: `total_bytes`, `power_w`, `timeout_s`.
+* Importing the module must have no side effects: it does not import torch or change the environment. The hooks import
+  torch themselves.
+* A hook with a result returns exactly the specified type.
+* An unknown value is `None`, never 0.
+* Field names include the unit: `total_bytes`, `power_w`, `timeout_s`.
 """
 
 VENDOR_INTRODUCTION = """\
 ## Vendor hooks
 
-A run binds exactly one vendor. Hooks that are not called required are optional: each says what core does without it.
+A run binds exactly one vendor. A hook is optional unless its text says *required*. The text of an optional hook says
+what core does without it.
 """
 
 OBSERVER_INTRODUCTION = """\
 ## Observer hooks
 
-A run may have any number of observers, and all of their hooks are optional. Each observer is called alone with a
-frozen event. One that raises is disabled for the rest of the run and listed in the run's record.
+A run may have several observers, and all of their hooks are optional. Core calls each observer separately with a frozen
+event. An observer that raises is disabled for the rest of the run, and the record lists it.
 """
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chipperf.web.site import build_site
+from chipperf.web.site_files import build_site
 from example_records import write_records
 
 PICTURES = Path(__file__).with_name("screenshots")

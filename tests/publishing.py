@@ -9,7 +9,7 @@ from chipperf.cli.main import app
 from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.records import RecordFinder
-from chipperf.verify.report import Templates, verify_report
+from chipperf.verify.report_verification import Templates, verify_report
 from curve_records import curve
 from factory import make_record
 from typer.testing import CliRunner

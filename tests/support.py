@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
+from ready_python import ReadyProcess, stands_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,15 +27,17 @@ TIMEOUT_S = 150
 
 
 class Perf(Protocol):
-    """Runs ``perf`` in a process of its own."""
+    """Runs ``perf`` in a process of its own, which is forked where that makes no difference."""
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]: ...
 
 
 class StartProcess(Protocol):
-    """Starts a command in a session of its own."""
+    """Starts a command in a session of its own; see :func:`started`."""
 
-    def __call__(self, command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]: ...
+    def __call__(
+        self, command: list[str], environment: Mapping[str, str], *, executed: bool = False
+    ) -> subprocess.Popen[str] | ReadyProcess: ...
 
 
 class MakePlan(Protocol):
@@ -79,6 +83,53 @@ def perf_command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "chipperf", *(str(argument) for argument in arguments)]
 
 
+def run(
+    command: list[str], environment: Mapping[str, str], directory: Path | None = None, timeout_s: float = TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end: a program that imports torch by a fork, where that makes no difference."""
+    process = started(command, environment, directory)
+    try:
+        out, complaints = process.communicate(timeout=timeout_s)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, complaints)
+
+
+def started(
+    command: list[str], environment: Mapping[str, str], directory: Path | None = None, *, executed: bool = False
+) -> subprocess.Popen[str] | ReadyProcess:
+    """Start a command: a program that imports torch by a fork, where that makes no difference, unless ``executed``."""
+    if not executed and stands_in(command, environment):
+        return ReadyProcess(command, environment, directory)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_perf(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``perf`` in a process of its own, which is forked where that makes no difference."""
+    return run(perf_command(*arguments), perf_environment(**environment))
+
+
+def execute_perf(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``perf`` as users do."""
+    return subprocess.run(
+        perf_command(*arguments),
+        env=perf_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+
+
 def perf_environment(**changes: str) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PERF_")}
     return environment | changes
@@ -94,7 +145,7 @@ def processes_naming(text: str) -> list[psutil.Process]:
     return found
 
 
-def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+def ranks_of(launcher: subprocess.Popen[str] | ReadyProcess) -> list[psutil.Process]:
     """Return the training processes of a launcher, in the order of their ranks."""
     children = psutil.Process(launcher.pid).children()
     ranks = [each for each in children if "chipperf.train.worker" in each.cmdline()]
@@ -104,24 +155,18 @@ def ranks_of(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
 @contextmanager
 def process_starter(place: Path) -> Iterator[StartProcess]:
     """Start processes that are gone afterwards, with their children and every process whose command names ``place``."""
-    started: list[subprocess.Popen[str]] = []
+    processes: list[subprocess.Popen[str] | ReadyProcess] = []
 
-    def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def start(
+        command: list[str], environment: Mapping[str, str], *, executed: bool = False
+    ) -> subprocess.Popen[str] | ReadyProcess:
+        processes.append(started(command, environment, executed=executed))
+        return processes[-1]
 
     try:
         yield start
     finally:
-        for process in started:
+        for process in processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -129,8 +174,17 @@ def process_starter(place: Path) -> Iterator[StartProcess]:
             left.kill()
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 def wait_for(
-    condition: Callable[[], object], process: subprocess.Popen[str] | None = None, limit_s: float = TIMEOUT_S
+    condition: Callable[[], object],
+    process: subprocess.Popen[str] | ReadyProcess | None = None,
+    limit_s: float = TIMEOUT_S,
 ) -> None:
     """Wait until something is so; ``process`` may not end before."""
     deadline_s = time.monotonic() + limit_s

@@ -16,7 +16,7 @@ from chipperf.languages import ENGLISH, LANGUAGES, in_all_languages, in_language
 from chipperf.plugin.types import Title
 from chipperf.report import render_report
 from chipperf.report.templating import make_environment
-from chipperf.web.board import summarise
+from chipperf.web.board import summarize
 from chipperf.web.pages import render_runs
 from factory import make_record
 
@@ -108,7 +108,7 @@ def test_a_translation_alone_adds_a_language(pseudo: str) -> None:
 
 def test_a_page_has_every_language(pseudo: str) -> None:
     record = make_record()
-    page = render_runs([record], [summarise(record)], language=pseudo)
+    page = render_runs([record], [summarize(record)], language=pseudo)
 
     assert f'<html lang="{pseudo}">' in page
     for language, name in LANGUAGES.items():

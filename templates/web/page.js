@@ -128,7 +128,7 @@
     }
   }
 
-  function neighbour(cell, key) {
+  function neighbor(cell, key) {
     if (cell.matches("dd")) {
       const list = all("dd", cell.closest(".cells"));
       const step = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 }[key];
@@ -145,7 +145,7 @@
     if (event.key === "Escape") tell(null);
     const cell = event.target.closest(cellSelector);
     if (!cell || !["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"].includes(event.key)) return;
-    const next = neighbour(cell, event.key);
+    const next = neighbor(cell, event.key);
     if (next) focusCell(next);
     event.preventDefault();
   });

@@ -491,7 +491,7 @@ class HostCall {
 // Computes any operator without a kernel of its own with the host's, on the card's memory.
 //
 // at::native::cpu_fallback works on copies instead, and so loses what a kernel writes without its schema saying so:
-// batch normalisation would never update its running statistics.
+// batch normalization would never update its running statistics.
 void compute_on_host(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
   HostCall call(op.schema(), *stack);
   {

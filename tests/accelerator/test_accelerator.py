@@ -6,7 +6,6 @@ torch knows one renamed device type per process and prefers it to all others, so
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import TYPE_CHECKING
 import acme_build
 import acme_stack
 import pytest
-from support import TIMEOUT_S, perf_command
+import support
+from support import perf_command
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     Start = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,13 +44,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
         pytest.skip(str(error))
 
     def run(*command: object, **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(part) for part in command],
-            env={**variables, **changes},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
+        return support.run([str(part) for part in command], {**variables, **changes})
 
     return run
 

@@ -27,6 +27,7 @@ def make_workload(root: Path, rank: Rank | None = None, **changes: Any) -> Class
     return ClassificationWorkload(
         WorkloadContext(
             hyperparameters=ClassificationHyperparameters.model_validate(tiny.model_dump() | changes),
+            reference=CASE.data.reference,
             data_root=root,
             rank=rank or Rank(),
             device=DEVICE,

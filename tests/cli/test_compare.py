@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, summarise_repeats
+from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, summarize_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def repeated(tmp_path: Path, write: Write) -> Callable[..., str]:
             state = {"state": "completed" if rate else "failed"}
             write(f"{name}/repeat-{seed}", seed=seed, status=state, metrics__p_whole=rate or 1.0, **changes)
             runs.append(RepeatedRun(directory=f"repeat-{seed}", seed=seed, **state))
-        summarise_repeats("resnet50", len(rates), runs, tmp_path / name, to=tmp_path / name / REPEATS_FILE)
+        summarize_repeats("resnet50", len(rates), runs, tmp_path / name, to=tmp_path / name / REPEATS_FILE)
         return name
 
     return make
@@ -108,7 +108,7 @@ def test_directory_of_repeats_is_one_column(invoke: Invoke, write: Write, repeat
         (4475, None, None),
     ]
     assert p_whole[1]["interval"]["low"] < p_whole[1]["ratio"] < p_whole[1]["interval"]["high"]
-    assert {"text": "3 of 4 repeats completed; the others are left out", "columns": [2]} in content["caveats"]
+    assert {"text": "3 of 4 repeats completed; the others are left out", "columns": [2]} in content["footnotes"]
 
 
 def test_repeats_of_which_none_completed_are_shown_as_failed(
@@ -184,7 +184,7 @@ def test_topology_and_precision_choose_rows(invoke: Invoke) -> None:
     ],
     ids=["too much", "possible", "another model size", "unknown card", "no plugin"],
 )
-def test_utilisation_above_the_peak_that_the_vendors_plugin_states_is_a_footnote(
+def test_utilization_above_the_peak_that_the_vendors_plugin_states_is_a_footnote(
     invoke: Invoke, write: Write, changes: dict[str, Any], found: bool
 ) -> None:
     own = {"vendor__name": "nvidia", "environment__card_title": "NVIDIA A100-SXM4-40GB"}
@@ -199,7 +199,7 @@ def test_utilisation_above_the_peak_that_the_vendors_plugin_states_is_a_footnote
     [
         (("none.md",), 2, "none.md"),
         (("empty.md",), 2, "has no performance table"),
-        (("nobody.md",), 2, "does not tell whose report it is"),
+        (("nobody.md",), 2, "does not name its vendor"),
         (("broken",), 1, "repeats.json: top level"),
         (("mixed",), 1, "mixed/repeats.json: planned: Field required"),
         (("a", "a.md"), 2, "the records are of several metric definitions: chipperf, flagperf"),

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 DETECTION_CASE = """
 from dataclasses import replace
 from chipperf.cases.classification.mobilenetv2 import CASE as CLASSIFICATION
+from chipperf.cases.detr.case_data import COCO2017
 
-CASE = replace(CLASSIFICATION, name="detection", base=CLASSIFICATION.base.model_copy(update={"dataset": "coco2017"}))
+BASE = CLASSIFICATION.base.model_copy(update={"dataset": COCO2017.reference.name})
+CASE = replace(CLASSIFICATION, name="detection", base=BASE, data=COCO2017)
 """
 
 

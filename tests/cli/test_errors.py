@@ -109,5 +109,5 @@ def test_record_of_a_newer_version(invoke: Invoke, tmp_path: Path) -> None:
     ended = invoke("report", tmp_path)
 
     assert ended.code == 1
-    assert "has schema_version 9; this chipperf reads up to 1" in ended.err
+    assert "has schema_version 9; this chipperf reads up to 2" in ended.err
     assert "chipperf 4.0" in ended.err

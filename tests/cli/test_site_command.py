@@ -47,8 +47,8 @@ def test_unreadable_records_are_noted_and_stop_nothing(invoke: Invoke, runs: Pat
     [
         (("site", "none", "--out", "site"), "none is not a directory"),
         (("site", "runs/detr/record.json", "--out", "site"), "record.json is not a directory"),
-        (("site", "empty", "--out", "site"), "there is no record.json below empty"),
-        (("site", "runs", "--out", "runs"), "runs holds something that is no site of chipperf's"),
+        (("site", "empty", "--out", "site"), "there is no record.json in empty"),
+        (("site", "runs", "--out", "runs"), "runs contains files that are not a site of chipperf"),
         (("site", "runs", "--out", "site", "--templates", "none"), "template directory none does not exist"),
         (("report", "runs/detr", "--format", "html", "--out", "none/report.html"), "none is not a directory"),
         (("report", "runs/detr", "--format", "html", "--baseline", "runs/detr"), "a page shows all runs alike"),

@@ -8,8 +8,8 @@ import json
 
 import pytest
 from chipperf.compare.comparison import Scaling, compare_columns, compare_curves, compare_runs
-from chipperf.compare.formats import as_csv, as_markdown, json_text, rows
-from chipperf.compare.sides import Column
+from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, rows
+from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import Missing
@@ -31,8 +31,8 @@ def ratios(comparison, name):
     return tuple(cell.ratio for cell in measure(comparison, name).cells)
 
 
-def caveats(comparison):
-    return {caveat.text: caveat.columns for caveat in comparison.caveats}
+def footnotes(comparison):
+    return {footnote.text: footnote.columns for footnote in comparison.footnotes}
 
 
 def test_values_stand_beside_their_ratio_to_the_first_run():
@@ -90,7 +90,7 @@ def test_a_run_that_did_not_complete_has_failed_in_every_value():
     failed = Missing(missing="failed", reason="killed")
     assert all(item.cells[1].value == failed for item in comparison.measures)
     assert comparison.outcomes[1] == ("not_run",)
-    assert caveats(comparison)["the run did not complete: killed"] == (2,)
+    assert footnotes(comparison)["the run did not complete: killed"] == (2,)
 
 
 def test_a_record_that_is_named_twice_counts_once():
@@ -138,7 +138,7 @@ def test_no_runs_are_refused():
 )
 def test_what_weakens_a_ratio_is_a_footnote(changes, text):
     own = OTHER if "topology__nnodes" not in changes else {"run_id": "other"}
-    found = caveats(compare_runs([make_record(), make_record(**own | changes)]))
+    found = footnotes(compare_runs([make_record(), make_record(**own | changes)]))
 
     assert 2 in next((columns for note, columns in found.items() if note.startswith(text)), ()), found
 
@@ -147,18 +147,18 @@ def test_footnotes_are_few_for_runs_that_differ_in_the_card_alone():
     values = {"batch_size": 32, "lr": 0.1, "epochs": 100}
     records = [make_record(hyperparameters__values=values, **changes) for changes in ({}, OTHER)]
 
-    assert caveats(compare_runs(records)) == {}
+    assert footnotes(compare_runs(records)) == {}
 
 
 def test_energy_for_each_sample_is_compared_and_few_readings_are_said():
     power = {
         **{"samples": 9, "mean_w": 300.0, "max_w": 400.0, "energy_j": 128_116_700.0, "used_peak_bytes": 1},
-        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilisation_percent": 99.0, "source": "smi"},
+        **{"mean_temperature_c": 60.0, "max_temperature_c": 70.0, "mean_utilization_percent": 99.0, "source": "smi"},
     }
     comparison = compare_runs([make_record(metrics__power=power), make_record(**OTHER)])
 
     assert [cell.value for cell in measure(comparison, "energy_per_sample").cells] == [1.0, Missing(missing="unknown")]
-    assert caveats(comparison)["energy from 9 readings of each device; fewer than 60 are coarse"] == (1,)
+    assert footnotes(comparison)["energy from 9 readings of each device; fewer than 60 are coarse"] == (1,)
 
 
 def test_windows_give_the_ratio_an_interval():
@@ -216,7 +216,7 @@ def repeats(vendor, rates, *, planned=None, **changes):
         )
         for seed, rate in enumerate(rates)
     ]
-    return Column(records=tuple(records), planned=planned or len(records), source=vendor)
+    return Side(records=tuple(records), planned=planned or len(records), source=vendor)
 
 
 def test_repeats_of_different_counts_are_columns_with_their_spread():
@@ -238,7 +238,7 @@ def test_repeats_of_different_counts_are_columns_with_their_spread():
 
 def test_repeats_that_lack_a_value_have_no_result():
     column = repeats("b", [9000.0, 9100.0])
-    lacking = Column(records=(column.records[0], make_record(**LACKING)), planned=2, source="b")
+    lacking = Side(records=(column.records[0], make_record(**LACKING)), planned=2, source="b")
     cell = measure(compare_columns([repeats("a", [4500.0]), lacking]), "p_whole").cells[1]
 
     assert cell.value == Missing(missing="failed", reason="1 of 2 runs have none")
@@ -249,7 +249,7 @@ LACKING = {"run_id": "l", "seed": 9, "vendor__name": "b", "environment__row_labe
 
 
 def test_repeats_that_did_not_complete_are_a_footnote():
-    found = caveats(compare_columns([repeats("a", [4500.0, 4400.0], planned=3)]))
+    found = footnotes(compare_columns([repeats("a", [4500.0, 4400.0], planned=3)]))
 
     assert found["2 of 3 repeats completed; the others are left out"] == (1,)
     assert found["fewer than 3 repeats say nothing about the spread"] == (1,)
@@ -259,12 +259,12 @@ def test_runs_that_differ_in_more_than_their_seed_are_no_repeats():
     records = (make_record(seed=1), make_record(run_id="b", seed=2, precision__requested="amp"))
 
     with pytest.raises(UsageError, match="the runs in x are no repeats"):
-        compare_columns([Column(records=records, source="x")])
+        compare_columns([Side(records=records, source="x")])
 
 
 def test_a_run_in_two_columns_makes_them_dependent():
     column = repeats("a", [4400.0, 4500.0, 4600.0])
-    found = caveats(compare_columns([column, Column(records=column.records[:1])]))
+    found = footnotes(compare_columns([column, Side(records=column.records[:1])]))
 
     assert found["run a-0 is in both columns, so their interval is too narrow"] == (1, 2)
 
@@ -272,7 +272,7 @@ def test_a_run_in_two_columns_makes_them_dependent():
 def test_a_run_beside_its_withheld_copy_is_one_run():
     record = make_record(run_id="a")
     copy = withhold(record, ["metrics.e2e_time_s"], "asked for").record
-    found = caveats(compare_columns([Column(records=(record,)), Column(records=(copy,))]))
+    found = footnotes(compare_columns([Side(records=(record,)), Side(records=(copy,))]))
 
     assert found["run a is in both columns, so their interval is too narrow"] == (1, 2)
 
@@ -324,7 +324,7 @@ def test_a_document_that_states_no_version_may_be_of_any(name):
     imported = make_record(
         **OTHER, kind="imported", dataset__name=name, dataset__version=UNKNOWN, dataset__fingerprint=UNKNOWN
     )
-    found = caveats(compare_runs([make_record(), imported]))
+    found = footnotes(compare_runs([make_record(), imported]))
 
     assert any("dataset version, dataset fingerprint" in note for note in found)
 

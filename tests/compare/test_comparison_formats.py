@@ -8,8 +8,8 @@ import json
 
 import pytest
 from chipperf.compare.comparison import compare_columns, compare_runs
-from chipperf.compare.formats import as_csv, as_markdown, json_text, outcome_text, rows
-from chipperf.compare.sides import Column
+from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, outcome_text, rows
+from chipperf.compare.sides import Side
 from factory import UNKNOWN, make_record, throughput
 from markdown_document import parse
 
@@ -64,6 +64,10 @@ def test_json_is_the_same_twice_and_has_a_version():
     assert content["bootstrap"] == {"level": 0.95, "resamples": 2000}
     assert [column["vendor"] for column in content["columns"]] == ["acme", "other"]
     assert content["measures"][5]["cells"][1]["interval"]["resamples"] == 2000
+    better = {measure["name"]: measure["higher_is_better"] for measure in content["measures"]}
+    assert [name for name, higher in better.items() if not higher] == [
+        *("time_to_target", "e2e_time", "mem_peak", "energy_per_sample")
+    ]
 
 
 def test_markdown_has_table_footnotes_and_settings():
@@ -85,12 +89,12 @@ def test_markdown_and_html_in_a_name_are_escaped():
 
 
 def test_cells_show_spread_ratio_and_interval():
-    repeats = Column(
+    repeats = Side(
         records=tuple(make_record(run_id=f"r{seed}", seed=seed, metrics__p_whole=4400.0 + seed) for seed in range(3)),
         planned=3,
         source="runs/all",
     )
-    shown = rows(compare_columns([repeats, Column(records=(make_record(**OTHER),))]))
+    shown = rows(compare_columns([repeats, Side(records=(make_record(**OTHER),))]))
 
     assert shown["p_whole (samples/s)"] == ["4401 [4400 to 4402, 3 runs]", "4475 (1.02x)"]
     assert shown["p_train (samples/s)"][1] == "4586.2 (1x, 1 to 1, no difference shown)"

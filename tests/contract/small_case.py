@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from chipperf.cases.base import Case, Hyperparameters, ReportProfile
+from chipperf.cases.case_data import CaseData
+from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.plugin.types import Title
-from chipperf.records.schema import Missing
-from chipperf.run.planned_record import empty_dataset
+from chipperf.records.schema import Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +20,7 @@ _CLASSES = 3
 
 
 class SmallWorkload:
-    dataset = empty_dataset("drawn from a seed", Missing(missing="unknown")).model_copy(
-        update={"classes": _CLASSES, "is_sample": True}
-    )
+    dataset = Dataset(name="drawn from a seed", fingerprint_method="", classes=_CLASSES, is_sample=True)
     memory_format = torch.contiguous_format
     max_gradient_norm = 1.0
 
@@ -73,11 +72,13 @@ CASE = Case(
     metric="top1",
     report=ReportProfile(
         model_title="small",
-        dataset_title="seed",
         task=_TEXT,
         quality_column="acc",
         quality_legend=_TEXT,
         sample_noun=_TEXT,
+    ),
+    data=CaseData(
+        reference=ReferenceDataset(name="seed", title="seed", train_samples=256, eval_samples=1, classes=_CLASSES)
     ),
     load_workload=lambda: SmallWorkload,  # type: ignore[arg-type,return-value]
 )

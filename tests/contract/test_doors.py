@@ -122,7 +122,7 @@ def test_check_that_fails_ends_with_4_and_says_what_is_wrong(contract, vendor):
     ],
 )
 def test_mistake_is_found_before_any_check_is_run(contract, vendor, monkeypatch, arguments, code, error, hint):
-    monkeypatch.setattr("chipperf.contract.runner.Runner.run", None)
+    monkeypatch.setattr("chipperf.contract.check_runner.Runner.run", None)
 
     ended = contract("run", *arguments)
 

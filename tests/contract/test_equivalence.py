@@ -12,8 +12,8 @@ from chipperf.cases.classification import mobilenetv2
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.cli.main import app
 from chipperf.contract.check import Failed
-from chipperf.contract.checks import numerics
-from chipperf.contract.checks.numerics import training_follows_reference
+from chipperf.contract.checks import numerics_checks
+from chipperf.contract.checks.numerics_checks import training_follows_reference
 from chipperf.contract.equivalence import (
     CaseComparison,
     Certificate,
@@ -23,7 +23,7 @@ from chipperf.contract.equivalence import (
     sample_data,
 )
 from chipperf.contract.equivalence_plot import write_plot
-from chipperf.contract.subject import Subject
+from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.errors import PerfError, PluginError, UsageError
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
@@ -212,10 +212,16 @@ def test_values_within_tolerance_are_within() -> None:
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        ([step(), step(2, loss=1.0002), step(3, loss=3.0)], "at step 2 the loss is 1.0002 and on the CPU reference 1,"),
+        (
+            [step(), step(2, loss=1.0002), step(3, loss=3.0)],
+            "at step 2 the loss is 1.0002, and 1 on the CPU reference;",
+        ),
         ([step(loss=None)], "at step 1 the loss is not finite"),
-        ([step(), step(2, distance=2e-3), step(3, distance=2e-3)], "in the median of the steps the gradients differ"),
-        ([step(distance=None)], "in the median of the steps the gradients differ by inf"),
+        (
+            [step(), step(2, distance=2e-3), step(3, distance=2e-3)],
+            "the gradients differ by 2.0e-03 of their norm in the median step",
+        ),
+        ([step(distance=None)], "the gradients differ by inf of their norm in the median step"),
         ([step(), step(2), step(3, distance=0.02)], "at step 3 the gradients differ by 2.0e-02 of their norm"),
     ],
 )
@@ -284,20 +290,20 @@ SETTINGS = EnvironmentSettings(case=CASE.name, precision="fp32")
 
 @pytest.fixture
 def only_the_small_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics, "find_case", lambda name: CASE)
-    monkeypatch.setattr(numerics, "_sample", lambda subject, case: NOWHERE)
+    monkeypatch.setattr(numerics_checks, "find_case", lambda name: CASE)
+    monkeypatch.setattr(numerics_checks, "_sample", lambda subject, case: NOWHERE)
 
 
 @pytest.mark.usefixtures("only_the_small_case")
 def test_check_passes_the_reference(tmp_path: Path) -> None:
-    training_follows_reference.function(Subject(find_vendor("cpu"), Rank(), SETTINGS, tmp_path))
+    training_follows_reference.function(PluginUnderTest(find_vendor("cpu"), Rank(), SETTINGS, tmp_path))
 
 
 @pytest.mark.usefixtures("only_the_small_case")
 def test_check_finds_a_wrong_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = Subject(find_vendor("cpu"), Rank(), SETTINGS, tmp_path)
+    subject = PluginUnderTest(find_vendor("cpu"), Rank(), SETTINGS, tmp_path)
     monkeypatch.setattr(subject.session, "prepare_model", lambda model, precision, device: reverse_gradients(model))
-    with pytest.raises(Failed, match="small: in the median of the steps the gradients differ"):
+    with pytest.raises(Failed, match="small: the gradients differ by .* of their norm in the median step"):
         training_follows_reference.function(subject)
 
 

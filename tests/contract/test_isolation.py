@@ -21,17 +21,17 @@ AMPLE_S = 60
 
 @pytest.fixture(scope="module")
 def server():
-    server = ForkServer(os.environ, ["misbehaviour"])
+    server = ForkServer(os.environ, ["misbehavior"])
     yield server
     server.close()
 
 
 @pytest.fixture
 def call(server):
-    """Call a function of misbehaviour.py; afterwards the same server must still answer, and correctly."""
+    """Call a function of misbehavior.py; afterwards the same server must still answer, and correctly."""
 
     def call(name, argument=None, *, timeout_s=AMPLE_S, environment=None):
-        return server.call(f"misbehaviour:{name}", argument, timeout_s=timeout_s, environment=environment)
+        return server.call(f"misbehavior:{name}", argument, timeout_s=timeout_s, environment=environment)
 
     yield call
     assert call("add", [1, 2, 3]).value == 6
@@ -61,7 +61,7 @@ def test_hanging_call_is_killed_in_time(call, name):
         ("raise_system_exit", None, "SystemExit: no licence for this card"),
         ("raise_keyboard_interrupt", None, "KeyboardInterrupt"),
         ("return_no_json", None, "TypeError: Object of type set is not JSON serializable"),
-        ("no_such_function", None, "AttributeError: module 'misbehaviour' has no attribute 'no_such_function'"),
+        ("no_such_function", None, "AttributeError: module 'misbehavior' has no attribute 'no_such_function'"),
     ],
 )
 def test_call_without_a_value_has_a_fault(call, name, argument, fault):
@@ -80,11 +80,11 @@ def test_exception_is_shown_with_its_traceback_and_cause(call):
 
     assert outcome.fault == "RuntimeError: the card is gone"
     assert "KeyError: 'card'" in outcome.output
-    assert 'misbehaviour.py", line' in outcome.output
+    assert 'misbehavior.py", line' in outcome.output
 
 
 def test_crash_is_shown_with_the_place_it_happened(call):
-    assert "misbehaviour.py" in call("crash").output
+    assert "misbehavior.py" in call("crash").output
 
 
 def test_printing_does_not_disturb_the_answer(call):
@@ -148,13 +148,13 @@ def test_variables_are_set_for_one_call_only(call):
 def test_server_has_the_environment_it_was_given():
     server = ForkServer({**os.environ, "ACME_RING": "1"})
     try:
-        assert server.call("misbehaviour:variable", "ACME_RING", timeout_s=AMPLE_S).value == "1"
+        assert server.call("misbehavior:variable", "ACME_RING", timeout_s=AMPLE_S).value == "1"
     finally:
         server.close()
 
 
 def test_calls_find_what_was_imported_beforehand(server, call):
-    assert call("loaded", "misbehaviour").value is True
+    assert call("loaded", "misbehavior").value is True
     assert call("loaded", "torch").value is False
 
 
@@ -186,17 +186,17 @@ def test_call_that_is_under_way_can_be_stopped(call, server):
 
 
 def test_closed_server_says_so(tmp_path):
-    server = ForkServer(os.environ, ["misbehaviour"])
+    server = ForkServer(os.environ, ["misbehavior"])
     server.close()
 
-    assert server.call("misbehaviour:add", [], timeout_s=AMPLE_S).fault == "the process for the checks has ended"
+    assert server.call("misbehavior:add", [], timeout_s=AMPLE_S).fault == "the process for the checks has ended"
 
 
 def test_server_that_was_killed_says_so():
-    server = ForkServer(os.environ, ["misbehaviour"])
+    server = ForkServer(os.environ, ["misbehavior"])
     psutil.Process(server._process.pid).kill()
 
-    fault = server.call("misbehaviour:add", [], timeout_s=AMPLE_S).fault
+    fault = server.call("misbehavior:add", [], timeout_s=AMPLE_S).fault
     server.close()
 
     assert "the process for the checks" in fault
@@ -205,19 +205,19 @@ def test_server_that_was_killed_says_so():
 
 def test_server_that_does_not_answer_is_not_asked_again(monkeypatch):
     monkeypatch.setattr("chipperf.contract.isolation._KILL_TIMEOUT_S", 0.5)
-    server = ForkServer(os.environ, ["misbehaviour"])
+    server = ForkServer(os.environ, ["misbehavior"])
 
-    silent = server.call("misbehaviour:stop_the_server", None, timeout_s=0.1)
+    silent = server.call("misbehavior:stop_the_server", None, timeout_s=0.1)
 
     assert silent.fault == "the process for the checks does not answer"
     assert server.ended
-    assert server.call("misbehaviour:add", [], timeout_s=AMPLE_S).fault == "the process for the checks has ended"
+    assert server.call("misbehavior:add", [], timeout_s=AMPLE_S).fault == "the process for the checks has ended"
 
 
 def test_call_does_not_outlive_the_program_that_waits_for_it(tmp_path):
     program = (
         "import os; from chipperf.contract.isolation import ForkServer; "
-        f"ForkServer(os.environ).call('misbehaviour:hang_and_say_so', {str(tmp_path / 'pid')!r}, timeout_s=600)"
+        f"ForkServer(os.environ).call('misbehavior:hang_and_say_so', {str(tmp_path / 'pid')!r}, timeout_s=600)"
     )
     path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     caller = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})
@@ -235,10 +235,10 @@ def test_call_does_not_outlive_the_program_that_waits_for_it(tmp_path):
 
 def test_servers_are_kept_and_replaced_once_they_ended():
     with closing(ForkServers()) as servers:
-        server = servers.get(os.environ, ["misbehaviour"])
-        assert servers.get(os.environ, ["misbehaviour"]) is server
-        assert servers.get(os.environ, ["misbehaviour"], number=1) is not server
+        server = servers.get(os.environ, ["misbehavior"])
+        assert servers.get(os.environ, ["misbehavior"]) is server
+        assert servers.get(os.environ, ["misbehavior"], number=1) is not server
         server.close()
-        another = servers.get(os.environ, ["misbehaviour"])
-        assert another.call("misbehaviour:add", [1, 2], timeout_s=AMPLE_S).value == 3
+        another = servers.get(os.environ, ["misbehavior"])
+        assert another.call("misbehavior:add", [1, 2], timeout_s=AMPLE_S).value == 3
     assert another.ended

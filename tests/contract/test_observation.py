@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.contract import observation
+from chipperf.contract import plugin_side_effects
 from chipperf.contract.isolation import CallOutcome, call_in_new_interpreter
 from chipperf.plugin.installed import PluginEntry
 
@@ -55,7 +55,7 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ca
     ],
 )
 def test_change_is_observed(observe: Callable[..., CallOutcome], code: str, change: str) -> None:
-    outcome = observe(observation.observe_changes, code)
+    outcome = observe(plugin_side_effects.observe_changes, code)
     assert outcome.fault is None
     assert len(outcome.value) == 1
     assert outcome.value[0].startswith(change)
@@ -63,17 +63,17 @@ def test_change_is_observed(observe: Callable[..., CallOutcome], code: str, chan
 
 def test_quiet_plugin_changes_nothing(observe: Callable[..., CallOutcome]) -> None:
     code = "import threading\nthread = threading.Thread(target=int)\nthread.start()\nthread.join()\n"
-    assert observe(observation.observe_changes, code).value == []
+    assert observe(plugin_side_effects.observe_changes, code).value == []
 
 
 def test_loaded_modules_and_libraries_are_observed(observe: Callable[..., CallOutcome]) -> None:
-    outcome = observe(observation.observe_import, "import colorsys, ctypes\nctypes.CDLL('libc.so.6')\n")
+    outcome = observe(plugin_side_effects.observe_import, "import colorsys, ctypes\nctypes.CDLL('libc.so.6')\n")
     assert {"board_plugin", "colorsys"} <= set(outcome.value["modules"])
     assert "chipperf.plugin.session" not in outcome.value["modules"]
     assert outcome.value["libraries"] == ["libc.so.6"]
 
 
 def test_first_registration_that_fails_is_no_repetition(observe: Callable[..., CallOutcome]) -> None:
-    outcome = observe(observation.register_again, "raise RuntimeError('always')\n")
+    outcome = observe(plugin_side_effects.register_again, "raise RuntimeError('always')\n")
     assert outcome.fault is not None
     assert "RuntimeError: always" in outcome.fault

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.contract.checks.record import _ABSOLUTE_PATH, _texts
+from chipperf.contract.checks.record_checks import _ABSOLUTE_PATH, _texts
 
 
 @pytest.mark.parametrize(

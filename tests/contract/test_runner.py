@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 from chipperf.contract.check import each_precision, find_check
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.isolation import CallOutcome
-from chipperf.contract.runner import Runner
 from chipperf.plugin.installed import find_vendor
 from chipperf.precisions import PRECISIONS
 
@@ -44,7 +44,7 @@ class Server:
 )
 def test_message_names_the_rank_that_failed(monkeypatch, reports, status, message):
     servers = [Server(report) for report in reports]
-    monkeypatch.setattr("chipperf.contract.runner._GRACE_S", 0.1)
+    monkeypatch.setattr("chipperf.contract.check_runner._GRACE_S", 0.1)
     monkeypatch.setattr(Runner, "_prevented", lambda *_: None)
     monkeypatch.setattr(Runner, "_server", lambda _, rank, settings: servers[rank.rank])
 

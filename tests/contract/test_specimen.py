@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
-from chipperf.contract.specimen import RANKS, device_names, empty_record, full_record
+from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import KnownDevice, Title, VendorInfo

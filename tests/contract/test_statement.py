@@ -7,7 +7,7 @@ import json
 import pytest
 from chipperf.contract import check as checks
 from chipperf.contract.check import Check, fp32
-from chipperf.contract.runner import CheckResult, Standing
+from chipperf.contract.check_runner import CheckResult, PluginReadiness
 from chipperf.contract.statement import Statement, judge, make_statement
 from chipperf.contract.waivers import Waiver
 from chipperf.plugin import installed
@@ -42,7 +42,7 @@ def waiver(id, kind="bug"):
 def state(*results, waivers=None, standing=None, level=None):
     highest = max(result.check.level for result in results)
     return make_statement(
-        ENTRY, standing or Standing(), results, waivers or {}, level=highest if level is None else level
+        ENTRY, standing or PluginReadiness(), results, waivers or {}, level=highest if level is None else level
     )
 
 
@@ -121,7 +121,7 @@ def test_level_and_success(results, waivers, line, succeeded):
 
 
 def test_level_without_a_device_did_not_run():
-    no_device = Standing(no_device="no /dev/acme0")
+    no_device = PluginReadiness(no_device="no /dev/acme0")
     statement = state(result("A1"), result("D1", "not_run", level=1), standing=no_device)
 
     assert statement.line == "contract 1.0 · L0 1/1 · L1 not run (no device)"
@@ -130,7 +130,7 @@ def test_level_without_a_device_did_not_run():
 
 
 def test_simulated_stack_claims_nothing_above_level_0():
-    statement = state(result("A1"), result("D1", level=1), standing=Standing(simulated=True))
+    statement = state(result("A1"), result("D1", level=1), standing=PluginReadiness(simulated=True))
 
     assert statement.simulated
     assert statement.line == "contract 1.0 · L0 1/1 · L1 1/1 not claimed (simulated)"
@@ -169,7 +169,7 @@ def test_line_names_a_few_checks_and_counts_many(count, named):
 
 
 def test_single_checks_claim_no_level():
-    statement = make_statement(ENTRY, Standing(), [result("A1")], {}, level=None)
+    statement = make_statement(ENTRY, PluginReadiness(), [result("A1")], {}, level=None)
 
     assert statement.levels == ()
     assert statement.line == "contract 1.0"
@@ -177,7 +177,7 @@ def test_single_checks_claim_no_level():
 
 
 def test_statement_survives_json():
-    standing = Standing(device={"name": "Acme A1", "total_bytes": 2**36}, runtime={"torch": "2.4", "sdk": None})
+    standing = PluginReadiness(device={"name": "Acme A1", "total_bytes": 2**36}, runtime={"torch": "2.4", "sdk": None})
     statement = state(result("A1"), result("A2", "failed", message="错"), waivers=waiver("A2"), standing=standing)
 
     text = statement.model_dump_json()

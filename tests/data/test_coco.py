@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from chipperf.data import coco, identity
+from chipperf.cases.detr.case_data import COCO2017
 from chipperf.data.coco import (
     PackedBytes,
     decode_segment_map,
@@ -19,7 +20,6 @@ from chipperf.data.coco import (
     scan_coco_split,
 )
 from chipperf.data.coco_annotations import read_annotation_file
-from chipperf.data.identity import ExpectedDataset
 from chipperf.errors import DataError
 from pycocotools.coco import COCO
 
@@ -320,17 +320,16 @@ def test_directory_of_another_layout_is_an_error(dataset, tmp_path, layout):
     assert caught.value.hint
 
 
-def test_identity_of_an_own_directory_is_its_name_and_listing(dataset, tmp_path, monkeypatch):
-    found = identify_coco(scan_coco(dataset))
+def test_identity_of_an_own_directory_is_its_name_and_listing(dataset, tmp_path):
+    found = identify_coco(scan_coco(dataset), COCO2017.reference)
     assert (found.name, found.version, found.is_sample, found.target) == ("shapes", None, False, None)
     elsewhere = tmp_path / "elsewhere" / "shapes"
     shutil.copytree(dataset, elsewhere)
-    assert identify_coco(scan_coco(elsewhere, "panoptic")) == found
+    assert identify_coco(scan_coco(elsewhere, "panoptic"), COCO2017.reference) == found
     (elsewhere / "panoptic_val2017" / "000000000002.png").write_bytes(b"another size")
-    assert identify_coco(scan_coco(elsewhere)).fingerprint != found.fingerprint
-    size = ExpectedDataset(name="coco2017", train_samples=16, eval_samples=8, classes=5)
-    monkeypatch.setattr(coco, "COCO2017", size)
-    assert identify_coco(scan_coco(dataset)).name == "coco2017"
+    assert identify_coco(scan_coco(elsewhere), COCO2017.reference).fingerprint != found.fingerprint
+    reference = replace(COCO2017.reference, train_samples=16, eval_samples=8, classes=5)
+    assert identify_coco(scan_coco(dataset), reference).name == "coco2017"
 
 
 def test_changed_sample_is_refused(coco_sample, tmp_path):
@@ -338,11 +337,11 @@ def test_changed_sample_is_refused(coco_sample, tmp_path):
     shutil.copytree(coco_sample, root)
     next(root.glob("train2017/*.jpg")).write_bytes(b"changed")
     with pytest.raises(DataError, match=r"not those of its dataset\.json"):
-        identify_coco(scan_coco(root))
+        identify_coco(scan_coco(root), COCO2017.reference)
 
 
 def test_published_size_is_that_of_coco_2017():
-    assert (identity.COCO2017.train_samples, identity.COCO2017.eval_samples) == (118_287, 5_000)
+    assert (COCO2017.reference.train_samples, COCO2017.reference.eval_samples) == (118_287, 5_000)
 
 
 def test_parts_that_need_no_torch_do_not_import_it():

@@ -14,16 +14,16 @@ from chipperf.data.coco_batch import (
     Padding,
     build_detection_evaluation_loader,
     build_detection_training_loader,
-    normalise_padded,
+    normalize_padded,
 )
 from chipperf.data.coco_transforms import DetectionSample
 from chipperf.data.decode import decode_rgb
-from chipperf.data.loader import LoaderOptions
-from chipperf.data.transforms import Normalise
+from chipperf.data.loader import LoaderChoices
+from chipperf.data.transforms import Normalize
 from chipperf.errors import ConfigError, DataError
 from torch.utils.data._utils.pin_memory import pin_memory
 
-WITH_WORKERS = LoaderOptions(workers=2, prefetch_factor=2, start_method="fork")
+WITH_WORKERS = LoaderChoices(workers=2, prefetch_factor=2, start_method="fork")
 
 
 def training_loader(split, **options):
@@ -112,7 +112,7 @@ def test_crowds_are_no_targets_and_empty_images_stay(coco_sample):
 def test_pixels_and_order_do_not_depend_on_workers(coco_sample):
     split = scan_coco_split(coco_sample, "train2017", "masks")
     runs = []
-    for options in (LoaderOptions(workers=0), WITH_WORKERS):
+    for options in (LoaderChoices(workers=0), WITH_WORKERS):
         loader = training_loader(split, masks=True, options=options)
         batches = []
         for epoch in (0, 1):
@@ -188,15 +188,15 @@ def test_padding_bounds_the_number_of_shapes(coco_sample, padding, shapes):
     assert all(side % 64 == 0 for shape in found for side in shape)
 
 
-def test_padding_is_zero_after_normalisation(coco_sample):
+def test_padding_is_zero_after_normalization(coco_sample):
     batch = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes"))))
-    normalise = Normalise(torch.device("cpu"))
+    normalize = Normalize(torch.device("cpu"))
     assert batch.mask.any()
-    images = normalise_padded(normalise, batch.images, batch.mask)
+    images = normalize_padded(normalize, batch.images, batch.mask)
     assert images.dtype == torch.float32
     padding = batch.mask.unsqueeze(1).expand_as(images)
     assert not images[padding].any()
-    assert torch.equal(images[~padding], normalise(batch.images)[~padding])
+    assert torch.equal(images[~padding], normalize(batch.images)[~padding])
 
 
 def test_batch_moves_to_a_device_as_a_whole(coco_sample):
@@ -219,7 +219,7 @@ def test_batch_can_be_pinned(coco_sample, monkeypatch):
     assert copy.masks is None
 
 
-@pytest.mark.parametrize("options", [LoaderOptions(), WITH_WORKERS])
+@pytest.mark.parametrize("options", [LoaderChoices(), WITH_WORKERS])
 def test_unreadable_image_stops_the_loader_with_one_line_that_names_it(dataset, options):
     split = scan_coco_split(dataset, "train2017", "boxes")
     victim = sorted(dataset.glob("train2017/*.jpg"))[4]

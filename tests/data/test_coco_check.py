@@ -4,9 +4,10 @@ import json
 import shutil
 
 import pytest
-from chipperf.data import check
+from chipperf.cases.detr.case_data import COCO2017
+from chipperf.data import dataset_check
 from chipperf.data.coco_check import check_coco
-from chipperf.data.identity import COCO2017, ExpectedDataset
+from chipperf.data.dataset_identity import ReferenceDataset
 
 
 @pytest.fixture
@@ -95,13 +96,14 @@ def test_box_without_area_in_its_image_is_a_warning(dataset, bbox):
 
 
 def test_wrong_size_is_a_finding_with_both_numbers(coco_sample):
-    findings = {finding.code: finding.message for finding in check_coco(coco_sample, COCO2017).findings}
+    findings = {finding.code: finding.message for finding in check_coco(coco_sample, COCO2017.reference).findings}
     assert findings == {
         "train-count": "16 training images; coco2017 has 118287",
         "eval-count": "8 evaluation images; coco2017 has 5000",
         "class-count": "5 classes; coco2017 has 80",
     }
-    assert check_coco(coco_sample, ExpectedDataset(name="own", train_samples=16, eval_samples=8, classes=5)).ok
+    right = ReferenceDataset(name="right", title="Right", train_samples=16, eval_samples=8, classes=5)
+    assert check_coco(coco_sample, right).ok
 
 
 def test_changed_sample_dataset_is_a_finding(coco_sample, tmp_path):
@@ -121,13 +123,13 @@ def test_directory_of_another_layout_is_a_finding_and_no_exception(dataset, tmp_
         root.mkdir()
     elif layout == "no-images":
         shutil.copytree(dataset / "annotations", root / "annotations")
-    report = check_coco(root, COCO2017)
+    report = check_coco(root, COCO2017.reference)
     assert not report.ok
     assert codes(report) & {"layout", "annotations"}
 
 
 def test_progress_ends_at_the_number_of_images(coco_sample, monkeypatch):
-    monkeypatch.setattr(check, "_FILES_PER_TASK", 10)
+    monkeypatch.setattr(dataset_check, "_FILES_PER_TASK", 10)
     seen = []
     check_coco(coco_sample, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(10, 24), (20, 24), (24, 24)]

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from chipperf.cases.detr.case_data import COCO2017
 from chipperf.data import coco_sample
 from chipperf.data.coco import decode_segment_map, draw_segmentation, identify_coco, scan_coco
 from chipperf.data.coco_sample import SIZES, STUFF, THINGS, CocoSampleOptions, ensure_coco_sample, render_scene
@@ -59,9 +60,9 @@ def test_rings_have_a_hole():
     seen = 0
     for ring in rings:
         rows, columns = np.nonzero(ring.mask)
-        centre = ring.mask[(rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2]
+        center = ring.mask[(rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2]
         seen += not ring.is_crowd
-        assert ring.is_crowd or centre == 0
+        assert ring.is_crowd or center == 0
     assert seen
 
 
@@ -117,8 +118,8 @@ def test_things_stand_out_from_the_ground():
     for number in range(8):
         scene = render_scene(TINY, "train2017", number)
         for region in scene.regions:
-            colours = scene.pixels[region.mask > 0].astype(int)
-            saturation = (colours.max(axis=1) - colours.min(axis=1)).mean()
+            colors = scene.pixels[region.mask > 0].astype(int)
+            saturation = (colors.max(axis=1) - colors.min(axis=1)).mean()
             assert (saturation > 110) == (region.category_id in THINGS)
 
 
@@ -130,7 +131,7 @@ def test_default_images_have_the_size_of_photographs():
 
 
 def test_sample_is_identified_by_its_manifest(coco_sample):
-    found = identify_coco(scan_coco(coco_sample))
+    found = identify_coco(scan_coco(coco_sample), COCO2017.reference)
     assert (found.name, found.version, found.is_sample) == ("chipperf-coco-sample", "2", True)
     assert (found.train_samples, found.eval_samples, found.classes) == (16, 8, 5)
     assert found.target == coco_sample_target(coco_sample)

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from chipperf.data import check
-from chipperf.data.check import check_imagefolder
-from chipperf.data.identity import IMAGENET2012, ExpectedDataset
+from chipperf.cases.classification.case_data import IMAGENET2012
+from chipperf.data import dataset_check
+from chipperf.data.dataset_identity import ReferenceDataset
+from chipperf.data.imagefolder_check import check_imagefolder
 
 
 @pytest.fixture
@@ -60,16 +61,16 @@ def test_headers_alone_find_what_is_no_image_but_not_truncation(dataset):
 
 
 def test_header_longer_than_the_first_read_is_read_on(dataset, monkeypatch):
-    monkeypatch.setattr(check, "_HEADER_BYTES", 20)
+    monkeypatch.setattr(dataset_check, "_HEADER_BYTES", 20)
     assert check_imagefolder(dataset).ok
 
 
 def test_wrong_size_is_a_finding_with_both_numbers(dataset):
-    findings = found(check_imagefolder(dataset, IMAGENET2012))
+    findings = found(check_imagefolder(dataset, IMAGENET2012.reference))
     assert findings["train-count"].message == "21 training images; imagenet2012 has 1281167"
     assert findings["eval-count"].message == "9 evaluation images; imagenet2012 has 50000"
     assert findings["class-count"].message == "3 classes; imagenet2012 has 1000"
-    right = ExpectedDataset(name="right", train_samples=21, eval_samples=9, classes=3)
+    right = ReferenceDataset(name="right", title="Right", train_samples=21, eval_samples=9, classes=3)
     assert check_imagefolder(dataset, right).ok
 
 
@@ -104,13 +105,13 @@ def test_directory_of_another_layout_is_a_finding_and_no_exception(dataset, tmp_
     elif layout == "no-classes":
         (root / "train").mkdir(parents=True)
         (root / "val").mkdir()
-    report = check_imagefolder(root, IMAGENET2012)
+    report = check_imagefolder(root, IMAGENET2012.reference)
     assert not report.ok
     assert set(found(report)) & {"layout", "no-classes"}
 
 
 def test_progress_ends_at_the_number_of_images(dataset, monkeypatch):
-    monkeypatch.setattr(check, "_FILES_PER_TASK", 4)
+    monkeypatch.setattr(dataset_check, "_FILES_PER_TASK", 4)
     seen = []
     check_imagefolder(dataset, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (30, 30)
@@ -118,7 +119,7 @@ def test_progress_ends_at_the_number_of_images(dataset, monkeypatch):
 
 
 def test_parts_that_need_no_torch_do_not_import_it():
-    modules = ["check", "decode", "identity", "imagefolder", "sample"]
+    modules = ["check", "decode", "identity", "imagefolder", "imagefolder_check", "sample"]
     program = "import sys\n" + "".join(f"import chipperf.data.{name}\n" for name in modules)
     program += "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-import dataclasses
 import shutil
+from dataclasses import asdict, replace
 
 import pytest
-from chipperf.data import identity
-from chipperf.data.identity import ExpectedDataset, identify, imagefolder_files, listing_sha256
-from chipperf.data.imagefolder import scan_imagefolder
+from chipperf.cases.classification.case_data import IMAGENET2012
+from chipperf.data.dataset_identity import listing_sha256
+from chipperf.data.imagefolder import identify_imagefolder, imagefolder_files, scan_imagefolder
 from chipperf.errors import DataError
+
+
+def identify(root, reference=IMAGENET2012.reference):
+    return identify_imagefolder(scan_imagefolder(root), reference)
 
 
 @pytest.fixture
@@ -18,7 +22,7 @@ def copy(tiny_dataset, tmp_path):
 
 
 def test_sample_dataset_is_known_by_its_manifest(tiny_dataset):
-    found = identify(scan_imagefolder(tiny_dataset))
+    found = identify(tiny_dataset)
     assert found.is_sample
     assert (found.name, found.version) == ("chipperf-sample-3", "1")
     assert (found.train_samples, found.eval_samples, found.classes) == (21, 9, 3)
@@ -27,7 +31,7 @@ def test_sample_dataset_is_known_by_its_manifest(tiny_dataset):
 
 
 def test_moved_sample_dataset_keeps_its_identity(tiny_dataset, copy):
-    assert identify(scan_imagefolder(copy)) == identify(scan_imagefolder(tiny_dataset))
+    assert identify(copy) == identify(tiny_dataset)
 
 
 @pytest.mark.parametrize(
@@ -41,42 +45,41 @@ def test_moved_sample_dataset_keeps_its_identity(tiny_dataset, copy):
 def test_changed_sample_dataset_is_an_error(copy, change):
     change(next(copy.glob("train/*/*.jpg")))
     with pytest.raises(DataError, match=r"not those of its dataset\.json"):
-        identify(scan_imagefolder(copy))
+        identify(copy)
 
 
 def test_own_directory_is_known_by_its_name_and_listing(copy, tmp_path):
     (copy / "dataset.json").unlink()
-    found = identify(scan_imagefolder(copy))
+    found = identify(copy)
     assert (found.name, found.is_sample, found.version, found.target) == ("my-pictures", False, None, None)
     elsewhere = tmp_path / "elsewhere" / "my-pictures"
     shutil.copytree(copy, elsewhere)
-    assert identify(scan_imagefolder(elsewhere)) == found
+    assert identify(elsewhere) == found
     next(copy.glob("val/*/*.jpg")).write_bytes(b"another size")
-    assert identify(scan_imagefolder(copy)).fingerprint != found.fingerprint
+    assert identify(copy).fingerprint != found.fingerprint
 
 
-def test_imagenet_is_known_by_its_counts(copy, monkeypatch):
+def test_reference_dataset_is_known_by_its_counts(copy):
     (copy / "dataset.json").unlink()
     for classes, name in ((1000, "my-pictures"), (3, "imagenet2012")):
-        size = ExpectedDataset(name="imagenet2012", train_samples=21, eval_samples=9, classes=classes)
-        monkeypatch.setattr(identity, "IMAGENET2012", size)
-        assert identify(scan_imagefolder(copy)).name == name
+        reference = replace(IMAGENET2012.reference, train_samples=21, eval_samples=9, classes=classes)
+        assert identify(copy, reference).name == name
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[]", "is not a dataset manifest")])
 def test_manifest_that_cannot_be_used_is_named(copy, text, message):
     (copy / "dataset.json").write_text(text)
     with pytest.raises(DataError, match=rf"dataset\.json {message}"):
-        identify(scan_imagefolder(copy))
+        identify(copy)
 
 
 def test_manifest_without_a_key_names_it(copy):
     listing = listing_sha256(copy, imagefolder_files(copy))
     (copy / "dataset.json").write_text(f'{{"listing_sha256": "{listing}"}}')
     with pytest.raises(DataError, match="lacks the key 'name'"):
-        identify(scan_imagefolder(copy))
+        identify(copy)
 
 
 def test_identity_holds_no_path(copy):
-    found = identify(scan_imagefolder(copy))
-    assert str(copy.parent) not in str(dataclasses.asdict(found))
+    found = identify(copy)
+    assert str(copy.parent) not in str(asdict(found))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from chipperf.data.imagefolder import scan_imagefolder
-from chipperf.data.loader import LoaderOptions, build_evaluation_loader, build_training_loader
+from chipperf.data.loader import LoaderChoices, build_evaluation_loader, build_training_loader
 from chipperf.errors import DataError
 
-WITH_WORKERS = LoaderOptions(workers=2, prefetch_factor=2, start_method="fork")
+WITH_WORKERS = LoaderChoices(workers=2, prefetch_factor=2, start_method="fork")
 
 
 def training_batches(folder, options, epochs=(0,)):
@@ -44,7 +44,7 @@ def test_training_batches_have_the_documented_form(tiny_dataset):
 
 def test_pixels_and_order_do_not_depend_on_workers(tiny_dataset):
     folder = scan_imagefolder(tiny_dataset)
-    alone = training_batches(folder, LoaderOptions(workers=0), epochs=(0, 1))
+    alone = training_batches(folder, LoaderChoices(workers=0), epochs=(0, 1))
     with_workers = training_batches(folder, WITH_WORKERS, epochs=(0, 1))
     assert len(alone) == len(with_workers) == 10
     for (images, labels), (other_images, other_labels) in zip(alone, with_workers, strict=True):
@@ -67,7 +67,7 @@ def test_evaluation_batches_hold_every_image_once(tiny_dataset, world_size):
     assert sorted(labels) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-@pytest.mark.parametrize("options", [LoaderOptions(), WITH_WORKERS])
+@pytest.mark.parametrize("options", [LoaderChoices(), WITH_WORKERS])
 def test_unreadable_image_stops_the_loader_with_one_line_that_names_it(broken_dataset, options):
     root, victim = broken_dataset
     with pytest.raises(DataError) as caught:
@@ -113,7 +113,7 @@ def test_length_is_what_is_left_of_the_epoch(tiny_dataset):
 def test_loading_draws_from_no_global_generator(image_folder, workers):
     """A resumed run opens its loaders once more than one that was never stopped."""
     split = scan_imagefolder(image_folder).train
-    loader = build_training_loader(split, batch_size=4, seed=0, options=LoaderOptions(workers=workers))
+    loader = build_training_loader(split, batch_size=4, seed=0, options=LoaderChoices(workers=workers))
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)

@@ -12,7 +12,7 @@ from chipperf.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     EvaluationTransform,
-    Normalise,
+    Normalize,
     TrainingTransform,
     random_resized_crop_box,
     resize,
@@ -135,10 +135,10 @@ def test_crops_reach_every_edge():
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_normalise_is_the_reference_after_collation(memory_format):
+def test_normalize_is_the_reference_after_collation(memory_format):
     images = torch.randint(0, 256, (4, 3, 8, 10), dtype=torch.uint8).contiguous(memory_format=memory_format)
-    normalised = Normalise(torch.device("cpu"))(images)
+    normalized = Normalize(torch.device("cpu"))(images)
     expected = reference.Normalize(IMAGENET_MEAN, IMAGENET_STD)(images.float() / 255)
     # Values up to 2.7, one multiply-add instead of two divisions and a subtraction: a few units in the last place.
-    torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-6)
-    assert normalised.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(normalized, expected, rtol=0, atol=1e-6)
+    assert normalized.is_contiguous(memory_format=memory_format)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-from chipperf.suites.plan import plan_suite
 from chipperf.suites.state import SuiteDirectory
+from chipperf.suites.suite_plan import plan_suite
 from documents import README, ROOT, TOML_PAGE, blocks, commands
+from ready_python import install_perf
 
 _SMALLER = {
     "perf train": "--vendor cpu --preset tiny --max-steps 14 --repeat 1 --data {data}",
@@ -27,10 +28,11 @@ _SMALLER = {
 
 @dataclass(frozen=True)
 class Workplace:
-    """A directory to run commands in, and a dataset of 48 images in place of ImageNet."""
+    """A directory to run commands in, a dataset of 48 images in place of ImageNet, and a ``perf`` that is forked."""
 
     directory: Path
     data: Path
+    programs: Path
 
     def harmless(self, command: str) -> str:
         """Return the command with other data, and options that make it small."""
@@ -41,7 +43,9 @@ class Workplace:
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run the harmless form of a command as a shell would."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PERF_")}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # What trains is started as its readers do; dozens of others would each import what a fork has.
+        folders = [*([] if command.startswith("perf train ") else [self.programs]), Path(sys.executable).parent]
+        environment["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
         return subprocess.run(
             ["bash", "-c", self.harmless(command)],
             capture_output=True,
@@ -63,7 +67,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     begun = SuiteDirectory(directory / "begun")
     with begun.locked():
         begun.write(begun.begin(plan_suite(directory / "nightly.toml"), directory / "nightly.toml"))
-    return Workplace(directory, data)
+    programs = tmp_path_factory.mktemp("programs")
+    install_perf(programs)
+    return Workplace(directory, data, programs)
 
 
 @pytest.fixture(scope="session")

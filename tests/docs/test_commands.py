@@ -36,7 +36,7 @@ def test_command_succeeds(trained: Workplace, command: Command):
 def test_training_is_accepted(workplace: Workplace, command: Command, monkeypatch: pytest.MonkeyPatch):
     """One of them really trains, in the fixture; of all, everything before the workers' start is run."""
     plans = []
-    monkeypatch.setattr("chipperf.cli.train._run", lambda plan, *rest: plans.append(plan))
+    monkeypatch.setattr("chipperf.cli.train._run", lambda job: plans.append(job.plan))
     monkeypatch.chdir(workplace.directory)
 
     result = CliRunner().invoke(app, shlex.split(workplace.harmless(command.text))[1:])

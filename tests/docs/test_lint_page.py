@@ -9,9 +9,9 @@ import pytest
 from chipperf.documents.card_names import read_card_names
 from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse
-from chipperf.lint.formats import FORMATS
+from chipperf.lint.ignore_comments import read_ignore_comments
+from chipperf.lint.result_formats import FORMATS
 from chipperf.lint.rule import Rule
-from chipperf.lint.waivers import read_waivers
 from documents import ROOT, blocks
 
 PATH = ROOT / "docs" / "lint.md"
@@ -33,7 +33,7 @@ def test_lost_marks_are_an_error(tmp_path, monkeypatch):
 def test_example_of_a_waiver_is_one():
     (example,) = blocks(PATH, "markdown")
 
-    waivers, problems = read_waivers(parse(example))
+    waivers, problems = read_ignore_comments(parse(example))
 
     assert [(waiver.rules, bool(waiver.reason)) for waiver in waivers] == [(("L06",), True)]
     assert problems == []

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from chipperf.records.withholding import commitment
-from chipperf.report.provenance import Cell
+from chipperf.report.provenance import ReportCell
 from documents import ROOT, blocks
 
 PATH = ROOT / "docs" / "verify.md"
@@ -14,7 +14,7 @@ PATH = ROOT / "docs" / "verify.md"
 
 def test_example_of_a_cell_is_one():
     (example,) = blocks(PATH, "json")
-    assert Cell.model_validate_json(example).sources
+    assert ReportCell.model_validate_json(example).sources
 
 
 def test_example_of_a_commitment_gives_what_chipperf_computes():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chipperf.documents.card_names import read_card_names
-from chipperf.importing.case_document import import_document
+from chipperf.importing.document_import import import_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

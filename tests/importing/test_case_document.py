@@ -186,7 +186,7 @@ def test_unknown_column_is_listed_and_kept():
     result = imported(readme((*changed(), "17"), header=(*HEADERS, "power")))
 
     (text,) = result.not_understood
-    assert (text.text, text.reason) == ("17", "nobody knows the column 'power'")
+    assert (text.text, text.reason) == ("17", "the column 'power' is unknown")
     assert "A1单机8卡（1x8）: power 17" in result.records[0].record.remarks
 
 
@@ -217,7 +217,7 @@ def test_second_row_of_one_configuration_is_listed():
     result = imported(readme(changed(), changed(p_core="4700")))
 
     assert len(result.records) == 1
-    assert "stand in line" in result.not_understood[0].reason
+    assert "has the same card, topology" in result.not_understood[0].reason
     assert any("4700" in remark for remark in result.records[0].record.remarks)
 
 
@@ -296,8 +296,8 @@ def test_case_that_is_not_installed_is_imported_under_its_name():
         ("", {}, "no performance table"),
         ("# Title\n\ntext", {}, "no performance table"),
         (readme(changed(label="somewhere")), {}, "no performance table with a row"),
-        (readme(general={"模型": None}), {}, "which model"),
-        (readme(), {"vendor": None}, "whose report"),
+        (readme(general={"模型": None}), {}, "does not name its model"),
+        (readme(), {"vendor": None}, "does not name its vendor"),
     ],
 )
 def test_document_that_yields_nothing_is_an_error(text, options, match):

@@ -164,7 +164,7 @@ def test_monitor_log_beside_it_gives_memory_and_power(rank0, name):
     assert metrics.memory.device_source == metrics.power.source == name
     assert (metrics.power.samples, metrics.power.max_w, metrics.power.mean_w) == (2, 159, 108)
     assert metrics.power.energy_j == 5 * (116 + 316) / 2
-    assert metrics.power.mean_utilisation_percent == pytest.approx(50.25)
+    assert metrics.power.mean_utilization_percent == pytest.approx(50.25)
 
 
 def test_monitor_log_of_raw_tables():
@@ -172,7 +172,7 @@ def test_monitor_log_of_raw_tables():
 
     assert read.memory.device_peak_bytes == 15155 * 2**20
     assert read.memory.total_bytes == 65536 * 2**20
-    assert (read.power.mean_w, read.power.max_temperature_c, read.power.mean_utilisation_percent) == (61, 38, 97)
+    assert (read.power.mean_w, read.power.max_temperature_c, read.power.mean_utilization_percent) == (61, 38, 97)
     assert str(read.peak_place) == "7:40"
     assert read.not_understood == ()
 
@@ -201,7 +201,11 @@ def test_log_without_readings_is_none(text):
 
 @pytest.mark.parametrize(
     ("facts", "match"),
-    [({"vendor": None}, "whose run"), ({"case": None}, "which model"), ({"topology": None}, "how many cards")],
+    [
+        ({"vendor": None}, "name its vendor"),
+        ({"case": None}, "name its model"),
+        ({"topology": None}, "number of cards"),
+    ],
 )
 def test_what_the_log_does_not_tell_is_asked_for(tmp_path, facts, match):
     path = tmp_path / "rank0.out.log"

@@ -41,13 +41,15 @@ def training(
     environment = perf_environment(PYTHONPATH=install_quick_cases(distributions), OMP_NUM_THREADS="1")
     with process_starter(tmp_path) as start_process:
 
-        def start(*arguments: object, root: Path = tmp_path) -> tuple[subprocess.Popen[str], RunDirectory]:
+        def start(
+            *arguments: object, root: Path = tmp_path, executed: bool = False
+        ) -> tuple[subprocess.Popen[str], RunDirectory]:
             directory = RunDirectory(root / "run")
             command = perf_command(
                 *("train", "endless", "--vendor", "cpu", "--data", image_folder, "--out", directory.path),
                 *("--set", "workers=1", *arguments),
             )
-            process = start_process(command, environment)
+            process = start_process(command, environment, executed=executed)
             wait_for(lambda: evaluations(directory) >= 1, process)
             return process, directory
 
@@ -86,8 +88,8 @@ def test_interrupted_run_says_so_and_keeps_what_it_has(training, image_folder: P
 
 @pytest.mark.slow
 def test_killed_rank_ends_the_run_and_is_named(training) -> None:  # type: ignore[no-untyped-def]
-    """Slow: a real run of two ranks."""
-    process, directory = training("--nproc", 2)
+    """Slow: a real run of two ranks, nothing of which is forked from anything else."""
+    process, directory = training("--nproc", 2, executed=True)
     _, second = ranks_of(process)
 
     second.kill()

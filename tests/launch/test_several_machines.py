@@ -10,11 +10,12 @@ import pytest
 from chipperf.records.schema import Missing
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
-from network_namespaces import PORT, two_machines
+from network_namespaces import two_machines
 from quick_cases import EPOCHS, install_quick_cases
 from support import (
     evaluations,
     events_of,
+    free_port,
     perf_command,
     perf_environment,
     process_starter,
@@ -51,8 +52,8 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command, which and whose ranks are gone after the test."""
     with process_starter(tmp_path) as start_process:
-        yield lambda command, **environment: start_process(
-            command, perf_environment(OMP_NUM_THREADS="1", **environment)
+        yield lambda command, executed=False, **environment: start_process(
+            command, perf_environment(OMP_NUM_THREADS="1", **environment), executed=executed
         )
 
 
@@ -126,11 +127,12 @@ def quick(distributions: FakeDistributions) -> str:
 def test_machine_that_vanishes_ends_the_run_on_both_sides(
     machines: tuple[Machine, Machine], image_folder: Path, tmp_path: Path, start: Any, quick: str
 ) -> None:
-    """Slow: a real run, and the time after which a machine counts as gone."""
+    """Slow: a real run, nothing of which is forked, and the time after which a machine counts as gone."""
     directory = RunDirectory(tmp_path / "run")
     processes = [
         start(
             machine.starts(number, machines[0], *training("endless", image_folder, directory.path)),
+            executed=True,
             GLOO_SOCKET_IFNAME=machine.interface,
             PYTHONPATH=quick,
         )
@@ -160,7 +162,7 @@ def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
 ) -> None:
     """Slow: a real run."""
     directory = RunDirectory(tmp_path / "run")
-    place = ("--nnodes", 2, "--rdzv", f"localhost:{PORT + 1}", "--node-rank")
+    place = ("--nnodes", 2, "--rdzv", f"localhost:{free_port()}", "--node-rank")
     processes = [
         start(training("endless", image_folder, directory.path, *place, number), PYTHONPATH=quick)
         for number in range(2)
@@ -185,7 +187,7 @@ def test_run_on_two_machines_is_restarted_and_resumed(
 ) -> None:
     """Slow: a real run of two ranks, started three times."""
     directory = RunDirectory(tmp_path / "run")
-    place = ("--nnodes", 2, "--rdzv", f"localhost:{PORT + 2}", "--node-rank")
+    place = ("--nnodes", 2, "--rdzv", f"localhost:{free_port()}", "--node-rank")
 
     def started(*command: object) -> list[subprocess.Popen[str]]:
         return [start([*map(str, command), *map(str, place), str(number)], PYTHONPATH=quick) for number in range(2)]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.documents.card_names import read_card_names
+from chipperf.lint.lint_run import lint
 from chipperf.lint.rule import choose_rules
-from chipperf.lint.runner import lint
 
 if TYPE_CHECKING:
-    from chipperf.lint.runner import Finding, Result
+    from chipperf.lint.lint_run import Finding, Result
 
 ROOT = Path(__file__).parents[2]
 _PARTS = runpy.run_path(str(ROOT / "tests" / "importing" / "readmes.py"))

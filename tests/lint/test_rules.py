@@ -49,7 +49,7 @@ BAD = [
     ),
     ("L03", "short name of another card", nvidia(general={"硬件设备简称": "A800"}), "the short name 'A800'"),
     ("L03", "server for a card", nvidia(facts={"加速卡型号": "NVIDIA DGX"}), "is the server DGX, not a card"),
-    ("L03", "card misspelt", nvidia(facts={"加速卡型号": "NVIDIA A100x-80G"}), "A100-80G"),
+    ("L03", "card misspelled", nvidia(facts={"加速卡型号": "NVIDIA A100x-80G"}), "A100-80G"),
     ("L04", "blank cell", nvidia(good(p_core="")), "p_core is blank"),
     ("L04", "backslash", nvidia(good(p_core="\\\\")), "the mark is '/'"),
     ("L04", "blank fact", nvidia(facts={"加速卡驱动版本": ""}), "driver is blank"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from chipperf.cases.registry import case_names, find_case
-from chipperf.importing.case_document import import_document
+from chipperf.importing.document_import import import_document
 from chipperf.languages import LANGUAGES
 from chipperf.records.store import read_record
 from chipperf.report import render_report

@@ -63,7 +63,7 @@ MUTANTS = [
                 old=_QUERY,
                 new=_QUERY
                 + """    if _torch_acme().memory_reserved(device) == 0:
-        raise RuntimeError("the allocator is not initialised")
+        raise RuntimeError("the allocator is not initialized")
 """,
             ),
         ),

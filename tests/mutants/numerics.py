@@ -32,15 +32,15 @@ MUTANTS = [
         changes=(Change(old=_SET_TF32, new='set_switch("acme.allow_tf32", True, switch=tf32)'),),
     ),
     Mutant(
-        name="normalisation_without_gradient_of_its_weight",
+        name="normalization_without_gradient_of_its_weight",
         kills=("N1", "N5"),
         changes=_patched_torch("""
-normalise = torch.nn.functional.layer_norm
+normalize = torch.nn.functional.layer_norm
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     if input.device.type == "acme" and weight is not None:
         weight = weight.detach()
-    return normalise(input, normalized_shape, weight, bias, eps)
+    return normalize(input, normalized_shape, weight, bias, eps)
 
 torch.nn.functional.layer_norm = layer_norm
 """),

@@ -61,7 +61,7 @@ MUTANTS = [
                 old="    available = _torch_acme().device_count()\n",
                 new="""    import os
     if perf_vendor_info.__dict__.get("owner", os.getpid()) != os.getpid():
-        raise RuntimeError("the driver cannot be initialised again in a forked process")
+        raise RuntimeError("the driver cannot be initialized again in a forked process")
     available = _torch_acme().device_count()
 """,
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +9,13 @@ from acme_build import CompilerMissing
 from acme_stack import environment, install_plugin
 from chipperf.cases.registry import case_names
 from chipperf.contract.equivalence import Certificate
-from support import perf_command
+from support import perf_command, run
 
 from mutants.mutant import install_mutant
 from mutants.numerics import MUTANTS
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 TIMEOUT_S = 300
@@ -29,13 +29,8 @@ def certify(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         variables = environment(site, XDG_CACHE_HOME=str(site))
     except CompilerMissing as error:
         pytest.skip(f"the simulated accelerator cannot be built: {error}")
-    return subprocess.run(
-        perf_command("contract", "certify", "--vendor", "acme", "--out", site / "certificate", *arguments),
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
+    command = perf_command("contract", "certify", "--vendor", "acme", "--out", site / "certificate", *arguments)
+    return run(command, variables, timeout_s=TIMEOUT_S)
 
 
 @pytest.mark.slow  # Trains every case for some steps, on two sides.
@@ -54,4 +49,4 @@ def test_mutant_is_not_certified(tmp_path: Path) -> None:
     install_mutant(next(mutant for mutant in MUTANTS if mutant.name == "tf32_as_fp32"), tmp_path)
     done = certify(tmp_path, "--case", "mobilenetv2", "--steps", 1)
     assert done.returncode == 4, done.stderr
-    assert "are allowed" in done.stdout
+    assert "is allowed" in done.stdout

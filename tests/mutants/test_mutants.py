@@ -33,8 +33,8 @@ def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
         library()
     except CompilerMissing as error:
         pytest.skip(f"the simulated accelerator cannot be built: {error}")
-    with closing(Workbench(tmp_path_factory.mktemp("site"))) as workbench:
-        yield workbench
+    with closing(Workbench(tmp_path_factory.mktemp("site"))) as bench:
+        yield bench
 
 
 def representatives() -> list[Mutant]:

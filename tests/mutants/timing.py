@@ -1,4 +1,4 @@
-"""Faults of synchronising and of the clock."""
+"""Faults of synchronizing and of the clock."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _SYNCHRONIZE = "    _torch_acme().synchronize(device)\n"
 _LOAD = "    acme_runtime.load()\n"
 
 MUTANTS = [
-    Mutant(name="synchronise_returns_at_once", kills=("T1",), changes=(Change(old=_SYNCHRONIZE, new="    pass\n"),)),
+    Mutant(name="synchronize_returns_at_once", kills=("T1",), changes=(Change(old=_SYNCHRONIZE, new="    pass\n"),)),
     Mutant(
-        name="synchronise_polls_once_a_second",
+        name="synchronize_polls_once_a_second",
         kills=("T2",),
         changes=(
             Change(
@@ -42,17 +42,17 @@ MUTANTS = [
         ),
     ),
     Mutant(
-        name="synchronise_sleeps",
+        name="synchronize_sleeps",
         kills=("T4",),
         changes=(Change(old=_SYNCHRONIZE, new=_SYNCHRONIZE + "    import time\n\n    time.sleep(0.05)\n"),),
     ),
     Mutant(
-        name="synchronise_waits_for_current_card",
+        name="synchronize_waits_for_current_card",
         kills=("T5",),
         changes=(Change(old=_SYNCHRONIZE, new="    _torch_acme().synchronize()\n"),),
     ),
     Mutant(
-        name="synchronise_waits_for_all_cards",
+        name="synchronize_waits_for_all_cards",
         kills=("T5",),
         changes=(
             Change(

@@ -22,8 +22,8 @@ from unittest.mock import patch
 
 from acme_stack import RUNTIME_SITE, environment
 from chipperf.contract.check import all_checks
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.isolation import ForkServers
-from chipperf.contract.runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.plugin.installed import find_vendor
 
@@ -83,8 +83,8 @@ class Workbench:
         ):
             results = [runner.run(check) for check in chosen]
             self.passed.update(result.check.id for result in results if result.status == "passed")
-            standing = runner.standing if any(check.level for check in chosen) else runner.static_standing
-            return make_statement(runner.entry, standing, results, {}, level=None)
+            readiness = runner.readiness if any(check.level for check in chosen) else runner.static_readiness
+            return make_statement(runner.entry, readiness, results, {}, level=None)
 
     def close(self) -> None:
         """End the processes."""

@@ -11,7 +11,7 @@ import generate_hooks
 import pluggy
 import pytest
 import torch
-from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
 from chipperf.plugin.registration import (
     CAPABILITY_HOOKS,
@@ -103,4 +103,4 @@ def test_example_runs_and_returns_what_is_specified(hook):
         assert result is None
     else:
         expected = eval(promised, {"torch": torch, **vars(sys.modules["chipperf.plugin.types"])})
-        assert fault_of(result, expected) is None
+        assert describe_mismatch(result, expected) is None

@@ -3,7 +3,7 @@
 import chipperf
 import pytest
 import torch
-from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.hook_results import describe_mismatch
 
 TITLE = chipperf.Title(zh="测试", en="Test")
 
@@ -19,7 +19,7 @@ def vendor_info(**changes):
     [
         vendor_info(capabilities=frozenset({chipperf.Capability.BF16})),
         chipperf.EnvironmentVariable(name="ACME", value="", reason="unset it"),
-        chipperf.TelemetrySample(source="smi", power_w=61, utilisation_percent=0.0, temperature_c=-3.5),
+        chipperf.TelemetrySample(source="smi", power_w=61, utilization_percent=0.0, temperature_c=-3.5),
         chipperf.MemoryStats(source="smi", used_bytes=0),
         chipperf.LoaderOptions(start_method="spawn", workers_per_rank=0),
         chipperf.RuntimeInfo(torch=torch.__version__),
@@ -27,7 +27,7 @@ def vendor_info(**changes):
     ],
 )
 def test_good_results_pass(value):
-    assert fault_of(value, type(value)) is None
+    assert describe_mismatch(value, type(value)) is None
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_good_results_pass(value):
         (chipperf.TelemetrySample(source="smi", power_w=float("nan")), "whose power_w is nan"),
         (chipperf.TelemetrySample(source="smi", power_w=float("inf")), "whose power_w is inf"),
         (chipperf.CaseOverride(key="lr", value=float("nan"), reason="r"), "whose value is nan"),
-        (chipperf.TelemetrySample(source="smi", utilisation_percent=101), "is 101, outside 0 to 100"),
+        (chipperf.TelemetrySample(source="smi", utilization_percent=101), "is 101, outside 0 to 100"),
         (chipperf.TelemetrySample(source="smi", temperature_c=311.0), "is 311.0, outside -100 to 200"),
         (chipperf.PeakFlops(flops_per_s=0.0, source="x"), "whose flops_per_s is 0.0, outside 1 to inf"),
         (chipperf.LoaderOptions(start_method="thread"), "instead of 'fork' or 'spawn' or 'forkserver'"),
@@ -66,7 +66,7 @@ def test_good_results_pass(value):
     ],
 )
 def test_bad_results_name_field_value_and_expectation(value, fault):
-    found = fault_of(value, type(value))
+    found = describe_mismatch(value, type(value))
 
     assert found is not None
     assert found.startswith(f"a {type(value).__name__} whose ")

@@ -153,7 +153,7 @@ def test_unwritten_hooks_say_what_to_write(tmp_path, distributions):
         ("acme\n", "cannot be called"),
         ("é", "cannot be called"),
         ("class", "cannot be called 'class'"),
-        ("auto", "--vendor chooses"),
+        ("auto", "'--vendor auto' chooses"),
         ("cpu", "vendor 'cpu' (chipperf"),
     ],
 )
@@ -353,7 +353,7 @@ FILLING = {
         return DistributedConfig(backend="gloo")
         """,
 }
-"""What an author whose card is the host would write: the behaviour of the CPU reference, hook by hook."""
+"""What an author whose card is the host would write: the behavior of the CPU reference, hook by hook."""
 
 
 def fill_in(source: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from chipperf.errors import PluginLoadError, VendorHookError, VendorSelectionError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe import probe_vendor, probe_vendors
+from chipperf.plugin.probe_process import probe_vendor, probe_vendors
 from chipperf.plugin.selection import select_vendor
 
 RAISES_ON_IMPORT = "raise RuntimeError('this plugin must not be imported')"

@@ -63,7 +63,7 @@ def test_faults_of_the_module_are_found_at_bind_time(plugins, source, fault):
 
     with pytest.raises(PluginLoadError) as caught:
         bind(entry)
-    assert str(caught.value).startswith(f"{WHO} does not fulfil the hook specification: ")
+    assert str(caught.value).startswith(f"{WHO} does not fulfill the hook specification: ")
     assert fault in str(caught.value)
 
 

@@ -16,7 +16,7 @@ from chipperf.records.store import find_records, read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import read_plan
 from chipperf.run.progress import read_progress
-from chipperf.run.telemetry import read_telemetry, summarise
+from chipperf.run.telemetry_process import read_telemetry, summarize
 from kept_files import V010, written_in
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def test_durations_of_a_step_are_told_apart() -> None:
     read = read_record(RUNS / "mobilenetv2").metrics.step_breakdown.model_dump()
 
     written = written_in(RUNS / "mobilenetv2" / "record.json")["metrics"]["step_breakdown"]
-    phases = ("h2d_s", "forward_s", "backward_s", "optimiser_s")
+    phases = ("h2d_s", "forward_s", "backward_s", "optimizer_s")
     assert [value for name, value in read.items() if name.endswith("_s")] == [written[name] for name in phases]
     assert (read["step"], read["steps"]) == (written["step"], written["steps"])
 
@@ -193,7 +193,7 @@ def test_telemetry_is_read() -> None:
 
     readings = read_telemetry(directory.telemetry(0))
 
-    assert summarise(readings, idle_bytes) == read_record(directory.path).metrics.power
+    assert summarize(readings, idle_bytes) == read_record(directory.path).metrics.power
 
 
 @pytest.mark.parametrize("place", ["runs/repeats", "suite/results/mobilenetv2-fp32-1x1"])

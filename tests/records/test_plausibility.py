@@ -6,7 +6,7 @@ import re
 
 import pytest
 from chipperf.languages import LANGUAGES, in_language
-from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilisation, outcome
+from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilization, outcome
 from chipperf.records.schema import Record
 from chipperf.report import render_report
 from factory import GIB, UNKNOWN, make_record, throughput, throughput_of
@@ -18,7 +18,7 @@ POWER = {
     "energy_j": 300.0 * 8 * 28_600,
     "mean_temperature_c": 60.0,
     "max_temperature_c": 70.0,
-    "mean_utilisation_percent": 99.0,
+    "mean_utilization_percent": 99.0,
     "used_peak_bytes": 21 * GIB,
     "source": "acme-smi",
 }
@@ -131,15 +131,15 @@ def test_nothing_is_known_of_the_values_of_a_run_that_did_not_complete():
 
 
 @pytest.mark.parametrize(("flops", "found"), [(8.18e9, False), (8.18e12, True)])
-def test_utilisation_of_more_than_the_peak_is_found(flops, found):
+def test_utilization_of_more_than_the_peak_is_found(flops, found):
     findings = check_record(make_record(), forward_flops=flops, peak=PEAK)
 
     assert {finding.check for finding in findings} == ({"mfu"} if found else set())
     assert not found or "p_core 4659 is 5583% of the peak (256 TFLOP/s, data sheet)" in str(findings[0].text)
 
 
-def test_utilisation_takes_a_step_for_three_forward_passes():
-    assert model_flops_utilisation(1000.0, 2, 1e9, Peak(flops_per_s=3e12, source="")) == pytest.approx(0.5)
+def test_utilization_takes_a_step_for_three_forward_passes():
+    assert model_flops_utilization(1000.0, 2, 1e9, Peak(flops_per_s=3e12, source="")) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(9000.0, []), (9700.0, ["two"])])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import UsageError
-from chipperf.records.repeats import RepeatedRun, Repeats, aggregate, repeat_seeds, summarise_repeats
+from chipperf.records.repeats import RepeatedRun, Repeats, aggregate, repeat_seeds, summarize_repeats
 from chipperf.records.schema import Missing, Number, Status
 from chipperf.records.store import record_text
 
@@ -82,7 +82,7 @@ def test_failed_and_vanished_runs_are_counted_and_lend_no_values(tmp_path: Path,
         for seed, (name, state) in enumerate(states.items())
     ]
 
-    repeats = summarise_repeats("mobilenetv2", 4, runs, tmp_path, to=tmp_path / "repeats.json")
+    repeats = summarize_repeats("mobilenetv2", 4, runs, tmp_path, to=tmp_path / "repeats.json")
 
     assert repeats.completed == 1
     assert [run.state for run in repeats.runs] == ["completed", "failed", "failed"]

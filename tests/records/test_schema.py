@@ -63,7 +63,8 @@ def test_only_finite_values(planned: Record, path: str, bad: float) -> None:
         ("metrics.quality", {"reason": "lost"}),
         ("environment.memory_bytes", -1),
         ("topology.nnodes", 0),
-        ("schema_version", 2),
+        ("schema_version", 1),
+        ("schema_version", 3),
         ("kind", "typed"),
     ],
 )

@@ -275,12 +275,35 @@ def test_edited_field_is_named(tmp_path: Path, planned: Record) -> None:
         read_record(tmp_path)
 
 
-@pytest.mark.parametrize("key", ["schema_version", "metrics_version"])
-def test_newer_record_names_the_version_to_install(tmp_path: Path, planned: Record, key: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("metrics", "metrics.p_core", "metrics.quality", "metrics.curve", "dataset.is_sample", "dataset.fingerprint"),
+        *("environment.driver", "environment.cards", "environment.distributions"),
+    ],
+)
+def test_record_without_a_field_that_has_a_default_in_code_is_incomplete(
+    tmp_path: Path, planned: Record, path: str
+) -> None:
+    content = content_of(planned)
+    *above, name = path.split(".")
+    part = content
+    for each in above:
+        part = part[each]
+    del part[name]
+    (tmp_path / "record.json").write_text(json.dumps(content))
+
+    with pytest.raises(RecordError, match=rf"record\.json: {path}: Field required") as caught:
+        read_record(tmp_path)
+    assert caught.value.hint == "the file was edited or is incomplete"
+
+
+@pytest.mark.parametrize(("key", "known"), [("schema_version", 2), ("metrics_version", 1)])
+def test_newer_record_names_the_version_to_install(tmp_path: Path, planned: Record, key: str, known: int) -> None:
     content = content_of(planned) | {key: 7, "chipperf_version": "3.2.1", "unheard_of": True}
     (tmp_path / "record.json").write_text(json.dumps(content))
 
-    with pytest.raises(RecordError, match=f"has {key} 7; this chipperf reads up to 1") as caught:
+    with pytest.raises(RecordError, match=f"has {key} 7; this chipperf reads up to {known}") as caught:
         read_record(tmp_path)
     assert "chipperf 3.2.1" in str(caught.value.hint)
 

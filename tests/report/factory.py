@@ -78,20 +78,17 @@ _MEASURED: dict[str, Any] = {
         "card_title": "ACME A1 64G",
         "card_short_name": "A1",
         "row_label": "A1",
-        "cards": [],
         "network": "InfiniBand, 200 Gb/s",
         "os": "Ubuntu 22.04",
         "kernel": "5.15.0-1",
         "driver": "1.2.3",
         "container": "acme/torch:2.7",
         "framework": "torch 2.7.0+acme",
-        "compiler": UNKNOWN,
         "dependencies": "torchvision 0.22.0",
         "python": "3.11.7",
         "torch": "2.7.0",
         "sdk": "ACME SDK 9",
         "collectives": "acl 3",
-        "distributions": [],
     },
     "knobs": [{"name": "ACME_TF32", "value": "0", "reason": "IEEE fp32 as requested", "origin": "vendor"}],
     "metrics": {
@@ -119,7 +116,6 @@ _MEASURED: dict[str, Any] = {
         "epochs": 100,
         "steps": 500_400,
         "spans": [{"name": "train", "start_s": 20.0, "seconds": 28_600.0}],
-        "curve": [],
     },
 }
 

@@ -137,7 +137,7 @@ def test_both_languages_have_the_same_shape():
         ("2x8", "A1两机8卡（2x8）", "A1 two machines, 8 cards each (2x8)"),
     ],
 )
-def test_a_row_is_labelled_with_device_and_topology(label, zh, en):
+def test_a_row_is_labeled_with_device_and_topology(label, zh, en):
     record = make_record(topology=topology(label))
     assert performance(rendered(record))[0][0] == zh
     assert performance(rendered(record, language="en"))[0][0] == en

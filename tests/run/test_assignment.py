@@ -44,7 +44,7 @@ def test_free_cards_are_taken(processes, idle, environment):
 @pytest.mark.parametrize(
     ("processes", "idle", "environment", "fault"),
     [
-        (3, {}, {}, "3 processes need a card each, and acme has 2 here"),
+        (3, {}, {}, "3 processes need one card each, and acme has 2 on this machine"),
         (2, {"U1": 30 * GIB}, {}, "A1 U1 is in use: 30.0 GiB of its memory before training begins"),
         (
             2,

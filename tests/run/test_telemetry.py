@@ -16,7 +16,7 @@ from chipperf import DeviceInfo
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records.schema import Missing, Power
-from chipperf.run.telemetry import TelemetrySampler, read_telemetry, summarise
+from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry, summarize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,13 +30,13 @@ def reading(time_s: float, device: str = "a", **values: Any) -> dict[str, Any]:
 
 
 def power_of(readings: list[dict[str, Any]], idle: dict[str, int] | None = None) -> Power:
-    power = summarise(readings, idle or {})
+    power = summarize(readings, idle or {})
     assert isinstance(power, Power)
     return power
 
 
 def sampler_command(path: Path) -> list[str]:
-    return [sys.executable, "-m", "chipperf.run.telemetry", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
+    return [sys.executable, "-m", "chipperf.run.telemetry_process", "cpu", str(path), json.dumps([asdict(CPU)]), "1"]
 
 
 def wait_for_lines(path: Path, count: int) -> None:
@@ -92,24 +92,24 @@ def test_one_reading_has_power_but_no_energy() -> None:
 def test_what_no_device_tells_is_unknown_and_never_zero() -> None:
     power = power_of([reading(0.0), reading(1.0, power_w=None)])
 
-    for name in ("mean_w", "max_w", "energy_j", "max_temperature_c", "mean_utilisation_percent", "used_peak_bytes"):
+    for name in ("mean_w", "max_w", "energy_j", "max_temperature_c", "mean_utilization_percent", "used_peak_bytes"):
         assert getattr(power, name) == UNKNOWN, name
 
 
 def test_zero_that_was_measured_stays_zero() -> None:
-    assert power_of([reading(0.0, utilisation_percent=0.0)]).mean_utilisation_percent == 0
+    assert power_of([reading(0.0, utilization_percent=0.0)]).mean_utilization_percent == 0
 
 
 def test_extremes_and_means() -> None:
     readings = [
-        reading(0.0, temperature_c=50, utilisation_percent=20, memory_used_bytes=100),
-        reading(1.0, temperature_c=70, utilisation_percent=40, memory_used_bytes=300),
-        reading(2.0, temperature_c=60, utilisation_percent=90, memory_used_bytes=200),
+        reading(0.0, temperature_c=50, utilization_percent=20, memory_used_bytes=100),
+        reading(1.0, temperature_c=70, utilization_percent=40, memory_used_bytes=300),
+        reading(2.0, temperature_c=60, utilization_percent=90, memory_used_bytes=200),
     ]
 
     power = power_of(readings)
 
-    assert (power.max_temperature_c, power.mean_utilisation_percent, power.used_peak_bytes) == (70, 50, 300)
+    assert (power.max_temperature_c, power.mean_utilization_percent, power.used_peak_bytes) == (70, 50, 300)
 
 
 def test_memory_in_use_before_the_run_is_not_the_runs() -> None:
@@ -119,7 +119,7 @@ def test_memory_in_use_before_the_run_is_not_the_runs() -> None:
 
 
 def test_no_reading_at_all_is_a_failure() -> None:
-    assert summarise([], {}) == Missing(missing="failed", reason="no telemetry was read")
+    assert summarize([], {}) == Missing(missing="failed", reason="no telemetry was read")
 
 
 def test_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Stands for ``perf train``: a small process that behaves as a test's ``behaviour.json`` says for its directory.
+"""Stands for ``perf train``: a small process that behaves as a test's ``behavior.json`` says for its directory.
 
 Arguments are those of ``perf train``. FAKE_TRAIN names a directory with ``record.json``, the record of a completed run,
-and ``behaviour.json``: what to do, by a part of ``--out``, or of ``OUT@nodeN`` for one of several machines, which meet
+and ``behavior.json``: what to do, by a part of ``--out``, or of ``OUT@nodeN`` for one of several machines, which meet
 first. Every start is a line of ``starts`` there.
 """
 
@@ -48,10 +48,10 @@ def main() -> int:
     record = json.loads((place / "record.json").read_text())
     record["run_id"], record["seed"] = f"run-{seed}", seed
     record["metrics"]["p_train"]["median"] = 1000.0 + seed
-    behaviour = json.loads((place / "behaviour.json").read_text())
+    behavior = json.loads((place / "behavior.json").read_text())
     node_rank, nnodes = int(option("node-rank") or 0), int(option("nnodes") or 1)
     name = f"{out}@node{node_rank}" if nnodes > 1 else str(out)
-    action = next((action for part, action in behaviour.items() if part in name), "complete")
+    action = next((action for part, action in behavior.items() if part in name), "complete")
     print(f"fake run with seed {seed}", flush=True)
     if action == "hang":
         time.sleep(WAIT_S)

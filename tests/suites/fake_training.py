@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from chipperf.records.checkpoints import MANIFEST, Manifest, checkpoint_name
-from support import TIMEOUT_S, perf_environment
+from chipperf.records.checkpoints import MANIFEST, CheckpointManifest, checkpoint_name
+from support import perf_environment, run, started
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+    from ready_python import ReadyProcess
 
 PROGRAM = Path(__file__).with_name("perf_with_fake_train.py")
 
@@ -24,7 +29,7 @@ class FakeTraining:
 
     def behave(self, **actions: str) -> None:
         """Set what runs do by a part of their path."""
-        (self.directory / "behaviour.json").write_text(json.dumps(actions))
+        (self.directory / "behavior.json").write_text(json.dumps(actions))
 
     def write(self, text: str, name: str = "suite.toml") -> Path:
         """Write a suite's file."""
@@ -34,7 +39,7 @@ class FakeTraining:
 
     def leave_checkpoint(self, run: Path, *, world_size: int) -> None:
         """Put a checkpoint into the directory of a run that began."""
-        manifest = Manifest(
+        manifest = CheckpointManifest(
             run_id=json.loads((run / "record.json").read_text())["run_id"],
             step=6,
             world_size=world_size,
@@ -56,25 +61,18 @@ class FakeTraining:
         return [run["state"] for run in self.state(out)["runs"]]
 
     def perf(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(PROGRAM), *(str(argument) for argument in arguments)],
-            cwd=self.directory,
-            env=perf_environment(FAKE_TRAIN=str(self.directory), COLUMNS="200"),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
+        """Run ``perf``."""
+        return run(self._command(arguments), self._environment(), self.directory)
 
-    def begin(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    def begin(self, *arguments: object, **environment: str) -> subprocess.Popen[str] | ReadyProcess:
         """Start ``perf``, which goes on while the test does."""
-        return subprocess.Popen(
-            [sys.executable, str(PROGRAM), *(str(argument) for argument in arguments)],
-            cwd=self.directory,
-            env=perf_environment(FAKE_TRAIN=str(self.directory), COLUMNS="200", **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return started(self._command(arguments), self._environment(**environment), self.directory)
+
+    def _command(self, arguments: Sequence[object]) -> list[str]:
+        return [sys.executable, str(PROGRAM), *map(str, arguments)]
+
+    def _environment(self, **changes: str) -> dict[str, str]:
+        return perf_environment(FAKE_TRAIN=str(self.directory), COLUMNS="200", **changes)
 
     @property
     def starts(self) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""``perf``, in which repeats and suites start the fake instead of ``perf train``."""
+"""``perf``, in which repeats and suites start the fake instead of ``perf train``, and machines meet on files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 from chipperf.cli import main, repeat, suite
-from chipperf.suites import following
+from chipperf.launch import channel
+from chipperf.suites import follower
+from fake_store import FakeStore
 
+channel._connect = FakeStore
 repeat.TRAIN_COMMAND = suite.TRAIN_COMMAND = (  # type: ignore[misc]
     sys.executable,
     str(Path(__file__).with_name("fake_train.py")),
 )
-following.BEGIN_S = float(os.environ.get("FAKE_BEGIN_S", following.BEGIN_S))  # type: ignore[misc]
-following.LOST_S = float(os.environ.get("FAKE_LOST_S", following.LOST_S))  # type: ignore[misc]
-following._LEAVE_S = float(os.environ.get("FAKE_LEAVE_S", following._LEAVE_S))  # type: ignore[misc]
+follower.BEGIN_S = float(os.environ.get("FAKE_BEGIN_S", follower.BEGIN_S))  # type: ignore[misc]
+follower.LOST_S = float(os.environ.get("FAKE_LOST_S", follower.LOST_S))  # type: ignore[misc]
+follower._LEAVE_S = float(os.environ.get("FAKE_LEAVE_S", follower._LEAVE_S))  # type: ignore[misc]
 main.main()

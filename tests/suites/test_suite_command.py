@@ -35,7 +35,7 @@ seed = 11
 """
 
 
-def test_all_runs_complete_and_are_summarised(suite: FakeTraining) -> None:
+def test_all_runs_complete_and_are_summarized(suite: FakeTraining) -> None:
     process = suite.perf("suite", "suite.toml", "--out", "out")
 
     assert process.returncode == 0, process.stderr

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf.errors import ConfigError, PerfError
 from chipperf.suites.case_keys import parse_case_key, parse_case_key_lines
-from chipperf.suites.plan import plan_suite
+from chipperf.suites.suite_plan import plan_suite
 
 if TYPE_CHECKING:
-    from chipperf.suites.plan import SuitePlan
+    from chipperf.suites.suite_plan import SuitePlan
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from chipperf.cli.suite_overview import _Picture
-from chipperf.suites.plan import PlannedRun
 from chipperf.suites.state import Attempt, SuiteDirectory, SuiteRun, SuiteState
+from chipperf.suites.suite_plan import PlannedRun
 from fake_training import PROGRAM
 from rich.console import Console
 from support import perf_environment

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.records.store import read_record
-from network_namespaces import PORT
-from support import TIMEOUT_S, perf_command, perf_environment, process_starter, processes_naming, wait_for
+from support import TIMEOUT_S, free_port, perf_command, perf_environment, process_starter, processes_naming, wait_for
 
 if TYPE_CHECKING:
     import subprocess
@@ -284,7 +283,7 @@ def test_real_runs_follow_each_other(image_folder: Path, tmp_path: Path) -> None
         set = {{ workers = 0 }}
         """
     )
-    place = ("--out", tmp_path / "out", "--rdzv", f"localhost:{PORT + 100}", "--node-rank")
+    place = ("--out", tmp_path / "out", "--rdzv", f"localhost:{free_port()}", "--node-rank")
     environment = perf_environment(OMP_NUM_THREADS="1")
     with process_starter(tmp_path) as start:
         for process in [start(perf_command("suite", file, *place, number), environment) for number in range(2)]:

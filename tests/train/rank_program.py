@@ -42,7 +42,7 @@ def main() -> None:
     rank = Rank(rank=number, local_rank=number, world_size=ranks, local_world_size=ranks)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=number, world_size=ranks)
     torch.set_num_threads(1)
-    # Every rank begins elsewhere: equal weights in the end come from the synchronisation alone.
+    # Every rank begins elsewhere: equal weights in the end come from the synchronization alone.
     torch.manual_seed(number)
     hyperparameters = ClassificationHyperparameters.model_validate(resolve(CASE, preset="tiny").values.model_dump())
 
@@ -50,6 +50,7 @@ def main() -> None:
         return ClassificationWorkload(
             WorkloadContext(
                 hyperparameters=hyperparameters,
+                reference=CASE.data.reference,
                 data_root=data_root,
                 rank=place,
                 device=DEVICE,

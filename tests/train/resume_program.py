@@ -54,6 +54,7 @@ def make_loop(
     workload = case.load_workload()(
         WorkloadContext(
             hyperparameters=h,
+            reference=case.data.reference,
             data_root=data,
             rank=rank,
             device=DEVICE,

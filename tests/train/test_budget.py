@@ -108,7 +108,7 @@ def test_a_met_target_ends_the_run_and_not_its_budget(monkeypatch: pytest.Monkey
     assert not training.state.ended_by_budget
 
 
-def test_a_window_is_synchronised_at_its_edges_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_is_synchronized_at_its_edges_only(monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training(monkeypatch, limits=Limits(budget_s=10.5))
 
     training.loop.train()

@@ -75,6 +75,6 @@ def test_diagnostic_pass_gives_every_phase_its_own_time(monkeypatch: pytest.Monk
     assert breakdown is not None
     assert breakdown.h2d_s == pytest.approx(0.25)
     assert breakdown.forward_s == pytest.approx(1.0)
-    assert (breakdown.backward_s, breakdown.optimiser_s) == (0, 0)
+    assert (breakdown.backward_s, breakdown.optimizer_s) == (0, 0)
     assert breakdown.step.p50_s == pytest.approx(1.25)
     assert breakdown.slowdown == pytest.approx(1.25)

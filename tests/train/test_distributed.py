@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from chipperf.records.schema import Spread, StepBreakdown, Throughput
 from chipperf.records.store import read_record
+from support import started
 
 if TYPE_CHECKING:
     from chipperf.records.schema import Record
@@ -24,12 +25,7 @@ def ranks(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     """What each of two ranks holds after two steps and an evaluation."""
     rendezvous = tmp_path_factory.mktemp("rendezvous") / "store"
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), "2", str(rendezvous), str(image_folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        started([sys.executable, str(PROGRAM), str(rank), "2", str(rendezvous), str(image_folder)], os.environ)
         for rank in range(2)
     ]
     results = []

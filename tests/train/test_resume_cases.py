@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
+from support import started
 
 PROGRAM = Path(__file__).with_name("resume_program.py")
 
@@ -18,13 +18,10 @@ PROGRAM = Path(__file__).with_name("resume_program.py")
 def train(case: str, ranks: int, data: Path, scratch: Path, edges: str) -> list[dict[str, Any]]:
     paths = os.pathsep.join([str(PROGRAM.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     processes = [
-        subprocess.Popen(
+        started(
             [sys.executable, str(PROGRAM), case, str(rank), str(ranks), str(scratch / "store"), str(data), str(scratch)]
             + [edges],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )
         for rank in range(ranks)
     ]

@@ -14,10 +14,9 @@ from chipperf.cases.workload import Evaluation
 from chipperf.plugin.registration import EVENT_HOOKS
 from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.checkpoints import newest_valid
-from chipperf.records.schema import Limits, Loader, Missing
+from chipperf.records.schema import Dataset, Limits, Loader
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
-from chipperf.run.planned_record import empty_dataset
 from chipperf.run.progress import ProgressFile
 from chipperf.train import batches as batches_module
 from chipperf.train import context as context_module
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from chipperf.train.run_state import RunState
 
 FEATURES = 3
-UNKNOWN = Missing(missing="unknown")
 DEVICE = torch.device("cpu")
 
 
@@ -103,7 +101,7 @@ class StopAt(StopRequest):
 class FakeWorkload:
     """Binary targets from a linear model with batch statistics, or what a test puts in the place of a method."""
 
-    dataset = empty_dataset("memory", UNKNOWN).model_copy(update={"is_sample": True})
+    dataset = Dataset(name="memory", fingerprint_method="", is_sample=True)
     loader = Loader(
         workers=0,
         prefetch_factor=None,

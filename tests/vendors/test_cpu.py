@@ -239,8 +239,8 @@ def test_telemetry_is_numbers_or_unknown() -> None:
     sample = cpu.perf_telemetry(DeviceInfo(index=0, name="A CPU"))
 
     assert isinstance(sample.memory_used_bytes, int)
-    assert isinstance(sample.utilisation_percent, float)
-    assert 0 <= sample.utilisation_percent <= 100
+    assert isinstance(sample.utilization_percent, float)
+    assert 0 <= sample.utilization_percent <= 100
     for value in (sample.power_w, sample.temperature_c):
         assert value is None or value > 0
 

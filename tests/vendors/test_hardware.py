@@ -25,7 +25,7 @@ from chipperf.hardware import (
     find_pci_devices,
     find_reading,
     find_tool,
-    normalise_pci_address,
+    normalize_pci_address,
     only,
     quantity,
     read_device,
@@ -72,7 +72,7 @@ def test_no_pci_tree_means_no_devices(tmp_path: Path) -> None:
     ],
 )
 def test_pci_addresses_have_one_form(text: str, address: str | None) -> None:
-    assert normalise_pci_address(text) == address
+    assert normalize_pci_address(text) == address
 
 
 def test_reading_a_file_never_raises(tmp_path: Path) -> None:
@@ -208,13 +208,13 @@ def test_reading_is_made_of_texts_and_knows_nothing_else() -> None:
         "serial": "",
         "power_w": "1500 mW",
         "temperature_c": None,
-        "utilisation_percent": 7,
+        "utilization_percent": 7,
         "memory_used_bytes": "1 MiB",
         "memory_total_bytes": "64",
     }
     known = DeviceReading(pci_bus_id="0000:1b:00.0", name="A1", power_w=1.5, memory_used_bytes=2**20, device_id=3)
     assert read_device(texts, device_id=3) == known
-    assert read_device(texts, unstated=UNSTATED).utilisation_percent == 7
+    assert read_device(texts, unstated=UNSTATED).utilization_percent == 7
     assert read_device(texts, unstated=UNSTATED).memory_total_bytes is None
 
 

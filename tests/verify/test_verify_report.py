@@ -15,7 +15,7 @@ from chipperf.errors import DocumentError, PerfError
 from chipperf.languages import LANGUAGES
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.records import RecordFinder
-from chipperf.verify.report import Templates, verify_report
+from chipperf.verify.report_verification import Templates, verify_report
 from curve_records import curve
 from factory import make_record
 from hypothesis import HealthCheck, given, settings
@@ -180,7 +180,7 @@ def test_a_record_of_another_metrics_version_is_found(published, content, messag
     [
         ('"text": "4475"', '"text": "4474"', "says 4474 in line"),
         ("$.metrics.p_whole", "$.metrics.p_core", "has other sources"),
-        ('"metrics_version": 1', '"metrics_version": 2', "$.metrics_version is not"),
+        ('"metrics_version": 1', '"metrics_version": 2', "$.metrics_version differs from the records"),
         ('"language"', '"sprache"', "language: Field required"),
     ],
 )
@@ -416,7 +416,7 @@ def test_a_web_page_is_not_verified(published):
     assert result.exception is None, result.output
     result = perf("verify", page, "--runs", published.runs)
     assert result.exception.exit_code == 4
-    assert "a web page: only Markdown reports are verified" in result.output
+    assert "a web page cannot be verified: give a Markdown report" in result.output
 
 
 def test_a_record_file_of_any_name_is_found(tmp_path):

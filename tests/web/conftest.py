@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import headless
 import pytest
-from chipperf.web.site import build_site
+from chipperf.web.site_files import build_site
 from web_records import EXAMPLES, failed, make_run, write_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from chipperf.web.site import Site
+    from chipperf.web.site_files import Site
 
 EVIL = "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 

@@ -6,27 +6,28 @@ import pytest
 from chipperf.documents import format as formatting
 from chipperf.languages import in_language
 from chipperf.records.schema import Missing, Record
-from chipperf.web.board import COLUMNS, board_key, make_boards, summarise
+from chipperf.records.store import read_record
+from chipperf.web.board import COLUMNS, board_key, make_boards, summarize
 from chipperf.web.details import describe
 from example_records import MEASURED
 from web_records import EXAMPLES, failed, field_of, make_run
 
-RECORDS = (Record.model_validate_json(MEASURED.read_text(encoding="utf-8")), EXAMPLES[0], EXAMPLES[-1])
+RECORDS = (read_record(MEASURED), EXAMPLES[0], EXAMPLES[-1])
 THROUGHPUTS = ("p_whole", "p_train", "p_core")
 
 
 def cells(record: Record) -> dict[str, object]:
-    return {column.name: cell for column, cell in zip(COLUMNS, summarise(record).cells, strict=True)}
+    return {column.name: cell for column, cell in zip(COLUMNS, summarize(record).cells, strict=True)}
 
 
 def boards(*records: Record, most_rows: int = 100):
-    return make_boards([(board_key(record), summarise(record)) for record in records], most_rows=most_rows)
+    return make_boards([(board_key(record), summarize(record)) for record in records], most_rows=most_rows)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.run_id)
 def test_every_value_is_in_the_field_that_it_names(record):
     facts = [fact.value for section in describe(record) for fact in section.facts]
-    for cell in (*summarise(record).cells, *facts):
+    for cell in (*summarize(record).cells, *facts):
         value = field_of(record, cell.field)
         if isinstance(value, (int, float)) and not cell.field.endswith("quality"):
             assert cell.sort == value, cell.field
@@ -45,7 +46,7 @@ def test_throughput_is_that_of_the_record(name):
 
 def test_run_that_failed_shows_nothing_that_it_measured():
     record = failed("oom")
-    row = summarise(record)
+    row = summarize(record)
     shown = cells(record)
 
     assert row.throughputs == (None, None, None)
@@ -81,7 +82,7 @@ def test_missing_value_says_which_kind_it_is(kind):
     ],
 )
 def test_verdict(changes, verdict):
-    assert summarise(make_run(**changes)).verdict == verdict
+    assert summarize(make_run(**changes)).verdict == verdict
 
 
 def test_target_that_was_not_met_is_said_in_short():
@@ -145,7 +146,7 @@ def test_case_that_is_not_installed_is_shown_all_the_same():
 
 def test_device_of_a_simulated_run_says_so():
     assert str(cells(make_run(kind="simulated"))["device"].text) == "simulated A1"
-    assert summarise(make_run(kind="simulated")).label.startswith("simulated A1")
+    assert summarize(make_run(kind="simulated")).label.startswith("simulated A1")
 
 
 def test_section_is_bounded():

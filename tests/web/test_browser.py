@@ -73,8 +73,8 @@ def test_text_has_contrast(page: Page, request: pytest.FixtureRequest, name: str
           .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
         const behind = e => {
           for (; e; e = e.parentElement) {
-            const colour = parse(getComputedStyle(e).backgroundColor);
-            if (colour.length < 4 || colour[3]) return colour;
+            const color = parse(getComputedStyle(e).backgroundColor);
+            if (color.length < 4 || color[3]) return color;
           }
         };
         return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() &&
@@ -90,17 +90,17 @@ def test_text_has_contrast(page: Page, request: pytest.FixtureRequest, name: str
 
 
 def test_dark_page_is_dark(page: Page, leaderboard: Path):
-    colours = {}
+    colors = {}
     for dark in (False, True):
         page.open(leaderboard, dark=dark)
-        colours[dark] = page.run(
+        colors[dark] = page.run(
             """return [getComputedStyle(document.body).backgroundColor,
                        getComputedStyle(document.querySelector('svg text')).fill]"""
         )
 
-    assert colours[False][0] == "rgb(255, 255, 255)"
-    assert colours[True][0] == "rgb(13, 17, 23)"
-    assert colours[False][1] != colours[True][1]
+    assert colors[False][0] == "rgb(255, 255, 255)"
+    assert colors[True][0] == "rgb(13, 17, 23)"
+    assert colors[False][1] != colors[True][1]
 
 
 @pytest.mark.parametrize(("name", "numeric"), [("p_core", True), ("quality", True), ("device", False)])

@@ -1,4 +1,4 @@
-"""Charts: numbers only, in the page's colours, and harmless beside others on one page."""
+"""Charts: numbers only, in the page's colors, and harmless beside others on one page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
-def test_picture_is_one_element_without_size_or_colours_of_its_own(draw):
+def test_picture_is_one_element_without_size_or_colors_of_its_own(draw):
     text = draw()
     root = ElementTree.fromstring(text)
 
@@ -83,5 +83,13 @@ def test_run_without_a_throughput_has_no_bar():
     assert "--series-2" not in one
 
 
-def test_curves_of_one_colour_differ_in_their_dash():
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_every_throughput_has_a_bar_of_its_own(count):
+    text = draw_throughputs([tuple(float(rate) for rate in range(1, count + 1))])
+
+    assert f"--series-{count}" in text
+    assert f"--series-{count + 1}" not in text
+
+
+def test_curves_of_one_color_differ_in_their_dash():
     assert [dash(index) for index in (0, 5, 6, 12)] == ["solid", "solid", "dashed", "dotted"]

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 from chipperf.errors import PerfError, RecordError, UsageError
-from chipperf.web import pages, site
-from chipperf.web.site import build_site
+from chipperf.web import pages, site_files
+from chipperf.web.site_files import build_site
 from web_records import failed, make_run, write_runs
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{ 7*7 }}[a](javascript:alert(3))"
@@ -220,7 +220,7 @@ def test_directory_with_something_else_is_left_alone(build, tmp_path, name):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / name).write_text("mine")
 
-    with pytest.raises(UsageError, match="holds something that is no site"):
+    with pytest.raises(UsageError, match="contains files that are not a site"):
         build(make_run())
     assert [(path.name, path.read_text()) for path in (tmp_path / "site").iterdir()] == [(name, "mine")]
 
@@ -236,7 +236,7 @@ def test_file_in_the_way(build, tmp_path):
 def test_directory_without_records(tmp_path, place):
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(UsageError, match="is not a directory|there is no record.json below"):
+    with pytest.raises(UsageError, match="is not a directory|there is no record.json in"):
         build_site(tmp_path / place, tmp_path / "site", language="en")
     assert not (tmp_path / "site").exists()
 
@@ -258,8 +258,8 @@ def test_links_to_directories_are_not_followed(build, tmp_path):
 
 def test_many_records_stay_bounded(tmp_path, monkeypatch):
     """Hundreds of records with a curve each: every one has its row and page, and only a few have charts."""
-    monkeypatch.setattr(site, "MOST_CHARTED_PAGES", 2)
-    monkeypatch.setattr(site, "MOST_ROWS", 180)
+    monkeypatch.setattr(site_files, "MOST_CHARTED_PAGES", 2)
+    monkeypatch.setattr(site_files, "MOST_ROWS", 180)
     template = json.loads(make_run().model_dump_json())
     for number in range(300):
         directory = tmp_path / "runs" / f"run{number}"
@@ -313,7 +313,7 @@ def test_template_of_a_user_names_the_window(build, tmp_path):
         ("{{ nothing }}", r"report.html.j2, line 1: 'nothing' is undefined"),
         ("{% if %}", r"report.html.j2, line 1"),
         ('{% extends "core/none.html.j2" %}', "core/none.html.j2.*does not exist"),
-        ("{{ runs | length }}", "leaves out that results are simulated"),
+        ("{{ runs | length }}", "does not say that results are simulated"),
     ],
 )
 def test_broken_template_is_named(tmp_path, build, template, message):

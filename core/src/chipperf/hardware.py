@@ -50,7 +50,7 @@ _UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
     {
         "power_w": WATTS,
         "temperature_c": CELSIUS,
-        "utilisation_percent": PERCENT,
+        "utilization_percent": PERCENT,
         "memory_used_bytes": BYTES,
         "memory_total_bytes": BYTES,
         "clock_mhz": MEGAHERTZ,
@@ -65,7 +65,7 @@ class PciDevice:
     """A PCI function as the kernel lists it.
 
     Attributes:
-        address: Domain, bus, device and function, in the form of :func:`normalise_pci_address`.
+        address: Domain, bus, device and function, in the form of :func:`normalize_pci_address`.
         vendor_id: 16-bit vendor id.
         device_id: 16-bit device id.
         class_code: 24-bit class code: class, subclass, programming interface.
@@ -88,13 +88,13 @@ class DeviceReading:
 
     Attributes:
         device_id: The tool's own number of the device.
-        pci_bus_id: Address, in the form of :func:`normalise_pci_address`.
+        pci_bus_id: Address, in the form of :func:`normalize_pci_address`.
         uuid: UUID, as the plugin writes it.
         serial: Serial number of the card.
         name: Product's or chip's name.
         power_w: Power of the board.
         temperature_c: Temperature of the chip; of several, the highest.
-        utilisation_percent: Busy share of the compute units.
+        utilization_percent: Busy share of the compute units.
         memory_used_bytes: Device memory in use by everybody.
         memory_total_bytes: Capacity.
         clock_mhz: Clock of the compute units.
@@ -107,14 +107,14 @@ class DeviceReading:
     name: str | None = None
     power_w: float | None = None
     temperature_c: float | None = None
-    utilisation_percent: float | None = None
+    utilization_percent: float | None = None
     memory_used_bytes: int | None = None
     memory_total_bytes: int | None = None
     clock_mhz: float | None = None
 
     def sensors(self) -> dict[str, Any]:
         """Return the values that a ``TelemetrySample`` has, by its names."""
-        names = ("power_w", "temperature_c", "utilisation_percent", "memory_used_bytes", "clock_mhz")
+        names = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
         return {name: getattr(self, name) for name in names}
 
 
@@ -169,7 +169,7 @@ def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
 
 
 def _read_pci_device(entry: Path) -> PciDevice | None:
-    address = normalise_pci_address(entry.name)
+    address = normalize_pci_address(entry.name)
     try:
         vendor_id, device_id, class_code = (int(read_text(entry / n) or "", 16) for n in ("vendor", "device", "class"))
     except ValueError:
@@ -268,7 +268,7 @@ def read_device(
             number = quantity(None if text is None else str(text), units)
             values[name] = whole(number) if is_memory else number
         else:
-            values[name] = (normalise_pci_address(str(text or "")) if name == "pci_bus_id" else text) or None
+            values[name] = (normalize_pci_address(str(text or "")) if name == "pci_bus_id" else text) or None
     return DeviceReading(**{**values, **known})
 
 
@@ -288,7 +288,7 @@ def _bare(uuid: str) -> str:
     return _UUID_PREFIX.sub("", uuid.casefold(), count=1)
 
 
-def normalise_pci_address(text: str) -> str | None:
+def normalize_pci_address(text: str) -> str | None:
     """Return the PCI address in ``text`` as ``0000:1b:00.0``, or ``None`` if there is none.
 
     Management tools print the same address with a domain of four or eight digits and in either case.

@@ -247,7 +247,7 @@ def test_r300_device_is_made_by_the_extension(calls: Calls) -> None:
 
 
 @pytest.mark.usefixtures("p800")
-def test_p800_device_is_made_current_and_initialised(calls: Calls) -> None:
+def test_p800_device_is_made_current_and_initialized(calls: Calls) -> None:
     device = plugin.perf_device_init(Rank(local_rank=1, rank=1, world_size=2, local_world_size=2))
     assert device == torch.device("cuda", 1)
     assert calls == [("device_count",), ("set_device", device), ("init",)]
@@ -459,7 +459,7 @@ def test_r300_calls_go_to_the_extension(calls: Calls) -> None:
 
 
 @pytest.mark.usefixtures("p800")
-def test_p800_synchronises_the_given_device(calls: Calls) -> None:
+def test_p800_synchronizes_the_given_device(calls: Calls) -> None:
     plugin.perf_synchronize(CUDA_DEVICE)
     assert calls == [("synchronize", CUDA_DEVICE)]
 

@@ -6,7 +6,7 @@ import pytest
 from chipperf.hardware import DeviceReading, read_device
 from chipperf_kunlunxin.xpu_smi import (
     driver_version,
-    normalise_uuid,
+    normalize_uuid,
     parse_list,
     parse_machine_rows,
     parse_new_table,
@@ -33,7 +33,7 @@ def test_machine_rows_are_read_by_position() -> None:
             name="P800 OAM",
             temperature_c=37,
             power_w=94,
-            utilisation_percent=0,
+            utilization_percent=0,
             memory_used_bytes=0,
             memory_total_bytes=P800_BYTES,
             clock_mhz=1450,
@@ -45,7 +45,7 @@ def test_machine_rows_are_read_by_position() -> None:
             name="P800 OAM",
             temperature_c=36,
             power_w=86,
-            utilisation_percent=0,
+            utilization_percent=0,
             memory_used_bytes=90440 * MIB,
             memory_total_bytes=P800_BYTES,
             clock_mhz=1450,
@@ -130,7 +130,7 @@ def test_query_keeps_sections_apart_that_repeat_keys() -> None:
             name="P800 OAM",
             temperature_c=42,
             power_w=92,
-            utilisation_percent=0,
+            utilization_percent=0,
             memory_used_bytes=0,
             memory_total_bytes=P800_BYTES,
             clock_mhz=1450,
@@ -172,7 +172,7 @@ def test_old_table_goes_by_its_headers() -> None:
         name="R200",
         temperature_c=49,
         power_w=25,
-        utilisation_percent=0,
+        utilization_percent=0,
         memory_used_bytes=0,
         memory_total_bytes=16384 * MIB,
         clock_mhz=1300,
@@ -191,7 +191,7 @@ def test_old_table_without_some_columns() -> None:
 
 def test_old_table_with_use() -> None:
     busy, _ = parse_tables(recorded("xpu_smi-table-r300"))
-    assert (busy.memory_used_bytes, busy.power_w, busy.utilisation_percent) == (28653 * MIB, 114, 94)
+    assert (busy.memory_used_bytes, busy.power_w, busy.utilization_percent) == (28653 * MIB, 114, 94)
 
 
 def test_new_table_takes_the_memory_and_not_the_l3_cache() -> None:
@@ -203,7 +203,7 @@ def test_new_table_takes_the_memory_and_not_the_l3_cache() -> None:
             name="P800 OAM",
             temperature_c=38,
             power_w=85,
-            utilisation_percent=0,
+            utilization_percent=0,
             memory_used_bytes=0,
             memory_total_bytes=P800_BYTES,
         ),
@@ -213,7 +213,7 @@ def test_new_table_takes_the_memory_and_not_the_l3_cache() -> None:
             name="P800 OAM",
             temperature_c=42,
             power_w=88,
-            utilisation_percent=0,
+            utilization_percent=0,
             memory_used_bytes=0,
             memory_total_bytes=P800_BYTES,
         ),
@@ -266,4 +266,4 @@ def test_driver_version_is_no_placeholder(text: str | None, version: str | None)
 
 @pytest.mark.parametrize(("text", "uuid"), [("GPU-AB-1", "ab-1"), ("ab-1", "ab-1"), ("", None), (None, None)])
 def test_uuids_have_one_form(text: str | None, uuid: str | None) -> None:
-    assert normalise_uuid(text) == uuid
+    assert normalize_uuid(text) == uuid

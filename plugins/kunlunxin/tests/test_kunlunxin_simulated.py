@@ -85,7 +85,7 @@ def test_r300_trains_from_probe_to_report(perf: Perf, image_folder: Path, tmp_pa
     assert memory.device_peak_bytes == 28653 * MIB
     assert memory.device_source == "xpu-smi"
     assert isinstance(memory.allocated_peak_bytes, Missing)
-    assert (power.max_w, power.max_temperature_c, power.mean_utilisation_percent) == (114, 40, 94)
+    assert (power.max_w, power.max_temperature_c, power.mean_utilization_percent) == (114, 40, 94)
     knobs = {knob.name: (knob.value, knob.origin) for knob in record.knobs}
     assert knobs["XMLIR_D_XPU_L3_SIZE"][0] == "66060288"
     assert knobs["XACC_ENABLE"][0] == "1"

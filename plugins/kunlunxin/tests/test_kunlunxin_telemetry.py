@@ -31,7 +31,7 @@ def device(**identity: str) -> DeviceInfo:
 def test_device_is_found_by_its_identity(machine: FakeMachine, identity: dict[str, str]) -> None:
     add_xpu_smi(machine, m=ROWS, q=QUERY)
     sample = TelemetryReader().sample(device(**identity))
-    assert (sample.power_w, sample.temperature_c, sample.utilisation_percent) == (86, 36, 0)
+    assert (sample.power_w, sample.temperature_c, sample.utilization_percent) == (86, 36, 0)
     assert (sample.memory_used_bytes, sample.clock_mhz) == (90440 * 2**20, 1450)
     assert sample.source == "xpu-smi -m (XPU-RT 10.2)"
 

@@ -18,7 +18,7 @@ class FakePymxsml:
     """The calls the plugin makes, in the library's units; ``refused`` names calls that raise."""
 
     refused: set[str] = field(default_factory=set)
-    initialised: int = 0
+    initialized: int = 0
 
     MXSML_VIRTUALIZATION_MODE_PF = 1
     MXSML_VERSION_DRIVER = 1
@@ -27,7 +27,7 @@ class FakePymxsml:
 
     def mxSmlInit(self) -> None:
         self._refuse("mxSmlInit")
-        self.initialised += 1
+        self.initialized += 1
 
     def mxSmlGetDeviceCount(self) -> int:
         self._refuse("mxSmlGetDeviceCount")

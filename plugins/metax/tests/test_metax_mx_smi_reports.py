@@ -74,7 +74,7 @@ def test_every_layout_of_the_table(
         name=name,
         power_w=power_w,
         temperature_c=temperature_c,
-        utilisation_percent=0.0,
+        utilization_percent=0.0,
         memory_used_bytes=used_mib * MIB,
         memory_total_bytes=65536 * MIB,
     )
@@ -96,7 +96,7 @@ def test_table_with_other_columns_is_read_by_unit() -> None:
     )
     (reading,) = parse_table(text).readings
     assert (reading.pci_bus_id, reading.name) == ("0000:a1:00.0", "MetaX C600")
-    assert (reading.utilisation_percent, reading.temperature_c, reading.power_w) == (88, 81, None)
+    assert (reading.utilization_percent, reading.temperature_c, reading.power_w) == (88, 81, None)
     assert reading.memory_used_bytes == 70000 * MIB
 
 
@@ -105,7 +105,7 @@ def test_table_cut_off_within_a_row_keeps_what_is_there(recorded: Recorded) -> N
     cut = whole[: whole.index("58W")]
     first, second = parse_table(cut).readings
     assert first.power_w == 57
-    assert second == DeviceReading(pci_bus_id="0000:0f:00.0", name="MetaX C500", utilisation_percent=0.0)
+    assert second == DeviceReading(pci_bus_id="0000:0f:00.0", name="MetaX C500", utilization_percent=0.0)
 
 
 SUMMARY = DeviceReading(
@@ -113,7 +113,7 @@ SUMMARY = DeviceReading(
     name="MXC500",
     power_w=62.015,
     temperature_c=38.5,
-    utilisation_percent=0.0,
+    utilization_percent=0.0,
     memory_used_bytes=15518872 * 1024,
     memory_total_bytes=64 * 2**30,
     clock_mhz=1125.0,
@@ -133,7 +133,7 @@ def test_summary_holds_everything(recorded: Recorded) -> None:
         ("show-memory-2.2.12", {"memory_used_bytes", "memory_total_bytes"}),
         ("show-temperature-2.2.12", {"temperature_c"}),
         ("show-board-power-2.2.12", {"power_w"}),
-        ("show-usage-2.2.12", {"utilisation_percent"}),
+        ("show-usage-2.2.12", {"utilization_percent"}),
         ("show-clock-2.2.12", {"clock_mhz"}),
         ("show-version-2.2.12", set()),
     ],
@@ -183,7 +183,7 @@ def test_json_follows_a_line_of_text_and_tells_no_memory(recorded: Recorded) -> 
     (reading,) = report.readings
     assert (report.tool_version, report.driver_version, report.sdk_version) == ("2.2.12", "3.8.30", "3.5.3.20")
     assert reading.power_w == pytest.approx(61.919)
-    assert (reading.pci_bus_id, reading.temperature_c, reading.utilisation_percent) == (BOARD, 38.5, 0)
+    assert (reading.pci_bus_id, reading.temperature_c, reading.utilization_percent) == (BOARD, 38.5, 0)
     assert (reading.clock_mhz, reading.memory_used_bytes, reading.memory_total_bytes) == (1125, None, None)
 
 
@@ -195,7 +195,7 @@ def test_json_leaves_unavailable_gpus_out(recorded: Recorded) -> None:
 @pytest.mark.parametrize("field", ["hotspot", "utilization", "board_power", "clocks"])
 def test_json_without_a_field_leaves_it_unknown(recorded: Recorded, field: str) -> None:
     (reading,) = parse_json(recorded("json-2.2.12").replace(f'"{field}"', '"renamed"', 1)).readings
-    known = {"hotspot": reading.temperature_c, "utilization": reading.utilisation_percent}
+    known = {"hotspot": reading.temperature_c, "utilization": reading.utilization_percent}
     known |= {"board_power": reading.power_w, "clocks": reading.clock_mhz}
     assert {name for name, value in known.items() if value is None} == {field}
 
@@ -206,7 +206,7 @@ def test_dmon_as_csv_names_its_gpus(recorded: Recorded) -> None:
         pci_bus_id="0000:08:00.0",
         power_w=159,
         temperature_c=45,
-        utilisation_percent=71,
+        utilization_percent=71,
         memory_total_bytes=64 * 2**30,
     )
     assert (second.pci_bus_id, second.power_w) == ("0000:09:00.0", 165)
@@ -214,13 +214,13 @@ def test_dmon_as_csv_names_its_gpus(recorded: Recorded) -> None:
 
 def test_dmon_in_columns_cannot_be_joined(recorded: Recorded) -> None:
     (reading,) = parse_dmon(recorded("dmon-2.2.12")).readings
-    assert reading == DeviceReading(power_w=61, temperature_c=38, utilisation_percent=0)
+    assert reading == DeviceReading(power_w=61, temperature_c=38, utilization_percent=0)
 
 
 def test_dmon_columns_are_found_by_name() -> None:
     text = "bdfid, gpu, power, hottemp\n, %, W, C\n0000:08:00.0, 9, 60, 41\n0000:09:00.0, 9\n"
     assert parse_dmon(text).readings == (
-        DeviceReading(pci_bus_id="0000:08:00.0", power_w=60, temperature_c=41, utilisation_percent=9),
+        DeviceReading(pci_bus_id="0000:08:00.0", power_w=60, temperature_c=41, utilization_percent=9),
     )
 
 

@@ -20,7 +20,7 @@ def test_units_are_converted() -> None:
     reading = report.readings[0]
     assert (reading.pci_bus_id, reading.uuid, reading.name) == ("0000:37:00.0", UUIDS[0], "MXC500")
     assert reading.power_w == pytest.approx(62.015)
-    assert (reading.temperature_c, reading.utilisation_percent) == (38.5, 71)
+    assert (reading.temperature_c, reading.utilization_percent) == (38.5, 71)
     assert (reading.memory_used_bytes, reading.memory_total_bytes) == (15518872 * 1024, 64 * 2**30)
     assert (report.driver_version, report.sdk_version) == ("3.8.30", "3.5.3.20")
 
@@ -28,7 +28,7 @@ def test_units_are_converted() -> None:
 def test_board_without_compute_of_its_own_is_left_out() -> None:
     readings = read_library(FakePymxsml()).readings
     assert [reading.uuid for reading in readings] == list(UUIDS)
-    assert readings[1].utilisation_percent is None
+    assert readings[1].utilization_percent is None
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_board_without_compute_of_its_own_is_left_out() -> None:
     [
         ("mxSmlGetMemoryInfo", {"memory_used_bytes", "memory_total_bytes"}),
         ("mxSmlGetTemperatureInfo", {"temperature_c"}),
-        ("mxSmlGetDeviceIpUsage", {"utilisation_percent"}),
+        ("mxSmlGetDeviceIpUsage", {"utilization_percent"}),
         ("mxSmlGetBoardPowerInfo", {"power_w"}),
     ],
 )
@@ -57,7 +57,7 @@ def test_library_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     binding = FakePymxsml()
     monkeypatch.setitem(sys.modules, "pymxsml", binding)
     assert open_library() is open_library() is not None
-    assert binding.initialised == 1
+    assert binding.initialized == 1
 
 
 def test_library_that_fails_to_start_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

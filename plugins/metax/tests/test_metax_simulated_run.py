@@ -138,7 +138,7 @@ def test_record_holds_memory_and_telemetry_with_their_sources(record: dict[str, 
     assert memory["device_source"] == power["source"] == "mx-smi 2.2.12 --summary"
     assert memory["device_peak_bytes"] == (15518872 - 878592) * 1024
     assert power["mean_w"] == pytest.approx(62.015)
-    assert (power["max_temperature_c"], power["mean_utilisation_percent"]) == (38.5, 0)
+    assert (power["max_temperature_c"], power["mean_utilization_percent"]) == (38.5, 0)
 
 
 def test_run_trained(record: dict[str, Any]) -> None:

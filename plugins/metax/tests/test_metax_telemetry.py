@@ -56,7 +56,7 @@ def test_library_is_asked_first(machine: FakeMachine, recorded: Recorded, monkey
     sample = Sampler().sample(device())
     assert sample.source == "pymxsml (MACA 3.5.3.20)"
     assert sample.power_w == pytest.approx(62.015)
-    assert (sample.temperature_c, sample.utilisation_percent) == (38.5, 71)
+    assert (sample.temperature_c, sample.utilization_percent) == (38.5, 71)
     assert sample.memory_used_bytes == 15518872 * 1024
     assert not (machine.bin / "calls").exists(), calls()
 
@@ -65,7 +65,7 @@ def test_summary_of_the_tool_is_asked_without_library(machine: FakeMachine, reco
     add_mx_smi(machine, recorded, summary="summary-2.2.12")
     sample = Sampler().sample(device())
     assert sample.source == "mx-smi 2.2.12 --summary"
-    assert (sample.power_w, sample.temperature_c, sample.utilisation_percent) == (62.015, 38.5, 0)
+    assert (sample.power_w, sample.temperature_c, sample.utilization_percent) == (62.015, 38.5, 0)
     assert (sample.memory_used_bytes, sample.clock_mhz) == (15518872 * 1024, 1125)
 
 
@@ -154,7 +154,7 @@ def test_slice_shows_only_what_holds_for_its_board(machine: FakeMachine, recorde
     sample = Sampler().sample(device(uuid=slice_uuid, total_bytes=SLICE_BYTES))
     assert sample.source.endswith("of the whole board that this device is a slice of")
     assert (sample.power_w, sample.temperature_c, sample.clock_mhz) == (62.015, 38.5, 1125)
-    assert (sample.memory_used_bytes, sample.utilisation_percent) == (None, None)
+    assert (sample.memory_used_bytes, sample.utilization_percent) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class FakeGpu:
     reserved_bytes: int = 600 * 2**20
     power_mw: int | None = 412_345
     temperature_c: int | None = 61
-    utilisation: int | None = 97
+    utilization: int | None = 97
     clock_mhz: int | None = 1980
     lost: bool = False
     instances: list[FakeGpu] | None = None
@@ -37,7 +37,7 @@ def mig(number: int, **changes: Any) -> FakeGpu:
         uuid=f"MIG-{number:08d}-0000-0000-0000-00000000000a",
         total_bytes=16 * 2**30,
         power_mw=None,
-        utilisation=None,
+        utilization=None,
         ids=(number, 0),
     )
     return replace(instance, **changes)
@@ -152,7 +152,7 @@ class FakeNvml(ModuleType):
         return self._reading(gpu.temperature_c)
 
     def nvmlDeviceGetUtilizationRates(self, gpu: FakeGpu) -> SimpleNamespace:
-        return SimpleNamespace(gpu=self._reading(gpu.utilisation), memory=12)
+        return SimpleNamespace(gpu=self._reading(gpu.utilization), memory=12)
 
     def nvmlDeviceGetClockInfo(self, gpu: FakeGpu, clock: int) -> int:
         return self._reading(gpu.clock_mhz if clock == self.NVML_CLOCK_SM else None)

@@ -141,7 +141,7 @@ def test_driver_files_stand_in_for_a_missing_nvml_module(machine: FakeMachine, m
     ("value", "expected"),
     [("1", [1]), ("2,0", [2, 0]), ("GPU-00000002", [2]), ("", []), ("-1", []), ("7", []), ("NoDevFiles", [])],
 )
-def test_visible_devices_variable_is_honoured(
+def test_visible_devices_variable_is_honored(
     machine: FakeMachine, install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch, value: str, expected: list[int]
 ) -> None:
     gpus = [h200(number) for number in range(3)]

@@ -19,14 +19,14 @@ def info(gpu: FakeGpu) -> DeviceInfo:
 
 
 @pytest.mark.parametrize("encode", [False, True], ids=["str", "bytes"])
-def test_units_are_normalised(install_nvml: InstallNvml, encode: bool) -> None:
+def test_units_are_normalized(install_nvml: InstallNvml, encode: bool) -> None:
     gpu = h200(0)
     install_nvml(gpu, encode=encode)
     assert perf_telemetry(info(gpu)) == TelemetrySample(
         source="NVML 12.570.86.15",
         power_w=412.345,
         temperature_c=61.0,
-        utilisation_percent=97.0,
+        utilization_percent=97.0,
         memory_used_bytes=2 * 2**30,
         clock_mhz=1980.0,
     )
@@ -42,7 +42,7 @@ def test_gpu_is_found_by_uuid_whatever_its_index(install_nvml: InstallNvml) -> N
     [
         ("power_mw", "power_w"),
         ("temperature_c", "temperature_c"),
-        ("utilisation", "utilisation_percent"),
+        ("utilization", "utilization_percent"),
         ("clock_mhz", "clock_mhz"),
         ("total_bytes", "memory_used_bytes"),
     ],
@@ -58,10 +58,10 @@ def test_unsupported_reading_is_unknown_and_the_others_stay(
 
 
 def test_idle_gpu_reads_zero_not_unknown(install_nvml: InstallNvml) -> None:
-    gpu = h200(0, utilisation=0, used_bytes=0)
+    gpu = h200(0, utilization=0, used_bytes=0)
     install_nvml(gpu)
     sample = perf_telemetry(info(gpu))
-    assert (sample.utilisation_percent, sample.memory_used_bytes) == (0.0, 0)
+    assert (sample.utilization_percent, sample.memory_used_bytes) == (0.0, 0)
 
 
 def test_old_driver_knows_only_memory_with_its_reserve(install_nvml: InstallNvml) -> None:
@@ -75,7 +75,7 @@ def test_mig_instance_has_its_own_memory_and_its_gpus_temperature(install_nvml: 
     install_nvml(h200(0, temperature_c=55, clock_mhz=1700, instances=[mig(0), instance]))
     sample = perf_telemetry(info(instance))
     assert (sample.memory_used_bytes, sample.temperature_c, sample.clock_mhz) == (2**30, 55.0, 1700.0)
-    assert (sample.power_w, sample.utilisation_percent) == (None, None)
+    assert (sample.power_w, sample.utilization_percent) == (None, None)
 
 
 def test_library_is_opened_once(install_nvml: InstallNvml) -> None:

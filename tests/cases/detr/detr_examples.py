@@ -29,8 +29,8 @@ def small_config(**changes: Any) -> DetrConfig:
 def random_boxes(count: int) -> torch.Tensor:
     """Return boxes that lie in the image."""
     size = torch.rand(count, 2) * 0.5 + 0.05
-    centre = size / 2 + torch.rand(count, 2) * (1 - size)
-    return torch.cat([centre, size], dim=1)
+    center = size / 2 + torch.rand(count, 2) * (1 - size)
+    return torch.cat([center, size], dim=1)
 
 
 def random_images(*counts: int, size: tuple[int, int] = (64, 64)) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ QUERIES = 12
 
 
 def predict_boxes(split: InstanceSplit, image_id: int) -> tuple[Detections, list[list[dict[str, Any]]]]:
-    """Return ``QUERIES`` detections on one image and their masks: shifted objects, some mislabelled, and inventions."""
+    """Return ``QUERIES`` detections on one image and their masks: shifted objects, some mislabeled, and inventions."""
     rng = np.random.RandomState(image_id)
     index = split.images.position(image_id)
     height, width = split.images.sizes[index].tolist()
@@ -52,7 +52,7 @@ def predict_boxes(split: InstanceSplit, image_id: int) -> tuple[Detections, list
 
 
 def predict_segments(split: PanopticSplit, image_id: int) -> PanopticSegmentation:
-    """Return the true segments, shifted; one may be lost, one mislabelled, one cut in two."""
+    """Return the true segments, shifted; one may be lost, one mislabeled, one cut in two."""
     rng = np.random.RandomState(image_id)
     index = split.images.position(image_id)
     truth = split.segment_map(index)

@@ -22,7 +22,7 @@ THINGS, STUFF = (1, 2), (3, 4)
 
 
 def image(rows: Sequence[str], categories: dict[str, int], crowds: str = "") -> SegmentedImage:
-    """Draw an image: a letter is a segment, a dot is unlabelled."""
+    """Draw an image: a letter is a segment, a dot is unlabeled."""
     ids = {letter: 10 * number for number, letter in enumerate(sorted(categories), start=1)}
     segment_map = np.array([[ids.get(letter, 0) for letter in row] for row in rows], np.int32)
     return SegmentedImage.from_map(
@@ -48,8 +48,8 @@ def test_hand_computed_image() -> None:
 
     counts = match_segments(truth, predicted, 4)
 
-    # a: 8 of 10 pixels. b: 2 of 4, which is not more than a half: missed and false. c: its two pixels on unlabelled
-    # ground do not count. d: lies on unlabelled ground and is excused.
+    # a: 8 of 10 pixels. b: 2 of 4, which is not more than a half: missed and false. c: its two pixels on unlabeled
+    # ground do not count. d: lies on unlabeled ground and is excused.
     assert columns(counts, 1) == (0.8, 1, 1, 1)
     assert columns(counts, 2) == (0, 0, 0, 0)
     assert columns(counts, 3) == (1, 1, 0, 0)
@@ -118,7 +118,7 @@ def plain_counts(truth: SegmentedImage, predicted: SegmentedImage) -> dict[int, 
     def pixels(segmented: SegmentedImage, index: int) -> set[int]:
         return set(np.flatnonzero(segmented.indices == index).tolist())
 
-    unlabelled = pixels(truth, 0)
+    unlabeled = pixels(truth, 0)
     true = [
         (pixels(truth, number + 1), category, truth.is_crowd[number])
         for number, category in enumerate(truth.categories)
@@ -128,14 +128,14 @@ def plain_counts(truth: SegmentedImage, predicted: SegmentedImage) -> dict[int, 
     matched_truths, matched_predictions = set(), set()
     for number, (area, category, is_crowd) in enumerate(true):
         for other, (candidate, label) in enumerate(found):
-            overlap = len(area & candidate) / len(area | (candidate - unlabelled))
+            overlap = len(area & candidate) / len(area | (candidate - unlabeled))
             if label == category and not is_crowd and overlap > 0.5:
                 counts[category][0] += overlap
                 counts[category][1] += 1
                 matched_truths.add(number)
                 matched_predictions.add(other)
     for other, (candidate, label) in enumerate(found):
-        ignored = unlabelled.union(*(area for area, category, is_crowd in true if is_crowd and category == label))
+        ignored = unlabeled.union(*(area for area, category, is_crowd in true if is_crowd and category == label))
         if other not in matched_predictions and len(candidate & ignored) <= len(candidate) / 2:
             counts[label][2] += 1
     for number, (_, category, is_crowd) in enumerate(true):

@@ -2,8 +2,8 @@
 
 Its loss is taken as it is. Its model leaves the reference in three places, and there ours follows the reference:
 
-* With ``auxiliary_loss`` the normalised state of a decoder layer, meant for that layer's predictions only, also enters
-  the next layer and is normalised again at the end. Here that option is off, and the predictions of every layer are
+* With ``auxiliary_loss`` the normalized state of a decoder layer, meant for that layer's predictions only, also enters
+  the next layer and is normalized again at the end. Here that option is off, and the predictions of every layer are
   made from the states that its decoder layers return.
 * It trains the stem and the first stage of a timm backbone; their gradients are not compared.
 * Its defaults drop neither attention weights nor hidden activations of the perceptrons; here nothing is dropped at all.
@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 
 VANISHING = r"transformer\.decoder\.0\.self_attention\.in_proj_weight|mask_head\.blocks\.\d\.0\.bias"
 """Parameters whose gradients are rounding errors: the first layer attends to objects that are all 0, and a bias before
-a normalisation over its channel alone cancels out."""
+a normalization over its channel alone cancels out."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ def make_pair(config: DetrConfig) -> Pair:
     if not config.masks:
         peer = peer.detr
     ours = Detr(config)
-    randomise(peer)
+    randomize(peer)
     ours.load_state_dict(translate(peer.state_dict()))
     return Pair(ours.train(), peer.train(), config)
 
 
-def randomise(peer: nn.Module) -> None:
+def randomize(peer: nn.Module) -> None:
     """Give every weight, bias and frozen statistic a value that matters, without letting activations grow."""
     for parameter in peer.parameters():
         if parameter.dim() > 1:

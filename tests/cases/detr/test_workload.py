@@ -34,6 +34,7 @@ def make_workload(root: Path, **changes: Any) -> DetrWorkload:
     return DetrWorkload(
         WorkloadContext(
             hyperparameters=DetrHyperparameters.model_validate(tiny.model_dump() | changes),
+            reference=CASE.data.reference,
             data_root=root,
             rank=Rank(),
             device=DEVICE,

@@ -1,4 +1,4 @@
-"""What a bundle holds, and where in it everything lies."""
+"""The manifest of a bundle, and the layout of its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Model(BaseModel):
 
 
 class BundledFile(_Model):
-    """A file of the bundle, by its name in the archive."""
+    """A file in the bundle. ``name`` is its name in the archive."""
 
     name: str
     size_bytes: Annotated[int, Field(ge=0)]
@@ -38,23 +38,23 @@ class BundledFile(_Model):
 
 
 class BundledRun(_Model):
-    """A run, and its record's name in the archive."""
+    """A run. ``record`` is the name of its record in the archive."""
 
     run_id: str
     record: str
 
 
-class Manifest(_Model):
+class BundleManifest(_Model):
     """Content of the bundle's first file.
 
     Attributes:
-        bundle_version: Version of this form.
-        chipperf_version: Which chipperf packed it.
+        bundle_version: Version of the bundle format.
+        chipperf_version: Version of chipperf that packed the bundle.
         schema_version: Version of the records' schema.
         metrics_version: Version of the metrics' definitions.
         runs: The runs.
         reports: Names of the reports in the archive.
-        files: All files but the manifest and the checksums, by name.
+        files: All files except for the manifest and the checksums, ordered by name.
     """
 
     bundle_version: Literal[1] = 1
@@ -66,24 +66,24 @@ class Manifest(_Model):
     files: list[BundledFile]
 
 
-def manifest_bytes(manifest: Manifest) -> bytes:
-    """Return the content of the manifest's file."""
+def manifest_bytes(manifest: BundleManifest) -> bytes:
+    """Return the content of the manifest file."""
     return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
-def checksums_bytes(manifest: Manifest) -> bytes:
+def checksums_bytes(manifest: BundleManifest) -> bytes:
     """Return the content of the file that ``sha256sum --check`` reads."""
     return "".join(f"{file.sha256}  {file.name}\n" for file in manifest.files).encode()
 
 
-def parse_manifest(content: bytes, bundle: str) -> Manifest:
+def parse_manifest(content: bytes, bundle: str) -> BundleManifest:
     """Return the manifest of a bundle.
 
     Raises:
-        CheckFailed: It is none, or contradicts itself; says where.
+        CheckFailed: The content is not a manifest, or contradicts itself. The message says where.
     """
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = BundleManifest.model_validate_json(content)
     except ValidationError as error:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {first_fault(error)}", hint="pack the runs again") from error
     problem = next(_problems(manifest), None)
@@ -92,8 +92,8 @@ def parse_manifest(content: bytes, bundle: str) -> Manifest:
     return manifest
 
 
-def _problems(manifest: Manifest) -> Iterator[str]:
-    """Yield what contradicts itself, and every file that is part of no run and of no report: nobody would check it."""
+def _problems(manifest: BundleManifest) -> Iterator[str]:
+    """Yield contradictions, and files that belong to no run and no report, because they would not be checked."""
     names = {file.name for file in manifest.files}
     records = [run.record for run in manifest.runs]
     lists = {
@@ -119,15 +119,15 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for name in sorted(names):
         path = PurePosixPath(name)
         if _is_record(name) and name not in records:
-            yield f"{name!r} is a record, but of none of the runs"
+            yield f"{name!r} is a record, but does not belong to one of the runs"
         elif is_page(name) and name not in manifest.reports:
-            yield f"{name!r} is a page, but none of the reports"
+            yield f"{name!r} is a page, but not one of the reports"
         elif path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"
 
 
 def _is_below(name: str, top: str) -> bool:
-    """Tell whether a file lies in a directory of ``runs`` or ``reports``."""
+    """Return whether a file is in a subdirectory of ``top``."""
     parts = name.split("/")
     return len(parts) == 3 and parts[0] == top
 
@@ -137,12 +137,12 @@ def _is_record(name: str) -> bool:
 
 
 def is_page(name: str) -> bool:
-    """Tell whether a file is a page by its name: one that is no report has no place in a bundle."""
+    """Return whether a file has the name of a page. A bundle may contain only pages that are reports."""
     return name.casefold().endswith(".md")
 
 
 def name_problem(name: str) -> str | None:
-    """Return why a name is not safe in an archive, or ``None`` if it is."""
+    """Return why a name is not safe in an archive, or ``None`` if it is safe."""
     if name.startswith("/"):
         return "an absolute name"
     parts = name.split("/")

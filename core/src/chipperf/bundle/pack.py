@@ -1,4 +1,4 @@
-"""Packing runs and reports: the same files give the same archive."""
+"""Packing runs and reports into an archive. The same files give the same archive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chipperf.bundle.manifest import (
     RUNS,
     BundledFile,
     BundledRun,
-    Manifest,
+    BundleManifest,
     checksums_bytes,
     is_page,
     manifest_bytes,
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FILES_OF_A_RUN = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log", "logs/*.failure.json", "sources.json")
-"""What goes with a record, where it is there; plans, progress and checkpoints serve only to continue a run."""
+"""Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """What is packed: files on disk by their name in the archive, and what they are."""
+    """The content of a bundle: files on disk by their name in the archive, runs, and reports."""
 
     files: Mapping[str, Path]
     runs: Sequence[BundledRun]
     reports: Sequence[str]
 
 
-def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> Manifest:
-    """Write an archive of runs and reports, and return what is in it.
+def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleManifest:
+    """Write an archive of runs and reports, and return its manifest.
 
     Args:
         runs: Directories of runs, or their records.
-        reports: Reports with what lies beside them: provenance, and files that they link.
-        out: The archive; an existing one is replaced.
+        reports: Reports. Their provenance and the files that they link are packed too.
+        out: The archive. An existing one is replaced.
 
     Raises:
         UsageError: A run is still running or is named twice, or ``out`` cannot be written.
@@ -63,7 +63,7 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> Manifest:
     """
     contents = _collect(runs, reports)
     files = [_described(name, path) for name, path in sorted(contents.files.items())]
-    manifest = Manifest(runs=list(contents.runs), reports=list(contents.reports), files=files)
+    manifest = BundleManifest(runs=list(contents.runs), reports=list(contents.reports), files=files)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         try:
@@ -73,7 +73,7 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> Manifest:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
-            f"cannot write {out}: {error.strerror or error}", hint="choose another --out, on a disk with room"
+            f"cannot write {out}: {error.strerror or error}", hint="choose another --out, on a disk with free space"
         ) from error
     return manifest
 
@@ -108,7 +108,7 @@ def _files_of(run: Path) -> Iterator[Path]:
 def _files_beside(report: Path) -> Iterator[Path]:
     """Yield a report, its provenance, and the files in its directory that it links.
 
-    Pages that it links stay out: only what is named as a report is verified, and so has a place in a bundle.
+    Linked pages are not packed, because a bundle contains only pages that are verified as reports.
     """
     yield report
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
@@ -128,10 +128,10 @@ def _described(name: str, path: Path) -> BundledFile:
     return BundledFile(name=name, size_bytes=digest.size_bytes, sha256=digest.sha256)
 
 
-def _write(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
+def _write(path: Path, manifest: BundleManifest, files: Mapping[str, Path]) -> None:
     with ExitStack() as stack:
         raw = stack.enter_context(path.open("wb"))
-        # No name and time of the file: they would differ every time.
+        # Without the file's name and time, which would differ every time.
         compressed = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0))
         archive = stack.enter_context(tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT))
         for name, content in ((MANIFEST, manifest_bytes(manifest)), (CHECKSUMS, checksums_bytes(manifest))):
@@ -142,7 +142,7 @@ def _write(path: Path, manifest: Manifest, files: Mapping[str, Path]) -> None:
 
 
 def _add(archive: tarfile.TarFile, name: str, size_bytes: int, file: IO[bytes]) -> None:
-    # Owner, time and rights are left at the values that a new entry has: zero and 0644.
+    # Owner and time keep the default of a new entry, 0, and the permissions 0644.
     entry = tarfile.TarInfo(name)
     entry.size = size_bytes
     archive.addfile(entry, file)

@@ -1,11 +1,10 @@
 """What a case is: a model, its data, its metric, and which hyperparameters may change.
 
-Importing a case imports no torch; :meth:`Case.workload` does.
+Importing a case imports no torch; :attr:`Case.load_workload` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
+    from chipperf.cases.case_data import CaseData
     from chipperf.cases.workload import Workload, WorkloadContext
     from chipperf.plugin.types import Title
 
@@ -39,8 +38,8 @@ class Hyperparameters(BaseModel):
 
     Batch sizes are per device. ``target`` is the quality, as a fraction, at which the case counts as converged on
     ``dataset``. ``workers`` is the number of loader processes per rank, -1 leaves it to core. The ``measure_*`` keys
-    set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimiser steps or epochs;
-    0 is never. ``sync_batchnorm`` lets batch normalisation take its statistics over the batches of all ranks.
+    set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimizer steps or epochs;
+    0 is never. ``sync_batchnorm`` lets batch normalization take its statistics over the batches of all ranks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -89,7 +88,6 @@ class ReportProfile:
 
     Attributes:
         model_title: The model's name in the general table.
-        dataset_title: Name of the dataset the case is defined on.
         task: Kind of task.
         quality_column: Header of the result column, for example ``acc``.
         quality_legend: What that column means.
@@ -98,16 +96,11 @@ class ReportProfile:
     """
 
     model_title: str
-    dataset_title: str
     task: Title
     quality_column: str
     quality_legend: Title
     sample_noun: Title
     quality_as_percent: bool = True
-
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished parts and of all parts."""
 
 
 class WorkloadFactory(Protocol):
@@ -129,11 +122,10 @@ class Case:
         presets: Named sets of values that may replace locked ones; ``full`` is the base itself.
         metric: Name of the quality, for example ``top1``.
         report: How a report speaks of it.
+        data: The dataset that the case is defined on, and how data are checked and generated.
         load_workload: Imports torch and returns the factory of the case's workload.
         forward_flops: Floating-point operations of one training sample's forward pass with the base's values, a
             multiplication and an addition being two; ``None`` where samples differ.
-        ensure_sample: Generates the dataset that is used without ``--data``, unless it is there, and returns its
-            directory; takes a function to tell the progress to. ``None`` if there is no such dataset.
     """
 
     name: str
@@ -143,6 +135,13 @@ class Case:
     presets: Mapping[str, Mapping[str, bool | int | float | str]]
     metric: str
     report: ReportProfile
+    data: CaseData
     load_workload: Callable[[], WorkloadFactory]
     forward_flops: float | None = None
-    ensure_sample: Callable[[Progress], Path] | None = None
+
+    def __post_init__(self) -> None:
+        if self.base.dataset != self.data.reference.name:
+            raise ValueError(
+                f"case {self.name}: the hyperparameter dataset is {self.base.dataset!r}, "
+                f"its data are those of {self.data.reference.name!r}"
+            )

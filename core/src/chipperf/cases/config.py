@@ -99,7 +99,7 @@ def resolve(
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Setting]:
-    """Parse ``key=value`` texts of the command line; numbers and booleans are recognised.
+    """Parse ``key=value`` texts of the command line; numbers and booleans are recognized.
 
     Raises:
         UsageError: A text is not an assignment.

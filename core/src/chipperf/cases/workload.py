@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.plugin.types import LoaderOptions, Rank
     from chipperf.records.schema import Dataset, Loader
     from chipperf.run.collectives import Collectives
@@ -28,6 +29,7 @@ class WorkloadContext(Generic[H]):
 
     Attributes:
         hyperparameters: Values in force.
+        reference: The dataset that the case is defined on.
         data_root: The dataset's directory.
         rank: Place of this worker.
         device: The worker's device.
@@ -36,6 +38,7 @@ class WorkloadContext(Generic[H]):
     """
 
     hyperparameters: H
+    reference: ReferenceDataset
     data_root: Path
     rank: Rank
     device: torch.device

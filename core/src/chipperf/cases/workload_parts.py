@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chipperf.data.loader import LoaderOptions
+from chipperf.data.loader import LoaderChoices
 from chipperf.errors import ConfigError
 from chipperf.records.schema import Dataset, Loader, Missing
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Hyperparameters
     from chipperf.cases.workload import WorkloadContext
-    from chipperf.data.identity import DatasetIdentity
+    from chipperf.data.dataset_identity import DatasetIdentity
     from chipperf.data.loader import LoaderSettings, TrainingLoader
 
 
-def loader_options(context: WorkloadContext[Any]) -> LoaderOptions:
+def loader_options(context: WorkloadContext[Any]) -> LoaderChoices:
     """Return how to load, from what the user set and the vendor asks for."""
-    return LoaderOptions(
+    return LoaderChoices(
         workers=context.loader_workers,
         prefetch_factor=context.hyperparameters.prefetch_factor,
         pin_memory=context.loader_options.pin_memory,
@@ -29,8 +29,8 @@ def loader_options(context: WorkloadContext[Any]) -> LoaderOptions:
     )
 
 
-def optimiser_steps_per_epoch(loader: TrainingLoader[Any], hyperparameters: Hyperparameters) -> int:
-    """Return the optimiser steps of an epoch.
+def optimizer_steps_per_epoch(loader: TrainingLoader[Any], hyperparameters: Hyperparameters) -> int:
+    """Return the optimizer steps of an epoch.
 
     Raises:
         ConfigError: An epoch has fewer batches than one step accumulates.
@@ -54,7 +54,9 @@ def dataset_record(identity: DatasetIdentity) -> Dataset:
         fingerprint_method=identity.fingerprint_method,
         train_samples=identity.train_samples,
         eval_samples=identity.eval_samples,
-        classes=identity.classes,
+        classes=Missing(missing="not_applicable", reason="the samples have no classes")
+        if identity.classes is None
+        else identity.classes,
         is_sample=identity.is_sample,
     )
 
@@ -75,7 +77,7 @@ def loader_record(settings: LoaderSettings) -> Loader:
 def fused_if_possible(
     optimizer: Callable[..., torch.optim.Optimizer], parameters: Any, **arguments: Any
 ) -> torch.optim.Optimizer:
-    """Return the optimiser, fused where the device has such a kernel, which changes speed only."""
+    """Return the optimizer, fused where the device has such a kernel, which changes speed only."""
     try:
         return optimizer(parameters, **arguments, fused=True)
     except (RuntimeError, ValueError):

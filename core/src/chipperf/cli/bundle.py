@@ -16,7 +16,7 @@ from chipperf.errors import CheckFailed, RecordError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.verify.report import ReportResult
+    from chipperf.verify.report_verification import ReportResult
 
 _TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.")
 
@@ -70,7 +70,7 @@ def check(
 
     Example: perf bundle check submission.tar.gz
     """
-    from chipperf.bundle.check import unpack_checked
+    from chipperf.bundle.bundle_check import unpack_checked
     from chipperf.records.store import read_stored
 
     with TemporaryDirectory(prefix="chipperf-bundle-") as temporary:

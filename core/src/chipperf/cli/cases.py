@@ -20,14 +20,14 @@ def cases(
     if name:
         _print_case(name, as_json)
         return
-    rows = [_summarise(known) for known in case_names()]
+    rows = [_summarize(known) for known in case_names()]
     if as_json:
         print_json(rows)
     else:
         print_table(("case", "version", "summary"), [(row["name"], row["version"], row["summary"]) for row in rows])
 
 
-def _summarise(name: str) -> dict[str, str]:
+def _summarize(name: str) -> dict[str, str]:
     try:
         case = find_case(name)
     except PluginLoadError as error:

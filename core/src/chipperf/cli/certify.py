@@ -32,7 +32,7 @@ _TIMEOUT_S: Final = 24 * 3600.0
 
 
 class Size(str, Enum):
-    """Size of the images."""
+    """Size of the samples."""
 
     TINY = "tiny"
     REAL = "real"
@@ -41,8 +41,8 @@ class Size(str, Enum):
 def certify(
     vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
     case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
-    size: Size = typer.Option(Size.TINY, "--size", help="Size of the images: tiny, or real as in the benchmark."),
-    steps: int = typer.Option(20, "--steps", min=1, help="Optimiser steps to compare."),
+    size: Size = typer.Option(Size.TINY, "--size", help="Size of the samples: tiny, or real as in the benchmark."),
+    steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
     precision: str = typer.Option(DEFAULT_PRECISION, "--precision", help=f"{either(PRECISIONS)}."),
     data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
     out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),

@@ -15,9 +15,9 @@ import typer
 from chipperf.cli.language import language_option, note_fonts
 from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_directory
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
-from chipperf.compare.formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
+from chipperf.compare.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.compare.peak_rates import installed_peak
-from chipperf.compare.sides import Column, read_columns
+from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
 from chipperf.records.files import write_atomically
@@ -55,7 +55,7 @@ class AxisOf(str, Enum):
     TIME = "time"
 
 
-class OutputFormat(str, Enum):
+class ComparisonFormat(str, Enum):
     """How a comparison is written."""
 
     TABLE = "table"
@@ -64,11 +64,11 @@ class OutputFormat(str, Enum):
     JSON = "json"
 
 
-_FORMATS = {".md": OutputFormat.MARKDOWN, ".csv": OutputFormat.CSV, ".json": OutputFormat.JSON}
-_WRITERS: dict[OutputFormat, Callable[[Comparison], str]] = {
-    OutputFormat.MARKDOWN: as_markdown,
-    OutputFormat.CSV: as_csv,
-    OutputFormat.JSON: json_text,
+_FORMATS = {".md": ComparisonFormat.MARKDOWN, ".csv": ComparisonFormat.CSV, ".json": ComparisonFormat.JSON}
+_WRITERS: dict[ComparisonFormat, Callable[[Comparison], str]] = {
+    ComparisonFormat.MARKDOWN: as_markdown,
+    ComparisonFormat.CSV: as_csv,
+    ComparisonFormat.JSON: json_text,
 }
 _AXIS_TITLES: dict[Axis, str] = {"epoch": "epoch", "step": "step", "time": "time (s)"}
 _EXTREME: dict[Quantity, str] = {"quality": "best", "loss": "lowest"}
@@ -82,7 +82,7 @@ def compare(
         help="Directories of runs or of their repeats, record.json files, and reports (README.md).",
         metavar="RUN...",
     ),
-    output: OutputFormat | None = typer.Option(
+    output: ComparisonFormat | None = typer.Option(
         None, "--format", help="How the comparison is written. [by the ending of --out, table without]"
     ),
     topology: str | None = typer.Option(None, "--topology", help="Only runs and rows on it, for example 1x8."),
@@ -116,7 +116,7 @@ def compare(
         comparison = compare_columns(_read(paths, topology, precision), peak_of=installed_peak)
         _write_comparison(comparison, chosen, out)
         return
-    if output not in (None, OutputFormat.JSON):
+    if output not in (None, ComparisonFormat.JSON):
         raise UsageError(f"--format {output.value} does not apply to a curve", hint="write its points: --out FILE.csv")
     if out is not None:
         _check_picture(out)
@@ -126,13 +126,13 @@ def compare(
         _write(curves, comparison, lang, out)
     if curves.not_on:
         typer.echo(f"note: the axis is the {curves.axis}, because {curves.not_on}", err=True)
-    if as_json or output is OutputFormat.JSON:
+    if as_json or output is ComparisonFormat.JSON:
         print_json(_curves_data(curves, comparison))
     else:
         _print_curves(curves, comparison)
 
 
-def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Column]:
+def _read(paths: Sequence[Path], topology: str | None, precision: str | None) -> list[Side]:
     columns = read_columns(paths)
     chosen = [
         column
@@ -147,23 +147,23 @@ def _read(paths: Sequence[Path], topology: str | None, precision: str | None) ->
     return chosen
 
 
-def _choose_format(output: OutputFormat | None, out: Path | None, *, as_json: bool) -> OutputFormat:
+def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json: bool) -> ComparisonFormat:
     suffix = out.suffix.casefold() if out else ""
     if suffix in _PICTURES:
         raise UsageError(f"--out {out}: a picture is of a curve", hint="add --curve accuracy, or loss")
     if as_json:
-        if output not in (None, OutputFormat.JSON):
+        if output not in (None, ComparisonFormat.JSON):
             raise UsageError(f"--json contradicts --format {output.value}", hint="give one of the two")
-        return OutputFormat.JSON
-    return output or _FORMATS.get(suffix, OutputFormat.TABLE)
+        return ComparisonFormat.JSON
+    return output or _FORMATS.get(suffix, ComparisonFormat.TABLE)
 
 
-def _write_comparison(comparison: Comparison, output: OutputFormat, out: Path | None) -> None:
-    if output is OutputFormat.TABLE and out is None:
+def _write_comparison(comparison: Comparison, output: ComparisonFormat, out: Path | None) -> None:
+    if output is ComparisonFormat.TABLE and out is None:
         # On the terminal, with its width and styles.
         _print_comparison(comparison)
         return
-    if output is OutputFormat.TABLE:
+    if output is ComparisonFormat.TABLE:
         text = io.StringIO()
         with redirect_stdout(text):
             _print_comparison(comparison)
@@ -205,10 +205,10 @@ def _print_comparison(comparison: Comparison) -> None:
     _print_beside(headers(comparison), rows(comparison))
     for note in notes(comparison):
         typer.echo(f"\n{note}")
-    if comparison.caveats:
+    if comparison.footnotes:
         typer.echo("\nFootnotes")
-        for place, caveat in enumerate(comparison.caveats, start=1):
-            typer.echo(f"  [{place}] {caveat.text}")
+        for place, footnote in enumerate(comparison.footnotes, start=1):
+            typer.echo(f"  [{place}] {footnote.text}")
     if comparison.settings:
         typer.echo("\nSettings that differ")
         places = [str(place) for place in range(1, len(comparison.columns) + 1)]

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from chipperf.cli.certify import certify
 from chipperf.cli.output import JSON_OPTION, print_json, print_table
 from chipperf.contract.check import LEVELS, all_checks, find_check
-from chipperf.contract.runner import Runner
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.contract.check import Check
-    from chipperf.contract.runner import CheckResult
+    from chipperf.contract.check_runner import CheckResult
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
 app.command("certify")(certify)
@@ -88,8 +88,8 @@ def run(
     with Runner(entry, timeout_factor=timeout_factor) as runner:
         results = _carry_out(runner, checks, quiet=as_json)
         highest = max(check.level for check in checks)
-        standing = runner.standing if highest else runner.static_standing
-    report = make_statement(entry, standing, results, known_failures, level=None if only else highest)
+        readiness = runner.readiness if highest else runner.static_readiness
+    report = make_statement(entry, readiness, results, known_failures, level=None if only else highest)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -100,8 +100,8 @@ def run(
     if not report.succeeded:
         raise CheckFailed(f"{entry} does not conform", hint="each message above says what to correct")
     asked = (only or level is not None) and highest > 0
-    if asked and (standing.no_device or standing.device_fault):
-        reason = standing.device_fault or f"no device: {standing.no_device}"
+    if asked and (readiness.no_device or readiness.device_fault):
+        reason = readiness.device_fault or f"no device: {readiness.no_device}"
         raise PluginError(f"level {highest} was asked for and did not run: {reason}")
 
 

@@ -10,14 +10,14 @@ import typer
 
 from chipperf.cli.live import counting_progress
 from chipperf.cli.output import JSON_OPTION, print_json
-from chipperf.errors import CheckFailed, UsageError, did_you_mean
+from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
-    from chipperf.data.check import CheckReport
+    from collections.abc import Iterable
+
+    from chipperf.cases.case_data import CaseData
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
-
-_PROGRESS_TITLE = "generating the sample dataset"
 
 
 @app.command()
@@ -37,14 +37,20 @@ def sample(
 
     Example: perf data sample --out data
     """
-    per_class = {"classes": classes, "train_per_class": train_per_class, "val_per_class": val_per_class}
-    chosen = {name: value for name, value in per_class.items() if value is not None}
-    if _is_coco(case):
-        _reject(case, [f"--{name.replace('_', '-')}" for name in chosen], "use --size")
-        directory = _coco_sample(size or "demo", out)
-    else:
-        _reject(case, [] if size is None else ["--size"], "use --classes, --train-per-class and --val-per-class")
-        directory = _classification_sample(chosen, out)
+    given = {"classes": classes, "train_per_class": train_per_class, "val_per_class": val_per_class, "size": size}
+    options = {name: value for name, value in given.items() if value is not None}
+    data = _data_of(case)
+    if data.ensure_sample is None:
+        raise UsageError(
+            f"case {case} has no sample dataset", hint="train it with --data DIR, the directory of a dataset"
+        )
+    if unfit := [name for name in options if name not in data.sample_options]:
+        raise UsageError(
+            f"{_spelled(unfit)} does not apply to the sample dataset of {case}",
+            hint=f"use {_spelled(data.sample_options)}" if data.sample_options else "it takes no options but --out",
+        )
+    with counting_progress("generating the sample dataset") as advance:
+        directory = data.ensure_sample(advance, out, options)
     typer.echo(directory)
 
 
@@ -52,68 +58,38 @@ def sample(
 def check(
     case: str = typer.Argument(..., help="Case that the data is for."),
     directory: Path = typer.Argument(..., help="Directory with the training and evaluation split."),
-    full: bool = typer.Option(False, "--full", help="Decode every image, not only its header."),
-    any_size: bool = typer.Option(False, "--any-size", help="Accept another size than the case's own dataset."),
+    full: bool = typer.Option(False, "--full", help="Read every sample completely; of an image, not only its header."),
+    any_size: bool = typer.Option(False, "--any-size", help="Accept other sizes than the reference dataset's."),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check a dataset directory: layout, annotations, counts, and files that cannot be read.
 
     Exits with 4 if there are faults. Example: perf data check resnet50 /data/imagenet
     """
-    report = _check(case, directory, full=full, any_size=any_size)
+    data = _data_of(case)
+    if data.check is None:
+        raise UsageError(
+            f"case {case} brings no check of its data",
+            hint="'perf train' reports the first fault of the data that it meets",
+        )
+    with counting_progress("reading the data") as advance:
+        report = data.check(directory, None if any_size else data.reference, full=full, progress=advance)
     if as_json:
         print_json(asdict(report) | {"ok": report.ok})
     else:
         for finding in report.findings:
             typer.echo(f"{finding.severity}: {finding.message}")
-        how = "decoded" if report.fully_decoded else "read the headers of"
-        typer.echo(
-            f"{report.train_samples} training and {report.eval_samples} evaluation images in {report.classes} classes; "
-            f"{how} {report.images_read}"
-        )
+        typer.echo(report.summary)
     if not report.ok:
         faults = sum(finding.severity == "error" for finding in report.findings)
         raise CheckFailed(f"{directory} has {faults} faults", hint="put them right before training")
 
 
-def _is_coco(case: str) -> bool:
+def _data_of(case: str) -> CaseData:
     from chipperf.cases.registry import find_case
-    from chipperf.data.identity import COCO2017
 
-    return find_case(case).base.dataset == COCO2017.name
-
-
-def _reject(case: str, options: list[str], hint: str) -> None:
-    if options:
-        raise UsageError(f"{', '.join(options)} does not apply to the sample dataset of {case}", hint=hint)
+    return find_case(case).data
 
 
-def _classification_sample(chosen: dict[str, int], out: Path | None) -> Path:
-    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
-    with counting_progress(_PROGRESS_TITLE) as advance:
-        return ensure_sample_dataset(SampleOptions(**chosen), out, advance)
-
-
-def _coco_sample(size: str, out: Path | None) -> Path:
-    from chipperf.data.coco_sample import SIZES, ensure_coco_sample
-
-    if size not in SIZES:
-        raise UsageError(f"unknown size {size!r}{did_you_mean(size, SIZES)}", hint=f"sizes: {', '.join(SIZES)}")
-    with counting_progress(_PROGRESS_TITLE) as advance:
-        return ensure_coco_sample(SIZES[size], out, advance)
-
-
-def _check(case: str, directory: Path, *, full: bool, any_size: bool) -> CheckReport:
-    from chipperf.cases.registry import find_case
-    from chipperf.data.check import check_imagefolder
-    from chipperf.data.identity import COCO2017, IMAGENET2012
-
-    dataset = find_case(case).base.dataset
-    expected = next((known for known in (IMAGENET2012, COCO2017) if known.name == dataset and not any_size), None)
-    with counting_progress("reading images") as advance:
-        if dataset == COCO2017.name:
-            from chipperf.data.coco_check import check_coco
-
-            return check_coco(directory, expected, full=full, progress=advance)
-        return check_imagefolder(directory, expected, full=full, progress=advance)
+def _spelled(options: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in options)

@@ -19,7 +19,7 @@ from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
 from chipperf.cli.output import JSON_OPTION, print_json
 from chipperf.errors import PerfError, did_you_mean
 from chipperf.plugin import installed
-from chipperf.plugin.probe import ProbeOutcome, probe_vendors
+from chipperf.plugin.probe_process import ProbeOutcome, probe_vendors
 from chipperf.plugin.registration import REQUIRED_HOOKS
 from chipperf.plugin.session import bind
 from chipperf.records.environment import read_distributions

@@ -64,7 +64,7 @@ def import_documents(
 
 def _import(file: Path, names: CardNames, facts: RunFacts) -> Import:
     from chipperf.documents.markdown import read_text
-    from chipperf.importing.case_document import import_document
+    from chipperf.importing.document_import import import_document
     from chipperf.importing.flagperf_log import import_log
 
     if file.is_dir():

@@ -42,7 +42,7 @@ def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> N
     """
     if drawn != wanted:
         typer.echo(
-            f"note: the picture is labelled in English, no font for the language {wanted!r} was found: install one, "
+            f"note: the picture is labeled in English, no font for the language {wanted!r} was found: install one, "
             "such as Noto Sans CJK for Chinese",
             err=True,
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chipperf.lint.rule import Rule
 
 
-class OutputFormat(str, Enum):
+class LintFormat(str, Enum):
     """How findings are written."""
 
     TEXT = "text"
@@ -30,7 +30,7 @@ def lint(
     case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
     config: Path | None = typer.Option(None, "--config", help="Configurations of the runs. [config beside each file]"),
     against: list[Path] = typer.Option([], "--against", help="Run behind the reports; may be repeated."),
-    output: OutputFormat = typer.Option(OutputFormat.TEXT, "--format", help="How findings are written."),
+    output: LintFormat = typer.Option(LintFormat.TEXT, "--format", help="How findings are written."),
     select: list[str] = typer.Option([], "--select", help="Check only these rules, for example L04,L12."),
     ignore: list[str] = typer.Option([], "--ignore", help="Do not check these rules."),
     cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
@@ -45,9 +45,9 @@ def lint(
     """
     # Not at the top: the rules' modules are many, and other commands need none.
     from chipperf.documents.card_names import read_card_names
-    from chipperf.lint.formats import write
+    from chipperf.lint.lint_run import lint as run_lint
+    from chipperf.lint.result_formats import write
     from chipperf.lint.rule import choose_rules
-    from chipperf.lint.runner import lint as run_lint
     from chipperf.records.store import read_record
 
     rules = choose_rules(_split(select), _split(ignore))

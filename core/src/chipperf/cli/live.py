@@ -115,7 +115,7 @@ def _print_lines(path: Path, title: str, stop: threading.Event) -> None:
 
 
 def _rate(progress: RunProgress) -> str:
-    return "" if progress.samples_per_s is None else f"{progress.samples_per_s:.1f} images/s"
+    return "" if progress.samples_per_s is None else f"{progress.samples_per_s:.1f} samples/s"
 
 
 def _loss(progress: RunProgress) -> str:

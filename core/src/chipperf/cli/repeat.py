@@ -10,7 +10,7 @@ import typer
 
 from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.output import print_table
-from chipperf.documents.format import marker, number, quality
+from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
 from chipperf.records.repeats import (
@@ -19,7 +19,7 @@ from chipperf.records.repeats import (
     RepeatedRun,
     Repeats,
     repeat_seeds,
-    summarise_repeats,
+    summarize_repeats,
 )
 from chipperf.records.schema import Missing
 from chipperf.run.directory import RunDirectory
@@ -68,7 +68,7 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
             state = "completed" if code == 0 else "interrupted" if sequence.interrupted else "failed"
             runs.append(RepeatedRun.model_validate({"directory": name, "seed": seed, "state": state}))
             root.mkdir(parents=True, exist_ok=True)
-            repeats = summarise_repeats(case, count, runs, root, to=root / REPEATS_FILE)
+            repeats = summarize_repeats(case, count, runs, root, to=root / REPEATS_FILE)
     print_repeats(repeats)
     typer.echo(f"repeats: {root / REPEATS_FILE}")
     if repeats.completed < count:
@@ -114,7 +114,7 @@ def print_repeats(repeats: Repeats) -> None:
 
 def shown(value: Number, of: Aggregate) -> str:
     """Return a value of an aggregate as a table shows it; why one is missing is in the file."""
-    text = quality(value, as_percent=True) if of.unit == "fraction" else number(value)
+    text = in_unit(value, of.unit, as_percent=True)
     return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 
 

@@ -115,13 +115,13 @@ def report(
 
 
 def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) -> str:
-    from chipperf.web.board import summarise
+    from chipperf.web.board import summarize
     from chipperf.web.pages import render_runs
 
     records = [run.record for run in runs]
     return render_runs(
         records,
-        [summarise(run.record, digest=run.sha256) for run in runs],
+        [summarize(run.record, digest=run.sha256) for run in runs],
         language=lang,
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),

@@ -9,7 +9,7 @@ import typer
 from chipperf.cli.language import language_option
 from chipperf.cli.live import counting_progress
 from chipperf.report.figures import has_matplotlib
-from chipperf.web.site import build_site
+from chipperf.web.site_files import build_site
 
 _SHOWN_PROBLEMS = 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +15,21 @@ from chipperf.cli.repeat import shown
 from chipperf.cli.suite_overview import describe, suite_overview
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
+from chipperf.records.columns import columns_of
 from chipperf.suites.execution import execute
-from chipperf.suites.following import follow
-from chipperf.suites.machines import Machine, machine_from_options, session
-from chipperf.suites.plan import plan_suite
+from chipperf.suites.follower import follow
+from chipperf.suites.leader import leading
+from chipperf.suites.machines import Machine, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
+from chipperf.suites.suite_plan import plan_suite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chipperf.records.repeats import Repeats
-    from chipperf.suites.plan import SuitePlan
+    from chipperf.suites.suite_plan import SuitePlan
 
-_SHOWN_METRICS = ("p_train", "p_core", "quality", "time_to_target", "e2e_time")
+_SHOWN_METRICS = tuple(column.name for column in columns_of("suite"))
 
 
 def suite(
@@ -39,7 +42,10 @@ def suite(
         None, "--node-rank", min=0, envvar="SLURM_NODEID", help="Which of several machines this is, counted from 0."
     ),
     rendezvous: str | None = typer.Option(
-        None, "--rdzv", metavar="HOST:PORT", help="Where the machines meet: the first one, and the first of 16 ports."
+        None,
+        "--rdzv",
+        metavar="HOST:PORT",
+        help="Where the machines meet: the first one, and the first of 16 free ports.",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan, and run nothing."),
     as_json: bool = JSON_OPTION,
@@ -84,11 +90,12 @@ def suite(
         state = directory.read(plan) if resume else directory.begin(plan, file)
         to_do = state.select(retry_failed=retry_failed)
         with (
-            session(state, directory, is_followed=machine is not None),
+            leading(machine, plan) if machine is not None else nullcontext() as leader,
+            directory.at_work(state),
             suite_overview(state, directory) as overview,
         ):
-            execute(to_do, state, directory, sequence, overview, command=TRAIN_COMMAND, machine=machine)
-        summaries = directory.summarise(state)
+            execute(to_do, state, directory, sequence, overview, command=TRAIN_COMMAND, leader=leader)
+        summaries = directory.summarize(state)
     if as_json:
         print_json({name: repeats.model_dump(mode="json") for name, repeats in summaries.items()})
     else:
@@ -128,7 +135,7 @@ def _print_plan(
 
 
 def _plan_data(run: SuiteRun, directory: SuiteDirectory, machine: Machine | None) -> dict[str, Any]:
-    command = ["perf", "train", *directory.next_attempt(run)[1]]
+    command = ["perf", "train", *directory.arguments(run.planned, directory.next_attempt(run))]
     if machine is not None and run.planned.nnodes > 1:
         command += machine.options(machine.port)
     return {

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import typer
 
-from chipperf.cases.config import ConfigFile, parse_assignments, read_config_file, resolve
-from chipperf.cases.registry import find_case
+from chipperf.cases.config import parse_assignments
 from chipperf.cli.command_line import typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
-from chipperf.errors import DataError, UsageError
-from chipperf.launch.membership import SLURM_TASKS_VARIABLE, Membership, from_environment, from_options
-from chipperf.launch.resume import require_same_software
-from chipperf.launch.resume import resume as resume_run
-from chipperf.plugin import installed
-from chipperf.plugin.selection import select_vendor
-from chipperf.plugin.session import bind
-from chipperf.plugin.types import Rank
+from chipperf.errors import UsageError
+from chipperf.launch.job import plan_job, plan_resumed_job, process_start_s, run_job
+from chipperf.launch.launcher_info import find_launcher
+from chipperf.launch.options import TrainOptions, check_options
 from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either, precision_of
-from chipperf.records.checkpoints import newest_complete_step
-from chipperf.records.schema import Hyperparameters, Limits, Missing, Record, Status, Topology
-from chipperf.records.store import read_record
-from chipperf.run.assignment import require_free_cards
-from chipperf.run.device_check import DEFAULT_TIMEOUT_S
-from chipperf.run.directory import RunDirectory
-from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan, read_plan
-from chipperf.run.planned_record import planned_record
-from chipperf.run.telemetry import read_idle_memory
+from chipperf.records.columns import columns_of
+from chipperf.records.schema import Limits, Missing
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from chipperf.cases.base import Case
-    from chipperf.cases.config import Resolved
-    from chipperf.launch.group import Group
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from chipperf.launch.job import Job, JobResult
+    from chipperf.launch.launcher_info import LauncherInfo
     from chipperf.plugin.selection import Selection
-    from chipperf.plugin.session import Session
-    from chipperf.plugin.types import CaseOverrides
+    from chipperf.records.schema import Record, Setting
+    from chipperf.run.directory import RunDirectory
+    from chipperf.run.plan import RunPlan
 
 
 def train(
@@ -62,7 +49,7 @@ def train(
         None, "--rdzv", metavar="HOST:PORT", help="Where the machines meet: a free port of the first one."
     ),
     max_epochs: int | None = typer.Option(None, "--max-epochs", min=1, help="Stop after so many epochs."),
-    max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimiser steps."),
+    max_steps: int | None = typer.Option(None, "--max-steps", min=1, help="Stop after so many optimizer steps."),
     budget: str | None = typer.Option(
         None, "--budget", help="Stop training in time, for example after 90s, 30m or 2h; measuring passes follow."
     ),
@@ -115,329 +102,138 @@ def train(
 
     One process per device is started here. Under torchrun, or as several tasks of srun, it is these that train.
     """
-    started_s = _process_start_s()
-    given = _given_options(context)
-    membership = _membership(nnodes, nproc, node_rank, rendezvous, given)
+    started_s = process_start_s()
+    typed = _typed_options(context)
+    launcher = find_launcher(nnodes=nnodes, nproc=nproc, node_rank=node_rank, rendezvous=rendezvous, typed=typed)
     if resume is not None:
-        _resume(resume, started_s, case=case, given=given, membership=membership)
+        _require_unchanged(resume, typed, launcher)
+        job = plan_resumed_job(resume, case=case, launcher=launcher, started_s=started_s)
+        if job is None:
+            typer.echo(f"the run in {resume} is complete: there is nothing to resume")
+            return
+        _run(job)
         return
     if case is None:
         raise UsageError(
             "no case is named", hint="perf train CASE, or perf train --resume RUN; 'perf cases' lists cases"
         )
-    chosen_case = find_case(case)
-    chosen_precision = precision_of(precision)
-    file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
-    if data is not None and not data.is_dir():
-        raise DataError(f"the dataset directory {data} does not exist", hint="check --data; 'perf data check' explains")
-    command_line = parse_assignments(assignments) | {
-        key: value
-        for key, value in (
-            ("seed", seed),
-            ("evaluate_every_steps", evaluate_every),
-            ("checkpoint_every_steps", checkpoint_every),
-            ("keep_checkpoints", keep_checkpoints),
-        )
-        if value is not None
+    settings: dict[str, Setting | None] = {
+        "seed": seed,
+        "evaluate_every_steps": evaluate_every,
+        "checkpoint_every_steps": checkpoint_every,
+        "keep_checkpoints": keep_checkpoints,
     }
-    limits = Limits(
-        max_epochs=max_epochs,
-        max_steps=max_steps,
-        budget_s=parse_duration(budget, "--budget") if budget is not None else None,
+    options = TrainOptions(
+        case=case,
+        precision=precision_of(precision),
+        preset=preset,
+        data=data,
+        vendor=vendor,
+        config=config,
+        settings=parse_assignments(assignments) | {key: value for key, value in settings.items() if value is not None},
+        limits=Limits(
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            budget_s=parse_duration(budget, "--budget") if budget is not None else None,
+        ),
+        nproc=nproc,
+        launcher=launcher,
+        device_check=device_check,
+        max_restarts=max_restarts,
+        hang_timeout_s=hang_timeout_s or None,
+        out=out,
     )
-    chosen = resolve(chosen_case, preset=preset, file=file.hyperparameters, command_line=command_line)
-    if repeat > 1 and membership is not None:
+    if repeat == 1:
+        _run(plan_job(options, started_s=started_s, observer=_Terminal()))
+        return
+    first_seed = check_options(options).hyperparameters().values.seed
+    if launcher is not None:
         raise UsageError(
             "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
         )
-    if repeat > 1:
-        repeat_training(context, case, count=repeat, first_seed=chosen.values.seed, out=out)
-        return
-
-    selection = select_vendor(vendor)
-    if selection.origin == "auto":
-        typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
-    session = bind(selection.entry)
-    topology = membership.topology if membership else Topology(nnodes=1, nproc_per_node=nproc)
-    nproc = topology.nproc_per_node
-    # A vendor tunes the benchmark itself; a preset brings values that fit its own, smaller task.
-    overrides = _vendor_overrides(session, selection, case, topology) if preset == "full" else None
-    resolved = resolve(
-        chosen_case,
-        preset=preset,
-        vendor=selection.entry.name,
-        vendor_overrides=overrides,
-        file=file.hyperparameters,
-        command_line=command_line,
-    )
-    if data is None:
-        # Generating the sample happens once per machine and belongs to no run's end-to-end time.
-        generation_start_s = time.monotonic()
-        data_root = _sample_dataset(chosen_case)
-        started_s += time.monotonic() - generation_start_s
-    else:
-        data_root = data
-    idle_memory_bytes = read_idle_memory(session, selection.probe.devices)
-    if device_check:
-        require_free_cards(
-            session.vendor_info(), selection.probe.devices, idle_memory_bytes, _starts_here(membership, nproc)
-        )
-    accelerator = session.vendor_info().device_type != "cpu"
-    now = datetime.now(timezone.utc)
-    run_id = (
-        f"{case}-{selection.entry.name}-{chosen_precision}-{topology.label}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    )
-    plan = RunPlan(
-        run_id=run_id,
-        created_at=now,
-        started_s=started_s,
-        vendor=selection.entry.name,
-        case=case,
-        case_version=chosen_case.version,
-        preset=preset,
-        precision=chosen_precision,
-        hyperparameters=_recorded(resolved, topology),
-        limits=limits,
-        topology=topology,
-        data_root=data_root.resolve(),
-        stated_environment=dict(file.environment),
-        device_check_timeout_s=DEFAULT_TIMEOUT_S if device_check and accelerator else None,
-        idle_memory_bytes=idle_memory_bytes,
-        max_restarts=max_restarts,
-        hang_timeout_s=hang_timeout_s or None,
-        session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
-    )
-    _run(plan, session, chosen_case, out, membership)
+    repeat_training(context, case, count=repeat, first_seed=first_seed, out=out)
 
 
-def _starts_here(membership: Membership | None, nproc: int) -> int:
-    """Return how many processes this launcher starts on the cards that it sees.
+class _Terminal:
+    """Shows on standard error what a job does."""
 
-    Under srun each process may see only its own card, and those of the same machine are about to use theirs.
-    """
-    return nproc if membership is None or membership.worker is None else 0
+    def vendor_selected(self, selection: Selection) -> None:
+        if selection.origin == "auto":
+            typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
 
+    def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
+        return counting_progress("no --data given: preparing the sample dataset")
 
-def _membership(
-    nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, given: list[str]
-) -> Membership | None:
-    """Return this launcher's place among several: as the options say, or as torchrun or srun does."""
-    counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in given]
-    if nnodes == 1 and "--node-rank" not in given:
-        # Slurm tells every program its machine's number, also one that runs alone.
-        node_rank = None
-    if counts and SLURM_TASKS_VARIABLE in os.environ:
-        # Slurm's tasks are machines then, each with a launcher that starts processes of its own.
-        return from_options(nnodes, nproc, node_rank, rendezvous)
-    membership = from_environment()
-    if membership is not None and counts:
-        raise UsageError(
-            f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
-        )
-    if membership is not None:
-        return membership
-    return from_options(nnodes, nproc, node_rank, rendezvous)
+    def started(self, plan: RunPlan, directory: RunDirectory) -> None:
+        typer.echo(f"run {plan.run_id} in {directory.path}", err=True)
+
+    def resumed(self, plan: RunPlan, directory: RunDirectory, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"run {plan.run_id} in {directory.path}, resumed from {plan.checkpoint}", err=True)
+
+    def training(self, plan: RunPlan, directory: RunDirectory) -> AbstractContextManager[None]:
+        return run_progress(directory.progress, plan.case)
 
 
-def _run(plan: RunPlan, session: Session, case: Case, out: Path | None, membership: Membership | None = None) -> None:
-    # Imported before the directory is created: without torch there is no run, and no trace of one.
-    import chipperf.launch.local  # noqa: F401
-    from chipperf.launch.group import Group
-
-    group = None
-    if membership is not None:
-        group = Group(membership, origin_s=plan.started_s, idle_memory_bytes=plan.idle_memory_bytes)
-    if group is not None and not group.membership.is_first:
-        _follow(plan, out, group)
-        return
-    directory = RunDirectory(out or Path("runs") / plan.run_id)
-    if group is None:
-        _prepare(plan, session, case, directory)
-    else:
-        with group.announcing_errors():
-            group.gather_requests(plan)
-            _prepare(plan, session, case, directory)
-            plan = _begin(plan, directory, group)
-    typer.echo(f"run {plan.run_id} in {directory.path}", err=True)
-    _finish(plan, directory, group)
-
-
-def _prepare(plan: RunPlan, session: Session, case: Case, directory: RunDirectory) -> None:
-    directory.create()
-    directory.write_plan(plan.model_dump_json(indent=2) + "\n")
-    directory.write_record(planned_record(plan, session, metric=case.metric))
-
-
-def _begin(plan: RunPlan, directory: RunDirectory, group: Group) -> RunPlan:
-    """Let the other launchers find their directories, and begin."""
-    group.announce(plan)
-    if not group.gather_entered() and plan.shared_directory:
-        warning = "the machines share no directory: no checkpoints were written, and the run cannot be resumed"
-        plan = plan.model_copy(update={"shared_directory": False, "warnings": [*plan.warnings, warning]})
-        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
-        record = read_record(directory.path)
-        directory.write_record(record.model_copy(update={"warnings": plan.warnings}))
-    group.begin(plan)
-    return plan
-
-
-def _follow(plan: RunPlan, out: Path | None, group: Group) -> None:
-    """Do as the first launcher plans, with the ranks of this one."""
-    from chipperf.launch.local import run_workers
-
-    plan = group.request(plan)
-    directory = RunDirectory(out or Path("runs") / plan.run_id)
-    plan = group.enter(directory, plan)
-    status, code = run_workers(plan, directory, group)
-    if status.failure:
-        who = "" if status.failure.rank is None else f"rank {status.failure.rank}: "
-        typer.echo(f"perf: error: {who}{status.failure.message}", err=True)
-        typer.echo("  the record is written by the first machine", err=True)
-        raise typer.Exit(code)
-
-
-def _finish(plan: RunPlan, directory: RunDirectory, group: Group | None = None) -> None:
-    """Let the workers train, and say what came of it."""
-    from chipperf.launch.local import run_workers
-
-    with run_progress(directory.progress, plan.case):
-        status, code = run_workers(plan, directory, group)
-    if status.failure:
-        _report_failure(status, directory)
-        raise typer.Exit(code)
-    _print_summary(read_record(directory.record), directory)
-    typer.echo(f"record: {directory.record}")
-    typer.echo(f"report: perf report {directory.path} --lang zh")
-
-
-_RESUME_OPTIONS = ("case", "resume")
 _PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
-"""On several machines they are needed again: they say where the launchers meet."""
+"""On several machines they are needed again to resume a run: they say where the launchers meet."""
 
 
-def _given_options(context: typer.Context) -> list[str]:
-    """Return the options on the command line, as they are typed."""
-    return [parameter.opts[0] for parameter in typed_parameters(context) if parameter.name not in _RESUME_OPTIONS]
+def _typed_options(context: typer.Context) -> list[str]:
+    """Return the options on the command line as the user types them, without ``--resume`` itself."""
+    return [parameter.opts[0] for parameter in typed_parameters(context) if parameter.name not in ("case", "resume")]
 
 
-def _resume(path: Path, started_s: float, *, case: str | None, given: list[str], membership: Membership | None) -> None:
-    directory = RunDirectory(path)
-    changing = [option for option in given if membership is None or option not in _PLACE_OPTIONS]
+def _require_unchanged(path: Path, typed: Sequence[str], launcher: LauncherInfo | None) -> None:
+    """Refuse options that a run which has begun cannot follow any more."""
+    changing = [option for option in typed if launcher is None or option not in _PLACE_OPTIONS]
     if changing:
         raise UsageError(
             f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
         )
-    record = read_record(directory.path)
-    if case is not None and case != record.case.name:
-        raise UsageError(f"the run in {path} is one of {record.case.name}, not of {case}", hint="leave the case out")
-    if record.status.state == "completed":
-        typer.echo(f"the run in {path} is complete: there is nothing to resume")
-        return
-    plan = read_plan(directory.plan)
-    _require_same_place(plan, membership)
-    if membership is None:
-        directory.require_ended()
-    session = bind(installed.find_vendor(plan.vendor))
-    require_same_software(plan, record, find_case(plan.case), session)
-    if membership is None:
-        _finish(_resumed(plan, directory, started_s), directory)
-        return
-    from chipperf.launch.group import Group
-
-    group = Group(membership, origin_s=started_s, idle_memory_bytes=plan.idle_memory_bytes)
-    if not membership.is_first:
-        _follow(plan, path, group)
-        return
-    with group.announcing_errors():
-        group.gather_requests(plan)
-        plan = _begin(_resumed(plan, directory, started_s), directory, group)
-    _finish(plan, directory, group)
 
 
-def _require_same_place(plan: RunPlan, membership: Membership | None) -> None:
-    topology = membership.topology if membership else Topology(nnodes=1, nproc_per_node=plan.topology.nproc_per_node)
-    if topology != plan.topology:
-        raise UsageError(
-            f"the run was begun as {plan.topology.label}, and this is {topology.label}",
-            hint="resume it on as many machines and processes: perf train --resume RUN --nnodes N --nproc M "
-            "--node-rank I --rdzv HOST:PORT on each machine",
-        )
+def _run(job: Job) -> None:
+    """Let the workers train, and print what came of it."""
+    result = run_job(job, _Terminal())
+    if result.status.failure:
+        _print_failure(result)
+        raise typer.Exit(result.exit_code)
+    if result.record is not None:
+        _print_summary(result.record)
+        typer.echo(f"record: {result.directory.record}")
+        typer.echo(f"report: perf report {result.directory.path} --lang zh")
 
 
-def _resumed(plan: RunPlan, directory: RunDirectory, started_s: float) -> RunPlan:
-    import torch
-
-    resumed = resume_run(directory, torch.__version__, started_s=started_s)
-    for warning in resumed.warnings[len(plan.warnings) :]:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"run {resumed.run_id} in {directory.path}, resumed from {resumed.checkpoint}", err=True)
-    return resumed
-
-
-def _report_failure(status: Status, directory: RunDirectory) -> None:
-    failure = status.failure
+def _print_failure(result: JobResult) -> None:
+    failure = result.status.failure
     if failure is None:
         return
     who = "" if failure.rank is None else f"rank {failure.rank}: "
     typer.echo(f"perf: error: {who}{failure.message}", err=True)
+    if result.record is None:
+        typer.echo("  the record is written by the first machine", err=True)
+        return
     if failure.hint:
         typer.echo(f"  hint: {failure.hint}", err=True)
-    typer.echo(f"  the record of the {status.state} run is {directory.record}", err=True)
-    step = newest_complete_step(directory.checkpoints)
-    if step is not None:
-        typer.echo(f"  to continue after step {step}: perf train --resume {directory.path}", err=True)
+    typer.echo(f"  the record of the {result.status.state} run is {result.directory.record}", err=True)
+    if result.checkpoint_step is not None:
+        typer.echo(
+            f"  to continue after step {result.checkpoint_step}: perf train --resume {result.directory.path}", err=True
+        )
 
 
-def _print_summary(record: Record, directory: RunDirectory) -> None:
-    metrics = record.metrics
-    for name, value in (
-        ("p_whole", metrics.p_whole),
-        ("p_train", metrics.p_train),
-        ("p_core", metrics.p_core),
-        (record.case.metric, metrics.quality),
-        ("e2e_time_s", metrics.e2e_time_s),
-    ):
+def _print_summary(record: Record) -> None:
+    for column in columns_of("summary"):
+        value, windows = column.value(record), column.throughput(record)
         if isinstance(value, Missing):
             text = f"{value.missing}: {value.reason}"
-        elif isinstance(value, float):
+        elif windows is None:
             text = f"{value:.4g}"
         else:
-            text = f"{value.median:.4g} samples/s, IQR {value.iqr:.2g}, {len(value.windows)} windows"
+            text = f"{value:.4g} samples/s, IQR {windows.iqr:.2g}, {len(windows.windows)} windows"
+        name = record.case.metric if column.unit == "fraction" else column.field.rpartition(".")[2]
         typer.echo(f"{name:>12}  {text}")
     for warning in record.warnings:
         typer.echo(f"warning: {warning}", err=True)
-
-
-def _recorded(resolved: Resolved, topology: Topology) -> Hyperparameters:
-    values = resolved.values
-    return Hyperparameters(
-        values=values.model_dump(),
-        changes=list(resolved.changes),
-        notes=list(resolved.notes),
-        global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
-    )
-
-
-def _vendor_overrides(session: Session, selection: Selection, case: str, topology: Topology) -> CaseOverrides:
-    rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
-    return session.case_overrides(case, rank, selection.probe.devices[0].name)
-
-
-def _sample_dataset(case: Case) -> Path:
-    if case.ensure_sample is None:
-        raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
-    with counting_progress("no --data given: preparing the sample dataset") as advance:
-        return case.ensure_sample(advance)
-
-
-def _process_start_s() -> float:
-    """Return ``time.monotonic()`` at the start of this process, before its imports.
-
-    Linux counts it in clock ticks since boot (proc(5), ``starttime``); elsewhere psutil knows it to about a second.
-    """
-    try:
-        ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
-        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError):
-        age_s = time.time() - psutil.Process().create_time()
-    return time.monotonic() - age_s

@@ -13,7 +13,7 @@ from chipperf.errors import CheckFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.verify.report import ReportResult
+    from chipperf.verify.report_verification import ReportResult
 
 
 def verify(
@@ -54,12 +54,12 @@ def verify_reports(
     """Verify reports; for the arguments see :func:`verify`. Where there are none, ``runs`` need not exist.
 
     Raises:
-        PerfError: One cannot be verified; see :func:`~chipperf.verify.report.verify_report`.
+        PerfError: One cannot be verified; see :func:`~chipperf.verify.report_verification.verify_report`.
     """
     # Not at the top: other commands need none of it.
     from chipperf.cli.report import find_vendor_templates
     from chipperf.verify.records import RecordFinder
-    from chipperf.verify.report import Templates, verify_report
+    from chipperf.verify.report_verification import Templates, verify_report
 
     if not reports:
         return []

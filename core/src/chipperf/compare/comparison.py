@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.cases.registry import find_case
-from chipperf.compare.footnotes import Caveat, caveats
+from chipperf.compare.footnotes import Footnote, footnotes
 from chipperf.compare.intervals import Interval, ratio_interval, resample, varies
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
-from chipperf.compare.sides import Column
+from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
-from chipperf.records.measures import MEASURES
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
-from chipperf.records.schema import Missing, Throughput
+from chipperf.records.schema import Missing
 from chipperf.report.build import record_digest
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
+    from chipperf.records.columns import Column, Unit
     from chipperf.records.schema import Number, Record
     from chipperf.report.curves import Axis, Curves, Quantity
 
 TOLERANCE: Final = 0.02
 """An interval that comes this near to 1 shows no difference."""
-
-_COMPARED: Final = (
-    *("quality", "best_quality", "time_to_target", "e2e_time", "p_whole", "p_train", "p_core"),
-    *("mem_peak", "energy_per_sample"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +71,13 @@ class ComparedMeasure:
     Attributes:
         name: The metric, as in ``docs/metrics.md``.
         unit: Unit of its values; ``fraction`` for a quality.
+        higher_is_better: Whether a higher value is the better one.
         cells: Its value in every column.
     """
 
     name: str
-    unit: str
+    unit: Unit
+    higher_is_better: bool
     cells: tuple[ComparedValue, ...]
 
 
@@ -103,17 +101,17 @@ class Comparison:
         measures: What they achieved.
         scaling: Efficiency of every column that is a true scaling pair with one of fewer devices.
         settings: Settings that differ between them.
-        caveats: Footnotes.
+        footnotes: Footnotes.
     """
 
     case: Case
-    columns: tuple[Column, ...]
+    columns: tuple[Side, ...]
     names: tuple[str, ...]
     outcomes: tuple[tuple[Outcome, ...], ...]
     measures: tuple[ComparedMeasure, ...]
     scaling: tuple[Scaling | None, ...]
     settings: tuple[DifferentSetting, ...]
-    caveats: tuple[Caveat, ...]
+    footnotes: tuple[Footnote, ...]
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -124,10 +122,10 @@ class Comparison:
 
 def compare_runs(records: Sequence[Record]) -> Comparison:
     """Put single runs side by side, see :func:`compare_columns`."""
-    return compare_columns([Column(records=(record,)) for record in records])
+    return compare_columns([Side(records=(record,)) for record in records])
 
 
-def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda record: None) -> Comparison:
+def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
     """Put columns side by side; one that is given twice counts once.
 
     Args:
@@ -145,20 +143,21 @@ def compare_columns(columns: Sequence[Column], *, peak_of: PeakOf = lambda recor
     distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
     for column in distinct:
         _require_repeats(column, case)
-    p_train = _measure("p_train", distinct)
+    measures = tuple(_measure(measure, distinct) for measure in columns_of("comparison"))
+    p_train = next(each for each in measures if each.name == "p_train")
     return Comparison(
         case=case,
         columns=distinct,
         names=tuple(curve_names([column.first for column in distinct], case)),
         outcomes=tuple(tuple(outcome(record) for record in column.records) for column in distinct),
-        measures=tuple(p_train if name == "p_train" else _measure(name, distinct) for name in _COMPARED),
+        measures=measures,
         scaling=tuple(_scaling(distinct, p_train)),
         settings=different_settings([column.first for column in distinct], case),
-        caveats=caveats(distinct, case, peak_of),
+        footnotes=footnotes(distinct, case, peak_of),
     )
 
 
-def _require_repeats(column: Column, case: Case) -> None:
+def _require_repeats(column: Side, case: Case) -> None:
     if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
         raise UsageError(
             f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
@@ -166,7 +165,7 @@ def _require_repeats(column: Column, case: Case) -> None:
         )
 
 
-def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
+def _scaling(columns: Sequence[Side], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
     """Yield for each column the efficiency against that of the fewest devices that makes a true scaling pair."""
     bases: dict[Hashable, int] = {}
     identities = [scaling_identity(column.first) for column in columns]
@@ -188,12 +187,12 @@ def _scaling(columns: Sequence[Column], p_train: ComparedMeasure) -> Iterator[Sc
         yield Scaling(efficiency=reached, base=base + 1) if math.isfinite(reached) else None
 
 
-def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
-    unit = MEASURES[name].unit
-    values = [[completed_value(record, MEASURES[name].read(record)) for record in each.records] for each in columns]
+def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
+    name, unit = measure.name, measure.unit
+    values = [[completed_value(record, measure.value(record)) for record in each.records] for each in columns]
     results = [aggregate(each, unit).value for each in values]
-    samples = [[_drawn_from(name, record) for record in column.records] for column in columns]
-    follow = [_follows_from_windows(name, column) for column in columns]
+    samples = [[_drawn_from(measure, record) for record in column.records] for column in columns]
+    follow = [_follows_from_windows(measure, column) for column in columns]
     ratios = [None if unit == "fraction" else _ratio(result, results[0]) for result in results]
     resampled: dict[int, list[float]] = {}
 
@@ -222,34 +221,34 @@ def _measure(name: str, columns: Sequence[Column]) -> ComparedMeasure:
                 lowest=min(spread, default=None),
                 highest=max(spread, default=None),
                 repeats=len(known),
-                windows=0 if isinstance(results[place], Missing) else _windows(name, columns[place]),
+                windows=0 if isinstance(results[place], Missing) else _windows(measure, columns[place]),
                 ratio=ratios[place],
                 interval=found,
                 no_interval=reason,
                 verdict=None if found is None else _verdict(found),
             )
         )
-    return ComparedMeasure(name=name, unit=unit, cells=tuple(cells))
+    return ComparedMeasure(name=name, unit=unit, higher_is_better=measure.higher_is_better, cells=tuple(cells))
 
 
-def _drawn_from(name: str, record: Record) -> list[float]:
+def _drawn_from(measure: Column, record: Record) -> list[float]:
     """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
-    throughput = getattr(record.metrics, name, None)
-    if isinstance(throughput, Throughput):
+    throughput = measure.throughput(record)
+    if throughput:
         rates = [window.samples_per_s for window in throughput.timed_windows]
         return rates or [throughput.median]
-    value = MEASURES[name].read(record)
+    value = measure.value(record)
     return [] if isinstance(value, Missing) else [float(value)]
 
 
-def _follows_from_windows(name: str, column: Column) -> bool:
-    throughputs = [getattr(record.metrics, name, None) for record in column.records]
-    return not any(any(differing_from_windows(each)) for each in throughputs if isinstance(each, Throughput))
+def _follows_from_windows(measure: Column, column: Side) -> bool:
+    throughputs = [measure.throughput(record) for record in column.records]
+    return not any(any(differing_from_windows(each)) for each in throughputs if each)
 
 
-def _windows(name: str, column: Column) -> int:
-    throughputs = [getattr(record.metrics, name, None) for record in column.records]
-    return sum(len(each.windows) for each in throughputs if isinstance(each, Throughput))
+def _windows(measure: Column, column: Side) -> int:
+    throughputs = [measure.throughput(record) for record in column.records]
+    return sum(len(each.windows) for each in throughputs if each)
 
 
 def _ratio(value: Number, first: Number) -> float | None:

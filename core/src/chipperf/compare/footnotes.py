@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chipperf.records.measures import peak_source
+from chipperf.records.columns import peak_source
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
-from chipperf.records.schema import Missing, Power
+from chipperf.records.schema import UNKNOWN, Missing, Power
 from chipperf.report.comparability import setting_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.compare.sides import Column
+    from chipperf.compare.sides import Side
     from chipperf.records.plausibility import Peak
     from chipperf.records.schema import Record, Setting
 
@@ -29,14 +29,14 @@ _ENOUGH_READINGS: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caveat:
+class Footnote:
     """A footnote, and the columns it belongs to, counted from 1."""
 
     text: str
     columns: tuple[int, ...]
 
 
-def caveats(columns: Sequence[Column], case: Case, peak_of: PeakOf) -> tuple[Caveat, ...]:
+def footnotes(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Footnote, ...]:
     """Return every footnote of a comparison, each once.
 
     Args:
@@ -55,10 +55,10 @@ def caveats(columns: Sequence[Column], case: Case, peak_of: PeakOf) -> tuple[Cav
         found.setdefault(f"implausible: {finding.text}", []).append(places[id(record)])
     for place, other, text in _shared_runs(columns):
         found.setdefault(text, []).extend((place, other))
-    return tuple(Caveat(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())
+    return tuple(Footnote(text=text, columns=tuple(dict.fromkeys(places))) for text, places in found.items())
 
 
-def _origin(column: Column) -> Iterator[str]:
+def _origin(column: Side) -> Iterator[str]:
     record = column.first
     if record.kind == "imported":
         yield f"imported from {column.source or record.run_id}; chipperf did not measure it"
@@ -78,7 +78,7 @@ def _origin(column: Column) -> Iterator[str]:
         yield f"fewer than {ENOUGH_REPEATS} repeats say nothing about the spread"
 
 
-def _differences(column: Column, first: Column) -> Iterator[str]:
+def _differences(column: Side, first: Side) -> Iterator[str]:
     """Yield what differs from the first column, and what nobody knows to be the same."""
     unknown = []
     for (name, value), (_, base) in zip(_conditions(column.first), _conditions(first.first), strict=True):
@@ -93,11 +93,11 @@ def _differences(column: Column, first: Column) -> Iterator[str]:
 
 def _conditions(record: Record) -> Iterator[tuple[str, Setting | Missing | None]]:
     dataset, limits = record.dataset, record.limits
-    silent = Missing(missing="unknown") if record.kind == "imported" else None
+    silent = UNKNOWN if record.kind == "imported" else None
     yield "preset", silent or record.case.preset
     yield "global batch", record.hyperparameters.global_batch_size
     yield "epochs trained", record.metrics.epochs
-    yield "epochs planned", record.hyperparameters.values.get("epochs", Missing(missing="unknown"))
+    yield "epochs planned", record.hyperparameters.values.get("epochs", UNKNOWN)
     yield "length", silent or _length(limits.max_epochs, limits.max_steps, limits.budget_s)
     yield "requested precision", record.precision.requested
     yield "effective precision", record.precision.effective
@@ -113,7 +113,7 @@ def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str
     return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
 
 
-def _weaknesses(column: Column) -> Iterator[str]:
+def _weaknesses(column: Side) -> Iterator[str]:
     for record in column.records:
         power = record.metrics.power
         if not isinstance(power, Power) or isinstance(power.energy_j, Missing):
@@ -123,7 +123,7 @@ def _weaknesses(column: Column) -> Iterator[str]:
             break
 
 
-def _implausible(column: Column, case: Case, peak_of: PeakOf) -> Iterator[str]:
+def _implausible(column: Side, case: Case, peak_of: PeakOf) -> Iterator[str]:
     for record in column.records:
         as_defined = record.case.preset == "full" and record.case.version == case.version
         flops = case.forward_flops if as_defined else None
@@ -133,7 +133,7 @@ def _implausible(column: Column, case: Case, peak_of: PeakOf) -> Iterator[str]:
             yield f"implausible: {finding.text}{run}"
 
 
-def _shared_runs(columns: Sequence[Column]) -> Iterator[tuple[int, int, str]]:
+def _shared_runs(columns: Sequence[Side]) -> Iterator[tuple[int, int, str]]:
     """Yield pairs of columns that are not independent of each other."""
     owners: dict[str, int] = {}
     for place, column in enumerate(columns, start=1):

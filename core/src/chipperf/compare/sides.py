@@ -20,7 +20,7 @@ _DOCUMENTS: Final = (".md", ".markdown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Side:
     """One side of a comparison.
 
     Attributes:
@@ -41,7 +41,7 @@ class Column:
         return self.records[0]
 
 
-def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[Column]:
+def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[Side]:
     """Read runs, directories of repeats, and case documents, which have a column for each row.
 
     Args:
@@ -52,7 +52,7 @@ def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[
         RecordError: A record cannot be read, or none of several repeats left one.
         DocumentError: A document has no row that can be read, or does not tell vendor or case.
     """
-    columns: list[Column] = []
+    columns: list[Side] = []
     for path in paths:
         if path.suffix.casefold() in _DOCUMENTS:
             columns += _document(path, names)
@@ -61,10 +61,10 @@ def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[
     return columns
 
 
-def _runs(path: Path) -> Column:
+def _runs(path: Path) -> Side:
     repeats = read_repeats(path)
     if repeats is None:
-        return Column(records=(read_record(path),), source=str(path))
+        return Side(records=(read_record(path),), source=str(path))
     records = []
     for run in repeats.runs:
         try:
@@ -75,14 +75,14 @@ def _runs(path: Path) -> Column:
     completed = [record for record in records if record.status.state == "completed"]
     if not records:
         raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")
-    return Column(records=tuple(completed or records[:1]), planned=repeats.planned, source=str(path))
+    return Side(records=tuple(completed or records[:1]), planned=repeats.planned, source=str(path))
 
 
-def _document(path: Path, names: CardNames | None) -> Sequence[Column]:
+def _document(path: Path, names: CardNames | None) -> Sequence[Side]:
     # Not at the top: parsing Markdown takes modules that a comparison of runs does not need.
     from chipperf.documents.card_names import read_card_names
     from chipperf.documents.markdown import read_text
-    from chipperf.importing.case_document import import_document
+    from chipperf.importing.document_import import import_document
 
     try:
         imported = import_document(read_text(path), str(path), names=names or read_card_names(), path=path)
@@ -91,4 +91,4 @@ def _document(path: Path, names: CardNames | None) -> Sequence[Column]:
             error.hint = f"import it first: perf report import {path} --vendor NAME --case NAME, and name the records"
         raise
     unknown = len(imported.not_understood)
-    return [Column(records=(each.record,), source=str(path), not_understood=unknown) for each in imported.records]
+    return [Side(records=(each.record,), source=str(path), not_understood=unknown) for each in imported.records]

@@ -1,4 +1,4 @@
-"""What a check is, and how it says what it found."""
+"""The type of a check, the decorator that makes one, and the exceptions that report its result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
-"""Version of the list of checks, in a conformance statement. A new check raises the minor version."""
+"""Version of the list of checks, as a conformance statement gives it. A new check raises the minor version."""
 
 Level = Literal[0, 1, 2, 3]
 """0 static: no device, no torch. 1 device. 2 training. 3 distributed."""
@@ -24,44 +24,44 @@ LEVELS: Final[dict[Level, str]] = {0: "static", 1: "device", 2: "training", 3: "
 """Every level and its name."""
 
 Needs = Literal["entry", "session", "device"]
-"""How far a plugin must work for a check to say anything: be installed, be bindable, or have initialised its device."""
+"""What must work before a check can run: the installed entry point, the bound session, or the initialized device."""
 
 Settings = Callable[[], tuple[EnvironmentSettings, ...]]
-"""Says for which runs a plugin sets its environment up: a check is carried out once with each, in that environment."""
+"""Returns the runs for which a plugin sets up its environment. The check runs once for each, in that environment."""
 
 _DEFAULT_TIMEOUT_S: Final[dict[Level, float]] = {0: 60, 1: 180, 2: 600, 3: 300}
 
 
 def fp32() -> tuple[EnvironmentSettings, ...]:
-    """Settings of a check that is about no precision in particular."""
+    """Return one run in fp32, for a check that does not depend on the precision."""
     return (EnvironmentSettings(case=case_names()[0], precision="fp32"),)
 
 
 def deterministic() -> tuple[EnvironmentSettings, ...]:
-    """Settings of a check of deterministic training."""
+    """Return one deterministic run in fp32."""
     return tuple(replace(each, deterministic=True) for each in fp32())
 
 
 def each_precision() -> tuple[EnvironmentSettings, ...]:
-    """Settings of a check of every precision."""
+    """Return one run in each precision."""
     return tuple(replace(each, precision=precision) for each in fp32() for precision in PRECISIONS)
 
 
 def each_case() -> tuple[EnvironmentSettings, ...]:
-    """Settings of a check that trains every case."""
+    """Return one run in fp32 of each case."""
     return tuple(EnvironmentSettings(case=name, precision="fp32") for name in case_names())
 
 
 class Failed(Exception):
-    """The plugin breaks the check; the message says what was expected, what was found, and what to do."""
+    """The plugin fails the check. The message says what was expected, what was found, and what to do."""
 
 
 class NotRun(Exception):
-    """The check could not be carried out here, for a reason that is not the plugin's fault."""
+    """The check cannot run here, and the plugin is not the cause."""
 
 
 class NotApplicable(Exception):
-    """The check does not concern this plugin."""
+    """The check does not apply to this plugin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +69,17 @@ class Check:
     """One check of the contract.
 
     Attributes:
-        id: Stable name, a letter for the area and a number, for example ``M4``.
-        summary: One sentence: what holds for a conforming plugin. The first line of the function's docstring.
-        fault: What a plugin that fails it gets wrong.
-        level: Level it belongs to.
-        capability: Capability without which it does not apply.
-        needs: How far the plugin must work before the check can say anything.
-        ranks: Processes that carry it out together, each on a device of its own.
-        settings: Runs for which the plugin's environment is set up; the check is carried out once with each.
-        since: Version of the contract that introduced it.
-        timeout_s: Time it has.
-        function: Carries it out; takes a :class:`~chipperf.contract.subject.Subject`.
+        id: Stable name: a letter for the area and a number, for example ``M4``.
+        summary: One sentence that is true of a conforming plugin. The first line of the function's docstring.
+        fault: The mistake that the check finds.
+        level: Level of the check.
+        capability: Capability that a plugin must declare for the check to apply.
+        needs: What must work before the check can run.
+        ranks: Number of processes that run the check together. Each has its own device.
+        settings: Runs for which the plugin's environment is set up. The check runs once for each.
+        since: Version of the contract that introduced the check.
+        timeout_s: Time limit.
+        function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.PluginUnderTest`.
     """
 
     id: str
@@ -96,12 +96,12 @@ class Check:
 
     @property
     def advisory(self) -> bool:
-        """True for a check that is new in this version: its failure is reported, and counts from the next one on."""
+        """True if the check is new in this version. Its failure is reported, and counts from the next version on."""
         return self.since == CONTRACT_VERSION and not CONTRACT_VERSION.endswith(".0")
 
     @property
     def target(self) -> str:
-        """Module and name of the function, as :mod:`chipperf.contract.isolation` calls it."""
+        """The function as ``module:name``, the form that :mod:`chipperf.contract.isolation` takes."""
         return f"{self.function.__module__}:{self.function.__name__}"
 
 
@@ -117,21 +117,21 @@ def check(
     since: str = "1.0",
     timeout_s: float | None = None,
 ) -> Callable[[Callable[[Any], None]], Check]:
-    """Make a check of a function whose docstring's first line is the check's summary.
+    """Return a decorator that makes a check of a function. The first line of its docstring is the check's summary.
 
-    The function returns if the plugin conforms. Otherwise it raises :class:`Failed`, best through :func:`require`. Any
-    other exception counts as a failure too.
+    The function returns if the plugin conforms. Otherwise it raises :class:`Failed`, usually through :func:`require`.
+    Any other exception counts as a failure too.
 
     Args:
-        id: See :class:`Check`, as all that follow.
-        level: Level it belongs to.
-        fault: What a plugin that fails it gets wrong.
-        needs: By default ``session`` at level 0 and ``device`` above.
-        capability: Capability without which it does not apply.
-        ranks: Processes that carry it out together.
+        id: The arguments are the attributes of :class:`Check`.
+        level: Level of the check.
+        fault: The mistake that the check finds.
+        needs: By default ``session`` at level 0 and ``device`` at higher levels.
+        capability: Capability that a plugin must declare for the check to apply.
+        ranks: Number of processes that run the check together.
         settings: By default one run in fp32.
-        since: Version of the contract that introduced it.
-        timeout_s: By default what is ample for the level.
+        since: Version of the contract that introduced the check.
+        timeout_s: By default the time limit of the level.
     """
     require_id(id, "[A-Z][0-9]{1,2}", "M4")
 
@@ -168,7 +168,7 @@ _CHECKS: Final = Catalog("chipperf.contract.checks", Check, noun="check", listin
 
 
 def all_checks() -> tuple[Check, ...]:
-    """Return every check, ordered by letter and number; imports neither torch nor a plugin."""
+    """Return every check, ordered by letter and number. Imports neither torch nor a plugin."""
     return tuple(_CHECKS.entries().values())
 
 
@@ -176,6 +176,6 @@ def find_check(id: str) -> Check:
     """Return the check called ``id``.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such check.
     """
     return _CHECKS.find(id)

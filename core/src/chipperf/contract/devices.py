@@ -1,4 +1,4 @@
-"""What several checks do with devices: initialise those of a machine, and see that one computes."""
+"""Functions on devices that several checks share."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import NotRun, require
 from chipperf.errors import PluginError
-from chipperf.plugin.probe import probe_vendor
+from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import ProbedDevice
 
 _SIZE: Final = 64
 
 
-def probed_devices(subject: Subject) -> tuple[ProbedDevice, ...]:
-    """Return the devices that the probe finds, asked in a process of its own as a launcher does.
+def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
+    """Return the devices that the probe finds. The probe runs in its own process, as under a launcher.
 
     Raises:
         NotRun: The probe fails.
@@ -30,13 +30,13 @@ def probed_devices(subject: Subject) -> tuple[ProbedDevice, ...]:
         raise NotRun(f"the probe fails, see B1: {error.message}") from error
 
 
-def ranks_share_device(subject: Subject) -> bool:
-    """Tell whether all ranks may use one device: the host itself, which is there once and has the host's memory."""
+def ranks_share_device(subject: PluginUnderTest) -> bool:
+    """Return whether all ranks may use the same device: the host, if it is the only device."""
     return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
 
 
 def local_ranks(count: int, *, node_rank: int = 0) -> list[Rank]:
-    """Return the ranks of one machine with ``count`` processes, one of two such machines if ``node_rank`` is 1."""
+    """Return the ranks of one machine with ``count`` processes. With ``node_rank=1`` it is the second of two."""
     return [
         Rank(
             rank=node_rank * count + index,
@@ -49,15 +49,15 @@ def local_ranks(count: int, *, node_rank: int = 0) -> list[Rank]:
     ]
 
 
-def two_devices(subject: Subject) -> tuple[torch.device, torch.device]:
-    """Initialise two devices in this process and leave the first one current.
+def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
+    """Initialize two devices in this process and leave the first one current.
 
     Raises:
-        NotRun: There is only one.
+        NotRun: There are fewer than two.
     """
     count = len(probed_devices(subject))
     if count < 2:
-        raise NotRun(f"it takes 2 devices, and {count} is here")
+        raise NotRun(f"the check needs 2 devices, this machine has {count}")
     first_rank, second_rank = local_ranks(2)
     first = subject.device
     second = subject.session.device_init(second_rank)
@@ -65,17 +65,17 @@ def two_devices(subject: Subject) -> tuple[torch.device, torch.device]:
     return first, second
 
 
-def require_computes(subject: Subject, device: torch.device, situation: str) -> None:
-    """Fail unless a product on the device comes out right.
+def require_computes(subject: PluginUnderTest, device: torch.device, situation: str) -> None:
+    """Check that a matrix product on the device is right.
 
     Args:
         subject: The plugin.
-        device: An initialised device.
-        situation: What was done before, as in "after a teardown".
+        device: An initialized device.
+        situation: What happened before, for example "after a teardown".
     """
     import torch
 
-    # Small integers whose sums stay below 256 are exact in every format a unit may use.
+    # The sums of these small integers stay below 256, so they are exact in every floating-point format.
     integers = torch.arange(_SIZE * _SIZE).reshape(_SIZE, _SIZE).remainder(3) - 1
     operand = integers.float().to(device)
     product = torch.mm(operand, operand.T)

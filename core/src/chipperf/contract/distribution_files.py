@@ -1,6 +1,6 @@
-"""What the distribution of a plugin requires and contains, from its metadata.
+"""The requirements and files of a plugin's distribution, read from its metadata.
 
-Nothing here imports the plugin; it works for a wheel that was installed and for an editable installation.
+The functions do not import the plugin. They work for installed wheels and for editable installations.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Requirement:
 
     Attributes:
         name: Its name, in the form of :func:`~chipperf.plugin.installed.normal_name`.
-        has_lower_bound: True if older versions may be too old.
-        has_upper_bound: True if later versions may be too new.
-        optional: True if only an extra asks for it.
+        has_lower_bound: True if the requirement excludes older versions.
+        has_upper_bound: True if the requirement excludes later versions.
+        optional: True if only an extra requires it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Requirement:
 
 
 def requirements(of: Distribution) -> tuple[Requirement, ...]:
-    """Return what a distribution requires."""
+    """Return the requirements of a distribution."""
     found = []
     for text in of.requires or ():
         match = _REQUIREMENT.match(text)
@@ -54,7 +54,7 @@ def requirements(of: Distribution) -> tuple[Requirement, ...]:
 
 
 def importable_names(of: Distribution) -> set[str]:
-    """Return the names of the modules and packages that a distribution and all it requires bring along."""
+    """Return the top-level modules and packages of a distribution and of everything it requires."""
     names: set[str] = set()
     pending, seen = [of], {normal_name(of.metadata["Name"])}
     while pending:
@@ -66,13 +66,13 @@ def importable_names(of: Distribution) -> set[str]:
                 try:
                     pending.append(distribution(requirement.name))
                 except PackageNotFoundError:
-                    # Not needed on this platform or version of Python.
+                    # This platform or version of Python does not need it.
                     continue
     return names
 
 
 def licence_files(of: Distribution) -> list[Path] | None:
-    """Return the licence files of a distribution; ``None`` if its installation does not list its files (no RECORD)."""
+    """Return the license files of a distribution; ``None`` if its installation does not list its files (no RECORD)."""
     if of.files is None:
         return None
     metadata = [file for file in of.files if file.parts[0].endswith(".dist-info")]
@@ -92,7 +92,7 @@ def _top_level_names(of: Distribution) -> set[str]:
 
 
 def _names_beside(path_file: Path) -> set[str]:
-    """Return the names of what lies in the directories that an editable installation adds to the path."""
+    """Return the names in the directories that an editable installation adds to the path."""
     lines = path_file.read_text(encoding="utf-8").splitlines() if path_file.is_file() else []
     directories = [Path(line) for line in lines if line and not line.startswith(("import ", "#"))]
     return {entry.name.partition(".")[0] for each in directories if each.is_dir() for entry in each.iterdir()}

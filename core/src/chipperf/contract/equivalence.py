@@ -1,15 +1,16 @@
-"""Short-horizon equivalence: the first steps of a case on a vendor's device beside the CPU reference in fp32.
+"""Short-horizon equivalence: compare the first steps of a case on a vendor's device with the CPU reference in fp32.
 
-Both sides begin with the same weights, take the same batches, and are compared after every step. What is trained is the
-case's own model, optimiser and loss; three things are set so that correct devices stay together:
+Both sides start with the same weights, train on the same batches, and are compared after every step. They train the
+case's own model with its optimizer and loss. Three settings keep the results of correct devices close together:
 
 * Dropout is off, because its random numbers differ from device to device.
-* Batch normalisation starts with a shift of three standard deviations. Without it half of the units lie below the kink
-  of their ReLU, rounding carries some across, and fifty such layers multiply the difference by ten thousand: two
-  correct devices part after the first step. With it the cases' gradients differ by 3e-5 of their norm between two
-  layouts on one CPU, by 3e-3 to 2e-2 with products in TF32, and by 0.2 in bf16.
-* The learning rates are scaled by one factor, so that the first step changes the weights by a few millionths. The loss
-  still falls over twenty steps, and the differences do not grow: the bounds are the same for every step.
+* Batch normalization starts with a shift of three standard deviations. Without the shift, half of the units lie below
+  the kink of their ReLU. Rounding moves some of them across the kink, and fifty such layers multiply the difference by
+  ten thousand, so two correct devices diverge after the first step. With the shift, the gradients of the cases differ
+  by 3e-5 of their norm between two memory layouts on one CPU, by 3e-3 to 2e-2 with products in TF32, and by 0.2 in
+  bf16.
+* One factor scales the learning rates, so that the first step changes the weights by a few millionths. The loss still
+  falls over twenty steps, and the differences do not grow, so the bounds are the same for every step.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 import chipperf
+from chipperf.cases.case_data import SampleSize
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.data.identity import COCO2017, IMAGENET2012
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
@@ -48,18 +49,15 @@ if TYPE_CHECKING:
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
 
-Size = Literal["tiny", "real"]
-"""Of the images: those of the case's preset ``tiny``, or those of the benchmark."""
-
 DEFAULT_STEPS: Final = 20
 SEED: Final = 1
 
 _BATCHES: Final = 4
-"""Batches that the steps take in turn: the loss can only be seen to fall on batches that come again."""
+"""Number of batches that the steps use in turn. A falling loss is visible only on batches that repeat."""
 
 _TINY_BATCHES: Final = 2
-"""Batches of the preset ``tiny`` in one: its images are single pixels in the last layers, and batch normalisation of
-four values loses most of their bits."""
+"""Number of batches of the preset ``tiny`` that are joined into one. Its images are single pixels in the last layers,
+and batch normalization over only four values loses most of their bits."""
 
 _REAL_BATCH_SIZE: Final = 4
 
@@ -68,7 +66,7 @@ _FIRST_CHANGE: Final = 3e-6
 """Fraction of their norm by which the first step changes the weights."""
 
 _INITIAL_SCALE: Final = 2.0**10
-"""Of the fp16 gradients: torch's first choice overflows, and skips steps until it does no more."""
+"""Initial scale of fp16 gradients. With torch's default the gradients overflow, and the first steps are skipped."""
 
 _KINK: Final = 10.0
 
@@ -78,15 +76,15 @@ class _Model(BaseModel):
 
 
 class StepComparison(_Model):
-    """One step on both sides; ``None`` is a value that is not finite.
+    """One step on both sides. ``None`` stands for a value that is not finite.
 
     Attributes:
-        step: Counted from 1.
-        loss: On the device.
-        reference_loss: On the CPU.
-        gradient_norm: Of all parameters together, on the device.
-        reference_gradient_norm: On the CPU.
-        gradient_distance: Norm of the gradients' difference, as a fraction of the reference's norm.
+        step: Number of the step, from 1.
+        loss: Loss on the device.
+        reference_loss: Loss on the CPU.
+        gradient_norm: Norm of the gradients of all parameters together, on the device.
+        reference_gradient_norm: The same norm on the CPU.
+        gradient_distance: Norm of the difference between the gradients, as a fraction of the reference's norm.
     """
 
     step: int
@@ -105,18 +103,18 @@ class StepComparison(_Model):
 class CaseComparison(_Model):
     """The first steps of one case.
 
-    Every loss has to be within its tolerance, the gradient distance in the median of the steps. Where a unit, a box or
-    an assignment crosses a kink, the gradient of a single step leaps; even then it stays below ten times the tolerance.
+    Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
+    crosses a kink, the gradient of a single step changes strongly. Such a step may reach ten times the tolerance.
 
     Attributes:
         case: Name of the case.
-        case_version: Its version.
-        dataset: Name of the data.
+        case_version: Version of the case.
+        dataset: Name of the dataset.
         batch_size: Samples per step.
         learning_rate_scale: Factor of the case's learning rates.
         loss_tolerance: Bound of the relative error of the loss.
         gradient_tolerance: Bound of the gradient distance, and so of the relative error of the gradient norm.
-        steps: What was compared.
+        steps: The compared steps.
     """
 
     case: str
@@ -130,23 +128,23 @@ class CaseComparison(_Model):
 
     @property
     def within(self) -> bool:
-        """True if the device is as close to the reference as its precision allows."""
+        """True if every tolerance holds."""
         return not self._faults()
 
     @property
     def lost(self) -> bool:
-        """True if a step is so far off that the comparison cannot be within its tolerances any more."""
+        """True if a step differs so much that the comparison fails for any later steps."""
         return any(self._leaves_path(step) or self._exceeds_kink(step) for step in self.steps)
 
     @property
     def falls(self) -> bool:
-        """True if the loss on the device is lower in the end than in the beginning, each batch counted once."""
+        """True if the loss on the device, summed over all batches, is lower at the end than at the start."""
         losses = [_number(step.loss) for step in self.steps]
         return sum(losses[-_BATCHES:]) < sum(losses[:_BATCHES])
 
     @property
     def summary(self) -> str:
-        """One line: what is outside the tolerances, or how far within them it is."""
+        """One line with the values outside the tolerances or, if there are none, with the largest differences."""
         faults = self._faults()
         if faults:
             return f"{self.case}: {'; '.join(faults)}"
@@ -167,35 +165,35 @@ class CaseComparison(_Model):
 
     def _faults(self) -> list[str]:
         faults = []
-        # Once it has left the reference's path, a device does not come back: the first step says it all.
+        # A device that has diverged from the reference stays away from it, so report only the first such step.
         step = next((step for step in self.steps if self._leaves_path(step)), None)
         if step is not None:
             loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
             faults.append(
-                f"at step {step.step} the loss is {loss} and on the CPU reference {step.reference_loss:.6g}, where "
-                f"{self.loss_tolerance:.0e} of it are allowed"
+                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; a "
+                f"relative difference of {self.loss_tolerance:.0e} is allowed"
             )
         worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
         if self._median_distance > self.gradient_tolerance:
             faults.append(
-                f"in the median of the steps the gradients differ by {self._median_distance:.1e} of their norm, where "
-                f"{self.gradient_tolerance:.0e} are allowed"
+                f"the gradients differ by {self._median_distance:.1e} of their norm in the median step; "
+                f"{self.gradient_tolerance:.0e} is allowed"
             )
         elif self._exceeds_kink(worst):
             faults.append(
-                f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm, "
-                f"where {_KINK * self.gradient_tolerance:.0e} are allowed for a single step"
+                f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm; "
+                f"{_KINK * self.gradient_tolerance:.0e} is allowed for a single step"
             )
         return faults
 
 
 class Certificate(_Model):
-    """What ``equivalence.json`` holds: how closely a device follows the CPU reference, and everything it depends on.
+    """The content of ``equivalence.json``: the differences between a device and the CPU reference, with all settings.
 
     Attributes:
-        schema_version: Of this file.
+        schema_version: Version of the file format.
         chipperf_version: Version of core.
-        created_at: When it was made, UTC.
+        created_at: Time of creation, UTC.
         vendor: Name of the plugin.
         distribution: Distribution that provides it, with its version.
         simulated: True if fake modules stood in for the vendor's stack.
@@ -203,7 +201,7 @@ class Certificate(_Model):
         runtime: Versions of its stack.
         reference: Processor architecture and torch of the reference.
         precision: What the device was asked for, and how it carries it out.
-        size: Of the images.
+        size: Of each sample.
         seed: Of weights and data.
         comparisons: The cases.
     """
@@ -218,18 +216,18 @@ class Certificate(_Model):
     runtime: dict[str, Any]
     reference: str
     precision: dict[str, Any]
-    size: Size
+    size: SampleSize
     seed: int
     within: bool
     comparisons: tuple[CaseComparison, ...]
 
 
 def certify(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare cases in this process, which has the environment the vendor wants, and return a certificate as JSON.
+    """Compare cases in this process and return a certificate as JSON. The process has the vendor's environment.
 
     Args:
         arguments: ``entry``: the plugin's entry point; ``cases``: names; ``size``; ``steps``; ``precision``;
-            ``data``: a dataset's directory, ``None`` for generated samples; ``progress``: file to report to.
+            ``data``: directory of a dataset, or ``None`` for generated samples; ``progress``: file for progress.
     """
     session = bind(PluginEntry(**arguments["entry"]))
     runtime = session.load_runtime()
@@ -274,7 +272,7 @@ def compare(
     case: Case,
     data: Path,
     *,
-    size: Size = "tiny",
+    size: SampleSize = "tiny",
     steps: int = DEFAULT_STEPS,
     to_the_end: bool = True,
     progress: ProgressFile | None = None,
@@ -283,14 +281,14 @@ def compare(
 
     Args:
         session: The vendor.
-        device: Its device, initialised.
-        policy: The precision in force.
-        case: What to train.
+        device: The vendor's initialized device.
+        policy: The precision in use.
+        case: The case to train.
         data: Directory of a dataset for the case.
-        size: Of the images.
-        steps: Optimiser steps.
-        to_the_end: False to stop at a step that is outside the tolerances whatever follows.
-        progress: Where to report every step.
+        size: Size of each sample.
+        steps: Number of optimizer steps.
+        to_the_end: False to stop as soon as the comparison has failed.
+        progress: File to which every step is reported.
 
     Raises:
         PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
@@ -329,44 +327,31 @@ def compare(
     return comparison
 
 
-def sample_data(case: Case, size: Size, root: Path | None = None) -> Path:
-    """Return the directory of generated data for a case, as many samples as the steps take.
+def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
+    """Return the directory of generated data for a case, with as many samples as the steps use.
 
     Args:
         case: The case.
-        size: Of the images.
-        root: Where to keep it; the user's cache directory if not given.
+        size: Size of each sample.
+        root: Directory for the data; by default the user's cache directory.
 
     Raises:
-        UsageError: The case is trained on a dataset that cannot be generated.
+        UsageError: The case generates no such data.
     """
-    samples = _BATCHES * hyperparameters_of(case, size).batch_size
-    if case.base.dataset == IMAGENET2012.name:
-        from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
-        classes = 4
-        width, height = {"tiny": (128, 96), "real": (500, 375)}[size]
-        per_class = samples // classes
-        images = SampleOptions(classes=classes, train_per_class=per_class, val_per_class=1, width=width, height=height)
-        return ensure_sample_dataset(images, root)
-    if case.base.dataset == COCO2017.name:
-        from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
-
-        width, height = {"tiny": (128, 96), "real": (640, 480)}[size]
-        scenes = CocoSampleOptions(train_samples=samples, val_samples=1, width=width, height=height)
-        return ensure_coco_sample(scenes, root)
-    raise UsageError(
-        f"no data can be generated for case {case.name}, which trains on {case.base.dataset}",
-        hint="name a directory with --data",
-    )
+    if case.data.ensure_few_samples is None:
+        raise UsageError(
+            f"no data can be generated for case {case.name}, which trains on {case.data.reference.name}",
+            hint="name a directory with --data",
+        )
+    return case.data.ensure_few_samples(_BATCHES * hyperparameters_of(case, size).batch_size, size, root)
 
 
-def hyperparameters_of(case: Case, size: Size) -> Hyperparameters:
-    """Return the values that a comparison trains a case with."""
+def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
+    """Return the hyperparameters with which a comparison trains a case."""
     tiny = resolve(case, preset="tiny").values
     if size == "tiny":
         return tiny.model_copy(update={"batch_size": _TINY_BATCHES * tiny.batch_size})
-    # Texts that the preset replaces name files, such as pretrained weights, that generated data does not come with.
+    # String values in the preset name files, such as pretrained weights, which do not exist for generated data.
     texts = {key: value for key, value in tiny.model_dump().items() if isinstance(value, str)}
     return case.base.model_copy(update={**texts, "batch_size": _REAL_BATCH_SIZE})
 
@@ -377,6 +362,7 @@ def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, dev
 
     context = WorkloadContext(
         hyperparameters=hyperparameters,
+        reference=case.data.reference,
         data_root=data,
         rank=Rank(),
         device=device,
@@ -387,7 +373,7 @@ def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, dev
 
 
 class _Side:
-    """Model, optimiser and batches on one device."""
+    """One side of a comparison: model, optimizer and batches on one device."""
 
     def __init__(
         self,
@@ -408,7 +394,7 @@ class _Side:
         self.workload = build_workload(case, hyperparameters, data, device)
 
     def take(self, model: torch.nn.Module) -> None:
-        """Train ``model`` from now on; the vendor may lay it out."""
+        """Use ``model`` for training. The vendor may change its memory layout."""
         self.model = model.to(self._device).train()
         if self._session is not None:
             self.model = self._session.prepare_model(self.model, self._policy, self._device)
@@ -416,7 +402,7 @@ class _Side:
         self.optimizer = self.workload.build_optimizer(self.model)
 
     def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
-        """Return the loss and every parameter's gradient, float32 on the host; zeros where there is none."""
+        """Return the loss and the gradient of every parameter as float32 on the host; zeros if there is no gradient."""
         import torch
 
         self.optimizer.zero_grad(set_to_none=True)
@@ -432,7 +418,7 @@ class _Side:
         return float(loss.detach()), gradients
 
     def step(self, scale: float) -> None:
-        """Change the weights at ``scale`` times the case's first learning rates."""
+        """Do an optimizer step with ``scale`` times the case's first learning rates."""
         import torch
 
         for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
@@ -446,7 +432,7 @@ class _Side:
 
 
 def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
-    """Set a fresh model up as the module's docstring says."""
+    """Set the shift of batch normalization and switch dropout off, as the docstring of the module explains."""
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
     from torch.nn.modules.dropout import _DropoutNd
@@ -462,7 +448,7 @@ def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _learning_rate_scale(side: _Side, batch: Batch) -> float:
-    """Return the factor at which the first step changes the weights by :data:`_FIRST_CHANGE`, and undo that step."""
+    """Return the factor with which the first step changes the weights by :data:`_FIRST_CHANGE`. Restores the model."""
     model = side.model
     before = copy.deepcopy(model.state_dict())
     side.gradients(batch)
@@ -485,8 +471,8 @@ def _require_reference_in_fp32() -> None:
     if found != EffectivePrecision(matmul="fp32", convolution="fp32"):
         raise PluginError(
             f"with the plugin's switches the CPU computes matrix products in {found.matmul} and convolutions in "
-            f"{found.convolution}: there is no fp32 reference to compare with",
-            hint="set switches of the device's own, not those of all devices",
+            f"{found.convolution}: there is no fp32 reference for the comparison",
+            hint="set only switches of the vendor's device, not switches of all devices",
         )
 
 

@@ -1,4 +1,4 @@
-"""The picture of an equivalence certificate."""
+"""The plot of an equivalence certificate."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _PANEL_INCHES = (4.6, 3.2)
 _SMALLEST_ERROR = 1e-9
-"""Drawn for equality, which a logarithmic axis has no place for."""
+"""Value that is drawn instead of 0, which a logarithmic axis cannot show."""
 
 
 def write_plot(certificate: Certificate, path: Path) -> None:
-    """Draw loss, gradient norm and errors of every case, beside the reference and the tolerances, as PNG.
+    """Draw loss, gradient norm and errors of every case, with the reference and the tolerances, as PNG.
 
     Args:
-        certificate: What to draw; one row of panels per case.
+        certificate: The certificate to draw, with one row of panels per case.
         path: File to write.
 
     Raises:
@@ -71,7 +71,7 @@ def _draw_errors(panel: Axes, comparison: CaseComparison) -> None:
 
 
 def _drawn(values: Iterable[float | None]) -> list[float]:
-    """Return the values with a gap for each that is not finite."""
+    """Return the values, with a gap in place of each value that is not finite."""
     return [math.nan if value is None else value for value in values]
 
 

@@ -1,8 +1,8 @@
-"""Processes in which checks call a plugin, so that its hang, crash or output is a result like any other.
+"""Processes in which checks call a plugin, so that a hang or a crash of the plugin becomes a result of the check.
 
-A :class:`ForkServer` is an interpreter that has imported the heavy modules once, with the environment the vendor asks
-for, and forks for each call: a call starts in milliseconds, from a state no other call has touched. It runs no
-operator and no plugin code itself, because threads and device contexts do not survive a fork.
+A :class:`ForkServer` is an interpreter with the environment that the vendor asks for. It imports the heavy modules
+once and forks for each call, so a call starts within milliseconds and no earlier call affects it. The server itself
+runs no operator and no plugin code, because threads and device contexts do not survive a fork.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BOOTSTRAP: Final = (
 )
 _START_TIMEOUT_S: Final = 300.0
 _KILL_TIMEOUT_S: Final = 30.0
-"""Time the server has to kill a call whose time is over."""
+"""Time that the server has to kill a call after its timeout."""
 
 _POLL_S: Final = 0.05
 _OUTPUT_TAIL_BYTES: Final = 4000
@@ -45,13 +45,13 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
-    """What came of a call in a process of its own.
+    """The result of a call in its own process.
 
     Attributes:
-        value: What the function returned; ``None`` if ``fault`` is set.
-        fault: Why there is no value: it raised, hung, crashed or ended its process.
-        output: The end of what it printed.
-        seconds: How long it took.
+        value: The return value; ``None`` if ``fault`` is set.
+        fault: Why there is no value: the function raised, hung, crashed or ended its process.
+        output: The end of the printed output.
+        seconds: Duration of the call.
     """
 
     value: Any = None
@@ -65,7 +65,7 @@ class ForkServer:
 
     Args:
         environment: Environment of the server and of every call.
-        preload: Modules that every call finds imported.
+        preload: Modules that the server imports before any call.
 
     Raises:
         PluginError: The interpreter does not start, or a module cannot be imported.
@@ -94,8 +94,8 @@ class ForkServer:
         Args:
             target: ``module:function``; the function takes ``arguments`` and returns a JSON value.
             arguments: A JSON value.
-            timeout_s: Time after which it is killed with everything it started.
-            environment: Variables to set before.
+            timeout_s: Time after which the call is killed, with every process it started.
+            environment: Variables to set before the call.
         """
         request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
         with self._lock:
@@ -111,16 +111,16 @@ class ForkServer:
 
     @property
     def ended(self) -> bool:
-        """True once it can answer no more calls."""
+        """True if the server can no longer answer calls."""
         return self._process.poll() is not None
 
     def stop_call(self) -> None:
-        """Kill the call that is under way, with everything it started; its outcome is a fault."""
+        """Kill the current call with every process it started. Its outcome has a fault."""
         with suppress(psutil.NoSuchProcess):
             _kill_all(psutil.Process(self._process.pid).children(recursive=True))
 
     def close(self) -> None:
-        """End the server and whatever still runs below it."""
+        """End the server and all of its descendants."""
         self.stop_call()
         self._process.kill()
         self._process.wait()
@@ -132,7 +132,7 @@ class ForkServer:
     def _read(self, timeout_s: float) -> dict[str, Any]:
         stdout = self._process.stdout
         if stdout is None or not select.select([stdout], [], [], timeout_s)[0]:
-            # A late answer must not be taken for that of the next call.
+            # A late answer must not become the answer to the next call.
             self.close()
             return {"fault": "the process for the checks does not answer"}
         line = stdout.readline()
@@ -143,18 +143,18 @@ class ForkServer:
 
 
 class ForkServers:
-    """Fork servers that are started when they are first asked for, and kept."""
+    """Fork servers, each started at its first use and then kept."""
 
     def __init__(self) -> None:
         self._servers: dict[object, ForkServer] = {}
 
     def get(self, environment: Mapping[str, str], preload: Sequence[str] = (), *, number: int = 0) -> ForkServer:
-        """Return the server with this environment and these modules; another one if the last has ended.
+        """Return the server with this environment and these modules. Starts a new one if the last has ended.
 
         Args:
-            environment: See :class:`ForkServer`, as ``preload``.
-            preload: Modules that every call finds imported.
-            number: Tells servers apart that are alike and answer at the same time.
+            environment: Environment of the server and of every call.
+            preload: Modules that the server imports before any call.
+            number: Distinguishes servers with the same environment and modules that run at the same time.
 
         Raises:
             PluginError: The interpreter does not start, or a module cannot be imported.
@@ -165,7 +165,7 @@ class ForkServers:
         return self._servers[key]
 
     def close(self) -> None:
-        """End every server and whatever still runs below it."""
+        """End every server and all of its descendants."""
         for server in self._servers.values():
             server.close()
 
@@ -173,7 +173,10 @@ class ForkServers:
 def call_in_fork(
     target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
 ) -> CallOutcome:
-    """Call a function in a fork of this process, which has no threads and no children; see :meth:`ForkServer.call`."""
+    """Call a function in a fork of this process; see :meth:`ForkServer.call`.
+
+    This process must have no threads and no children.
+    """
     started_s = time.monotonic()
     request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
     return CallOutcome(**_call_in_fork(request), seconds=time.monotonic() - started_s)
@@ -182,7 +185,7 @@ def call_in_fork(
 def call_in_new_interpreter(
     target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
 ) -> CallOutcome:
-    """Call a function in a process that shares nothing with this one; see :meth:`ForkServer.call`.
+    """Call a function in a new interpreter; see :meth:`ForkServer.call`.
 
     Raises:
         PluginError: The interpreter does not start.
@@ -195,9 +198,9 @@ def call_in_new_interpreter(
 
 
 def serve() -> None:
-    """Import modules, then answer one request per line of standard input until it ends; the server's program."""
+    """Import modules, then answer one request per line of standard input until it ends. This is the server."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # A module that prints while it is imported must not write into the answers.
+    # A module that prints during its import must not write into the answers.
     os.dup2(2, 1)
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -239,14 +242,14 @@ def _call_in_fork(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
-    """Run the function in the forked child, write what it returned, and end; never returns."""
+    """Run the function in the forked child, write its result, and exit. Never returns."""
     try:
         os.setsid()
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        # The plugin must not reach the server's pipes, neither to write into them nor to keep them open.
+        # The plugin must not be able to write into the server's pipes or keep them open.
         os.closerange(3, writing)
         os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
         os.environ.update(request["environment"])
@@ -261,12 +264,12 @@ def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
         sys.stderr.flush()
     with os.fdopen(writing, "wb") as file:
         file.write(content.encode())
-    # Threads and exit handlers of the plugin must not keep the process.
+    # Threads and exit handlers of the plugin must not keep the process alive.
     os._exit(0)
 
 
 def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None]:
-    """Collect the child's answer until it ends or its time is over; the status is ``None`` if it was killed."""
+    """Collect the child's answer until it ends or the timeout passes. The status is ``None`` if it was killed."""
     deadline_s = time.monotonic() + timeout_s
     caller = os.getppid()
     content = b""
@@ -278,7 +281,7 @@ def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return content + _read_available(reading), os.waitstatus_to_exitcode(status)
-        # Nobody waits for the answer once the caller has been killed.
+        # If the caller has been killed, no process waits for the answer.
         if time.monotonic() > deadline_s or os.getppid() != caller:
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
@@ -287,7 +290,7 @@ def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None
             os.waitpid(child, 0)
             return content, None
         if ready and not received:
-            # The pipe is closed: only the child's end is outstanding.
+            # The pipe is closed, so only the end of the child is left to wait for.
             time.sleep(0.001)
 
 
@@ -300,7 +303,7 @@ def _read_available(reading: int) -> bytes:
 
 
 def _kill_descendants(child: int) -> None:
-    """Kill whatever the call left behind; as their reaper the server has inherited it."""
+    """Kill every process that the call left running. The server is their parent now, because it is their subreaper."""
     with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     _kill_all(psutil.Process().children(recursive=True))

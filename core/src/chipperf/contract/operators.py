@@ -1,4 +1,4 @@
-"""Operators of the cases, forward and backward, on a device and in float64 on the CPU."""
+"""Operators of the cases, and their error on a device against float64 on the CPU, forward and backward."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Operator:
     """An operator with the shapes of its inputs.
 
     Attributes:
-        name: What it is, as a message names it.
-        shapes: Shapes of the inputs that have a gradient; they are drawn from a normal distribution.
+        name: Name in messages.
+        shapes: Shapes of the inputs that have a gradient. The inputs are drawn from a normal distribution.
         apply: Computes the output from the inputs, on their device.
     """
 
@@ -30,9 +30,9 @@ class Operator:
 
 
 def largest_error(operator: Operator, device: torch.device, seed: int) -> float:
-    """Return the largest error of the output and of the gradients of an operator's inputs.
+    """Return the largest error among an operator's output and the gradients of its inputs.
 
-    Each is the norm of the difference to float64 on the CPU, as a fraction of the norm there.
+    An error is the norm of the difference to float64 on the CPU, as a fraction of the norm on the CPU.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(shape, generator=generator) for shape in operator.shapes]
@@ -44,8 +44,8 @@ def largest_error(operator: Operator, device: torch.device, seed: int) -> float:
 def _run(operator: Operator, inputs: Sequence[Tensor], seed: int) -> list[Tensor]:
     leaves = [tensor.requires_grad_() for tensor in inputs]
     output = operator.apply(*leaves)
-    # Every element counts differently, so that a gradient in the wrong place is seen. Weights like the inputs would
-    # make the gradient of a normalisation vanish.
+    # Every element has a different weight, which shows a gradient in the wrong place. With weights equal to the inputs,
+    # the gradient of a normalization would be zero.
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed + 1))
     output.backward(weights.to(output.dtype).to(output.device))
     return [output.detach(), *(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves)]
@@ -81,7 +81,7 @@ def _cross_entropy_with_ignored(logits: Tensor) -> Tensor:
 
 
 def _padding(length: int, device: torch.device) -> Tensor:
-    """Return the padding mask of two sequences, True on padding: one of full length, and one of a third of it."""
+    """Return the padding mask of two sequences, one of full length and one of a third of it. True marks padding."""
     positions = torch.arange(length).to(device)
     return positions[None, :] >= torch.tensor([[length], [length // 3]]).to(device)
 
@@ -147,9 +147,9 @@ ARITHMETIC: Final = (
         shapes=((4, 96, 14, 14), (96, 1, 3, 3)),
         apply=lambda images, weight: functional.conv2d(images, weight, stride=2, padding=1, groups=96),
     ),
-    Operator(name="batch normalisation", shapes=((8, 32, 14, 14), (32,), (32,)), apply=_batch_norm),
+    Operator(name="batch normalization", shapes=((8, 32, 14, 14), (32,), (32,)), apply=_batch_norm),
     Operator(
-        name="layer normalisation",
+        name="layer normalization",
         shapes=((4, 50, 256), (256,), (256,)),
         apply=lambda tokens, weight, bias: functional.layer_norm(tokens, (256,), weight, bias),
     ),
@@ -157,7 +157,7 @@ ARITHMETIC: Final = (
     Operator(name="attention", shapes=((2, 8, 100, 32), (2, 8, 120, 32), (2, 8, 120, 32)), apply=_attention),
     Operator(name="cross entropy", shapes=((64, 100),), apply=_cross_entropy),
 )
-"""What the cases spend their time in."""
+"""Operators that take most of the time in the cases."""
 
 FORMS: Final = (
     Operator(name="int64 labels, some ignored", shapes=((64, 10),), apply=_cross_entropy_with_ignored),
@@ -180,4 +180,4 @@ FORMS: Final = (
     Operator(name="padded tokens overwritten", shapes=((2, 12, 8),), apply=_masked_fill),
     Operator(name="tokens selected by a mask", shapes=((2, 12, 8),), apply=_select_by_mask),
 )
-"""Forms of inputs that the cases' data and layouts bring."""
+"""Operators with the forms of input that occur in the cases: dtypes, layouts, sizes and masks."""

@@ -1,4 +1,4 @@
-"""What a plugin's source says, read without importing it."""
+"""Reading a plugin's source without importing it: private names of core, and names of templates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEMPLATE: Final = re.compile(r"[\w./-]+\.j2")
 
 
 class _Import(NamedTuple):
-    """An import of something of core: what it is called there, and which name it binds to what."""
+    """An import from core: the imported name, the name that it is bound to, and the meaning of this name."""
 
     line: int
     imported: str
@@ -30,7 +30,9 @@ class _Import(NamedTuple):
 
 
 def source_files(entry: PluginEntry) -> tuple[Path, ...]:
-    """Return the Python files of a plugin's package, or of its module if that is in none; empty if there is no source.
+    """Return the Python files of a plugin's package, or the file of its module if it has no package.
+
+    The result is empty if there is no source.
 
     See :func:`~chipperf.plugin.installed.package_directory`.
     """
@@ -47,7 +49,7 @@ def private_names(source: str) -> list[str]:
     """Return each use of a private name of core in Python source, as ``line N: NAME``.
 
     Raises:
-        SyntaxError: It is not Python.
+        SyntaxError: The source is not Python.
     """
     tree = ast.parse(source)
     imports = list(_imports_of_core(tree))
@@ -57,16 +59,16 @@ def private_names(source: str) -> list[str]:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in meanings:
             uses.append((node.lineno, f"{meanings[node.value.id]}.{node.attr}"))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE_OF_CORE.fullmatch(node.value):
-            # The argument of importlib.import_module, for example.
+            # For example the argument of importlib.import_module.
             uses.append((node.lineno, node.value))
     return [f"line {line}: {name}" for line, name in sorted(set(uses)) if _is_private(name)]
 
 
 def named_templates(source: str) -> list[str]:
-    """Return the templates that Python source names in strings of their own.
+    """Return the names of templates in Python source: complete strings that end in ``.j2``.
 
     Raises:
-        SyntaxError: It is not Python.
+        SyntaxError: The source is not Python.
     """
     nodes = list(ast.walk(ast.parse(source)))
     pieces = {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}

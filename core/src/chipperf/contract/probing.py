@@ -1,4 +1,4 @@
-"""Probing a plugin in processes of its own, on this machine and where another vendor's devices stand in for its own."""
+"""Probing a plugin in separate processes, on this machine and with simulated devices of another vendor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chipperf.contract.check import NotRun
 from chipperf.contract.isolation import call_in_fork
 from chipperf.errors import VendorHookError
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe import PROBE_TIMEOUT_S
+from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice
 
@@ -47,7 +47,7 @@ cuda = SimpleNamespace(
 '''
 
 _FOREIGN_VENDOR: Final = "0xfffe"
-"""A PCI vendor id under which nobody sells accelerators."""
+"""A PCI vendor id that no vendor of accelerators uses."""
 
 _FOREIGN_DEVICES: Final = {"0000:f1:00.0": "0x030200", "0000:f2:00.0": "0x120000"}
 """Address and class of each foreign device: a 3D controller, and a processing accelerator."""
@@ -55,15 +55,16 @@ _FOREIGN_DEVICES: Final = {"0000:f1:00.0": "0x030200", "0000:f2:00.0": "0x120000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probing:
-    """What came of a probe.
+    """The outcome of a probe.
 
     Attributes:
-        fault: Why there is no result: it raised, hung or ended its process; ``None`` otherwise.
-        seconds: How long the hook took.
-        reason: What it says of the devices.
-        devices: Devices it claims.
+        fault: Why there is no result: the probe raised, hung or ended its process; ``None`` if there is a result.
+        seconds: Duration of the hook.
+        reason: The reason in the result.
+        devices: Devices in the result.
         imported_torch: True if the hook imported torch.
-        visible_devices_env: What VendorInfo says, which this process cannot ask without importing the plugin.
+        visible_devices_env: The value in VendorInfo, read in the probing process so that this one need not import the
+            plugin.
     """
 
     fault: str | None = None
@@ -75,7 +76,7 @@ class Probing:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """What tells each device from all others, as far as the probe knows."""
+        """One identifier per device: its UUID, else its PCI address, else name and index."""
         return tuple(device.uuid or device.pci_bus_id or f"{device.name} {device.index}" for device in self.devices)
 
 
@@ -93,11 +94,11 @@ def probe(
         entry: The plugin.
         variables: Environment variables to set.
         without: Environment variables to remove.
-        pci: Directory to find in place of the kernel's list of PCI functions.
+        pci: Directory that replaces the kernel's list of PCI functions.
         path: Directory to search first for modules.
 
     Raises:
-        NotRun: The probe returns something that is no valid result.
+        NotRun: The probe returns an invalid result.
     """
     arguments = {
         "entry": asdict(entry),
@@ -118,7 +119,7 @@ def probe(
 
 
 def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Probe in this process; see :func:`probe`, which calls it in another."""
+    """Probe in this process. :func:`probe` calls this function in a fork."""
     for name in arguments["without"]:
         os.environ.pop(name, None)
     if arguments["path"]:
@@ -133,7 +134,7 @@ def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     except VendorHookError as error:
         if error.__cause__ is not None:
             raise
-        # The hook raised nothing: its result is wrong.
+        # The hook raised no exception, so its result is wrong.
         return {"mistyped": error.message}
     return {
         "seconds": time.monotonic() - started_s,
@@ -145,7 +146,7 @@ def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_foreign_pci(directory: Path) -> Path:
-    """Make a list of PCI functions, as the kernel has it, of devices that are no vendor's, and return it."""
+    """Write a list of PCI functions in the kernel's format, with devices of an unknown vendor, and return it."""
     for address, class_code in _FOREIGN_DEVICES.items():
         function = directory / address
         function.mkdir(parents=True)
@@ -155,16 +156,16 @@ def make_foreign_pci(directory: Path) -> Path:
 
 
 def make_impersonator(directory: Path) -> Path:
-    """Make a ``torch`` that claims a CUDA device, and return the directory it is to be imported from."""
+    """Write a ``torch`` that claims a CUDA device, and return the directory to import it from."""
     directory.mkdir(parents=True)
     (directory / "torch.py").write_text(_IMPERSONATOR, encoding="utf-8")
     return directory
 
 
 def _replace_pci(directory: Path) -> None:
-    """Let this process find ``directory`` where the kernel lists PCI functions.
+    """Replace the kernel's list of PCI functions by ``directory`` in this process.
 
-    A plugin that reads the list itself is deceived only where the kernel lets a process mount something for itself.
+    For a plugin that reads the list itself, this works only if the kernel permits user namespaces with mounts.
     """
     chipperf.hardware.PCI_ROOT, original = directory, chipperf.hardware.PCI_ROOT
     libc = ctypes.CDLL(None, use_errno=True)
@@ -172,7 +173,7 @@ def _replace_pci(directory: Path) -> None:
     unshare = getattr(libc, "unshare", None)
     if unshare is None or unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
         return
-    # Without a mapping the process would own none of its files any more (user_namespaces(7)).
+    # Without a mapping the process would no longer own its files (user_namespaces(7)).
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         Path("/proc/self", name).write_text(text, encoding="ascii")
     libc.mount(os.fsencode(directory), os.fsencode(original), None, _MS_BIND, None)

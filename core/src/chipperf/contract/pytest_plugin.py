@@ -1,7 +1,7 @@
-"""The contract suite's door for pytest: ``pytest --pyargs chipperf.contract --perf-vendor NAME``.
+"""The pytest options of the contract suite: ``pytest --pyargs chipperf.contract --perf-vendor NAME``.
 
-Options have to come from an installed plugin: pytest does not see those of a conftest.py with ``--pyargs``
-(pytest-dev/pytest#1596). Nothing but options is added to other projects' runs.
+The options must come from an installed plugin, because with ``--pyargs`` pytest does not read the options of a
+conftest.py (pytest-dev/pytest#1596). Runs of other projects get the options and no other change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Stop before anything is collected if an option names what does not exist."""
+    """Check that the vendors and the waivers file exist, before pytest collects tests."""
     vendors = config.getoption("--perf-vendor")
     if vendors:
         _require_usable(vendors, config.getoption("--perf-waivers"))

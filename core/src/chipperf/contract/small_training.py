@@ -1,4 +1,4 @@
-"""A training loop that is small enough for a check of the device: a few convolutions on data made from a seed."""
+"""A small training loop for checks of the device: a few convolutions on random data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.contract.subject import Subject
+    from chipperf.contract.plugin_under_test import PluginUnderTest
 
 _BATCH: Final = 16
 _CHANNELS: Final = 16
@@ -17,13 +17,13 @@ _IMAGE: Final = 32
 _CLASSES: Final = 10
 
 
-def train(subject: Subject, steps: int, after_step: Callable[[int], None] | None = None) -> list[torch.Tensor]:
+def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None] | None = None) -> list[torch.Tensor]:
     """Train a new network on the subject's device.
 
     Args:
-        subject: The plugin; its hooks are called as in a run.
-        steps: Optimiser steps.
-        after_step: Called with the number of steps done, after each one.
+        subject: The plugin. Its hooks are called as in a run.
+        steps: Number of optimizer steps.
+        after_step: Called after each step with the number of finished steps.
 
     Returns:
         The parameters after the last step, on the host.

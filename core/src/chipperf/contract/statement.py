@@ -1,4 +1,4 @@
-"""The conformance statement: what was checked, what came of it, and which levels a vendor may claim."""
+"""The conformance statement: the results of the checks, and the levels that a vendor may claim."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from chipperf.plugin.types import API_VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.runner import CheckResult, Standing
+    from chipperf.contract.check_runner import CheckResult, PluginReadiness
     from chipperf.plugin.installed import PluginEntry
 
 Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "not_applicable", "not_run"]
-"""A result in the light of the waivers: ``unexpected_pass`` is a waived check that passed, ``advisory`` one that failed
-and is too new to count."""
+"""A result after the waivers were applied. ``unexpected_pass`` is a waived check that passed. ``advisory`` is a failed
+check that does not count because it is new."""
 
 _NAMED: Final = 5
-"""Checks that a claim names before it counts them; the results name all."""
+"""Number of checks that a claim lists by name. It gives only the number of further checks."""
 
 
 class _Model(BaseModel):
@@ -32,7 +32,7 @@ class _Model(BaseModel):
 
 
 class JudgedResult(_Model):
-    """A check's result; ``message`` says why it is not a pass."""
+    """A check's result after the waivers were applied. ``message`` says why the check did not pass."""
 
     check: str
     level: Level
@@ -43,14 +43,14 @@ class JudgedResult(_Model):
 
 
 class LevelClaim(_Model):
-    """What may be said of a level.
+    """Whether a vendor may claim a level.
 
     Attributes:
         level: The level.
         claimed: True if every check that applies, of this level and below, passed or is waived as unsupported.
-        passed: Checks that passed.
-        applicable: Checks that concern the plugin.
-        remark: Why it is not claimed, or which waivers it rests on; empty if neither.
+        passed: Number of checks that passed.
+        applicable: Number of checks that apply to the plugin.
+        remark: Why the level is not claimed, or the waivers that the claim depends on; empty if neither applies.
     """
 
     level: Level
@@ -61,23 +61,23 @@ class LevelClaim(_Model):
 
 
 class Statement(_Model):
-    """What a run of the contract found.
+    """The conformance statement of one run of the contract suite.
 
     Attributes:
         contract_version: Version of the list of checks.
-        chipperf_version: Version of core that ran them.
-        api_version: Hook specification.
+        chipperf_version: Version of core that ran the checks.
+        api_version: Version of the hook specification.
         vendor: Name of the plugin.
-        distribution: Distribution that provides it.
-        distribution_version: Its version.
-        finished_utc: When the run ended, ISO 8601.
+        distribution: Distribution that provides the plugin.
+        distribution_version: Version of that distribution.
+        finished_utc: End of the run, ISO 8601.
         python: Version of the interpreter.
         system: Operating system and architecture.
-        simulated: True if fake modules stood in for the vendor's stack; then nothing above level 0 is claimed.
+        simulated: True if fake modules replaced the vendor's stack. Then only level 0 can be claimed.
         device: Identity of the first device.
         runtime: Versions of the vendor's stack.
-        levels: What may be claimed, per level that was asked for.
-        results: Every check's result.
+        levels: The claim of each requested level.
+        results: The result of every check.
     """
 
     contract_version: str
@@ -97,24 +97,24 @@ class Statement(_Model):
 
     @property
     def succeeded(self) -> bool:
-        """False if a check failed that is not waived, or a waived one passed."""
+        """False if a check failed without a waiver, or a waived check passed."""
         return not any(result.verdict in ("failed", "unexpected_pass") for result in self.results)
 
     @property
     def line(self) -> str:
-        """The one line for a README, for example ``contract 1.0 · L0 14/14 · L1 not run (no device)``."""
+        """The statement as one line for a README, such as ``contract 1.0 · L0 14/14 · L1 not run (no device)``."""
         return " · ".join([f"contract {self.contract_version}", *(_phrase(claim) for claim in self.levels)])
 
 
 def make_statement(
     entry: PluginEntry,
-    standing: Standing,
+    standing: PluginReadiness,
     results: Sequence[CheckResult],
     waivers: Mapping[str, Waiver],
     *,
     level: int | None,
 ) -> Statement:
-    """Judge the results of every check up to ``level`` and say what may be claimed; ``None`` claims nothing."""
+    """Return the statement for the results of every check up to ``level``. With ``None`` it claims no level."""
     judged = tuple(judge(result, waivers.get(result.check.id)) for result in results)
     claims: list[LevelClaim] = []
     for each in LEVELS:
@@ -139,7 +139,7 @@ def make_statement(
 
 
 def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
-    """Return a result in the light of its waiver."""
+    """Return a result after its waiver was applied."""
     verdict: Verdict = result.status
     message = result.message
     if result.status == "failed" and waiver is not None:
@@ -160,7 +160,7 @@ def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
 
 
 def _claim(
-    level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: Standing
+    level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
 ) -> LevelClaim:
     applicable = [result for result in results if result.verdict not in ("not_applicable", "advisory")]
     faults = _why_not_claimed(level, applicable, below, standing)
@@ -176,7 +176,7 @@ def _claim(
 
 
 def _why_not_claimed(
-    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: Standing
+    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
 ) -> list[str]:
     if level > 0 and standing.no_device:
         return ["no device"]
@@ -197,7 +197,7 @@ def _why_not_claimed(
 
 
 def _enumerate(checks: Sequence[str]) -> str:
-    """Name the checks, or the first ones if they would not fit into a line."""
+    """Return the names of the checks as a list, or the first names and the number of the others."""
     more = len(checks) - _NAMED
     return f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)
 

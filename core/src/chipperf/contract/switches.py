@@ -1,4 +1,4 @@
-"""torch's global switches of numerics, read by the names under which plugins declare them as knobs."""
+"""torch's global switches of numerics, by the names that plugins use to declare them as knobs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _SWITCHES: Final = (
     "enabled",
     "fp32_precision",
 )
-"""What the modules of torch.backends call their global switches."""
+"""Names of global switches in the modules of torch.backends."""
 
 _OWNERS: Final = ("cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv")
 
 
 def read_switches(device_type: str) -> dict[str, object]:
-    """Return every switch that can be read, as it is in force.
+    """Return the current value of every switch that can be read.
 
     Args:
-        device_type: Of the devices whose own module under torch.backends, if there is one, is read too.
+        device_type: Device type. If torch.backends has a module of this name, its switches are read too.
 
     Returns:
-        Values by name: those under ``torch.backends`` by their path there, for example ``cudnn.allow_tf32``.
+        Values by name. The name of a switch in ``torch.backends`` is its path there, for example ``cudnn.allow_tf32``.
     """
     import torch
 
     found: dict[str, object] = {"use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
-    # torch refuses to read switches of which both the older and the newer name were set.
+    # torch refuses to read a switch if both its older and its newer name were set.
     with suppress(RuntimeError):
         found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     for path in dict.fromkeys((*_OWNERS, device_type)):
@@ -41,6 +41,6 @@ def read_switches(device_type: str) -> dict[str, object]:
         for name in _SWITCHES:
             with suppress(RuntimeError, AttributeError):
                 value = getattr(owner, name)
-                # Not set, fp32 is what it says.
+                # If it is not set, the product is computed in fp32.
                 found[f"{path}.{name}"] = "ieee" if value == "none" else value
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chipperf.contract.check import all_checks
-from chipperf.contract.runner import Runner
+from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import judge
 from chipperf.contract.waivers import read_waivers
 from chipperf.plugin.installed import find_vendor
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make an item of every check up to the level that was asked for, per vendor."""
+    """Make one item per vendor and check, up to the requested level."""
     level = metafunc.config.getoption("--perf-level")
     vendors = metafunc.config.getoption("--perf-vendor")
     if not vendors:
-        pytest.fail("--perf-vendor NAME is missing: which plugin is to be checked?", pytrace=False)
+        pytest.fail("--perf-vendor NAME is missing: name the plugin to check", pytrace=False)
     metafunc.parametrize("vendor", vendors, scope="module")
     metafunc.parametrize("check", [pytest.param(each, id=each.id) for each in all_checks() if each.level <= level])
 
 
 @pytest.fixture(scope="module")
 def runner(vendor: str) -> Iterator[Runner]:
-    """The vendor's plugin, under test."""
+    """Return the runner of the vendor's plugin."""
     with Runner(find_vendor(vendor)) as runner:
         yield runner
 
 
 @pytest.fixture(scope="module")
 def waivers(pytestconfig: pytest.Config) -> dict[str, Waiver]:
-    """The waivers, by check id."""
+    """Return the waivers by check id."""
     path = pytestconfig.getoption("--perf-waivers")
     return read_waivers(path) if path else {}
 
 
 def test_conforms(runner: Runner, waivers: dict[str, Waiver], check: Check) -> None:
-    """The plugin passes the check."""
+    """Check that the plugin passes the check."""
     waiver = waivers.get(check.id)
     result = runner.run(check)
     judged = judge(result, waiver)

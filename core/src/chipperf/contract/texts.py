@@ -1,4 +1,4 @@
-"""Reading texts: how much one says, and whom it mentions."""
+"""Functions on texts: search for a name, and count words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 
 def mentions(text: str, name: str) -> bool:
-    """Tell whether ``name`` stands in ``text`` as a word of its own, in either case."""
-    # A letter of Chinese or Japanese next to a Latin name does not belong to it, although \\w matches it.
+    """Return whether ``text`` contains ``name`` as a whole word, in any case."""
+    # A Chinese or Japanese character next to a Latin name is not part of it, although \\w matches the character.
     letter = "[A-Za-z0-9_-]" if name.isascii() else r"(?!)"
     return re.search(rf"(?<!{letter}){re.escape(name)}(?!{letter})", text, re.IGNORECASE) is not None
 

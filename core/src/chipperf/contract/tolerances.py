@@ -1,4 +1,4 @@
-"""How far a measurement may be off before a check fails; one table, so that each figure is seen and argued for once."""
+"""The tolerances of all checks in one table, each with its justification."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Tolerance:
     """One bound.
 
     Attributes:
-        name: What it bounds; the unit is the suffix, a fraction has none.
+        name: The bounded quantity, with the unit as suffix. A fraction has no suffix.
         value: The bound.
-        justification: Why it is neither narrower nor wider.
+        justification: Why a tighter or a wider bound would be wrong.
     """
 
     name: str
@@ -27,71 +27,73 @@ TOLERANCES: Final = (
     Tolerance(
         name="probe_s",
         value=5.0,
-        justification="whoever chooses a vendor waits for every probe; two calls of a management tool fit in",
+        justification="choosing a vendor waits for every probe; two calls of a management tool take less",
     ),
     Tolerance(
         name="least_reason_words",
         value=5,
-        justification="what was looked for and what to do; 'no /dev/x0: load the module' has six words, 'no card' two",
+        justification="a reason says what the probe looked for and what to do; 'no /dev/x0: load the module' has six "
+        "words, 'no card' has two",
     ),
     Tolerance(
         name="least_override_reason_words",
         value=3,
-        justification="'fills the card' has three words; one or two only repeat the key",
+        justification="'fills the card' has three words; one or two words only repeat the key",
     ),
     Tolerance(
         name="least_device_memory_bytes",
         value=2.0**26,
-        justification="no card has less than 64 MiB, and no capacity in MiB or GiB is as high a number",
+        justification="every card has more than 64 MiB; the number is smaller for any capacity in MiB or GiB",
     ),
     Tolerance(
         name="least_peak_flops_per_s",
         value=1e9,
-        justification="no accelerator is slower than 1 GFLOP/s, and no rate in GFLOP/s or TFLOP/s is as high a number",
+        justification="every accelerator is faster than 1 GFLOP/s; the number is smaller for any rate in GFLOP/s or "
+        "TFLOP/s",
     ),
     Tolerance(
         name="total_memory",
         value=0.02,
-        justification="a driver may hold back about one percent of a card; GB for GiB is off by 7 %",
+        justification="a driver may reserve about one percent of a card; GB instead of GiB is wrong by 7 %",
     ),
     Tolerance(
         name="host_memory_bytes",
         value=2.0**20,
-        justification="host memory passed off as a card's is copied exactly; a card's own capacity is not that close",
+        justification="host memory reported as a card's has exactly the same size; a card's own capacity differs more",
     ),
     Tolerance(
         name="allocation_bytes",
         value=16 * 2.0**20,
-        justification="a quarter of the tensor that is allocated: covers rounding up to an allocator's segments and "
-        "the noise of a process's resident memory, and is far from any mistake of a unit",
+        justification="a quarter of the allocated tensor: more than rounding to an allocator's segments and the noise "
+        "of a process's resident memory, and much less than an error in the unit",
     ),
     Tolerance(
         name="unused_device_bytes",
         value=2.0**20,
-        justification="a runtime may keep a few constants on a card before the first tensor",
+        justification="a runtime may store a few constants on a card before the first tensor",
     ),
     Tolerance(
         name="repeated_query_bytes",
         value=4 * 2.0**20,
-        justification="resident memory of a process moves by some pages while it is read; a peak that is reset falls "
-        "by the 64 MiB of the tensor that was freed",
+        justification="the resident memory of a process changes by some pages while it is read; a reset lowers the "
+        "peak by the 64 MiB of the freed tensor",
     ),
     Tolerance(
         name="training_growth_bytes",
         value=8 * 2.0**20,
-        justification="over 40 steps of a network whose activations are 1 MiB each: one step in five may leave one "
-        "behind; resident memory of a process moves by less",
+        justification="over 40 steps of a network with activations of 1 MiB each: one step in five may leak one; the "
+        "resident memory of a process changes by less",
     ),
     Tolerance(
         name="repeated_init",
         value=0.5,
-        justification="threads, open files and tensors left behind per repeated call; a leak leaves one each time",
+        justification="threads, open files and tensors that each repeated call leaks; a real leak adds one per call",
     ),
     Tolerance(
         name="remaining_work",
         value=0.25,
-        justification="share of long work that a read-back waits for after a synchronise: none, but a busy host may "
-        "take the process off its core for tens of milliseconds; without synchronising it is most of the work",
+        justification="fraction of long work that reading the result waits for after perf_synchronize: none, but a "
+        "busy host may stop the process for tens of milliseconds; without synchronizing it is most of the work",
     ),
     Tolerance(
         name="doubled_work_least",
@@ -106,33 +108,37 @@ TOLERANCES: Final = (
     Tolerance(
         name="window_time",
         value=0.02,
-        justification="the fraction by which totals and windows may differ before a report is suspect",
+        justification="totals and windows in a report may differ by this fraction",
     ),
     Tolerance(
-        name="idle_synchronise_s",
+        name="idle_synchronize_s",
         value=0.02,
-        justification="idle, it takes microseconds on every stack; a hidden sleep of 20 ms would cost a window 0.1 %",
+        justification="on an idle device it takes microseconds with every stack; a sleep of 20 ms would lengthen a "
+        "window by 0.1 %",
     ),
     Tolerance(
         name="other_device_wait",
         value=0.5,
-        justification="share of one device's work that synchronising another may take; waiting for it takes all of it",
+        justification="fraction of one device's work that synchronizing another device may take; a wait for the first "
+        "device takes all of it",
     ),
     Tolerance(
         name="barrier_wait",
         value=0.9,
-        justification="share of the last rank's delay that a barrier must last; the rest is how far apart ranks start",
+        justification="fraction of the last rank's delay that a barrier must wait; the rest allows for different start "
+        "times of the ranks",
     ),
     Tolerance(
         name="ddp_gradient",
         value=1e-3,
-        justification="fp32 sums of 16 samples in another order differ by 1e-6 of the largest value, a gradient that "
-        "is not averaged by half of it",
+        justification="fp32 sums of 16 samples in another order differ by 1e-6 of the largest value; a gradient that "
+        "is not averaged differs by half of it",
     ),
     Tolerance(
         name="failed_run_s",
         value=25.0,
-        justification="the others notice at once, and torch's launcher kills what ignores SIGTERM after 30 s",
+        justification="the other ranks notice at once, and torch's launcher kills processes that ignore SIGTERM after "
+        "30 s",
     ),
     *(
         Tolerance(name=f"equivalence_{what}_{name}", value=bound.value, justification=bound.justification)
@@ -142,48 +148,48 @@ TOLERANCES: Final = (
     Tolerance(
         name="fp32_operator",
         value=2e-5,
-        justification="of the norm of an output or gradient, against float64: sums of 1000 fp32 products are off by "
-        "1e-6, Winograd's by a few times that; 16-bit fixed point by 6e-5, TF32 by 3e-4",
+        justification="fraction of the norm of an output or gradient, against float64; the error of sums of 1000 fp32 "
+        "products is 1e-6, with Winograd's algorithm a few times more, with 16-bit fixed point 6e-5, with TF32 3e-4",
     ),
     Tolerance(
         name="least_power_w",
         value=0.1,
-        justification="no card takes less, and 0 stands for unknown, which is None",
+        justification="every card uses more; 0 would stand for an unknown value, which must be None",
     ),
     Tolerance(
         name="most_power_w",
         value=10_000,
-        justification="no card takes 10 kW, and an idle one takes more than 10 000 mW",
+        justification="every card uses less than 10 kW, and an idle card uses more than 10 000 mW",
     ),
     Tolerance(
         name="least_temperature_c",
         value=1,
-        justification="a card in use is warmer than its room, and 0 stands for unknown, which is None",
+        justification="a card in use is warmer than the room; 0 would stand for an unknown value, which must be None",
     ),
     Tolerance(
         name="most_temperature_c",
         value=130,
-        justification="silicon shuts down before; no temperature in kelvin or tenths of a degree is as low a number",
+        justification="a card shuts down at a lower temperature; in kelvin or tenths of a degree the number is higher",
     ),
     Tolerance(
         name="least_clock_mhz",
         value=10,
-        justification="no card is clocked as slowly, and no clock in GHz is as high a number",
+        justification="every card has a higher clock; in GHz the number is lower",
     ),
     Tolerance(
         name="most_clock_mhz",
         value=10_000,
-        justification="no card is clocked as fast, and no clock in kHz or Hz is as low a number",
+        justification="every card has a lower clock; in kHz or Hz the number is higher",
     ),
     Tolerance(
         name="telemetry_call_s",
         value=0.2,
-        justification="eight cards are read one after another, about once a second",
+        justification="the sampler reads eight cards one after another, about once a second",
     ),
     Tolerance(
         name="sampler_cost",
         value=0.02,
-        justification="of the throughput; the difference that two measurements of one run may show anyway",
+        justification="fraction of the throughput; two measurements of the same run may differ by as much",
     ),
 )
 

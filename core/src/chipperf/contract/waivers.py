@@ -1,6 +1,6 @@
-"""Waivers: checks that a plugin's authors know to fail, each with the reason, in a TOML file beside the plugin.
+"""Waivers: a TOML file in which the authors of a plugin list checks that fail, each with the reason.
 
-They are strict: a waived check that passes fails the run, a waiver names exactly one check, and one that matches no
+Waivers are strict. A waived check that passes fails the run. A waiver names exactly one check. A waiver of an unknown
 check is an error.
 """
 
@@ -30,12 +30,13 @@ class Waiver(BaseModel):
     """One check that is known to fail.
 
     Attributes:
-        check: Its id.
-        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: it is broken.
-            ``planned``: it is not built yet. With the last two the run succeeds, but the level is not claimed.
-        reason: Why.
-        issue: Where it is tracked.
-        until_api: API version from which on the waiver is no longer accepted.
+        check: Id of the check.
+        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: the plugin has a
+            bug. ``planned``: the feature is not built yet. With ``bug`` and ``planned`` the run succeeds, but the level
+            is not claimed.
+        reason: Why the check fails.
+        issue: Address of the issue.
+        until_api: First API version for which the waiver is not accepted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,8 +58,8 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
     """Return the waivers in a TOML file by check id.
 
     Raises:
-        ConfigError: The file cannot be read, is malformed, waives a check that does not exist or the same one twice,
-            or a waiver has expired. The message names the file and the waiver.
+        ConfigError: The file cannot be read or is malformed, waives an unknown check or the same check twice, or a
+            waiver has expired. The message names the file and the waiver.
     """
     try:
         content = _WaiverFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -67,7 +68,7 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
     except ValidationError as error:
         raise ConfigError(
             f"{path}: {first_fault(error)}",
-            hint="write each waiver as a [[waiver]] table with check, kind and reason; issue and until_api if any",
+            hint="write each waiver as a [[waiver]] table with check, kind and reason, optionally issue and until_api",
         ) from error
     waivers: dict[str, Waiver] = {}
     for waiver in content.waiver:
@@ -86,7 +87,7 @@ def _require_valid(path: Path, waiver: Waiver, earlier: dict[str, Waiver]) -> No
     if waiver.until_api is not None and _numbers(API_VERSION) >= _numbers(waiver.until_api):
         raise ConfigError(
             f"{path}: the waiver of {waiver.check} ended with API version {waiver.until_api}, this is {API_VERSION}",
-            hint="mend the check, or agree on a new end",
+            hint="fix the plugin, or set a later until_api",
         )
 
 

@@ -31,8 +31,8 @@ from chipperf.data.coco_annotations import (
     text_column,
     unknown_image_faults,
 )
+from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset, identify_directory
 from chipperf.data.decode import decode_rgb
-from chipperf.data.identity import COCO2017, DatasetIdentity, identify_directory
 from chipperf.data.imagefolder import files_below
 from chipperf.errors import DataError
 
@@ -227,7 +227,7 @@ class PanopticSplit:
         table: The segments.
         things: Ids of categories of things, ascending.
         stuff: Ids of categories of stuff, ascending.
-        maps: Directory of the PNG files, in which the colour of a pixel is the id of its segment.
+        maps: Directory of the PNG files, in which the color of a pixel is the id of its segment.
         map_names: File name of each image's PNG file.
     """
 
@@ -316,7 +316,7 @@ def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
     return instances
 
 
-def identify_coco(data: CocoData) -> DatasetIdentity:
+def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
     """Identify a dataset directory by the paths and sizes of its files; see :func:`.identity.identify_directory`.
 
     Raises:
@@ -328,7 +328,7 @@ def identify_coco(data: CocoData) -> DatasetIdentity:
         train_samples=len(data.train.images),
         eval_samples=len(data.val.images),
         classes=len(data.train.things),
-        published=COCO2017,
+        reference=reference,
         target_key=SAMPLE_TARGET_KEY,
     )
 

@@ -17,7 +17,7 @@ from chipperf.data.coco_transforms import (
     DetectionTrainingTransform,
 )
 from chipperf.data.decode import decode_rgb, whole_decoder_name
-from chipperf.data.loader import ImageLoader, LoaderOptions, TrainingLoader, data_loader
+from chipperf.data.loader import ImageLoader, LoaderChoices, TrainingLoader, data_loader
 from chipperf.data.samplers import EvaluationSampler, TrainingBatchSampler
 from chipperf.errors import ConfigError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from chipperf.data.coco import CocoSplit
     from chipperf.data.dataset import SampleKey
-    from chipperf.data.transforms import Normalise
+    from chipperf.data.transforms import Normalize
 
 Target = dict[str, Any]
 """What one image shows, see :meth:`DetectionBatch.targets`."""
@@ -43,7 +43,7 @@ class DetectionBatch(NamedTuple):
         mask: bool of shape ``(B, H, W)``, true on padding.
         image_ids: COCO image ids, on the host.
         counts: Number of objects on each image, on the host.
-        boxes: float32 of shape ``(n, 4)``: centre x, centre y, width and height as fractions of the unpadded image.
+        boxes: float32 of shape ``(n, 4)``: center x, center y, width and height as fractions of the unpadded image.
         labels: int64 of shape ``(n,)``: category ids.
         areas: float32 of shape ``(n,)``: square pixels of the resized image.
         masks: bool of shape ``(n, H, W)``; ``None`` if they are not learned.
@@ -223,15 +223,15 @@ class Collate:
         )
 
 
-def normalise_padded(normalise: Normalise, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Normalise uint8 images ``(B, 3, H, W)`` and set their padding to 0, the mean colour, as the reference has it.
+def normalize_padded(normalize: Normalize, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Normalize uint8 images ``(B, 3, H, W)`` and set their padding to 0, the mean color, as the reference has it.
 
     Args:
-        normalise: The normalisation.
+        normalize: The normalization.
         images: Padded images on its device.
         mask: bool of shape ``(B, H, W)``, true on padding.
     """
-    return normalise(images).masked_fill_(mask.unsqueeze(1), 0)
+    return normalize(images).masked_fill_(mask.unsqueeze(1), 0)
 
 
 def build_detection_training_loader(
@@ -244,7 +244,7 @@ def build_detection_training_loader(
     resolution: int = FULL_RESOLUTION,
     masks: bool = False,
     padding: Padding | None = None,
-    options: LoaderOptions | None = None,
+    options: LoaderChoices | None = None,
 ) -> TrainingLoader[DetectionBatch]:
     """Build the loader of augmented training batches.
 
@@ -267,7 +267,7 @@ def build_detection_training_loader(
     loader, settings = data_loader(
         dataset,
         Collate(padding or Padding()),
-        options or LoaderOptions(),
+        options or LoaderChoices(),
         decoder=whole_decoder_name(),
         batch_sampler=sampler,
     )
@@ -282,7 +282,7 @@ def build_detection_evaluation_loader(
     world_size: int = 1,
     resolution: int = FULL_RESOLUTION,
     padding: Padding | None = None,
-    options: LoaderOptions | None = None,
+    options: LoaderChoices | None = None,
 ) -> ImageLoader[DetectionBatch]:
     """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
 
@@ -300,7 +300,7 @@ def build_detection_evaluation_loader(
     loader, settings = data_loader(
         dataset,
         Collate(padding or Padding()),
-        options or LoaderOptions(),
+        options or LoaderChoices(),
         decoder=whole_decoder_name(),
         sampler=sampler,
         batch_size=batch_size,
@@ -311,8 +311,8 @@ def build_detection_evaluation_loader(
 def _relative_boxes(sample: DetectionSample) -> Any:
     height, width = sample.size
     left_top, right_bottom = sample.objects.boxes[:, :2], sample.objects.boxes[:, 2:]
-    centred = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
-    return centred / np.array([width, height, width, height], np.float32)
+    centered = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
+    return centered / np.array([width, height, width, height], np.float32)
 
 
 def _padded_masks(samples: Sequence[DetectionSample], height: int, width: int) -> torch.Tensor | None:

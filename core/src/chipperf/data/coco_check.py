@@ -8,15 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chipperf.data.check import (
-    CheckReport,
-    Finding,
-    check_counts,
-    check_manifest,
-    error,
-    read_images,
-    warning,
-)
 from chipperf.data.coco import (
     EVAL_SPLIT,
     TRAIN_SPLIT,
@@ -27,6 +18,15 @@ from chipperf.data.coco import (
     read_panoptic,
 )
 from chipperf.data.coco_annotations import first_few
+from chipperf.data.dataset_check import (
+    CheckReport,
+    DatasetFinding,
+    check_counts,
+    check_manifest,
+    error,
+    read_images,
+    warning,
+)
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from chipperf.data.coco import CocoSplit
     from chipperf.data.coco_annotations import Fault
-    from chipperf.data.identity import ExpectedDataset
+    from chipperf.data.dataset_identity import ReferenceDataset
 
 
 def check_coco(
     root: str | os.PathLike[str],
-    expected: ExpectedDataset | None = None,
+    expected: ReferenceDataset | None = None,
     *,
     full: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -50,14 +50,14 @@ def check_coco(
 
     Args:
         root: Directory with images and ``annotations``.
-        expected: Size the dataset has to have, if a case prescribes one.
+        expected: The dataset whose sizes it must have; ``None`` accepts any sizes.
         full: Decode every image instead of reading its header only.
         progress: Called with the number of images read and of all images.
     """
     root = Path(root)
     if not root.is_dir():
         return _report(root, [], 0, full, [error("layout", f"{root} is not a directory")])
-    findings: list[Finding] = []
+    findings: list[DatasetFinding] = []
     splits: list[CocoSplit | None] = []
     for name in (TRAIN_SPLIT, EVAL_SPLIT):
         split, problems = _check_split(root, name)
@@ -65,15 +65,14 @@ def check_coco(
         findings += problems
     findings += check_manifest(root, coco_files)
     if expected is not None:
-        counts = _counts(splits)
-        findings += check_counts(*counts, expected)
+        findings += check_counts(*_counts(splits), expected, noun="images")
     images = [path for split in splits if split is not None for path in _present_images(split)]
     findings += read_images(images, full, progress)
     return _report(root, splits, len(images), full, findings)
 
 
-def _check_split(root: Path, name: str) -> tuple[CocoSplit | None, list[Finding]]:
-    findings: list[Finding] = []
+def _check_split(root: Path, name: str) -> tuple[CocoSplit | None, list[DatasetFinding]]:
+    findings: list[DatasetFinding] = []
     instances = None
     try:
         instances, faults = read_instances(root, name, masks=False)
@@ -90,12 +89,12 @@ def _check_split(root: Path, name: str) -> tuple[CocoSplit | None, list[Finding]
     return instances, findings
 
 
-def _as_findings(faults: list[Fault]) -> Iterator[Finding]:
+def _as_findings(faults: list[Fault]) -> Iterator[DatasetFinding]:
     for fault in faults:
         yield error(fault.code, fault.message)
 
 
-def _degenerate(split: CocoSplit, path: Path) -> Iterator[Finding]:
+def _degenerate(split: CocoSplit, path: Path) -> Iterator[DatasetFinding]:
     table = split.table
     height_width = np.repeat(split.images.sizes, np.diff(table.ends, prepend=0), axis=0)
     left_top = np.maximum(table.boxes[:, :2], 0)
@@ -122,7 +121,7 @@ def _counts(splits: list[CocoSplit | None]) -> tuple[int, int, int]:
 
 
 def _report(
-    root: Path, splits: list[CocoSplit | None], images_read: int, full: bool, findings: list[Finding]
+    root: Path, splits: list[CocoSplit | None], images_read: int, full: bool, findings: list[DatasetFinding]
 ) -> CheckReport:
     train_samples, eval_samples, classes = _counts(splits) if splits else (0, 0, 0)
     return CheckReport(

@@ -1,7 +1,7 @@
-"""Deterministic sample dataset in COCO format: coloured shapes on textured grounds, labelled as what it is.
+"""Deterministic sample dataset in COCO format: colored shapes on textured grounds, labeled as what it is.
 
 It has what code for COCO has to cope with: polygons, both kinds of run-length code (for shapes with a hole, and for
-crowds), images without any thing, unlabelled pixels, category ids with gaps, and panoptic maps. A detector learns it
+crowds), images without any thing, unlabeled pixels, category ids with gaps, and panoptic maps. A detector learns it
 quickly: each kind of shape has a hue of its own, shapes do not overlap, and more than half of the images are close-ups.
 
 Pixels are computed as in :mod:`chipperf.data.sample` and are the same on every machine. The bytes of PNG files are not,
@@ -31,7 +31,7 @@ from chipperf.data.coco import (
     instances_name,
     panoptic_name,
 )
-from chipperf.data.identity import MANIFEST_NAME, listing_sha256
+from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256
 from chipperf.data.sample import (
     checks,
     default_sample_root,
@@ -177,7 +177,7 @@ def ensure_coco_sample(
 
 
 def segment_id(number: int) -> int:
-    """Return the panoptic id of a scene's region; its colour is a grey, so that all three channels count."""
+    """Return the panoptic id of a scene's region; its color is a gray, so that all three channels count."""
     return (number + 1) * _GREY_SEGMENT_ID
 
 
@@ -220,7 +220,7 @@ def _free_circle(
     radii: tuple[float, float],
     taken: Sequence[tuple[float, float, float]],
 ) -> tuple[float, float, float] | None:
-    """Return centre x, centre y and radius of a circle inside the image that touches no taken one, if one is found."""
+    """Return center x, center y and radius of a circle inside the image that touches no taken one, if one is found."""
     for _ in range(_PLACEMENT_ATTEMPTS):
         radius = rng.uniform(*radii) * min(height, width)
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
@@ -272,7 +272,7 @@ def _polygon(x: float, y: float, corners: NDArray[np.float64]) -> list[float]:
 
 
 def _divide_ground(height: int, width: int, rng: np.random.RandomState, things: Sequence[Region]) -> list[Region]:
-    """Divide what no thing covers by a slanted horizon, along which a band of pixels stays unlabelled."""
+    """Divide what no thing covers by a slanted horizon, along which a band of pixels stays unlabeled."""
     upper, lower = rng.permutation(tuple(STUFF))[:2].tolist()
     slope = rng.uniform(-0.2, 0.2)
     horizon = height * rng.uniform(0.3, 0.7) + (np.arange(width) - width / 2) * slope
@@ -284,19 +284,19 @@ def _divide_ground(height: int, width: int, rng: np.random.RandomState, things: 
 
 def _paint(height: int, width: int, rng: np.random.RandomState, regions: Sequence[Region]) -> NDArray[np.uint8]:
     """Paint stuff as dull textures and things as bright areas, under slanted light and with grain."""
-    colours = [_UNLABELLED_COLOUR]
+    colors = [_UNLABELLED_COLOUR]
     light = shading(height, width, rng) // 3
     light += np.frombuffer(rng.bytes(height * width), np.int8).reshape(height, width) >> 4
     for region in regions:
         if region.category_id in STUFF:
-            colours.append(rng.randint(90, 150, 3).tolist())
+            colors.append(rng.randint(90, 150, 3).tolist())
             texture = _TEXTURES[STUFF[region.category_id]](height, width, rng)
             light += ((24 * texture) >> 7) * region.mask
         else:
-            colours.append(_hue(region.category_id, rng))
+            colors.append(_hue(region.category_id, rng))
     numbers = _region_numbers(height, width, regions)
     pixels = np.empty((height, width, 3), np.uint8)
-    for channel, levels in enumerate(np.array(colours, np.int16).T):
+    for channel, levels in enumerate(np.array(colors, np.int16).T):
         pixels[:, :, channel] = np.clip(levels[numbers] + light, 0, 255)
     return pixels
 
@@ -366,13 +366,13 @@ def _write(options: CocoSampleOptions, directory: Path, job: tuple[str, int]) ->
     name = f"{image_id:012d}"
     data = encode(scene.pixels)
     (directory / split / f"{name}.jpg").write_bytes(data)
-    colours = np.ascontiguousarray(segments.astype("<i4")[:, :, None].view(np.uint8)[:, :, :3])
-    Image.fromarray(colours).save(directory / f"panoptic_{split}" / f"{name}.png", compress_level=_PNG_LEVEL)
+    colors = np.ascontiguousarray(segments.astype("<i4")[:, :, None].view(np.uint8)[:, :, :3])
+    Image.fromarray(colors).save(directory / f"panoptic_{split}" / f"{name}.png", compress_level=_PNG_LEVEL)
     height, width = segments.shape
     return _Described(
         image={"id": image_id, "file_name": f"{name}.jpg", "height": height, "width": width},
         regions=[_describe(region) for region in scene.regions],
-        digest=hashlib.sha256(data).digest() + hashlib.sha256(colours.tobytes()).digest(),
+        digest=hashlib.sha256(data).digest() + hashlib.sha256(colors.tobytes()).digest(),
     )
 
 

@@ -3,7 +3,7 @@
 Training (Carion et al., "End-to-End Object Detection with Transformers", 2020, appendix A.4): horizontal flip; then,
 with equal chances, either a resize of the shorter side to 480–800 pixels, or a resize to 400–600, a crop with sides of
 384–600 and the resize to 480–800. Evaluation: shorter side to 800. No side exceeds 1333 pixels afterwards. All these
-sizes scale with one parameter, ``resolution``, which is 800 in the paper. Normalisation comes after collation, on the
+sizes scale with one parameter, ``resolution``, which is 800 in the paper. Normalization comes after collation, on the
 device.
 """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _JPEG_START = b"\xff\xd8"
 
 _CMYK_COLORSPACES = ("CMYK", "YCCK")
-"""Colour spaces whose conversion to RGB rounds differently in libjpeg-turbo and in Pillow."""
+"""Color spaces whose conversion to RGB rounds differently in libjpeg-turbo and in Pillow."""
 
 
 def decoder_name() -> str:

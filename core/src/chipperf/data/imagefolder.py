@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chipperf.data.dataset_identity import identify_directory
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset
 
 TRAIN_SPLIT = "train"
 EVAL_SPLIT = "val"
@@ -20,7 +23,9 @@ EVAL_SPLIT = "val"
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 """Lower-case file name suffixes that count as images; the set torchvision's ImageFolder uses."""
 
-_LAYOUT_HINT = "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg; `perf data check DIR` lists every problem"
+_LAYOUT_HINT = (
+    "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg; `perf data check CASE DIR` lists every problem"
+)
 _NAMES_SHOWN = 5
 
 
@@ -133,6 +138,33 @@ def class_directories(directory: Path) -> tuple[str, ...]:
             return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
     except OSError as error:
         raise DataError(f"cannot list {directory}: {error.strerror}", hint=_LAYOUT_HINT) from error
+
+
+def identify_imagefolder(folder: ImageFolder, reference: ReferenceDataset) -> DatasetIdentity:
+    """Identify a directory of classified images; see :func:`.identity.identify_directory`.
+
+    Raises:
+        DataError: A sample dataset was changed after it was generated, or a file disappeared.
+    """
+    return identify_directory(
+        folder.root,
+        imagefolder_files(folder.root),
+        train_samples=len(folder.train),
+        eval_samples=len(folder.val),
+        classes=len(folder.classes),
+        reference=reference,
+        target_key="target_top1",
+    )
+
+
+def imagefolder_files(root: Path) -> Iterator[str]:
+    """Yield the path, relative to ``root``, of every image in both splits of an ImageFolder directory.
+
+    Raises:
+        DataError: A directory cannot be read.
+    """
+    for split in (TRAIN_SPLIT, EVAL_SPLIT):
+        yield from (f"{split}/{path}" for path in files_below(root / split) if is_image_name(path))
 
 
 def files_below(directory: Path) -> list[str]:

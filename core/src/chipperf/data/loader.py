@@ -27,7 +27,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoaderOptions:
+class LoaderChoices:
     """What a user or a vendor may choose about loading.
 
     Attributes:
@@ -119,7 +119,7 @@ def build_training_loader(
     rank: int = 0,
     world_size: int = 1,
     image_size: int = 224,
-    options: LoaderOptions | None = None,
+    options: LoaderChoices | None = None,
 ) -> TrainingLoader[Batch]:
     """Build the loader of randomly cropped and flipped training batches.
 
@@ -138,7 +138,7 @@ def build_training_loader(
     sampler = TrainingBatchSampler(len(split), batch_size, seed, rank, world_size)
     dataset = ImageFolderDataset(split, TrainingTransform(seed, image_size))
     loader, settings = data_loader(
-        dataset, _collate, options or LoaderOptions(), decoder=decoder_name(), batch_sampler=sampler
+        dataset, _collate, options or LoaderChoices(), decoder=decoder_name(), batch_sampler=sampler
     )
     return TrainingLoader(loader, settings, sampler)
 
@@ -151,7 +151,7 @@ def build_evaluation_loader(
     world_size: int = 1,
     resize_to: int = 256,
     image_size: int = 224,
-    options: LoaderOptions | None = None,
+    options: LoaderChoices | None = None,
 ) -> ImageLoader[Batch]:
     """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
 
@@ -167,13 +167,13 @@ def build_evaluation_loader(
     sampler = EvaluationSampler(len(split), rank, world_size)
     dataset = ImageFolderDataset(split, EvaluationTransform(resize_to, image_size))
     loader, settings = data_loader(
-        dataset, _collate, options or LoaderOptions(), decoder=decoder_name(), sampler=sampler, batch_size=batch_size
+        dataset, _collate, options or LoaderChoices(), decoder=decoder_name(), sampler=sampler, batch_size=batch_size
     )
     return ImageLoader(loader, settings)
 
 
 def data_loader(
-    dataset: Dataset[Any], collate: Callable[[list[Any]], Any], options: LoaderOptions, *, decoder: str, **sampling: Any
+    dataset: Dataset[Any], collate: Callable[[list[Any]], Any], options: LoaderChoices, *, decoder: str, **sampling: Any
 ) -> tuple[DataLoader[Any], LoaderSettings]:
     """Build torch's loader for an :class:`ImageLoader`, and say how it works.
 

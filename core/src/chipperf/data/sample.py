@@ -1,4 +1,4 @@
-"""Deterministic sample dataset for image classification: generated, small, learnable, and labelled as what it is.
+"""Deterministic sample dataset for image classification: generated, small, learnable, and labeled as what it is.
 
 Every class is a pattern in a hue of its own (stripes, checks, rings …) at random scale, phase and brightness, in
 the size and grain of photographs. All arithmetic is in integers or exactly rounded operations and the
@@ -24,8 +24,8 @@ import numpy as np
 import platformdirs
 import simplejpeg
 
-from chipperf.data.identity import MANIFEST_NAME, imagefolder_files, listing_sha256, read_manifest
-from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT
+from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
+from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, imagefolder_files
 from chipperf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def render(options: SampleOptions, split: str, label: int, number: int) -> NDArr
     wave = pattern(height, width, rng)
     shade = shading(height, width, rng)
     hue = (_hue_degrees(label, options.classes) + rng.uniform(-0.25, 0.25) * 360 / options.classes) / 360 % 1
-    light, dark = _colour(hue, rng, bright=True), _colour(hue, rng, bright=False)
+    light, dark = _color(hue, rng, bright=True), _color(hue, rng, bright=False)
     pixels = np.empty((height, width, 3), np.uint8)
     for channel in range(3):
         middle, swing = (light[channel] + dark[channel]) // 2, (light[channel] - dark[channel]) // 2
@@ -301,7 +301,7 @@ def _hue_degrees(label: int, classes: int) -> int:
     return label * 360 // classes
 
 
-def _colour(hue: float, rng: np.random.RandomState, *, bright: bool) -> list[int]:
+def _color(hue: float, rng: np.random.RandomState, *, bright: bool) -> list[int]:
     value = rng.uniform(0.7, 0.95) if bright else rng.uniform(0.15, 0.4)
     red, green, blue = colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 0.9), value)
     return [round(255 * red), round(255 * green), round(255 * blue)]

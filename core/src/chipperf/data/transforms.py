@@ -2,7 +2,7 @@
 
 Training: random resized crop (Szegedy et al., "Going deeper with convolutions", 2015: area 8–100 %, aspect ratio
 3/4–4/3) to 224x224 and horizontal flip. Evaluation: shorter side to 256, then the central 224x224. Both resize
-bilinearly with antialiasing, as Pillow does. Normalisation comes after collation, on the device: a quarter of the
+bilinearly with antialiasing, as Pillow does. Normalization comes after collation, on the device: a quarter of the
 bytes travel.
 """
 
@@ -92,7 +92,7 @@ class EvaluationTransform:
         return resize(pixels, height, width)[:, top : top + self._size, left : left + self._size]
 
 
-class Normalise:
+class Normalize:
     """Scale of collated uint8 images to float32 with zero mean and unit standard deviation per channel.
 
     Args:
@@ -113,17 +113,17 @@ class Normalise:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return ``(images / 255 - mean) / std`` of uint8 images ``(N, C, H, W)``; the memory format is kept."""
-        normalised = images.float()
+        normalized = images.float()
         if images.is_contiguous(memory_format=torch.channels_last):
             # With C innermost, broadcasting (C, 1, 1) would be loops over three elements, several times slower on a
             # CPU; so a whole image row with its interleaved channels is one operand.
             count, channels, height, width = images.shape
-            values = normalised.permute(0, 2, 3, 1).view(count * height, width * channels)
+            values = normalized.permute(0, 2, 3, 1).view(count * height, width * channels)
             scale, offset = self._scale.repeat(width), self._offset.repeat(width)
         else:
-            values, scale, offset = normalised, self._scale.view(-1, 1, 1), self._offset.view(-1, 1, 1)
+            values, scale, offset = normalized, self._scale.view(-1, 1, 1), self._offset.view(-1, 1, 1)
         torch.addcmul(offset, values, scale, out=values)
-        return normalised
+        return normalized
 
 
 def random_resized_crop_box(
@@ -166,7 +166,7 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> torch.Tensor:
     Returns:
         uint8 tensor of shape ``(3, height, width)``, channels last in memory.
     """
-    # Views in this order are recognised as channels last; permuted first, torch would transpose the pixels.
+    # Views in this order are recognized as channels last; permuted first, torch would transpose the pixels.
     images = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)
     if _has_native_uint8_resize():
         resized = interpolate(images, (height, width), mode="bilinear", antialias=True)

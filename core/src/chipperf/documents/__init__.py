@@ -1,1 +1,1 @@
-"""Case documents as people write them: their Markdown, with the line and column of everything they say."""
+"""Reading case documents in Markdown: every value with its line and column."""

@@ -1,4 +1,4 @@
-"""Names of accelerators and their makers: from installed plugins, the file beside this module, and the user's own."""
+"""Names of accelerators and their vendors, from installed plugins, from ``card_names.toml``, and from the user."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
 
 class VendorNames(BaseModel):
-    """What a vendor, its servers and its cards are called; ``cards`` holds other names by the name in reports."""
+    """Names of a vendor, its servers and its cards. ``cards`` has the other names of a card by its name in reports."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,10 +52,10 @@ class Mention:
 
     Attributes:
         text: The name as written.
-        start: Where it begins, counted from 0.
-        vendor: Whose name it is.
-        card: The card's name in reports; ``None`` for a maker or a server.
-        machine: True if it is a server.
+        start: Index of its first character.
+        vendor: The vendor that the name belongs to.
+        card: The card's name in reports; ``None`` for a vendor or a server.
+        machine: True for a server.
     """
 
     text: str
@@ -85,15 +85,15 @@ class CardNames:
 
     @property
     def vendors(self) -> frozenset[str]:
-        """Vendors that anything is known of."""
+        """All vendors with a known name."""
         return frozenset(self._vendors)
 
     def info(self, vendor: str) -> VendorInfo | None:
-        """Return what the vendor's installed plugin says of it, or ``None`` without one."""
+        """Return the info of the vendor's plugin, or ``None`` if the plugin is not installed."""
         return self._infos.get(vendor)
 
     def titles(self, vendor: str) -> tuple[str, ...]:
-        """Return the maker's names."""
+        """Return the vendor's names."""
         return tuple(
             name.text
             for name in self._names.values()
@@ -105,17 +105,17 @@ class CardNames:
         return tuple(name.text for name in self._names.values() if name.vendor == vendor and name.card)
 
     def memory_bytes(self, vendor: str, card: str) -> frozenset[int]:
-        """Return the memory sizes by data sheet of the products that have this name in reports."""
+        """Return the memory sizes, according to data sheets, of the products with this name in reports."""
         return frozenset(self._memory_bytes.get((vendor, card), ()))
 
     def find(self, text: str) -> list[Mention]:
-        """Return the names in a text, in their order; of overlapping names the longest."""
+        """Return the names in a text, in their order. If names overlap, return only the longest."""
         if self._pattern is None:
             longest_first = sorted(self._names, key=len, reverse=True)
             self._pattern = re.compile("|".join(_word(name) for name in longest_first) or r"(?!)", re.IGNORECASE)
         found = []
         for match in self._pattern.finditer(text):
-            # Some letters match without being one another's lower case.
+            # With IGNORECASE, some letters match although their lower case differs.
             name = self._names.get(match[0].casefold())
             if name is None:
                 continue
@@ -125,7 +125,7 @@ class CardNames:
         return found
 
     def add(self, vendor: str, names: VendorNames) -> None:
-        """Add a vendor's names; a name that is known already keeps its meaning."""
+        """Add a vendor's names. A known name keeps its meaning."""
         self._vendors.add(vendor)
         for title in (vendor, *names.titles):
             self._put(_Name(title, vendor))
@@ -136,10 +136,10 @@ class CardNames:
                 self._put(_Name(text, vendor, card=card))
 
     def add_plugin(self, info: VendorInfo) -> None:
-        """Add what an installed plugin says of its vendor."""
+        """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
         if info.name == installed.REFERENCE_VENDOR:
-            # Its name is a common word, which is in the texts of all others.
+            # The reference's name is a common word, which occurs in the texts of all vendors.
             self._vendors.add(info.name)
             return
         cards: dict[str, tuple[str, ...]] = {}
@@ -155,10 +155,10 @@ class CardNames:
 
 
 def read_card_names(files: Sequence[Path] = ()) -> CardNames:
-    """Return the names of the user's files, of installed plugins and of core's file; the first wins.
+    """Return the names from the user's files, installed plugins and core's file. The first meaning of a name wins.
 
     Raises:
-        ConfigError: A file cannot be read or is not of the form of ``card_names.toml``; says where.
+        ConfigError: A file cannot be read, or does not have the format of ``card_names.toml``. The message says where.
     """
     names = CardNames()
     for file in files:
@@ -173,7 +173,7 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
 def _installed() -> tuple[VendorInfo, ...]:
     infos = []
     for entry in _unique(installed.vendors()):
-        # A broken plugin speaks for nobody, and `perf doctor` says why.
+        # Ignore a broken plugin; `perf doctor` reports it.
         with suppress(PluginError):
             infos.append(bind(entry, purpose="inspect").vendor_info())
     return tuple(infos)
@@ -197,7 +197,7 @@ def _add_file(names: CardNames, path: Path) -> None:
 
 
 def _word(name: str) -> str:
-    # Ideographs have no word boundaries, and digits or letters around a Latin name make it another one.
+    # Ideographs have no word boundaries. A Latin name next to digits or letters is part of another name.
     before = r"(?<![A-Za-z0-9])" if name[0].isascii() else ""
     after = r"(?![A-Za-z0-9])" if name[-1].isascii() else ""
     return f"{before}{re.escape(name)}{after}"

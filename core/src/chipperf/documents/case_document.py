@@ -1,6 +1,6 @@
 """A vendor's case document: environment, general table and performance table, each value with its place.
 
-Everything else the document says is kept as text, and what has a place in the layout but does not fit it is listed.
+Other content is kept as text. Text in the layout's places that does not fit the layout is listed separately.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from chipperf.documents.cells import marker
 from chipperf.documents.markdown import Block, Located, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
 from chipperf.languages import ENGLISH, list_separator
+from chipperf.records.columns import WINDOWED
 
 if TYPE_CHECKING:
     from chipperf.documents.markdown import Markdown
@@ -37,15 +38,15 @@ class GeneralRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DocumentRow:
     """A row of the performance table.
 
     Attributes:
         label: Text of the configuration.
-        topology: What it says; ``None`` if no topology can be read from it.
-        cells: Cell by column; a column of the table that the row lacks is there with an empty text.
-        unknown: Cells of columns nobody knows, each after its header.
-        old_layout: True in FlagPerf's first layout, which has no ``p_*`` columns.
+        topology: Topology in that text; ``None`` if it has none.
+        cells: Cells by column. A missing cell of the row has an empty text.
+        unknown: Cells of unknown columns, each after its header.
+        old_layout: True for FlagPerf's first layout, which has no ``p_*`` columns.
     """
 
     label: Located
@@ -61,7 +62,7 @@ class Row:
 
     @property
     def precision(self) -> str:
-        """Precision as written, in lower case; empty if there is none."""
+        """Precision in lower case; empty if the row has none."""
         cell = self.cells.get("precision")
         return cell.text.casefold() if cell and marker(cell.text) is None else ""
 
@@ -73,22 +74,22 @@ class Row:
 
 @dataclass(slots=True, kw_only=True)
 class CaseDocument:
-    """What a case document says.
+    """The content of a case document.
 
     Attributes:
-        name: The file, as messages call it.
-        markdown: Its blocks.
-        language: Language it is mostly written in.
-        generated: True if chipperf rendered it.
-        metrics_definition: Whose definitions its numbers follow.
+        name: Name of the file in messages.
+        markdown: The parsed document.
+        language: Main language of the document.
+        generated: True if chipperf rendered the document.
+        metrics_definition: Definition of the metrics that its numbers follow.
         title: Heading of the vendor's own section.
         facts: Environment by field of the record's environment.
-        general: General table by what its rows say.
+        general: General table by the kind of the row.
         headers: Header of the performance table by column.
-        rows: Performance tables' rows.
-        remarks: Everything else, in its order.
-        not_understood: What stands in the layout's places and does not fit them.
-        generated_lines: Lines of notes and evidence that chipperf wrote; they repeat what the tables say.
+        rows: Rows of the performance tables.
+        remarks: All other text, in its order.
+        not_understood: Text in the layout's places that does not fit the layout.
+        generated_lines: Lines of notes and evidence from chipperf, which repeat the tables.
     """
 
     name: str
@@ -100,19 +101,19 @@ class CaseDocument:
     facts: dict[str, Located] = field(default_factory=dict)
     general: dict[str, GeneralRow] = field(default_factory=dict)
     headers: dict[str, Located] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[DocumentRow] = field(default_factory=list)
     remarks: list[Located] = field(default_factory=list)
     not_understood: list[Located] = field(default_factory=list)
     generated_lines: int = 0
 
     @property
     def is_report(self) -> bool:
-        """True if there is a performance table, or an environment or general table of the layout."""
+        """True if the document has a performance table, a general table or environment facts."""
         return bool(self.rows or self.headers or self.general or len(self.facts) >= _MIN_KNOWN_ROWS)
 
 
 def read_document(text: str, name: str) -> CaseDocument:
-    """Return what a document says; any Markdown is a document, though perhaps an empty one.
+    """Return the content of a document. Any Markdown is a document, possibly without content.
 
     Raises:
         DocumentError: A table is too long.
@@ -141,7 +142,7 @@ def _language(text: str, parsed: Markdown, *, generated: bool) -> Language:
 
 
 class _Reader:
-    """Walks through the blocks and remembers which section it is in."""
+    """Reads the blocks in order and keeps track of the section."""
 
     def __init__(self, document: CaseDocument) -> None:
         self._document = document
@@ -174,7 +175,7 @@ class _Reader:
         if kind == "evidence" and not self._document.generated:
             kind = None
         if kind == "environment" and self._document.title is None and self._section == "other" and self._last_heading:
-            # A title in words of the vendor's own is the heading above the environment.
+            # If the title has the vendor's own wording, it is the heading above the environment.
             self._document.title = self._last_heading
             if self._document.remarks and self._document.remarks[-1] == self._last_heading:
                 self._document.remarks.pop()
@@ -190,7 +191,7 @@ class _Reader:
 
     def _is_generated_text(self, block: Block) -> bool:
         if self._section == "licence":
-            # The layout's own sentence; another licence is a remark.
+            # Skip the standard sentence of the layout; another license is a remark.
             return self._document.generated or wording.normal(block.text) in ("apache20license。", "apache20license")
         if not self._document.generated:
             return False
@@ -288,17 +289,19 @@ class _Reader:
                 self._unknown(f"{label.text}: {cell.text}" if cell.text else "", cell.place)
 
     def _performance(self, table: Table, columns: list[str | None]) -> None:
-        # A second column of the same name is an unknown one: which of the two to believe is not for us to say.
+        # A second column with the same name is unknown, because we cannot decide which of the two is right.
         unique = [None if column in columns[:index] else column for index, column in enumerate(columns)]
         for column, header in zip(unique, table.header, strict=True):
             if column:
                 self._document.headers.setdefault(column, header)
-        old_layout = not {"p_train", "p_core"} & set(unique)
+        old_layout = not set(WINDOWED) & set(unique)
         for cells in table.rows:
             if cells:
                 self._document.rows.append(self._row(table, unique, cells, old_layout=old_layout))
 
-    def _row(self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool) -> Row:
+    def _row(
+        self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool
+    ) -> DocumentRow:
         end = Place(cells[-1].place.line, cells[-1].place.column + len(cells[-1].text))
         known = {column: Located("", end) for column in columns if column}
         unknown = []
@@ -312,7 +315,7 @@ class _Reader:
         if not label.text:
             label = Located("", cells[0].place)
         config_name = known["config_file"].text if "config_file" in known else ""
-        return Row(
+        return DocumentRow(
             label=label,
             topology=parse_row_label(label.text, config_name),
             cells=known,

@@ -1,4 +1,4 @@
-"""What is written in a cell: numbers, results, memory, hyperparameters, and the marks for a missing value."""
+"""Parsing the text of a cell: numbers, results, memory, hyperparameters, and marks of missing values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.format import MARKERS, REASON_IN_MARKER
 from chipperf.languages import in_all_languages, pattern
-from chipperf.records.schema import Missing
+from chipperf.records.schema import UNKNOWN, Missing
 
 if TYPE_CHECKING:
+    from chipperf.records.columns import Unit
     from chipperf.records.schema import MissingKind, Setting
 
 _GIB: Final = 2**30
@@ -49,7 +50,7 @@ _SEPARATOR: Final = re.compile(r"\s*[,，;；]\s*")
 
 
 def marker(text: str) -> Missing | None:
-    """Return the missing value a cell's text stands for, or ``None`` if it stands for none; blank is unknown."""
+    """Return the missing value that a cell's text marks, or ``None``. A blank cell is an unknown value."""
     if match := _WITH_REASON.fullmatch(text):
         return Missing(missing=_MARKS[match[1].casefold()], reason=match[2].strip())
     kind = _MARKS.get(text.casefold())
@@ -57,7 +58,7 @@ def marker(text: str) -> Missing | None:
 
 
 def number(text: str) -> float | None:
-    """Return a cell's number that is not negative, with or without thousands separators and unit.
+    """Return a cell's number, with or without thousands separators and unit; ``None`` for other or negative values.
 
     >>> number("1,237.6"), number("28661 s"), number("80.83.2")
     (1237.6, 28661.0, None)
@@ -83,25 +84,33 @@ def quality(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class MemoryCell:
-    """Used and total memory in bytes; a total that is not stated is missing."""
+    """Used and total memory in bytes. The total may be missing."""
 
     used_bytes: int
     total_bytes: int | Missing
 
 
 def memory(text: str) -> MemoryCell | None:
-    """Return a memory cell's values: ``24.8/32.0``, ``29.3/64`` and ``30.9/ 32.0`` are GiB used and in total."""
+    """Return a memory cell's values. ``24.8/32.0``, ``29.3/64`` and ``30.9/ 32.0`` are used and total GiB."""
     used_text, separator, total_text = text.partition("/")
     used = _gib(used_text)
-    total = marker(total_text.strip()) if separator else Missing(missing="unknown")
+    total = marker(total_text.strip()) if separator else UNKNOWN
     size = total if total is not None else _gib(total_text)
     if used is None or size is None:
         return None
     return MemoryCell(used, size)
 
 
+def in_unit(text: str, unit: Unit) -> float | None:
+    """Return the number in a cell of a reported value, of memory the used bytes; ``None`` if there is none."""
+    if unit == "bytes":
+        found = memory(text)
+        return found.used_bytes if found else None
+    return quality(text) if unit == "fraction" else number(text)
+
+
 def assignments(text: str) -> tuple[dict[str, Setting], list[str]]:
-    """Return the hyperparameters of a ``fix_hp`` cell, and its parts that are none.
+    """Return the hyperparameters of a ``fix_hp`` cell, and its other parts.
 
     >>> assignments("bs=256,lr=0.36"), assignments("lr=1e-4；warm")
     (({'bs': 256, 'lr': 0.36}, []), ({'lr': 0.0001}, ['warm']))
@@ -121,7 +130,7 @@ def assignments(text: str) -> tuple[dict[str, Setting], list[str]]:
 
 
 def setting(text: str) -> Setting:
-    """Return a hyperparameter's value: a truth value, a number, no text for ``none``, or the text itself."""
+    """Return a hyperparameter's value: a boolean, a number, an empty string for ``none``, or the text itself."""
     if text == "none":
         return ""
     if text in ("true", "false"):

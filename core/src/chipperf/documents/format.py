@@ -1,7 +1,7 @@
-"""How a report writes values: numbers, missing values and text that must not break Markdown.
+"""Formatting values for a report: numbers, missing values, and text with Markdown escaped.
 
-Numeric functions pass a :class:`~chipperf.records.schema.Missing` through, so that a template's filter works on a value
-that is not there; :func:`marker` is its text.
+Numeric functions return a :class:`~chipperf.records.schema.Missing` unchanged, so that the filters of a template also
+work on missing values. :func:`marker` returns the text of a missing value.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chipperf.languages import Language
+    from chipperf.records.columns import Unit
 
 NOT_APPLICABLE = "/"
-"""Marks what does not apply, and in ``fix_hp`` that nothing differs from the case's base."""
+"""Mark of a value that does not apply. In ``fix_hp`` it means that no hyperparameter differs from the case's base."""
 
 MARKERS: Final[Mapping[MissingKind, Phrase]] = {
     "not_run": phrase("not run"),
@@ -30,7 +31,7 @@ MARKERS: Final[Mapping[MissingKind, Phrase]] = {
     "unknown": phrase("unknown"),
 }
 REASON_IN_MARKER: Final[tuple[MissingKind, ...]] = ("withheld", "failed")
-"""Kinds of missing values whose marker carries the reason."""
+"""Kinds of missing values whose marker contains the reason."""
 
 _SIGNIFICANT_DIGITS = 5
 _MOST_ROUNDED = 10**15
@@ -45,7 +46,7 @@ _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*[]|
 
 
 def marker(missing: Missing) -> Phrase:
-    """Return the text that stands for a missing value; failed and withheld values carry their reason."""
+    """Return the text for a missing value. For failed and withheld values it contains the reason."""
     text = MARKERS[missing.missing]
     if missing.reason and missing.missing in REASON_IN_MARKER:
         return phrase("%(marker)s (%(reason)s)", marker=text, reason=missing.reason)
@@ -62,7 +63,7 @@ def text_or_marker(value: object, language: Language) -> str:
 def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
     """Return ``value`` with five significant digits and every digit before the point, without exponent.
 
-    ``exact`` leaves out no digit: an imported value is shown as its document has it.
+    With ``exact`` it has all digits, because an imported value is shown as in its document.
 
     >>> number(1237.64), number(28661), number(0.5), number(1237.64, exact=True)
     ('1237.6', '28661', '0.5', '1237.64')
@@ -81,17 +82,17 @@ def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
 def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) -> str | Missing:
     """Return a fraction as a percentage with up to two decimals, or as a fraction with up to four.
 
-    Rounds down: a result below its target must not read like the target. ``exact`` leaves out no digit.
+    Rounds down, because a result below its target must not look equal to it. With ``exact`` it has all digits.
 
     >>> quality(0.6843, as_percent=True), quality(0.75499, as_percent=True), quality(0.405, as_percent=False)
     ('68.43%', '75.49%', '0.405')
     """
     if isinstance(value, Missing):
         return value
-    # The shortest decimal that is this float: 0.6843 times 100 is 68.43 in decimal, and not in binary, arithmetic.
+    # The shortest decimal for this float. 0.6843 times 100 is exactly 68.43 only in decimal arithmetic.
     shortest = Decimal(repr(float(value))) * (100 if as_percent else 1)
     rounded = shortest
-    # No fraction is larger than 1, but a record may hold any number, and rounding takes no more digits than these.
+    # A fraction is at most 1, but a record may contain any number, and rounding is limited to these digits.
     if abs(shortest) < _MOST_ROUNDED:
         rounded = shortest.quantize(Decimal("0.01" if as_percent else "0.0001"), rounding=ROUND_FLOOR)
     text = f"{shortest if exact else rounded:f}"
@@ -100,9 +101,9 @@ def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) ->
 
 
 def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) -> str | Missing:
-    """Return bytes in GiB (2^30) with one decimal; ``trim`` leaves out a decimal that is 0.
+    """Return bytes in GiB (2^30) with one decimal. ``trim`` omits the decimal if it is 0.
 
-    ``exact`` writes as many decimals as lead back to the same number of bytes.
+    ``exact`` writes as many decimals as are needed to recover the number of bytes.
 
     >>> gib(32 * 2**30), gib(64 * 2**30, trim=True)
     ('32.0', '64')
@@ -116,10 +117,26 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
     return text.removesuffix(".0") if trim else text
 
 
-def setting(value: Setting, *, exact: bool = False) -> str:
-    """Return a hyperparameter's value: numbers in their shortest form, truth values in lower case, no text as ``none``.
+def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
+    """Return a reported value as its unit is written; see :mod:`chipperf.records.columns`.
 
-    Of a float six digits are shown, which hide how it was computed; ``exact`` shows all.
+    Args:
+        value: The value.
+        unit: Its unit.
+        as_percent: True if the case writes its quality in percent.
+        exact: Leaves out no digit.
+    """
+    if unit == "fraction":
+        return quality(value, as_percent=as_percent, exact=exact)
+    if unit == "bytes":
+        return gib(value if isinstance(value, Missing) else round(value), exact=exact)
+    return number(value, exact=exact)
+
+
+def setting(value: Setting, *, exact: bool = False) -> str:
+    """Return a hyperparameter's value: the shortest form of a number, ``true`` or ``false``, ``none`` for no text.
+
+    A float has six digits, which hide rounding errors. With ``exact`` it has all digits.
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -129,14 +146,14 @@ def setting(value: Setting, *, exact: bool = False) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return ``text`` on one line and without anything Markdown or HTML would interpret, except web links.
+    """Return ``text`` on one line, with all Markdown and HTML escaped except for web links.
 
-    Links with ``http`` or ``https`` addresses stay: vendors link the wheel next to the version they name. The result is
-    safe in paragraphs, list items and table cells.
+    Links with ``http`` or ``https`` addresses are kept, because vendors link the wheel next to its version. The result
+    is safe in paragraphs, list items and table cells.
     """
     pieces = _LINK.split(_WHITESPACE.sub(" ", text))
     escaped = "".join(piece if index % 2 else _escape(piece) for index, piece in enumerate(pieces))
-    # At the start of a list item these would open a heading, quotation or another list.
+    # At the start of a list item these characters would start a heading, a quotation or another list.
     return _BLOCK_START.sub(r"\g<0>\\", escaped)
 
 

@@ -1,7 +1,7 @@
-"""The blocks of a Markdown document, each with its place.
+"""Parsing a Markdown document into blocks, each with its place.
 
-The structure is markdown-it's. It gives no columns and drops cells beyond a table's header, so that a table's rows are
-split here once more.
+markdown-it parses the structure. It gives no columns and drops cells beyond a table's header, so this module splits the
+rows of tables itself.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 MAX_BYTES: Final = 4 * 2**20
-"""Largest document that is read; a case document has a few kilobytes."""
+"""Size limit of a document. A case document has a few kilobytes."""
 
 MAX_TABLE_ROWS: Final = 5_000
-"""Longest table that is read."""
+"""Largest number of rows in a table."""
 
 BlockKind = Literal["heading", "item", "paragraph", "code", "html"]
 
 
 class _Parser(MarkdownIt):
     def normalizeLink(self, url: str) -> str:
-        """Leave an address as it is written."""
+        """Return the address unchanged."""
         return url
 
 
 _BLOCKS: Final = _Parser("commonmark").enable("table").disable("inline")
-# Most texts are plain; only the others are parsed for what is inside them.
+# Most texts are plain, so only texts with markup are parsed for inline elements.
 _INLINE: Final = _Parser("commonmark")
 _MARKUP: Final = re.compile(r"[\\`*_\[\]<>&!]")
 _COMMENT: Final = re.compile(r"<!--(.*?)-->", re.DOTALL)
@@ -47,7 +47,7 @@ _LINE_START: Final = re.compile(r"[\s>]*(?:(?:[-*+]|\d+[.)])\s+)*")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Line and column of a text, both counted from 1, the column in characters."""
+    """Line and column of a text, counted from 1. The column is in characters."""
 
     line: int
     column: int
@@ -58,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A text on one line, without markup, and where it stands."""
+    """A text on one line without markup, with its place."""
 
     text: str
     place: Place
@@ -78,13 +78,13 @@ class Block:
     """A heading, list item, paragraph, code block or piece of HTML.
 
     Attributes:
-        kind: Which of them.
-        text: Its text on one line. Web links keep their form ``[text](address)``.
-        place: Where the text begins.
+        kind: Kind of the block.
+        text: Text on one line. Web links keep the form ``[text](address)``.
+        place: Start of the text.
         last_line: Last line of the block.
-        depth: Level of a heading, nesting of a list item (1 is outermost), otherwise 0.
-        value: Of a list item ``label: value``, where the value begins.
-        links: Links and images in it.
+        depth: Level of a heading, or nesting of a list item (1 is outermost); otherwise 0.
+        value: Start of the value in a list item ``label: value``.
+        links: Links and images in the block.
     """
 
     kind: BlockKind
@@ -98,7 +98,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table; rows have as many cells as are written, which may differ from the header's."""
+    """A table. Rows may have more or fewer cells than the header."""
 
     header: tuple[Located, ...]
     rows: tuple[tuple[Located, ...], ...]
@@ -109,7 +109,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comment:
-    """An HTML comment: what is between its marks, and its lines."""
+    """An HTML comment: its content and its lines."""
 
     text: str
     place: Place
@@ -135,7 +135,8 @@ def read_text(path: Path) -> str:
     """Return a document's text.
 
     Raises:
-        DocumentError: The file cannot be read, is larger than :data:`MAX_BYTES`, or is not UTF-8; says where.
+        DocumentError: The file cannot be read, is larger than :data:`MAX_BYTES`, or is not UTF-8. The message says
+            where.
     """
     try:
         with path.open("rb") as file:
@@ -149,7 +150,7 @@ def decode(content: bytes, name: str) -> str:
     """Return the text of a document called ``name``.
 
     Raises:
-        DocumentError: It is larger than :data:`MAX_BYTES`, or not UTF-8; says where.
+        DocumentError: The document is larger than :data:`MAX_BYTES` or not UTF-8. The message says where.
     """
     if len(content) > MAX_BYTES:
         raise DocumentError(f"{name} is larger than {MAX_BYTES // 2**20} MiB", hint="a case document is a page or two")
@@ -165,7 +166,7 @@ def decode(content: bytes, name: str) -> str:
 
 
 def parse(text: str, name: str = "document") -> Markdown:
-    """Return the structure of ``text``; every text is a Markdown document.
+    """Return the structure of ``text``. Every text is a valid Markdown document.
 
     Raises:
         DocumentError: A table has more than :data:`MAX_TABLE_ROWS` rows.
@@ -207,12 +208,12 @@ def parse(text: str, name: str = "document") -> Markdown:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with every run of whitespace as one space, and none at its ends."""
+    """Return ``text`` without whitespace at its ends and with a single space for other whitespace."""
     return _WHITESPACE.sub(" ", text).strip()
 
 
 def _inside(source: str, references: dict[str, Any]) -> Sequence[Token] | None:
-    """Return the tokens of inline Markdown, or ``None`` if it is plain text."""
+    """Return the tokens of inline Markdown, or ``None`` for plain text."""
     if not _MARKUP.search(source):
         return None
     (inline,) = _INLINE.parseInline(source, references)
@@ -254,7 +255,7 @@ def _text(source: str, inside: Sequence[Token] | None) -> str:
 
 
 def _plain(children: Sequence[Token]) -> str:
-    """Return inline content as text: no emphasis, code marks or comments, and links as ``[text](address)``."""
+    """Return inline content as text without emphasis, code marks or comments, with links as ``[text](address)``."""
     parts: list[str] = []
     targets: list[str] = []
     for child in children:
@@ -313,7 +314,7 @@ def _table(
             if len(rows) > MAX_TABLE_ROWS + 1:
                 raise DocumentError(
                     f"{name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",
-                    hint="split the document, a performance table has a row per configuration",
+                    hint="split the document: a performance table has one row per configuration",
                 )
     header, *body = rows or [()]
     return Table(
@@ -322,7 +323,7 @@ def _table(
 
 
 def split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
-    """Split a table's row where GitHub's Markdown does: at every bar that no backslash precedes."""
+    """Split a table's row as GitHub's Markdown does: at every bar without a preceding backslash."""
     start = 0
     bars = [match.start() for match in re.finditer(r"(?<!\\)\|", line)]
     pieces = []
@@ -350,7 +351,7 @@ def _inline_comments(inline: Token, inside: Sequence[Token] | None, lines: Seque
 
 
 def _comments(content: str, first: int, lines: Sequence[str]) -> Iterator[Comment]:
-    """Return the comments in HTML that begins in line ``first``, counted from 0."""
+    """Return the comments in HTML that starts in line ``first``, counted from 0."""
     for match in _COMMENT.finditer(content):
         line = first + content.count("\n", 0, match.start())
         opening = match[0].partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The first column of the performance table: whose card, on how many machines, with how many cards."""
+"""Parsing the first column of the performance table: card, number of machines, and number of cards."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def topology_words(nnodes: int, nproc_per_node: int) -> Phrase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLabel:
-    """What the first cell of a row says.
+    """The content of the first cell of a row.
 
     Attributes:
-        card: The text before the topology; empty if there is none.
-        nnodes: Machines.
-        nproc_per_node: Cards per machine.
-        words: Machines and cards as the words say them, which may differ; ``None`` without words.
+        card: The text before the topology; may be empty.
+        nnodes: Number of machines.
+        nproc_per_node: Number of cards per machine.
+        words: Numbers of machines and cards from the words, which may differ; ``None`` without words.
         phrase: The words.
-        says_each: True if the words say that the cards are those of each machine.
-        has_shape: True if the topology stands there as ``1x8``.
+        says_each: True if the words give the cards of each machine.
+        has_shape: True if the cell has the topology in the form ``1x8``.
     """
 
     card: str
@@ -56,7 +56,7 @@ class RowLabel:
 
     @property
     def shape(self) -> str:
-        """Machines x cards per machine, for example ``1x8``."""
+        """Number of machines x cards per machine, for example ``1x8``."""
         return f"{self.nnodes}x{self.nproc_per_node}"
 
     @property
@@ -66,9 +66,9 @@ class RowLabel:
 
 
 def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
-    """Return what a row's first cell says, or ``None`` if no topology can be read from it or its configuration's name.
+    """Return the content of a row's first cell, or ``None`` if neither it nor the configuration's name has a topology.
 
-    Words alone mean cards per machine, as in FlagPerf: ``两机8卡`` is 2x8.
+    As in FlagPerf, words alone give the cards per machine: ``两机8卡`` is 2x8.
     """
     shapes = list(_BRACKETED_SHAPE.finditer(text))
     shape = shapes[-1] if shapes else None
@@ -106,12 +106,12 @@ class ConfigName:
 
     @property
     def shape(self) -> str:
-        """Machines x cards per machine."""
+        """Number of machines x cards per machine."""
         return f"{self.nnodes}x{self.nproc_per_node}"
 
 
 def parse_config_name(name: str) -> ConfigName | None:
-    """Return card and topology of a configuration's name, or ``None``: not every configuration has them."""
+    """Return card and topology of a configuration's name, or ``None`` if the name does not contain them."""
     match = _CONFIG_NAME.fullmatch(name.strip()) if len(name) <= _MAX_NAME else None
     if not match or not match[1]:
         return None
@@ -119,9 +119,9 @@ def parse_config_name(name: str) -> ConfigName | None:
 
 
 def _split_words(label: str, expected: tuple[int, int] | None) -> tuple[tuple[int, int] | None, str, bool, str]:
-    """Return the words' numbers, the words, whether they say "each", and what stands before them."""
+    """Return the numbers in the words, the words, whether they contain "each", and the text before them."""
     if expected:
-        # A card's name may end in a digit, which would be taken for one of the number of machines.
+        # A card's name may end in a digit, which must not be read as a part of the number of machines.
         words = topology_words(*expected)
         for language in LANGUAGES:
             spelled = in_language(words, language)

@@ -1,6 +1,6 @@
-"""The words of case documents: how headings, facts, rows and columns are called.
+"""Names of headings, facts, rows and columns in case documents.
 
-A phrase is what chipperf's own reports say, in all languages; texts are how else vendors say it.
+A phrase is the text in chipperf's own reports, in all languages. Plain texts are other names that vendors use.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from chipperf.languages import LANGUAGES, in_all_languages, in_language, pattern, phrase
+from chipperf.records.columns import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,7 @@ def normal(text: str) -> str:
 
 
 def without_unit(text: str) -> str:
-    """Return a header without a unit in brackets at its end: ``mem(actual/total)`` is ``mem``."""
+    """Return a header without a unit in brackets at its end: ``mem(actual/total)`` gives ``mem``."""
     return _BRACKETED_END.sub("", text) or text
 
 
@@ -60,7 +61,7 @@ FACTS: Final = _by_label(
         "dependencies": (phrase("Dependencies", context="versions"), "依赖软件", "Dependency versions"),
     }
 )
-"""Label of an environment fact to the field of the record's environment."""
+"""Field of the record's environment by the label of the fact."""
 
 GENERAL: Final = _by_label(
     {
@@ -70,16 +71,11 @@ GENERAL: Final = _by_label(
         "precision": (phrase("Precision", context="general"),),
         "fix_hp": (phrase("Hyperparameter changes"),),
         "card_short_name": (phrase("Device, short name"), "设备简称", "Device short name"),
-        "mem": (phrase("Device memory"),),
-        "e2e_time": (phrase("End-to-end time"),),
-        "p_whole": (phrase("Overall throughput"),),
-        "p_train": (phrase("Training throughput"),),
-        "p_core": (phrase("Compute throughput"),),
-        "quality": (phrase("Training result"),),
+        **{column.key: column.headers for column in columns_of("legend")},
         "changes": (phrase("Additional changes"),),
     }
 )
-"""Label of a row of the general table to what it says."""
+"""Kind of a row of the general table by its label."""
 
 COLUMNS: Final = _by_label(
     {
@@ -87,18 +83,13 @@ COLUMNS: Final = _by_label(
         "config_file": ("配置文件", "Configuration file"),
         "precision": ("precision", "数据精度", "精度"),
         "fix_hp": ("fix_hp", "fix hp", "超参修改"),
-        "e2e_time": ("e2e_time", "e2e time", "端到端时间", "运行时长", "End-to-end time"),
-        "p_whole": ("p_whole", "总吞吐量", "性能", "throughput"),
-        "p_train": ("p_train", "训练吞吐量"),
-        "p_core": ("p_core", "计算吞吐量"),
-        "quality": ("收敛精度", "训练结果", "result"),
-        "mem": ("mem", "显存", "硬件存储使用", "memory"),
+        **{column.key: column.headers for column in columns_of("report")},
         "target": ("目标精度", "target"),
         "steps": ("Steps数", "steps", "step数"),
         "epochs": ("epoch数", "epochs", "Epochs数"),
     }
 )
-"""Header of a column of the performance table to what it holds."""
+"""Name of a column of the performance table by its header."""
 
 _QUALITIES: Final = {
     "accuracy": ("acc", "acc1", "top1", "accuracy", "准确率", "finalacc", "mlmacc", "mlmaccuracy", "evalacc"),
@@ -111,7 +102,7 @@ _QUALITIES: Final = {
 
 
 def quality_kind(header: str) -> str | None:
-    """Return what kind of quality a column's header or a metric's name means, or ``None`` if it means none."""
+    """Return the kind of quality that a column's header or a metric's name means, or ``None``."""
     name = normal(without_unit(header))
     return next((kind for kind, names in _QUALITIES.items() if name in names), None)
 
@@ -133,7 +124,7 @@ _TITLE: Final = re.compile(r"配置与运行信息|configuration and results", r
 
 
 def heading_kind(text: str) -> str | None:
-    """Return what a heading announces, ``title`` for the vendor's own section, or ``None``."""
+    """Return the kind of section that a heading starts, ``title`` for the vendor's own section, or ``None``."""
     kind = _HEADINGS.get(normal(_NUMBERING.sub("", text)))
     return "title" if kind is None and _TITLE.search(text) else kind
 
@@ -157,11 +148,7 @@ _REMARKS: Final = (
     phrase("sample dataset, not %(dataset)s"),
     phrase("not %(dataset)s"),
     phrase("needed to load the device fully when measuring throughput"),
-    phrase("in GiB"),
-    phrase("total time, initialisation included"),
-    phrase("%(samples)s trained on divided by total time (performance_whole)"),
-    phrase("without the evaluation at the end of each epoch"),
-    phrase("without data input and output (p3>p2>p1)"),
+    *(column.remark for column in columns_of("legend") if column.remark),
     phrase("mean average precision"),
     phrase("top-1 accuracy (acc1)"),
 )
@@ -174,16 +161,16 @@ _NOTHING: Final = {"", "na", "没有", *map(normal, in_all_languages(phrase("non
 
 
 def is_standard_remark(text: str) -> bool:
-    """Tell whether a remark of the general table is the layout's own, and says nothing of this report."""
+    """Return whether a remark of the general table is a standard text of the layout."""
     return _STANDARD_REMARKS.fullmatch(text) is not None
 
 
 def refers_to_column(text: str) -> str | None:
-    """Return the column a general table's cell refers to: ``acc`` of ``acc,见“性能指标”``, or ``None``."""
+    """Return the column that a cell of the general table names: ``acc`` for ``acc,见“性能指标”``; or ``None``."""
     match = _REFERENCE.fullmatch(text)
     return match[1] if match else None
 
 
 def says_nothing(text: str) -> bool:
-    """Tell whether a text is one of the words for none."""
+    """Return whether a text is one of the words for "none"."""
     return normal(text) in _NOTHING

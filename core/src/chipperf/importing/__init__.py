@@ -1,1 +1,1 @@
-"""Import: records of what other documents and logs say, every value with its place."""
+"""Importing other documents and logs as records, with the place of every value."""

@@ -1,35 +1,36 @@
-"""The record of a run of which nothing is known yet but whose it is."""
+"""A record with only vendor, case and topology, to be filled by an import."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import chipperf
-from chipperf.documents.identity import installed_cases
+from chipperf.documents.document_identity import installed_cases
 from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import (
+    UNKNOWN,
     UNKNOWN_NAME,
-    Case,
+    CaseRecord,
+    Dataset,
     Distribution,
     Environment,
-    Hyperparameters,
+    HyperparametersRecord,
     Limits,
-    Missing,
+    Metrics,
     PrecisionRecord,
     Record,
     Status,
     Titles,
     Topology,
     Vendor,
+    all_missing,
 )
-from chipperf.run.planned_record import empty_dataset, empty_facts, empty_metrics, titles
+from chipperf.run.planned_record import titles
 
 if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import MetricsDefinition
-
-UNKNOWN: Final = Missing(missing="unknown")
 
 
 def blank_record(
@@ -41,15 +42,15 @@ def blank_record(
     names: CardNames,
     metrics_definition: MetricsDefinition,
 ) -> Record:
-    """Return an imported record in which everything else is unknown.
+    """Return an imported record in which all other values are unknown.
 
     Args:
         run_id: Name of the record.
-        vendor: The vendor's name; its plugin need not be installed.
-        case: The case's name; the case need not be installed.
+        vendor: The vendor's name. Its plugin need not be installed.
+        case: The case's name. The case need not be installed.
         topology: Machines and cards.
-        names: What vendors are called.
-        metrics_definition: Whose definitions the values will follow.
+        names: Names of vendors.
+        metrics_definition: Definition of the metrics that the values will follow.
     """
     return Record(
         metrics_definition=metrics_definition,
@@ -62,14 +63,14 @@ def blank_record(
         case=_case(case),
         topology=topology,
         precision=PrecisionRecord(requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False),
-        hyperparameters=Hyperparameters(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
+        hyperparameters=HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
         limits=Limits(),
         seed=UNKNOWN,
-        dataset=empty_dataset(UNKNOWN_NAME, UNKNOWN),
+        dataset=Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
         loader=UNKNOWN,
-        environment=Environment.model_validate({**empty_facts(UNKNOWN), "cards": [], "distributions": []}),
+        environment=Environment(),
         knobs=[],
-        metrics=empty_metrics(UNKNOWN),
+        metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
     )
 
 
@@ -83,13 +84,13 @@ def _vendor(name: str, names: CardNames) -> Vendor:
         report_title=titles(info.report_title) if info else plain,
         device_type=info.device_type if info else UNKNOWN_NAME,
         api_version=info.api_version if info else API_VERSION,
-        # No plugin ran; what wrote the record is the importer.
+        # No plugin ran. The importer wrote the record.
         plugin=Distribution(name="chipperf", version=chipperf.__version__),
     )
 
 
-def _case(name: str) -> Case:
+def _case(name: str) -> CaseRecord:
     case = installed_cases().get(name)
     if case is None:
-        return Case(name=name, version=UNKNOWN_NAME, preset="full", metric=UNKNOWN_NAME, target=UNKNOWN)
-    return Case(name=name, version=case.version, preset="full", metric=case.metric, target=case.base.target)
+        return CaseRecord(name=name, version=UNKNOWN_NAME, preset="full", metric=UNKNOWN_NAME, target=UNKNOWN)
+    return CaseRecord(name=name, version=case.version, preset="full", metric=case.metric, target=case.base.target)

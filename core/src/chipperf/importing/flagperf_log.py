@@ -1,7 +1,7 @@
-"""From the logs of a FlagPerf run to a record: events in ``rank0.out.log``, telemetry in ``*_monitor.log`` beside it.
+"""Importing the logs of a FlagPerf run: events from ``rank0.out.log``, telemetry from ``*_monitor.log`` files.
 
-The values keep FlagPerf's meanings: ``p_core`` is timed without waiting for the device, and the samples are counted as
-each model's code counts them. docs/report.md lists them.
+The values keep FlagPerf's definitions: ``p_core`` is timed without waiting for the device, and samples are counted as
+in the code of each model. docs/report.md lists the definitions.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents import wording
-from chipperf.documents.identity import find_case_by_model, installed_cases, slug
+from chipperf.documents.document_identity import find_case_by_model, installed_cases, slug
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
-from chipperf.importing.blank import UNKNOWN, blank_record
-from chipperf.importing.imported import Import, ImportedRecord, NotUnderstood, Source, SourceFile
+from chipperf.importing.blank import blank_record
+from chipperf.importing.imported import Import, ImportedRecord, ImportSource, NotUnderstood, SourceFile
 from chipperf.importing.monitor_log import read_monitor_log
-from chipperf.records.schema import UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
+from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
 
 MAX_LOG_BYTES: Final = 256 * 2**20
-"""Largest log that is read."""
+"""Size limit of a log."""
 
 _MARK: Final = "[PerfLog]"
 _EVENT: Final = re.compile(r"\[PerfLog\]\s*(\{.*)")
@@ -68,7 +68,7 @@ class _Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What a log does not say and the user may: ``None`` is found out from the log's directories."""
+    """Facts that a log may not contain and the user can give. ``None`` is detected from the log's directories."""
 
     vendor: str | None = None
     case: str | None = None
@@ -80,12 +80,12 @@ def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
     """Return the record of a FlagPerf run.
 
     Args:
-        path: Log of the main process; monitor logs beside it are read as well.
+        path: Log of the main process. Monitor logs in the same directory are read too.
         names: Names of vendors and cards.
-        facts: What is known of the run.
+        facts: Known facts of the run.
 
     Raises:
-        DocumentError: The log cannot be read or has no event, or vendor, case or topology are not known.
+        DocumentError: The log cannot be read or has no event, or vendor, case or topology is unknown.
     """
     text, file = _read(path)
     log = _parse(text)
@@ -132,29 +132,29 @@ def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
 
 
 class _Importer:
-    """Takes values out of events and notes where they stand."""
+    """Reads values from events, and collects their places."""
 
     def __init__(self, name: str, log: _Log, *, case: str) -> None:
         self._name = name
         self._log = log
         self._case = installed_cases().get(case)
-        self.sources: list[Source] = []
+        self.sources: list[ImportSource] = []
         self.remarks: list[str] = []
         self.not_understood: list[NotUnderstood] = []
         finished = [event for event in log.events if event.name == "FINISHED"]
         self._finished = finished[0] if finished else None
         for event in finished[1:]:
-            self._refuse(event, "event", "a second FINISHED event, of another machine's main process")
+            self._refuse(event, "event", "a second FINISHED event, from the main process of another machine")
 
     def status(self) -> Status:
-        """Return completed if the log has the event that ends a run."""
+        """Return the status ``completed`` if the log has the event that ends a run, else ``interrupted``."""
         if self._finished:
             return Status(state="completed")
         message = "the log has no FINISHED event"
         return Status(state="interrupted", failure=Failure(failure_class="unfinished", message=message))
 
     def metrics(self) -> dict[str, Any]:
-        """Return the metrics the log has."""
+        """Return the metrics in the log."""
         metrics: dict[str, Any] = {"curve": list(self._curve())}
         epochs = sum(event.name == "EPOCH_END" for event in self._log.events)
         if epochs:
@@ -164,11 +164,11 @@ class _Importer:
         return metrics
 
     def source(self, field: str, file: str, place: Place, text: str) -> None:
-        """Note where a value stands."""
-        self.sources.append(Source(field=field, file=file, line=place.line, column=place.column, text=text))
+        """Add the place of a value to the sources."""
+        self.sources.append(ImportSource(field=field, file=file, line=place.line, column=place.column, text=text))
 
     def list(self, file: str, texts: Sequence[Located], reason: str) -> None:
-        """List lines that were not understood."""
+        """Add lines that were not understood."""
         for each in texts:
             self.not_understood.append(
                 NotUnderstood(file=file, line=each.place.line, column=each.place.column, text=each.text, reason=reason)
@@ -184,7 +184,7 @@ class _Importer:
             used.add(key)
             value = _number(event.value[key])
             if value is None or (field_name in _COUNTS and not value.is_integer()):
-                self._refuse(event, key, "not a number that is not negative")
+                self._refuse(event, key, "not a number, or negative")
                 continue
             metrics[field_name] = int(value) if field_name in _COUNTS else value
             self.source(f"metrics.{field_name}", self._name, event.place(key), str(event.value[key]))
@@ -261,7 +261,7 @@ def _read(path: Path) -> tuple[str, SourceFile]:
         content = path.read_bytes()
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a file that exists") from error
-    # Output of many libraries runs into one log; a broken character there is no reason to lose the events.
+    # Many libraries write to this log. An invalid character must not make the events unreadable.
     text = content.decode("utf-8", errors="replace")
     return text, SourceFile(name=path.name, sha256=hashlib.sha256(content).hexdigest())
 
@@ -282,7 +282,7 @@ def _parse(text: str) -> _Log:
 
 def _event(text: str, number: int, line: str) -> _Event | None:
     try:
-        # Another process may have written into the same line behind the event.
+        # Another process may have written to the same line after the event.
         content, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
@@ -318,7 +318,7 @@ def _fraction(value: Any) -> float | None:
 
 
 def _complete(path: Path, log: _Log, facts: RunFacts) -> RunFacts:
-    """Fill in what the log's directories and its first event say."""
+    """Add facts from the log's directories and its first event."""
     key = _case_key(path)
     submitted = next((event.value for event in log.events if event.name == "SUBMIT_INFO"), {})
     vendor = facts.vendor or _text(submitted.get("vendor"))
@@ -327,11 +327,11 @@ def _complete(path: Path, log: _Log, facts: RunFacts) -> RunFacts:
     if topology is None:
         topology = _count_processes(path)
     if vendor is None:
-        raise DocumentError(f"{path} does not tell whose run it is", hint="say it with --vendor NAME")
+        raise DocumentError(f"{path} does not name its vendor", hint="give it with --vendor NAME")
     if model is None:
-        raise DocumentError(f"{path} does not tell which model it is on", hint="say it with --case NAME")
+        raise DocumentError(f"{path} does not name its model", hint="give the case with --case NAME")
     if topology is None:
-        raise DocumentError(f"{path} does not tell on how many cards it ran", hint="say it with --topology 1x8")
+        raise DocumentError(f"{path} does not give the number of cards", hint="give it with --topology 1x8")
     case = find_case_by_model(model)
     return RunFacts(
         vendor=vendor, case=case.name if case else slug(model), topology=topology, precision=facts.precision
@@ -343,7 +343,7 @@ def _text(value: Any) -> str | None:
 
 
 def _case_key(path: Path) -> re.Match[str] | None:
-    """Return the directory FlagPerf names after its case: ``resnet50:pytorch_1.13:A100:1:8:1``."""
+    """Return the match of the directory that FlagPerf names after the case: ``resnet50:pytorch_1.13:A100:1:8:1``."""
     for parent in path.absolute().parents:
         match = _CASE_KEY.fullmatch(parent.name)
         if match and int(match[4]) and int(match[5]):
@@ -352,7 +352,7 @@ def _case_key(path: Path) -> re.Match[str] | None:
 
 
 def _count_processes(path: Path) -> Topology | None:
-    """Return the topology that the logs beside this one tell: one per process, in a directory per machine."""
+    """Return the topology from the number of logs: one log per process, in one directory per machine."""
     directory = path.absolute().parent
     if "noderank" not in directory.name:
         return None

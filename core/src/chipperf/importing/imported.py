@@ -1,4 +1,4 @@
-"""What an import yields: records, where each value came from, and what was not understood."""
+"""The result of an import: records, the source of each value, and text that was not understood."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chipperf.documents.identity import slug
+from chipperf.documents.document_identity import slug
 from chipperf.errors import UsageError
 from chipperf.records.files import write_atomically
 from chipperf.run.directory import RunDirectory
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 SOURCES_FILE: Final = "sources.json"
-"""Name of the file beside an imported record that says where its values come from."""
+"""Name of the file, next to an imported record, with the sources of its values."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Model):
-    """Where a value of a record stands: field, file, line and column from 1, and the text there."""
+class ImportSource(_Model):
+    """The source of a value: field of the record, file, line and column from 1, and text."""
 
     field: str
     file: str
@@ -38,7 +38,7 @@ class Source(_Model):
 
 
 class NotUnderstood(_Model):
-    """A text that has a place in the layout and does not fit it."""
+    """A text in one of the layout's places that does not fit the layout."""
 
     file: str
     line: int = Field(ge=1)
@@ -61,7 +61,7 @@ class Sources(_Model):
     """Content of ``sources.json``."""
 
     files: list[SourceFile]
-    values: list[Source]
+    values: list[ImportSource]
     not_understood: list[NotUnderstood]
 
 
@@ -70,18 +70,18 @@ class ImportedRecord:
     """A record and the sources of its values."""
 
     record: Record
-    values: tuple[Source, ...]
+    values: tuple[ImportSource, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """Everything that was read from a document or log.
+    """The content that was read from a document or log.
 
     Attributes:
-        files: What was read.
+        files: The files that were read.
         records: One record per row or run.
-        not_understood: What none of the records has as a value; the text itself is among their remarks.
-        generated_lines: Lines that chipperf wrote itself and that repeat what its tables say.
+        not_understood: Texts that did not become a value of a record. They are also in the records' remarks.
+        generated_lines: Lines that chipperf itself wrote, which repeat its tables.
     """
 
     files: tuple[SourceFile, ...]
@@ -91,12 +91,13 @@ class Import:
 
 
 def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
-    """Write each record into a directory of its own below ``out``, with its sources, and return the directories.
+    """Write each record with its sources into its own directory in ``out``, and return the directories.
 
-    Sorted by name the directories have the order of their documents' rows.
+    The directories, sorted by name, have the order of the rows in their documents.
 
     Raises:
-        UsageError: One of the directories exists, and nothing has been written; or ``out`` cannot be written.
+        UsageError: One of the directories exists, or ``out`` cannot be written. If a directory exists, no file is
+            written.
         RecordError: A file cannot be written.
     """
     records = [(imported, each) for imported in imports for each in imported.records]

@@ -1,7 +1,7 @@
-"""Logs of FlagPerf's device monitors: a time, then what the vendor's tool printed, every few seconds.
+"""Reading logs of FlagPerf's device monitors: every few seconds a time and the output of the vendor's tool.
 
-The tools' formats differ between vendors and versions, and FlagPerf's scripts copy columns by number. The unit behind a
-number is what all of them have, so values are recognised by it.
+The formats of the tools differ between vendors and versions, and FlagPerf's scripts copy columns by number. All formats
+have a unit after a number, so this module recognizes values by their unit.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.markdown import Located, Place, one_line
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.schema import UNKNOWN, Memory, Missing, Power
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_LISTED_LINES: Final = 20
-"""Lines that are listed as not understood; a tool that fails prints its message every few seconds."""
+"""Largest number of lines listed as not understood, because a failing tool prints its message every few seconds."""
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d")
 _TIME_FORMAT: Final = "%Y-%m-%d-%H:%M:%S"
@@ -30,24 +30,23 @@ _MEMORY: Final = re.compile(r"(?<![\w.])(\d{1,9})\s*(?:Mi?B)?\s*[/\s]\s*(\d{1,9}
 _UTILISATION: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?%")
 _TABLE_LINE: Final = re.compile(r"\s*[|+=-]")
 _MIB: Final = 2**20
-_UNKNOWN: Final = Missing(missing="unknown")
 
 
 @dataclass(slots=True)
 class _Reading:
-    """What all devices showed at one time; each list is in the order of the devices."""
+    """The values of all devices at one time. Each list has the order of the devices."""
 
     seconds: float
     temperatures_c: list[float] = field(default_factory=list)
     powers_w: list[float] = field(default_factory=list)
     used_bytes: list[int] = field(default_factory=list)
     totals_bytes: list[int] = field(default_factory=list)
-    utilisations_percent: list[float] = field(default_factory=list)
+    utilizations_percent: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorLog:
-    """Telemetry and memory of a log, the place of the highest use, and lines that are no data."""
+    """Telemetry and memory from a log, the place of the highest memory use, and lines without data."""
 
     power: Power
     memory: Memory | Missing
@@ -56,14 +55,14 @@ class MonitorLog:
 
 
 def read_monitor_log(text: str, source: str) -> MonitorLog | None:
-    """Return what a device monitor's log says, or ``None`` if it has no reading of a device.
+    """Return the content of a device monitor's log, or ``None`` if it has no reading of a device.
 
-    The memory is the highest reading of any device as the tool printed it, which is where people copy it from into a
-    report; what was in use before the run is not taken off.
+    The memory is the highest reading of any device, as the tool printed it, because reports contain this number. The
+    memory that was in use before the run is not subtracted.
 
     Args:
         text: The log.
-        source: What the record calls it.
+        source: Name of the log in the record.
     """
     readings: list[_Reading] = []
     unknown: list[Located] = []
@@ -98,41 +97,41 @@ def _seconds(stamp: str) -> float | None:
 
 def _take(line: str, reading: _Reading) -> bool:
     temperature, power, memory = _TEMPERATURE.search(line), _POWER.search(line), _MEMORY.search(line)
-    utilisations = _UTILISATION.findall(line)
+    utilizations = _UTILISATION.findall(line)
     if temperature:
         reading.temperatures_c.append(float(temperature[1]))
     if power:
-        # A second number of watts in a line is the limit.
+        # A second number in watts in the same line is the power limit.
         reading.powers_w.append(float(power[1]))
     if memory and int(memory[2]) > 0:
         reading.used_bytes.append(int(memory[1]) * _MIB)
         reading.totals_bytes.append(int(memory[2]) * _MIB)
-    if utilisations:
-        reading.utilisations_percent.append(float(utilisations[-1]))
-    return bool(temperature or power or memory or utilisations)
+    if utilizations:
+        reading.utilizations_percent.append(float(utilizations[-1]))
+    return bool(temperature or power or memory or utilizations)
 
 
 def _power(readings: Sequence[_Reading], source: str) -> Power:
     powers = [value for reading in readings for value in reading.powers_w]
     temperatures = [value for reading in readings for value in reading.temperatures_c]
-    utilisations = [value for reading in readings for value in reading.utilisations_percent]
+    utilizations = [value for reading in readings for value in reading.utilizations_percent]
     return Power(
         samples=len(readings),
-        mean_w=statistics.fmean(powers) if powers else _UNKNOWN,
-        max_w=max(powers) if powers else _UNKNOWN,
+        mean_w=statistics.fmean(powers) if powers else UNKNOWN,
+        max_w=max(powers) if powers else UNKNOWN,
         energy_j=_energy_j(readings),
-        mean_temperature_c=statistics.fmean(temperatures) if temperatures else _UNKNOWN,
-        max_temperature_c=max(temperatures) if temperatures else _UNKNOWN,
-        mean_utilisation_percent=statistics.fmean(utilisations) if utilisations else _UNKNOWN,
-        used_peak_bytes=_UNKNOWN,
+        mean_temperature_c=statistics.fmean(temperatures) if temperatures else UNKNOWN,
+        max_temperature_c=max(temperatures) if temperatures else UNKNOWN,
+        mean_utilization_percent=statistics.fmean(utilizations) if utilizations else UNKNOWN,
+        used_peak_bytes=UNKNOWN,
         source=source,
     )
 
 
 def _energy_j(readings: Sequence[_Reading]) -> float | Missing:
-    """Integrate the power of all devices; unknown if a device is missing from a reading."""
+    """Return the integral of the power over all devices; unknown if a device is missing in a reading."""
     if len(readings) < 2 or len({len(reading.powers_w) for reading in readings}) > 1:
-        return _UNKNOWN
+        return UNKNOWN
     return sum(
         (later.seconds - earlier.seconds) * (sum(earlier.powers_w) + sum(later.powers_w)) / 2
         for earlier, later in pairwise(readings)
@@ -143,10 +142,10 @@ def _memory(readings: Sequence[_Reading], source: str) -> Memory | Missing:
     used = [value for reading in readings for value in reading.used_bytes]
     totals = {value for reading in readings for value in reading.totals_bytes}
     if not used:
-        return _UNKNOWN
+        return UNKNOWN
     return Memory(
-        allocated_peak_bytes=_UNKNOWN,
-        reserved_peak_bytes=_UNKNOWN,
+        allocated_peak_bytes=UNKNOWN,
+        reserved_peak_bytes=UNKNOWN,
         device_peak_bytes=max(used),
         total_bytes=max(totals),
         allocator_source="",

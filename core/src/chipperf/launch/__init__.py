@@ -1,1 +1,1 @@
-"""Starting workers: what they are told, their environment, and torch's elastic launcher."""
+"""Training runs: their options, their launchers on one or several machines, and the processes that they start."""

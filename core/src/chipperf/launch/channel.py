@@ -1,14 +1,13 @@
-"""Messages between the launchers of one run, through torch's store; nothing here waits longer than it says."""
+"""Messages between launchers, through torch's store. Every call ends within a stated time."""
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from torch import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,43 +19,34 @@ _POLL_S = 0.1
 
 
 class ChannelLost(Exception):
-    """Nobody answers at the other end."""
+    """The store does not answer, or has no text in time."""
 
 
 class Channel:
-    """Texts by key, which every launcher of a run can write and read.
+    """Texts by key, which all launchers can write and read.
+
+    A text that one launcher writes reaches the others a moment later.
 
     Args:
-        host: Where the store is.
-        port: Its port; 0 takes a free one, with ``listens``.
-        listens: True on the one launcher whose process has the store.
-        timeout_s: Time the others have to find it.
+        host: Name or address of the machine with the store.
+        port: Port of the store; with ``listens``, 0 takes a free one.
+        listens: True for the one launcher whose process holds the store.
+        timeout_s: Time within which the store must answer.
 
     Raises:
-        ChannelLost: It is not there, or the port is taken.
+        ChannelLost: The store does not answer, or the port is taken.
     """
 
     def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _OPERATION_S) -> None:
-        def connect() -> Any:
-            return distributed.TCPStore(  # type: ignore[attr-defined]
-                host,
-                port,
-                is_master=listens,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=timeout_s),
-                # The elastic launcher of the same process listens on the same port, and shares it then.
-                multi_tenant=True,
-            )
-
         self.host = host
-        self._store = _bounded(connect, timeout_s + _OPERATION_S)
+        self._store = _connect(host, port, listens=listens, timeout_s=timeout_s)
         self.port = int(self._store.port)
 
     def write(self, key: str, text: str) -> None:
         """Store a text.
 
         Raises:
-            ChannelLost: Nobody answers.
+            ChannelLost: The store does not answer.
         """
         _bounded(lambda: self._store.set(key, text), _OPERATION_S)
 
@@ -64,7 +54,7 @@ class Channel:
         """Return the text of a key, or ``None`` if it has none yet.
 
         Raises:
-            ChannelLost: Nobody answers.
+            ChannelLost: The store does not answer.
         """
 
         def get() -> str | None:
@@ -76,7 +66,7 @@ class Channel:
         """Return the text of a key as soon as it has one.
 
         Raises:
-            ChannelLost: It has none in time, or nobody answers.
+            ChannelLost: It has none in time, or the store does not answer.
         """
         deadline_s = time.monotonic() + timeout_s
         while (text := self.read(key)) is None:
@@ -86,8 +76,48 @@ class Channel:
         return text
 
 
+def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
+    """Return torch's store at this place."""
+    if not listens:
+        # torch's store reports every attempt that fails on standard error.
+        _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
+    from torch import distributed
+
+    def connect() -> Any:
+        return distributed.TCPStore(  # type: ignore[attr-defined]
+            host,
+            port,
+            is_master=listens,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=timeout_s),
+            # The elastic launcher of the same process listens on the same port, and shares it then.
+            multi_tenant=True,
+        )
+
+    return _bounded(connect, timeout_s + _OPERATION_S)
+
+
+def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=_OPERATION_S).close()
+        except OSError:
+            if time.monotonic() > deadline_s:
+                raise
+        else:
+            return
+        time.sleep(_POLL_S)
+
+
 def _bounded(call: Callable[[], T], timeout_s: float) -> T:
-    """Return what ``call`` returns; it is left alone in its thread if a machine that vanished does not let it end."""
+    """Return what ``call`` returns. If it does not end in time, its thread goes on without effect.
+
+    A call to a machine that vanished may never end.
+
+    Raises:
+        ChannelLost: The call failed, or did not end in time.
+    """
     results: list[T] = []
     faults: list[Exception] = []
 

@@ -14,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from chipperf.errors import RecordError
-from chipperf.launch.group import PEER_STOPPED, Decision, Report, cause_of
+from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherReport, cause_of
 from chipperf.launch.resume import restart
 from chipperf.launch.single import run_single_worker
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
@@ -22,19 +22,22 @@ from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
-from chipperf.run.telemetry import measured_everywhere, read_telemetry, summarise
+from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.launch.group import Group
+    from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
+
+WORKER_COMMAND = (sys.executable, "-m", "chipperf.train.worker_environment")
+"""Starts one rank's worker, with the run's directory as its argument."""
 
 _WATCH_INTERVAL_S = 0.2
 
 _RENDEZVOUS_S = 120
-"""All launchers have met before; what is left is that all start their workers."""
+"""Time in which all launchers must start their workers, after they have met."""
 
 _INTERRUPTED = Status(
     state="interrupted",
@@ -42,10 +45,16 @@ _INTERRUPTED = Status(
 )
 
 _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
-"""Signals by which a process dies of itself or of its machine; an abort may also follow a peer's failure."""
+"""Signals that end a process because of itself or its machine. An abort may also follow the failure of another rank."""
 
 
-def run_workers(plan: RunPlan, directory: RunDirectory, group: Group | None = None) -> tuple[Status, int]:
+def run_workers(
+    plan: RunPlan,
+    directory: RunDirectory,
+    group: LauncherGroup | None = None,
+    *,
+    worker: Sequence[str] = WORKER_COMMAND,
+) -> tuple[Status, int]:
     """Start one worker per device, wait for all of them, and finish the run's record.
 
     The first rank that fails stops the others. As often as the plan allows they are started again then, from the newest
@@ -55,6 +64,7 @@ def run_workers(plan: RunPlan, directory: RunDirectory, group: Group | None = No
         plan: The run.
         directory: Its directory, with the plan in it.
         group: The launchers of the other machines; the first one writes the record.
+        worker: Command that starts one worker, without its argument, the run's directory.
 
     Returns:
         How the run ended, and the exit code that says so.
@@ -62,27 +72,29 @@ def run_workers(plan: RunPlan, directory: RunDirectory, group: Group | None = No
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     restarts_left = plan.max_restarts
     while True:
-        report = _run_session(plan, directory, group)
+        report = _run_session(plan, directory, group, worker)
         decision, nodes = _decide(plan, directory, group, report, may_restart=restarts_left > 0)
         if decision.plan is None:
             break
         restarts_left -= 1
         plan = decision.plan
-    if group is None or group.membership.is_first:
+    if group is None or group.launcher.is_first:
         _finish(plan, directory, decision.status, nodes)
     else:
-        directory.leave(group.membership.index, group.membership.ranks)
+        directory.leave(group.launcher.index, group.launcher.ranks)
     return decision.status, decision.exit_code
 
 
-def _run_session(plan: RunPlan, directory: RunDirectory, group: Group | None) -> Report:
-    """Let this launcher's workers train until they end or are stopped, and say how."""
-    ranks = group.membership.ranks if group else range(plan.topology.world_size)
+def _run_session(
+    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, worker: Sequence[str]
+) -> LauncherReport:
+    """Let the workers of this launcher train until they end or are stopped, and return how they ended."""
+    ranks = group.launcher.ranks if group else range(plan.topology.world_size)
     died: dict[int, int] = {}
     interrupted = False
     with Watch(plan, directory, group) as watch:
         try:
-            died = _launch(plan, directory, group)
+            died = _launch(plan, group, [*worker, str(directory.path)])
         except (SignalException, KeyboardInterrupt):
             interrupted = True
     status, code = _outcome(directory, ranks, died, interrupted)
@@ -90,11 +102,13 @@ def _run_session(plan: RunPlan, directory: RunDirectory, group: Group | None) ->
     if verdict is not None and not interrupted:
         status, code = _judged(verdict, status, code)
     recurs = not _may_restart(status, directory)
-    return Report(status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status))
+    return LauncherReport(
+        status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status)
+    )
 
 
 def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
-    """Return how ranks ended that were stopped for a reason which they do not know."""
+    """Return how ranks ended that the launcher stopped: they do not know its reason."""
     if verdict.failure_class == INTERRUPTED:
         return (_INTERRUPTED, 1) if status.state != "completed" else (status, code)
     if verdict.failure_class == PEER_STOPPED and status.state == "completed":
@@ -103,10 +117,10 @@ def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
 
 
 def _decide(
-    plan: RunPlan, directory: RunDirectory, group: Group | None, report: Report, *, may_restart: bool
+    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, report: LauncherReport, *, may_restart: bool
 ) -> tuple[Decision, list[NodeResult]]:
     """Agree with the other launchers on why the ranks ended, and whether they are started again."""
-    if group is not None and not group.membership.is_first:
+    if group is not None and not group.launcher.is_first:
         decision = group.report(report)
         if decision.plan is not None and decision.port is not None:
             if not plan.shared_directory:
@@ -131,10 +145,10 @@ def _decide(
     return decision, nodes
 
 
-def _launch(plan: RunPlan, directory: RunDirectory, group: Group | None) -> dict[int, int]:
+def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> dict[int, int]:
     """Start the workers and wait for them; return the exit codes of those that failed, by rank."""
-    if group is not None and group.membership.worker is not None:
-        return run_single_worker(group.membership.worker, directory, group.session.host, group.session.port)
+    if group is not None and group.launcher.worker is not None:
+        return run_single_worker(group.launcher.worker, command, group.session.host, group.session.port)
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
         config = LaunchConfig(
             min_nodes=plan.topology.nnodes,
@@ -148,13 +162,13 @@ def _launch(plan: RunPlan, directory: RunDirectory, group: Group | None) -> dict
             **_rendezvous(group),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "chipperf.train.worker_environment", str(directory.path))
+            elastic_launch(config, command[0])(*command[1:])
         except ChildFailedError as error:
             return {rank: failure.exitcode for rank, failure in error.failures.items()}
     return {}
 
 
-def _rendezvous(group: Group | None) -> dict[str, Any]:
+def _rendezvous(group: LauncherGroup | None) -> dict[str, Any]:
     """Return how the elastic launchers of a run find each other."""
     if group is None:
         # Without local_addr the workers look for each other under this machine's name, which need not resolve.
@@ -163,7 +177,7 @@ def _rendezvous(group: Group | None) -> dict[str, Any]:
     return {
         "rdzv_backend": "static",
         "rdzv_endpoint": f"{host}:{group.session.port}",
-        "rdzv_configs": {"rank": group.membership.index, "timeout": _RENDEZVOUS_S},
+        "rdzv_configs": {"rank": group.launcher.index, "timeout": _RENDEZVOUS_S},
     }
 
 
@@ -174,18 +188,20 @@ def _may_restart(status: Status, directory: RunDirectory) -> bool:
     return failure.rank is None or not reported_recurring(directory, failure.rank)
 
 
-def _node_result(plan: RunPlan, directory: RunDirectory, group: Group | None, status: Status) -> NodeResult | None:
+def _node_result(
+    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, status: Status
+) -> NodeResult | None:
     """Return what this launcher alone knows of its machine, if there are several."""
-    if group is None or plan.topology.nnodes == 1 or not group.membership.speaks_for_node:
+    if group is None or plan.topology.nnodes == 1 or not group.launcher.speaks_for_node:
         return None
-    readings = read_telemetry(directory.telemetry(group.membership.node_rank))
+    readings = read_telemetry(directory.telemetry(group.launcher.node_rank))
     failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
     return NodeResult(
-        node_rank=group.membership.node_rank,
+        node_rank=group.launcher.node_rank,
         machine=read_machine(),
         cpu=read_cpu(),
         e2e_time_s=time.monotonic() - group.origin_s if status.state == "completed" else failed,
-        power=summarise(readings, group.idle_memory_bytes),
+        power=summarize(readings, group.idle_memory_bytes),
     )
 
 

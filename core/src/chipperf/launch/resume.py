@@ -1,4 +1,4 @@
-"""Continuing a run whose processes are gone: whether it may be, from which checkpoint, and what its record says."""
+"""How a run whose processes are gone continues: whether it may, from which checkpoint, and what its record says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chipperf.run.progress import read_progress
 if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.plugin.session import Session
-    from chipperf.records.checkpoints import Manifest
+    from chipperf.records.checkpoints import CheckpointManifest
     from chipperf.records.schema import Record
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
@@ -27,7 +27,7 @@ UNKNOWN_CAUSE = Failure(failure_class="unknown", message="the run does not say w
 
 
 def require_same_software(plan: RunPlan, record: Record, case: Case, session: Session) -> None:
-    """Refuse to continue a run with other software: one record describes one.
+    """Refuse to continue a run with other software than it was begun with: a record describes one set of software.
 
     Raises:
         UsageError: Case, chipperf, definitions of metrics or plugin have another version now.
@@ -46,8 +46,8 @@ def require_same_software(plan: RunPlan, record: Record, case: Case, session: Se
             )
 
 
-def require_same_torch(manifest: Manifest, torch_version: str) -> None:
-    """Refuse to continue with another torch.
+def require_same_torch(manifest: CheckpointManifest, torch_version: str) -> None:
+    """Refuse to continue a run with another version of torch.
 
     Raises:
         UsageError: The checkpoint was written by another version.
@@ -60,7 +60,7 @@ def require_same_torch(manifest: Manifest, torch_version: str) -> None:
 
 
 def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> RunPlan:
-    """Take over a run that stopped, and write the plan and the record with which it continues.
+    """Take over a run that stopped: write the plan and the record with which it continues, and return the plan.
 
     Args:
         directory: The run's.
@@ -117,7 +117,7 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> 
 
 
 def restart(plan: RunPlan, directory: RunDirectory, status: Status) -> RunPlan:
-    """Prepare the same launcher's next session after its workers died; without a checkpoint it begins anew.
+    """Prepare the next session of a launcher after its workers died. Without a checkpoint the run begins anew.
 
     Args:
         plan: Plan of the session that ended.

@@ -1,4 +1,4 @@
-"""Programs that run one after another: a signal ends the one that runs, and lets no other begin."""
+"""Programs that run one after another. A signal ends the current program, and no other is started."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _POLL_S = 1.0
 
 TRAIN_COMMAND = (sys.executable, "-m", "chipperf", "train")
-"""Starts a run in a process of its own: with it the end-to-end time begins, and nothing is left of it afterwards."""
+"""Starts a run in a process of its own. The end-to-end time begins with it, and all its memory is free afterwards."""
 
 
 def require_torch() -> None:
-    """Refuse to begin where every run would fail; without importing torch, which no run is to be measured beside.
+    """Refuse to begin if torch is missing, because every run would fail. torch is not imported: that takes seconds.
 
     Raises:
         ModuleNotFoundError: It is not installed.

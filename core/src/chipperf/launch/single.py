@@ -1,31 +1,29 @@
-"""The one worker of a launcher that torchrun or srun started, beside others that have one each."""
+"""The only worker of a launcher, where torchrun or srun started one launcher for each rank."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from chipperf.plugin.types import Rank
-    from chipperf.run.directory import RunDirectory
 
 _GRACE_S = 25.0
 """Less than the 30 seconds after which torchrun and Slurm kill this process itself."""
 
 
-def run_single_worker(rank: Rank, directory: RunDirectory, host: str, port: int) -> dict[int, int]:
+def run_single_worker(rank: Rank, command: Sequence[str], host: str, port: int) -> dict[int, int]:
     """Start a rank's worker and wait for it.
 
     Args:
         rank: Which rank it is.
-        directory: The run's.
+        command: Starts its worker.
         host: Where the ranks find each other's store.
         port: Port there.
 
@@ -47,7 +45,6 @@ def run_single_worker(rank: Rank, directory: RunDirectory, host: str, port: int)
         "TORCHELASTIC_USE_AGENT_STORE": True,
     }
     environment = os.environ | {name: str(value) for name, value in variables.items()}
-    command = [sys.executable, "-m", "chipperf.train.worker_environment", str(directory.path)]
     with _interruptible(), subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as worker:
         try:
             code = worker.wait()

@@ -31,7 +31,7 @@ def batch_script(
     directory: Path,
     options: Sequence[str] = (),
 ) -> str:
-    """Return a script that trains cases one after the other; one that fails does not keep the next from its turn.
+    """Return a script that trains cases one after another. The cases after one that failed are trained, too.
 
     Args:
         cases: What to train.
@@ -69,7 +69,7 @@ def batch_script(
 
 
 def submit(script: Path) -> str:
-    """Give a script to Slurm.
+    """Submit a script to Slurm.
 
     Returns:
         The job's number.

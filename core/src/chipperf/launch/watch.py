@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import psutil
 
 from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.launch.group import HANG, PEER_STOPPED, Report
+from chipperf.launch.launcher_group import HANG, PEER_STOPPED, LauncherReport
+from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.records.schema import Failure
 from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
 from chipperf.train.stop import stop_key
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from chipperf.launch.group import Group
+    from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
@@ -49,7 +50,7 @@ class Watch:
         group: The launchers; ``None`` for a run of this one only.
     """
 
-    def __init__(self, plan: RunPlan, directory: RunDirectory, group: Group | None) -> None:
+    def __init__(self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> None:
         self.verdict: Failure | None = None
         self._plan = plan
         self._directory = directory
@@ -66,12 +67,12 @@ class Watch:
         self._ended.set()
 
     def _run(self) -> None:
-        """Look around once a second, until the block ends or its ranks were stopped."""
+        """Check once a second, until the block ends or its ranks were stopped."""
         conversation = None
         if self._group is not None:
             conversation = _Conversation(self._group, self._ended)
         progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
-        decides = self._group is None or self._group.membership.is_first
+        decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
             fault = None
             if decides and not self._directory.plan.exists():
@@ -108,7 +109,7 @@ class Watch:
 
 
 class _ProgressGuard:
-    """Says when nothing has changed in the run's files for too long, by a clock that nobody sets."""
+    """Detects that the run's files have not changed for too long, by a monotonic clock."""
 
     def __init__(self, directory: RunDirectory, timeout_s: float | None) -> None:
         self._directory = directory
@@ -126,15 +127,14 @@ class _ProgressGuard:
 
 
 class _Conversation:
-    """Tells the other launchers that this one is alive, and hears of them, in a thread that may get stuck."""
+    """Exchanges signs of life with the other launchers, in a thread of its own: a call may get stuck."""
 
-    def __init__(self, group: Group, ended: threading.Event) -> None:
+    def __init__(self, group: LauncherGroup, ended: threading.Event) -> None:
         self._group = group
         self._ended = ended
         self._verdict: Failure | None = None
         self._halting: Failure | None = None
-        self._heard_s = {index: time.monotonic() for index in range(group.membership.count)}
-        self._pulses: dict[int, str | None] = {}
+        self._signs = SignsOfLife(range(group.launcher.count))
         threading.Thread(target=self._run, daemon=True).start()
 
     def halt(self, failure: Failure) -> None:
@@ -146,22 +146,19 @@ class _Conversation:
         """Return why the ranks here must stop, or ``None``."""
         if self._verdict is not None:
             return self._verdict
-        now_s = time.monotonic()
-        watched = range(self._group.membership.count) if self._group.membership.is_first else (0,)
+        watched = range(self._group.launcher.count) if self._group.launcher.is_first else (0,)
         for index in watched:
-            if index != self._group.membership.index and now_s - self._heard_s[index] > LOST_AFTER_S:
+            if index != self._group.launcher.index and self._signs.silence_s(index) > LOST_AFTER_S:
                 return self._group.lose(index)
         return None
 
     def _run(self) -> None:
         channel = None
-        beat = 0
         while not self._ended.wait(_INTERVAL_S):
-            beat += 1
             try:
                 # A connection of its own: what gets stuck in it must not hold up the launcher.
                 channel = channel or Channel(self._group.session.host, self._group.session.port)
-                channel.write(f"alive/{self._group.membership.index}", str(beat))
+                self._signs.send(channel, self._group.launcher.index)
                 if self._halting is not None:
                     channel.write("halt", self._halting.model_dump_json())
                 self._listen(channel)
@@ -171,26 +168,24 @@ class _Conversation:
                 channel = None
 
     def _listen(self, channel: Channel) -> None:
-        membership = self._group.membership
+        launcher = self._group.launcher
         halt = channel.read("halt")
         if halt is not None and self._halting is None:
             self._verdict = Failure.model_validate_json(halt)
-        for index in range(membership.count):
-            pulse = channel.read(f"alive/{index}")
-            if pulse != self._pulses.get(index):
-                self._pulses[index], self._heard_s[index] = pulse, time.monotonic()
-            if index != membership.index and channel.read(f"report/{index}") is not None:
+        self._signs.listen(channel)
+        for index in range(launcher.count):
+            if index != launcher.index and channel.read(f"report/{index}") is not None:
                 self._peer_stopped(channel, index)
-        for rank in set(range(membership.topology.world_size)) - set(membership.ranks):
+        for rank in set(range(launcher.topology.world_size)) - set(launcher.ranks):
             if channel.read(stop_key(rank)) is not None:
                 self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
 
     def _peer_stopped(self, channel: Channel, index: int) -> None:
-        """A launcher whose ranks are done keeps quiet; one whose ranks failed lets those here stop."""
-        self._heard_s[index] = float("inf")
-        report = Report.model_validate_json(channel.read(f"report/{index}") or "")
+        """Expect no signs of life of a launcher whose ranks have ended; stop the ranks here if those failed."""
+        self._signs.excuse(index)
+        report = LauncherReport.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
-            name = self._group.membership.name_of(index)
+            name = self._group.launcher.name_of(index)
             self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")
 
 
@@ -207,16 +202,17 @@ def _hang(plan: RunPlan) -> Failure:
 
 
 def _ranks_of_this_process() -> list[psutil.Process]:
+    """Return the ranks that this launcher has started: the children that were told a rank."""
     ranks = []
     for child in psutil.Process().children():
-        command = _command(child)
-        if _TRAINING_PROGRAM in command or "chipperf.train.worker_environment" in command:
-            ranks.append(child)
+        with suppress(psutil.Error):
+            if "RANK" in child.environ():
+                ranks.append(child)
     return ranks
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Return False for one that has ended; whoever started it waits for it, and nobody else may."""
+    """Return whether a process runs. Only its parent may wait for it, so its exit status stays untouched here."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

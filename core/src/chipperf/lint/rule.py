@@ -10,11 +10,11 @@ from chipperf.catalog import Catalog, require_id, summary_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from chipperf.lint.linted_document import LintedDocument
     from chipperf.lint.problem import Problem, Severity
-    from chipperf.lint.subject import Subject
 
 
-Function: TypeAlias = "Callable[[Subject], Iterator[Problem]]"
+Function: TypeAlias = "Callable[[LintedDocument], Iterator[Problem]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

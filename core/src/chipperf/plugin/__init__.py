@@ -1,1 +1,1 @@
-"""The plugin system: hook specifications, the types that cross them, and which plugins are installed and bound."""
+"""The plugin system: hook specifications, their types, the installed plugins, and bound plugins."""

@@ -1,6 +1,6 @@
-"""What core does where a vendor implements no hook; each function stands for the hook of its name.
+"""Core's defaults for optional hooks. Each function replaces the hook with its name if the vendor does not have it.
 
-torch is imported inside the functions: a session can be bound, and its vendor listed, without it.
+The functions import torch themselves, because binding a session and listing its vendor must work without torch.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentV
 
 
 def distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
-    """Use gloo, on cpu devices only: no other backend is right for every vendor.
+    """Use gloo on the CPU. For other devices core has no backend that works for every vendor.
 
     Raises:
-        VendorHookError: The device is not a cpu.
+        VendorHookError: The device is not the CPU.
     """
     if device.type != "cpu":
         raise VendorHookError(
@@ -60,7 +60,7 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
     """Seed the generators of torch's module for the device type, and set torch's deterministic algorithms.
 
     Raises:
-        VendorHookError: That module cannot seed; the run would not be reproducible.
+        VendorHookError: That module cannot seed, so the run would not be reproducible.
     """
     import torch
 
@@ -77,7 +77,7 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
 
 
 def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run fp32 and nothing else, with torch's shortcuts for fp32 products switched off.
+    """Run only fp32, with torch's shortcuts for fp32 products switched off.
 
     Raises:
         UnsupportedPrecision: Something other than fp32 was requested.
@@ -86,7 +86,7 @@ def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     reasons = {MATMUL_PRECISION: "fp32 products are not rounded"}
     set_switch(MATMUL_PRECISION, "highest")
     if device.type == "cuda":
-        # Convolutions have a switch of their own, which torch leaves on.
+        # Convolutions have a separate switch, which torch leaves on.
         set_switch(CUDNN_TF32, False)
         reasons[CUDNN_TF32] = "fp32 convolutions are not rounded"
     return precision_policy(requested, knobs=switch_knobs(reasons))
@@ -98,22 +98,22 @@ def prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: to
 
 
 def loader_options(device: torch.device) -> LoaderOptions:
-    """Ask nothing of the data loader."""
+    """Return the default options of the data loader."""
     return LoaderOptions()
 
 
 def case_overrides(case: str, rank: Rank, device_name: str) -> CaseOverrides:
-    """Keep the case's hyperparameters."""
+    """Override no hyperparameter."""
     return CaseOverrides()
 
 
 def tool_commands() -> tuple[ToolCommand, ...]:
-    """List none."""
+    """List no command."""
     return ()
 
 
 def peak_flops(device_name: str, precision: str) -> PeakFlops | None:
-    """Leave the peak unknown."""
+    """Return ``None``: the peak is unknown."""
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checking what a vendor's hook returned against the type the specification promises."""
+"""Checks of the value that a vendor's hook returned against the type in the specification."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 _RANGES: Final = (
-    # A capacity of 0 stands for "unknown", which is written None.
+    # A capacity of 0 would stand for an unknown capacity, which must be None.
     ("total_bytes", 1.0, math.inf),
     ("memory_bytes", 1.0, math.inf),
     ("_bytes", 0.0, math.inf),
@@ -22,18 +22,18 @@ _RANGES: Final = (
     ("index", 0.0, math.inf),
     ("workers_per_rank", 0.0, math.inf),
 )
-"""Lowest and highest value of a field whose name ends in the suffix; the first suffix that matches counts."""
+"""Suffix of a field's name, lowest value and highest value. The first matching suffix counts."""
 
 _MAY_BE_BLANK: Final = frozenset({"value"})
 
 
-def fault_of(value: object, expected: Any) -> str | None:
-    """Say what is wrong with ``value``, or return ``None`` if it is of the ``expected`` type and its units are sane.
+def describe_mismatch(value: object, expected: Any) -> str | None:
+    """Return what is wrong with ``value``, or ``None`` if it has the ``expected`` type and plausible numbers.
 
     Args:
-        value: What a hook returned.
-        expected: A type as in an annotation: a dataclass (subclasses do not pass), ``tuple[X, ...]``,
-            ``frozenset[X]``, a union, a ``Literal``, a plain class.
+        value: The return value of a hook.
+        expected: A type as in an annotation: a dataclass (a subclass does not match), ``tuple[X, ...]``,
+            ``frozenset[X]``, a union, a ``Literal``, or a plain class.
 
     Returns:
         A phrase that follows "returned", for example ``dict instead of ProbeResult`` or ``a ProbeResult whose
@@ -88,7 +88,7 @@ def _fault_in_fields(name: str, value: Any, expected: Any) -> str | None:
     return next((fault for fault in faults if fault), None)
 
 
-# Evaluating annotations is slow, and telemetry is checked once a second per device beside a measurement.
+# Evaluating annotations is slow, and telemetry is checked once a second per device during a measurement.
 @functools.cache
 def _hints_of(expected: type) -> dict[str, Any]:
     return get_type_hints(expected)
@@ -96,7 +96,7 @@ def _hints_of(expected: type) -> dict[str, Any]:
 
 def _fault_in_scalar(name: str, value: object, expected: Any) -> str | None:
     accepted = (int, float) if expected is float else expected
-    # bool is an int to Python, but True bytes are a mistake.
+    # In Python bool is a subclass of int, but True is not a valid number here.
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         return _fault(name, value, _title(expected))
     field_name = name.rpartition(".")[2]

@@ -1,10 +1,10 @@
-"""The contract: every hook a vendor or an observer may implement.
+"""The hook specifications: every hook that a vendor or an observer may implement.
 
-A vendor plugin is a module whose functions carry :data:`chipperf.hookimpl`; its entry point in the group
-``chipperf.vendors`` names that module. An observer does the same in ``chipperf.observers``. Arguments that are torch
-objects are imported for type checkers only, so that this module, and every plugin's import, stays free of torch.
+A vendor plugin is a module. Its functions carry the decorator :data:`chipperf.hookimpl`, and an entry point in the
+group ``chipperf.vendors`` names the module. An observer has an entry point in ``chipperf.observers``. Types of
+torch are imported only for type checkers, so neither this module nor a plugin imports torch.
 
-Every docstring holds an example that a test runs.
+Every docstring contains an example, which a test runs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MachineSpecs:
 
     @hookspec(firstresult=True)
     def perf_vendor_info(self) -> VendorInfo:
-        """Say who the plugin speaks for; required.
+        """Return the vendor's name, titles, device type and capabilities; required.
 
         Example:
             from chipperf import Title, VendorInfo, hookimpl
@@ -68,16 +68,17 @@ class MachineSpecs:
                 )
 
         Returns:
-            Name, titles, device type, capabilities and known products. A constant: no device is touched.
+            Name, titles, device type, capabilities and known products. They are constant, so the hook must not use a
+            device.
         """
 
     @hookspec(firstresult=True)
     def perf_probe(self) -> ProbeResult:
         """Find the vendor's devices without torch and without creating a context; required.
 
-        Looks for physical identity: PCI vendor ids, driver files, the management library. It returns within seconds,
-        never raises, leaves the process unchanged, and does not claim a device of another vendor that presents
-        itself under the same torch device type.
+        The probe looks for physical devices: PCI vendor ids, driver files, the management library. It returns within
+        seconds, never raises, and does not change the process. It must not claim devices of other vendors that have
+        the same torch device type.
 
         Example:
             from pathlib import Path
@@ -92,15 +93,15 @@ class MachineSpecs:
                 return ProbeResult(available=True, reason=f"{len(nodes)} /dev/acme* nodes", devices=devices)
 
         Returns:
-            The devices, or a reason the user can act on.
+            The devices. If there is none, a reason that tells the user what to do.
         """
 
     @hookspec(firstresult=True)
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-        """Return the variables a worker needs before its interpreter starts; default none.
+        """Return the variables that a worker needs before its interpreter starts; default none.
 
-        Core applies and records them. The hook only returns them: it must not touch ``os.environ``. A variable the
-        user has already set keeps the user's value.
+        Core sets and records them. The hook must not change ``os.environ``. A variable that the user
+        has already set keeps the user's value.
 
         Example:
             from chipperf import EnvironmentVariable, hookimpl
@@ -110,7 +111,7 @@ class MachineSpecs:
                 return (EnvironmentVariable(name="ACME_RING", value="1", reason="ring all-reduce over PCIe"),)
 
         Args:
-            rank: Place of the worker in the job.
+            rank: Rank of the worker in the job.
             settings: Case, precision and determinism of the run.
 
         Returns:
@@ -130,7 +131,7 @@ class MachineSpecs:
                 return RuntimeInfo(torch=torch.__version__, sdk=torch.version.cuda)
 
         Returns:
-            Versions of the stack that is now loaded.
+            Versions of the loaded stack.
         """
 
 
@@ -139,7 +140,7 @@ class DeviceSpecs:
 
     @hookspec(firstresult=True)
     def perf_device_init(self, rank: Rank) -> torch.device:
-        """Make this rank's device current and return it; required, idempotent.
+        """Make this rank's device current and return it; required. Repeated calls must work.
 
         Example:
             from chipperf import hookimpl
@@ -153,19 +154,19 @@ class DeviceSpecs:
                 return device
 
         Args:
-            rank: Place of the worker in the job; the device's index is its local rank, except on the CPU, where torch
-                knows one device that all ranks share.
+            rank: Rank of the worker in the job. The device's index is the local rank, except on the CPU, where all
+                ranks share one device.
 
         Returns:
             A ``torch.device`` of the declared type, with an index.
 
         Raises:
-            DeviceError: The index is out of range; the message gives the number of devices.
+            DeviceError: The index is out of range. The message must give the number of devices.
         """
 
     @hookspec(firstresult=True)
     def perf_device_info(self, device: torch.device) -> DeviceInfo:
-        """Identify a device; required. It must agree with what the probe found.
+        """Return the identity of a device; required. It must agree with the probe.
 
         Example:
             from chipperf import DeviceInfo, hookimpl
@@ -178,14 +179,14 @@ class DeviceSpecs:
             device: The ``torch.device`` that ``perf_device_init`` returned.
 
         Returns:
-            Product name (not the vendor's or device type's name), UUID and capacity.
+            Product name (not the name of the vendor or device type), UUID and capacity.
         """
 
     @hookspec
     def perf_synchronize(self, device: torch.device) -> None:
-        """Wait until *all* work queued on the device, on every stream, is finished; required.
+        """Wait until *all* work that is queued on the device is finished, on every stream; required.
 
-        Core calls it at the edges of measurement windows. If it returns early, every throughput is wrong.
+        Core calls it at the start and the end of measurement windows. If it returns early, every throughput is wrong.
 
         Example:
             from chipperf import hookimpl
@@ -197,12 +198,12 @@ class DeviceSpecs:
                     torch.cuda.synchronize(device)
 
         Args:
-            device: The device to wait for, no other.
+            device: The device to wait for. Do not wait for other devices.
         """
 
     @hookspec(firstresult=True)
     def perf_memory_query(self, device: torch.device) -> MemoryStats:
-        """Read the device's memory in bytes; required, read-only: it resets nothing.
+        """Return the device's memory in bytes; required. The query must not reset or change anything.
 
         Example:
             from chipperf import MemoryStats, hookimpl
@@ -215,12 +216,12 @@ class DeviceSpecs:
             device: The device to read.
 
         Returns:
-            What is known, ``None`` for the rest, and the source.
+            The known values, ``None`` for unknown ones, and the source.
         """
 
     @hookspec
     def perf_memory_reset_peak(self, device: torch.device) -> None:
-        """Set the peak counters back to the current values; required. Called once, after warm-up.
+        """Reset the peak counters to the current values; required. Core calls it once, after warm-up.
 
         Example:
             from chipperf import hookimpl
@@ -241,9 +242,9 @@ class TrainingSpecs:
 
     @hookspec(firstresult=True)
     def perf_distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
-        """Say how to initialise the process group; required if ``distributed`` is declared.
+        """Return how to initialize the process group; required if ``distributed`` is declared.
 
-        Core itself initialises and destroys the group.
+        Core initializes and destroys the group.
 
         Example:
             from chipperf import DistributedConfig, hookimpl
@@ -253,11 +254,11 @@ class TrainingSpecs:
                 return DistributedConfig(backend="gloo", timeout_s=600)
 
         Args:
-            rank: Place of the worker in the job.
+            rank: Rank of the worker in the job.
             device: The worker's device.
 
         Returns:
-            Backend, rendezvous, time-out and DDP options. Without the hook: gloo, on cpu devices only.
+            Backend, rendezvous, timeout and DDP options. Without the hook core uses gloo, and only on the CPU.
         """
 
     @hookspec
@@ -278,12 +279,12 @@ class TrainingSpecs:
         Args:
             seed: Seed of this rank.
             device: The worker's device.
-            deterministic: True if two runs must give equal bits.
+            deterministic: True if two runs must give bit-equal results.
         """
 
     @hookspec(firstresult=True)
     def perf_precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
-        """Set the device up for a precision and describe it; default supports fp32 only.
+        """Set up the device for a precision and describe it; default supports fp32 only.
 
         Example:
             from chipperf import Capability, hookimpl
@@ -295,23 +296,23 @@ class TrainingSpecs:
                 return precision_policy(requested)
 
         Args:
-            requested: What the user asked for.
+            requested: The requested precision.
             device: The worker's device.
 
         Returns:
-            What is in effect, with every knob that takes part.
+            The precision in use, with every knob that affects it.
 
         Raises:
-            UnsupportedPrecision: The device cannot run it. Never run another precision instead.
+            UnsupportedPrecision: The device cannot run the precision. The hook must not use another one instead.
         """
 
     @hookspec(firstresult=True)
     def perf_prepare_model(
         self, model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device
     ) -> torch.nn.Module:
-        """Change the model's layout for the device; default identity.
+        """Change the model's memory layout for the device; default returns the model unchanged.
 
-        Parameters keep their names, shapes and number.
+        The names, shapes and number of its parameters must not change.
 
         Example:
             from chipperf import hookimpl
@@ -323,16 +324,16 @@ class TrainingSpecs:
 
         Args:
             model: A ``torch.nn.Module`` that is already on the device.
-            precision: The policy in force.
+            precision: The precision in use.
             device: The worker's device.
 
         Returns:
-            The model to train. Inputs follow its memory format.
+            The model to train. Core converts inputs to its memory format.
         """
 
     @hookspec(firstresult=True)
     def perf_loader_options(self, device: torch.device) -> LoaderOptions:
-        """Say what the data loader should do for this device; default nothing special.
+        """Return options of the data loader for this device; default options of core.
 
         Example:
             from chipperf import LoaderOptions, hookimpl
@@ -345,12 +346,12 @@ class TrainingSpecs:
             device: The worker's device.
 
         Returns:
-            Pinned memory, workers per rank, how workers start.
+            Pinned memory, workers per rank, and start method of workers.
         """
 
     @hookspec(firstresult=True)
     def perf_case_overrides(self, case: str, rank: Rank, device_name: str) -> CaseOverrides:
-        """Return the hyperparameters this vendor tunes for a case and topology; default none.
+        """Return the hyperparameters that this vendor tunes for a case and topology; default none.
 
         :func:`chipperf.read_case_overrides` takes them from a ``configs.toml`` beside the plugin.
 
@@ -367,7 +368,7 @@ class TrainingSpecs:
         Args:
             case: Name of the case.
             rank: Topology of the job.
-            device_name: Product name, empty if it is not known yet.
+            device_name: Product name; empty if it is not known yet.
 
         Returns:
             Overrides with reasons. An unknown or locked key is an error.
@@ -379,10 +380,10 @@ class MonitoringSpecs:
 
     @hookspec(firstresult=True)
     def perf_telemetry(self, device: DeviceInfo) -> TelemetrySample:
-        """Read power, temperature, utilisation and memory of one device; needs ``telemetry``.
+        """Read power, temperature, utilization and memory of one device; needs ``telemetry``.
 
-        Called about once a second from a process beside the workers, without torch. The device is found by its UUID,
-        never by its index.
+        A process without torch calls the hook about once a second during training. The hook must find the device by its
+        UUID, not by its index.
 
         Example:
             from chipperf import TelemetrySample, hookimpl
@@ -395,15 +396,15 @@ class MonitoringSpecs:
             device: Identity of the device.
 
         Returns:
-            What could be read, ``None`` for the rest.
+            The known values, and ``None`` for unknown ones.
         """
 
     @hookspec(firstresult=True)
     def perf_tool_commands(self) -> tuple[ToolCommand, ...]:
-        """List the management tool calls whose output the plugin parses; default none.
+        """Return the calls of management tools whose output the plugin parses; default none.
 
-        ``perf record-tools`` runs them and keeps their output as test data for the plugin's parsers. Calls that change
-        a device are never listed.
+        ``perf record-tools`` runs them and stores their output as test data for the plugin's parsers. Do not list
+        calls that change a device.
 
         Example:
             from chipperf import ToolCommand, hookimpl
@@ -414,12 +415,12 @@ class MonitoringSpecs:
                 return (query,)
 
         Returns:
-            Commands, each under the name of its recording.
+            Commands, each with the name of its recording.
         """
 
     @hookspec(firstresult=True)
     def perf_peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:
-        """Give the dense peak rate that MFU is computed against; default unknown.
+        """Return the dense peak rate for the computation of MFU; default unknown.
 
         Example:
             from chipperf import PeakFlops, hookimpl
@@ -435,7 +436,7 @@ class MonitoringSpecs:
             precision: *Effective* precision.
 
         Returns:
-            Peak and source, or ``None`` if it is not known.
+            Peak and source, or ``None`` if the peak is unknown.
         """
 
 
@@ -444,7 +445,7 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
     @hookspec
     def perf_step_end(self, device: torch.device) -> None:
-        """Mark the end of a training step, for stacks that record a graph until told; default nothing.
+        """Mark the end of a training step, for stacks that record operations until this call; default nothing.
 
         Example:
             from chipperf import hookimpl
@@ -459,7 +460,7 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
     @hookspec
     def perf_device_teardown(self, device: torch.device) -> None:
-        """Release what ``perf_device_init`` and ``perf_precision`` took or changed; also called after a failure.
+        """Undo what ``perf_device_init`` and ``perf_precision`` allocated or changed; also called after a failure.
 
         Default: empties the cache of torch's module for the device type.
 
@@ -478,11 +479,11 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
 
 
 class ObserverSpecs:
-    """Hooks of observers: any number, each called alone; one that raises is disabled and listed in the record."""
+    """Hooks of observers. A run may have several. An observer that raises is disabled and listed in the record."""
 
     @hookspec
     def perf_run_started(self, event: RunStarted) -> None:
-        """Take note that training begins.
+        """Handle the start of training.
 
         Example:
             from chipperf import hookimpl
@@ -497,7 +498,7 @@ class ObserverSpecs:
 
     @hookspec
     def perf_window_finished(self, event: WindowFinished) -> None:
-        """Take note of a measurement window.
+        """Handle the end of a measurement window.
 
         Example:
             from chipperf import hookimpl
@@ -512,7 +513,7 @@ class ObserverSpecs:
 
     @hookspec
     def perf_epoch_finished(self, event: EpochFinished) -> None:
-        """Take note that an epoch's training steps are done.
+        """Handle the end of an epoch's training steps.
 
         Example:
             from chipperf import hookimpl
@@ -527,7 +528,7 @@ class ObserverSpecs:
 
     @hookspec
     def perf_evaluation_finished(self, event: EvaluationFinished) -> None:
-        """Take note of an evaluation.
+        """Handle the end of an evaluation.
 
         Example:
             from chipperf import hookimpl
@@ -542,7 +543,7 @@ class ObserverSpecs:
 
     @hookspec
     def perf_run_finished(self, event: RunFinished) -> None:
-        """Take note that the run completed and its record is written.
+        """Handle the end of a completed run, after its record is written.
 
         Example:
             from chipperf import hookimpl
@@ -557,7 +558,7 @@ class ObserverSpecs:
 
     @hookspec
     def perf_run_failed(self, event: RunFailed) -> None:
-        """Take note that the run failed.
+        """Handle the failure of a run.
 
         Example:
             from chipperf import hookimpl

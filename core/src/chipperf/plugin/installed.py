@@ -1,6 +1,6 @@
-"""The installed plugins: listed from entry-point metadata alone, found by name, and imported.
+"""The installed plugins: listing them, finding one by name, and importing it.
 
-Listing imports no plugin. Finding a vendor by name touches that plugin and no other.
+Listing and finding read only the metadata of entry points and import no plugin.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CORE_PACKAGE: Final = "chipperf"
 """Name of core's package and of its distribution."""
 
 VENDOR_VARIABLE: Final = "PERF_VENDOR"
-"""Environment variable that names the vendor where no option does."""
+"""Environment variable with the vendor's name, used if no option gives one."""
 
 REFERENCE_VENDOR: Final = "cpu"
-"""Name of the reference that vendors are compared with. It runs when it is asked for; ``auto`` never chooses it."""
+"""Name of the reference that vendors are compared with. It runs only by name; ``auto`` never chooses it."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class PluginEntry:
     Attributes:
         group: Entry-point group, :data:`VENDOR_GROUP` or :data:`OBSERVER_GROUP`.
         name: Left side of the entry point; the vendor's name.
-        value: Right side of the entry point; the module that holds the hooks.
-        distribution: Distribution that provides it.
+        value: Right side of the entry point; the module with the hooks.
+        distribution: Distribution that provides the entry point.
         version: Version of that distribution.
     """
 
@@ -50,7 +50,7 @@ class PluginEntry:
 
     @property
     def source(self) -> str:
-        """Distribution and version, as an error names them."""
+        """Distribution and version for error messages."""
         return f"{self.distribution} {self.version}"
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class PluginEntry:
 
 
 def vendors() -> tuple[PluginEntry, ...]:
-    """Return the installed vendors, ordered by name; a name two distributions provide is there twice."""
+    """Return the installed vendors, ordered by name. A name from two distributions appears twice."""
     return _entries(VENDOR_GROUP)
 
 
@@ -72,7 +72,7 @@ def find_vendor(name: str) -> PluginEntry:
     """Return the one installed vendor called ``name``, without importing or probing it.
 
     Raises:
-        VendorSelectionError: No distribution provides it, or more than one does.
+        VendorSelectionError: No distribution provides the vendor, or several do.
     """
     installed = vendors()
     candidates = [entry for entry in installed if entry.name == name]
@@ -91,12 +91,12 @@ def load(entry: PluginEntry) -> ModuleType:
     """Import the plugin's module.
 
     Raises:
-        PluginLoadError: The import fails, or the entry point names something other than a module.
+        PluginLoadError: The import fails, or the entry point does not name a module.
     """
     remedy = f"repair it with 'pip install --force-reinstall {entry.distribution}', or 'pip uninstall' it"
     try:
         module = EntryPoint(entry.name, entry.value, entry.group).load()
-    # SystemExit as well: a module that exits on import must not end the program without a word.
+    # SystemExit too: a module that exits on import must not end the program without a message.
     except (Exception, SystemExit) as error:
         raise PluginLoadError(
             f"{entry}: importing {entry.value!r} failed: {type(error).__name__}: {error}", hint=remedy
@@ -110,15 +110,15 @@ def load(entry: PluginEntry) -> ModuleType:
 
 
 def normal_name(distribution_name: str) -> str:
-    """Return the one spelling among those that pip takes for the same distribution, by PEP 503."""
+    """Return the normalized name of a distribution (PEP 503), which is equal for all spellings that pip accepts."""
     return re.sub(r"[-_.]+", "-", distribution_name).lower()
 
 
 def package_directory(entry: PluginEntry) -> Path | None:
-    """Return the directory of the plugin's package, found without importing the plugin.
+    """Return the directory of the plugin's package. Does not import the plugin.
 
-    That is its top-level package; of a plugin that core brings along, the package around its module. ``None``: there is
-    no such package, or the plugin is a module in no package.
+    This is the top-level package or, for a plugin that is part of core, the package that contains its module. ``None``
+    means that the package does not exist, or that the plugin is a module without a package.
     """
     parts = entry.value.partition(":")[0].split(".")
     package = ".".join(parts[:-1]) if parts[0] == CORE_PACKAGE else parts[0]
@@ -128,7 +128,7 @@ def package_directory(entry: PluginEntry) -> Path | None:
 
 
 def ambiguous_vendor(entries: list[PluginEntry]) -> VendorSelectionError:
-    """Return the error that several distributions provide one vendor; names them."""
+    """Return the error for a vendor that several distributions provide. The message names them."""
     sources = " and ".join(f"{entry.source} ({entry.value})" for entry in entries)
     return VendorSelectionError(
         f"vendor {entries[0].name!r} is provided more than once: by {sources}",
@@ -145,10 +145,10 @@ def _providers(group: str) -> set[str]:
     names = set()
     for provider in distributions():
         try:
-            # Only the few that mention the group have their metadata parsed, which is slow.
+            # Parse only metadata that mentions the group, because parsing is slow.
             if f"[{group}]" in (provider.read_text("entry_points.txt") or ""):
                 names.add(normal_name(provider.metadata["Name"]))
-        # Whatever is wrong with one distribution on the path must not hide the others.
+        # An error in one distribution on the path must not hide the others.
         except Exception as error:
             logger.warning("a distribution with unreadable metadata is ignored: %s: %s", type(error).__name__, error)
     return names

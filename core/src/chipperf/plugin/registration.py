@@ -1,7 +1,7 @@
-"""Registering a plugin, after checking that it fulfils the hook specification.
+"""Registering a plugin after checking it against the hook specification.
 
-Every fault of a plugin is reported at once, and nothing is registered if there is one. The functions that find one kind
-of fault each are also checks of the contract suite.
+If a plugin has faults, it is not registered, and the error lists all of them. The contract suite uses the functions
+that find the faults too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Hook = Callable[..., Any]
 
 Purpose = Literal["inspect", "train"]
-"""What a vendor is bound for: ``inspect`` lists and probes it, ``train`` demands every required hook."""
+"""Purpose of binding a vendor: ``inspect`` to list and probe it, or ``train``, which needs every required hook."""
 
 
 def _hooks_of(specs: type) -> dict[str, tuple[str, ...]]:
@@ -44,10 +44,10 @@ OBSERVER_HOOKS: Final = _hooks_of(ObserverSpecs)
 EVENT_HOOKS: Final = {
     inspect.signature(getattr(ObserverSpecs, name)).parameters["event"].annotation: name for name in OBSERVER_HOOKS
 }
-"""Observer hook by the name of its event's type: each event has one hook."""
+"""The observer hook of each type of event, by the name of the type."""
 
 INSPECTION_HOOKS: Final = ("perf_vendor_info", "perf_probe")
-"""Hooks without which a vendor cannot even be listed."""
+"""Hooks that a vendor needs to be listed."""
 
 REQUIRED_HOOKS: Final = (
     *INSPECTION_HOOKS,
@@ -58,20 +58,20 @@ REQUIRED_HOOKS: Final = (
     "perf_memory_query",
     "perf_memory_reset_peak",
 )
-"""Hooks without which a vendor cannot train."""
+"""Hooks that a vendor needs for training."""
 
 CAPABILITY_HOOKS: Final = {
     Capability.DISTRIBUTED: "perf_distributed_setup",
     Capability.TELEMETRY: "perf_telemetry",
 }
-"""Hook that a capability stands for: whoever declares one implements the other."""
+"""The hook of each capability. A plugin must declare the capability exactly if it implements the hook."""
 
 
 _VENDOR_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class BoundPlugin:
-    """A plugin that is alone in a pluggy manager, so that no other plugin answers in its place.
+    """A plugin with its own pluggy manager, so that its hooks cannot be answered by another plugin.
 
     Attributes:
         entry: The plugin's entry point.
@@ -94,34 +94,34 @@ class BoundPlugin:
             arguments: The hook's arguments in the order of its specification.
 
         Returns:
-            What the plugin's function returned.
+            The return value of the plugin's function.
         """
         caller = getattr(self._manager.hook, hook)
         result = caller(**dict(zip(self._arguments[hook], arguments, strict=True)))
-        # Of a hook without firstresult, pluggy returns the list of everything that is not None.
+        # For a hook without firstresult, pluggy returns the list of all results that are not None.
         return result if caller.spec.opts["firstresult"] else next(iter(result), None)
 
     def resolve(self, hook: str) -> Hook:
-        """Return the plugin's function for a hook; it takes the hook's arguments by position and involves no pluggy."""
+        """Return a function for a hook. It takes the hook's arguments by position and does not call pluggy."""
         (implementation,) = getattr(self._manager.hook, hook).get_hookimpls()
         arguments = self._arguments[hook]
         function: Hook = implementation.function
         if implementation.argnames == arguments:
             return function
-        # As in pluggy, an implementation may leave out arguments that it does not need, and order the others freely.
+        # As in pluggy, an implementation may omit arguments, and may take the others in any order.
         positions = [arguments.index(name) for name in implementation.argnames]
         return lambda *values: function(*(values[position] for position in positions))
 
 
 def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundPlugin:
-    """Load a plugin and register it in a plugin manager of its own.
+    """Load a plugin and register it in its own plugin manager.
 
     Args:
         entry: The plugin.
-        hooks: Hooks that it may implement, with their argument names.
+        hooks: Hooks that the plugin may implement, with their argument names.
 
     Raises:
-        PluginLoadError: The plugin cannot be imported or breaks the specification; every fault is listed.
+        PluginLoadError: The plugin cannot be imported or breaks the specification. Every fault is listed.
     """
     module = load(entry)
     faults = [*mismatches(module, hooks), *forbidden_options(module)]
@@ -139,10 +139,10 @@ def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundP
 
 
 def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
-    """Make sure that a vendor implements what ``purpose`` needs.
+    """Check that a vendor implements every hook that ``purpose`` needs.
 
     Raises:
-        PluginLoadError: Required hooks are missing; all are named.
+        PluginLoadError: Required hooks are missing. The message names all of them.
     """
     missing = missing_hooks(plugin.hooks, purpose)
     if missing:
@@ -153,17 +153,17 @@ def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
 
 
 def require_consistent(plugin: BoundPlugin, info: VendorInfo, purpose: Purpose) -> None:
-    """Make sure that what a vendor says of itself agrees with its entry point, its hooks and this version of core.
+    """Check that a vendor's info agrees with its entry point, its hooks and this version of core.
 
     Raises:
-        PluginLoadError: It does not; every disagreement is named.
+        PluginLoadError: They do not agree. The message lists every difference.
     """
     faults = [
         *name_faults(plugin.entry, info),
         *api_version_faults(info),
         *undeclared_capabilities(plugin.hooks, info),
     ]
-    # A plugin that is still being written can be listed.
+    # An unfinished plugin can be listed.
     if purpose == "train":
         faults += unfounded_capabilities(plugin.hooks, info)
     if faults:
@@ -171,7 +171,7 @@ def require_consistent(plugin: BoundPlugin, info: VendorInfo, purpose: Purpose) 
 
 
 def mismatches(module: ModuleType, hooks: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """Yield what in ``module`` looks like a hook and would not be called as one of ``hooks``."""
+    """Yield faults of functions in ``module`` that look like a hook but do not match one of ``hooks``."""
     manager = pluggy.PluginManager(PROJECT_NAME)
     for name, value in sorted(vars(module).items()):
         if manager.parse_hookimpl_opts(module, name) is None:
@@ -181,13 +181,13 @@ def mismatches(module: ModuleType, hooks: Mapping[str, tuple[str, ...]]) -> Iter
         elif name in VENDOR_HOOKS:
             yield f"{name} is a vendor's hook, which an observer may not implement"
         elif name in OBSERVER_HOOKS:
-            yield f"{name} is an observer's hook, which belongs in a plugin of its own in the group chipperf.observers"
+            yield f"{name} is an observer's hook, which belongs in a separate plugin in the group chipperf.observers"
         else:
             yield f"{name} is not a hook{did_you_mean(name, hooks)}"
 
 
 def forbidden_options(module: ModuleType) -> Iterator[str]:
-    """Yield every use of what pluggy offers and a hook does without: wrappers, an order, defaults of arguments."""
+    """Yield every use of a feature of pluggy that hooks must not use: wrappers, call order, defaults of arguments."""
     manager = pluggy.PluginManager(PROJECT_NAME)
     for name, function in sorted(vars(module).items()):
         options = manager.parse_hookimpl_opts(module, name)
@@ -202,13 +202,13 @@ def forbidden_options(module: ModuleType) -> Iterator[str]:
 
 
 def missing_hooks(hooks: Container[str], purpose: Purpose) -> list[str]:
-    """Return the hooks that ``purpose`` needs and that are not among ``hooks``."""
+    """Return the hooks that ``purpose`` needs and that ``hooks`` does not contain."""
     required = INSPECTION_HOOKS if purpose == "inspect" else REQUIRED_HOOKS
     return [name for name in required if name not in hooks]
 
 
 def name_faults(entry: PluginEntry, info: VendorInfo) -> Iterator[str]:
-    """Yield why the vendor cannot be selected by its name."""
+    """Yield the reasons why the vendor cannot be selected by its name."""
     if info.name != entry.name:
         yield f"VendorInfo.name is {info.name!r}, but the entry point is called {entry.name!r}"
     if not _VENDOR_NAME.fullmatch(info.name):
@@ -216,7 +216,7 @@ def name_faults(entry: PluginEntry, info: VendorInfo) -> Iterator[str]:
 
 
 def api_version_faults(info: VendorInfo) -> Iterator[str]:
-    """Yield why this core cannot run a plugin of the vendor's API version."""
+    """Yield the reason why this core cannot run a plugin of the vendor's API version."""
     if info.api_version.partition(".")[0] != API_VERSION.partition(".")[0]:
         yield f"it is written for API version {info.api_version}, this chipperf has {API_VERSION}"
 
@@ -238,7 +238,7 @@ def unfounded_capabilities(hooks: Container[str], info: VendorInfo) -> Iterator[
 def _unmarked(module: ModuleType, name: str, value: object) -> Iterator[str]:
     if not name.startswith("perf_") or not callable(value):
         return
-    # A helper that was imported, such as time.perf_counter, is not meant to be a hook.
+    # An imported helper, such as time.perf_counter, is not a hook.
     if getattr(value, "__module__", None) == module.__name__ or name in {**VENDOR_HOOKS, **OBSERVER_HOOKS}:
         yield f"{name} lacks @hookimpl and would never be called"
 
@@ -253,6 +253,6 @@ def _unknown_arguments(name: str, function: Callable[..., object], specified: tu
 
 def _broken(entry: PluginEntry, faults: list[str]) -> PluginLoadError:
     return PluginLoadError(
-        f"{entry} does not fulfil the hook specification: {'; '.join(faults)}",
+        f"{entry} does not fulfill the hook specification: {'; '.join(faults)}",
         hint=f"correct {entry.value}; docs/hooks.md specifies every hook",
     )

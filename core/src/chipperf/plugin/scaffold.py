@@ -1,4 +1,4 @@
-"""A new vendor plugin from templates: a complete package that passes level 0 of the contract from the beginning."""
+"""Creating a new vendor plugin from templates: a complete package that passes level 0 of the contract."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _TEMPLATE_SUFFIX: Final = ".j2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPlugin:
-    """What distinguishes one new plugin from another.
+    """The values that fill the templates of a new plugin.
 
     Attributes:
-        name: The vendor's name, as ``--vendor`` takes it.
+        name: The vendor's name for ``--vendor``.
         title: The vendor's name in reports.
         device_type: Type of its ``torch.device``.
     """
@@ -42,24 +42,24 @@ class NewPlugin:
 
     @property
     def distribution(self) -> str:
-        """Name of the distribution, as pip takes it."""
+        """Name of the distribution for pip."""
         return f"chipperf-{self.name.replace('_', '-')}"
 
     @property
     def package(self) -> str:
-        """Name of the package that is imported."""
+        """Name of the package for imports."""
         return f"chipperf_{self.name}"
 
 
 def create_plugin(plugin: NewPlugin, directory: Path) -> tuple[Path, ...]:
-    """Write a plugin's project, completely or not at all.
+    """Write a plugin's project. If this fails, no file is written.
 
     Args:
-        plugin: What to fill the templates with.
-        directory: Root of the project; must be new or empty, and the directory it is in must exist.
+        plugin: Values for the templates.
+        directory: Root of the project. It must be new or empty, and its parent directory must exist.
 
     Returns:
-        The files, relative to ``directory``, in order.
+        The sorted paths of the files, relative to ``directory``.
 
     Raises:
         UsageError: A value cannot be used, a vendor of that name is installed, or the directory cannot be written.
@@ -68,7 +68,7 @@ def create_plugin(plugin: NewPlugin, directory: Path) -> tuple[Path, ...]:
     _require_valid_texts(plugin)
     _require_usable(directory)
     try:
-        # On the same file system, so that the last step is a single rename.
+        # Use the same file system, so that the last step is a single rename.
         with tempfile.TemporaryDirectory(prefix=".chipperf-new-", dir=directory.absolute().parent) as workspace:
             project = Path(workspace) / "project"
             project.mkdir()
@@ -84,11 +84,11 @@ def _require_free_name(name: str) -> None:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UsageError(
             f"a vendor cannot be called {name!r}",
-            hint="a name is made of a-z, 0-9 and _, begins with a letter, does not end with _ and is no word of Python",
+            hint="use a-z, 0-9 and _; a name begins with a letter, does not end with _, and is not a Python keyword",
         )
     if name == selection.AUTO:
         raise UsageError(
-            f"a vendor cannot be called {name!r}: with it, --vendor chooses the vendor that is here",
+            f"a vendor cannot be called {name!r}: '--vendor auto' chooses the only available vendor",
             hint="choose another name",
         )
     for entry in installed.vendors():
@@ -102,7 +102,7 @@ def _require_valid_texts(plugin: NewPlugin) -> None:
     if not _DEVICE_TYPE.fullmatch(plugin.device_type):
         raise UsageError(
             f"{plugin.device_type!r} is not the type of a torch.device",
-            hint="give --device-type what stands before the colon, for example cuda",
+            hint="give --device-type the part before the colon, for example cuda",
         )
 
 
@@ -140,7 +140,7 @@ def _render_all(plugin: NewPlugin, project: Path) -> tuple[Path, ...]:
 
 
 def _literal(text: str) -> str:
-    """Return ``text`` as a string literal of Python and TOML, which JSON's is."""
+    """Return ``text`` as a string literal of JSON, which is also a string literal of Python and TOML."""
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""Choosing exactly one vendor: the one that was named, or the only one whose devices are here."""
+"""Choosing exactly one vendor: the named one, or the only one with devices on this machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from chipperf.plugin.installed import (
     find_vendor,
     vendors,
 )
-from chipperf.plugin.probe import probe_vendor, probe_vendors
+from chipperf.plugin.probe_process import probe_vendor, probe_vendors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chipperf.plugin.probe import ProbeOutcome
+    from chipperf.plugin.probe_process import ProbeOutcome
     from chipperf.plugin.types import ProbeResult
 
 
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The vendor that was chosen.
+    """The chosen vendor.
 
     Attributes:
         entry: The vendor's entry point.
-        origin: ``option`` or ``environment`` if the user named it, ``auto`` if it is the only one available.
-        probe: What its probe found; available.
+        origin: ``option`` or ``environment`` if the user named the vendor, ``auto`` if only this vendor is available.
+        probe: Result of the vendor's probe, with at least one device.
     """
 
     entry: PluginEntry
@@ -46,16 +46,17 @@ class Selection:
 
 
 def select_vendor(name: str | None = None) -> Selection:
-    """Choose exactly one vendor and make sure that its devices are here.
+    """Choose exactly one vendor and check that it has devices on this machine.
 
     Args:
-        name: A vendor's name, ``auto``, or ``None`` for what the variable ``PERF_VENDOR`` says (unset: ``auto``).
-            ``auto`` takes the only vendor whose devices are here; the reference is not considered.
+        name: A vendor's name, ``auto``, or ``None`` for the value of the variable ``PERF_VENDOR`` (default ``auto``).
+            ``auto`` chooses the only vendor with devices on this machine, except for the reference.
 
     Raises:
-        VendorSelectionError: The vendor is not installed or not available; or, for ``auto``, none or several are.
+        VendorSelectionError: The vendor is not installed or not available. For ``auto``: no vendor or several vendors
+            are available.
         PluginLoadError: The named vendor's plugin is broken.
-        VendorHookError: The named vendor's probe raises or does not come back.
+        VendorHookError: The named vendor's probe raises or does not return.
     """
     wanted = name or os.environ.get(VENDOR_VARIABLE) or AUTO
     if wanted == AUTO:

@@ -1,7 +1,7 @@
-"""One vendor and any observers, bound and checked, behind one typed method per hook.
+"""The session: one bound vendor and its observers, with one typed and checked method per hook.
 
-Everything outside this module talks to plugins through :class:`Session`. It calls hooks through pluggy, except the two
-that are called inside a measurement: their functions are resolved once, so that no time of pluggy is measured.
+Other modules call plugins only through :class:`Session`. It calls hooks through pluggy, except for the two hooks that
+are called during a measurement. Their functions are looked up once, so that the measured time does not include pluggy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chipperf.errors import (
     VendorHookError,
 )
 from chipperf.plugin import defaults, installed
-from chipperf.plugin.hook_results import fault_of
+from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.registration import (
     EVENT_HOOKS,
     OBSERVER_HOOKS,
@@ -63,15 +63,15 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MEASURED_HOOKS: Final = ("perf_synchronize", "perf_step_end")
-"""Hooks that are called between the edges of a measurement."""
+"""Hooks that are called during a measurement."""
 
 SIMULATION_VARIABLE: Final = "PERF_SIMULATED_STACK"
-"""Names the fake stack that stands in for a vendor's; set, a run can never be recorded as measured."""
+"""Environment variable that names a fake stack in place of the vendor's. Such a run is recorded as simulated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisabledObserver:
-    """An observer that is no longer called, and why."""
+    """An observer that is no longer called, with the reason."""
 
     name: str
     distribution: str
@@ -80,16 +80,16 @@ class DisabledObserver:
 
 
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
-    """Load a vendor and observers, each into a plugin manager of its own, and check them against the specification.
+    """Load a vendor and observers, each into its own plugin manager, and check them against the specification.
 
     Args:
         entry: The vendor.
-        observers: Observers that are told what happens. One that cannot be imported is disabled.
-        purpose: How much of the specification the vendor must implement.
+        observers: Observers that receive events. An observer that cannot be imported is disabled.
+        purpose: Purpose of the session. It determines which hooks are required.
 
     Raises:
-        PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification; every fault is listed.
-        VendorHookError: ``perf_vendor_info`` raised or returned something else.
+        PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification. Every fault is listed.
+        VendorHookError: ``perf_vendor_info`` raised or returned another type.
     """
     vendor = register(entry, VENDOR_HOOKS)
     require_hooks(vendor, purpose)
@@ -108,15 +108,14 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
 class Session:
     """A bound vendor with its observers; made by :func:`bind`.
 
-    There is one method per vendor hook. Its arguments are the hook's; its result is checked. Where the vendor does not
-    implement an optional hook, the method does what :mod:`chipperf.plugin.defaults` says. A hook that raises, or that
-    returns something other than what is specified, gives a :class:`~chipperf.errors.VendorHookError`; errors of
-    chipperf that a hook raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, pass with the plugin's name
-    added.
+    There is one method per vendor hook, with the arguments of the hook. The method checks the result. If the vendor
+    does not implement an optional hook, the method calls the function in :mod:`chipperf.plugin.defaults`. If a hook
+    raises or returns another type, the method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that
+    a hook raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
 
     Attributes:
         entry: The vendor's entry point.
-        step_end: The vendor's ``perf_step_end``, or ``None`` if it has none and a step needs no end mark.
+        step_end: The vendor's ``perf_step_end``, or ``None`` if the vendor does not implement it.
     """
 
     def __init__(self, vendor: BoundPlugin) -> None:
@@ -130,23 +129,23 @@ class Session:
 
     @property
     def simulated(self) -> bool:
-        """True if fake modules stand in for the vendor's stack; the record then says so and measures nothing real."""
+        """True if fake modules replace the vendor's stack. The record then says that the run was simulated."""
         return SIMULATION_VARIABLE in os.environ
 
     def has(self, hook: str) -> bool:
-        """Return True if the vendor implements ``hook``, a full name such as ``perf_telemetry``."""
+        """Return whether the vendor implements ``hook``, a full name such as ``perf_telemetry``."""
         return hook in self._vendor.hooks
 
     def vendor_info(self) -> VendorInfo:
-        """Return who the vendor is; asked once, when the session is bound."""
+        """Return the vendor's info. The hook was called once, when the session was bound."""
         return self._info
 
     def probe(self) -> ProbeResult:
-        """Find the vendor's devices, in this process; :func:`chipperf.plugin.probe.probe_vendor` does it in another."""
+        """Probe in this process. :func:`chipperf.plugin.probe_process.probe_vendor` probes in a child process."""
         return self._checked("perf_probe", ProbeResult)
 
     def environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-        """Return the variables a worker needs before its interpreter starts."""
+        """Return the variables that a worker needs before its interpreter starts."""
         return self._checked("perf_environment", tuple[EnvironmentVariable, ...], rank, settings)
 
     def load_runtime(self) -> RuntimeInfo:
@@ -157,8 +156,8 @@ class Session:
         """Make the rank's device current and return it.
 
         Raises:
-            VendorHookError: It is not a ``torch.device`` of the declared type whose index is the local rank. (A cpu
-                has no index.)
+            VendorHookError: The result is not a ``torch.device`` of the declared type with the local rank as index. (A
+                CPU device has no index.)
         """
         import torch
 
@@ -171,7 +170,7 @@ class Session:
         return device
 
     def device_info(self, device: torch.device) -> DeviceInfo:
-        """Identify the device."""
+        """Return the identity of the device."""
         return self._checked("perf_device_info", DeviceInfo, device)
 
     def synchronize(self, device: torch.device) -> None:
@@ -183,23 +182,23 @@ class Session:
         return self._checked("perf_memory_query", MemoryStats, device)
 
     def memory_reset_peak(self, device: torch.device) -> None:
-        """Set the device's peak counters back to the current values."""
+        """Reset the device's peak counters to the current values."""
         self._void("perf_memory_reset_peak", device)
 
     def distributed_setup(self, rank: Rank, device: torch.device) -> DistributedConfig:
-        """Return how to initialise the process group."""
+        """Return how to initialize the process group."""
         return self._checked("perf_distributed_setup", DistributedConfig, rank, device)
 
     def seed(self, seed: int, device: torch.device, deterministic: bool) -> None:
-        """Seed the device's generators; core seeds Python, NumPy and torch's CPU generator itself."""
+        """Seed the device's generators. Core seeds Python, NumPy and torch's CPU generator itself."""
         self._void("perf_seed", seed, device, deterministic)
 
     def precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
-        """Set the device up for a precision.
+        """Set up the device for a precision.
 
         Raises:
-            UnsupportedPrecision: The device cannot run it, or there is no such precision.
-            VendorHookError: The policy answers another request.
+            UnsupportedPrecision: The device cannot run the precision, or the precision is unknown.
+            VendorHookError: The policy is for another precision.
         """
         if requested not in PRECISIONS:
             raise UnsupportedPrecision(
@@ -213,7 +212,7 @@ class Session:
     def prepare_model(
         self, model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device
     ) -> torch.nn.Module:
-        """Let the vendor change the model's layout."""
+        """Let the vendor change the model's memory layout."""
         import torch
 
         prepared = self._call("perf_prepare_model", model, precision, device)
@@ -222,34 +221,34 @@ class Session:
         return prepared
 
     def loader_options(self, device: torch.device) -> LoaderOptions:
-        """Return what the vendor asks of the data loader."""
+        """Return the vendor's options of the data loader."""
         return self._checked("perf_loader_options", LoaderOptions, device)
 
     def case_overrides(self, case: str, rank: Rank, device_name: str) -> CaseOverrides:
-        """Return the hyperparameters the vendor tunes; their keys are not checked here."""
+        """Return the hyperparameters that the vendor tunes. Their keys are not checked here."""
         return self._checked("perf_case_overrides", CaseOverrides, case, rank, device_name)
 
     def telemetry(self, device_info: DeviceInfo) -> TelemetrySample:
-        """Read power, temperature, utilisation and memory of one device.
+        """Read power, temperature, utilization and memory of one device.
 
         Raises:
-            VendorHookError: The vendor implements no telemetry; ask :meth:`has` first.
+            VendorHookError: The vendor implements no telemetry. Call :meth:`has` first.
         """
         return self._checked("perf_telemetry", TelemetrySample, device_info)
 
     def tool_commands(self) -> tuple[ToolCommand, ...]:
-        """Return the management tool calls whose output the plugin parses."""
+        """Return the calls of management tools whose output the plugin parses."""
         return self._checked("perf_tool_commands", tuple[ToolCommand, ...])
 
     def peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:
-        """Return the dense peak rate at the *effective* ``precision``, or ``None`` if it is not known."""
+        """Return the dense peak rate at the *effective* ``precision``, or ``None`` if it is unknown."""
         peak: PeakFlops | None = self._call("perf_peak_flops", device_name, precision)
         if peak is not None:
             self._check("perf_peak_flops", PeakFlops, peak)
         return peak
 
     def device_teardown(self, device: torch.device) -> None:
-        """Release what the vendor took or changed."""
+        """Let the vendor release the device."""
         self._void("perf_device_teardown", device)
 
     @property
@@ -258,10 +257,10 @@ class Session:
         return tuple(self._disabled)
 
     def notify(self, event: Event) -> None:
-        """Tell each observer, alone, what happened. One that raises is disabled and never called again.
+        """Send an event to every observer. An observer that raises is disabled and not called again.
 
         Args:
-            event: A frozen event; its type decides which hook is called.
+            event: A frozen event. Its type determines the hook.
         """
         hook = EVENT_HOOKS[type(event).__name__]
         for observer in list(self._observers):
@@ -276,11 +275,11 @@ class Session:
                 self.disable_observer(observer.entry, f"{hook} raised {type(error).__name__}: {error}")
 
     def add_observer(self, observer: BoundPlugin) -> None:
-        """Call ``observer`` from now on."""
+        """Add an observer, which receives all later events."""
         self._observers.append(observer)
 
     def disable_observer(self, observer: PluginEntry, reason: str) -> None:
-        """Call ``observer`` no longer, list it among the disabled and say so in the log."""
+        """Stop calling ``observer``, add it to the disabled observers, and log a warning."""
         self._observers = [other for other in self._observers if other.entry != observer]
         self._disabled.append(
             DisabledObserver(
@@ -298,7 +297,7 @@ class Session:
         return result
 
     def _check(self, hook: str, expected: type, result: object) -> None:
-        fault = fault_of(result, expected)
+        fault = describe_mismatch(result, expected)
         if fault:
             self._fail(hook, f"returned {fault}")
 
@@ -317,7 +316,7 @@ class Session:
         except PerfError as error:
             _add_source(error, self.entry)
             raise
-        # SystemExit as well: a hook that exits must not end the run without a word.
+        # SystemExit too: a hook that exits must not end the run without a message.
         except (Exception, SystemExit) as error:
             raise VendorHookError(
                 f"{self.entry}: {hook} raised {type(error).__name__}: {error}",

@@ -1,7 +1,7 @@
-"""Frozen dataclasses that cross the plugin boundary.
+"""Frozen dataclasses that core and plugins exchange.
 
-Units are part of the field names; ``None`` means *unknown* and is never replaced by 0. Nothing here imports torch:
-a ``torch.device`` or a model crosses the boundary as itself.
+Field names include the unit. ``None`` means *unknown* and is never replaced by 0. This module does not import torch;
+hooks pass torch objects, such as a ``torch.device`` or a model, directly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 API_VERSION = "1.0"
-"""Version of the hook specification; a plugin states the one it was written for."""
+"""Version of the hook specification. A plugin declares the version that it was written for."""
 
 
 class Capability(str, Enum):
-    """What a vendor plugin declares it can do; the contract suite holds it to each."""
+    """A feature that a vendor plugin declares. The contract suite checks each declared feature."""
 
     DISTRIBUTED = "distributed"
     TELEMETRY = "telemetry"
@@ -43,7 +43,7 @@ class Capability(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Title(Translated):
-    """A text a report shows, in English and in Chinese; a report in any other language has the English.
+    """A text of a report, in English and in Chinese. A report in another language shows the English text.
 
     Without Chinese it is one of core's own texts, which the translations of :mod:`chipperf.languages` have.
     """
@@ -59,7 +59,7 @@ class KnownDevice:
     Attributes:
         name: Product name as the runtime or management library reports it.
         short_name: Name used in a report's tables.
-        memory_bytes: Device memory of this product by its data sheet.
+        memory_bytes: Device memory according to the product's data sheet.
     """
 
     name: str
@@ -69,16 +69,16 @@ class KnownDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorInfo:
-    """Who a plugin speaks for and what it can do.
+    """Names, device type and capabilities of a vendor.
 
     Attributes:
         name: The entry point's name, ``[a-z][a-z0-9_]*``.
         title: The vendor's name in a report.
         report_title: Heading of a report's configuration section.
-        api_version: Hook specification the plugin was written for, see :data:`API_VERSION`.
-        device_type: ``torch.device`` type; several vendors share ``cuda``.
-        visible_devices_env: Environment variables that restrict the visible devices, the one that wins first.
-        capabilities: What the plugin implements beyond the required hooks.
+        api_version: Version of the hook specification that the plugin was written for, see :data:`API_VERSION`.
+        device_type: ``torch.device`` type. Several vendors use ``cuda``.
+        visible_devices_env: Environment variables that restrict the visible devices, in order of precedence.
+        capabilities: Features that the plugin implements in addition to the required hooks.
         known_devices: Products of this vendor.
     """
 
@@ -92,7 +92,7 @@ class VendorInfo:
     known_devices: tuple[KnownDevice, ...] = ()
 
     def short_name(self, device_name: str) -> str:
-        """Return the report name of the product called ``device_name``, or that name itself if it is not known."""
+        """Return the short name of the product ``device_name``, or ``device_name`` if the product is unknown."""
         for device in self.known_devices:
             if device.name.casefold() == device_name.casefold():
                 return device.short_name
@@ -101,7 +101,7 @@ class VendorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedDevice:
-    """A device's physical identity, found without a runtime or context."""
+    """A device's physical identity, found without loading a runtime or creating a context."""
 
     index: int
     name: str
@@ -112,13 +112,13 @@ class ProbedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """Whether a vendor's devices are here.
+    """The vendor's devices on this machine, or the reason why there is none.
 
     Attributes:
         available: True if at least one device can be used.
-        reason: Why not, and what to do; what was found, if available.
-        devices: Devices found, in the management library's order.
-        driver_version: Kernel driver's version, if it can be read without a runtime.
+        reason: If available, what was found. Otherwise why there is no device, and what to do.
+        devices: The devices, in the order of the management library.
+        driver_version: Version of the kernel driver, if it can be read without a runtime.
     """
 
     available: bool
@@ -135,7 +135,7 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """Place of a process in a job; the defaults are a job of one process."""
+    """The ranks of a process in a job. The defaults describe a job of one process."""
 
     rank: int = 0
     local_rank: int = 0
@@ -145,23 +145,23 @@ class Rank:
 
     @property
     def is_main(self) -> bool:
-        """True on the one process of the job that writes records: global rank 0."""
+        """True for global rank 0, the process that writes records."""
         return self.rank == 0
 
     @property
     def node_count(self) -> int:
-        """Number of machines, given the same number of processes on each."""
+        """Number of machines, if each has the same number of processes."""
         return max(1, self.world_size // self.local_world_size)
 
     @property
     def topology(self) -> str:
-        """Machines x processes per machine, for example ``1x8``."""
+        """Number of machines x processes per machine, for example ``1x8``."""
         return f"{self.node_count}x{self.local_world_size}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentSettings:
-    """What a run is about to do, for hooks that prepare the environment of its workers."""
+    """Settings of a run, for the hook that returns the environment variables of its workers."""
 
     case: str
     precision: Precision
@@ -170,7 +170,7 @@ class EnvironmentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentVariable:
-    """A variable to set before a worker's interpreter starts, and why."""
+    """A variable to set before a worker's interpreter starts, with the reason."""
 
     name: str
     value: str
@@ -179,7 +179,7 @@ class EnvironmentVariable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knob:
-    """A setting that changes numerics or speed, as it is in force."""
+    """A setting that changes numerics or speed, with its current value."""
 
     name: str
     value: str
@@ -188,16 +188,16 @@ class Knob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeInfo:
-    """Versions of the vendor's stack; ``None`` is unknown.
+    """Versions of the vendor's stack. ``None`` means unknown.
 
     Attributes:
         torch: ``torch.__version__``.
-        driver: Kernel driver.
-        sdk: Vendor's SDK or toolkit.
-        collectives: Collective library and its version.
+        driver: Version of the kernel driver.
+        sdk: Version of the vendor's SDK or toolkit.
+        collectives: Name and version of the collective library.
         framework: Vendor's torch extension or build, as a report shows it.
         compiler: Training compiler.
-        knobs: Settings of the runtime that are in force, whoever set them.
+        knobs: Current settings of the runtime, set by the plugin or by the user.
     """
 
     torch: str
@@ -211,7 +211,7 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceInfo:
-    """Identity of the device a worker trains on; ``total_bytes`` comes from the device, not from a brochure."""
+    """Identity of the device that a worker trains on. ``total_bytes`` is read from the device."""
 
     index: int
     name: str
@@ -222,15 +222,15 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStats:
-    """Memory of one device in bytes, read without changing anything.
+    """Memory of one device in bytes.
 
     Attributes:
-        source: Where the numbers come from, for example ``torch.cuda allocator`` or ``process RSS``.
-        allocated_bytes: In use by tensors (or by the process, as ``source`` says).
+        source: Source of the numbers, for example ``torch.cuda allocator`` or ``process RSS``.
+        allocated_bytes: Memory that tensors use, or that the process uses; ``source`` says which.
         peak_allocated_bytes: Highest ``allocated_bytes`` since the last reset.
-        reserved_bytes: Held by the allocator.
+        reserved_bytes: Memory that the allocator holds.
         peak_reserved_bytes: Highest ``reserved_bytes`` since the last reset.
-        used_bytes: In use on the whole device, by everybody.
+        used_bytes: Memory in use on the whole device, by all processes.
         total_bytes: Capacity of the device.
     """
 
@@ -251,7 +251,7 @@ class MemoryStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DdpOptions:
-    """Arguments of ``DistributedDataParallel`` a vendor may choose; they change speed, not results."""
+    """Arguments of ``DistributedDataParallel`` that a vendor may choose. They change speed, not results."""
 
     bucket_cap_mb: int = 25
     gradient_as_bucket_view: bool = True
@@ -261,13 +261,13 @@ class DdpOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistributedConfig:
-    """How core initialises the process group.
+    """How core initializes the process group.
 
     Attributes:
-        backend: Name for ``torch.distributed``; composites such as ``cpu:gloo,cuda:nccl`` are allowed.
-        init_method: Rendezvous; ``env://`` uses what the launcher exported.
+        backend: Name for ``torch.distributed``. A combination such as ``cpu:gloo,cuda:nccl`` is allowed.
+        init_method: Address of the rendezvous. ``env://`` uses the launcher's environment variables.
         timeout_s: Time after which a collective counts as failed.
-        ddp: Options of the gradient synchronisation.
+        ddp: Options of the gradient synchronization.
     """
 
     backend: str
@@ -282,14 +282,14 @@ class DistributedConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionPolicy:
-    """How a requested precision is carried out.
+    """How the device runs a requested precision.
 
     Attributes:
-        requested: What the user asked for.
-        effective: What the hardware computes matrix products in.
+        requested: The requested precision.
+        effective: Arithmetic of matrix products on the hardware.
         autocast_dtype: ``float16`` or ``bfloat16`` for ``torch.autocast``; ``None`` runs without autocast.
-        grad_scaler: True if gradients are scaled against fp16 underflow.
-        knobs: Every setting that takes part, as it is in force.
+        grad_scaler: True if gradients are scaled to avoid underflow in fp16.
+        knobs: Every setting that affects the precision, with its current value.
     """
 
     requested: Precision
@@ -301,7 +301,7 @@ class PrecisionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderOptions:
-    """What a vendor asks of the data loader; ``None`` leaves core's choice."""
+    """A vendor's options of the data loader. ``None`` keeps core's default."""
 
     pin_memory: bool = False
     workers_per_rank: int | None = None
@@ -310,7 +310,7 @@ class LoaderOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOverride:
-    """A hyperparameter a vendor sets for its devices, and why."""
+    """A hyperparameter that a vendor sets for its devices, with the reason."""
 
     key: str
     value: bool | int | float | str
@@ -319,7 +319,7 @@ class CaseOverride:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseOverrides:
-    """Hyperparameters of one case and topology, with remarks on what was deliberately left out."""
+    """A vendor's hyperparameters for one case and topology, with notes, for example on omitted overrides."""
 
     overrides: tuple[CaseOverride, ...] = ()
     notes: tuple[str, ...] = ()
@@ -327,25 +327,25 @@ class CaseOverrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySample:
-    """One reading of a device; ``None`` is unknown."""
+    """One telemetry reading of a device. ``None`` means unknown."""
 
     source: str
     power_w: float | None = None
     temperature_c: float | None = None
-    utilisation_percent: float | None = None
+    utilization_percent: float | None = None
     memory_used_bytes: int | None = None
     clock_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCommand:
-    """A harmless call of a management tool whose output the plugin parses.
+    """A call of a management tool whose output the plugin parses. The call must not change the device.
 
     Attributes:
         name: Name of the recording, for example ``acme-smi-query``.
         argv: Program and arguments.
-        private_patterns: Regular expressions of what must not leave the machine, such as serial numbers. UUIDs and the
-            host's name are always replaced.
+        private_patterns: Regular expressions for private text in the output, such as serial numbers, which is replaced.
+            UUIDs and the host's name are always replaced.
     """
 
     name: str
@@ -355,7 +355,7 @@ class ToolCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakFlops:
-    """Peak rate of matrix products, dense, and where the figure comes from."""
+    """Dense peak rate of matrix products, with the source of the number."""
 
     flops_per_s: float
     source: str
@@ -363,7 +363,7 @@ class PeakFlops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """Observer event: every worker is ready and training begins; ``directory`` is the run's, for more files of it."""
+    """Observer event: every worker is ready and training starts. Observers may write files to ``directory``."""
 
     run_id: str
     directory: str
@@ -376,9 +376,9 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFinished:
-    """Observer event: a measurement window closed; ``samples`` were consumed by all ranks in ``seconds``.
+    """Observer event: a measurement window ended. ``samples`` is the number over all ranks in ``seconds``.
 
-    ``learning_rate`` is that of the last step, of the optimiser's first group of parameters.
+    ``learning_rate`` is the rate of the optimizer's first parameter group in the last step.
     """
 
     run_id: str
@@ -392,9 +392,9 @@ class WindowFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochFinished:
-    """Observer event: an epoch's training steps are done; ``mean_loss`` is over its windows.
+    """Observer event: an epoch's training steps are finished. ``mean_loss`` is the mean over the epoch's windows.
 
-    ``memory`` has the main rank's peaks since warm-up.
+    ``memory`` contains the peaks of rank 0 since warm-up.
     """
 
     run_id: str
@@ -406,7 +406,7 @@ class EpochFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationFinished:
-    """Observer event: an evaluation is done; ``value`` is a fraction, and so is ``epoch`` within an epoch."""
+    """Observer event: an evaluation is finished. ``value`` is a fraction. ``epoch`` may be fractional."""
 
     run_id: str
     epoch: float
@@ -417,7 +417,7 @@ class EvaluationFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
-    """Observer event: the run completed; ``record_path`` names its record."""
+    """Observer event: the run completed. ``record_path`` is the path of its record."""
 
     run_id: str
     record_path: str
@@ -433,4 +433,4 @@ class RunFailed:
 
 
 Event = RunStarted | WindowFinished | EpochFinished | EvaluationFinished | RunFinished | RunFailed
-"""What observers are told; each type has one hook."""
+"""An event for observers. Each type of event has one hook."""

@@ -37,13 +37,13 @@ class FileDigest(_Model):
     sha256: str
 
 
-class Manifest(_Model):
+class CheckpointManifest(_Model):
     """What a checkpoint holds and who can continue from it.
 
     Attributes:
         format_version: Version of the files' content.
         run_id: The run.
-        step: Optimiser steps that are done.
+        step: Optimizer steps that are done.
         world_size: Ranks of the run, each with a file of its own.
         written_at: When it was complete, UTC.
         torch: Version of torch.
@@ -83,21 +83,21 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return [path for _, path in sorted(found, key=lambda item: (int(item[0][1]), int(item[0][2])), reverse=True)]
 
 
-def read_manifest(checkpoint: Path) -> Manifest:
+def read_manifest(checkpoint: Path) -> CheckpointManifest:
     """Read what a checkpoint says of itself.
 
     Raises:
         RecordError: It is incomplete or damaged.
     """
     try:
-        return Manifest.model_validate_json((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return CheckpointManifest.model_validate_json((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecordError(f"checkpoint {checkpoint.name} is incomplete") from error
     except (OSError, ValueError, ValidationError) as error:
         raise RecordError(f"checkpoint {checkpoint.name}: {MANIFEST} cannot be read") from error
 
 
-def verify_checkpoint(checkpoint: Path) -> Manifest:
+def verify_checkpoint(checkpoint: Path) -> CheckpointManifest:
     """Read every file of a checkpoint and compare it with the manifest.
 
     Raises:
@@ -121,7 +121,7 @@ def verify_checkpoint(checkpoint: Path) -> Manifest:
     return manifest
 
 
-def newest_valid(directory: Path) -> tuple[tuple[Path, Manifest] | None, list[tuple[Path, str]]]:
+def newest_valid(directory: Path) -> tuple[tuple[Path, CheckpointManifest] | None, list[tuple[Path, str]]]:
     """Return the newest checkpoint that is whole, if there is one, and what is wrong with each newer one."""
     faults: list[tuple[Path, str]] = []
     for checkpoint in list_checkpoints(directory):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.languages import Phrase, phrase
+from chipperf.records.columns import WINDOWED
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Memory, Missing, Power, Throughput, TimeToTarget
 
@@ -41,7 +42,7 @@ _GIB: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Implausibility:
     """Values of a record that cannot be true together.
 
     Attributes:
@@ -71,7 +72,7 @@ class Rate:
 
 def check_record(
     record: Record, *, forward_flops: float | None = None, peak: Peak | None = None
-) -> tuple[Finding, ...]:
+) -> tuple[Implausibility, ...]:
     """Return what cannot be true in a run that completed; nothing is known of the values of others.
 
     Args:
@@ -88,7 +89,7 @@ def check_record(
     return tuple(findings)
 
 
-def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Finding]]:
+def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausibility]]:
     """Yield each run whose throughput grows faster than its number of devices, against a true pair of fewer devices."""
     groups: dict[Hashable, dict[int, Record]] = {}
     for record in records:
@@ -127,7 +128,7 @@ def outcome(record: Record) -> Outcome:
     return "converged" if met else "below_target"
 
 
-def model_flops_utilisation(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:
+def model_flops_utilization(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:
     """Return the share of the peak that a throughput takes, without arithmetic that is done again.
 
     Args:
@@ -159,13 +160,13 @@ def rate(throughput: Throughput | Number) -> Rate | None:
     return Rate(value=throughput)
 
 
-def _finding(check: Check, text: Phrase) -> Finding:
+def _finding(check: Check, text: Phrase) -> Implausibility:
     """Return a finding whose numbers are written in their shortest form."""
     values = ((name, f"{value:g}" if isinstance(value, float) else value) for name, value in text.values)
-    return Finding(check=check, text=replace(text, values=tuple(values)))
+    return Implausibility(check=check, text=replace(text, values=tuple(values)))
 
 
-def _epochs(record: Record) -> Iterator[Finding]:
+def _epochs(record: Record) -> Iterator[Implausibility]:
     metrics, planned = record.metrics, record.hyperparameters.values.get("epochs")
     epochs, steps = metrics.epochs, metrics.steps
     batch, samples = record.hyperparameters.global_batch_size, record.dataset.train_samples
@@ -197,7 +198,7 @@ def _epochs(record: Record) -> Iterator[Finding]:
         )
 
 
-def _samples(record: Record) -> Iterator[Finding]:
+def _samples(record: Record) -> Iterator[Implausibility]:
     metrics, batch = record.metrics, record.hyperparameters.global_batch_size
     samples, steps, seconds = metrics.train_samples, metrics.steps, metrics.train_seconds
     if isinstance(samples, Missing):
@@ -231,7 +232,7 @@ def _samples(record: Record) -> Iterator[Finding]:
         )
 
 
-def _memory(record: Record) -> Iterator[Finding]:
+def _memory(record: Record) -> Iterator[Implausibility]:
     memory = record.metrics.memory
     if not isinstance(memory, Memory) or isinstance(memory.total_bytes, Missing):
         return
@@ -249,7 +250,7 @@ def _memory(record: Record) -> Iterator[Finding]:
             )
 
 
-def _times(record: Record) -> Iterator[Finding]:
+def _times(record: Record) -> Iterator[Implausibility]:
     """Check that what is a part of something takes no longer than that."""
     metrics = record.metrics
     windows = metrics.p_train.windows if isinstance(metrics.p_train, Throughput) else []
@@ -302,9 +303,9 @@ def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float,
             yield field, getattr(throughput, field), value
 
 
-def _throughputs(record: Record) -> Iterator[Finding]:
+def _throughputs(record: Record) -> Iterator[Implausibility]:
     metrics = record.metrics
-    for name in ("p_train", "p_core"):
+    for name in WINDOWED:
         throughput = getattr(metrics, name)
         if isinstance(throughput, Throughput):
             for field, value, implied in differing_from_windows(throughput):
@@ -334,7 +335,7 @@ def _throughputs(record: Record) -> Iterator[Finding]:
             )
 
 
-def _result(record: Record) -> Iterator[Finding]:
+def _result(record: Record) -> Iterator[Implausibility]:
     metrics, target = record.metrics, record.case.target
     last, best = metrics.quality, metrics.best_quality
     for name, value in (("quality", last), ("best_quality", best)):
@@ -371,7 +372,7 @@ def _result(record: Record) -> Iterator[Finding]:
         )
 
 
-def _energy(record: Record) -> Iterator[Finding]:
+def _energy(record: Record) -> Iterator[Implausibility]:
     power, seconds, devices = record.metrics.power, record.metrics.e2e_time_s, record.topology.world_size
     if not isinstance(power, Power) or isinstance(power.max_w, Missing):
         return
@@ -398,12 +399,12 @@ def _energy(record: Record) -> Iterator[Finding]:
         )
 
 
-def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[Finding]:
-    for name in ("p_core", "p_train"):
+def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[Implausibility]:
+    for name in reversed(WINDOWED):
         measured = rate(getattr(record.metrics, name))
         if measured is None or peak.flops_per_s <= 0:
             continue
-        share = model_flops_utilisation(measured.value, record.topology.world_size, forward_flops, peak)
+        share = model_flops_utilization(measured.value, record.topology.world_size, forward_flops, peak)
         if share > 1:
             yield _finding(
                 "mfu",

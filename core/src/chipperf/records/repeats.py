@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError, first_fault
+from chipperf.records.columns import Unit, columns_of
 from chipperf.records.files import write_atomically
-from chipperf.records.measures import MEASURES
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, _Model
 from chipperf.records.store import read_record
 
@@ -43,7 +43,7 @@ class Aggregate(_Model):
         values: All of them, in the order of the runs.
     """
 
-    unit: str
+    unit: Unit
     statistic: Literal["median", "olympic_mean"]
     value: Number
     lowest: Number
@@ -104,7 +104,7 @@ def combine(values: Sequence[float]) -> float:
     return math.fsum(value / len(middle) for value in middle)
 
 
-def aggregate(values: Sequence[Number], unit: str) -> Aggregate:
+def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
     """Return median or olympic mean, the lowest and the highest value.
 
     A value that is missing in one run cannot be left out: the others would look better, or worse, than all of them are.
@@ -145,7 +145,7 @@ def read_repeats(directory: Path) -> Repeats | None:
         raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
 
 
-def summarise_repeats(
+def summarize_repeats(
     case: str, planned: int, runs: Sequence[RepeatedRun], root: Path, *, to: Path | None = None
 ) -> Repeats:
     """Read the records of repeats, aggregate their metrics, and keep the result.
@@ -178,8 +178,8 @@ def summarise_repeats(
         planned=planned,
         runs=described,
         metrics={
-            name: aggregate([MEASURES[name].read(record) for record in records], MEASURES[name].unit)
-            for name in _METRICS
+            column.name: aggregate([column.value(record) for record in records], column.unit)
+            for column in columns_of("repeats")
         },
     )
     if to is not None:
@@ -194,6 +194,3 @@ def _why_none(values: Sequence[Number]) -> Number:
     if len(missing) == len(values):
         return missing[0]
     return Missing(missing="failed", reason=f"{len(missing)} of {len(values)} runs have none") if missing else 0.0
-
-
-_METRICS = ("p_whole", "p_train", "p_core", "quality", "time_to_target", "e2e_time")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from chipperf.records.measures import headline
+from chipperf.records.columns import BY_NAME
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def pair_efficiency(base: Record, record: Record) -> float | None:
     """Return the efficiency in ``p_train`` of completed runs that are a scaling pair; ``None`` if one has no value."""
     if {base.status.state, record.status.state} != {"completed"}:
         return None
-    rate, base_rate = headline(record.metrics.p_train), headline(base.metrics.p_train)
+    p_train = BY_NAME["p_train"]
+    rate, base_rate = p_train.value(record), p_train.value(base)
     if isinstance(rate, Missing) or isinstance(base_rate, Missing) or base_rate == 0:
         return None
     return efficiency(rate, record.topology.world_size, base_rate, base.topology.world_size)

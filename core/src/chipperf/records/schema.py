@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from chipperf.languages import Translated
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version of the record's fields; :mod:`chipperf.records.upgrade` reads earlier ones."""
+
 METRICS_VERSION = 1
 """Version of the metric definitions in ``docs/metrics.md``; values of two versions never share a table."""
 
@@ -42,6 +44,13 @@ Number = FiniteFloat | Missing
 Text = str | Missing
 Bytes = Annotated[int, Field(ge=0)] | Missing
 Setting = bool | int | float | str
+
+UNKNOWN = Missing(missing="unknown")
+NOT_REACHED = Missing(missing="not_run", reason="the run did not come this far")
+
+_NO_ITEMS: list[Any] = []
+"""Default of a list that a file has to state, see :func:`fields_a_file_states`."""
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -86,7 +95,7 @@ class Vendor(_Model):
     plugin: Distribution
 
 
-class Case(_Model):
+class CaseRecord(_Model):
     """The case that ran."""
 
     name: str
@@ -113,7 +122,7 @@ class Topology(_Model):
         return f"{self.nnodes}x{self.nproc_per_node}"
 
 
-class Knob(_Model):
+class KnobRecord(_Model):
     """A setting that changes numerics or speed, as it was in force."""
 
     name: str
@@ -147,7 +156,7 @@ class HyperparameterChange(_Model):
     reason: str = ""
 
 
-class Hyperparameters(_Model):
+class HyperparametersRecord(_Model):
     """Values in force and how they differ from the base."""
 
     values: dict[str, Setting]
@@ -173,12 +182,12 @@ class Dataset(_Model):
     """Identity of the data, without any path."""
 
     name: str
-    version: Text
-    fingerprint: Text
+    version: Text = UNKNOWN
+    fingerprint: Text = UNKNOWN
     fingerprint_method: str
-    train_samples: int | Missing
-    eval_samples: int | Missing
-    classes: int | Missing
+    train_samples: int | Missing = UNKNOWN
+    eval_samples: int | Missing = UNKNOWN
+    classes: int | Missing = UNKNOWN
     is_sample: bool
 
 
@@ -209,27 +218,27 @@ class Environment(_Model):
 
     stated: list[str] = []
 
-    machine: Text
-    cpu: Text
-    cpu_cores: int | Missing
-    memory_bytes: Bytes
-    card_title: Text
-    card_short_name: Text
-    row_label: Text
-    cards: list[Card]
-    network: Text
-    os: Text
-    kernel: Text
-    driver: Text
-    container: Text
-    framework: Text
-    compiler: Text
-    dependencies: Text
-    python: Text
-    torch: Text
-    sdk: Text
-    collectives: Text
-    distributions: list[Distribution]
+    machine: Text = UNKNOWN
+    cpu: Text = UNKNOWN
+    cpu_cores: int | Missing = UNKNOWN
+    memory_bytes: Bytes = UNKNOWN
+    card_title: Text = UNKNOWN
+    card_short_name: Text = UNKNOWN
+    row_label: Text = UNKNOWN
+    cards: list[Card] = _NO_ITEMS
+    network: Text = UNKNOWN
+    os: Text = UNKNOWN
+    kernel: Text = UNKNOWN
+    driver: Text = UNKNOWN
+    container: Text = UNKNOWN
+    framework: Text = UNKNOWN
+    compiler: Text = UNKNOWN
+    dependencies: Text = UNKNOWN
+    python: Text = UNKNOWN
+    torch: Text = UNKNOWN
+    sdk: Text = UNKNOWN
+    collectives: Text = UNKNOWN
+    distributions: list[Distribution] = _NO_ITEMS
 
 
 class Window(_Model):
@@ -272,13 +281,13 @@ class Spread(_Model):
 
 
 class StepBreakdown(_Model):
-    """Diagnostic pass with a synchronise after every phase; never part of a headline number."""
+    """Diagnostic pass with a synchronization after every phase; never part of a headline number."""
 
     step: Spread
     h2d_s: FiniteFloat
     forward_s: FiniteFloat
     backward_s: FiniteFloat
-    optimiser_s: FiniteFloat
+    optimizer_s: FiniteFloat
     steps: int
     slowdown: FiniteFloat
 
@@ -332,7 +341,7 @@ class Power(_Model):
     energy_j: Number
     mean_temperature_c: Number
     max_temperature_c: Number
-    mean_utilisation_percent: Number
+    mean_utilization_percent: Number
     used_peak_bytes: Bytes
     source: str
 
@@ -349,25 +358,25 @@ class RankStep(_Model):
 class Metrics(_Model):
     """What was measured; definitions in ``docs/metrics.md``."""
 
-    e2e_time_s: Number
-    p_whole: Number
-    p_train: Throughput | Number
-    p_core: Throughput | Number
-    data_stall: Number
-    data_wait: Spread | Missing
-    step_breakdown: StepBreakdown | Missing
-    quality: Number
-    best_quality: Number
-    time_to_target: TimeToTarget | Missing
+    e2e_time_s: Number = NOT_REACHED
+    p_whole: Number = NOT_REACHED
+    p_train: Throughput | Number = NOT_REACHED
+    p_core: Throughput | Number = NOT_REACHED
+    data_stall: Number = NOT_REACHED
+    data_wait: Spread | Missing = NOT_REACHED
+    step_breakdown: StepBreakdown | Missing = NOT_REACHED
+    quality: Number = NOT_REACHED
+    best_quality: Number = NOT_REACHED
+    time_to_target: TimeToTarget | Missing = NOT_REACHED
     projected_train_seconds: Number = Missing(missing="not_applicable", reason="no budget ended the run")
-    memory: Memory | Missing
-    power: Power | Missing
-    train_samples: int | Missing
-    train_seconds: Number
-    epochs: Number
-    steps: int | Missing
-    spans: list[Span]
-    curve: list[EvaluationPoint]
+    memory: Memory | Missing = NOT_REACHED
+    power: Power | Missing = NOT_REACHED
+    train_samples: int | Missing = NOT_REACHED
+    train_seconds: Number = NOT_REACHED
+    epochs: Number = NOT_REACHED
+    steps: int | Missing = NOT_REACHED
+    spans: list[Span] = _NO_ITEMS
+    curve: list[EvaluationPoint] = _NO_ITEMS
     restart_windows: list[Window] = []
     rank_steps: list[RankStep] = []
 
@@ -389,7 +398,7 @@ class Interruption(_Model):
     """Where a run stopped and was continued.
 
     ``session_seconds`` is how long the processes that stopped had run, ``gap_seconds`` how long nothing ran then. The
-    run was continued after optimiser step ``step``; ``lost_steps``, as far as the progress tells, had to be done again.
+    run was continued after optimizer step ``step``; ``lost_steps``, as far as the progress tells, had to be done again.
     """
 
     stopped_at: datetime
@@ -427,7 +436,7 @@ class Record(_Model):
     that ``perf withhold`` took out.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     metrics_version: int = METRICS_VERSION
     metrics_definition: MetricsDefinition = "chipperf"
     kind: Literal["measured", "simulated", "imported"]
@@ -436,16 +445,16 @@ class Record(_Model):
     created_at: datetime
     status: Status
     vendor: Vendor
-    case: Case
+    case: CaseRecord
     topology: Topology
     precision: PrecisionRecord
-    hyperparameters: Hyperparameters
+    hyperparameters: HyperparametersRecord
     limits: Limits
     seed: int | Missing
     dataset: Dataset
     loader: Loader | Missing
     environment: Environment
-    knobs: list[Knob]
+    knobs: list[KnobRecord]
     metrics: Metrics
     nodes: list[NodeResult] = []
     interruptions: list[Interruption] = []
@@ -455,6 +464,48 @@ class Record(_Model):
     withheld: list[Commitment] = []
 
 
+def all_missing(model: type[BaseModel], missing: Missing) -> dict[str, Missing]:
+    """Return every field of a model whose default is a missing value, as missing for one reason."""
+    return {name: missing for name, field in model.model_fields.items() if isinstance(field.default, Missing)}
+
+
+def fields_a_file_states(model: type[BaseModel]) -> list[str]:
+    """Return the fields that a record's file has to state, whatever their defaults: one left out hides a value.
+
+    The other fields were added after files without them had been written.
+    """
+    defaults = (UNKNOWN, NOT_REACHED, _NO_ITEMS)
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if field.is_required() or any(field.default is default for default in defaults)
+    ]
+
+
+def unstated_field(record: Record) -> str | None:
+    """Return the first field that a file has to state and the record was made without, or ``None``."""
+    parts: dict[str, BaseModel] = {
+        "dataset": record.dataset,
+        "environment": record.environment,
+        "metrics": record.metrics,
+    }
+    return next(
+        (
+            f"{place}.{name}"
+            for place, part in parts.items()
+            for name in fields_a_file_states(type(part))
+            if name not in part.model_fields_set
+        ),
+        None,
+    )
+
+
 def json_schema() -> dict[str, Any]:
-    """Return the record's JSON Schema."""
-    return Record.model_json_schema()
+    """Return the JSON Schema of a record's file."""
+    schema = Record.model_json_schema()
+    for part in (Dataset, Environment, Metrics):
+        described = schema["$defs"][part.__name__]
+        described["required"] = fields_a_file_states(part)
+        for name in described["required"]:
+            described["properties"][name].pop("default", None)
+    return schema

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from chipperf.errors import RecordError, first_fault
 from chipperf.records.processes import has_live_process
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
+from chipperf.records.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,10 +104,13 @@ def _parse_record(text: bytes, file: Path) -> Record:
     except ValueError as error:
         raise RecordError(f"{file} is not a record: {error}") from error
     _require_known_version(file, content)
+    hint = "the file was edited or is incomplete"
     try:
-        record = Record.model_validate(content)
+        record = Record.model_validate(upgrade(content))
     except ValidationError as error:
-        raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
+        raise RecordError(f"{file}: {first_fault(error)}", hint=hint) from error
+    if lacking := unstated_field(record):
+        raise RecordError(f"{file}: {lacking}: Field required", hint=hint)
     if record.status.state == "running" and not has_live_process(file.parent):
         return record.model_copy(update={"status": _KILLED})
     return record

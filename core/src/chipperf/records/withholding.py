@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from chipperf.errors import RecordError, UsageError, first_fault, first_place
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import Commitment, Record, WithheldRatio
+from chipperf.records.schema import SCHEMA_VERSION, Commitment, Record, WithheldRatio
 from chipperf.records.store import RECORD_NAME, record_text
+from chipperf.records.upgrade import upgrade, upgrade_field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +58,13 @@ class Secret(_Model):
 
 
 class Secrets(_Model):
-    """Content of the private file: what was taken out of a run's record."""
+    """Content of the private file: what was taken out of a run's record.
+
+    ``schema_version`` is that of the record, whose names fields and values have; files of version 1 do not state it.
+    """
 
     secrets_version: Literal[1] = 1
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = 1
     run_id: str
     values: list[Secret]
 
@@ -120,7 +125,7 @@ def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Re
             "field": secret.field,
             "reason": reason,
             "sha256": commitment(record.run_id, secret.field, secret.value, secret.salt),
-            "ratio": ratio_to and _ratio(secret, ratio_to).model_dump(),
+            "ratio": ratio_to and _ratio(secret.field, secret.value, ratio_to).model_dump(),
         }
         for secret in values
     ]
@@ -133,7 +138,11 @@ def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Re
         ) from error
     gone = {secret.field for secret in values} | {each.field for each in record.withheld}
     told = tuple((by, path) for path in gone for by in _TOLD_BY.get(path, ()) if by not in gone and _has(content, by))
-    return Withheld(record=public, secrets=Secrets(run_id=record.run_id, values=values), still_told=tuple(sorted(told)))
+    return Withheld(
+        record=public,
+        secrets=Secrets(schema_version=SCHEMA_VERSION, run_id=record.run_id, values=values),
+        still_told=tuple(sorted(told)),
+    )
 
 
 def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None) -> list[Revealed]:
@@ -157,7 +166,11 @@ def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None)
         raise UsageError(f"there are no values of run {record.run_id} to check", hint="ask for the private file again")
     commitments = {each.field: each for each in record.withheld}
     return [
-        Revealed(secret.field, secret.value, _problem(record, secret, commitments, ratio_to))
+        Revealed(
+            secret.field,
+            secret.value,
+            _problem(record, secret, commitments, ratio_to, field=upgrade_field(secret.field, revealed.schema_version)),
+        )
         for secret in revealed.values
     ]
 
@@ -173,11 +186,12 @@ def fill_in(record: Record, revealed: Secrets) -> Record:
             raise UsageError(f"{each.field} of run {record.run_id}: {each.problem}", hint="ask for the values again")
     content = json.loads(record_text(record))
     for secret in revealed.values:
-        *above, last = _steps(secret.field)
+        field, value = _upgraded(secret, revealed.schema_version)
+        *above, last = _steps(field)
         parent = content
         for step in above:
-            parent = _get(parent, step, secret.field)
-        parent[last] = secret.value
+            parent = _get(parent, step, field)
+        parent[last] = value
     try:
         return Record.model_validate(content)
     except ValidationError as error:
@@ -250,7 +264,21 @@ def read_secrets(file: Path) -> Secrets:
         ) from error
 
 
-def _problem(record: Record, secret: Secret, commitments: dict[str, Commitment], ratio_to: Record | None) -> str | None:
+def _upgraded(secret: Secret, version: int) -> tuple[str, JsonValue]:
+    """Return field and value as this version's schema has them; ``version`` is that of the record they are from."""
+    content: Any = secret.value
+    for step in reversed(_steps(secret.field)):
+        content = [content] if isinstance(step, int) else {step: content}
+    content = upgrade({**content, "schema_version": version})
+    field = upgrade_field(secret.field, version)
+    for step in _steps(field):
+        content = content[0 if isinstance(step, int) else step]
+    return field, content
+
+
+def _problem(
+    record: Record, secret: Secret, commitments: dict[str, Commitment], ratio_to: Record | None, *, field: str
+) -> str | None:
     committed = commitments.get(secret.field)
     if committed is None:
         return "the record does not withhold it"
@@ -264,18 +292,18 @@ def _problem(record: Record, secret: Secret, commitments: dict[str, Commitment],
             f"the ratio of {secret.field} is to run {committed.ratio.run_id}, not {ratio_to.run_id}",
             hint="name that run with --ratio-to",
         )
-    ratio = _ratio(secret, ratio_to).value
+    ratio = _ratio(field, secret.value, ratio_to).value
     return None if ratio == committed.ratio.value else f"its ratio is {ratio}, and not {committed.ratio.value}"
 
 
-def _ratio(secret: Secret, base: Record) -> WithheldRatio:
+def _ratio(field: str, withheld: JsonValue, base: Record) -> WithheldRatio:
     content: Any = json.loads(record_text(base))
-    for step in _steps(secret.field):
-        content = _get(content, step, secret.field)
-    value, base_value = _number(secret.value), _number(content)
+    for step in _steps(field):
+        content = _get(content, step, field)
+    value, base_value = _number(withheld), _number(content)
     if value is None or not base_value or not math.isfinite(ratio := value / base_value):
         raise UsageError(
-            f"{secret.field} has no ratio to that of run {base.run_id}",
+            f"{field} has no ratio to that of run {base.run_id}",
             hint="both must be numbers, and that run's not 0",
         )
     return WithheldRatio(run_id=base.run_id, value=float(f"{ratio:.4g}"))

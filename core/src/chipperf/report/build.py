@@ -12,21 +12,22 @@ from chipperf.documents.format import gib
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
 from chipperf.precisions import PRECISIONS
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.records.store import record_text
 from chipperf.report.comparability import dataset_name, require_one
 from chipperf.report.convergence import build_convergence
-from chipperf.report.row import Row, is_own_dataset, short_name
+from chipperf.report.row import Row, is_on_reference_dataset, short_name
 from chipperf.report.row_identity import card_short_name, choose_rows, not_blank
-from chipperf.report.tracing import Remembered, remember_each, source_of
-from chipperf.report.view import ReportView, Shared, Shortening
+from chipperf.report.tracing import TrackedValue, source_of, track_each
+from chipperf.report.view import PerRows, ReportView, Shortening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.plausibility import Finding
+    from chipperf.records.plausibility import Implausibility
     from chipperf.records.schema import Environment, HyperparameterChange, MissingKind, Record, Text
 
     T = TypeVar("T", bound=Hashable)
@@ -79,7 +80,8 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
         case_version=first.case.version,
         profile=case.report,
         dataset=first.dataset,
-        own_dataset=is_own_dataset(first, case),
+        reference=case.data.reference,
+        on_reference_dataset=is_on_reference_dataset(first, case),
         environment=environment,
         precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),
         shortened=_share(rows, lambda row: _shortenings(row.record)),
@@ -158,8 +160,8 @@ def _shortenings(record: Record) -> list[Shortening]:
     return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps, budget=budget)]
 
 
-def _environment(rows: Sequence[Row]) -> dict[str, tuple[Shared[Text], ...]]:
-    def text(name: str) -> tuple[Shared[Text], ...]:
+def _environment(rows: Sequence[Row]) -> dict[str, tuple[PerRows[Text], ...]]:
+    def text(name: str) -> tuple[PerRows[Text], ...]:
         return _share(rows, lambda row: [not_blank(getattr(row.record.environment, name))])
 
     facts = {name: text(name) for name in (*_REQUIRED_FACTS, *_MORE_FACTS)}
@@ -179,31 +181,26 @@ def _host_memory(environment: Environment) -> Text:
     return size if isinstance(size, Missing) else f"{size} GiB"
 
 
-def _implausible(rows: Sequence[Row]) -> tuple[Shared[Finding], ...]:
+def _implausible(rows: Sequence[Row]) -> tuple[PerRows[Implausibility], ...]:
     """Return what cannot be true in the rows; what an imported document says is for lint to check."""
     measured = [row for row in rows if row.record.kind != "imported"]
     too_fast = {id(record): finding for record, finding in check_scaling([row.record for row in measured])}
 
-    def findings(row: Row) -> Iterable[Finding]:
+    def findings(row: Row) -> Iterable[Implausibility]:
         scaling = too_fast.get(id(row.record))
         return (*check_record(row.record), *([scaling] if scaling else []))
 
     return _share(measured, findings)
 
 
-def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Shared[Text]]]) -> frozenset[MissingKind]:
+def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[PerRows[Text]]]) -> frozenset[MissingKind]:
     cells = (
         cell
         for row in rows
         for cell in (
             row.card,
             row.fix_hp,
-            row.e2e_time_s,
-            row.p_whole,
-            row.p_train,
-            row.p_core,
-            row.quality,
-            row.memory_used_bytes,
+            *map(row.value, columns_of("report")),
             row.memory_total_bytes,
         )
     )
@@ -211,15 +208,15 @@ def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[Share
     return frozenset(value.missing for value in (*cells, *facts) if isinstance(value, Missing))
 
 
-def _share(rows: Sequence[Row], values: Callable[[Row], Iterable[T]]) -> tuple[Shared[T], ...]:
+def _share(rows: Sequence[Row], values: Callable[[Row], Iterable[T]]) -> tuple[PerRows[T], ...]:
     """Collect values over rows, each value once with the names of its rows."""
-    found: dict[T, list[tuple[Row, Remembered[T]]]] = {}
+    found: dict[T, list[tuple[Row, TrackedValue[T]]]] = {}
     for row in rows:
-        own = {each.computed: each for each in remember_each(partial(values, row))}
+        own = {each.computed: each for each in track_each(partial(values, row))}
         for value, remembered in own.items():
             found.setdefault(value, []).append((row, remembered))
     return tuple(
-        Shared(
+        PerRows(
             computed=value,
             sources=tuple(source for _, remembered in holders for source in remembered.sources),
             rows=() if len(holders) == len(rows) else tuple(row.name for row, _ in holders),

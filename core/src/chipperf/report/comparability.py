@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class RunDifference:
     """Something that is not the same for all runs.
 
     Attributes:
@@ -94,7 +94,7 @@ def dataset_name(dataset: Dataset) -> str:
     return f"{dataset.name} {version}"
 
 
-def differences(records: Sequence[Record], case: Case) -> tuple[Difference, ...]:
+def differences(records: Sequence[Record], case: Case) -> tuple[RunDifference, ...]:
     """Return what differs between comparable runs and may explain why their results do.
 
     Hyperparameters that are *free* are not among it, as they are not in ``fix_hp``.
@@ -106,7 +106,7 @@ def differences(records: Sequence[Record], case: Case) -> tuple[Difference, ...]
     rows = [_facts(record, case) for record in records]
     names = [name for name in rows[0] if all(name in row for row in rows)]
     return tuple(
-        Difference(name=name, values=values)
+        RunDifference(name=name, values=values)
         for name in names
         if len(set(values := tuple(row[name] for row in rows))) > 1
     )

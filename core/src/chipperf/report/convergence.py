@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import UsageError
-from chipperf.report.comparability import Difference, differences, require_comparable, require_one
+from chipperf.report.comparability import RunDifference, differences, require_comparable, require_one
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
 from chipperf.report.row_identity import choose_rows, curve_names, preference, repeats_of
 
@@ -63,7 +63,7 @@ class Convergence:
 
     curves: Curves
     without_curve: tuple[WithoutCurve, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[RunDifference, ...]
     files: CurveFiles | None = None
 
 

@@ -30,7 +30,7 @@ _DENSE_POINTS = 500
 _LONGEST_NAME = 40
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Those of Okabe and Ito that are legible on white: distinguishable with any kind of colour vision."""
+"""Those of Okabe and Ito that are legible on white: distinguishable with any kind of color vision."""
 _BASELINE_STYLES = ("--", ":")
 _STYLES = ("-", "-.")
 

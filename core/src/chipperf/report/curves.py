@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import UsageError
 from chipperf.records.schema import Missing, Throughput
-from chipperf.report.tracing import Remembered, remember_each
+from chipperf.report.tracing import TrackedValue, track_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +36,7 @@ class Point:
 
     Attributes:
         epoch: Passes over the training data until then; ``None`` if the record does not tell.
-        step: Optimiser steps until then.
+        step: Optimizer steps until then.
         elapsed_s: Time since the start of training; ``None`` for a loss, whose time is not recorded.
         value: Quality as a fraction, or mean training loss since the point before.
     """
@@ -52,7 +52,7 @@ class RunPoints:
     """The points of one run, by step."""
 
     record: Record
-    measured: Remembered[tuple[Point, ...]]
+    measured: TrackedValue[tuple[Point, ...]]
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -180,7 +180,7 @@ class Curves:
 def read_points(record: Record, quantity: Quantity) -> RunPoints:
     """Return the points of a run: its evaluations, or the mean losses of its measurement windows."""
     read = _quality_points if quantity == "quality" else _loss_points
-    (measured,) = remember_each(lambda: [_in_order(read(record))])
+    (measured,) = track_each(lambda: [_in_order(read(record))])
     return RunPoints(record=record, measured=measured)
 
 

@@ -16,7 +16,8 @@ from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError, first_fault
 from chipperf.languages import LANGUAGES
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
-from chipperf.report.tracing import RecordFile, Source, simplify, source_of
+from chipperf.records.upgrade import upgrade_field
+from chipperf.report.tracing import FieldSource, RecordFile, simplify, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,7 +85,7 @@ class CellSource(_Model):
     fields: list[str]
 
 
-class Cell(_Model):
+class ReportCell(_Model):
     """A cell of a table, or a line that states a fact.
 
     Attributes:
@@ -142,14 +143,14 @@ class Provenance(_Model):
 
     provenance_version: Literal[1] = 1
     chipperf_version: str = chipperf.__version__
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA_VERSION
     metrics_version: int = METRICS_VERSION
     language: KnownLanguage
     template: str
     records: list[ReportedRecord]
     curve: LinkedCurve | None
     files: list[LinkedFile]
-    cells: list[Cell]
+    cells: list[ReportCell]
 
 
 def provenance_file(report: Path) -> Path:
@@ -205,7 +206,7 @@ def describe_page(
 
 
 def read_provenance(file: Path) -> Provenance:
-    """Read a provenance.
+    """Read a provenance; one of an earlier schema of the records names their fields as this one does.
 
     Raises:
         FileNotFoundError: There is none.
@@ -221,12 +222,31 @@ def read_provenance(file: Path) -> Provenance:
     if len(content) > MAX_BYTES:
         raise RecordError(f"{file} is larger than {MAX_BYTES // 2**20} MiB", hint="no report's provenance is that long")
     try:
-        return Provenance.model_validate_json(content)
+        return _upgraded(Provenance.model_validate_json(content))
     except ValidationError as error:
         raise RecordError(f"{file}: {first_fault(error)}", hint="render the report again") from error
 
 
-def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
+def _upgraded(provenance: Provenance) -> Provenance:
+    """Return a provenance that names the fields of its records as this version of their schema does."""
+    version = provenance.schema_version
+    if version >= SCHEMA_VERSION:
+        return provenance
+    cells = [
+        cell.model_copy(
+            update={
+                "sources": [
+                    source.model_copy(update={"fields": [upgrade_field(field, version) for field in source.fields]})
+                    for source in cell.sources
+                ]
+            }
+        )
+        for cell in provenance.cells
+    ]
+    return provenance.model_copy(update={"schema_version": SCHEMA_VERSION, "cells": cells})
+
+
+def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell]:
     lines = page.text.split("\n")
     starts = [0]
     for line in lines:
@@ -236,7 +256,7 @@ def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[Cell]:
         places = _places(lines[index], index)
         for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
             sources = simplify(source for part in of_cell for source in part.sources)
-            yield Cell(
+            yield ReportCell(
                 line=index + 1,
                 column=place.column,
                 cell=place.cell,
@@ -265,7 +285,7 @@ def _place_of(places: Sequence[_Place], offset: int) -> _Place:
     return places[max(0, bisect_right([place.column for place in places], offset + 1) - 1)]
 
 
-def _cell_sources(sources: Iterable[Source], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:
+def _cell_sources(sources: Iterable[FieldSource], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:
     ordered = sorted(sources, key=lambda source: numbers[source.file])
     for file, group in groupby(ordered, key=lambda source: source.file):
         yield CellSource(record=numbers[file], fields=[source.json_path for source in group])

@@ -17,6 +17,7 @@ from chipperf.errors import UsageError
 from chipperf.languages import DEFAULT, LANGUAGES, in_language, phrase, read_translation
 from chipperf.plugin.installed import package_directory
 from chipperf.plugin.types import Title
+from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing
 from chipperf.report.build import build_view
 from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
     from chipperf.languages import Language, Phrase
     from chipperf.plugin.installed import PluginEntry
+    from chipperf.records.columns import Unit
     from chipperf.records.schema import Record, Text, Topology
-    from chipperf.report.tracing import Source
-    from chipperf.report.view import ReportView, Shared
+    from chipperf.report.tracing import FieldSource
+    from chipperf.report.view import PerRows, ReportView
 
 TEMPLATE_VERSION = 1
 """Layout of the report; changes when headings, columns or rows of the general table do."""
@@ -83,7 +85,7 @@ class SourcedText:
     """A part of a page that was made from records: where it begins in the page's text, and its sources."""
 
     offset: int
-    sources: tuple[Source, ...]
+    sources: tuple[FieldSource, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +167,18 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
         # decided by finalize, because HTML's rules do not protect a Markdown table.
         finalize=partial(_finalize, language=language),
     )
-    environment.globals |= {"template_version": TEMPLATE_VERSION, "language": language, **_translators(language)}
+    environment.globals |= {
+        "template_version": TEMPLATE_VERSION,
+        "language": language,
+        "columns_of": columns_of,
+        **_translators(language),
+    }
     environment.tests["known"] = _is_known
     environment.filters |= {
         "number": _number,
         "quality": _quality,
         "gib": _gib,
+        "in_unit": _in_unit,
         "setting": formatting.setting,
         "marker": formatting.marker,
         "in_words": _in_words,
@@ -234,6 +242,12 @@ def _gib(context: Context, value_bytes: int | Missing, *, trim: bool = False) ->
     return formatting.gib(value_bytes, trim=trim, exact=_is_exact(context))
 
 
+@pass_context
+def _in_unit(context: Context, value: float | Missing, unit: Unit) -> str | Missing:
+    as_percent = context["view"].profile.quality_as_percent
+    return formatting.in_unit(value, unit, as_percent=as_percent, exact=_is_exact(context))
+
+
 def _is_exact(context: Context) -> bool:
     """Tell whether values are shown to the last digit: those of a document are its own, however many they are."""
     return bool(context["view"].kind == "imported")
@@ -250,7 +264,7 @@ def _is_known(value: Any) -> bool:
     return not isinstance(value, Missing)
 
 
-def _per_row(facts: tuple[Shared[Text], ...], *, language: Language) -> str:
+def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
     """Return a fact on one line, saying for which rows a value holds if they differ."""
     texts = []
     for fact in facts:

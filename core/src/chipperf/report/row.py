@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.documents.format import REASON_IN_MARKER
 from chipperf.durations import format_duration
-from chipperf.records.measures import headline, peak_source, used_peak
+from chipperf.records.columns import BY_NAME, columns_of, peak_source
 from chipperf.records.plausibility import outcome
 from chipperf.records.schema import Missing, TimeToTarget
 from chipperf.report.row_identity import fix_hp, row_label
 from chipperf.report.tracing import note_read, source_of
 
 if TYPE_CHECKING:
-    from chipperf.cases.base import Case
+    from chipperf.cases.base import Case, ReportProfile
+    from chipperf.records.columns import Column
     from chipperf.records.schema import Record, Text
 
 NumberT = TypeVar("NumberT", int, float)
+
+_BY_FIELD = {column.field.removeprefix("metrics."): column for column in columns_of("report")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class MissingCell:
     """A missing cell whose marker does not show its reason."""
 
     column: str
@@ -101,35 +104,23 @@ class Row:
         """Differences to the case's base, ``/`` if there are none; missing if an imported document does not say."""
         return fix_hp(self.record, self.case)
 
-    @property
-    def e2e_time_s(self) -> float | Missing:
-        """Launcher's start to last exit, in seconds."""
-        return completed_value(self.record, self.record.metrics.e2e_time_s)
+    def value(self, column: Column) -> float | Missing:
+        """Return what the row shows of a column."""
+        return completed_value(self.record, column.value(self.record))
+
+    if not TYPE_CHECKING:
+        # For templates alone, where a column is an attribute; in code a misspelled one must be found.
+        def __getattr__(self, name: str) -> float | Missing:
+            """Return the value of a column by the name of its field, for example ``e2e_time_s``."""
+            column = _BY_FIELD.get(name)
+            if column is None:
+                raise AttributeError(f"a row has no {name!r}", name=name, obj=self)
+            return self.value(column)
 
     @property
-    def p_whole(self) -> float | Missing:
-        """Samples per second over the whole training."""
-        return completed_value(self.record, self.record.metrics.p_whole)
-
-    @property
-    def p_train(self) -> float | Missing:
-        """Samples per second without evaluation, median of windows."""
-        return completed_value(self.record, headline(self.record.metrics.p_train))
-
-    @property
-    def p_core(self) -> float | Missing:
-        """Samples per second from device-resident batches, median of windows."""
-        return completed_value(self.record, headline(self.record.metrics.p_core))
-
-    @property
-    def quality(self) -> float | Missing:
-        """Result as a fraction."""
-        return completed_value(self.record, self.record.metrics.quality)
-
-    @property
-    def memory_used_bytes(self) -> int | Missing:
+    def memory_used_bytes(self) -> float | Missing:
         """Peak of the device, or of the allocator where the device's is not known."""
-        return completed_value(self.record, used_peak(self.record.metrics.memory))
+        return self.value(BY_NAME["mem_peak"])
 
     @property
     def memory_total_bytes(self) -> int | Missing:
@@ -149,25 +140,24 @@ class Row:
     @property
     def verdict(self) -> Verdict | None:
         """Quality against target; ``None`` without a quality."""
-        quality = self.quality
+        quality = self.value(BY_NAME["quality"])
         return None if isinstance(quality, Missing) else _verdict(self.record, self.case, quality)
 
     @property
-    def gaps(self) -> tuple[Gap, ...]:
+    def gaps(self) -> tuple[MissingCell, ...]:
         """Missing cells with a reason that their marker does not show."""
-        cells = {
-            "e2e_time": self.e2e_time_s,
-            "p_whole": self.p_whole,
-            "p_train": self.p_train,
-            "p_core": self.p_core,
-            self.case.report.quality_column: self.quality,
-            "mem": self.memory_used_bytes,
-        }
         return tuple(
-            Gap(column=column, missing=value)
-            for column, value in cells.items()
-            if isinstance(value, Missing) and value.reason and value.missing not in REASON_IN_MARKER
+            MissingCell(column=column_header(column, self.case.report), missing=value)
+            for column in columns_of("report")
+            if isinstance(value := self.value(column), Missing)
+            and value.reason
+            and value.missing not in REASON_IN_MARKER
         )
+
+
+def column_header(column: Column, profile: ReportProfile) -> str:
+    """Return the header of a column in a report on a case, which has one of its own for its quality."""
+    return profile.quality_column if column.name == "quality" else column.key
 
 
 def short_name(record: Record) -> str:
@@ -184,14 +174,16 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
     return Missing(missing="failed", reason=failure.failure_class if failure else state)
 
 
-def is_own_dataset(record: Record, case: Case) -> bool:
+def is_on_reference_dataset(record: Record, case: Case) -> bool:
     """Tell whether the run used the dataset that its case is defined on."""
-    return record.dataset.name == case.base.dataset and not record.dataset.is_sample
+    return record.dataset.name == case.data.reference.name and not record.dataset.is_sample
 
 
 def _verdict(record: Record, case: Case, quality: float) -> Verdict:
     target = record.case.target
-    source = f"{record.case.name} {record.case.version}" if is_own_dataset(record, case) else record.dataset.name
+    source = (
+        f"{record.case.name} {record.case.version}" if is_on_reference_dataset(record, case) else record.dataset.name
+    )
     projection = record.metrics.projected_train_seconds
     projected = None if isinstance(projection, Missing) else format_duration(projection)
     if isinstance(target, Missing):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.cases.base import Role
 from chipperf.documents.format import NOT_APPLICABLE, setting, text_or_marker
-from chipperf.records.schema import Missing
+from chipperf.records.schema import UNKNOWN, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ def card_short_name(record: Record) -> Text:
 
 def not_blank(text: Text) -> Text:
     """Return the text, or that it is unknown if there is nothing to see in it."""
-    return text if isinstance(text, Missing) or text.strip() else Missing(missing="unknown")
+    return text if isinstance(text, Missing) or text.strip() else UNKNOWN
 
 
 def _real_or_simulated(record: Record, name: Text) -> Text:

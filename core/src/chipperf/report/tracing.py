@@ -44,15 +44,15 @@ class RecordFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FieldSource:
     """A field of a record; the empty path is the whole record."""
 
     file: RecordFile
     path: tuple[str | int, ...] = ()
 
-    def child(self, step: str | int) -> Source:
+    def child(self, step: str | int) -> FieldSource:
         """Return a field of this field, or an item of it."""
-        return Source(self.file, (*self.path, step))
+        return FieldSource(self.file, (*self.path, step))
 
     @property
     def json_path(self) -> str:
@@ -69,10 +69,10 @@ class Reads:
         written: Texts, each with what was read for it.
     """
 
-    sources: list[Source] = field(default_factory=list)
-    written: list[tuple[str, tuple[Source, ...]]] = field(default_factory=list)
+    sources: list[FieldSource] = field(default_factory=list)
+    written: list[tuple[str, tuple[FieldSource, ...]]] = field(default_factory=list)
 
-    def take_written(self) -> list[tuple[str, tuple[Source, ...]]]:
+    def take_written(self) -> list[tuple[str, tuple[FieldSource, ...]]]:
         """Return the texts written since the last call, and forget what was read and not written."""
         written, self.written = self.written, []
         self.sources.clear()
@@ -93,7 +93,7 @@ def watch() -> Iterator[Reads]:
         _watching.reset(token)
 
 
-def note_read(*sources: Source) -> None:
+def note_read(*sources: FieldSource) -> None:
     """Say that something was made from these fields."""
     reads = _watching.get()
     if reads is not None:
@@ -109,11 +109,11 @@ def note_written(text: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered(Generic[T_co]):
+class TrackedValue(Generic[T_co]):
     """A value that was computed earlier and notes its sources whenever it is read."""
 
     computed: T_co
-    sources: tuple[Source, ...]
+    sources: tuple[FieldSource, ...]
 
     @property
     def value(self) -> T_co:
@@ -122,7 +122,7 @@ class Remembered(Generic[T_co]):
         return self.computed
 
 
-def remember_each(compute: Callable[[], Iterable[T]]) -> Iterator[Remembered[T]]:
+def track_each(compute: Callable[[], Iterable[T]]) -> Iterator[TrackedValue[T]]:
     """Yield every value that ``compute`` returns, with what was read for it."""
     with watch() as reads:
         iterator = iter(compute())
@@ -132,7 +132,7 @@ def remember_each(compute: Callable[[], Iterable[T]]) -> Iterator[Remembered[T]]
                 value = next(iterator)
             except StopIteration:
                 return
-        yield Remembered(computed=value, sources=(*reads.sources, *more.sources))
+        yield TrackedValue(computed=value, sources=(*reads.sources, *more.sources))
 
 
 def trace(record: Record, sha256: str) -> Record:
@@ -142,7 +142,7 @@ def trace(record: Record, sha256: str) -> Record:
         record: The record.
         sha256: Digest of its file.
     """
-    return cast("Record", _traced(record, Source(RecordFile(record.run_id, sha256))))
+    return cast("Record", _traced(record, FieldSource(RecordFile(record.run_id, sha256))))
 
 
 def read_traced(path: Path) -> Record:
@@ -158,29 +158,29 @@ def read_traced(path: Path) -> Record:
     return trace(stored.record, stored.sha256)
 
 
-def source_of(record: Record) -> Source | None:
+def source_of(record: Record) -> FieldSource | None:
     """Return what a traced record notes when it is read as a whole, or ``None`` for any other record."""
-    return cast("Source | None", getattr(record, _SOURCE, None))
+    return cast("FieldSource | None", getattr(record, _SOURCE, None))
 
 
-def simplify(sources: Iterable[Source]) -> tuple[Source, ...]:
+def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:
     """Return sources once each, in their order: fields instead of what they lie in, a list instead of several items."""
     distinct = tuple(dict.fromkeys(sources))
     if len(distinct) < 2:
         return distinct
-    items: dict[Source, set[int]] = {}
+    items: dict[FieldSource, set[int]] = {}
     for source in distinct:
         for depth, step in enumerate(source.path):
             if isinstance(step, int):
-                items.setdefault(Source(source.file, source.path[:depth]), set()).add(step)
+                items.setdefault(FieldSource(source.file, source.path[:depth]), set()).add(step)
     several = {above for above, indices in items.items() if len(indices) > 1}
     lists = tuple(dict.fromkeys(_outermost(source, several) for source in distinct)) if several else distinct
-    above = {Source(source.file, source.path[:depth]) for source in lists for depth in range(len(source.path))}
+    above = {FieldSource(source.file, source.path[:depth]) for source in lists for depth in range(len(source.path))}
     return tuple(source for source in lists if source not in above)
 
 
-def _outermost(source: Source, lists: set[Source]) -> Source:
-    candidates = (Source(source.file, source.path[:depth]) for depth in range(len(source.path)))
+def _outermost(source: FieldSource, lists: set[FieldSource]) -> FieldSource:
+    candidates = (FieldSource(source.file, source.path[:depth]) for depth in range(len(source.path)))
     return next((above for above in candidates if above in lists), source)
 
 
@@ -192,7 +192,7 @@ class _Traced:
         cls: type[Any] = type(self)
         if name not in cls.model_fields:
             return value
-        source: Source = super().__getattribute__(_SOURCE)
+        source: FieldSource = super().__getattribute__(_SOURCE)
         # A missing value is one value: that of its own field.
         if issubclass(cls, Missing):
             return _read(value, source)
@@ -209,7 +209,7 @@ class _Traced:
 class _TracedList(list[Any]):
     """A list whose items are traced when they are read."""
 
-    def __init__(self, items: Iterable[Any], source: Source) -> None:
+    def __init__(self, items: Iterable[Any], source: FieldSource) -> None:
         super().__init__(items)
         self._source = source
 
@@ -222,14 +222,14 @@ class _TracedList(list[Any]):
         return item if isinstance(index, slice) else _read(item, self._source.child(index % len(self)))
 
 
-def _read(value: Any, source: Source) -> Any:
+def _read(value: Any, source: FieldSource) -> Any:
     note_read(source)
     if isinstance(value, BaseModel):
         return _traced(value, source)
     return _TracedList(value, source) if isinstance(value, list) else value
 
 
-def _traced(model: BaseModel, source: Source) -> BaseModel:
+def _traced(model: BaseModel, source: FieldSource) -> BaseModel:
     traced = _traced_class(type(model)).model_construct(model.model_fields_set, **model.__dict__)
     object.__setattr__(traced, _SOURCE, source)
     object.__setattr__(traced, _PARTS, {})

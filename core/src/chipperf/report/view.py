@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.report.tracing import Remembered
+from chipperf.report.row import column_header
+from chipperf.report.tracing import TrackedValue
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from chipperf.cases.base import ReportProfile
-    from chipperf.records.plausibility import Finding
+    from chipperf.data.dataset_identity import ReferenceDataset
+    from chipperf.languages import Phrase
+    from chipperf.plugin.types import Title
+    from chipperf.records.columns import Column
+    from chipperf.records.plausibility import Implausibility
     from chipperf.records.schema import (
         Dataset,
         HyperparameterChange,
-        Knob,
+        KnobRecord,
         Loader,
         MetricsDefinition,
         Missing,
@@ -31,7 +36,7 @@ T = TypeVar("T", bound="Hashable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared(Remembered[T]):
+class PerRows(TrackedValue[T]):
     """A value and the names of the rows it holds for; no names: it holds for all."""
 
     rows: tuple[str, ...]
@@ -59,7 +64,8 @@ class ReportView:
         case_version: Version of the case.
         profile: How a report speaks of the case.
         dataset: The dataset of all rows.
-        own_dataset: True if it is the dataset the case is defined on.
+        reference: The dataset that the case is defined on.
+        on_reference_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions the legend lists: the usual ones and those of the rows.
         shortened: What kept runs from being the whole benchmark.
@@ -86,21 +92,32 @@ class ReportView:
     case_version: str
     profile: ReportProfile
     dataset: Dataset
-    own_dataset: bool
-    environment: Mapping[str, tuple[Shared[Text], ...]]
+    reference: ReferenceDataset
+    on_reference_dataset: bool
+    environment: Mapping[str, tuple[PerRows[Text], ...]]
     precisions: tuple[str, ...]
-    shortened: tuple[Shared[Shortening], ...]
+    shortened: tuple[PerRows[Shortening], ...]
     rows: tuple[Row, ...]
     superseded: tuple[Record, ...]
     convergence: Convergence | None
     missing_kinds: frozenset[MissingKind]
-    memory_sources: tuple[Shared[MemorySource], ...]
-    knobs: tuple[Shared[Knob], ...]
-    changes: tuple[Shared[HyperparameterChange], ...]
-    change_notes: tuple[Shared[str], ...]
-    datasets: tuple[Shared[Dataset], ...]
-    loaders: tuple[Shared[Loader | Missing], ...]
-    implausible: tuple[Shared[Finding], ...]
-    warnings: tuple[Shared[str], ...]
-    disabled_observers: tuple[Shared[str], ...]
-    remarks: tuple[Shared[str], ...]
+    memory_sources: tuple[PerRows[MemorySource], ...]
+    knobs: tuple[PerRows[KnobRecord], ...]
+    changes: tuple[PerRows[HyperparameterChange], ...]
+    change_notes: tuple[PerRows[str], ...]
+    datasets: tuple[PerRows[Dataset], ...]
+    loaders: tuple[PerRows[Loader | Missing], ...]
+    implausible: tuple[PerRows[Implausibility], ...]
+    warnings: tuple[PerRows[str], ...]
+    disabled_observers: tuple[PerRows[str], ...]
+    remarks: tuple[PerRows[str], ...]
+
+    def header(self, column: Column) -> str:
+        """Return the header of a column of the performance table."""
+        return column_header(column, self.profile)
+
+    def remark(self, column: Column) -> Phrase | Title:
+        """Return what the general table says of a column."""
+        if column.remark is None:
+            return self.profile.quality_legend
+        return replace(column.remark, values=(("samples", self.profile.sample_noun),))

@@ -1,1 +1,1 @@
-"""What the launcher and its workers share: the plan of a run, its directory, its ranks, and how they report."""
+"""Code that launcher and workers share: the plan of a run, its directory, its ranks, and their reports."""

@@ -1,4 +1,4 @@
-"""Which rank gets which card, and whether it has the card to itself; known before training."""
+"""Checks before training that every rank has its own card, and that no other program uses it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
 
 BUSY_FRACTION = 0.05
-"""Share of a card's memory whose use before a run, where drivers take less for themselves, tells of another program."""
+"""Fraction of a card's memory. More memory in use before a run means that another program uses the card; drivers use
+less."""
 
 _DRIVER_BYTES = 2**30
 
@@ -25,24 +26,24 @@ def require_free_cards(
     processes: int,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Refuse to begin where processes would not have a card each to themselves.
+    """Check that each process has its own card, which no other program uses.
 
     Args:
-        info: The vendor. Processes on a CPU share it.
-        devices: The vendor's devices on this machine that are visible.
-        idle_memory_bytes: Memory in use on each, by UUID or bus address, as far as the vendor tells.
-        processes: How many are to be started here.
-        environment: Variables that choose among the cards.
+        info: The vendor. Processes on the CPU share it.
+        devices: The vendor's visible devices on this machine.
+        idle_memory_bytes: Memory in use on each device, by UUID or bus address, if the vendor reports it.
+        processes: Number of processes to start on this machine.
+        environment: Environment with the variables that select cards.
 
     Raises:
-        DeviceError: There are fewer cards than processes, variables choose different cards, or a card is in use.
+        DeviceError: There are fewer cards than processes, variables select different cards, or a card is in use.
     """
     if info.device_type == "cpu":
         return
     _require_one_choice(info.visible_devices_env, environment)
     if processes > len(devices):
         raise DeviceError(
-            f"{processes} processes need a card each, and {info.name} has {len(devices)} here",
+            f"{processes} processes need one card each, and {info.name} has {len(devices)} on this machine",
             hint="lower --nproc"
             + "".join(f", or show more cards with {name}" for name in info.visible_devices_env[:1]),
         )
@@ -53,12 +54,12 @@ def require_free_cards(
         if used_bytes > max(_DRIVER_BYTES, BUSY_FRACTION * device.total_bytes):
             raise DeviceError(
                 f"{describe_card(device)} is in use: {used_bytes / 2**30:.1f} GiB of its memory before training begins",
-                hint="wait for the other program, or leave the card out; --no-device-check trains beside it",
+                hint="wait for the other program, or exclude the card; with --no-device-check both use the card",
             )
 
 
 def _require_one_choice(names: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Refuse variables that are set to different cards: which one a library obeys is its own affair."""
+    """Check that all variables select the same cards, because libraries differ in which variable they use."""
     chosen = {name: environment[name] for name in names if name in environment}
     if len(set(chosen.values())) > 1:
         listed = ", ".join(f"{name}={value}" for name, value in chosen.items())
@@ -66,15 +67,16 @@ def _require_one_choice(names: Sequence[str], environment: Mapping[str, str]) ->
 
 
 def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, device_type: str) -> None:
-    """Refuse two ranks on one card.
+    """Check that no two ranks use the same card.
 
     Args:
-        devices: Every rank's, in the order of ranks.
-        ranks_per_node: Ranks of each machine: addresses on the bus are the machine's own.
-        device_type: torch's name for it; ranks on a CPU share it.
+        devices: The device of every rank, in the order of ranks.
+        ranks_per_node: Number of ranks per machine. Bus addresses are unique only within a machine.
+        device_type: torch's type of the device. Ranks on the CPU share it.
 
     Raises:
-        DeviceError: Two have the same UUID, or on one machine the same place; names the ranks and the card.
+        DeviceError: Two ranks have the same UUID or, on one machine, the same bus address. The message names the ranks
+            and the card.
     """
     if device_type == "cpu":
         return
@@ -85,11 +87,11 @@ def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, d
         if identity in owners:
             raise DeviceError(
                 f"ranks {owners[identity]} and {rank} are on one card: {describe_card(device)}",
-                hint="show every process another card, or all cards to all processes",
+                hint="make a different card visible to each process, or all cards to all processes",
             )
         owners[identity] = rank
 
 
 def describe_card(device: DeviceInfo | ProbedDevice) -> str:
-    """Return a card's name and what tells it from others."""
+    """Return a card's name with its UUID, bus address or index."""
     return f"{device.name} {device.uuid or device.pci_bus_id or f'#{device.index}'}"

@@ -1,4 +1,4 @@
-"""The few collectives core itself needs; on one process they do nothing and need no process group."""
+"""The collectives that core needs. With one process they do nothing and need no process group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Collectives:
     """Collectives over all ranks on the vendor's device.
 
-    Counters are int64 and times are integer nanoseconds, because not every accelerator keeps float64.
+    Counters are int64 and times are integer nanoseconds, because not every accelerator supports float64.
     """
 
     def __init__(self, rank: Rank, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class Collectives:
         self._active = rank.world_size > 1
 
     def barrier(self) -> None:
-        """Wait for all ranks: an all-reduce whose result is read back, which no backend can answer early."""
+        """Wait for all ranks. Uses an all-reduce and reads its result back, because then no backend returns early."""
         if self._active:
             self.sum_counts([1])
 
@@ -47,13 +47,13 @@ class Collectives:
         return [float(value) for value in (tensor / dist.get_world_size()).tolist()]
 
     def broadcast(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Overwrite the tensors with the main rank's."""
+        """Overwrite the tensors with the tensors of rank 0."""
         if self._active:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def gather(self, item: T) -> list[T]:
-        """Return every rank's item, in the order of ranks; for small descriptions, not for tensors."""
+        """Return every rank's item, in the order of ranks. Use it for small objects, not for tensors."""
         if not self._active:
             return [item]
         items = [item] * dist.get_world_size()
@@ -69,7 +69,7 @@ class Collectives:
 
 
 def mean_over_ranks(scalar: torch.Tensor) -> torch.Tensor:
-    """Return the mean of a scalar over ranks, on its device and without waiting for it; needs a process group."""
+    """Return the mean of a scalar over ranks, on its device. Does not synchronize; needs a process group."""
     mean = scalar.detach().clone()
     dist.all_reduce(mean)
     return mean / dist.get_world_size()

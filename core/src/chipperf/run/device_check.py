@@ -1,7 +1,7 @@
-"""Proof, in bounded time, that a device finishes a kernel with the right result.
+"""Checking, within a time limit, that a device finishes a kernel with the right result.
 
-A card can answer every query and still never finish a kernel; a training process that meets one hangs in a call that
-nothing interrupts. So the first kernel runs in a child process, which can be left behind.
+A broken card may answer every query but never finish a kernel. A training process on such a card hangs in a call that
+cannot be interrupted. The first kernel therefore runs in a child process, which can be abandoned.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_TIMEOUT_S = 180.0
-"""First use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
+"""The first use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
 
 _SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What a child process learned about a device.
+    """The report of a child process on a device.
 
     Attributes:
-        card: Name and identity of the device; empty if it was not initialised.
-        runtime: Versions of the vendor's stack; ``None`` is unknown.
-        fault: Why it does not compute; ``None`` if it does.
+        card: Name and identity of the device; empty if it was not initialized.
+        runtime: Versions of the vendor's stack; ``None`` if unknown.
+        fault: Why the device does not compute; ``None`` if it does.
     """
 
     card: str
@@ -48,23 +48,23 @@ def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], t
         vendor: Name of the vendor's entry point.
         local_rank: The rank, for messages.
         environment: The worker's environment, with the launcher's and the vendor's variables.
-        timeout_s: Time the child has.
+        timeout_s: Time limit of the child.
 
     Raises:
-        DeviceError: The child did not finish in time, failed, or computed something wrong; names the card.
+        DeviceError: The child did not finish in time, failed, or got a wrong result. The message names the card.
     """
     inspection = inspect_device(vendor, environment, timeout_s)
     if inspection.fault is None:
         return
     raise DeviceError(
         f"{inspection.card or f'the device of local rank {local_rank}'} does not compute: {inspection.fault}",
-        hint="check the card and its driver, or leave it out with the vendor's visible-devices variable; "
+        hint="check the card and its driver, or exclude it with the vendor's visible-devices variable; "
         "--no-device-check trains without this check",
     )
 
 
 def inspect_device(vendor: str, environment: Mapping[str, str], timeout_s: float) -> Inspection:
-    """Load a vendor's stack and compute on its device, in a child process that has ``timeout_s`` seconds."""
+    """Load a vendor's stack and compute on its device, in a child process with a time limit."""
     output = run_tool(
         [sys.executable, "-m", "chipperf.run.device_check", vendor], timeout_s=timeout_s, environment=environment
     )
@@ -79,7 +79,7 @@ def inspect_device(vendor: str, environment: Mapping[str, str], timeout_s: float
 
 
 def main(vendor: str) -> None:
-    """Initialise this rank's device, multiply two small integer matrices, and print what came of it."""
+    """Initialize this rank's device, multiply two small integer matrices, and print the result of the check."""
     try:
         rank = rank_from_environment()
         session = bind(find_vendor(vendor))
@@ -93,7 +93,7 @@ def main(vendor: str) -> None:
         info = session.device_info(device)
         identity = f"{info.name} {info.uuid or info.pci_bus_id or f'#{info.index}'}"
         print(json.dumps({"device_check": "begun", "card": identity}), flush=True)
-        # Small integers whose sums stay below 256 are exact in every format a unit may use.
+        # The sums of these small integers stay below 256, so they are exact in every floating-point format.
         integers = torch.arange(_SIZE * _SIZE).reshape(_SIZE, _SIZE).remainder(3) - 1
         operand = integers.float().to(device)
         product = operand @ operand.T

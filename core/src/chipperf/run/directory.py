@@ -1,4 +1,4 @@
-"""A run's directory: which file lies where, and who may write there."""
+"""A run's directory: the paths of its files, and the checks before writing to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _RESERVE_BYTES = 4 * 1024 * 1024
-"""More than the record of a full ImageNet run, whose ten thousand windows are its largest part."""
+"""Size of the reserved space. It is larger than the record of a full ImageNet run with its ten thousand windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RunDirectory:
 
     @property
     def plan(self) -> Path:
-        """What the launcher tells the workers."""
+        """The plan that the launcher writes for the workers."""
         return self.path / "plan.json"
 
     @property
@@ -48,17 +48,17 @@ class RunDirectory:
 
     @property
     def progress(self) -> Path:
-        """Latest progress of the main process, overwritten."""
+        """Latest progress of the main process. The file is overwritten."""
         return self.path / "progress.json"
 
     @property
     def process(self) -> Path:
-        """The launcher's process, by which a killed run is recognised."""
+        """Id of the launcher's process, which shows whether a run was killed."""
         return self.path / "process.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie until the run completes."""
+        """Directory of the checkpoints until the run completes."""
         return self.path / "checkpoints"
 
     @property
@@ -74,14 +74,14 @@ class RunDirectory:
         return self.path / f"telemetry-node{node_rank}.jsonl"
 
     def failure(self, rank: int) -> Path:
-        """Why one rank stopped."""
+        """The failure of one rank."""
         return self.path / "logs" / f"rank{rank}.failure.json"
 
     def create(self) -> None:
-        """Create the directory and set a little space aside, so that a full disk can still be reported.
+        """Create the directory and reserve some space, so that a full disk can still be reported.
 
         Raises:
-            UsageError: The directory cannot be written, or another run lies in it.
+            UsageError: The directory cannot be written, or contains another run.
             RecordError: The disk is full.
         """
         try:
@@ -100,10 +100,10 @@ class RunDirectory:
             ) from error
 
     def join(self, index: int) -> None:
-        """Write logs and telemetry here beside the first launcher's, or alone on a machine that has its own directory.
+        """Prepare the directory for a further launcher of the run, on the same or on another machine.
 
         Args:
-            index: This launcher among those of the run.
+            index: Number of this launcher in the run.
 
         Raises:
             UsageError: The directory cannot be written.
@@ -125,10 +125,10 @@ class RunDirectory:
         write_atomically(self.plan, text)
 
     def reopen(self) -> None:
-        """Take over the directory of a run whose processes are gone, to continue it.
+        """Take over the directory of a run whose processes have ended, to resume the run.
 
         Raises:
-            UsageError: The run's processes are alive, or the directory cannot be written.
+            UsageError: A process of the run is alive, or the directory cannot be written.
             RecordError: The disk is full.
         """
         self.require_ended()
@@ -142,37 +142,37 @@ class RunDirectory:
             raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint="check its permissions") from error
 
     def require_ended(self) -> None:
-        """Refuse a run that is alive.
+        """Check that the run has ended.
 
         Raises:
-            UsageError: The launcher or one of its ranks is.
+            UsageError: The launcher or one of its ranks is alive.
         """
         if self.has_live_process():
             raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
 
     def forget_failures(self) -> None:
-        """Remove what the ranks of the session before said of its end."""
+        """Remove the failures that ranks reported in the previous session."""
         for failure in self.path.glob("logs/rank*.failure.json"):
             failure.unlink(missing_ok=True)
 
     def _occupy(self) -> None:
-        """Set space aside, and say whose the directory is."""
+        """Reserve space, and write the id of the launcher's process."""
         self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
         write_process_file(self.process)
 
     def remove_checkpoints(self) -> None:
-        """Remove the checkpoints of a run that is complete and needs none."""
+        """Remove the checkpoints of a completed run."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def last_sign_of_life_s(self) -> float:
-        """Return when the run last wrote any of its files, in seconds since the epoch."""
+        """Return the time of the run's last write to any of its files, in seconds since the epoch."""
         written = [self.record, self.events, self.progress, *self.path.glob("telemetry-*"), *self.path.glob("logs/*")]
         return max((path.stat().st_mtime for path in written if path.exists()), default=0.0)
 
     def state_of_progress(self) -> tuple[tuple[int, int], ...]:
-        """Return what changes whenever a rank reports progress, an event, output or part of a checkpoint.
+        """Return a value that changes when a rank writes progress, an event, output or part of a checkpoint.
 
-        It is compared, never read as a time: a clock that is set does not look like progress for long, nor like none.
+        Only compare the value; it is not a time. A change of the system clock can therefore not hide missing progress.
         """
         found = [self.progress, self.events, *self.path.glob("logs/*.log"), *self.path.glob("checkpoints/*/*")]
         states = []
@@ -183,36 +183,36 @@ class RunDirectory:
         return tuple(states)
 
     def write_record(self, record: Record) -> None:
-        """Replace ``record.json`` atomically; on a full disk the space set aside is used.
+        """Replace ``record.json`` atomically. On a full disk, use the reserved space.
 
         Raises:
-            RecordError: It cannot be written; the previous record is intact.
+            RecordError: The record cannot be written. The previous record is intact.
         """
         self._write_with_reserve(self.record, record_text(record))
 
     def write_failure(self, rank: int, text: str) -> None:
-        """Write why a rank stopped; on a full disk the space set aside is used.
+        """Write the failure of a rank. On a full disk, use the reserved space.
 
         Raises:
-            RecordError: It cannot be written.
+            RecordError: The failure cannot be written.
         """
         self._write_with_reserve(self.failure(rank), text)
 
     def release_reserve(self) -> None:
-        """Give back the space set aside, when the run has written everything."""
+        """Release the reserved space after the run has written everything."""
         self._reserve.unlink(missing_ok=True)
         for process in process_files(self.path):
             process.unlink(missing_ok=True)
 
     def leave(self, index: int, ranks: Iterable[int]) -> None:
-        """Remove what says that a launcher and its ranks are alive."""
+        """Remove the process files of a launcher and its ranks."""
         for role in (f"launcher{index}", *(f"rank{rank}" for rank in ranks)):
             self._role(role).unlink(missing_ok=True)
 
     def register_rank(self, rank: int) -> None:
-        """Say that this process is one of the run's: it may outlive the launcher by a moment.
+        """Write the id of this process, which may live slightly longer than the launcher.
 
-        It goes without on a disk that is full.
+        On a full disk, the file is not written.
         """
         with suppress(OSError):
             self._identify(f"rank{rank}")
@@ -224,7 +224,7 @@ class RunDirectory:
         return self.process.with_name(f"process-{role}.json")
 
     def has_live_process(self) -> bool:
-        """Return False if the launcher and its ranks are known to be gone; nothing is known of another machine's."""
+        """Return whether the launcher or a rank is alive. Return True if it is unknown, as for other machines."""
         return has_live_process(self.path)
 
     def _write_with_reserve(self, path: Path, text: str) -> None:

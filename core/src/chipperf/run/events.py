@@ -1,4 +1,4 @@
-"""The event log: FlagPerf's line shape with MLPerf's vocabulary, a true global rank and a monotonic clock."""
+"""The event log: lines in FlagPerf's format with MLPerf's event names, the global rank and a monotonic clock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class EventLog:
-    """Writes events of one rank.
+    """Writes the events of one rank.
 
-    Every event goes to the rank's output as ``[PerfLog] {json}``, the line FlagPerf's tools look for. The main process
-    also appends the same object to ``events.jsonl``, flushed line by line so that a killed run keeps its events.
+    Every event goes to the rank's output as ``[PerfLog] {json}``, the line that FlagPerf's tools read. The main process
+    also appends the same object to ``events.jsonl`` and flushes after each line, so that a killed run keeps its events.
     """
 
     def __init__(self, path: Path | None, rank: int) -> None:
@@ -30,12 +30,12 @@ class EventLog:
         """Append an event.
 
         Args:
-            event: Name in MLPerf's vocabulary, for example ``run_start``.
+            event: Name of the event in MLPerf, for example ``run_start``.
             value: What it carries; JSON-serialisable.
             **metadata: Where it belongs: epoch, step.
 
         Raises:
-            RecordError: It cannot be written, for example because the disk is full.
+            RecordError: The event cannot be written, for example because the disk is full.
         """
         entry: dict[str, Any] = {
             "event": event.upper(),
@@ -56,12 +56,12 @@ class EventLog:
         except OSError as error:
             raise RecordError(
                 f"cannot write the event log {self._path}: {error.strerror}",
-                hint="free some space or choose another directory with --out; what was written before is intact",
+                hint="free some space or choose another directory with --out; earlier events are intact",
             ) from error
 
     def close(self) -> None:
         """Close the file."""
         if self._file:
-            # Every event was flushed, or its error raised: what is left is the event that did not fit.
+            # Every event was flushed or raised an error, so only the event that did not fit is left.
             with suppress(OSError):
                 self._file.close()

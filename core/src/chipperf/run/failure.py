@@ -1,4 +1,4 @@
-"""How a rank that stops tells the launcher why."""
+"""Reporting the failure of a rank to the launcher."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted"
 
 DUMP_SIGNAL = signal.SIGUSR1
-"""Ranks answer it with the stacks of all their threads in their log, wherever they hang."""
+"""On this signal a rank writes the stacks of all its threads to its log, even if it hangs."""
 
 
 @contextmanager
 def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
-    """Write why the block failed beside the rank's log and exit with the error's code."""
+    """If the block fails, write the failure next to the rank's log and exit with the error's code."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
@@ -42,7 +42,7 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
             "exit_code": getattr(error, "exit_code", 1),
             "would_recur": would_recur(error),
         }
-        # The log may lie on the full disk that is about to be reported.
+        # The log may be on the full disk that this failure reports.
         with suppress(OSError):
             if failure.failure_class != INTERRUPTED:
                 traceback.print_exc()
@@ -52,17 +52,17 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Let no signal interrupt what follows: results, or the cause of a failure, are about to be saved.
+    """Ignore signals while results or a failure are saved.
 
-    The signal that stops a rank also ends its loader processes, and torch's handler of SIGCHLD raises an error then. A
-    rank that takes too long to save is killed by the launcher.
+    The signal that stops a rank also ends its loader processes, and torch's handler of SIGCHLD then raises an error. If
+    saving takes too long, the launcher kills the rank.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, _do_nothing)
 
 
 def describe(error: BaseException, rank: int) -> Failure:
-    """Classify an exception."""
+    """Return the failure for an exception, with its class."""
     # A library may have put Python's own handler of Ctrl-C back.
     if isinstance(error, (TrainingStopped, KeyboardInterrupt)):
         return Failure(failure_class=INTERRUPTED, message="interrupted", rank=rank)
@@ -82,9 +82,9 @@ def describe(error: BaseException, rank: int) -> Failure:
 
 
 def would_recur(error: BaseException) -> bool:
-    """Return True if a restart would meet the error again: it lies in the data, the settings or the model.
+    """Return whether the error would occur again after a restart, because data, settings or model cause it.
 
-    What a device or a peer did may be over after a restart, and errors of hooks are mostly those of their devices.
+    Errors of a device or of another rank may disappear after a restart. Most errors of hooks come from the device.
     """
     if isinstance(error, (DeviceError, VendorHookError)):
         return False
@@ -92,12 +92,12 @@ def would_recur(error: BaseException) -> bool:
 
 
 def rank_log_name(rank: int) -> str:
-    """Return the log's path inside the run's directory."""
+    """Return the path of a rank's log, relative to the run's directory."""
     return f"logs/rank{rank}.log"
 
 
 def first_failure(directory: RunDirectory, ranks: Iterable[int]) -> tuple[Failure, int] | None:
-    """Return the failure that happened first and its exit code, or ``None`` if none of the ranks reported one."""
+    """Return the first failure and its exit code, or ``None`` if no rank reported a failure."""
     reports = []
     for rank in ranks:
         try:
@@ -107,13 +107,13 @@ def first_failure(directory: RunDirectory, ranks: Iterable[int]) -> tuple[Failur
             reports.append((moment, Failure.model_validate(content), code))
         except (OSError, ValueError, KeyError):
             continue
-    # Ranks that were stopped because another one failed are interrupted later, or seconds earlier by clock resolution.
+    # Ranks that were stopped after the failure of another rank report an interruption, possibly with an earlier time.
     reports.sort(key=lambda report: (report[1].failure_class == INTERRUPTED, report[0]))
     return (reports[0][1], reports[0][2]) if reports else None
 
 
 def reported_recurring(directory: RunDirectory, rank: int) -> bool:
-    """Return True if a rank reported an error that a restart would meet again."""
+    """Return whether a rank reported an error that would occur again after a restart."""
     try:
         return bool(json.loads(directory.failure(rank).read_text(encoding="utf-8"))["would_recur"])
     except (OSError, ValueError, KeyError, TypeError):

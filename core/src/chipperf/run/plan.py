@@ -1,7 +1,6 @@
-"""What the launcher tells the workers: ``plan.json``, read by every rank.
+"""The plan of a run: ``plan.json``, which the launcher writes and every rank reads.
 
-What was decided when the run was planned never changes. Whenever its processes are started again, only the fields about
-that session do.
+Restarting the processes changes only the fields about the session.
 """
 
 from __future__ import annotations
@@ -13,39 +12,39 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import RecordError
 from chipperf.precisions import Precision
-from chipperf.records.schema import Hyperparameters, Limits, Topology
+from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 
 DEFAULT_HANG_TIMEOUT_S = 1800.0
-"""Longer than anything that reports no progress: the evaluation of a large dataset, or kernels that are compiled."""
+"""Default time without progress. It is longer than any work without a progress report, such as compiling kernels."""
 
 
 class RunPlan(BaseModel):
-    """A run, completely decided.
+    """All settings of a run.
 
     Attributes:
         run_id: Unique name of the run.
-        created_at: When the run was planned, UTC.
-        started_s: ``time.monotonic()`` when this session's launcher started.
+        created_at: Time of planning, UTC.
+        started_s: ``time.monotonic()`` at the start of this session's launcher.
         vendor: Name of the vendor's entry point.
         case: Name of the case.
-        case_version: Its version.
+        case_version: Version of the case.
         preset: Name of the case's preset.
-        precision: What the user asked for.
-        hyperparameters: Values in force and their differences to the base.
-        limits: How the user shortened the run.
+        precision: Requested precision.
+        hyperparameters: The values and their differences from the base.
+        limits: Limits with which the user shortened the run.
         topology: Machines and processes.
-        data_root: The dataset's directory.
+        data_root: Directory of the dataset.
         stated_environment: Facts about the machine that the user stated.
-        device_check_timeout_s: Time each device has to finish its first kernel; ``None`` leaves the check out.
+        device_check_timeout_s: Time limit for the first kernel of each device; ``None`` skips the check.
         idle_memory_bytes: Memory in use on each device of this machine before the workers started.
-        warnings: Remarks that belong into the record.
+        warnings: Warnings for the record.
         max_restarts: How many times processes that died are started again.
-        hang_timeout_s: Time without progress after which the run is ended; ``None`` waits for ever.
-        shared_directory: True if the ranks of all machines write into one directory, so that checkpoints are whole.
-        session: How many times the processes have been started, this time included.
-        session_started_at: When they were, UTC.
-        earlier_s: What the sessions of earlier launchers took.
-        checkpoint: Name of the checkpoint to continue from; ``None`` begins with the first step.
+        hang_timeout_s: Time without progress after which the run is ended; ``None`` for no limit.
+        shared_directory: True if the ranks of all machines write into one directory, so that checkpoints are complete.
+        session: How many times the processes have been started, including this time.
+        session_started_at: Start of this session, UTC.
+        earlier_s: Duration of the sessions of earlier launchers.
+        checkpoint: Name of the checkpoint to resume from; ``None`` starts with the first step.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,7 +57,7 @@ class RunPlan(BaseModel):
     case_version: str
     preset: str
     precision: Precision
-    hyperparameters: Hyperparameters
+    hyperparameters: HyperparametersRecord
     limits: Limits
     topology: Topology
     data_root: Path
@@ -76,7 +75,7 @@ class RunPlan(BaseModel):
 
     @property
     def origin_s(self) -> float:
-        """The run's start on this session's clock, as if nothing had been between its sessions."""
+        """The run's start on this session's clock, without the time between sessions."""
         return self.started_s - self.earlier_s
 
 
@@ -84,7 +83,7 @@ def read_plan(path: Path) -> RunPlan:
     """Read a plan.
 
     Raises:
-        RecordError: It is missing or was edited.
+        RecordError: The plan is missing or invalid.
     """
     try:
         return RunPlan.model_validate_json(path.read_text(encoding="utf-8"))

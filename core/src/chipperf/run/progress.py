@@ -1,6 +1,6 @@
-"""Progress of a run, from the main rank to whoever watches: a small file that is overwritten about once a second.
+"""Progress of a run: a small file that the main rank overwrites about once a second.
 
-The launcher draws it. Writing a file keeps terminals and pipes out of the training process.
+The launcher reads and shows it. With a file, the training process does not depend on terminals and pipes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Progress:
     """Latest state of a run.
 
     Attributes:
-        phase: What the main rank is doing.
-        step: Optimiser steps done.
-        steps: Optimiser steps planned.
-        samples_per_s: Global throughput since the previous report; not a measurement.
-        loss: Mean training loss of the last window; ``None`` before the first.
-        evaluation: Latest evaluation, ready to print.
+        phase: Current activity of the main rank.
+        step: Number of finished optimizer steps.
+        steps: Number of planned optimizer steps.
+        samples_per_s: Global throughput since the previous report. It is not a measurement.
+        loss: Mean training loss of the last window; ``None`` before the first window.
+        evaluation: Result of the latest evaluation as text.
     """
 
     phase: str = "starting"
@@ -39,11 +39,11 @@ class Progress:
 
 
 class ProgressFile:
-    """Writes progress; on ranks other than the main one it does nothing.
+    """Writes progress. Only the main rank writes.
 
     Args:
-        path: File to overwrite; ``None`` to write nothing.
-        world_size: Number of ranks, each of which consumes as many samples as this one.
+        path: File to overwrite; ``None`` to write no file.
+        world_size: Number of ranks. Each uses the same number of samples.
     """
 
     def __init__(self, path: Path | None, world_size: int) -> None:
@@ -63,12 +63,12 @@ class ProgressFile:
         self._progress.loss = value
 
     def phase(self, name: str) -> None:
-        """Say what begins now."""
+        """Report the start of a phase."""
         self._progress.phase = name
         self._write()
 
     def report(self, step: int, steps: int, samples: int) -> None:
-        """Count a step of ``samples`` local samples; written at most once a second."""
+        """Count a step of ``samples`` local samples. Writes at most once a second."""
         self._progress.step, self._progress.steps = step, steps
         self._samples += samples
         now_s = time.monotonic()
@@ -80,14 +80,14 @@ class ProgressFile:
         self._write()
 
     def evaluating(self) -> None:
-        """Say that an evaluation is going on: a long one is no hang. Written at most once a second."""
+        """Report that an evaluation is running, so that it is not taken for a hang. Writes at most once a second."""
         now_s = time.monotonic()
         if now_s - self._reported_s >= _INTERVAL_S:
             self._reported_s = now_s
             self._write()
 
     def evaluated(self, epoch: float, metric: str, value: float) -> None:
-        """Tell the result of an evaluation."""
+        """Report the result of an evaluation."""
         self._progress.evaluation = f"epoch {epoch:g}: {metric} {value:.2%}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()
@@ -100,7 +100,7 @@ class ProgressFile:
             temporary.write_text(json.dumps(asdict(self._progress)), encoding="utf-8")
             os.replace(temporary, self._path)
         except OSError:
-            # Progress is a courtesy: a full disk stops the run where results are written, with an error of its own.
+            # Progress is optional. On a full disk, the run stops with an error when it writes results.
             return
 
 

@@ -1,4 +1,4 @@
-"""Which rank this process is, from the variables that torch's launcher exports."""
+"""The rank of this process, from the variables that torch's launcher sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
-    """Return this process's rank; without a launcher it is the only one.
+    """Return this process's rank. Without a launcher, return the rank of a job of one process.
 
     Raises:
         PluginError: A variable is not a number, or the numbers contradict each other.

@@ -1,9 +1,10 @@
-"""Doing a suite's runs, one after another; one that fails keeps no other from its turn."""
+"""Runs of a suite, one after another. The runs after one that failed are done, too."""
 
 from __future__ import annotations
 
 import signal
 import time
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.launch.sequence import ProcessSequence
-    from chipperf.suites.machines import Machine
+    from chipperf.suites.leader import Leader
     from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
 _ERROR_PREFIX = "perf: error: "
@@ -24,7 +25,7 @@ _OUTPUT_TAIL_BYTES = 8192
 
 
 class Overview(Protocol):
-    """Whoever shows how far a suite is."""
+    """Shows the user how far a suite is."""
 
     def began(self, run: SuiteRun) -> None:
         """Show that a run has begun."""
@@ -41,9 +42,9 @@ def execute(
     overview: Overview,
     *,
     command: Sequence[str],
-    machine: Machine | None = None,
+    leader: Leader | None = None,
 ) -> None:
-    """Do runs of a suite; after each change the state is on disk.
+    """Do runs of a suite. After each change the state is on disk.
 
     Args:
         runs: Those to do, of ``state``.
@@ -52,7 +53,7 @@ def execute(
         sequence: Starts the processes, and knows of signals.
         overview: Told of each start and end.
         command: What starts a run, without its arguments.
-        machine: The first of several machines, if there are any; the others follow what is on disk.
+        leader: Tells the other machines, if there are any, what runs.
 
     Raises:
         RecordError: The state cannot be written.
@@ -60,20 +61,23 @@ def execute(
     for run in runs:
         if sequence.interrupted:
             return
-        name, arguments = directory.next_attempt(run)
-        where = directory.path / name
-        port, place = None, []
-        if machine is not None and run.planned.nnodes > 1:
-            port = machine.port_of_attempt(sum(len(each.attempts) for each in state.runs))
-            place = machine.options(port)
-        run.attempts.append(Attempt(directory=name, started_at=datetime.now(timezone.utc), port=port))
+        attempt = directory.next_attempt(run)
+        where = directory.path / attempt.directory
+        number = sum(len(each.attempts) for each in state.runs)
+        joint, place, port = None, [], None
+        if leader is not None and run.planned.nnodes > 1:
+            joint = leader.joint_attempt(run.planned, attempt, number=number)
+            place, port = leader.machine.options(joint.port), joint.port
+        run.attempts.append(Attempt(directory=attempt.directory, started_at=datetime.now(timezone.utc), port=port))
         run.state = "running"
         directory.write(state)
         overview.began(run)
         start_s = time.monotonic()
         output = log_of(where)
         output.parent.mkdir(parents=True, exist_ok=True)
-        code = sequence.run([*command, *arguments, *place], output=output)
+        arguments = [*directory.arguments(run.planned, attempt), *place]
+        with leader.announced(joint) if leader and joint else nullcontext():
+            code = sequence.run([*command, *arguments], output=output)
         if code is None:
             # A signal came before the process did: nothing was begun.
             run.attempts.pop()
@@ -92,12 +96,12 @@ def execute(
 
 
 def log_of(where: Path, node_rank: int = 0) -> Path:
-    """Return the file with what ``perf train`` printed: beside the run, whose directory may not come to be."""
+    """Return the file for the output of ``perf train``. It is outside the run's directory, which may not be created."""
     return where.with_name(f"{where.name}.node{node_rank}.log" if node_rank else f"{where.name}.log")
 
 
 def _why(code: int, where: Path) -> str:
-    """Return the cause of a failure: the record's, or what was printed last."""
+    """Return the cause of a failure, from the record or else from the output."""
     try:
         failure = read_record(where).status.failure
         if failure is not None:
@@ -108,7 +112,7 @@ def _why(code: int, where: Path) -> str:
 
 
 def printed_cause(code: int, log: Path) -> str:
-    """Return the cause of a failure as far as the exit code and what was printed last say it."""
+    """Return the cause of a failure, from the last lines of output or else from the exit code."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))

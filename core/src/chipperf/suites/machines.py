@@ -1,26 +1,50 @@
-"""The machines of a suite: where each stands, and how the others see that the first one's suite goes on."""
+"""The machines of a suite: where each stands, and what the first one tells the others."""
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from chipperf.errors import UsageError
-from chipperf.launch.membership import from_options
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from chipperf.suites.state import SuiteDirectory, SuiteState
+from chipperf.launch.launcher_info import from_options
+from chipperf.suites.state import NextAttempt
 
 _PORTS = 16
-"""Whoever still waits for an attempt that has ended must not meet the next one."""
+"""The suite itself listens on the last one. Attempts take the others in turn: a machine that still waits for an attempt
+that has ended must not meet the next one."""
 
 _LAST_PORT = 2**16 - 1
-_BEAT_S = 1.0
+
+PLAN_KEY = "plan"
+"""The plan of machine 0, written when its suite begins."""
+
+ATTEMPT_KEY = "attempt"
+"""The :class:`JointAttempt` that goes on; empty between attempts."""
+
+END_KEY = "end"
+"""Written when the suite of machine 0 ends."""
+
+HERE, LEFT = "here", "left"
+"""What a machine writes at :func:`joined_key` when it joins the suite, and when it leaves."""
+
+
+class JointAttempt(BaseModel):
+    """An attempt that several machines do together.
+
+    Attributes:
+        number: How many attempts of the suite there were before.
+        run: Name of the run.
+        attempt: Where it is done.
+        port: Where its machines meet on machine 0.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int
+    run: str
+    attempt: NextAttempt
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +52,9 @@ class Machine:
     """This machine among those of a suite.
 
     Attributes:
-        node_rank: Its number; that of the first, which decides what runs, is 0.
-        host: Name or address of the first.
-        port: First of the ports there at which runs meet.
+        node_rank: Its number. Machine 0 decides what runs.
+        host: Name or address of machine 0.
+        port: First of the ports there at which runs and the suite meet.
     """
 
     node_rank: int
@@ -43,8 +67,13 @@ class Machine:
         return self.node_rank == 0
 
     def port_of_attempt(self, number: int) -> int:
-        """Return where the machines meet for an attempt, of which all of a suite are counted."""
-        return self.port + number % _PORTS
+        """Return where the machines meet for an attempt; ``number`` counts all attempts of a suite."""
+        return self.port + number % (_PORTS - 1)
+
+    @property
+    def suite_port(self) -> int:
+        """Where machine 0 tells the others what runs."""
+        return self.port + _PORTS - 1
 
     def options(self, port: int) -> list[str]:
         """Return the options of ``perf train`` that say where this machine stands."""
@@ -53,7 +82,7 @@ class Machine:
 
 
 def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | None) -> Machine | None:
-    """Return the place that options give; ``None`` if no run of the suite needs several machines.
+    """Return the machine that the options describe; ``None`` if no run of the suite needs several machines.
 
     Raises:
         UsageError: They are incomplete or contradict the plan.
@@ -63,51 +92,17 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
             "--node-rank and --rdzv belong to a suite with runs on several machines",
             hint="leave them out; a topology of two machines is 2x8, for example",
         )
-    membership = from_options(nnodes, 1, node_rank, rendezvous)
-    if membership is None:
+    launcher = from_options(nnodes, 1, node_rank, rendezvous)
+    if launcher is None:
         return None
-    if membership.port + _PORTS - 1 > _LAST_PORT:
+    if launcher.port + _PORTS - 1 > _LAST_PORT:
         raise UsageError(
-            f"--rdzv: port {membership.port} is too high: a suite uses {_PORTS} ports from there on",
+            f"--rdzv: port {launcher.port} is too high: a suite uses {_PORTS} ports from there on",
             hint=f"choose one up to {_LAST_PORT - _PORTS + 1}",
         )
-    return Machine(membership.index, membership.host, membership.port)
+    return Machine(launcher.index, launcher.host, launcher.port)
 
 
-@contextmanager
-def session(state: SuiteState, directory: SuiteDirectory, *, is_followed: bool) -> Iterator[None]:
-    """Say in the directory that the suite goes on while the block runs.
-
-    Args:
-        state: The suite's; changed, and written before the block and after it.
-        directory: The suite's.
-        is_followed: Whether other machines look for signs of life: a lock says nothing on many shared file systems, and
-            clocks of machines differ.
-
-    Raises:
-        RecordError: The state cannot be written.
-    """
-    state.session += 1
-    state.going_on = True
-    directory.write(state)
-    ended = threading.Event()
-    # Followers take signs of life for those of the session in the file, which is written by now.
-    beating = threading.Thread(target=_beat, args=(state.session, directory, ended), daemon=True)
-    if is_followed:
-        beating.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        if is_followed:
-            beating.join()
-        state.going_on = False
-        directory.write(state)
-
-
-def _beat(session: int, directory: SuiteDirectory, ended: threading.Event) -> None:
-    for number in count():
-        with suppress(OSError):
-            directory.heartbeat.write_text(f"{session} {number}\n", encoding="utf-8")
-        if ended.wait(_BEAT_S):
-            return
+def joined_key(node_rank: int) -> str:
+    """Return where a machine writes whether it is here."""
+    return f"joined/{node_rank}"

@@ -1,4 +1,4 @@
-"""A suite's directory: how far its runs came, kept so that an interrupted suite goes on where it was."""
+"""A suite's directory: the state of its runs, from which an interrupted suite continues."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chipperf.errors import ConfigError, RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import write_atomically
-from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarise_repeats
+from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
-from chipperf.suites.plan import PlannedRun
+from chipperf.suites.suite_plan import PlannedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from chipperf.suites.plan import SuitePlan
+    from chipperf.suites.suite_plan import SuitePlan
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 
@@ -52,8 +52,22 @@ class Attempt(BaseModel):
     error: str | None = None
 
 
+class NextAttempt(BaseModel):
+    """How a run is done next.
+
+    Attributes:
+        directory: Relative to the suite's.
+        resumes: Whether the run that is there continues.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    directory: str
+    resumes: bool
+
+
 class SuiteRun(BaseModel):
-    """A run and how far it came."""
+    """A run and all attempts to do it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,7 +77,7 @@ class SuiteRun(BaseModel):
 
     @property
     def next_directory(self) -> str:
-        """Where it can be begun anew: a directory that holds a run is never written to again."""
+        """Directory for a new attempt: one that holds a run is never written to again."""
         count = len(self.attempts)
         return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
 
@@ -75,7 +89,7 @@ class SuiteState(BaseModel):
         version: Of this form.
         file: The suite's file.
         session: How many times the suite was begun or continued.
-        going_on: Whether that session has not ended; one that was killed never says so.
+        going_on: Whether the suite is at work; stays true if it is killed.
         runs: All of them, in their order.
     """
 
@@ -104,17 +118,12 @@ class SuiteDirectory:
 
     @property
     def state(self) -> Path:
-        """How far the runs came."""
+        """File with the state of the runs."""
         return self.path / "suite.json"
-
-    @property
-    def heartbeat(self) -> Path:
-        """What changes as long as a suite of several machines goes on."""
-        return self.path / ".heartbeat"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and keep other suites out of it while the block runs; a killed suite keeps none out.
+        """Create the directory and lock it against other suites while the block runs. The lock ends with the process.
 
         Raises:
             UsageError: Another suite runs in it, or it cannot be written.
@@ -140,33 +149,40 @@ class SuiteDirectory:
             file.flush()
             yield
 
-    def next_attempt(self, run: SuiteRun) -> tuple[str, list[str]]:
-        """Return where a run is done next, relative to here, and the arguments of ``perf train`` for it.
+    @contextmanager
+    def at_work(self, state: SuiteState) -> Iterator[None]:
+        """Say in the state that the suite is at work while the block runs.
 
-        One that was interrupted goes on in its own directory if it has a checkpoint there.
+        Raises:
+            RecordError: The state cannot be written.
         """
+        state.session += 1
+        state.going_on = True
+        self.write(state)
+        try:
+            yield
+        finally:
+            state.going_on = False
+            self.write(state)
+
+    def next_attempt(self, run: SuiteRun) -> NextAttempt:
+        """Return where a run is done next: an interrupted one is resumed if it has a checkpoint."""
         if run.state == "interrupted" and run.attempts:
             last = run.attempts[-1].directory
             if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
-                return last, self._arguments(run, last, resumes=True)
-        return run.next_directory, self._arguments(run, run.next_directory, resumes=False)
+                return NextAttempt(directory=last, resumes=True)
+        return NextAttempt(directory=run.next_directory, resumes=False)
 
-    def arguments_of_last_attempt(self, run: SuiteRun) -> list[str]:
-        """Return the arguments of ``perf train`` with which the run's last attempt was started."""
-        *before, last = run.attempts
-        # Only a resumed run is done in a directory that one of its attempts had before.
-        resumes = any(attempt.directory == last.directory for attempt in before)
-        return self._arguments(run, last.directory, resumes=resumes)
-
-    def _arguments(self, run: SuiteRun, directory: str, *, resumes: bool) -> list[str]:
-        planned = run.planned
-        if not resumes:
-            return [*planned.arguments, f"--out={self.path / directory}"]
+    def arguments(self, planned: PlannedRun, attempt: NextAttempt) -> list[str]:
+        """Return the arguments of ``perf train`` for an attempt, without the machine's place among several."""
+        where = self.path / attempt.directory
+        if not attempt.resumes:
+            return [*planned.arguments, f"--out={where}"]
         topology = [f"--nproc={planned.nproc}", f"--nnodes={planned.nnodes}"] if planned.nnodes > 1 else []
-        return [f"--resume={self.path / directory}", *topology]
+        return [f"--resume={where}", *topology]
 
     def require_no_suite(self) -> None:
-        """Refuse to begin where a suite was begun before.
+        """Refuse a directory in which a suite was begun before.
 
         Raises:
             UsageError: There is one.
@@ -192,7 +208,7 @@ class SuiteDirectory:
         return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
 
     def read(self, plan: SuitePlan) -> SuiteState:
-        """Return the state of a suite that was begun with the same plan; runs whose end nobody saw are looked at.
+        """Return the state of a suite that was begun with the same plan. Runs that a killed suite left are checked.
 
         Raises:
             UsageError: There is no suite, or one of its runs is still alive.
@@ -202,10 +218,10 @@ class SuiteDirectory:
         state = self.load()
         if state is None:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
-        require_same(state, plan)
+        require_same([run.planned for run in state.runs], plan)
         for run in state.runs:
             if run.state == "running":
-                self._look_after(run)
+                self._settle(run)
         return state
 
     def load(self) -> SuiteState | None:
@@ -232,8 +248,8 @@ class SuiteDirectory:
         """
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
-    def summarise(self, state: SuiteState) -> dict[str, Repeats]:
-        """Aggregate each configuration's runs, keep that beside them, and return it by name.
+    def summarize(self, state: SuiteState) -> dict[str, Repeats]:
+        """Aggregate the runs of each configuration, write the aggregates, and return them by name.
 
         Raises:
             RecordError: A summary cannot be written.
@@ -257,10 +273,10 @@ class SuiteDirectory:
             if run.attempts
         ]
         to = root / REPEATS_FILE if root.is_dir() else None
-        return summarise_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
+        return summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
 
-    def _look_after(self, run: SuiteRun) -> None:
-        """Find out what became of a run whose suite was killed: it may have gone on alone."""
+    def _settle(self, run: SuiteRun) -> None:
+        """Set the state of a run whose suite was killed: the run may have continued without it."""
         directory = RunDirectory(self.path / run.attempts[-1].directory)
         if directory.has_live_process():
             raise UsageError(f"the run in {directory.path} is still running", hint="wait for its end, or stop it first")
@@ -271,13 +287,13 @@ class SuiteDirectory:
         run.state = "completed" if completed else "interrupted"
 
 
-def require_same(state: SuiteState, plan: SuitePlan) -> None:
+def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
     """Refuse another plan than the one a suite was begun with.
 
     Raises:
         ConfigError: It has other runs; names them.
     """
-    before = {run.planned.name: run.planned for run in state.runs}
+    before = {run.name: run for run in runs}
     now = {run.name: run for run in plan.runs}
     changes = [
         *(f"{name} is new" for name in now.keys() - before.keys()),

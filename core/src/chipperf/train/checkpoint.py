@@ -15,8 +15,8 @@ from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import (
     MANIFEST,
     SHARED,
+    CheckpointManifest,
     FileDigest,
-    Manifest,
     checkpoint_name,
     prune,
     rank_file,
@@ -103,7 +103,7 @@ class CheckpointWriter:
         return self._collectives.gather(fault)[0]
 
     def _complete(self, checkpoint: Path, step: int, files: Mapping[str, FileDigest]) -> str | None:
-        manifest = Manifest(
+        manifest = CheckpointManifest(
             run_id=self._run_id,
             step=step,
             world_size=self._rank.world_size,

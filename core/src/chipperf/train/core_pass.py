@@ -111,7 +111,7 @@ def _break_down(
         h2d_s=mean_s["h2d"],
         forward_s=mean_s["forward"],
         backward_s=mean_s["backward"],
-        optimiser_s=mean_s["optimizer"],
+        optimizer_s=mean_s["optimizer"],
         steps=DIAGNOSTIC_STEPS,
         slowdown=(sum(steps_s) / len(steps_s)) / undisturbed_s,
     )

@@ -22,7 +22,7 @@ from chipperf.train.announce import announce_epoch, announce_window
 from chipperf.train.batches import TrainingBatches
 from chipperf.train.budget import StepBudget
 from chipperf.train.evaluate import add_evaluation, evaluate
-from chipperf.train.memory import PeakMemory, highest_of_ranks
+from chipperf.train.memory_peak import PeakMemory, highest_of_ranks
 from chipperf.train.preparation import generator_states, restore_generators
 from chipperf.train.run_state import PartialWindow, RunState
 from chipperf.train.schedule import Schedule

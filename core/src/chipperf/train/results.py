@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
 from chipperf.plugin.types import Capability
+from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import (
+    NOT_REACHED,
     Card,
-    Case,
+    CaseRecord,
     Environment,
     Failure,
-    Knob,
+    KnobRecord,
     Memory,
     Metrics,
     Missing,
@@ -26,7 +28,6 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.run.planned_record import empty_metrics
 from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import DeviceInfo, MemoryStats, PrecisionPolicy, RuntimeInfo
-    from chipperf.plugin.types import Knob as ChosenKnob
+    from chipperf.plugin.types import DeviceInfo, Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
@@ -56,7 +56,7 @@ class RuntimeFacts:
     precision: PrecisionPolicy
     measured_precision: EffectivePrecision
     devices: Sequence[DeviceInfo]
-    core_knobs: Sequence[ChosenKnob]
+    core_knobs: Sequence[Knob]
     applied_environment: Sequence[dict[str, str]]
     target: float | None
 
@@ -79,7 +79,7 @@ def write_results(
     record = planned.model_copy(
         update={
             "status": _status(failure),
-            "case": Case(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
+            "case": CaseRecord(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
             "precision": PrecisionRecord(
                 requested=facts.precision.requested,
                 effective=facts.precision.effective,
@@ -117,14 +117,14 @@ def _status(failure: Failure | None) -> Status:
 
 
 def _metrics(context: RunContext, state: RunState, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
-    not_run = Missing(missing="not_run", reason="the run did not come this far")
+    not_run = NOT_REACHED
     train = throughput(state.windows)
     too_few = Missing(
         missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
     core = state.core
     whole = state.samples / state.train_seconds if state.train_seconds else not_run
-    return empty_metrics(not_run).model_copy(
+    return Metrics().model_copy(
         update={
             "p_whole": whole,
             "p_train": train or too_few,
@@ -227,19 +227,19 @@ def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts)
     return Environment.model_validate(planned.model_dump() | found | stated)
 
 
-def _knobs(facts: RuntimeFacts) -> list[Knob]:
-    knobs = [Knob.model_validate(item) for item in facts.applied_environment]
+def _knobs(facts: RuntimeFacts) -> list[KnobRecord]:
+    knobs = [KnobRecord.model_validate(item) for item in facts.applied_environment]
     for knob in (*facts.runtime.knobs, *facts.precision.knobs):
-        knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
+        knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
     for knob in facts.core_knobs:
-        knobs.append(Knob(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
+        knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
     # A variable that was applied may be read back and reported again; once is enough if both agree.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 
 
 def _warnings(metrics: Metrics) -> list[str]:
     warnings = []
-    for name in ("p_train", "p_core"):
+    for name in WINDOWED:
         measured = getattr(metrics, name)
         if isinstance(measured, Missing):
             continue

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from chipperf.cases.base import Case
     from chipperf.plugin.types import DeviceInfo, Rank
 
 
@@ -76,7 +77,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         import torch.distributed as dist
 
         from chipperf.run.collectives import Collectives
-        from chipperf.run.telemetry import TelemetrySampler
+        from chipperf.run.telemetry_process import TelemetrySampler
         from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
         from chipperf.train.context import RunContext
         from chipperf.train.core_pass import measure_core
@@ -97,7 +98,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             precision = session.precision(plan.precision, device)
             devices = collectives.gather(session.device_info(device))
             require_distinct_cards(devices, rank.local_world_size, device.type)
-            workload = case.load_workload()(_workload_context(plan, session, rank, device, hyperparameters))
+            workload = case.load_workload()(_workload_context(plan, case, session, rank, device, hyperparameters))
             target = workload.target
             if target is None and workload.dataset.name == hyperparameters.dataset:
                 target = hyperparameters.target
@@ -180,7 +181,9 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             dist.destroy_process_group()
 
 
-def _workload_context(plan: RunPlan, session: Session, rank: Rank, device: torch.device, hyperparameters: Any) -> Any:
+def _workload_context(
+    plan: RunPlan, case: Case, session: Session, rank: Rank, device: torch.device, hyperparameters: Any
+) -> Any:
     from chipperf.cases.workload import WorkloadContext
 
     options = session.loader_options(device)
@@ -189,6 +192,7 @@ def _workload_context(plan: RunPlan, session: Session, rank: Rank, device: torch
         workers = options.workers_per_rank if options.workers_per_rank is not None else _default_workers(rank)
     return WorkloadContext(
         hyperparameters=hyperparameters,
+        reference=case.data.reference,
         data_root=plan.data_root,
         rank=rank,
         device=device,

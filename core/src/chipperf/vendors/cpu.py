@@ -194,13 +194,13 @@ def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, devic
 
 @hookimpl
 def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read utilisation, memory, and package power and temperature where the kernel exposes them."""
+    """Read utilization, memory, and package power and temperature where the kernel exposes them."""
     virtual = psutil.virtual_memory()
     return TelemetrySample(
         source="psutil, /sys/class/powercap",
         power_w=_package_power_w(),
         temperature_c=_package_temperature_c(),
-        utilisation_percent=psutil.cpu_percent(interval=None),
+        utilization_percent=psutil.cpu_percent(interval=None),
         memory_used_bytes=virtual.total - virtual.available,
     )
 

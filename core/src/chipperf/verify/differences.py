@@ -1,4 +1,4 @@
-"""What differs between a page and the page that its records give, cell by cell."""
+"""Comparing a page, cell by cell, with the page that is rendered from its records."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from chipperf.documents.markdown import split_row
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chipperf.report.provenance import Cell, Provenance
+    from chipperf.report.provenance import Provenance, ReportCell
 
 _MAX_ALIGNED_LINES: Final = 2_000
-"""Longer differing parts are compared line by line from their beginning; aligning takes quadratic time."""
+"""Longer parts are compared line by line from their start, because aligning lines takes quadratic time."""
 
 Kind = Literal["cell", "line", "added", "removed", "moved", "record", "provenance", "file", "page"]
 
@@ -32,20 +32,20 @@ class RecordField:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Something that is not as the records say.
+class ReportDifference:
+    """A difference between a report and its records.
 
     Attributes:
-        kind: ``cell`` and ``line`` differ; a line is ``added``, ``removed`` or ``moved``; a ``record`` is missing,
-            edited or of another metrics version; the ``provenance``, or a linked ``file``, is not what was written;
-            the ``page`` cannot be made again.
+        kind: A ``cell`` or ``line`` differs; a line was ``added``, ``removed`` or ``moved``; a ``record`` is missing,
+            edited or of another metrics version; the ``provenance`` or a linked ``file`` was changed; the ``page``
+            cannot be rendered again.
         file: The file that differs.
-        message: What is wrong.
-        line: Line in the file, from 1; 0 if it is about the file as a whole.
-        column: Column in characters, from 1; 0 likewise.
-        found: What stands there.
-        expected: What the records say.
-        fields: Where they say so; what the text shows comes first.
+        message: Description of the difference.
+        line: Line in the file, from 1; 0 if the difference concerns the whole file.
+        column: Column in characters, from 1; 0 if the difference concerns the whole file.
+        found: The text on the page.
+        expected: The text from the records.
+        fields: Fields that the expected text depends on. The field that it shows is the first.
     """
 
     kind: Kind
@@ -62,16 +62,16 @@ class Difference:
         return f"{place}: {self.message}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the difference as JSON values."""
         return asdict(self)
 
 
-def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[Difference]:
-    """Return where a page differs from the one that its records give.
+def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[ReportDifference]:
+    """Return the differences between a page and the page rendered from its records.
 
     Args:
         found: The page.
-        expected: What its records give.
+        expected: The page rendered from the records.
         provenance: Provenance of ``expected``.
         name: File of the page.
     """
@@ -84,11 +84,11 @@ class _Comparison:
         self._expected = expected
         self._name = name
         self._runs = [record.run_id for record in provenance.records]
-        self._cells: dict[int, list[Cell]] = {}
+        self._cells: dict[int, list[ReportCell]] = {}
         for cell in provenance.cells:
             self._cells.setdefault(cell.line, []).append(cell)
 
-    def differences(self) -> Iterator[Difference]:
+    def differences(self) -> Iterator[ReportDifference]:
         removed: list[int] = []
         added: list[int] = []
         for found, expected in _differing_ranges(self._found, self._expected):
@@ -106,8 +106,8 @@ class _Comparison:
                     yield from self._line(here, there)
         yield from self._moved_or_not(added, removed)
 
-    def _blank(self, found: range, expected: range) -> Iterator[Difference]:
-        """Yield a part in which only blank lines differ; beside other lines they are part of the same change."""
+    def _blank(self, found: range, expected: range) -> Iterator[ReportDifference]:
+        """Yield the differences of a part in which only blank lines differ."""
         for here, there in zip_longest(found, expected):
             if here is None:
                 line = min(there, len(self._found) - 1)
@@ -118,7 +118,7 @@ class _Comparison:
             else:
                 yield from self._line(here, there)
 
-    def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[Difference]:
+    def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[ReportDifference]:
         places: dict[str, list[int]] = {}
         for there in removed:
             places.setdefault(self._expected[there], []).append(there)
@@ -129,7 +129,7 @@ class _Comparison:
                 message = f"this line belongs in line {there + 1}: {_short(text)}"
                 yield self._difference("moved", here, 0, message, text, text, self._fields(there, None))
             elif text.strip():
-                message = f"the records do not say: {_short(text)}"
+                message = f"this line is not from the records: {_short(text)}"
                 yield self._difference("added", here, 0, message, text, None)
         for there in sorted(there for remaining in places.values() for there in remaining):
             text = self._expected[there]
@@ -139,13 +139,13 @@ class _Comparison:
                 line = min(there, len(self._found) - 1)
                 yield self._difference("removed", line, 0, message, None, text, fields)
 
-    def _line(self, here: int, there: int) -> Iterator[Difference]:
+    def _line(self, here: int, there: int) -> Iterator[ReportDifference]:
         found, expected = self._found[here], self._expected[there]
         if found == expected:
             return
         if found.split() == expected.split():
             offset = _first_difference(found, expected)
-            message = f"the spaces are not those of the report: {_short(found)}"
+            message = f"the spaces differ from the report: {_short(found)}"
             yield self._difference("line", here, offset, message, found, expected, self._fields(there, None))
             return
         if not (_is_row(found) and _is_row(expected)):
@@ -159,13 +159,13 @@ class _Comparison:
                 is_found = True
                 yield self._text("cell", here, there, column, text, wanted[0] if wanted else "", number)
         if not is_found:
-            # The same cells, written in another way: without a bar at the end, for example.
+            # The cells are equal but written differently, for example without a bar at the end.
             offset = _first_difference(found, expected)
             yield self._text("line", here, there, offset, found.strip(), expected.strip())
 
     def _text(
         self, kind: Kind, here: int, there: int, offset: int, found: str, expected: str, cell: int | None = None
-    ) -> Difference:
+    ) -> ReportDifference:
         fields = self._fields(there, cell)
         who = "the record says" if fields else "the report's template says"
         message = f"the page says {_short(found)}, {who} {_short(expected)}{_from(fields)}"
@@ -180,8 +180,8 @@ class _Comparison:
         found: str | None,
         expected: str | None,
         fields: tuple[RecordField, ...] = (),
-    ) -> Difference:
-        return Difference(
+    ) -> ReportDifference:
+        return ReportDifference(
             kind=kind,
             file=self._name,
             line=line + 1,
@@ -203,7 +203,7 @@ class _Comparison:
 
 
 def _differing_ranges(found: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[range, range]]:
-    """Yield the parts of two pages that are not the same, by number of line."""
+    """Yield the differing parts of two pages, as ranges of line indices."""
     if found == expected:
         return
     first = next(
@@ -243,30 +243,28 @@ def _from(fields: tuple[RecordField, ...]) -> str:
     return f" ({fields[0]})" if fields else ""
 
 
-def compare_provenances(found: Provenance, expected: Provenance, name: str) -> Iterator[Difference]:
-    """Yield where a provenance differs from the one that its records give.
+def compare_provenances(found: Provenance, expected: Provenance, name: str) -> Iterator[ReportDifference]:
+    """Yield the differences between a provenance and the provenance made from its records.
 
-    Which chipperf wrote it, which template it names and what is in its pictures is not what the records say.
+    Ignores the version of chipperf, the template and the content of pictures, which do not depend on the records.
     """
     for key in ("schema_version", "metrics_version", "language", "records", "curve"):
         if getattr(found, key) != getattr(expected, key):
-            yield _provenance_difference(name, f"$.{key} is not what the records give")
+            yield _provenance_difference(name, f"$.{key} differs from the records")
     listed = [file.name for file in found.files]
     for linked in found.curve.names if found.curve else ():
         if listed.count(linked) != 1:
-            yield _provenance_difference(name, f"$.files does not have {linked} once, and the page links it")
+            yield _provenance_difference(name, f"$.files must list {linked} once, because the page links it")
     for file in expected.files:
         if file.name in listed and file not in found.files:
-            yield _provenance_difference(name, f"$.files: the SHA-256 of {file.name} is not what the records give")
+            yield _provenance_difference(name, f"$.files: the SHA-256 of {file.name} differs from the records")
     for index, (cell, wanted) in enumerate(zip_longest(found.cells, expected.cells)):
         if cell != wanted:
             said = f"{_short(cell.text)} in line {cell.line}" if cell else "nothing"
             right = f"{_short(wanted.text)} in line {wanted.line}" if wanted else "nothing"
-            what = (
-                f"says {said}, the records give {right}" if said != right else "has other sources than the records give"
-            )
+            what = f"says {said}, the records give {right}" if said != right else "has other sources than the records"
             yield _provenance_difference(name, f"$.cells[{index}] {what}")
 
 
-def _provenance_difference(name: str, message: str) -> Difference:
-    return Difference(kind="provenance", file=name, message=message)
+def _provenance_difference(name: str, message: str) -> ReportDifference:
+    return ReportDifference(kind="provenance", file=name, message=message)

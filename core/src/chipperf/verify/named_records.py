@@ -1,4 +1,4 @@
-"""Which records a report was made from, as its provenance or the page itself says."""
+"""The records that a report was made from, as its provenance or the page names them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class NamedRecord:
     """A record that a report names.
 
     Attributes:
-        run_id: The run.
-        digest: SHA-256 of the record or the first digits of it; ``None`` if the report only names the run.
-        place: Where the page says so; ``None`` if the provenance does.
-        is_baseline: True if the report only shows its curve beside the others.
+        run_id: Id of the run.
+        digest: SHA-256 of the record, or its first digits; ``None`` if the report only names the run.
+        place: Place on the page; ``None`` if the provenance names the record.
+        is_baseline: True if the report shows only the curve of the run.
     """
 
     run_id: str
@@ -50,7 +50,7 @@ class NamedRecord:
 
 
 def named_by_provenance(provenance: Provenance) -> list[NamedRecord]:
-    """Return the records of a provenance, in the order in which they were reported."""
+    """Return the records of a provenance, in the order of the report."""
     return [
         NamedRecord(run_id=record.run_id, digest=record.sha256, is_baseline=record.role == "baseline")
         for record in provenance.records
@@ -58,9 +58,9 @@ def named_by_provenance(provenance: Provenance) -> list[NamedRecord]:
 
 
 def named_by_page(page: Markdown) -> list[NamedRecord]:
-    """Return the records of a page without a provenance: those of its evidence, then those its notes list.
+    """Return the records of a page without a provenance: first the records in its evidence, then those in its notes.
 
-    The runs of a baseline are not among them: a page names their curves and not their records.
+    The result does not contain the runs of a baseline, because a page names only their curves.
     """
     return [*_in_evidence(page), *_in_notes(page)]
 

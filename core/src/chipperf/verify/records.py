@@ -1,4 +1,4 @@
-"""Finding records below directories, by the digest of their file or by their run."""
+"""Finding records in directories, by the digest of the file or by the run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES: Final = 256 * 2**20
-"""Largest file that is taken for a record; the record of a full ImageNet run has a few MiB."""
+"""Largest size of a record. The record of a full ImageNet run has a few MiB."""
 
 
 class RecordFinder:
-    """The files called ``record.json`` below directories, and single files of any name."""
+    """Finds files called ``record.json`` in directories, and single files with any name."""
 
     def __init__(self, places: Sequence[Path]) -> None:
-        """Find the files; their content is read when the first one is asked for.
+        """Set the places to search. The files are read at the first search.
 
         Raises:
             UsageError: A place does not exist.
         """
         for place in places:
             if not place.exists():
-                raise UsageError(f"{place} does not exist", hint="--runs names directories with runs in them")
+                raise UsageError(f"{place} does not exist", hint="give --runs directories that contain runs")
         self._places = tuple(places)
 
     @cached_property
@@ -51,13 +51,13 @@ class RecordFinder:
         return found
 
     def by_digest(self, digest: str) -> Path | None:
-        """Return the file whose SHA-256 begins with ``digest``, if there is one."""
+        """Return the file whose SHA-256 begins with ``digest``, or ``None``."""
         if len(digest) == hashlib.sha256().digest_size * 2:
             return self._by_digest.get(digest)
         return next((file for full, file in self._by_digest.items() if full.startswith(digest)), None)
 
     def by_run(self, run_id: str) -> Path | None:
-        """Return a record that says it is of this run, if there is one."""
+        """Return the file of a record with this run id, or ``None``."""
         return self._by_run.get(run_id)
 
     def _files(self) -> Iterator[Path]:
@@ -69,7 +69,7 @@ class RecordFinder:
 
 
 def _digest(file: Path) -> str | None:
-    """Return a file's SHA-256, or ``None`` for one that cannot be a record."""
+    """Return a file's SHA-256, or ``None`` if the file cannot be a record."""
     try:
         if not file.is_file() or file.stat().st_size > MAX_BYTES:
             return None

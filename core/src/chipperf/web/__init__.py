@@ -1,1 +1,1 @@
-"""Records as web pages: static, self-contained, in all languages at once."""
+"""Records as web pages, which are static, self-contained, and in all languages."""

@@ -1,4 +1,4 @@
-"""Tables of runs that may stand side by side: one for each case, dataset, kind of record and definition of metrics."""
+"""Tables of comparable runs: one table for each case, dataset, kind of record and definition of metrics."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from chipperf.cases.registry import find_case
 from chipperf.documents import format as formatting
 from chipperf.errors import PerfError
 from chipperf.languages import Phrase, phrase
-from chipperf.records.measures import headline, peak_source, used_peak
+from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import outcome
-from chipperf.records.schema import Memory, Missing, Throughput, TimeToTarget
+from chipperf.records.schema import Missing
 from chipperf.report.build import record_digest
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
-from chipperf.web.cell import Cell, cell, result_cell
+from chipperf.web.cell import PageCell, cell, result_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
+    from chipperf.records.columns import Column
     from chipperf.records.schema import Dataset, Record
 
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
-"""What a run came to, best first."""
+"""The verdict on a run, the best first."""
 
 VERDICTS: Mapping[Verdict, Phrase] = {
     "converged": phrase("converged"),
@@ -38,6 +39,10 @@ VERDICTS: Mapping[Verdict, Phrase] = {
 _NOT_REACHED = phrase("not reached")
 _SAMPLES = phrase("samples per second")
 
+RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
+THROUGHPUTS = tuple(column.name for column in RATES)
+"""Names of the throughputs that charts show."""
+
 STATES: Mapping[str, Phrase] = {
     "running": phrase("running"),
     "completed": phrase("completed"),
@@ -48,13 +53,13 @@ STATES: Mapping[str, Phrase] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Heading:
     """A column of a board.
 
     Attributes:
-        name: Its name in the page's code.
-        title: Its heading; that of the quality is the case's.
-        field: The field of most of its cells.
+        name: Name in the page's code.
+        title: Heading. The quality has the heading of its case.
+        field: Field of most of the cells.
     """
 
     name: str
@@ -62,41 +67,52 @@ class Column:
     field: str
 
 
+_UNITS = {"s": " (s)", "bytes": " (GiB)"}
+"""What follows a name; of throughputs the board says the unit, and results have none."""
+
+
+def _heading(column: Column) -> Heading:
+    return Heading(
+        name=column.key,
+        title=column.title or f"{column.key}{_UNITS.get(column.unit, '')}",
+        field=f"{column.field}.median" if column.is_windowed else column.field,
+    )
+
+
+_VERDICT = Heading(name="verdict", title=phrase("Verdict"), field="metrics.quality")
+
 COLUMNS = (
-    Column(name="vendor", title=phrase("Vendor"), field="vendor.name"),
-    Column(name="device", title=phrase("Device"), field="environment.row_label"),
-    Column(name="topology", title=phrase("Topology"), field="topology"),
-    Column(name="precision", title=phrase("Precision"), field="precision"),
-    Column(name="quality", title=phrase("Quality"), field="metrics.quality"),
-    Column(name="verdict", title=phrase("Verdict"), field="metrics.quality"),
-    Column(name="time_to_target", title=phrase("Time to target (s)"), field="metrics.time_to_target"),
-    Column(name="e2e_time", title="e2e_time (s)", field="metrics.e2e_time_s"),
-    Column(name="p_whole", title="p_whole", field="metrics.p_whole"),
-    Column(name="p_train", title="p_train", field="metrics.p_train.median"),
-    Column(name="p_core", title="p_core", field="metrics.p_core.median"),
-    Column(name="mem", title="mem (GiB)", field="metrics.memory.device_peak_bytes"),
-    Column(name="fix_hp", title="fix_hp", field="hyperparameters.changes"),
+    Heading(name="vendor", title=phrase("Vendor"), field="vendor.name"),
+    Heading(name="device", title=phrase("Device"), field="environment.row_label"),
+    Heading(name="topology", title=phrase("Topology"), field="topology"),
+    Heading(name="precision", title=phrase("Precision"), field="precision"),
+    *(
+        heading
+        for column in columns_of("leaderboard")
+        for heading in ((_heading(column), _VERDICT) if column.name == "quality" else (_heading(column),))
+    ),
+    Heading(name="fix_hp", title="fix_hp", field="hyperparameters.changes"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """What a board keeps of a run, of which a site may have thousands.
+    """A row of a board. It is smaller than a record, because a site may have thousands of runs.
 
     Attributes:
-        run_id: The run.
+        run_id: Id of the run.
         digest: SHA-256 of its record.
-        page: Link to the run's own page; ``None`` on that page itself.
+        page: Link to the run's page; ``None`` on that page itself.
         label: Device, topology and precision on one line.
-        vendor: The vendor's name, for filters; so are topology, precision and verdict.
-        cells: One for each of :data:`COLUMNS`.
-        state: How far the run came.
-        simulated: True if nothing was measured on a real device.
+        vendor: The vendor's name. Vendor, topology, precision and verdict are for filters.
+        cells: One cell for each of :data:`COLUMNS`.
+        state: State of the run.
+        simulated: True if the run used no real device.
         sample: True if the dataset was generated.
-        shortened: True if the run was not the case's full schedule.
-        curve: Epoch and quality of every evaluation; empty without a completed run or with too few of them.
+        shortened: True if the run did not have the case's full schedule.
+        curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         target: Quality at which the run counts as converged.
-        throughputs: ``p_whole``, ``p_train`` and ``p_core``; ``None`` where there is none to be shown.
+        throughputs: The board's throughputs, see :data:`THROUGHPUTS`; ``None`` where there is none to be shown.
     """
 
     run_id: str
@@ -107,25 +123,25 @@ class RunRow:
     topology: str
     precision: str
     verdict: Verdict
-    cells: tuple[Cell, ...]
+    cells: tuple[PageCell, ...]
     state: str
     simulated: bool
     sample: bool
     shortened: bool
     curve: tuple[tuple[float, float], ...]
     target: float | None
-    throughputs: tuple[float | None, float | None, float | None]
+    throughputs: tuple[float | None, ...]
 
     @property
     def order(self) -> tuple[bool, bool, int, float]:
-        """Return the place among the rows of a board: whole runs that converged first, then the fastest."""
+        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
         fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
         return self.state != "completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardKey:
-    """What the runs of one board have in common, so that their numbers mean the same."""
+    """The values that all runs of a board share, so that their numbers are comparable."""
 
     case: str
     case_version: str
@@ -140,15 +156,15 @@ class BoardKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Runs side by side.
+    """A table of comparable runs.
 
     Attributes:
-        key: What they have in common.
-        quality_column: What the case calls its quality.
-        quality_as_percent: True if the quality is written in percent.
-        samples: What the throughputs count, for each second.
+        key: The values that the runs share.
+        quality_column: The case's name of its quality.
+        quality_as_percent: True if the quality is shown in percent.
+        samples: Unit of the throughputs.
         rows: The runs, best first.
-        omitted: How many more there are than a page takes.
+        omitted: Number of runs that do not fit on the page.
     """
 
     key: BoardKey
@@ -160,13 +176,13 @@ class Board:
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """Every target of a run, once."""
+        """The distinct targets of the runs."""
         return tuple(dict.fromkeys(row.target for row in self.rows if row.target is not None))
 
 
 @lru_cache
 def installed_case(name: str) -> Case | None:
-    """Return a case, or ``None`` if it is not installed here or broken: its runs can be shown all the same."""
+    """Return a case, or ``None`` if it is not installed or broken. Its runs can be shown without it."""
     try:
         return find_case(name)
     except PerfError:
@@ -174,7 +190,7 @@ def installed_case(name: str) -> Case | None:
 
 
 def board_key(record: Record) -> BoardKey:
-    """Return which board a run belongs to."""
+    """Return the key of a run's board."""
     dataset = record.dataset
     return BoardKey(
         case=record.case.name,
@@ -190,11 +206,11 @@ def board_key(record: Record) -> BoardKey:
 
 
 def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> tuple[Board, ...]:
-    """Put runs into boards: by case, and of each case those first that were measured on the real dataset.
+    """Return the boards of runs, ordered by case. In each case, boards of runs on the real dataset come first.
 
     Args:
-        runs: Runs, each with the board it belongs to.
-        most_rows: How many rows all boards together may have; the worst of each board go first.
+        runs: Runs, each with the key of its board.
+        most_rows: Largest number of rows of all boards together. The worst rows of each board are omitted.
     """
     groups: dict[BoardKey, list[RunRow]] = {}
     for key, row in runs:
@@ -208,19 +224,18 @@ def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> t
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
 
-def summarise(record: Record, *, digest: str | None = None, page: str | None = None) -> RunRow:
+def summarize(record: Record, *, digest: str | None = None, page: str | None = None) -> RunRow:
     """Return the row of a run.
 
     Args:
         record: The run.
-        digest: SHA-256 of its file; that of the file it would be written to, if not given.
-        page: Link to its own page.
+        digest: SHA-256 of the record's file. By default it is computed from the record.
+        page: Link to the run's page.
     """
     case = installed_case(record.case.name)
     verdict = _verdict(record)
-    metrics = record.metrics
     completed = record.status.state == "completed"
-    rates = (metrics.p_whole, headline(metrics.p_train), headline(metrics.p_core))
+    rates = [column.value(record) if completed else None for column in RATES]
     points = read_points(record, "quality").points if completed else ()
     target = record.case.target
     return RunRow(
@@ -239,17 +254,12 @@ def summarise(record: Record, *, digest: str | None = None, page: str | None = N
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
-        throughputs=_known_rates(rates) if completed else (None, None, None),
+        throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
     )
 
 
-def _known_rates(rates: Sequence[float | Missing]) -> tuple[float | None, float | None, float | None]:
-    whole, train, core = (None if isinstance(rate, Missing) else rate for rate in rates)
-    return whole, train, core
-
-
 def _shares(counts: Sequence[int], most: int) -> list[int]:
-    """Return how many rows each board may show: small boards show all, and large ones share what is left."""
+    """Return how many rows each board shows. Small boards show all rows, and large boards share the rest."""
     shares = [0] * len(counts)
     left = most
     for place, index in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
@@ -283,36 +293,20 @@ def _verdict(record: Record) -> Verdict:
     return "unknown" if result == "not_run" else result
 
 
-def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell]:
-    metrics = record.metrics
-    exact = record.kind == "imported"
-
-    def number(value: float) -> object:
-        return formatting.number(value, exact=exact)
-
+def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[PageCell]:
     yield cell(record.vendor.name, "vendor.name")
     yield _device(record)
     yield cell(record.topology.label, "topology")
     yield cell(precision_name(record), "precision")
     percent = case.report.quality_as_percent if case else False
-    yield result_cell(
-        record,
-        metrics.quality,
-        "metrics.quality",
-        lambda value: formatting.quality(value, as_percent=percent, exact=exact),
-    )
-    yield Cell(
-        text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
-        field="status" if verdict == "not_completed" else "metrics.quality",
-        sort=list(VERDICTS).index(verdict),
-    )
-    yield _time_to_target(record, verdict, number)
-    yield result_cell(record, metrics.e2e_time_s, "metrics.e2e_time_s", number)
-    yield result_cell(record, metrics.p_whole, "metrics.p_whole", number)
-    for name, rate in (("p_train", metrics.p_train), ("p_core", metrics.p_core)):
-        field = f"metrics.{name}.median" if isinstance(rate, Throughput) else f"metrics.{name}"
-        yield result_cell(record, headline(rate), field, number)
-    yield _memory(record, exact=exact)
+    for column in columns_of("leaderboard"):
+        yield _reported(record, column, verdict, as_percent=percent)
+        if column.name == "quality":
+            yield PageCell(
+                text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
+                field="status" if verdict == "not_completed" else "metrics.quality",
+                sort=list(VERDICTS).index(verdict),
+            )
     if case:
         yield cell(fix_hp(record, case), "hyperparameters.changes")
     else:
@@ -320,33 +314,29 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Cell
         yield cell(missing, "hyperparameters.changes")
 
 
-def _time_to_target(record: Record, verdict: Verdict, write: Callable[[float], object]) -> Cell:
-    reached = record.metrics.time_to_target
-    if isinstance(reached, TimeToTarget):
-        return result_cell(record, reached.seconds, "metrics.time_to_target.seconds", write)
-    shown = result_cell(record, reached, "metrics.time_to_target", write)
-    # The reason, which repeats result and target, is told with the value's source.
-    return replace(shown, text=_NOT_REACHED) if verdict == "below_target" else shown
+def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> PageCell:
+    """Return the cell of a reported value; the peak of used memory is shown with the capacity."""
+    exact = record.kind == "imported"
+    path, value = column.find(record)
+
+    def write(value: float) -> object:
+        return formatting.in_unit(value, column.unit, as_percent=as_percent, exact=exact)
+
+    def of_total(value: float) -> Phrase:
+        memory = record.metrics.memory
+        capacity = memory if isinstance(memory, Missing) else memory.total_bytes
+        used, total = (cell(size, "", write).text for size in (value, capacity))
+        return Phrase("%(used)s/%(total)s", (("used", used), ("total", total)))
+
+    shown = result_cell(record, value, path, of_total if column.unit == "bytes" else write)
+    if column.name == "time_to_target" and verdict == "below_target":
+        # The reason, which repeats result and target, is told with the value's source.
+        return replace(shown, text=_NOT_REACHED)
+    return shown
 
 
-def _device(record: Record) -> Cell:
+def _device(record: Record) -> PageCell:
     label = row_label(record)
     if not isinstance(label, Missing):
         return cell(label, "environment.row_label")
     return cell(card_short_name(record), "environment.card_short_name")
-
-
-def _memory(record: Record, *, exact: bool) -> Cell:
-    """Return the device's peak, or the allocator's where the device's is not known, and the capacity."""
-    memory = record.metrics.memory
-    if not isinstance(memory, Memory):
-        return result_cell(record, memory, "metrics.memory")
-    name = "device_peak_bytes" if peak_source(memory) == "device" else "allocated_peak_bytes"
-
-    def of_total(value: int) -> Phrase:
-        used, total = (
-            cell(size, "", lambda size: formatting.gib(size, exact=exact)) for size in (value, memory.total_bytes)
-        )
-        return Phrase("%(used)s/%(total)s", (("used", used.text), ("total", total.text)))
-
-    return result_cell(record, used_peak(memory), f"metrics.memory.{name}", of_total)

@@ -1,4 +1,4 @@
-"""A value on a page, with the field of the record that it is from."""
+"""A value on a page, with its field in the record."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NumberT = TypeVar("NumberT", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class PageCell:
     """One value.
 
     Attributes:
-        text: What is shown; of a missing value, its marker.
+        text: The shown text. For a missing value, its marker.
         field: Path of the field in ``record.json``: names and indices joined by dots.
-        sort: What the column is sorted by, if that is not the text.
-        missing: Why there is no value; ``None`` if there is one.
-        reason: What the record says on why it is missing.
+        sort: Sort key in the column, if it differs from the text.
+        missing: Kind of missing value; ``None`` if there is a value.
+        reason: The record's reason for a missing value.
     """
 
     text: Phrase | str
@@ -38,22 +38,24 @@ class Cell:
     reason: str = ""
 
 
-def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> Cell:
+def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> PageCell:
     """Return a value as a cell.
 
     Args:
-        value: The value, or why there is none.
-        field: Where the record has it.
-        write: Makes the text of a value; what it returns is missing is shown as such.
+        value: The value, or a missing value.
+        field: Path of the field in the record.
+        write: Returns the text of a value. If it returns a missing value, the cell shows a missing value.
     """
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
-        return Cell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
+        return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-    return Cell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
+    return PageCell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
 
 
-def result_cell(record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str) -> Cell:
-    """Return a result of a run as a cell: that of a run that did not complete is failed, whatever it had measured."""
+def result_cell(
+    record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str
+) -> PageCell:
+    """Return a result of a run as a cell. If the run did not complete, the result is shown as failed."""
     shown = completed_value(record, value)
     return cell(shown, field if shown is value else "status", write)

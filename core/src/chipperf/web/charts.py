@@ -1,7 +1,7 @@
-"""Charts as SVG for the pages: drawn by matplotlib, with the colours of the page.
+"""Charts for the pages, drawn by matplotlib as SVG with the colors of the page.
 
-A chart holds nothing but numbers: what they are is in the page's own text, which has all languages and any font.
-Colours are CSS variables, so one picture serves light and dark pages.
+A chart contains only numbers. The page's text explains them, because it has all languages and its own fonts. Colors are
+CSS variables, so that one picture works on light and dark pages.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Window
 
 SERIES = 6
-"""Colours of curves, in the page's style; further curves have them again with another dash."""
+"""Number of colors of curves in the page's style. Further curves reuse them with another dash."""
 DASHES = ("solid", "dashed", "dotted")
 MOST_POINTS = 400
-"""Points of a line; what has more is drawn from the medians of neighbours."""
+"""Largest number of points of a line. A line with more points is drawn from medians of neighboring points."""
 
 _WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.0
 _BAR_INCHES = 0.42
 _LINE_STYLES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2)), "dotted": (0, (1, 1.5))}
 
-# matplotlib knows no CSS variables: these colours, which nothing else has, are replaced in the file.
+# matplotlib does not support CSS variables, so these otherwise unused colors are replaced in the file.
 _INK, _GRID = "#fe0001", "#fe0002"
 _VARIABLES = {_INK: "--ink-soft", _GRID: "--line"} | {
     f"#fe01{number:02x}": f"--series-{number}" for number in range(1, SERIES + 1)
@@ -47,10 +47,10 @@ def draw_convergence(
     """Draw quality over epochs; needs matplotlib.
 
     Args:
-        curves: Epoch and quality of the points of each curve; curves are numbered from 1, and one without points only
-            takes a number.
-        targets: Qualities to be drawn as horizontal lines.
-        as_percent: True if qualities are written in percent.
+        curves: Epoch and quality of the points of each curve. Curves are numbered from 1. A curve without points has a
+            number but is not drawn.
+        targets: Qualities to draw as horizontal lines.
+        as_percent: True if qualities are shown in percent.
     """
     scale = 100.0 if as_percent else 1.0
     with _axes(_HEIGHT_INCHES) as (figure, axes):
@@ -86,13 +86,18 @@ def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
     """Draw a group of bars for each run, numbered from 1, from top to bottom; needs matplotlib.
 
     Args:
-        rows: ``p_whole``, ``p_train`` and ``p_core`` of each run; ``None`` has no bar.
+        rows: Throughputs of each run, as many of all; ``None`` has no bar.
     """
     with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
-        for measure in range(3):
-            rates = [(index + (measure - 1) * 0.27, row[measure]) for index, row in enumerate(rows)]
+        measures = max(map(len, rows), default=0)
+        pitch = 0.81 / max(1, measures)
+        for measure in range(measures):
+            offset = (measure - (measures - 1) / 2) * pitch
+            rates = [(index + offset, row[measure]) for index, row in enumerate(rows)]
             bars = [(place, rate) for place, rate in rates if rate is not None]
-            axes.barh([place for place, _ in bars], [rate for _, rate in bars], height=0.24, color=_series(measure))
+            axes.barh(
+                [place for place, _ in bars], [rate for _, rate in bars], height=pitch * 8 / 9, color=_series(measure)
+            )
         axes.set_yticks(range(len(rows)), [str(index + 1) for index in range(len(rows))])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -101,7 +106,7 @@ def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
 
 
 def draw_windows(windows: Sequence[Window]) -> Markup:
-    """Draw the throughput of measurement windows over optimiser steps; needs matplotlib."""
+    """Draw the throughput of measurement windows over optimizer steps; needs matplotlib."""
     with _axes(_HEIGHT_INCHES) as (figure, axes):
         points = _thinned([(float(window.first_step), window.samples_per_s) for window in windows])
         axes.plot(
@@ -117,7 +122,7 @@ def draw_windows(windows: Sequence[Window]) -> Markup:
 
 
 def dash(index: int) -> str:
-    """Return the dash of a curve, as CSS calls it; ``index`` counts from 0."""
+    """Return the dash of a curve in CSS. ``index`` counts from 0."""
     return DASHES[index // SERIES % len(DASHES)]
 
 
@@ -135,12 +140,12 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 @contextmanager
 def _axes(height_inches: float) -> Iterator[tuple[Figure, Axes]]:
-    """Return a figure with room for the numbers of its axes; nothing is laid out anew, which takes most of the time."""
+    """Return a figure with fixed space for the numbers of its axes, because automatic layout takes most of the time."""
     import matplotlib
     from matplotlib.figure import Figure
 
     settings: Any = {
-        # The page's font writes the numbers; those of the drawing only say how wide they are.
+        # The page shows the numbers in its own font. The font of the drawing only determines their width.
         "svg.fonttype": "none",
         "font.size": 9,
         "text.color": _INK,
@@ -165,7 +170,7 @@ def _axes(height_inches: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _svg(figure: Figure) -> Markup:
-    """Return a figure as an element that several pictures of one page may be: no ids that two of them share."""
+    """Return a figure as an SVG element without ids that another picture on the page might have."""
     text = picture_bytes(figure, "svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>|<!--.*?-->", "", text, flags=re.DOTALL)

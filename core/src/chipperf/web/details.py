@@ -1,4 +1,4 @@
-"""Everything else that a record says: facts with their fields, in sections."""
+"""The other content of a record as facts with their fields, in sections."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from chipperf.documents import format as formatting
 from chipperf.languages import Phrase, phrase
-from chipperf.records.schema import Memory, Missing, Power, Throughput
+from chipperf.records.schema import Memory, Missing, Power
 from chipperf.report.row_identity import not_blank
-from chipperf.web.board import STATES, installed_case
-from chipperf.web.cell import Cell, cell, result_cell
+from chipperf.web.board import RATES, STATES, installed_case
+from chipperf.web.cell import PageCell, cell, result_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from chipperf.records.schema import Number, Record
+    from chipperf.records.columns import Column
+    from chipperf.records.schema import Record
 
 _MOST_FACTS = 200
-"""Facts of one section; a record may list any number of warnings."""
+"""Largest number of facts in a section, because a record may list any number of warnings."""
 
 _EMPTY = '""'
 
@@ -52,7 +53,7 @@ _POWER = {
     "energy_j": phrase("Energy (J)", context="page"),
     "mean_temperature_c": phrase("Mean temperature (°C)", context="page"),
     "max_temperature_c": phrase("Max temperature (°C)", context="page"),
-    "mean_utilisation_percent": phrase("Mean utilisation (%%)", context="page"),
+    "mean_utilization_percent": phrase("Mean utilisation (%%)", context="page"),
 }
 _PRECISION = {
     "requested": phrase("Requested", context="page"),
@@ -67,12 +68,12 @@ class Fact:
     """A named value."""
 
     name: Phrase | str
-    value: Cell
+    value: PageCell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Facts on one subject; ``omitted`` is how many more the record has than a page shows."""
+    """Facts on one subject. ``omitted`` is the number of facts that the page does not show."""
 
     title: Phrase
     facts: tuple[Fact, ...]
@@ -80,7 +81,7 @@ class Section:
 
 
 def describe(record: Record) -> tuple[Section, ...]:
-    """Return the sections of a run's page; those without facts are left out."""
+    """Return the sections of a run's page. Omits sections without facts."""
     sections = (
         (phrase("Run"), _run(record)),
         (phrase("Environment"), _environment(record)),
@@ -103,7 +104,7 @@ def _section(title: Phrase, facts: Sequence[Fact]) -> Section:
     return Section(title=title, facts=tuple(facts[:_MOST_FACTS]), omitted=max(0, len(facts) - _MOST_FACTS))
 
 
-def _fact(name: Phrase | str, value: Cell) -> Fact:
+def _fact(name: Phrase | str, value: PageCell) -> Fact:
     return Fact(name=name, value=value)
 
 
@@ -153,9 +154,7 @@ def _environment(record: Record) -> list[Fact]:
 def _throughput(record: Record) -> list[Fact]:
     metrics, write = record.metrics, _number(record)
     facts = [
-        _fact("p_whole", result_cell(record, metrics.p_whole, "metrics.p_whole", write)),
-        *_windows(record, "p_train", metrics.p_train),
-        *_windows(record, "p_core", metrics.p_core),
+        *(fact for column in RATES for fact in _windows(record, column)),
         _fact("e2e_time (s)", result_cell(record, metrics.e2e_time_s, "metrics.e2e_time_s", write)),
         _fact(
             phrase("Training time (s)", context="page"),
@@ -175,10 +174,11 @@ def _throughput(record: Record) -> list[Fact]:
     ]
 
 
-def _windows(record: Record, name: str, throughput: Throughput | Number) -> Iterator[Fact]:
-    write = _number(record)
-    if not isinstance(throughput, Throughput):
-        yield _fact(name, result_cell(record, throughput, f"metrics.{name}", write))
+def _windows(record: Record, column: Column) -> Iterator[Fact]:
+    write, name, throughput = _number(record), column.key, column.throughput(record)
+    if throughput is None:
+        path, value = column.find(record)
+        yield _fact(name, result_cell(record, value, path, write))
         return
     for field, title in (
         ("median", phrase("median")),
@@ -186,9 +186,9 @@ def _windows(record: Record, name: str, throughput: Throughput | Number) -> Iter
         ("mean_of_totals", phrase("totals")),
     ):
         label = phrase("%(metric)s, %(figure)s", metric=name, figure=title)
-        yield _fact(label, result_cell(record, getattr(throughput, field), f"metrics.{name}.{field}", write))
+        yield _fact(label, result_cell(record, getattr(throughput, field), f"{column.field}.{field}", write))
     label = phrase("%(metric)s, windows", metric=name)
-    yield _fact(label, result_cell(record, len(throughput.windows), f"metrics.{name}.windows"))
+    yield _fact(label, result_cell(record, len(throughput.windows), f"{column.field}.windows"))
 
 
 def _memory(record: Record) -> list[Fact]:
@@ -255,7 +255,7 @@ def _changes(record: Record) -> list[Fact]:
         value = write(change.value)
         why = ", ".join(part for part in (change.origin, change.reason) if part)
         text = Phrase("%(base)s → %(value)s (%(why)s)", (("base", base), ("value", value), ("why", why)))
-        facts.append(_fact(change.key, Cell(text=text, field=f"hyperparameters.changes.{index}")))
+        facts.append(_fact(change.key, PageCell(text=text, field=f"hyperparameters.changes.{index}")))
     return facts
 
 

@@ -24,7 +24,7 @@ from chipperf.report.templating import (
     naming_broken_templates,
 )
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, VERDICTS, Board, RunRow, board_key, make_boards
+from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, board_key, make_boards
 from chipperf.web.details import Section, describe
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 MOST_ROWS = 2000
-"""Rows of all boards of a page together."""
+"""Largest number of rows on a page, in all boards together."""
 MOST_DETAILED = 50
-"""Runs of which one page shows everything."""
+"""Largest number of runs that one page shows in full."""
 _MOST_BARS = 12
 
 _SUFFIX = ".html.j2"
@@ -58,12 +58,12 @@ _SAMPLE = (
     phrase("⚠ Sample dataset: these runs used a generated dataset; the results are no benchmark scores."),
     phrase("⚠ Some results on this page are of a generated sample dataset; those are no benchmark scores."),
 )
-"""What a page says if all of its results are such, and if some are."""
+"""Banner of a page if all of its results are of this kind, and banner if only some are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A picture, what it shows, and the runs whose numbers are in it; no picture without matplotlib."""
+    """A picture with its title and the numbers of its runs. Without matplotlib there is no picture."""
 
     title: Phrase
     note: Phrase | str
@@ -72,7 +72,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardView:
-    """A board with its charts; ``charted`` are the runs that the numbers in the charts stand for."""
+    """A board with its charts. ``charted`` lists the runs that the charts refer to by number."""
 
     board: Board
     charted: tuple[RunRow, ...]
@@ -82,7 +82,7 @@ class BoardView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """Everything a record says."""
+    """The full content of a record."""
 
     row: RunRow
     sections: tuple[Section, ...]
@@ -90,8 +90,8 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """A record that could not be shown: its place, and why."""
+class UnshownRecord:
+    """A record that could not be shown: its path, and the reason."""
 
     place: str
     message: str
@@ -107,22 +107,22 @@ def render_runs(
     index: str | None = None,
     with_charts: bool = True,
 ) -> str:
-    """Return the page of one run or of several, with everything their records say.
+    """Return the page of one or several runs, with the full content of their records.
 
-    In the user's directory, then the vendor's, then core's, ``CASE.html.j2`` is looked for before ``report.html.j2``.
+    The template is ``CASE.html.j2`` or else ``report.html.j2``, from the user's directory, the vendor's, or core's.
 
     Args:
-        records: At least one; of any vendors and cases.
-        rows: The row of each of them.
+        records: At least one record, of any vendor and case.
+        rows: The row of each record.
         language: Language that the page shows first.
-        user_templates: Directory whose templates come first.
+        user_templates: Directory whose templates take precedence.
         vendor_templates: Directory of the vendor plugin's templates.
         index: Link to the page that lists this one.
-        with_charts: False leaves the charts out.
+        with_charts: False to omit the charts.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.
-        PerfError: A template is broken; names the template and what is wrong.
+        PerfError: A template is broken. The message names the template and the error.
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
@@ -154,18 +154,18 @@ def render_leaderboard(
     boards: Sequence[Board],
     *,
     language: Language,
-    problems: Sequence[Problem] = (),
+    problems: Sequence[UnshownRecord] = (),
     copies: int = 0,
     user_templates: Path | None = None,
 ) -> str:
-    """Return the page that lists all runs; from ``leaderboard.html.j2`` of the user or core.
+    """Return the page that lists all runs, from the user's or core's ``leaderboard.html.j2``.
 
     Args:
         boards: The runs.
         language: Language that the page shows first.
-        problems: What could not be read.
-        copies: How many records were left out because another is the same.
-        user_templates: Directory whose templates come first.
+        problems: Records that could not be read.
+        copies: Number of records that were omitted because they are equal to another one.
+        user_templates: Directory whose templates take precedence.
 
     Raises:
         UsageError: The directory does not exist.
@@ -196,7 +196,7 @@ def _by_numbers(label: str) -> list[int]:
 
 
 def _banner(boards: Iterable[Board]) -> Markup:
-    """Return what a page says of results that are no measurements of the real thing."""
+    """Return the banner of a page about results from simulated devices or sample datasets."""
     rows = [row for board in boards for row in board.rows]
     lines = []
     for marked, texts in (([row.simulated for row in rows], _SIMULATED), ([row.sample for row in rows], _SAMPLE)):
@@ -283,8 +283,8 @@ def _render(
         )
     if banner not in page:
         raise PerfError(
-            f"template {template.filename} leaves out that results are simulated or of a sample dataset",
-            hint="write {{ banner }} where the page begins",
+            f"template {template.filename} does not say that results are simulated or of a sample dataset",
+            hint="write {{ banner }} at the start of the page",
         )
     return page
 
@@ -299,15 +299,15 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
         "pgettext": _phrase_in_context,
         "both": _both,
         "columns": COLUMNS,
+        "throughputs": THROUGHPUTS,
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
         "style": Markup(style),
         "script": Markup(script),
-        # The browser runs this script and no other, whatever a name in a record looks like.
+        # The browser runs only this script, even if a name in a record contains another.
         "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         "dash": charts.dash,
         "series": charts.SERIES,
-        "has_matplotlib": has_matplotlib(),
     }
     environment.filters |= {"number": number, "in_language": in_language}
     return environment

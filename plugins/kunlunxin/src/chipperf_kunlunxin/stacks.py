@@ -25,7 +25,7 @@ from chipperf.torchtools import (
 
 from chipperf_kunlunxin import machine
 from chipperf_kunlunxin.machine import VARIABLES, torch_xmlir
-from chipperf_kunlunxin.xpu_smi import identify_devices, layout_reader, normalise_uuid
+from chipperf_kunlunxin.xpu_smi import identify_devices, layout_reader, normalize_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ class P800:
     def reading_of(self, device: torch.device, report: DeviceReport) -> DeviceReading:
         """Find the device by its UUID: torch calls every device ``GPU`` and gives it the PCI address 0."""
         properties = self.device_module().get_device_properties(device)
-        uuid = normalise_uuid(str(getattr(properties, "uuid", None) or ""))
+        uuid = normalize_uuid(str(getattr(properties, "uuid", None) or ""))
         found = find_reading(report.readings, uuid=uuid, pci_bus_id=None) or DeviceReading()
         return replace(found, uuid=uuid, memory_total_bytes=int(properties.total_memory))
 

@@ -25,7 +25,7 @@ from chipperf.hardware import (
     ManagementTool,
     SharedReport,
     find_reading,
-    normalise_pci_address,
+    normalize_pci_address,
     quantity,
     read_device,
 )
@@ -48,7 +48,7 @@ _HIGHEST_PLAUSIBLE_W: Final = 2000
 
 # Positions in a line of "xpu-smi -m" are those of the tool's help; the fields behind the model are not read, because
 # releases differ in them.
-_ROW: Final = {"pci_bus_id": 0, "serial": 3, "temperature_c": 4, "clock_mhz": 9, "utilisation_percent": 19}
+_ROW: Final = {"pci_bus_id": 0, "serial": 3, "temperature_c": 4, "clock_mhz": 9, "utilization_percent": 19}
 _ROW_MEMORY: Final = {"memory_used_bytes": 17, "memory_total_bytes": 18}
 _DEVICE_ID: Final = 2
 _POWER: Final = 8
@@ -60,7 +60,7 @@ _COLUMNS: Final = {
     "serial": "SN",
     "name": "Model",
     "temperature_c": "Temp",
-    "utilisation_percent": "UseRate",
+    "utilization_percent": "UseRate",
     "clock_mhz": "Freq(MHz)",
 }
 
@@ -70,7 +70,7 @@ _CELLS: Final = {
     "power_w": (0, re.compile(r"\b(\d+(?:\.\d+)?m?W) /")),
     "memory_used_bytes": (1, re.compile(r"(\d+[KMG]i?B)\s*/\s*\d+[KMG]i?B")),
     "memory_total_bytes": (1, re.compile(r"\d+[KMG]i?B\s*/\s*(\d+[KMG]i?B)")),
-    "utilisation_percent": (2, re.compile(r"\b(\d+%)")),
+    "utilization_percent": (2, re.compile(r"\b(\d+%)")),
 }
 _GAP: Final = re.compile(r"\s{2,}")
 
@@ -81,7 +81,7 @@ _KEYS: Final = {
     "name": ("Product Name",),
     "temperature_c": ("Temperature", "XPU Current Temp"),
     "power_w": ("Power Readings", "Power Draw"),
-    "utilisation_percent": ("Utilization", "Xpu"),
+    "utilization_percent": ("Utilization", "Xpu"),
     "memory_used_bytes": ("Memory Usage", "Used"),
     "memory_total_bytes": ("Memory Usage", "Total"),
     "clock_mhz": ("Clocks", "Cluster"),
@@ -191,7 +191,7 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
     return _telemetry.sample(device)
 
 
-def normalise_uuid(text: str | None) -> str | None:
+def normalize_uuid(text: str | None) -> str | None:
     """Return a UUID as torch writes it: the tool puts ``GPU-`` in front of the same digits."""
     return text.strip().lower().removeprefix("gpu-") or None if text else None
 
@@ -248,7 +248,7 @@ def parse_new_table(text: str) -> tuple[DeviceReading, ...]:
         if len(cells) != 3:
             continue
         head = _GAP.split(cells[0])
-        address = normalise_pci_address(cells[1])
+        address = normalize_pci_address(cells[1])
         if address and head[0].isdigit() and len(head) > 1:
             readings.append(DeviceReading(device_id=int(head[0]), pci_bus_id=address, name=head[1]))
         # The third line of a device shows its L3 cache in the same form as the second shows the memory.
@@ -292,9 +292,9 @@ def parse_list(text: str) -> tuple[DeviceReading, ...]:
     """Return the numbers and addresses that ``xpu-smi -L`` lists."""
     matches = filter(None, map(_LISTED.match, text.splitlines()))
     return tuple(
-        DeviceReading(device_id=int(match[1]), pci_bus_id=address, uuid=normalise_uuid(match[3]))
+        DeviceReading(device_id=int(match[1]), pci_bus_id=address, uuid=normalize_uuid(match[3]))
         for match in matches
-        if (address := normalise_pci_address(match[2]))
+        if (address := normalize_pci_address(match[2]))
     )
 
 
@@ -321,7 +321,7 @@ def _is_plausible(reading: DeviceReading) -> bool:
         and reading.name is not None
         and total is not None
         and (used is None or used <= total)
-        and (reading.utilisation_percent or 0) <= 100
+        and (reading.utilization_percent or 0) <= 100
         and (reading.temperature_c or 0) <= 150
     )
 
@@ -342,7 +342,7 @@ def _reading(texts: Mapping[str, str | None], *, device_id: int | None = None) -
 
 def _queried(position: int, address: str, values: Values) -> DeviceReading:
     texts = {name: _known(values.get(key)) for name, key in _KEYS.items()}
-    return _reading({**texts, "uuid": normalise_uuid(texts["uuid"]), "pci_bus_id": address}, device_id=position)
+    return _reading({**texts, "uuid": normalize_uuid(texts["uuid"]), "pci_bus_id": address}, device_id=position)
 
 
 def _known(text: str | None) -> str | None:

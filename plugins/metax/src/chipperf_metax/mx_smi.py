@@ -21,7 +21,7 @@ from chipperf.hardware import (
     DeviceReading,
     DeviceReport,
     ManagementTool,
-    normalise_pci_address,
+    normalize_pci_address,
     quantity,
     read_device,
 )
@@ -55,14 +55,14 @@ _TABLE_VALUES = {
     "temperature_c": re.compile(r"(?<!\S)(\d+C)(?!\S)"),
     # "56W", or "53W / 450W" with the limit behind the stroke.
     "power_w": re.compile(r"(?<!\S)(?<!/ )(\d+W)(?=\s|/|$)"),
-    "utilisation_percent": re.compile(r"(?<!\S)(\d+%)(?!\S)"),
+    "utilization_percent": re.compile(r"(?<!\S)(\d+%)(?!\S)"),
     "memory_total_bytes": re.compile(r"\d+/(\d+ MiB)"),
 }
 _TABLE_MEMORY_USED = re.compile(r"(\d+)/\d+ MiB")
 _DMON_COLUMNS = {
     "power_w": "power",
     "temperature_c": "hottemp",
-    "utilisation_percent": "gpu",
+    "utilization_percent": "gpu",
     "memory_total_bytes": "total",
 }
 
@@ -139,7 +139,7 @@ def _gpu(row: re.Match[str]) -> ProbedDevice | None:
         index=int(row["new"] or row["old"]),
         name=row["name"],
         uuid=_first(_UUID, row["rest"]),
-        pci_bus_id=normalise_pci_address(row["rest"]),
+        pci_bus_id=normalize_pci_address(row["rest"]),
     )
 
 
@@ -177,7 +177,7 @@ def parse_json(text: str) -> DeviceReport:
         readings=tuple(
             _json_reading(address, gpu)
             for address, gpu in content.items()
-            if isinstance(gpu, dict) and normalise_pci_address(address) and not gpu.get("unavailable_reason")
+            if isinstance(gpu, dict) and normalize_pci_address(address) and not gpu.get("unavailable_reason")
         ),
         tool_version=_text(content.get("smi_version")),
         driver_version=_text(content.get("driver_version")),
@@ -230,7 +230,7 @@ def _log_reading(heading: re.Match[str], entries: Mapping[str, str], *, is_compl
         "pci_bus_id": heading["address"],
         "name": heading["name"],
         "temperature_c": hotspot,
-        "utilisation_percent": entries.get("GPU"),
+        "utilization_percent": entries.get("GPU"),
         "memory_used_bytes": entries.get("vram used"),
         "memory_total_bytes": entries.get("vram total"),
         "clock_mhz": entries.get("XCORE_CLK") or entries.get("XCORE"),
@@ -243,7 +243,7 @@ def _table_blocks(text: str) -> Iterator[str]:
     block: list[str] = []
     for line in text.splitlines():
         in_table = line.lstrip().startswith("|")
-        starts = in_table and normalise_pci_address(line) is not None
+        starts = in_table and normalize_pci_address(line) is not None
         if block and (starts or not in_table):
             yield "\n".join(block)
             block = []
@@ -265,7 +265,7 @@ def _json_reading(address: str, gpu: Mapping[str, Any]) -> DeviceReading:
     texts = {
         "pci_bus_id": address,
         "temperature_c": gpu.get("hotspot"),
-        "utilisation_percent": gpu.get("utilization"),
+        "utilization_percent": gpu.get("utilization"),
         "clock_mhz": _mapping(gpu.get("clocks")).get("XCORE"),
     }
     power_w = _sum([quantity(str(value), UNSTATED) for value in ways.values()])

@@ -20,7 +20,7 @@ from chipperf.hardware import (
     SharedReport,
     call_bounded,
     find_reading,
-    normalise_pci_address,
+    normalize_pci_address,
     only,
 )
 
@@ -69,12 +69,12 @@ def _read_board(binding: Any, index: int) -> DeviceReading | None:
     ways = _value(lambda: binding.mxSmlGetBoardPowerInfo(index))
     centidegrees = _value(lambda: binding.mxSmlGetTemperatureInfo(index, binding.MXSML_TEMPERATURE_HOTSPOT))
     return DeviceReading(
-        pci_bus_id=normalise_pci_address(info.bdfId),
+        pci_bus_id=normalize_pci_address(info.bdfId),
         uuid=info.uuid or None,
         name=info.deviceName,
         power_w=sum(way.power for way in ways) * _MILLI if ways else None,
         temperature_c=None if centidegrees is None else centidegrees * _CENTI,
-        utilisation_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
+        utilization_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
         memory_used_bytes=memory.vramUse * _KIB if memory else None,
         memory_total_bytes=memory.vramTotal * _KIB if memory else None,
     )
@@ -82,7 +82,7 @@ def _read_board(binding: Any, index: int) -> DeviceReading | None:
 
 @functools.cache
 def open_library(timeout_s: float = 2.0) -> Any:
-    """Return ``pymxsml``, initialised once per process; ``None`` if it is missing, fails or does not answer."""
+    """Return ``pymxsml``, initialized once per process; ``None`` if it is missing, fails or does not answer."""
     # Whatever a foreign binding does wrong on import or start means that it is not there.
     with suppress(Exception):
         binding = importlib.import_module("pymxsml")
@@ -122,7 +122,7 @@ class Sampler:
             return TelemetrySample(source=unlisted if report.readings else report.problem)
         if is_slice(device, reading):
             # Memory and load of the board are also other people's.
-            own = replace(reading, utilisation_percent=None, memory_used_bytes=None)
+            own = replace(reading, utilization_percent=None, memory_used_bytes=None)
             source = f"{report.source}, of the whole board that this device is a slice of"
             return TelemetrySample(source=source, **own.sensors())
         return TelemetrySample(source=report.source, **reading.sensors())
@@ -175,5 +175,5 @@ _sampler = Sampler()
 
 @hookimpl
 def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read the board's power, temperature, utilisation and memory from pymxsml or mx-smi."""
+    """Read the board's power, temperature, utilization and memory from pymxsml or mx-smi."""
     return _sampler.sample(device)

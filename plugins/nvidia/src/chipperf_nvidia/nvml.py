@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chipperf import DeviceError, ProbedDevice, TelemetrySample, hookimpl
-from chipperf.hardware import call_bounded, normalise_pci_address
+from chipperf.hardware import call_bounded, normalize_pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ Memory = tuple[int | None, int | None]
 
 @contextmanager
 def opened() -> Iterator[Any]:
-    """Give the ``pynvml`` module with NVML initialised; NVML counts its users, so this may nest.
+    """Give the ``pynvml`` module with NVML initialized; NVML counts its users, so this may nest.
 
     Raises:
         ImportError: ``nvidia-ml-py`` is missing.
@@ -87,7 +87,7 @@ def opened() -> Iterator[Any]:
 
 @functools.cache
 def open_for_good() -> Any:
-    """Give the ``pynvml`` module with NVML initialised until the process ends; for readings that are often repeated.
+    """Give the ``pynvml`` module with NVML initialized until the process ends; for readings that are often repeated.
 
     Raises:
         ImportError: ``nvidia-ml-py`` is missing.
@@ -148,7 +148,7 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
     """Read a GPU or MIG instance, found by its UUID.
 
     NVML's units are milliwatts, degrees Celsius, percent, bytes and megahertz. A MIG instance has memory of its own;
-    temperature and clock are those of its GPU, and power and utilisation, which NVML tells for the whole GPU only, stay
+    temperature and clock are those of its GPU, and power and utilization, which NVML tells for the whole GPU only, stay
     unknown.
 
     Raises:
@@ -183,7 +183,7 @@ def _read_sample(uuid: str) -> TelemetrySample:
         source=f"NVML {version(nvml)}",
         power_w=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
         temperature_c=_number(nvml, lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
-        utilisation_percent=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        utilization_percent=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
         memory_used_bytes=read_memory(nvml, handle)[0],
         clock_mhz=_number(nvml, lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
     )
@@ -200,7 +200,7 @@ def _read_gpu(pynvml: Any, index: int) -> Gpu:
         index=index,
         name=_text(pynvml.nvmlDeviceGetName(handle)),
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-        pci_bus_id=normalise_pci_address(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId)),
+        pci_bus_id=normalize_pci_address(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId)),
         total_bytes=read_memory(pynvml, handle)[1],
     )
     mode = _value(pynvml, lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf import ProbedDevice, ProbeResult, ToolCommand, hookimpl
-from chipperf.hardware import call_bounded, find_cards, normalise_pci_address, only, read_text, select_visible
+from chipperf.hardware import call_bounded, find_cards, normalize_pci_address, only, read_text, select_visible
 
 from chipperf_nvidia.nvml import Gpu, Inventory, MigInstance, read_inventory
 
@@ -162,7 +162,7 @@ def _read_driver_gpus(root: Path) -> Iterator[Gpu]:
                 name=facts.get("Model") or "NVIDIA GPU",
                 # The driver writes question marks until somebody has opened the GPU.
                 uuid=uuid if uuid and "?" not in uuid else None,
-                pci_bus_id=normalise_pci_address(path.parent.name),
+                pci_bus_id=normalize_pci_address(path.parent.name),
             )
         )
 

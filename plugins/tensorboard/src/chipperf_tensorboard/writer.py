@@ -31,7 +31,7 @@ class ScalarWriter:
         """Write scalars of one step, so that they are in the file even if the process is killed at once.
 
         Args:
-            step: Optimiser steps until then.
+            step: Optimizer steps until then.
             scalars: Value by tag.
         """
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]

@@ -164,7 +164,7 @@ def set_allow_tf32(allowed: bool) -> None:
 
 
 def host_view(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a CPU tensor on the memory of a card's tensor, for staging; the caller synchronises first."""
+    """Return a CPU tensor on the memory of a card's tensor, for staging; the caller synchronizes first."""
     view: torch.Tensor = _driver().host_view(tensor)
     return view
 

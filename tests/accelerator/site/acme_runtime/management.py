@@ -39,7 +39,7 @@ class Telemetry:
 
     power_w: float
     temperature_c: float
-    utilisation_percent: float
+    utilization_percent: float
     clock_mhz: float
 
 
@@ -78,7 +78,7 @@ def telemetry(uuid: str) -> Telemetry:
         if card.uuid == uuid:
             number = int(uuid[-4:])
             return Telemetry(
-                power_w=60.0 + number, temperature_c=40.0 + number, utilisation_percent=50.0, clock_mhz=1200.0
+                power_w=60.0 + number, temperature_c=40.0 + number, utilization_percent=50.0, clock_mhz=1200.0
             )
     raise CardNotFound(f"no visible card has the UUID {uuid}")
 

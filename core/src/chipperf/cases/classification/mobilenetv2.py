@@ -5,21 +5,18 @@ Base values and target are those of FlagPerf's ``training/benchmarks/mobilenetv2
 
 from __future__ import annotations
 
-from chipperf.cases.base import Case
-from chipperf.cases.classification.case_parts import (
-    classification_report,
-    ensure_classification_sample,
-    load_classification_workload,
-)
-from chipperf.cases.classification.hyperparameters import PRESETS, ClassificationHyperparameters
+from chipperf.cases.classification.case import classification_case
+from chipperf.cases.classification.case_data import IMAGENET2012
+from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
 
-CASE = Case(
+CASE = classification_case(
     name="mobilenetv2",
     version="1.0",
     summary="MobileNetV2 image classification, SGD, ImageNet2012",
+    model_title="MobilenetV2",
     base=ClassificationHyperparameters(
         model="mobilenet_v2",
-        dataset="imagenet2012",
+        dataset=IMAGENET2012.reference.name,
         target=0.686,
         epochs=300,
         weight_decay=4e-5,
@@ -30,10 +27,5 @@ CASE = Case(
         eval_batch_size=8,
         seed=41,
     ),
-    presets=PRESETS,
-    metric="top1",
-    report=classification_report("MobilenetV2"),
-    load_workload=load_classification_workload,
     forward_flops=0.602e9,
-    ensure_sample=ensure_classification_sample,
 )

@@ -5,21 +5,18 @@ Base values and target are those of FlagPerf's ``training/benchmarks/resnet50/py
 
 from __future__ import annotations
 
-from chipperf.cases.base import Case
-from chipperf.cases.classification.case_parts import (
-    classification_report,
-    ensure_classification_sample,
-    load_classification_workload,
-)
-from chipperf.cases.classification.hyperparameters import PRESETS, ClassificationHyperparameters
+from chipperf.cases.classification.case import classification_case
+from chipperf.cases.classification.case_data import IMAGENET2012
+from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
 
-CASE = Case(
+CASE = classification_case(
     name="resnet50",
     version="1.0",
     summary="ResNet50 image classification, SGD, ImageNet2012",
+    model_title="resnet50",
     base=ClassificationHyperparameters(
         model="resnet50",
-        dataset="imagenet2012",
+        dataset=IMAGENET2012.reference.name,
         target=0.755,
         epochs=100,
         weight_decay=1e-4,
@@ -31,10 +28,5 @@ CASE = Case(
         seed=0,
         deterministic=True,
     ),
-    presets=PRESETS,
-    metric="top1",
-    report=classification_report("resnet50"),
-    load_workload=load_classification_workload,
     forward_flops=8.18e9,
-    ensure_sample=ensure_classification_sample,
 )

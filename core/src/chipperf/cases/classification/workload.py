@@ -14,12 +14,11 @@ from chipperf.cases.workload_parts import (
     fused_if_possible,
     loader_options,
     loader_record,
-    optimiser_steps_per_epoch,
+    optimizer_steps_per_epoch,
 )
-from chipperf.data.identity import identify
-from chipperf.data.imagefolder import scan_imagefolder
+from chipperf.data.imagefolder import identify_imagefolder, scan_imagefolder
 from chipperf.data.loader import build_evaluation_loader, build_training_loader
-from chipperf.data.transforms import Normalise
+from chipperf.data.transforms import Normalize
 from chipperf.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from chipperf.run.collectives import Collectives
 
 Images = tuple[torch.Tensor, torch.Tensor]
-"""Images ``(N, 3, H, W)`` and int64 labels ``(N,)``: uint8 on the host, normalised float32 on the device."""
+"""Images ``(N, 3, H, W)`` and int64 labels ``(N,)``: uint8 on the host, normalized float32 on the device."""
 
 
 class ClassificationWorkload:
@@ -40,9 +39,9 @@ class ClassificationWorkload:
         self._hyperparameters = context.hyperparameters
         self._device = context.device
         folder = scan_imagefolder(context.data_root)
-        identity = identify(folder)
+        identity = identify_imagefolder(folder, context.reference)
         self._classes = len(folder.classes)
-        self._normalise = Normalise(context.device)
+        self._normalize = Normalize(context.device)
         self.memory_format = torch.contiguous_format
         shared: dict[str, Any] = {
             "rank": context.rank.rank,
@@ -59,7 +58,7 @@ class ClassificationWorkload:
             resize_to=context.hyperparameters.eval_resize_size,
             **shared,
         )
-        self.steps_per_epoch = optimiser_steps_per_epoch(self._train_loader, context.hyperparameters)
+        self.steps_per_epoch = optimizer_steps_per_epoch(self._train_loader, context.hyperparameters)
         self.eval_samples = len(folder.val)
         self.target = identity.target
         self.max_gradient_norm: float | None = None
@@ -94,10 +93,10 @@ class ClassificationWorkload:
         return iter(self._train_loader)
 
     def to_device(self, batch: Images) -> Images:
-        """Copy the uint8 images, a quarter of the float bytes, and normalise them on the device."""
+        """Copy the uint8 images, a quarter of the float bytes, and normalize them on the device."""
         images, labels = batch
         images = images.to(self._device, non_blocking=True)
-        images = self._normalise(images).contiguous(memory_format=self.memory_format)
+        images = self._normalize(images).contiguous(memory_format=self.memory_format)
         return images, labels.to(self._device, non_blocking=True)
 
     def sample_count(self, batch: Images) -> int:

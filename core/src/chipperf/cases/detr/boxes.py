@@ -1,4 +1,4 @@
-"""Box formats and generalised intersection over union."""
+"""Box formats and generalized intersection over union."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _SMALLEST_AREA = 1e-12
 
 
 def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:
-    """Turn boxes ``(..., 4)`` of centre and size into boxes of upper left and lower right corner."""
-    centre, size = boxes.split(2, dim=-1)
-    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+    """Turn boxes ``(..., 4)`` of center and size into boxes of upper left and lower right corner."""
+    center, size = boxes.split(2, dim=-1)
+    return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
 
 def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return the generalised intersection over union of broadcast pairs of boxes, between -1 and 1.
+    """Return the generalized intersection over union of broadcast pairs of boxes, between -1 and 1.
 
     Rezatofighi et al., "Generalized Intersection over Union" (2019): the IoU less the share of the smallest enclosing
     box that neither box covers. Boxes without area are allowed and give finite values and gradients.

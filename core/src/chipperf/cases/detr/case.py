@@ -6,14 +6,10 @@ reference's (Carion et al., 2020) but for the batch size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from chipperf.cases.base import Case, Progress, ReportProfile, WorkloadFactory
+from chipperf.cases.base import Case, ReportProfile, WorkloadFactory
+from chipperf.cases.detr.case_data import COCO2017
 from chipperf.cases.detr.hyperparameters import PRESETS, DetrHyperparameters
 from chipperf.plugin.types import Title
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _load_workload() -> WorkloadFactory:
@@ -22,19 +18,13 @@ def _load_workload() -> WorkloadFactory:
     return DetrWorkload
 
 
-def _ensure_sample(progress: Progress) -> Path:
-    from chipperf.data.coco_sample import ensure_coco_sample
-
-    return ensure_coco_sample(progress=progress)
-
-
 CASE = Case(
     name="detr",
     version="1.0",
     summary="DETR object detection and panoptic segmentation, AdamW, COCO 2017",
     base=DetrHyperparameters(
         model="detr",
-        dataset="coco2017",
+        dataset=COCO2017.reference.name,
         target=0.42,
         epochs=300,
         batch_size=128,
@@ -46,13 +36,12 @@ CASE = Case(
     metric="mAP",
     report=ReportProfile(
         model_title="detr",
-        dataset_title="coco2017",
         task=Title(en="Object detection, panoptic segmentation"),
         quality_column="mAP",
         quality_legend=Title(en="mean average precision"),
         sample_noun=Title(en="samples"),
         quality_as_percent=False,
     ),
+    data=COCO2017,
     load_workload=_load_workload,
-    ensure_sample=_ensure_sample,
 )

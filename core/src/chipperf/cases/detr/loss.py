@@ -39,7 +39,7 @@ class LossWeights:
     Attributes:
         classification: Of the cross entropy.
         box_l1: Of the L1 distance between matched boxes.
-        box_giou: Of one minus the generalised IoU of matched boxes.
+        box_giou: Of one minus the generalized IoU of matched boxes.
         mask_focal: Of the focal loss of matched masks.
         mask_dice: Of the dice loss of matched masks.
         no_object: Weight of the class "no object" within the cross entropy; most queries have it.
@@ -120,7 +120,7 @@ def _classification_losses(
 
 
 def _box_losses(boxes: torch.Tensor, actual: torch.Tensor, matches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return each layer's sums over matched boxes, ``(L,)``: L1 distances, and one minus the generalised IoU."""
+    """Return each layer's sums over matched boxes, ``(L,)``: L1 distances, and one minus the generalized IoU."""
     matched = matches >= 0
     predicted = boxes.gather(2, matches.clamp(min=0)[..., None].expand(-1, -1, -1, 4))
     l1 = (predicted - actual).abs().sum(dim=-1)

@@ -27,8 +27,8 @@ class MatchingCosts:
 
     Attributes:
         classification: Of minus the probability of the object's class.
-        box_l1: Of the L1 distance between the boxes' centres and sizes.
-        box_giou: Of minus the generalised IoU.
+        box_l1: Of the L1 distance between the boxes' centers and sizes.
+        box_giou: Of minus the generalized IoU.
     """
 
     classification: float = 1.0
@@ -48,7 +48,7 @@ def match(
 
     Args:
         logits: Class logits, ``(L, B, Q, classes + 1)``.
-        boxes: Predicted centres and sizes, ``(L, B, Q, 4)``.
+        boxes: Predicted centers and sizes, ``(L, B, Q, 4)``.
         targets: The objects, on the same device.
         costs: Coefficients.
 

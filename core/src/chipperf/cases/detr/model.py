@@ -76,7 +76,7 @@ class DetrOutput(NamedTuple):
 
     Attributes:
         logits: Class logits, float32 ``(L, B, Q, classes + 1)``; the last class is "no object".
-        boxes: Centre and size as fractions of the image without its padding, float32 ``(L, B, Q, 4)``.
+        boxes: Center and size as fractions of the image without its padding, float32 ``(L, B, Q, 4)``.
         masks: Mask logits of the last layer, float32 ``(B, Q, h, w)`` at a quarter of the padded images' resolution;
             ``None`` without a mask branch.
     """
@@ -125,7 +125,7 @@ class Detr(nn.Module):
         """Predict a set of objects for each image.
 
         Args:
-            images: Normalised images in the upper left of a common canvas, float ``(B, 3, H, W)``.
+            images: Normalized images in the upper left of a common canvas, float ``(B, 3, H, W)``.
             padding: Which pixels are padding, bool ``(B, H, W)``.
         """
         features = self.backbone(images)

@@ -2,9 +2,9 @@
 
 A predicted segment matches a true one of the same category if their intersection over union exceeds 1/2; at most one
 can. Per category, over all images: segmentation quality SQ is the mean IoU of the matches, recognition quality RQ is
-``tp / (tp + fp / 2 + fn / 2)``, and PQ is their product. Pixels that the truth leaves unlabelled do not count in
+``tp / (tp + fp / 2 + fn / 2)``, and PQ is their product. Pixels that the truth leaves unlabeled do not count in
 unions. True crowds are neither matched nor missed, and an unmatched prediction counts as false only if no more than
-half of it lies on unlabelled pixels and crowds of its category.
+half of it lies on unlabeled pixels and crowds of its category.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SegmentedImage:
     """An image divided into segments.
 
     Attributes:
-        indices: Which segment each pixel belongs to, int64 of shape ``(H, W)``, counted from 1; 0 is unlabelled.
+        indices: Which segment each pixel belongs to, int64 of shape ``(H, W)``, counted from 1; 0 is unlabeled.
         categories: Category ids of the segments, int64 of shape ``(n,)``.
         is_crowd: Whether a segment holds many objects that are not told apart, bool of shape ``(n,)``.
     """
@@ -47,7 +47,7 @@ class SegmentedImage:
         """Build it from a map of segment ids.
 
         Args:
-            segment_map: Segment id of each pixel, shape ``(H, W)``; 0 is unlabelled.
+            segment_map: Segment id of each pixel, shape ``(H, W)``; 0 is unlabeled.
             ids: Ids of the segments.
             categories: Their category ids.
             is_crowd: Which of them are crowds; none if not given.
@@ -125,15 +125,15 @@ def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_cat
     pixels = np.bincount(pairs.ravel(), minlength=(true_count + 1) * (predicted_count + 1))
     overlaps = pixels.reshape(true_count + 1, predicted_count + 1)
     true_areas, predicted_areas = overlaps[1:].sum(axis=1), overlaps[:, 1:].sum(axis=0)
-    on_unlabelled, intersections = overlaps[0, 1:], overlaps[1:, 1:]
+    on_unlabeled, intersections = overlaps[0, 1:], overlaps[1:, 1:]
 
-    unions = true_areas[:, None] + predicted_areas - on_unlabelled - intersections
+    unions = true_areas[:, None] + predicted_areas - on_unlabeled - intersections
     same_category = truth.categories[:, None] == predicted.categories
     iou = np.where(same_category & ~truth.is_crowd[:, None], intersections / unions, 0)
     matches = iou > _MATCH_IOU
 
     on_crowd = np.where(same_category & truth.is_crowd[:, None], intersections, 0).sum(axis=0)
-    is_excused = 2 * (on_unlabelled + on_crowd) > predicted_areas
+    is_excused = 2 * (on_unlabeled + on_crowd) > predicted_areas
     is_false = ~matches.any(axis=0) & ~is_excused
     is_missed = ~matches.any(axis=1) & ~truth.is_crowd
     true_rows, predicted_rows = np.nonzero(matches)

@@ -13,7 +13,7 @@ _EPSILON = 1e-6
 
 
 class SinePositionEmbedding(nn.Module):
-    """The two-dimensional form of the transformer's fixed position encoding, over coordinates normalised to 0–2π.
+    """The two-dimensional form of the transformer's fixed position encoding, over coordinates normalized to 0–2π.
 
     Carion et al. (2020), appendix A.4: half of the channels encode the row, half the column. Coordinates count valid
     pixels, so that an image's encoding does not depend on its padding.

@@ -183,7 +183,7 @@ def _crop(logits: torch.Tensor, placement: Placement) -> torch.Tensor:
 
 
 def _resize_nearest(values: NDArray[np.int64], size: Size) -> NDArray[np.int64]:
-    """Return ``(h, w)`` values at another size, each from the pixel under its centre."""
+    """Return ``(h, w)`` values at another size, each from the pixel under its center."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, values.shape, strict=True)
     )

@@ -20,7 +20,7 @@ class Targets:
         image_ids: The images, for error messages.
         counts: Objects of each image; known on the host, so that nothing has to ask the device.
         labels: Category ids, int64 ``(B, N)``; 0 in unused slots.
-        boxes: Centre and size as fractions of the image, float32 ``(B, N, 4)``; 0 in unused slots.
+        boxes: Center and size as fractions of the image, float32 ``(B, N, 4)``; 0 in unused slots.
         masks: Every object's pixels, bool ``(sum(counts), H, W)`` on the padded canvas, in the order of images and
             slots; ``None`` for detection alone. Masks have no unused slots: they would cost more than they save.
     """

@@ -1,4 +1,4 @@
-"""The encoder-decoder transformer, normalising after each residual sum.
+"""The encoder-decoder transformer, normalizing after each residual sum.
 
 Carion et al. (2020), figure 10: the positions of pixels are added to queries and keys of every encoder layer and to the
 keys of every cross attention; the object queries are added to queries and keys of the decoder's self attention and to
@@ -45,7 +45,7 @@ class Transformer(nn.Module):
     def forward(
         self, tokens: torch.Tensor, padding: torch.Tensor, position: torch.Tensor, queries: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the encoded tokens ``(B, S, C)`` and the normalised objects after each decoder layer ``(L, B, Q, C)``.
+        """Return the encoded tokens ``(B, S, C)`` and the normalized objects after each decoder layer ``(L, B, Q, C)``.
 
         Args:
             tokens: The image's features, ``(B, S, C)``.

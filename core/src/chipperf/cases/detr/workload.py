@@ -25,7 +25,7 @@ from chipperf.cases.workload_parts import (
     fused_if_possible,
     loader_options,
     loader_record,
-    optimiser_steps_per_epoch,
+    optimizer_steps_per_epoch,
 )
 from chipperf.data.coco import PanopticSplit, identify_coco, scan_coco
 from chipperf.data.coco_batch import (
@@ -33,10 +33,10 @@ from chipperf.data.coco_batch import (
     Padding,
     build_detection_evaluation_loader,
     build_detection_training_loader,
-    normalise_padded,
+    normalize_padded,
 )
 from chipperf.data.coco_transforms import largest_size
-from chipperf.data.transforms import Normalise
+from chipperf.data.transforms import Normalize
 from chipperf.errors import DataError
 from chipperf.run.collectives import mean_over_ranks
 
@@ -56,7 +56,7 @@ class DeviceBatch(NamedTuple):
     """A batch that is ready for the model.
 
     Attributes:
-        images: Normalised images, float32 ``(B, 3, H, W)``.
+        images: Normalized images, float32 ``(B, 3, H, W)``.
         padding: True on padding, bool ``(B, H, W)``.
         targets: What they show.
     """
@@ -77,9 +77,9 @@ class DetrWorkload:
         self._is_main = context.rank.is_main
         self._several_ranks = context.rank.world_size > 1
         data = scan_coco(context.data_root, h.targets)
-        identity = identify_coco(data)
+        identity = identify_coco(data, context.reference)
         self._classes = 1 + max(_category_ids(data))
-        self._normalise = Normalise(context.device)
+        self._normalize = Normalize(context.device)
         self._panoptic = data.val if isinstance(data.val, PanopticSplit) else None
         self._evaluator = DetectionEvaluator(data.root, data.val.images.ids)
         self.memory_format = torch.contiguous_format
@@ -110,7 +110,7 @@ class DetrWorkload:
             padding=padding,
             options=options,
         )
-        self.steps_per_epoch = optimiser_steps_per_epoch(self._train_loader, h)
+        self.steps_per_epoch = optimizer_steps_per_epoch(self._train_loader, h)
         self.eval_samples = len(data.val.images)
         self.target = identity.target
         self.dataset = dataset_record(identity)
@@ -158,12 +158,12 @@ class DetrWorkload:
         return iter(self._train_loader)
 
     def to_device(self, batch: DetectionBatch) -> DeviceBatch:
-        """Copy the uint8 images and the targets, and normalise the images on the device."""
+        """Copy the uint8 images and the targets, and normalize the images on the device."""
         # Evaluation compares masks on the host, with the annotations themselves.
         canvas = None if batch.masks is None else (batch.images.shape[-2], batch.images.shape[-1])
         targets = stack_targets(batch.targets(), slots=self._slots, canvas=canvas).to(self._device)
         padding = batch.mask.to(self._device, non_blocking=True)
-        images = normalise_padded(self._normalise, batch.images.to(self._device, non_blocking=True), padding)
+        images = normalize_padded(self._normalize, batch.images.to(self._device, non_blocking=True), padding)
         return DeviceBatch(images.contiguous(memory_format=self.memory_format), padding, targets)
 
     def sample_count(self, batch: DeviceBatch) -> int:

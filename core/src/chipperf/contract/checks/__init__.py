@@ -1,4 +1,4 @@
-"""The checks, one module per area; :mod:`chipperf.contract.check` finds every :class:`Check` in them.
+"""The checks, one module per area. :mod:`chipperf.contract.check` finds every :class:`Check` in them.
 
-No module imports torch when it is imported: level 0 runs without it.
+The modules do not import torch at import time, because level 0 runs without torch.
 """

@@ -247,7 +247,7 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
         source="acme_runtime, simulated",
         power_w=readings.power_w,
         temperature_c=readings.temperature_c,
-        utilisation_percent=readings.utilisation_percent,
+        utilization_percent=readings.utilization_percent,
         clock_mhz=readings.clock_mhz,
     )
 

@@ -1,0 +1,243 @@
+"""A comparison as Markdown, CSV and JSON, and the cells that these and the terminal's table show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from chipperf.compare.intervals import LEVEL, RESAMPLES
+from chipperf.documents.format import escape_markdown, in_unit, text_or_marker
+from chipperf.records.schema import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from chipperf.compare.comparison import ComparedMeasure, ComparedValue, Comparison
+    from chipperf.records.plausibility import Outcome
+
+SCHEMA_VERSION: Final = 1
+"""Version of the JSON; a new field does not change it."""
+
+INTERVALS: Final = (
+    f"In brackets: the ratio to column 1, and its {LEVEL:.0%} confidence interval from {RESAMPLES} bootstrap resamples "
+    "of repeats and of the measurement windows within them. Windows of one run say nothing about other runs, days or "
+    "machines."
+)
+NO_INTERVALS: Final = "A ratio without an interval compares single values: nothing tells how certain it is."
+
+_OUTCOMES: Final[Mapping[Outcome, str]] = {
+    "converged": "converged",
+    "below_target": "below target",
+    "no_target": "no target",
+    "not_run": "not run",
+}
+_FORMULA: Final = ("=", "+", "-", "@")
+
+
+def rows(comparison: Comparison) -> dict[str, list[str]]:
+    """Return what the table shows: the cells of every row, by its title."""
+    found = {
+        _title(measure): [_cell(cell, measure, comparison) for cell in measure.cells] for measure in comparison.measures
+    }
+    found["result"] = [outcome_text(each) for each in comparison.outcomes]
+    if any(comparison.scaling):
+        found["scaling efficiency"] = [
+            f"{each.efficiency:.1%} of column {each.base}" if each else "-" for each in comparison.scaling
+        ]
+    return found
+
+
+def headers(comparison: Comparison) -> list[str]:
+    """Return the number of each column with those of its footnotes, for example ``2 [1, 3]``."""
+    found = []
+    for place in range(1, len(comparison.columns) + 1):
+        notes = [str(note) for note, each in enumerate(comparison.footnotes, start=1) if place in each.columns]
+        found.append(f"{place} [{', '.join(notes)}]" if notes else str(place))
+    return found
+
+
+def legend(comparison: Comparison) -> list[str]:
+    """Return what each column is."""
+    return [f"{place}: {name}, {_runs(place, comparison)}" for place, name in enumerate(comparison.names, start=1)]
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return what the ratios mean, as far as there are any, and why some have no interval."""
+    others = [cell for measure in comparison.measures for cell in measure.cells[1:] if cell.ratio is not None]
+    found = [INTERVALS] if any(cell.interval for cell in others) else []
+    return [*found, NO_INTERVALS] if any(cell.no_interval for cell in others) else found
+
+
+def outcome_text(outcomes: Sequence[Outcome]) -> str:
+    """Return what came of the runs of a column: ``converged``, or of repeats how many did what."""
+    counts = {each: outcomes.count(each) for each in dict.fromkeys(outcomes)}
+    if len(outcomes) == 1:
+        return _OUTCOMES[outcomes[0]]
+    return ", ".join(f"{count} of {len(outcomes)} {_OUTCOMES[each]}" for each, count in counts.items())
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Return a page: the table, footnotes, and settings that differ. Texts of records are escaped."""
+    lines = [f"## {_plain(comparison.case.report.model_title)}", ""]
+    lines += [f"{place}. {_plain(text.partition(': ')[2])}" for place, text in enumerate(legend(comparison), start=1)]
+    lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
+    for note in notes(comparison):
+        lines += ["", _plain(note)]
+    if comparison.footnotes:
+        lines += ["", "### Footnotes", ""]
+        lines += [f"{place}. {_plain(each.text)}" for place, each in enumerate(comparison.footnotes, start=1)]
+    if comparison.settings:
+        settings = [[each.group, each.name, *each.values] for each in comparison.settings]
+        places = [str(place) for place in range(1, len(comparison.columns) + 1)]
+        lines += ["", "### Settings that differ", "", *_table(["kind", "setting", *places], settings)]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return one line for each measure and column; a missing value is empty and has its kind beside it.
+
+    Numbers are exact, qualities are fractions and memory is in bytes.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        (
+            *("column", "name", "runs", "vendor", "case", "kind", "topology", "precision"),
+            *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
+            *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
+        )
+    )
+    for place, (column, name) in enumerate(zip(comparison.columns, comparison.names, strict=True)):
+        record = column.first
+        runs = " ".join(each.run_id for each in column.records)
+        about = [place + 1, name, runs, record.vendor.name, record.case.name, record.kind, record.topology.label]
+        about.append(record.precision.requested)
+        for measure in comparison.measures:
+            table.writerow(
+                [_inert(value) for value in (*about, measure.name, measure.unit, *_flat(measure.cells[place]))]
+            )
+        scaling = comparison.scaling[place]
+        if scaling:
+            empty = [""] * 13
+            table.writerow(
+                [_inert(value) for value in (*about, "scaling_efficiency", "fraction", scaling.efficiency, *empty)]
+            )
+    return text.getvalue()
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as JSON has it: a missing value is an object, as in a record."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "case": comparison.case.name,
+        "case_version": comparison.columns[0].first.case.version,
+        "metrics_version": comparison.columns[0].first.metrics_version,
+        "metrics_definition": comparison.columns[0].first.metrics_definition,
+        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES},
+        "columns": [
+            {
+                "name": name,
+                "source": column.source,
+                "runs": [each.run_id for each in column.records],
+                "seeds": [json_value(each.seed) for each in column.records],
+                "planned": column.planned,
+                "vendor": column.first.vendor.name,
+                "kind": column.first.kind,
+                "topology": column.first.topology.label,
+                "precision": {
+                    "requested": column.first.precision.requested,
+                    "effective": json_value(column.first.precision.effective),
+                },
+                "outcomes": list(outcomes),
+                "scaling": asdict(scaling) if scaling else None,
+            }
+            for column, name, outcomes, scaling in zip(
+                comparison.columns, comparison.names, comparison.outcomes, comparison.scaling, strict=True
+            )
+        ],
+        "measures": [
+            {
+                "name": measure.name,
+                "unit": measure.unit,
+                "higher_is_better": measure.higher_is_better,
+                "cells": [{**asdict(cell), "value": json_value(cell.value)} for cell in measure.cells],
+            }
+            for measure in comparison.measures
+        ],
+        "settings": [asdict(each) for each in comparison.settings],
+        "footnotes": [asdict(each) for each in comparison.footnotes],
+    }
+
+
+def json_text(comparison: Comparison) -> str:
+    """Return the JSON as text."""
+    return json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _title(measure: ComparedMeasure) -> str:
+    unit = "GiB" if measure.unit == "bytes" else measure.unit
+    return measure.name if unit == "fraction" else f"{measure.name} ({unit})"
+
+
+def _cell(cell: ComparedValue, measure: ComparedMeasure, comparison: Comparison) -> str:
+    text = _value(cell.value, measure, comparison)
+    if cell.repeats > 1 and cell.lowest is not None and cell.highest is not None:
+        low, high = _value(cell.lowest, measure, comparison), _value(cell.highest, measure, comparison)
+        text += f" [{low} to {high}, {cell.repeats} runs]"
+    if cell.ratio is None or cell is measure.cells[0]:
+        return text
+    parts = [f"{cell.ratio:.3g}x"]
+    if cell.interval:
+        parts.append(f"{cell.interval.low:.3g} to {cell.interval.high:.3g}")
+    if cell.verdict == "no_difference":
+        parts.append("no difference shown")
+    return f"{text} ({', '.join(parts)})"
+
+
+def _value(value: float | Missing, measure: ComparedMeasure, comparison: Comparison) -> str:
+    return text_or_marker(in_unit(value, measure.unit, as_percent=comparison.case.report.quality_as_percent), "en")
+
+
+def _runs(place: int, comparison: Comparison) -> str:
+    column = comparison.columns[place - 1]
+    if len(column.records) > 1:
+        return f"{len(column.records)} repeats in {column.source}"
+    if column.first.kind == "imported" and column.source:
+        return f"imported from {column.source}"
+    return column.first.run_id
+
+
+def _flat(cell: ComparedValue) -> Iterable[object]:
+    missing = isinstance(cell.value, Missing)
+    value = cell.value
+    yield from ("", value.missing, value.reason) if isinstance(value, Missing) else (value, "", "")
+    yield from (cell.lowest, cell.highest, cell.repeats, cell.windows, cell.ratio)
+    interval = cell.interval
+    yield from (interval.low, interval.high, interval.level, interval.resamples) if interval else ("", "", "", "")
+    yield from (cell.no_interval or "", "" if missing else cell.verdict or "")
+
+
+def _inert(value: object) -> object:
+    """Return a text on one line, and so that no spreadsheet takes it for a formula."""
+    if not isinstance(value, str):
+        return value
+    # Python 3.10 writes no CSV with a null character in it.
+    line = " ".join(value.replace("\0", " ").split())
+    return f"'{line}" if line.startswith(_FORMULA) else line
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    texts = [header, ["---"] * len(header), *([_plain(cell) for cell in line] for line in lines)]
+    return [f"| {' | '.join(line)} |" for line in texts]
+
+
+def _plain(text: str) -> str:
+    return escape_markdown(text)
+
+
+def json_value(value: float | str | Missing) -> object:
+    """Return a value as JSON has it: a missing one is an object, as in a record."""
+    return value.model_dump() if isinstance(value, Missing) else value

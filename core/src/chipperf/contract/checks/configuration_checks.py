@@ -1,0 +1,83 @@
+"""C: checks of the hyperparameters that a vendor ships."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chipperf.cases.base import Role
+from chipperf.cases.config import resolve
+from chipperf.cases.registry import case_names, find_case
+from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.contract.sample_records import RANKS, device_names
+from chipperf.contract.texts import count_words
+from chipperf.contract.tolerances import tolerance
+from chipperf.errors import ConfigError, VendorHookError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.cases.base import Case
+    from chipperf.contract.plugin_under_test import PluginUnderTest
+    from chipperf.plugin.types import CaseOverrides
+
+
+@check("C1", level=0, fault="an override sets an unknown key, or a key that defines the benchmark")
+def overrides_name_settable_keys(subject: PluginUnderTest) -> None:
+    """Overrides set only hyperparameters that the case has, and none that it locks."""
+    for case, situation, shipped in _shipped(subject):
+        known, settable = case.base.keys(), _settable_keys(case)
+        for override in shipped.overrides:
+            require(
+                override.key in known,
+                f"{situation}: there is no hyperparameter {override.key!r}{did_you_mean(override.key, settable)}",
+            )
+            require(
+                override.key in settable,
+                f"{situation}: the case locks {override.key!r}; remove the override, and explain it in a note",
+            )
+
+
+@check("C2", level=0, fault="an override has no reason, or a second override of its key replaces it")
+def overrides_are_justified(subject: PluginUnderTest) -> None:
+    """Each override gives a reason, and no key is overridden twice."""
+    least = tolerance("least_override_reason_words")
+    for _, situation, shipped in _shipped(subject):
+        keys = [override.key for override in shipped.overrides]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        require(not repeated, f"{situation}: {', '.join(repeated)} is overridden twice, and only the last one counts")
+        for override in shipped.overrides:
+            require(
+                count_words(override.reason) >= least,
+                f"{situation}: {override.key}={override.value} has the reason {override.reason!r}: say why in "
+                f"{least:g} words or more",
+            )
+
+
+@check("C3", level=0, fault="the shipped configuration stops the run that uses it")
+def shipped_configurations_load(subject: PluginUnderTest) -> None:
+    """For every case, preset, topology and known device, the hyperparameters resolve without an error."""
+    for case, situation, shipped in _shipped(subject):
+        if not {override.key for override in shipped.overrides} <= _settable_keys(case):
+            raise NotRun(f"{situation}: an override's key cannot be set, see C1")
+        for preset in case.presets:
+            try:
+                resolve(case, preset=preset, vendor=subject.entry.name, vendor_overrides=shipped)
+            except ConfigError as error:
+                fail(f"{situation}, preset {preset}: {error.message}; {error.hint}")
+
+
+def _settable_keys(case: Case) -> set[str]:
+    return {key for key in case.base.keys() if case.base.role(key) is not Role.LOCKED}  # noqa: SIM118 - no mapping
+
+
+def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:
+    """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
+    for name in case_names():
+        case = find_case(name)
+        for rank in RANKS:
+            for device_name in device_names(subject.info):
+                try:
+                    overrides = subject.session.case_overrides(name, rank, device_name)
+                except VendorHookError as error:
+                    raise NotRun(f"perf_case_overrides does not work, see A10: {error.message}") from error
+                yield case, f"{name} on {rank.topology} {device_name or 'devices'}", overrides

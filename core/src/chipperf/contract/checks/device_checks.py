@@ -1,0 +1,260 @@
+"""D: checks of a device from its initialization to its release."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
+from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
+from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
+from chipperf.contract.tolerances import tolerance
+from chipperf.errors import DeviceError, PerfError, PluginError
+from chipperf.languages import in_all_languages
+from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    import torch
+
+    from chipperf.plugin.installed import PluginEntry
+    from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
+
+_REPETITIONS: Final = 10
+_SPAWN_TIMEOUT_S: Final = 150.0
+
+
+@check(
+    "D1", level=1, needs="session", fault="the device has no index, or the hook uses the global rank as the local rank"
+)
+def init_returns_device_of_local_rank(subject: PluginUnderTest) -> None:
+    """On every machine, initialization returns a device of the declared type with the local rank as its index."""
+    count = len(probed_devices(subject))
+    _ = subject.runtime
+    for rank in (*local_ranks(count), *local_ranks(count, node_rank=1)):
+        # The session compares type and index.
+        subject.session.device_init(rank)
+
+
+@check("D2", level=1, fault="initialization returns a device but does not make it current")
+def tensors_land_on_initialized_device(subject: PluginUnderTest) -> None:
+    """A new tensor is created on the last initialized device, also if the code gives no index."""
+    import torch
+
+    _ = subject.runtime
+    for rank in local_ranks(len(probed_devices(subject))):
+        device = subject.session.device_init(rank)
+        for wanted in (device, torch.device(device.type)):
+            found = torch.ones(1, device=wanted).device
+            # Tensors on the CPU have no index.
+            require(
+                found.type == device.type and (found.index or 0) == (device.index or 0),
+                f"perf_device_init returned {device}, but a tensor made for '{wanted}' is on {found}: "
+                "make the device current",
+            )
+
+
+@check("D3", level=1, fault="each call of initialization creates a new context, handle or thread")
+def repeated_init_is_harmless(subject: PluginUnderTest) -> None:
+    """A second initialization returns the same device, keeps its tensors, and leaks no resources."""
+    import torch
+
+    device = subject.device
+    kept = torch.arange(1000, device=device)
+    for _ in range(2):
+        _initialize_again(subject, device)
+    before = _footprint(subject, device)
+    for _ in range(_REPETITIONS):
+        _initialize_again(subject, device)
+    after = _footprint(subject, device)
+    bounds = {"bytes": tolerance("repeated_query_bytes")}
+    for what, value in after.items():
+        grown = value - before[what]
+        require(
+            grown < bounds.get(what, tolerance("repeated_init") * _REPETITIONS),
+            f"{_REPETITIONS} more calls of perf_device_init left {grown} {what} behind: make it idempotent",
+        )
+    require(torch.equal(kept.cpu(), torch.arange(1000)), "initializing again changed a tensor on the device")
+
+
+@check("D4", level=1, fault="a missing device gives an unclear error of the runtime, or a different card")
+def missing_device_is_named(subject: PluginUnderTest) -> None:
+    """A local rank without a device raises DeviceError, and the message gives the number of devices."""
+    if ranks_share_device(subject):
+        raise NotApplicable("all ranks share the device")
+    count = len(probed_devices(subject))
+    _ = subject.runtime
+    # The rank is far out of range, so that its number in the message differs from the number of devices.
+    missing = count + 100
+    rank = Rank(rank=missing, local_rank=missing, world_size=missing + 1, local_world_size=missing + 1)
+    try:
+        device = subject.session.device_init(rank)
+    except DeviceError as error:
+        own_words = error.message.replace(str(subject.entry), "")
+        require(
+            re.search(rf"\b{count}\b", own_words),
+            f"local rank {missing} raised DeviceError, but its message does not say that {count} device(s) are "
+            f"available: {own_words.strip(': ')!r}",
+        )
+    except PerfError as error:
+        fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError: {error.message}")
+    else:
+        fail(f"local rank {missing} of {count} device(s) should raise chipperf.DeviceError, it returned {device}")
+
+
+@check("D5", level=1, fault="the device works only once per process, or its release fails after an incomplete run")
+def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
+    """A released device can be initialized again, and releasing it twice does no harm."""
+    device = subject.device
+    require_computes(subject, device, "after initialization")
+    subject.teardown()
+    subject.teardown()
+    again = subject.session.device_init(Rank())
+    require(again == device, f"after a teardown perf_device_init returned {again} instead of {device}")
+    require_computes(subject, again, "after a teardown")
+
+
+@check("D6", level=1, fault="the plugin depends on state of the parent process")
+def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
+    """A spawned process can initialize the device and compute on it."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (subject.entry, subject.settings, subject.workspace, sender)
+    child = context.Process(target=_compute_in_spawned_process, args=arguments, daemon=True)
+    child.start()
+    sender.close()
+    if not receiver.poll(_SPAWN_TIMEOUT_S):
+        fail(f"a spawned process did not finish a small product within {_SPAWN_TIMEOUT_S:g} s")
+    try:
+        fault = receiver.recv()
+    except EOFError:
+        child.join()
+        fail(f"a spawned process ended with status {child.exitcode} before it finished a small product")
+    require(fault is None, f"in a spawned process: {fault}")
+
+
+@check(
+    "D7",
+    level=1,
+    needs="session",
+    fault="perf_device_info reports another card, a capacity in another unit, or nothing",
+)
+def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
+    """Runtime and probe report the same name, UUID, PCI address and capacity (within 2 %) for each device."""
+    uuid_declared = Capability.UUID in subject.info.capabilities
+    devices = probed_devices(subject)
+    for rank, probed in zip(local_ranks(len(devices)), devices, strict=True):
+        try:
+            _ = subject.runtime
+            device = subject.session.device_init(rank)
+        except PluginError as error:
+            raise NotRun(
+                f"the device of local rank {rank.local_rank} cannot be used, see D1: {error.message}"
+            ) from error
+        info = subject.session.device_info(device)
+        _require_same_device(rank, info, probed)
+        if uuid_declared:
+            require(
+                info.uuid and probed.uuid,
+                f"{info.name} has no UUID (probe: {probed.uuid}, perf_device_info: {info.uuid}), but "
+                "Capability.UUID is declared",
+            )
+        else:
+            require(info.uuid is None, f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared")
+
+
+@check("D8", level=1, fault="the device has the name of the vendor, of the device type, or of another vendor's product")
+def device_has_product_name(subject: PluginUnderTest) -> None:
+    """The device has a product name, not the name of the vendor, the device type or another vendor's product."""
+    name = subject.session.device_info(subject.device).name
+    info = subject.info
+    generic = {"cuda", "gpu", "device", info.device_type, info.name, *in_all_languages(info.title)}
+    require(
+        name.casefold() not in {word.casefold() for word in generic},
+        f"perf_device_info calls the device {name!r}, which names no product: ask the driver for the product's name",
+    )
+    if name.casefold() in {device.name.casefold() for device in info.known_devices}:
+        return
+    for other in other_vendors(subject):
+        claimed = _belongs_to(name, other, subject.device)
+        require(
+            claimed is None,
+            f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real product",
+        )
+
+
+@check("D9", level=1, fault="after an error the process can no longer use the device")
+def device_survives_shape_error(subject: PluginUnderTest) -> None:
+    """After an operator has rejected its operands, the device still computes correctly."""
+    import torch
+
+    device = subject.device
+    operand = torch.ones(2, 3, device=device)
+    try:
+        torch.mm(operand, operand)
+        subject.session.synchronize(device)
+    except RuntimeError:
+        require_computes(subject, device, "after an operator rejected its operands")
+    else:
+        fail(f"torch.mm of two 2x3 matrices on {device} should raise RuntimeError, it raised nothing")
+
+
+def _initialize_again(subject: PluginUnderTest, device: torch.device) -> None:
+    again = subject.session.device_init(Rank())
+    require(again == device, f"initializing again returned {again} instead of {device}")
+
+
+def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]:
+    """Return, by name, the amount of each resource that repeated calls must not increase."""
+    process = psutil.Process()
+    stats = subject.session.memory_query(device)
+    return {
+        "threads": process.num_threads(),
+        "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
+        "bytes": stats.allocated_bytes or 0,
+    }
+
+
+def _compute_in_spawned_process(
+    entry: PluginEntry, settings: EnvironmentSettings, workspace: Path, answer: Connection
+) -> None:
+    """Compute on the device and send the reason for a failure, or ``None``. Runs in a spawned process."""
+    fault = None
+    try:
+        subject = PluginUnderTest(entry, Rank(), settings, workspace)
+        require_computes(subject, subject.device, "after initialization")
+    except (PerfError, Failed) as error:
+        fault = str(error)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+    answer.send(fault)
+
+
+def _require_same_device(rank: Rank, info: DeviceInfo, probed: ProbedDevice) -> None:
+    for key in ("name", "uuid", "pci_bus_id"):
+        said, found = getattr(info, key), getattr(probed, key)
+        require(
+            said is None or found is None or said.casefold() == found.casefold(),
+            f"the device of local rank {rank.local_rank} has {key} {said!r} by perf_device_info, but {found!r} by the "
+            "probe: find it by its UUID or PCI address",
+        )
+    if info.total_bytes is not None and probed.total_bytes is not None:
+        require(
+            abs(info.total_bytes - probed.total_bytes) <= tolerance("total_memory") * probed.total_bytes,
+            f"the device of local rank {rank.local_rank} has {info.total_bytes} bytes by perf_device_info and "
+            f"{probed.total_bytes} bytes by the probe: report the device's own capacity, in bytes",
+        )
+
+
+def _belongs_to(name: str, other: VendorInfo, device: torch.device) -> str | None:
+    """Return the part of a device's name that belongs to another vendor."""
+    names = [product.name for product in other.known_devices]
+    # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
+    if device.type != "cpu":
+        names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
+    return next((each for each in names if re.search(rf"(?<!\w){re.escape(each)}(?!\w)", name, re.IGNORECASE)), None)

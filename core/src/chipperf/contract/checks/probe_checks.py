@@ -1,0 +1,256 @@
+"""B: checks of the probe, which lists the vendor's devices on this machine without loading a runtime."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from chipperf.contract.check import NotApplicable, NotRun, check, require
+from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
+from chipperf.contract.plugin_under_test import other_entries
+from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
+from chipperf.contract.texts import count_words
+from chipperf.contract.tolerances import tolerance
+from chipperf.errors import PluginError
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.probe_process import probe_vendors
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from chipperf.contract.plugin_under_test import PluginUnderTest
+    from chipperf.plugin.types import ProbedDevice
+
+_INITIALISE_TIMEOUT_S: Final = 80.0
+
+
+@check("B1", level=0, fault="the probe crashes or hangs on machines without the vendor's software")
+def probe_returns_anywhere(subject: PluginUnderTest) -> None:
+    """Without tools on PATH and without PCI devices, the probe returns within seconds and raises no exception."""
+    probing = _probe_bare(subject)
+    limit_s = tolerance("probe_s")
+    require(probing.fault is None, f"with an empty PATH and without PCI devices: {probing.fault}")
+    require(
+        probing.seconds <= limit_s,
+        f"with an empty PATH and without PCI devices perf_probe took {probing.seconds:.1f} s instead of {limit_s:g} s",
+    )
+
+
+@check(
+    "B2",
+    level=0,
+    fault="the reason for a missing device does not say what to do, or the probe fails on a machine with a card",
+)
+def probe_gives_reasons(subject: PluginUnderTest) -> None:
+    """The probe lists the devices; without one, the reason says what the probe looked for and what to do."""
+    here, bare = probe(subject.entry), _probe_bare(subject)
+    if here.fault and bare.fault:
+        raise NotRun(f"perf_probe fails, see B1: {here.fault}")
+    require(here.fault is None, f"on this machine as it is: {here.fault}")
+    least = tolerance("least_reason_words")
+    for probing in (here, bare):
+        # A ProbeResult rejects wrong devices itself.
+        if not probing.fault and not probing.devices:
+            require(
+                count_words(probing.reason) >= least,
+                f"the reason {probing.reason!r} has fewer than {least:g} words: say what the probe "
+                "looked for and what to do",
+            )
+
+
+@check(
+    "B3", level=1, needs="device", fault="the probe opens a context, and forked processes can no longer use a device"
+)
+def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
+    """After a probe, a forked process can initialize a device and compute on it."""
+    try:
+        outcome = call_in_new_interpreter(
+            f"{__name__}:{initialize_after_probe.__name__}",
+            {"entry": asdict(subject.entry)},
+            timeout_s=2 * _INITIALISE_TIMEOUT_S,
+        )
+    except PluginError as error:
+        raise NotRun(error.message) from error
+    fault = outcome.fault or outcome.value
+    require(
+        fault is None,
+        f"in a process forked after the probe, the device cannot be used: {fault}; the probe must not open a context",
+    )
+
+
+def initialize_after_probe(arguments: Mapping[str, Any]) -> str | None:
+    """Probe in this process, fork, and return why the device cannot be used there, or ``None``."""
+    bind(PluginEntry(**arguments["entry"])).probe()
+    target = f"{__name__}:{initialize.__name__}"
+    return call_in_fork(target, {**arguments, "without": []}, timeout_s=_INITIALISE_TIMEOUT_S).fault
+
+
+def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Initialize the first device, compute on it, and return its identity.
+
+    Args:
+        arguments: ``entry``: the plugin's entry point, as a mapping. ``without``: environment variables to remove.
+    """
+    for name in arguments["without"]:
+        os.environ.pop(name, None)
+    session = bind(PluginEntry(**arguments["entry"]))
+    session.load_runtime()
+    device = session.device_init(Rank())
+
+    import torch
+
+    total = float(torch.ones(8, device=device).sum().cpu())
+    if total != 8:
+        raise ArithmeticError(f"the sum of eight ones is {total}")
+    return asdict(session.device_info(device))
+
+
+@check(
+    "B4",
+    level=0,
+    fault="the probe claims another vendor's card because torch calls it cuda, or because it is a PCI card",
+)
+def probe_resists_impersonators(subject: PluginUnderTest) -> None:
+    """The probe claims no device because of a torch that reports a CUDA device or PCI cards of unknown vendors."""
+    here = _probe_here(subject)
+    path = make_impersonator(subject.workspace / "impersonator")
+    pci = make_foreign_pci(subject.workspace / "foreign_pci")
+    deceived = probe(subject.entry, pci=pci, path=path)
+    situation = "with a torch that claims a CUDA device, and PCI cards of an unknown vendor,"
+    require(deceived.fault is None, f"{situation} {deceived.fault}")
+    claimed = sorted(set(deceived.identities) - set(here.identities))
+    if claimed and _probe_here(subject).identities != here.identities:
+        raise NotRun("every probe finds other devices, see B5")
+    require(
+        not claimed, f"{situation} the probe claims {', '.join(claimed)}: look for the vendor's own PCI id and driver"
+    )
+    require(
+        not deceived.imported_torch, "the probe imports torch, which cannot distinguish devices of different vendors"
+    )
+
+
+@check(
+    "B5",
+    level=0,
+    fault="the list of devices changes between probes, or the devices are numbered differently from the runtime",
+)
+def probe_is_consistent(subject: PluginUnderTest) -> None:
+    """Two probes find the same devices, numbered from 0 without gaps, and every UUID is unique."""
+    first, second = _probe_here(subject), _probe_here(subject)
+    require(
+        first.devices == second.devices,
+        f"one probe found {_list(first.devices)}, the next one {_list(second.devices)}",
+    )
+    indices = [device.index for device in first.devices]
+    require(
+        indices == list(range(len(indices))),
+        f"the devices are numbered {indices}: number the visible ones from 0, in the order of the runtime",
+    )
+    uuids = [device.uuid for device in first.devices if device.uuid is not None]
+    require(len(set(uuids)) == len(uuids), f"a UUID occurs twice: {', '.join(uuids)}")
+
+
+@check("B6", level=1, fault="the benchmark runs on another card than the reserved one")
+def visible_devices_are_honored(subject: PluginUnderTest) -> None:
+    """Probe and runtime see the devices of the visible-devices variable, in its order, and none if it is empty."""
+    everything = _probe_here(subject)
+    names = everything.visible_devices_env
+    if not names:
+        raise NotApplicable("VendorInfo.visible_devices_env names no variable")
+    if _probe_here(subject).devices != everything.devices:
+        raise NotRun("two probes disagree, see B5: devices cannot be distinguished")
+    # If a scheduler has set the variable, use its names for the devices.
+    words = next((os.environ[name] for name in names if name in os.environ), "").split(",")
+    if len(words) != len(everything.devices):
+        words = [str(index) for index in range(len(everything.devices))]
+    _require_selection(subject, everything, words, [])
+    _require_selection(subject, everything, words, [len(words) - 1])
+    order = list(reversed(range(min(2, len(words)))))
+    _require_selection(subject, everything, words, order)
+    _require_same_in_runtime(subject, everything, words, order)
+
+
+@check("B7", level=0, fault="two vendors claim the same card")
+def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
+    """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
+    own = _probe_here(subject).devices
+    for outcome in probe_vendors(other_entries(subject)):
+        for device in outcome.result.devices if outcome.result else ():
+            claimed = next((each for each in own if _is_same(each, device)), None)
+            require(
+                claimed is None,
+                f"the probe claims {claimed and claimed.name!r}, which {outcome.entry} finds as well: "
+                "look for a property that only this vendor's devices have",
+            )
+
+
+def _probe_bare(subject: PluginUnderTest) -> Probing:
+    pci = subject.workspace / "no_pci"
+    pci.mkdir(exist_ok=True)
+    return probe(subject.entry, variables={"PATH": ""}, pci=pci)
+
+
+def _probe_here(subject: PluginUnderTest) -> Probing:
+    probing = probe(subject.entry)
+    if probing.fault:
+        raise NotRun(f"perf_probe fails, see B1 and B2: {probing.fault}")
+    return probing
+
+
+def _require_selection(
+    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
+) -> None:
+    """Check that the probe finds exactly the chosen devices when the variable names them."""
+    variable, *others = everything.visible_devices_env
+    value = ",".join(words[index] for index in chosen)
+    probing = probe(subject.entry, variables={variable: value}, without=others)
+    require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
+    expected = [everything.identities[index] for index in chosen]
+    names = ", ".join(expected) or "none"
+    # Only the set is compared here; the order is compared with the runtime's order.
+    require(
+        sorted(probing.identities) == sorted(expected),
+        f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of {names}",
+    )
+
+
+def _require_same_in_runtime(
+    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
+) -> None:
+    """Check that probe and runtime have the same first device when the variable names the chosen ones."""
+    variable, *others = everything.visible_devices_env
+    value = ",".join(words[index] for index in chosen)
+    first = probe(subject.entry, variables={variable: value}, without=others).devices[0]
+    try:
+        outcome = call_in_new_interpreter(
+            f"{__name__}:{initialize.__name__}",
+            {"entry": asdict(subject.entry), "without": others},
+            timeout_s=_INITIALISE_TIMEOUT_S,
+            environment={variable: value},
+        )
+    except PluginError as error:
+        raise NotRun(error.message) from error
+    require(outcome.fault is None, f"with {variable}={value!r} the first device cannot be used: {outcome.fault}")
+    for key in ("uuid", "pci_bus_id"):
+        probed, used = getattr(first, key), outcome.value[key]
+        require(
+            probed is None or used is None or probed == used,
+            f"with {variable}={value!r} the probe's first device has the {key} {probed}, the runtime's {used}",
+        )
+
+
+def _is_same(one: ProbedDevice, other: ProbedDevice) -> bool:
+    if one.uuid and other.uuid:
+        return one.uuid == other.uuid
+    if one.pci_bus_id and other.pci_bus_id:
+        return one.pci_bus_id == other.pci_bus_id
+    return one.name.casefold() == other.name.casefold()
+
+
+def _list(devices: Sequence[ProbedDevice]) -> str:
+    return (
+        ", ".join(f"{device.name} ({device.uuid or device.pci_bus_id or device.index})" for device in devices) or "none"
+    )

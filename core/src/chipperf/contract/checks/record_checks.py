@@ -1,0 +1,150 @@
+"""R: checks of the record of a real run on the vendor's device."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.errors import PerfError
+from chipperf.languages import LANGUAGES
+from chipperf.records.schema import Record
+from chipperf.records.store import read_record, record_text
+from chipperf.report.render import render_report, template_directory
+from chipperf.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.contract.plugin_under_test import PluginUnderTest
+
+_CASE: Final = "mobilenetv2"
+_STEPS: Final = 8
+_RUN_TIMEOUT_S: Final = 540.0
+_LAST_WORDS_CHARACTERS: Final = 600
+
+_USER: Final = "contract_user_7f3a"
+"""User name in the run's environment. The checks search for it and for the real user name."""
+
+_GENERIC: Final = frozenset({"localhost", "root"})
+"""Names of machines and users that identify no one."""
+
+_LEAST_LENGTH: Final = 3
+
+_ABSOLUTE_PATH: Final = re.compile(r"(?:(?<![\w/.<])|(?<=://))/(?!sys/|proc/|dev/)[\w.+@-]+/[\w.+@/-]+")
+"""Matches an absolute path, except for the kernel's interfaces, which are the same on every machine."""
+
+
+@check("R5", level=2, fault="the record has values that cannot be stored or read again, or the run does not complete")
+def record_is_valid(subject: PluginUnderTest) -> None:
+    """A short run completes; its record is valid, names the plugin, and stays the same when read and rewritten."""
+    directory = _run(subject)
+    words = _last_words(directory)
+    try:
+        record = read_record(directory.record)
+    except PerfError as error:
+        fail(f"the run's record cannot be read: {error.message}; the run's last words: {words}")
+    failure = record.status.failure
+    require(
+        record.status.state == "completed",
+        f"the run {record.status.state}: {failure.message if failure else 'no reason given'}; its last words: {words}",
+    )
+    text = directory.record.read_text(encoding="utf-8")
+    require(
+        record_text(Record.model_validate_json(text)) == text,
+        "the record changes when it is read and written again: return plain numbers and strings from the hooks",
+    )
+    plugin, entry = record.vendor.plugin, subject.entry
+    require(
+        (record.vendor.name, plugin.name, plugin.version) == (entry.name, entry.distribution, entry.version),
+        f"the record is of {record.vendor.name} ({plugin.name} {plugin.version}) instead of {entry}",
+    )
+    require(
+        (record.kind == "simulated") == subject.session.simulated, f"the record calls itself {record.kind}, wrongly"
+    )
+
+
+@check(
+    "R6", level=2, fault="the report cannot be published, because it contains names of users, machines or directories"
+)
+def record_gives_nobody_away(subject: PluginUnderTest) -> None:
+    """Record and report contain no host name, user name or absolute path."""
+    directory = _run(subject)
+    try:
+        record = read_record(directory.record)
+        reports = {language: _report(subject, record, language) for language in LANGUAGES}
+    except PerfError as error:
+        raise NotRun(f"there is no record or report, see R5 and R3: {error.message}") from error
+    texts = dict(_texts("record", record.model_dump(mode="json")))
+    texts |= {f"the {language} report": text for language, text in reports.items()}
+    for place, text in texts.items():
+        for what, name in _names(subject):
+            require(
+                not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text),
+                f"{place} contains the name of the {what}, {name!r}: {_shorten(text)}",
+            )
+        path = _ABSOLUTE_PATH.search(text)
+        require(path is None, f"{place} contains the absolute path {path and path[0]!r}: {_shorten(text)}")
+
+
+def _run(subject: PluginUnderTest) -> RunDirectory:
+    """Return the directory of a short run of the real launcher. The checks share one run."""
+    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+
+    directory = RunDirectory(subject.workspace / "run")
+    if directory.path.exists():
+        return directory
+    images = SampleOptions(classes=2, train_per_class=4 * _STEPS, val_per_class=4, width=96, height=72)
+    data = ensure_sample_dataset(images, subject.workspace)
+    command = [sys.executable, "-m", "chipperf", "train", _CASE, "--vendor", subject.entry.name, "--preset", "tiny"]
+    command += ["--data", str(data), "--out", str(directory.path), "--max-steps", str(_STEPS), "--set", "workers=0"]
+    # The launcher must find the plugin in the same place as this process.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "USER": _USER, "LOGNAME": _USER}
+    with (subject.workspace / "run.txt").open("w", encoding="utf-8") as output:
+        try:
+            subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, timeout=_RUN_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            fail(f"a run of {_STEPS} steps of {_CASE} with the preset tiny did not end within {error.timeout:g} s")
+    return directory
+
+
+def _last_words(directory: RunDirectory) -> str:
+    return _shorten(directory.path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace"), from_end=True)
+
+
+def _shorten(text: str, *, from_end: bool = False) -> str:
+    text = " ".join(text.split())
+    return text[-_LAST_WORDS_CHARACTERS:] if from_end else text[:_LAST_WORDS_CHARACTERS]
+
+
+def _report(subject: PluginUnderTest, record: Record, language: Any) -> str:
+    return render_report([record], language=language, vendor_templates=template_directory(subject.entry))
+
+
+def _names(subject: PluginUnderTest) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the name of everything that record and report must not contain."""
+    # A machine may have the name of the vendor, which a report contains.
+    harmless = _GENERIC | {subject.entry.name, subject.entry.distribution, subject.info.device_type}
+    host = platform.node()
+    for what, name in (("host", host), ("host", host.partition(".")[0]), ("user", getpass.getuser()), ("user", _USER)):
+        if len(name) >= _LEAST_LENGTH and name.casefold() not in harmless:
+            yield what, name
+
+
+def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield every string in a JSON value with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(f"{place}.{key}", item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(f"{place}[{index}]", item)

@@ -1,0 +1,147 @@
+"""S: checks that seeds control every random generator, and that a teardown restores global switches."""
+
+from __future__ import annotations
+
+import random
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from chipperf.contract.check import NotRun, check, deterministic, each_precision, require
+from chipperf.contract.small_training import train
+from chipperf.contract.switches import read_switches
+from chipperf.errors import PerfError, UnsupportedPrecision
+from chipperf.plugin.types import Capability, Rank
+
+if TYPE_CHECKING:
+    import torch
+
+    from chipperf.contract.plugin_under_test import PluginUnderTest
+
+_SAMPLES: Final = 4096
+_STEPS: Final = 3
+_SEED: Final = 7
+
+
+@check("S1", level=1, fault="perf_seed does nothing, or always uses the same seed")
+def seed_controls_device(subject: PluginUnderTest) -> None:
+    """The same seed gives the same random numbers on the device; another seed gives different numbers."""
+    first, again, other = (_draw(subject, seed) for seed in (1, 1, 2))
+    require(bool((first == again).all()), "seeding twice with 1 gave different random numbers on the device")
+    require(bool((first != other).any()), "seeds 1 and 2 gave the same random numbers on the device")
+
+
+@check("S2", level=1, fault="the hook reseeds or advances the host's generators")
+def seed_controls_host(subject: PluginUnderTest) -> None:
+    """After seeding, the generators of Python, NumPy and torch on the CPU give the numbers of that seed."""
+    import numpy as np
+    import torch
+
+    from chipperf.train.preparation import seed_everything
+
+    random.seed(_SEED)
+    np.random.seed(_SEED)
+    torch.manual_seed(_SEED)
+    expected = (random.random(), float(np.random.random()), float(torch.rand(())))
+    for _ in range(2):
+        seed_everything(subject.session, _SEED, subject.device, False)
+        drawn = (random.random(), float(np.random.random()), float(torch.rand(())))
+        require(drawn == expected, f"seed {_SEED} should give {expected} on the host, it gave {drawn}")
+
+
+@check(
+    "S3",
+    level=1,
+    capability=Capability.DETERMINISTIC,
+    settings=deterministic,
+    fault="the plugin ignores the request for determinism, or the results still differ",
+)
+def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
+    """Two short deterministic trainings end with bit-equal weights, and torch's deterministic mode is on."""
+    import torch
+
+    from chipperf.train.preparation import seed_everything
+
+    weights = []
+    for _ in range(2):
+        seed_everything(subject.session, _SEED, subject.device, True)
+        require(
+            torch.are_deterministic_algorithms_enabled(),
+            "perf_seed was asked for determinism, but torch.are_deterministic_algorithms_enabled() is False: call "
+            "torch.use_deterministic_algorithms(True), so that torch refuses operators without a deterministic kernel",
+        )
+        weights.append(train(subject, _STEPS))
+    different = sum(not torch.equal(one, other) for one, other in zip(*weights, strict=True))
+    require(
+        different == 0,
+        f"two deterministic runs of {_STEPS} steps with seed {_SEED} differ in {different} of {len(weights[0])} "
+        "parameters: choose deterministic kernels, and seed every generator that they use",
+    )
+
+
+@check(
+    "S4",
+    level=1,
+    settings=each_precision,
+    fault="the teardown does not restore TF32, autotuning or determinism",
+)
+def teardown_restores_switches(subject: PluginUnderTest) -> None:
+    """A teardown restores every global switch that the plugin's hooks changed."""
+    _ = subject.runtime
+    before = _switches(subject)
+    precision = subject.settings.precision
+    _set_up_and_release(subject, precision)
+    after = _switches(subject)
+    changed = [f"{name} was {value} and is {after[name]}" for name, value in before.items() if after[name] != value]
+    require(
+        not changed,
+        f"a run in {precision} and its teardown changed {'; '.join(changed)}: perf_device_teardown has to restore "
+        "what perf_device_init, perf_seed and perf_precision change",
+    )
+
+
+def _draw(subject: PluginUnderTest, seed: int) -> torch.Tensor:
+    import torch
+
+    # Core seeds the CPU's generator before it calls the hook. torch.manual_seed would seed most other devices as well.
+    torch.default_generator.manual_seed(seed)
+    subject.session.seed(seed, subject.device, False)
+    return torch.rand(_SAMPLES, device=subject.device).cpu()
+
+
+def _set_up_and_release(subject: PluginUnderTest, precision: Any) -> None:
+    """Call the plugin's hooks that a run calls from initialization to teardown."""
+    session = subject.session
+    device = _initialize(subject)
+    if session.has("perf_seed"):
+        session.seed(_SEED, device, True)
+    if session.has("perf_precision"):
+        with suppress(UnsupportedPrecision):
+            session.precision(precision, device)
+    session.device_teardown(device)
+
+
+def _initialize(subject: PluginUnderTest) -> torch.device:
+    try:
+        return subject.session.device_init(Rank())
+    except PerfError as error:
+        raise NotRun(f"the device cannot be initialized after a teardown, see D5: {error.message}") from error
+
+
+def _switches(subject: PluginUnderTest) -> dict[str, object]:
+    """Return torch's global switches by name, and the arithmetic of fp32 products on the device.
+
+    The arithmetic shows settings that no switch of torch shows.
+    """
+    import torch
+
+    from chipperf.train.effective_precision import measure_effective_precision
+
+    found = read_switches(subject.info.device_type) | {
+        "torch.get_default_dtype()": torch.get_default_dtype(),
+        "torch.is_grad_enabled()": torch.is_grad_enabled(),
+        "torch.get_num_threads()": torch.get_num_threads(),
+    }
+    products = measure_effective_precision(_initialize(subject), nullcontext)
+    found["arithmetic of fp32 matrix products"] = products.matmul
+    found["arithmetic of fp32 convolutions"] = products.convolution
+    return found

@@ -1,0 +1,146 @@
+"""R: checks of the values of telemetry, and of its cost."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
+
+from chipperf.contract.check import check, fail, require
+from chipperf.contract.tolerances import tolerance
+from chipperf.plugin.types import Capability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from chipperf.contract.plugin_under_test import PluginUnderTest
+    from chipperf.plugin.types import TelemetrySample
+    from chipperf.run.telemetry_process import TelemetrySampler
+
+_CALLS: Final = 7
+_TENSOR_BYTES: Final = 2**26
+_FIELDS: Final = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
+
+_BLOCK_S: Final = 1.5
+"""Longer than the time between two readings, so that every block has one."""
+
+_STUDENT_T: Final = {4: 5.841, 8: 3.499}
+"""Numbers of rounds after which the cost is judged, with the 99.5 % one-sided quantile of Student's distribution. The
+first judgment finds a large cost early. Both judgments together are wrong in 1 % of cases."""
+
+_SAMPLER_START_S: Final = 60.0
+
+
+@check(
+    "R1",
+    level=1,
+    capability=Capability.TELEMETRY,
+    fault="values are in milliwatts, kelvin or MiB, unknown values are 0, or a call takes seconds",
+)
+def readings_are_physical(subject: PluginUnderTest) -> None:
+    """Telemetry returns a value; each value is physically possible or None; a call takes at most 200 ms."""
+    import torch
+
+    info = subject.session.device_info(subject.device)
+    kept = torch.ones(_TENSOR_BYTES // 4, device=subject.device)
+    subject.session.synchronize(subject.device)
+    durations_s = []
+    for _ in range(_CALLS):
+        started_s = time.perf_counter()
+        sample = subject.session.telemetry(info)
+        durations_s.append(time.perf_counter() - started_s)
+        _require_physical(sample, held_bytes=kept.nbytes, total_bytes=info.total_bytes)
+    median_s, most_s = statistics.median(durations_s), tolerance("telemetry_call_s")
+    require(
+        median_s <= most_s,
+        f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: use a management library instead of "
+        "starting a tool, or keep its handle open",
+    )
+
+
+@check(
+    "R2",
+    level=2,
+    capability=Capability.TELEMETRY,
+    fault="telemetry uses the host's cores or stops the device while it reads",
+    timeout_s=600,
+)
+def sampling_costs_little(subject: PluginUnderTest) -> None:
+    """Sampling telemetry during training costs less than 2 % of the throughput."""
+    from chipperf.contract.small_training import train
+    from chipperf.run.telemetry_process import TelemetrySampler
+
+    path = subject.workspace / "telemetry.jsonl"
+    # The sampling process must find the plugin in the same place as this process.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    sampler = TelemetrySampler(subject.session, path, [subject.session.device_info(subject.device)], {})
+    train(subject, 2)
+    steps, block_s = 1, 0.0
+    while block_s < _BLOCK_S:
+        steps = max(2 * steps, math.ceil(steps * _BLOCK_S / max(block_s, 1e-3)) if block_s else 0)
+        block_s = _block_s(subject, steps, None, path)
+    costs = []
+    for turn in range(max(_STUDENT_T)):
+        # The order alternates, so that a drift of the machine's speed affects both equally.
+        order = (sampler, None) if turn % 2 else (None, sampler)
+        seconds = {each is None: _block_s(subject, steps, each, path) for each in order}
+        costs.append(math.log(seconds[False] / seconds[True]))
+        if len(costs) in _STUDENT_T:
+            least = math.expm1(statistics.fmean(costs) - _margin(costs))
+            require(
+                least <= tolerance("sampler_cost"),
+                f"with telemetry sampled once a second, {steps} steps take at least {least:.1%} longer (99 % "
+                f"confidence, {len(costs)} rounds), where {tolerance('sampler_cost'):.0%} are allowed: let "
+                "perf_telemetry do less",
+            )
+
+
+def _margin(values: Sequence[float]) -> float:
+    """Return the margin by which the mean of the values may exceed the true mean, at the confidence of a judgment."""
+    return _STUDENT_T[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _require_physical(sample: TelemetrySample, *, held_bytes: int, total_bytes: int | None) -> None:
+    known = {name: getattr(sample, name) for name in _FIELDS if getattr(sample, name) is not None}
+    require(known, "telemetry is declared, but every reading is None")
+    _require_within(known, "power_w", tolerance("least_power_w"), tolerance("most_power_w"))
+    _require_within(known, "temperature_c", tolerance("least_temperature_c"), tolerance("most_temperature_c"))
+    _require_within(known, "utilization_percent", 0, 100)
+    _require_within(known, "clock_mhz", tolerance("least_clock_mhz"), tolerance("most_clock_mhz"))
+    _require_within(known, "memory_used_bytes", held_bytes, total_bytes or math.inf)
+
+
+def _require_within(known: dict[str, float], name: str, least: float, most: float) -> None:
+    if name in known:
+        require(
+            least <= known[name] <= most,
+            f"perf_telemetry gives {name} = {known[name]:g}, which should be {least:g} to {most:g}: check the unit the "
+            "device reports in, and return None for unknown values",
+        )
+
+
+def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
+    """Return how long training takes, with or without the sampler."""
+    from chipperf.contract.small_training import train
+
+    path.unlink(missing_ok=True)
+    with sampler or nullcontext():
+        if sampler is not None:
+            _wait_for_reading(path)
+        started_s = time.perf_counter()
+        train(subject, steps)
+        return time.perf_counter() - started_s
+
+
+def _wait_for_reading(path: Path) -> None:
+    """Wait until the sampling process has started, because a run starts it only once."""
+    deadline_s = time.monotonic() + _SAMPLER_START_S
+    while not (path.exists() and path.stat().st_size):
+        if time.monotonic() > deadline_s:
+            fail(f"the sampling process gave no reading within {_SAMPLER_START_S:g} s")
+        time.sleep(0.02)

@@ -1,0 +1,173 @@
+"""The plugin under test inside the process of a check, and the functions that the runner calls in such a process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
+from chipperf.errors import PerfError, PluginError
+from chipperf.plugin import installed
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import Session, bind
+from chipperf.plugin.types import EnvironmentSettings, Rank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
+
+
+class PluginUnderTest:
+    """A vendor plugin under test.
+
+    Session, runtime, device and process group are created at their first use, once, in the order of a real run. The
+    runner has checked that the parts in the check's ``needs`` work.
+
+    Attributes:
+        entry: The plugin's entry point.
+        rank: Rank of this process among the processes of the check.
+        settings: The run for which this process's environment is set up.
+        workspace: Directory that all checks share, for files that take long to make.
+    """
+
+    def __init__(self, entry: PluginEntry, rank: Rank, settings: EnvironmentSettings, workspace: Path) -> None:
+        self.entry = entry
+        self.rank = rank
+        self.settings = settings
+        self.workspace = workspace
+
+    @cached_property
+    def session(self) -> Session:
+        """The bound plugin."""
+        return bind(self.entry)
+
+    @property
+    def info(self) -> VendorInfo:
+        """The result of ``perf_vendor_info``."""
+        return self.session.vendor_info()
+
+    @cached_property
+    def runtime(self) -> RuntimeInfo:
+        """The versions of the vendor's stack, which is loaded."""
+        return self.session.load_runtime()
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The initialized device of this rank. The runtime is loaded first."""
+        _ = self.runtime
+        return self.session.device_init(self.rank)
+
+    @cached_property
+    def distributed(self) -> DistributedConfig | None:
+        """The options of the joined process group of the check's ranks; ``None`` if there is only one rank."""
+        from chipperf.train.preparation import join_process_group
+
+        return join_process_group(self.session, self.rank, self.device)
+
+    def probe(self) -> ProbeResult:
+        """Probe in this process."""
+        return self.session.probe()
+
+    def precision(self, requested: Any) -> PrecisionPolicy:
+        """Set up the device for a precision.
+
+        Raises:
+            UnsupportedPrecision: The device cannot run it.
+        """
+        return self.session.precision(requested, self.device)
+
+    def teardown(self) -> None:
+        """Release the device."""
+        self.session.device_teardown(self.device)
+
+
+def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Bind the plugin and return its capabilities and whether it is simulated, or the fault of binding it."""
+    entry = PluginEntry(**arguments["entry"])
+    try:
+        session = bind(entry)
+    except PerfError as error:
+        return {"fault": error.message}
+    info = session.vendor_info()
+    return {
+        "fault": None,
+        "simulated": session.simulated,
+        "capabilities": sorted(str(capability) for capability in info.capabilities),
+        "api_version": info.api_version,
+    }
+
+
+def environment(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables that the plugin asks for before the interpreter of a rank starts."""
+    session = bind(PluginEntry(**arguments["entry"]))
+    variables = session.environment(Rank(**arguments["rank"]), EnvironmentSettings(**arguments["settings"]))
+    # As in a run, variables that the user has set stay unchanged.
+    return {variable.name: variable.value for variable in variables if variable.name not in os.environ}
+
+
+def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the runtime and initialize the device. Return the device's identity and the versions of the stack."""
+    subject = _subject(arguments)
+    info = subject.session.device_info(subject.device)
+    return {"device": asdict(info), "runtime": asdict(subject.runtime)}
+
+
+def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Run one check in this process and return its status, its message, and the traceback of a failure."""
+    subject = _subject(arguments)
+    try:
+        find_check(arguments["check"]).function(subject)
+    except Failed as failure:
+        return {"status": "failed", "message": str(failure)}
+    except NotApplicable as reason:
+        return {"status": "not_applicable", "message": str(reason)}
+    except NotRun as reason:
+        return {"status": "not_run", "message": str(reason)}
+    except PerfError as error:
+        return {"status": "failed", "message": error.message, "detail": traceback.format_exc()}
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        return {"status": "failed", "message": message, "detail": traceback.format_exc()}
+    finally:
+        _leave_process_group()
+    return {"status": "passed", "message": ""}
+
+
+def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
+    return PluginUnderTest(
+        PluginEntry(**arguments["entry"]),
+        Rank(**arguments["rank"]),
+        EnvironmentSettings(**arguments["settings"]),
+        Path(arguments["workspace"]),
+    )
+
+
+def _leave_process_group() -> None:
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def other_entries(subject: PluginUnderTest) -> list[PluginEntry]:
+    """Return all other installed vendors, each name once."""
+    entries = {entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}
+    return list(entries.values())
+
+
+def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:
+    """Return the VendorInfo of every other vendor, except for the reference and for broken plugins."""
+    found = []
+    for entry in other_entries(subject):
+        if entry.name != installed.REFERENCE_VENDOR:
+            with suppress(PluginError):
+                found.append(bind(entry, purpose="inspect").vendor_info())
+    return found

@@ -1,0 +1,173 @@
+"""Which dataset a run was made on, in a form that is the same on every machine and holds no path of this one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from chipperf.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MANIFEST_NAME = "dataset.json"
+"""File at the root of a sample dataset that says what it is."""
+
+LISTING_METHOD = "sha256 of sorted relative paths and sizes"
+CONTENT_METHOD = "sha256 of all file contents at generation; paths and sizes verified"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceDataset:
+    """The dataset that a case is defined on; a directory of the same sizes is taken for it.
+
+    Attributes:
+        name: Its name in records.
+        title: Its name in reports.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Number of classes; ``None`` if its samples have none.
+    """
+
+    name: str
+    title: str
+    train_samples: int
+    eval_samples: int
+    classes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetIdentity:
+    """What a record says about its dataset.
+
+    Attributes:
+        name: Name of a published dataset, the name in a sample dataset's manifest, or the directory's base name.
+        version: Version of a sample dataset; ``None`` where the files do not state one.
+        fingerprint: Hexadecimal digest of the dataset.
+        fingerprint_method: What the digest was computed from.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Number of classes; ``None`` if the samples have none.
+        is_sample: Whether this is a generated sample and not a real dataset.
+        target: Quality to reach, as a fraction, where the dataset itself states one.
+    """
+
+    name: str
+    version: str | None
+    fingerprint: str
+    fingerprint_method: str
+    train_samples: int
+    eval_samples: int
+    classes: int | None
+    is_sample: bool
+    target: float | None
+
+
+def identify_directory(
+    root: Path,
+    paths: Iterable[str],
+    *,
+    train_samples: int,
+    eval_samples: int,
+    classes: int | None,
+    reference: ReferenceDataset,
+    target_key: str,
+) -> DatasetIdentity:
+    """Identify a dataset directory.
+
+    Reads the size of every file: seconds for ImageNet on a local disk. In a distributed run one rank is enough.
+
+    Args:
+        root: The directory.
+        paths: Paths of the dataset's files relative to ``root``, always in the same order.
+        train_samples: Samples in the training split.
+        eval_samples: Samples in the evaluation split.
+        classes: Number of classes; ``None`` if the samples have none.
+        reference: The dataset that it is if it has the same sizes.
+        target_key: Key of a sample dataset's manifest that holds the quality to reach.
+
+    Raises:
+        DataError: A sample dataset was changed after it was generated, or a file disappeared.
+    """
+    sizes = (train_samples, eval_samples, classes)
+    is_reference = sizes == (reference.train_samples, reference.eval_samples, reference.classes)
+    found = DatasetIdentity(
+        name=reference.name if is_reference else root.resolve().name,
+        version=None,
+        fingerprint=listing_sha256(root, paths),
+        fingerprint_method=LISTING_METHOD,
+        train_samples=train_samples,
+        eval_samples=eval_samples,
+        classes=classes,
+        is_sample=False,
+        target=None,
+    )
+    manifest = read_manifest(root)
+    return found if manifest is None else _as_sample(found, root, manifest, target_key)
+
+
+def listing_sha256(root: Path, paths: Iterable[str]) -> str:
+    """Return the digest over path and size in bytes of files.
+
+    Args:
+        root: Directory of the dataset.
+        paths: Paths relative to it.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        size_bytes = _size_bytes(os.path.join(root, path))
+        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
+    return digest.hexdigest()
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """Return the manifest of a sample dataset, or ``None`` if the directory has none.
+
+    Raises:
+        DataError: There is a manifest, but it cannot be read.
+    """
+    path = root / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint=f"remove {root} and generate it again") from error
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is not a dataset manifest", hint=f"remove {root} and generate it again")
+    return manifest
+
+
+def _as_sample(found: DatasetIdentity, root: Path, manifest: dict[str, Any], target_key: str) -> DatasetIdentity:
+    if manifest.get("listing_sha256") != found.fingerprint:
+        raise DataError(
+            f"{root}: the files are not those of its {MANIFEST_NAME}: files were added, removed or changed",
+            hint=f"generate it again, or remove {MANIFEST_NAME} to use the directory as a dataset of its own",
+        )
+    try:
+        return replace(
+            found,
+            name=manifest["name"],
+            version=manifest["version"],
+            fingerprint=manifest["content_sha256"],
+            fingerprint_method=CONTENT_METHOD,
+            is_sample=True,
+            target=manifest[target_key],
+        )
+    except KeyError as error:
+        path = root / MANIFEST_NAME
+        raise DataError(f"{path} lacks the key {error}", hint=f"remove {root} and generate it again") from error
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error

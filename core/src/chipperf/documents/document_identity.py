@@ -1,0 +1,94 @@
+"""Identifying the vendor and the case of a document."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from chipperf.cases.registry import case_names, find_case
+from chipperf.documents.cells import marker
+from chipperf.documents.wording import normal
+from chipperf.errors import PluginLoadError
+from chipperf.languages import in_all_languages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from chipperf.cases.base import Case
+    from chipperf.documents.card_names import CardNames
+    from chipperf.documents.case_document import CaseDocument
+
+_BENCHMARK_LINK: Final = re.compile(r"benchmarks/([\w.-]+)")
+_CASE_DIRECTORY: Final = re.compile(r"(.+)-(?:pytorch|paddle|tensorflow2|mindspore|deepspeed|megatron)[\w.-]*")
+
+
+def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None = None) -> str | None:
+    """Return the vendor of a document, or ``None`` if it is unknown.
+
+    The sources, in this order, are: a parent directory with the name of a vendor, the title of the vendor's section,
+    the cards in rows and environment, and the short name, which is often copied from other documents.
+    """
+    title = document.title.text if document.title else ""
+    for vendor in sorted(names.vendors):
+        info = names.info(vendor)
+        if info and title in in_all_languages(info.report_title):
+            return vendor
+    if path is not None and (above := path.absolute().parent.parent.name) in names.vendors:
+        return above
+    labels = " ; ".join(row.topology.card for row in document.rows if row.topology)
+    card = document.facts.get("card_title")
+    short = document.general.get("card_short_name")
+    for text in (title, labels, card.text if card else "", short.value.text if short else ""):
+        mentioned = {mention.vendor for mention in names.find(text)}
+        if len(mentioned) == 1:
+            return mentioned.pop()
+    return None
+
+
+def identify_case(document: CaseDocument, path: Path | None = None) -> str | None:
+    """Return the name of a document's case, or ``None``. If the case is installed, return its installed name."""
+    stated = next(_statements(document, path), None)
+    if stated is None:
+        return None
+    case = find_case_by_model(stated)
+    return case.name if case else slug(stated)
+
+
+@cache
+def installed_cases() -> Mapping[str, Case]:
+    """Return the installed cases by name. The result is cached and omits cases that cannot be imported."""
+    cases = {}
+    for name in case_names():
+        # `perf cases` reports the error.
+        with suppress(PluginLoadError):
+            cases[name] = find_case(name)
+    return cases
+
+
+def find_case_by_model(model: str) -> Case | None:
+    """Return the installed case with this name, model or title. Ignores spelling variants."""
+    wanted = normal(model)
+    for name, case in installed_cases().items():
+        if wanted in (normal(name), normal(case.base.model), normal(case.report.model_title)):
+            return case
+    return None
+
+
+def slug(text: str) -> str:
+    """Return a name for files and records: letters, digits, underscores and hyphens."""
+    return re.sub(r"[^\w-]+", "_", text.casefold()).strip("_") or "unnamed"
+
+
+def _statements(document: CaseDocument, path: Path | None) -> Iterator[str]:
+    """Yield texts that may name the model, the most reliable first."""
+    model = document.general.get("model")
+    if model and marker(model.value.text) is None:
+        yield model.value.text
+    for link in document.markdown.links:
+        if match := _BENCHMARK_LINK.search(link.target):
+            yield match[1]
+    if path is not None and (match := _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)):
+        yield match[1]

@@ -1,0 +1,320 @@
+"""One training run from its options to its result: vendor, data, plan, directory, other launchers, and the workers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import psutil
+
+from chipperf.cases.registry import find_case
+from chipperf.errors import UsageError
+from chipperf.launch.options import check_options
+from chipperf.launch.resume import require_same_software, resume
+from chipperf.plugin import installed
+from chipperf.plugin.selection import select_vendor
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import Rank
+from chipperf.records.checkpoints import newest_complete_step
+from chipperf.records.schema import HyperparametersRecord, Topology
+from chipperf.records.store import read_record
+from chipperf.run.assignment import require_free_cards
+from chipperf.run.device_check import DEFAULT_TIMEOUT_S
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import RunPlan, read_plan
+from chipperf.run.planned_record import planned_record
+from chipperf.run.telemetry_process import read_idle_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from chipperf.cases.base import Case
+    from chipperf.cases.config import Resolved
+    from chipperf.launch.launcher_group import LauncherGroup
+    from chipperf.launch.launcher_info import LauncherInfo
+    from chipperf.launch.options import TrainOptions
+    from chipperf.plugin.selection import Selection
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import CaseOverrides
+    from chipperf.records.schema import Record, Status
+
+
+class JobObserver(Protocol):
+    """Shows the user what a job does while it goes on."""
+
+    def vendor_selected(self, selection: Selection) -> None:
+        """Show which vendor was chosen, and why."""
+
+    def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Show that the sample dataset is generated; the block calls with how many images of how many are done."""
+
+    def started(self, plan: RunPlan, directory: RunDirectory) -> None:
+        """Show that a new run has its directory."""
+
+    def resumed(self, plan: RunPlan, directory: RunDirectory, warnings: Sequence[str]) -> None:
+        """Show that a run continues, with the warnings that this adds to its record."""
+
+    def training(self, plan: RunPlan, directory: RunDirectory) -> AbstractContextManager[None]:
+        """Show the progress of the workers while the block runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run that is decided; nothing of it is on disk unless it is a resumed one.
+
+    Attributes:
+        plan: The run. For a resumed one, as it was before.
+        session: The vendor's plugin.
+        case: The case.
+        out: The run's directory; ``None`` is ``runs/`` and the run's name.
+        launcher: This process among the launchers of the run; ``None`` if it is the only one.
+        resumed_at_s: ``time.monotonic()`` at the start of the process that resumes the run; ``None`` for a new run.
+    """
+
+    plan: RunPlan
+    session: Session
+    case: Case
+    out: Path | None
+    launcher: LauncherInfo | None
+    resumed_at_s: float | None = None
+
+    @property
+    def origin_s(self) -> float:
+        """``time.monotonic()`` when this machine's part of the run began."""
+        return self.plan.started_s if self.resumed_at_s is None else self.resumed_at_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a run ended.
+
+    Attributes:
+        directory: The run's directory.
+        status: Its state and, if it failed, why.
+        exit_code: Exit code that says so.
+        record: The run's record; ``None`` on a machine that does not write it.
+        checkpoint_step: Step from which the run can be resumed; ``None`` without a checkpoint.
+    """
+
+    directory: RunDirectory
+    status: Status
+    exit_code: int
+    record: Record | None
+    checkpoint_step: int | None = None
+
+
+def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) -> Job:
+    """Decide everything about a new run.
+
+    Args:
+        options: What is asked for.
+        started_s: ``time.monotonic()`` at the start of this process.
+        observer: Shows what happens.
+
+    Raises:
+        PerfError: Something that the options name does not exist, does not fit, or is not ready.
+    """
+    checked = check_options(options)
+    selection = select_vendor(options.vendor)
+    observer.vendor_selected(selection)
+    session = bind(selection.entry)
+    topology = options.topology
+    # A vendor tunes the benchmark itself; a preset brings values that fit its own, smaller task.
+    overrides = _vendor_overrides(session, selection, options) if options.preset == "full" else None
+    resolved = checked.hyperparameters(selection.entry.name, overrides)
+    if options.data is None:
+        # Generating the sample happens once per machine and belongs to no run's end-to-end time.
+        generation_start_s = time.monotonic()
+        data_root = _prepare_sample(checked.case, observer)
+        started_s += time.monotonic() - generation_start_s
+    else:
+        data_root = options.data
+    idle_memory_bytes = read_idle_memory(session, selection.probe.devices)
+    vendor_info = session.vendor_info()
+    if options.device_check:
+        require_free_cards(vendor_info, selection.probe.devices, idle_memory_bytes, options.processes_started_here)
+    checks_devices = options.device_check and vendor_info.device_type != "cpu"
+    now = datetime.now(timezone.utc)
+    what = f"{checked.case.name}-{selection.entry.name}-{options.precision}-{topology.label}"
+    plan = RunPlan(
+        run_id=f"{what}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        created_at=now,
+        started_s=started_s,
+        vendor=selection.entry.name,
+        case=checked.case.name,
+        case_version=checked.case.version,
+        preset=options.preset,
+        precision=options.precision,
+        hyperparameters=_recorded(resolved, topology),
+        limits=options.limits,
+        topology=topology,
+        data_root=data_root.resolve(),
+        stated_environment=dict(checked.file.environment),
+        device_check_timeout_s=DEFAULT_TIMEOUT_S if checks_devices else None,
+        idle_memory_bytes=idle_memory_bytes,
+        max_restarts=options.max_restarts,
+        hang_timeout_s=options.hang_timeout_s,
+        session_started_at=now - timedelta(seconds=time.monotonic() - started_s),
+    )
+    return Job(plan=plan, session=session, case=checked.case, out=options.out, launcher=options.launcher)
+
+
+def plan_resumed_job(path: Path, *, case: str | None, launcher: LauncherInfo | None, started_s: float) -> Job | None:
+    """Return the job that continues a run which stopped; ``None`` if the run is complete.
+
+    Args:
+        path: The run's directory.
+        case: Name of the case that the user expects; ``None`` takes any.
+        launcher: This process among the launchers; ``None`` if it is the only one.
+        started_s: ``time.monotonic()`` at the start of this process.
+
+    Raises:
+        UsageError: The run is one of another case, was begun with other software or another topology, or is alive.
+        RecordError: Its record or plan cannot be read.
+    """
+    directory = RunDirectory(path)
+    record = read_record(directory.path)
+    if case is not None and case != record.case.name:
+        raise UsageError(f"the run in {path} is one of {record.case.name}, not of {case}", hint="leave the case out")
+    if record.status.state == "completed":
+        return None
+    plan = read_plan(directory.plan)
+    _require_same_topology(plan, launcher)
+    if launcher is None:
+        directory.require_ended()
+    session, found = bind(installed.find_vendor(plan.vendor)), find_case(plan.case)
+    require_same_software(plan, record, found, session)
+    return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumed_at_s=started_s)
+
+
+def run_job(job: Job, observer: JobObserver) -> JobResult:
+    """Let the workers train until the run ends.
+
+    Args:
+        job: The run.
+        observer: Shows what happens.
+
+    Raises:
+        PerfError: The run could not begin.
+        ModuleNotFoundError: torch is not installed.
+    """
+    # Imported before the directory is created: without torch there is no run, and no trace of one.
+    from chipperf.launch.launcher_group import LauncherGroup
+    from chipperf.launch.local import run_workers
+
+    plan = job.plan
+    group = None
+    if job.launcher is not None:
+        group = LauncherGroup(job.launcher, origin_s=job.origin_s, idle_memory_bytes=plan.idle_memory_bytes)
+        if not job.launcher.is_first:
+            return _run_for_first_launcher(job, group)
+    directory = RunDirectory(job.out or Path("runs") / plan.run_id)
+    with group.announcing_errors() if group else nullcontext():
+        if group is not None:
+            group.gather_requests(plan)
+        plan = _prepare_directory(job, directory, observer)
+        if group is not None:
+            plan = _start_group(plan, directory, group)
+    if job.resumed_at_s is None:
+        observer.started(plan, directory)
+    with observer.training(plan, directory):
+        status, exit_code = run_workers(plan, directory, group)
+    return JobResult(
+        directory=directory,
+        status=status,
+        exit_code=exit_code,
+        record=read_record(directory.record),
+        checkpoint_step=newest_complete_step(directory.checkpoints),
+    )
+
+
+def process_start_s() -> float:
+    """Return ``time.monotonic()`` at the start of this process, before its imports.
+
+    Linux counts it in clock ticks since boot (proc(5), ``starttime``); elsewhere psutil knows it to about a second.
+    """
+    try:
+        ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        age_s = time.time() - psutil.Process().create_time()
+    return time.monotonic() - age_s
+
+
+def _run_for_first_launcher(job: Job, group: LauncherGroup) -> JobResult:
+    """Do as the first launcher plans, with the ranks of this one."""
+    from chipperf.launch.local import run_workers
+
+    plan = group.request(job.plan)
+    directory = RunDirectory(job.out or Path("runs") / plan.run_id)
+    plan = group.join(directory, plan)
+    status, exit_code = run_workers(plan, directory, group)
+    return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
+
+
+def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver) -> RunPlan:
+    """Create a new run's directory, or take over that of a resumed one; return the plan that is in it now."""
+    plan = job.plan
+    if job.resumed_at_s is None:
+        directory.create()
+        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        directory.write_record(planned_record(plan, job.session, metric=job.case.metric))
+        return plan
+    import torch
+
+    resumed = resume(directory, torch.__version__, started_s=job.resumed_at_s)
+    observer.resumed(resumed, directory, resumed.warnings[len(plan.warnings) :])
+    return resumed
+
+
+def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup) -> RunPlan:
+    """Let the other launchers find their directories and start, and return the plan that all of them have."""
+    group.announce(plan)
+    if not group.gather_joined() and plan.shared_directory:
+        warning = "the machines share no directory: no checkpoints were written, and the run cannot be resumed"
+        plan = plan.model_copy(update={"shared_directory": False, "warnings": [*plan.warnings, warning]})
+        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        record = read_record(directory.path)
+        directory.write_record(record.model_copy(update={"warnings": plan.warnings}))
+    group.start(plan)
+    return plan
+
+
+def _require_same_topology(plan: RunPlan, launcher: LauncherInfo | None) -> None:
+    topology = launcher.topology if launcher else Topology(nnodes=1, nproc_per_node=plan.topology.nproc_per_node)
+    if topology != plan.topology:
+        raise UsageError(
+            f"the run was begun as {plan.topology.label}, and this is {topology.label}",
+            hint="resume it on as many machines and processes: perf train --resume RUN --nnodes N --nproc M "
+            "--node-rank I --rdzv HOST:PORT on each machine",
+        )
+
+
+def _prepare_sample(case: Case, observer: JobObserver) -> Path:
+    if case.data.ensure_sample is None:
+        raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
+    with observer.preparing_sample() as advance:
+        return case.data.ensure_sample(advance)
+
+
+def _vendor_overrides(session: Session, selection: Selection, options: TrainOptions) -> CaseOverrides:
+    topology = options.topology
+    rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
+    return session.case_overrides(options.case, rank, selection.probe.devices[0].name)
+
+
+def _recorded(resolved: Resolved, topology: Topology) -> HyperparametersRecord:
+    values = resolved.values
+    return HyperparametersRecord(
+        values=values.model_dump(),
+        changes=list(resolved.changes),
+        notes=list(resolved.notes),
+        global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
+    )

@@ -1,0 +1,313 @@
+"""The launchers of one run on several machines: how they agree on its plan, its end and its restarts.
+
+The first launcher decides. The others report to it how their ranks ended, and do what it says. A launcher that hears
+nothing from the first one for some time ends by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from chipperf.errors import DataError, PerfError, TrainingError, UsageError
+from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.records.schema import Failure, NodeResult, Status
+from chipperf.run.failure import INTERRUPTED
+from chipperf.run.plan import RunPlan, read_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from chipperf.launch.launcher_info import LauncherInfo
+    from chipperf.run.directory import RunDirectory
+
+JOIN_S = 300.0
+"""Time within which all launchers of a run must have been started."""
+
+_REPORT_S = 60.0
+"""Time in which all launchers must report after the ranks of one have ended: elastic kills ranks after 30 seconds."""
+
+_ACK_S = 5.0
+
+NODE_LOST = "node_lost"
+PEER_STOPPED = "peer_stopped"
+HANG = "hang"
+
+_SAME = ("vendor", "case", "case_version", "preset", "precision", "hyperparameters", "limits", "topology")
+"""Fields of the plan that must be equal for all launchers."""
+
+_SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "ConnectionError"})
+"""Classes of failures that a rank reports when another rank has left it."""
+
+
+class LauncherReport(BaseModel):
+    """How the ranks of one launcher ended.
+
+    Attributes:
+        status: State of its ranks and, if they failed, why.
+        exit_code: Exit code that says so.
+        recurs: Whether the same failure is to be expected after a restart.
+        node: What only this launcher knows about its machine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Status
+    exit_code: int
+    recurs: bool
+    node: NodeResult | None = None
+
+
+class Decision(BaseModel):
+    """What the first launcher decided after all ranks had ended.
+
+    Attributes:
+        status: How the ranks ended.
+        exit_code: Exit code that says so.
+        plan: Plan with which the ranks are started again; ``None`` ends the run.
+        port: Port of the first launcher's new store, with ``plan``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Status
+    exit_code: int
+    plan: RunPlan | None = None
+    port: int | None = None
+
+
+class LauncherGroup:
+    """The launchers of a run, as one of them talks to the others.
+
+    Args:
+        launcher: This launcher.
+        origin_s: ``time.monotonic()`` when this machine's part of the run began.
+        idle_memory_bytes: Memory in use on each device of this machine before the run.
+
+    Raises:
+        TrainingError: The first launcher cannot be found in time.
+    """
+
+    def __init__(self, launcher: LauncherInfo, *, origin_s: float, idle_memory_bytes: Mapping[str, int]) -> None:
+        self.launcher = launcher
+        self.origin_s = origin_s
+        self.idle_memory_bytes = idle_memory_bytes
+        self._lost: set[int] = set()
+        try:
+            self._joining = Channel(launcher.host, launcher.port, listens=launcher.hosts_store, timeout_s=JOIN_S)
+        except ChannelLost as error:
+            place = f"{launcher.host}:{launcher.port}"
+            what = "cannot listen on" if launcher.hosts_store else "found nobody at"
+            raise _not_joined(f"{launcher.name_of(launcher.index)} {what} {place}: {error}") from error
+        self.session = self._joining
+
+    @contextmanager
+    def announcing_errors(self) -> Iterator[None]:
+        """Tell the others if the block fails on the first launcher, so that they do not wait for it."""
+        try:
+            yield
+        except PerfError as error:
+            self._joining.write("refused", error.message)
+            raise
+
+    def gather_requests(self, plan: RunPlan) -> None:
+        """Wait on the first launcher until the others ask for the plan, and check that they mean the same run.
+
+        Raises:
+            TrainingError: A launcher does not ask in time.
+            UsageError: A launcher was started with other options.
+        """
+        for index in range(1, self.launcher.count):
+            try:
+                other = RunPlan.model_validate_json(self._joining.wait_for(f"request/{index}", JOIN_S))
+            except ChannelLost as error:
+                raise _not_joined(f"{self.launcher.name_of(index)} did not join the run: {error}") from error
+            self._require_same(plan, other, index)
+
+    def _require_same(self, plan: RunPlan, other: RunPlan, index: int) -> None:
+        for name in _SAME:
+            if getattr(plan, name) != getattr(other, name):
+                raise UsageError(
+                    f"{self.launcher.name_of(index)} was started with another {name} than the first",
+                    hint="give the same options everywhere, except --node-rank",
+                )
+
+    def request(self, plan: RunPlan) -> RunPlan:
+        """Send the plan of this launcher to the first one, and return the plan of that.
+
+        Raises:
+            TrainingError: The first launcher does not answer, or does not begin the run.
+            DataError: The dataset's directory does not exist on this machine.
+        """
+        try:
+            self._joining.write(f"request/{self.launcher.index}", plan.model_dump_json())
+            received = RunPlan.model_validate_json(self._wait_for_first("plan"))
+        except ChannelLost as error:
+            raise _not_joined(f"{self.launcher.name_of(0)} does not say what to do: {error}") from error
+        if not received.data_root.is_dir():
+            raise DataError(
+                f"{received.data_root}, the dataset's directory on the first machine, does not exist here",
+                hint="the data has to be in the same place on all machines",
+            )
+        return received
+
+    def announce(self, plan: RunPlan) -> None:
+        """Send the plan of the first launcher to the others."""
+        self._joining.write("plan", plan.model_dump_json())
+
+    def join(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
+        """Join the run in its directory, or in a directory of this machine, and return the final plan.
+
+        Raises:
+            UsageError: Another run lies in the directory.
+            TrainingError: The first launcher does not answer, or does not begin the run.
+        """
+        shared = directory.plan.exists() and read_plan(directory.plan).run_id == plan.run_id
+        if directory.plan.exists() and not shared:
+            raise UsageError(
+                f"{directory.path} already holds another run", hint="choose another --out; runs are never overwritten"
+            )
+        directory.join(self.launcher.index)
+        self._joining.write(f"joined/{self.launcher.index}", "shared" if shared else "own")
+        try:
+            final = RunPlan.model_validate_json(self._wait_for_first("start"))
+        except ChannelLost as error:
+            raise _not_joined(f"{self.launcher.name_of(0)} does not begin: {error}") from error
+        if not shared:
+            directory.write_plan(final.model_dump_json(indent=2) + "\n")
+        return final
+
+    def gather_joined(self) -> bool:
+        """Wait until all launchers have joined; return whether all of them have the same directory.
+
+        Raises:
+            TrainingError: A launcher does not join in time.
+        """
+        answers = []
+        for index in range(1, self.launcher.count):
+            try:
+                answers.append(self._joining.wait_for(f"joined/{index}", JOIN_S))
+            except ChannelLost as error:
+                raise _not_joined(f"{self.launcher.name_of(index)} did not join the run: {error}") from error
+        return all(answer == "shared" for answer in answers)
+
+    def start(self, plan: RunPlan) -> None:
+        """Let the other launchers start their ranks with the final plan."""
+        self._joining.write("start", plan.model_dump_json())
+
+    def _wait_for_first(self, key: str) -> str:
+        deadline_s = time.monotonic() + JOIN_S
+        while (text := self._joining.read(key)) is None:
+            refusal = self._joining.read("refused")
+            if refusal is not None:
+                raise TrainingError(f"{self.launcher.name_of(0)} ended: {refusal}", failure_class="not_begun")
+            if time.monotonic() > deadline_s:
+                raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
+            time.sleep(0.1)
+        return text
+
+    def lose(self, index: int) -> Failure:
+        """Expect nothing more of a launcher that gives no sign of life, and return the failure to report."""
+        self._lost.add(index)
+        return Failure(
+            failure_class=NODE_LOST,
+            message=f"{self.launcher.name_of(index)} gives no sign of life",
+            hint="look at that machine and at the network between them; with checkpoints the run can be resumed",
+        )
+
+    def gather_reports(self, own: LauncherReport) -> list[LauncherReport]:
+        """Return the reports of all launchers, that of this one first. A launcher that sends none is lost."""
+        reports = [own]
+        if own.status.state != "completed":
+            stopped = Failure(failure_class=PEER_STOPPED, message=f"{self.launcher.name_of(0)} has ended")
+            with suppress(ChannelLost):
+                self.session.write("halt", stopped.model_dump_json())
+        deadline_s = time.monotonic() + _REPORT_S
+        for index in range(1, self.launcher.count):
+            try:
+                left_s = 0.0 if index in self._lost else max(0.0, deadline_s - time.monotonic())
+                reports.append(LauncherReport.model_validate_json(self.session.wait_for(f"report/{index}", left_s)))
+            except ChannelLost:
+                lost = Status(state="failed", failure=self.lose(index))
+                reports.append(LauncherReport(status=lost, exit_code=1, recurs=True))
+        return reports
+
+    def decide(self, decision: Decision, *, through: Channel | None = None) -> None:
+        """Send the first launcher's decision to the others, and wait until they have it: this process may end then.
+
+        Args:
+            decision: The decision.
+            through: The channel on which the others wait for it; ``None`` is that of the present session.
+        """
+        channel = through or self.session
+        try:
+            channel.write("decision", decision.model_dump_json())
+            for index in set(range(1, self.launcher.count)) - self._lost:
+                channel.wait_for(f"ack/{index}", _ACK_S)
+        except ChannelLost:
+            return
+
+    def report(self, own: LauncherReport) -> Decision:
+        """Report to the first launcher, and return its decision; without an answer, decide from the report alone."""
+        try:
+            self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
+            decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
+            self.session.write(f"ack/{self.launcher.index}", "")
+        except ChannelLost:
+            status, code = own.status, own.exit_code
+            if status.state == "completed" or _is_secondary(status):
+                status, code = Status(state="failed", failure=self.lose(0)), 1
+            return Decision(status=status, exit_code=code)
+        return decision
+
+    def open_session(self) -> int:
+        """Open a channel for ranks that are started again, and return its port: old keys must not be read again."""
+        self.session = Channel(self.launcher.host, 0, listens=True)
+        return self.session.port
+
+    def follow_session(self, port: int) -> None:
+        """Use the channel that the first launcher has opened on another port.
+
+        Raises:
+            TrainingError: Nobody listens there.
+        """
+        try:
+            self.session = Channel(self.launcher.host, port)
+        except ChannelLost as error:
+            raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
+
+
+def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
+    """Return the report that says why a run ended. Ranks that only report the loss of another rank come last.
+
+    Ranks that were told to stop are lost to the others, too.
+    """
+
+    def order(report: LauncherReport) -> int:
+        status = report.status
+        if status.state == "completed":
+            return 4
+        if status.state == "interrupted":
+            return 2
+        return 3 if _is_secondary(status) else 0 if _is_certain(status) else 1
+
+    return min(reports, key=order)
+
+
+def _is_certain(status: Status) -> bool:
+    return status.failure is not None and status.failure.failure_class in (HANG, "rank_died")
+
+
+def _is_secondary(status: Status) -> bool:
+    return status.failure is not None and status.failure.failure_class in (*_SECONDARY, PEER_STOPPED, INTERRUPTED)
+
+
+def _not_joined(message: str) -> TrainingError:
+    return TrainingError(
+        message,
+        failure_class="not_joined",
+        hint="start the same command on all machines; --rdzv is a free port that all of them can reach",
+    )

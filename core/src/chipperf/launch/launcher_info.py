@@ -1,0 +1,227 @@
+"""Which launcher of a run this process is: from its options, or from the variables of torchrun or Slurm."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chipperf.errors import UsageError
+from chipperf.plugin.types import Rank
+from chipperf.records.schema import Topology
+from chipperf.run.ranks import rank_from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+_TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+_SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
+"""Set by srun, and not in the batch script around it."""
+_FIRST_SLURM_PORT = 20000
+_SLURM_PORTS = 10000
+_SCONTROL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LauncherInfo:
+    """One of the launchers that start a run together.
+
+    There is one for each machine, or, where ``torchrun`` or ``srun`` started the processes, one for each of them.
+
+    Attributes:
+        index: Which one this is; the first decides and writes the record.
+        count: How many there are.
+        host: Where they meet: a name or address of the first one's machine.
+        port: Port there.
+        hosts_store: True if this launcher has to listen there.
+        topology: Machines and processes of the whole run.
+        worker: The only worker of this launcher, if torchrun or srun started one launcher for each rank.
+    """
+
+    index: int
+    count: int
+    host: str
+    port: int
+    hosts_store: bool
+    topology: Topology
+    worker: Rank | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """True for the launcher that decides and writes the record."""
+        return self.index == 0
+
+    @property
+    def node_rank(self) -> int:
+        """Number of this launcher's machine."""
+        return self.worker.node_rank if self.worker else self.index
+
+    @property
+    def speaks_for_node(self) -> bool:
+        """True for one launcher of each machine."""
+        return self.worker is None or self.worker.local_rank == 0
+
+    @property
+    def ranks(self) -> range:
+        """The ranks that this launcher starts."""
+        if self.worker:
+            return range(self.worker.rank, self.worker.rank + 1)
+        per_node = self.topology.nproc_per_node
+        return range(self.index * per_node, (self.index + 1) * per_node)
+
+    def name_of(self, index: int) -> str:
+        """Return what a launcher is called in messages."""
+        return f"the process of rank {index}" if self.worker else f"machine {index}"
+
+
+def find_launcher(
+    *, nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, typed: Collection[str]
+) -> LauncherInfo | None:
+    """Return this process among the launchers of its run, as the options say, or as torchrun or srun does.
+
+    Args:
+        nnodes: Machines.
+        nproc: Processes on each of them.
+        node_rank: Number of this machine.
+        rendezvous: Where the machines meet, as ``HOST:PORT``.
+        typed: The options on the command line, for example ``--nnodes``: others have their default.
+
+    Returns:
+        The launcher; ``None`` if it is the only one.
+
+    Raises:
+        UsageError: The options are incomplete, or contradict each other or what started this process.
+    """
+    counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in typed]
+    if nnodes == 1 and "--node-rank" not in typed:
+        # Slurm tells every program its machine's number, also one that runs alone.
+        node_rank = None
+    # With counts, Slurm's tasks are machines, each with a launcher that starts processes of its own.
+    tasks_are_machines = bool(counts) and _SLURM_TASKS_VARIABLE in os.environ
+    launcher = None if tasks_are_machines else from_environment()
+    if launcher is None:
+        return from_options(nnodes, nproc, node_rank, rendezvous)
+    if counts:
+        raise UsageError(
+            f"torchrun has started the processes: {counts[0]} is not needed", hint=f"leave {counts[0]} out"
+        )
+    return launcher
+
+
+def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
+    """Return the launcher that the options describe; ``None`` for a run on one machine.
+
+    Raises:
+        UsageError: They are incomplete or contradict each other.
+    """
+    if nnodes == 1:
+        if rendezvous is not None or (node_rank or 0) != 0:
+            raise UsageError("--node-rank and --rdzv belong to a run on several machines", hint="add --nnodes N")
+        return None
+    if node_rank is None or rendezvous is None:
+        raise UsageError(
+            f"a run on {nnodes} machines needs --node-rank and --rdzv on each of them",
+            hint="--node-rank 0 on the first, 1 on the next; --rdzv HOST:PORT, a free port of the first, on all",
+        )
+    if not 0 <= node_rank < nnodes:
+        raise UsageError(f"--node-rank {node_rank} is not one of {nnodes} machines", hint="they are counted from 0")
+    host, port = _endpoint(rendezvous)
+    return LauncherInfo(
+        index=node_rank,
+        count=nnodes,
+        host=host,
+        port=port,
+        hosts_store=node_rank == 0,
+        topology=Topology(nnodes=nnodes, nproc_per_node=nproc),
+    )
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
+    """Return the launcher that torchrun or srun made of this process; ``None`` if it is no process of theirs.
+
+    Raises:
+        UsageError: The variables describe processes that are not spread evenly over machines in order.
+    """
+    if _TORCHRUN_VARIABLE in environment and "LOCAL_RANK" in environment:
+        rank = rank_from_environment(environment)
+        host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
+        agent_listens = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return _of_worker(rank, *_endpoint(f"{host}:{port}"), hosts_store=rank.is_main and not agent_listens)
+    if int(environment.get(_SLURM_TASKS_VARIABLE, "1")) > 1:
+        rank = _slurm_rank(environment)
+        return _of_worker(rank, *_slurm_endpoint(environment), hosts_store=rank.is_main)
+    return None
+
+
+def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> LauncherInfo:
+    if rank.world_size % rank.local_world_size or rank.rank != rank.node_rank * rank.local_world_size + rank.local_rank:
+        raise UsageError(
+            f"rank {rank.rank} is process {rank.local_rank} of {rank.local_world_size} on machine {rank.node_rank}: "
+            "ranks have to follow machines, equally many on each",
+            hint="srun --ntasks-per-node=N --distribution=block, or torchrun with the same --nproc-per-node everywhere",
+        )
+    return LauncherInfo(
+        index=rank.rank,
+        count=rank.world_size,
+        host=host,
+        port=port,
+        hosts_store=hosts_store,
+        topology=Topology(nnodes=rank.world_size // rank.local_world_size, nproc_per_node=rank.local_world_size),
+        worker=rank,
+    )
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(f"{text!r} is not HOST:PORT", hint="for example --rdzv node0:29500")
+    return host.strip("[]"), int(port)
+
+
+def _slurm_rank(environment: Mapping[str, str]) -> Rank:
+    try:
+        return Rank(
+            rank=int(environment["SLURM_PROCID"]),
+            local_rank=int(environment["SLURM_LOCALID"]),
+            world_size=int(environment[_SLURM_TASKS_VARIABLE]),
+            local_world_size=_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"]),
+            node_rank=int(environment["SLURM_NODEID"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"Slurm's variables are incomplete: {error}", hint="start the processes with srun") from error
+
+
+def _tasks_per_node(text: str) -> int:
+    """Return the number of tasks of each machine from Slurm's run-length form, for example ``8(x2)``."""
+    match = re.fullmatch(r"(\d+)(\(x\d+\))?", text)
+    if match is None:
+        raise UsageError(
+            f"the machines have different numbers of processes: {text}", hint="srun --ntasks-per-node=N gives all N"
+        )
+    return int(match[1])
+
+
+def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:
+    host = environment.get("MASTER_ADDR") or _first_slurm_host(environment.get("SLURM_STEP_NODELIST", ""))
+    # Of two steps on one machine each needs a port of its own, and all processes have to find the same one.
+    step = int(environment.get("SLURM_JOB_ID", "0")) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
+    port = environment.get("MASTER_PORT") or str(_FIRST_SLURM_PORT + step % _SLURM_PORTS)
+    return _endpoint(f"{host}:{port}")
+
+
+def _first_slurm_host(nodes: str) -> str:
+    """Return the first machine of Slurm's list. Only Slurm's own tool can split every list."""
+    if not re.search(r"[\[,]", nodes):
+        return nodes
+    scontrol = shutil.which("scontrol")
+    if scontrol is None:
+        raise UsageError("scontrol is not here to read Slurm's list of machines", hint="set MASTER_ADDR in the job")
+    output = subprocess.run(
+        [scontrol, "show", "hostnames", nodes], capture_output=True, text=True, timeout=_SCONTROL_TIMEOUT_S
+    )
+    if output.returncode or not output.stdout.split():
+        raise UsageError(f"scontrol cannot read {nodes}: {output.stderr.strip()}", hint="set MASTER_ADDR in the job")
+    return output.stdout.split()[0]

@@ -1,0 +1,127 @@
+"""What a training run is asked to do: the options of ``perf train``, parsed and not yet resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chipperf.cases.config import ConfigFile, read_config_file, resolve
+from chipperf.cases.registry import find_case
+from chipperf.errors import DataError
+from chipperf.precisions import DEFAULT_PRECISION
+from chipperf.records.schema import Limits, Topology
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from chipperf.cases.base import Case
+    from chipperf.cases.config import Resolved
+    from chipperf.launch.launcher_info import LauncherInfo
+    from chipperf.plugin.types import CaseOverrides
+    from chipperf.precisions import Precision
+    from chipperf.records.schema import Setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """Options of one training run.
+
+    Attributes:
+        case: Name of the case.
+        data: The dataset's directory; ``None`` takes the generated sample.
+        vendor: Name of the vendor or ``auto``; ``None`` takes what the environment says.
+        precision: Precision of the training.
+        preset: Name of one of the case's presets.
+        config: The user's configuration file.
+        settings: Hyperparameters that the command line sets.
+        limits: How the run is shortened.
+        nproc: Processes on this machine; not used where ``launcher`` says how many there are.
+        launcher: This process among the launchers of the run; ``None`` if it is the only one.
+        device_check: Whether each device has to finish a small kernel first.
+        max_restarts: How many times processes that died are started again.
+        hang_timeout_s: Time without progress after which the run is ended; ``None`` waits without limit.
+        out: The run's directory; ``None`` is ``runs/`` and the run's name.
+    """
+
+    case: str
+    precision: Precision = DEFAULT_PRECISION
+    preset: str = "full"
+    data: Path | None = None
+    vendor: str | None = None
+    config: Path | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    nproc: int = 1
+    launcher: LauncherInfo | None = None
+    device_check: bool = True
+    max_restarts: int = 0
+    hang_timeout_s: float | None = DEFAULT_HANG_TIMEOUT_S
+    out: Path | None = None
+
+    @property
+    def topology(self) -> Topology:
+        """Machines and processes of the whole run."""
+        return self.launcher.topology if self.launcher else Topology(nnodes=1, nproc_per_node=self.nproc)
+
+    @property
+    def processes_started_here(self) -> int:
+        """How many processes this launcher starts on the devices that it sees.
+
+        Under srun each process may see only its own device, and the others of the same machine use theirs.
+        """
+        return 0 if self.launcher is not None and self.launcher.worker is not None else self.topology.nproc_per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedOptions:
+    """Options that are possible, as far as that can be known without a vendor; with what they name.
+
+    Attributes:
+        options: The options.
+        case: The case that they name.
+        file: Content of the configuration file.
+    """
+
+    options: TrainOptions
+    case: Case
+    file: ConfigFile
+
+    def hyperparameters(self, vendor: str = "", overrides: CaseOverrides | None = None) -> Resolved:
+        """Return the hyperparameters in force.
+
+        Args:
+            vendor: Name of the vendor that tunes the case.
+            overrides: What it tunes.
+
+        Raises:
+            ConfigError: The preset or a key is unknown, a key is locked, or a value does not fit.
+        """
+        return resolve(
+            self.case,
+            preset=self.options.preset,
+            vendor=vendor,
+            vendor_overrides=overrides,
+            file=self.file.hyperparameters,
+            command_line=self.options.settings,
+        )
+
+
+def check_options(options: TrainOptions) -> CheckedOptions:
+    """Refuse options that cannot work, before a vendor is asked for anything.
+
+    Raises:
+        UsageError: The case is unknown.
+        ConfigError: The configuration file cannot be read, or hyperparameters do not fit.
+        DataError: The dataset's directory does not exist.
+    """
+    case = find_case(options.case)
+    file = read_config_file(options.config) if options.config else ConfigFile(hyperparameters={}, environment={})
+    if options.data is not None and not options.data.is_dir():
+        raise DataError(
+            f"the dataset directory {options.data} does not exist", hint="check --data; 'perf data check' explains"
+        )
+    checked = CheckedOptions(options=options, case=case, file=file)
+    checked.hyperparameters()
+    return checked

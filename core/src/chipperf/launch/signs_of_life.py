@@ -1,0 +1,60 @@
+"""Signs of life that launchers give each other through a channel."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chipperf.launch.channel import Channel
+
+
+class SignsOfLife:
+    """When launchers were last heard of.
+
+    Each launcher writes a number that grows. The others look for changes of it, so that their clocks need not agree.
+
+    Args:
+        launchers: Numbers of the launchers to listen to; they count as heard now.
+    """
+
+    def __init__(self, launchers: Iterable[int]) -> None:
+        now_s = time.monotonic()
+        self._heard_s = dict.fromkeys(launchers, now_s)
+        self._beats: dict[int, str] = {}
+        self._sent = 0
+
+    def send(self, channel: Channel, launcher: int) -> None:
+        """Give a sign of life of this launcher.
+
+        Raises:
+            ChannelLost: The store does not answer.
+        """
+        self._sent += 1
+        channel.write(_key(launcher), str(self._sent))
+
+    def listen(self, channel: Channel) -> None:
+        """Look for new signs of life of the others.
+
+        Raises:
+            ChannelLost: The store does not answer.
+        """
+        for launcher in self._heard_s:
+            beat = channel.read(_key(launcher))
+            if beat is not None and beat != self._beats.get(launcher):
+                self._beats[launcher] = beat
+                self._heard_s[launcher] = max(self._heard_s[launcher], time.monotonic())
+
+    def excuse(self, launcher: int) -> None:
+        """Expect no more signs of life of a launcher that has ended."""
+        self._heard_s[launcher] = float("inf")
+
+    def silence_s(self, launcher: int) -> float:
+        """Return how long nothing has been heard of a launcher; negative for one that is excused."""
+        return time.monotonic() - self._heard_s[launcher]
+
+
+def _key(launcher: int) -> str:
+    return f"alive/{launcher}"

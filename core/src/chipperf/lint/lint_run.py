@@ -1,0 +1,207 @@
+"""Lint of documents: which rules found what, which could not be checked, and what was accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from chipperf.documents.case_document import read_document
+from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
+from chipperf.documents.markdown import Place, read_text
+from chipperf.errors import DocumentError, UsageError
+from chipperf.lint.configs import read_configs
+from chipperf.lint.ignore_comments import read_ignore_comments, unused
+from chipperf.lint.linted_document import Corpus, LintedDocument
+from chipperf.lint.problem import NotChecked, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from chipperf.documents.card_names import CardNames
+    from chipperf.lint.ignore_comments import IgnoreComment
+    from chipperf.lint.problem import Severity
+    from chipperf.lint.rule import Rule
+    from chipperf.records.schema import Record
+
+WAIVER_RULE: Final = "L00"
+"""Id under which documents that cannot be read, and waivers that are wrong, are reported."""
+
+_SUFFIXES: Final = (".md", ".markdown")
+_SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a rule found, at which place of which file; ``reason`` if it was accepted by a waiver."""
+
+    rule: str
+    severity: Severity
+    file: str
+    place: Place
+    message: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchecked:
+    """A rule that could not be checked on a file, and the evidence that is missing."""
+
+    rule: str
+    file: str
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """Everything a lint found.
+
+    Attributes:
+        files: Documents that were checked.
+        skipped: Markdown files that are no case documents.
+        findings: In the order of files, lines and rules.
+        unchecked: Rules without evidence.
+    """
+
+    files: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    unchecked: list[Unchecked] = field(default_factory=list)
+
+    def count(self, severity: Literal["error", "warning"]) -> int:
+        """Return the number of findings of a severity that no waiver accepts."""
+        return sum(finding.severity == severity and finding.reason is None for finding in self.findings)
+
+
+def lint(
+    paths: Sequence[Path],
+    rules: Sequence[Rule],
+    *,
+    names: CardNames,
+    vendor: str | None = None,
+    case: str | None = None,
+    config: Path | None = None,
+    records: Sequence[Record] = (),
+) -> Result:
+    """Check documents, and every Markdown file below directories.
+
+    A Markdown file that is no case document is skipped if it was found in a directory, and checked if it was named.
+
+    Args:
+        paths: Files and directories.
+        rules: The rules.
+        names: Names of vendors and cards.
+        vendor: Whose reports they are; by default found out for each.
+        case: Which case they are on; by default found out for each.
+        config: Configurations; by default the directory ``config`` beside each document.
+        records: Records of the runs behind the documents.
+
+    Raises:
+        UsageError: A path does not exist, or ``config`` does not.
+    """
+    result = Result()
+    corpus = Corpus()
+    for path, named in _files(paths):
+        name = str(path)
+        try:
+            document = read_document(read_text(path), name)
+        except DocumentError as error:
+            result.findings.append(_unreadable(name, error))
+            result.files.append(name)
+            continue
+        if not named and not document.is_report:
+            result.skipped.append(name)
+            continue
+        case_name = case or identify_case(document, path)
+        beside = config or _beside(path)
+        corpus.subjects.append(
+            LintedDocument(
+                path=path,
+                name=name,
+                document=document,
+                names=names,
+                vendor=vendor or identify_vendor(document, names, path),
+                case_name=case_name,
+                case=installed_cases().get(case_name or ""),
+                configs=read_configs(beside) if beside else None,
+                records=tuple(record for record in records if record.case.name == case_name),
+                corpus=corpus,
+            )
+        )
+        result.files.append(name)
+    for subject in corpus.subjects:
+        _check(subject, rules, result)
+    return result
+
+
+def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
+    waivers, faults = read_ignore_comments(subject.document.markdown)
+    findings = []
+    checked = set()
+    for rule in rules:
+        try:
+            for problem in rule.function(subject):
+                reason = _accept(waivers, rule.id, problem)
+                findings.append(_finding(rule.id, rule.severity, subject, problem, reason))
+            checked.add(rule.id)
+        except NotChecked as reason:
+            result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(reason)))
+    for problem in (*faults, *unused(waivers, checked)):
+        findings.append(_finding(WAIVER_RULE, "error", subject, problem, None))
+    result.findings += sorted(findings, key=lambda each: (each.place, each.rule))
+
+
+def _accept(waivers: Iterable[IgnoreComment], rule_id: str, problem: Problem) -> str | None:
+    for waiver in waivers:
+        if waiver.covers(rule_id, problem.place.line):
+            waiver.used.add(rule_id)
+            return waiver.reason
+    return None
+
+
+def _finding(
+    rule_id: str, severity: Severity, subject: LintedDocument, problem: Problem, reason: str | None
+) -> Finding:
+    return Finding(
+        rule=rule_id,
+        severity=problem.severity or severity,
+        file=subject.name,
+        place=problem.place,
+        message=problem.message,
+        reason=reason,
+    )
+
+
+def _unreadable(name: str, error: DocumentError) -> Finding:
+    place, message = Place(1, 1), error.message
+    parts = message.removeprefix(f"{name}:").split(":", 2)
+    if message.startswith(f"{name}:") and len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit():
+        place, message = Place(int(parts[0]), int(parts[1])), parts[2].strip()
+    return Finding(rule=WAIVER_RULE, severity="error", file=name, place=place, message=message)
+
+
+def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """Yield each file once, and whether it was named itself."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found = [(each, False) for each in sorted(_below(path))]
+        elif path.exists():
+            found = [(path, True)]
+        else:
+            raise UsageError(f"{path} does not exist", hint="name files or directories")
+        for each, named in found:
+            if each not in seen:
+                seen.add(each)
+                yield each, named
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    for path in directory.rglob("*"):
+        if path.suffix.casefold() in _SUFFIXES and not _SKIPPED_DIRECTORIES & set(path.parts) and path.is_file():
+            yield path
+
+
+def _beside(path: Path) -> Path | None:
+    directory = path.parent / "config"
+    return directory if directory.is_dir() else None

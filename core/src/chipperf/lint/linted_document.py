@@ -1,0 +1,238 @@
+"""A document under lint, the evidence beside it, and the documents that are linted with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from chipperf.documents import cells, wording
+from chipperf.documents.markdown import Located, Place
+from chipperf.documents.topology import parse_config_name
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.records.columns import columns_of
+from chipperf.records.plausibility import check_record, check_scaling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from chipperf.cases.base import Case
+    from chipperf.documents.card_names import CardNames
+    from chipperf.documents.case_document import CaseDocument, DocumentRow
+    from chipperf.lint.configs import ConfigDirectory
+    from chipperf.records.plausibility import Check
+    from chipperf.records.schema import Record, Setting
+
+SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
+"""Columns of what would be no coincidence in two reports."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LintedDocument:
+    """A document and what is known of it.
+
+    Attributes:
+        path: The file.
+        name: The file, as findings call it.
+        document: What it says.
+        names: Names of vendors and cards.
+        vendor: Whose report it is; ``None`` if nothing tells.
+        case_name: Which case it is on; ``None`` if nothing tells.
+        case: That case, if it is installed.
+        configs: Configurations of its runs, if they were found.
+        records: Records of its runs, if they were given.
+        corpus: All documents of this lint.
+    """
+
+    path: Path
+    name: str
+    document: CaseDocument
+    names: CardNames
+    vendor: str | None
+    case_name: str | None
+    case: Case | None
+    configs: ConfigDirectory | None
+    records: tuple[Record, ...]
+    corpus: Corpus
+
+    @property
+    def rows(self) -> Sequence[DocumentRow]:
+        """Rows of the performance table."""
+        return self.document.rows
+
+    @property
+    def start(self) -> Place:
+        """Where a fault of the whole document is reported: its performance table, or its beginning."""
+        header = self.document.headers.get("configuration")
+        return header.place if header else Place(1, 1)
+
+    def need_vendor(self) -> str:
+        """Return the vendor, or raise :class:`NotChecked`."""
+        if self.vendor is None:
+            raise NotChecked("nothing tells whose report it is: --vendor NAME")
+        return self.vendor
+
+    def need_case(self) -> Case:
+        """Return the case, or raise :class:`NotChecked`."""
+        if self.case is None:
+            raise NotChecked(
+                f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+            )
+        return self.case
+
+    def need_configs(self) -> ConfigDirectory:
+        """Return the configurations, or raise :class:`NotChecked`."""
+        if self.configs is None:
+            raise NotChecked("no configurations beside it: --config DIR")
+        return self.configs
+
+    def need_reference_dataset(self) -> Case:
+        """Return the case if the document is on the case's reference dataset, or raise :class:`NotChecked`."""
+        case = self.need_case()
+        reference = case.data.reference
+        row = self.document.general.get("dataset")
+        text = wording.normal(row.value.text) if row else ""
+        if text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
+            raise NotChecked("it is not on the dataset the case is defined on")
+        return case
+
+    def declares_changes(self) -> bool:
+        """Tell whether the general table declares additional changes."""
+        row = self.document.general.get("changes")
+        return row is not None and not wording.says_nothing(row.value.text)
+
+    def card_places(self) -> Iterator[tuple[str, Located]]:
+        """Yield every text that names the card, and what it is called."""
+        if fact := self.document.facts.get("card_title"):
+            yield "the accelerator", fact
+        if short := self.document.general.get("card_short_name"):
+            yield "the short name", short.value
+        for row in self.rows:
+            card = row.topology.card if row.topology else row.label.text
+            if row.label.text.startswith(card):
+                yield "the row's label", Located(card, row.label.place)
+            if (file := row.cells.get("config_file")) and (name := parse_config_name(file.text)):
+                yield "the configuration's name", Located(name.card, file.place)
+
+
+def implausible(subject: LintedDocument, *checks: Check) -> Iterator[Problem]:
+    """Yield what cannot be true in the records of the document's runs."""
+    found = [(record, finding) for record in subject.records for finding in check_record(record)]
+    if "scaling" in checks:
+        found += check_scaling(subject.records)
+    for record, finding in found:
+        if finding.check in checks:
+            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text}")
+
+
+def number(row: DocumentRow, column: str) -> float | None:
+    """Return the number in a row's cell, or ``None``."""
+    text = row.text(column)
+    return cells.number(text) if text is not None and cells.marker(text) is None else None
+
+
+def quality(row: DocumentRow) -> float | None:
+    """Return a row's result as a fraction, or ``None``."""
+    text = row.text("quality")
+    return cells.quality(text) if text is not None and cells.marker(text) is None else None
+
+
+def memory(row: DocumentRow) -> cells.MemoryCell | None:
+    """Return a row's memory, or ``None``."""
+    text = row.text("mem")
+    return cells.memory(text) if text is not None and cells.marker(text) is None else None
+
+
+def hyperparameters(row: DocumentRow) -> Mapping[str, Setting] | None:
+    """Return a row's ``fix_hp`` with batch size under ``bs``; ``None`` if it does not say."""
+    text = row.text("fix_hp")
+    missing = cells.marker(text) if text is not None else None
+    if text is None or (missing is not None and missing.missing != "not_applicable"):
+        return None
+    if missing is not None:
+        return {}
+    values, _ = cells.assignments(text)
+    return {("bs" if key == "batch_size" else key): value for key, value in values.items()}
+
+
+def precision_and_batch(row: DocumentRow) -> tuple[str, Setting | None] | None:
+    """Return what rows must have in common for their throughputs to scale: precision and batch size per card."""
+    values = hyperparameters(row)
+    return None if values is None else (row.precision, values.get("bs"))
+
+
+@dataclass(slots=True, eq=False)
+class Corpus:
+    """All documents of one lint, and what rules that compare documents look up in them."""
+
+    subjects: list[LintedDocument] = field(default_factory=list)
+    _tables: _Tables | None = None
+
+    @property
+    def tables(self) -> _Tables:
+        """Look-up tables, made when the first rule asks for them."""
+        if self._tables is None:
+            self._tables = _Tables(self.subjects)
+        return self._tables
+
+
+class _Tables:
+    """Subjects by what they say."""
+
+    def __init__(self, subjects: Sequence[LintedDocument]) -> None:
+        self._subjects = subjects
+
+    @cached_property
+    def by_fact(self) -> Mapping[tuple[str, str], list[LintedDocument]]:
+        """Subjects by environment field and its text."""
+        found: dict[tuple[str, str], list[LintedDocument]] = defaultdict(list)
+        for subject in self._subjects:
+            for key, fact in subject.document.facts.items():
+                if cells.marker(fact.text) is None:
+                    found[key, fact.text].append(subject)
+        return found
+
+    @cached_property
+    def networks(self) -> Mapping[tuple[str, str], set[str]]:
+        """Networks by vendor and accelerator."""
+        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for subject in self._subjects:
+            card, network = (subject.document.facts.get(key) for key in ("card_title", "network"))
+            if subject.vendor and card and network and cells.marker(network.text) is None:
+                found[subject.vendor, card.text].add(wording.normal(network.text))
+        return found
+
+    @cached_property
+    def by_number(self) -> Mapping[tuple[str, str, float], list[LintedDocument]]:
+        """Subjects by case, column and value of a number that is long enough to be no coincidence."""
+        found: dict[tuple[str, str, float], list[LintedDocument]] = defaultdict(list)
+        for subject in self._subjects:
+            for row in subject.rows:
+                for column in SPEEDS:
+                    value = number(row, column)
+                    if subject.case_name and value is not None and value >= 100:
+                        found[subject.case_name, column, value].append(subject)
+        return found
+
+    @cached_property
+    def quality_kinds(self) -> Mapping[str, Mapping[str, list[LintedDocument]]]:
+        """Subjects by case and kind of result."""
+        found: dict[str, dict[str, list[LintedDocument]]] = defaultdict(lambda: defaultdict(list))
+        for subject in self._subjects:
+            header = subject.document.headers.get("quality")
+            kind = wording.quality_kind(header.text) if header else None
+            if subject.case_name and kind:
+                found[subject.case_name][kind].append(subject)
+        return found
+
+    @cached_property
+    def phrases(self) -> Mapping[str, set[str]]:
+        """Words that rows use by topology of several machines."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for subject in self._subjects:
+            for row in subject.rows:
+                if row.topology and row.topology.nnodes > 1 and row.topology.phrase:
+                    found[row.topology.shape].add(row.topology.phrase)
+        return found

@@ -1,0 +1,178 @@
+"""How a lint's result is written: for people, for programs, for code scanning and for annotations of a pull request."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from urllib.parse import quote
+
+import chipperf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from chipperf.lint.lint_run import Finding, Result
+    from chipperf.lint.rule import Rule
+
+Format = Literal["text", "json", "sarif", "github"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+_SARIF_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_FAULT_NAME: Final = "document"
+
+
+def write(result: Result, rules: Sequence[Rule], format: Format) -> str:
+    """Return a result in one of :data:`FORMATS`."""
+    writers: Mapping[Format, Callable[[Result, Sequence[Rule]], str]] = {
+        "text": _text,
+        "json": _json,
+        "sarif": _sarif,
+        "github": _github,
+    }
+    return writers[format](result, rules)
+
+
+def _text(result: Result, rules: Sequence[Rule]) -> str:
+    names = {rule.id: rule.name for rule in rules}
+    open_findings = [finding for finding in result.findings if finding.reason is None]
+    lines = [
+        f"{finding.file}:{finding.place}: {finding.severity} {finding.rule} {names.get(finding.rule, _FAULT_NAME)}: "
+        f"{finding.message}"
+        for finding in open_findings
+    ]
+    found = {finding.rule for finding in open_findings}
+    explained = [rule for rule in rules if rule.id in found]
+    if explained:
+        lines += ["", *(f"{rule.id} {rule.name}: {rule.why}. To do: {rule.fix}." for rule in explained)]
+    lines += ["", *_summary(result)]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _summary(result: Result) -> Iterator[str]:
+    unchecked: dict[tuple[str, str], int] = Counter((each.rule, each.reason) for each in result.unchecked)
+    by_reason: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for (rule, reason), count in unchecked.items():
+        by_reason[reason, count].append(rule)
+    for (reason, count), ids in by_reason.items():
+        files = "" if len(result.files) == 1 else f" in {count} of {len(result.files)} files"
+        yield f"not checked{files}: {', '.join(ids)}: {reason}"
+    waived = [finding for finding in result.findings if finding.reason is not None]
+    for finding in waived:
+        yield f"accepted: {finding.file}:{finding.place}: {finding.rule}: {finding.message} [{finding.reason}]"
+    skipped = f", {len(result.skipped)} other Markdown files skipped" if result.skipped else ""
+    yield (
+        f"{len(result.files)} documents: {result.count('error')} errors, {result.count('warning')} warnings, "
+        f"{len(waived)} accepted{skipped}"
+    )
+
+
+def _json(result: Result, rules: Sequence[Rule]) -> str:
+    content = {
+        "chipperf": chipperf.__version__,
+        "files": result.files,
+        "skipped": result.skipped,
+        "errors": result.count("error"),
+        "warnings": result.count("warning"),
+        "findings": [_finding(finding) for finding in result.findings],
+        "not_checked": [{"rule": each.rule, "file": each.file, "reason": each.reason} for each in result.unchecked],
+        "rules": [describe(rule) for rule in rules],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def describe(rule: Rule) -> dict[str, str]:
+    """Return what a rule is, for listings."""
+    return {
+        "id": rule.id,
+        "name": rule.name,
+        "severity": rule.severity,
+        "summary": rule.summary,
+        "why": rule.why,
+        "fix": rule.fix,
+        "evidence": rule.evidence,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "severity": finding.severity,
+        "file": finding.file,
+        "line": finding.place.line,
+        "column": finding.place.column,
+        "message": finding.message,
+        "accepted": finding.reason,
+    }
+
+
+def _sarif(result: Result, rules: Sequence[Rule]) -> str:
+    driver = {
+        "name": "perf lint",
+        "version": chipperf.__version__,
+        "rules": [
+            {
+                "id": rule.id,
+                "name": rule.name,
+                "shortDescription": {"text": rule.summary},
+                "fullDescription": {"text": f"{rule.why}."},
+                "help": {"text": f"To do: {rule.fix}."},
+                "defaultConfiguration": {"level": rule.severity},
+            }
+            for rule in rules
+        ],
+    }
+    results = [_sarif_result(finding) for finding in result.findings]
+    notes = [
+        {"level": "note", "message": {"text": f"{each.file}: {each.rule} not checked: {each.reason}"}}
+        for each in result.unchecked
+    ]
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
+        "results": results,
+    }
+    return (
+        json.dumps({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+def _sarif_result(finding: Finding) -> dict[str, Any]:
+    location = {
+        "physicalLocation": {
+            "artifactLocation": {"uri": quote(finding.file)},
+            "region": {"startLine": finding.place.line, "startColumn": finding.place.column},
+        }
+    }
+    suppressions = [] if finding.reason is None else [{"kind": "inSource", "justification": finding.reason}]
+    return {
+        "ruleId": finding.rule,
+        "level": finding.severity,
+        "message": {"text": finding.message},
+        "locations": [location],
+        "suppressions": suppressions,
+    }
+
+
+def _github(result: Result, rules: Sequence[Rule]) -> str:
+    names = {rule.id: rule.name for rule in rules}
+    lines = []
+    for finding in result.findings:
+        if finding.reason is None:
+            properties = (
+                f"file={_property(finding.file)},line={finding.place.line},col={finding.place.column},"
+                f"title={_property(f'{finding.rule} {names.get(finding.rule, _FAULT_NAME)}')}"
+            )
+            lines.append(f"::{finding.severity} {properties}::{_message(finding.message)}")
+    for each in result.unchecked:
+        lines.append(f"::debug::{_message(f'{each.file}: {each.rule} not checked: {each.reason}')}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _message(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,126 @@
+"""Links and layout."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from chipperf.documents import markdown
+from chipperf.documents.markdown import Block
+from chipperf.errors import DocumentError
+from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import rule
+from chipperf.records.columns import THROUGHPUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from chipperf.lint.linted_document import LintedDocument
+
+_NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
+_SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
+
+
+@rule(
+    "L23",
+    "dead-link",
+    severity="warning",
+    why="the reader does not find the data set, the figure or the wheel",
+    fix="correct the address or the anchor",
+)
+def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
+    """Links to files lead to files that exist, and anchors to headings."""
+    for link in subject.document.markdown.links:
+        if not link.target or _SCHEME.match(link.target):
+            continue
+        address, _, anchor = link.target.partition("#")
+        target = subject.path.parent / unquote(address.partition("?")[0]) if address else subject.path
+        if not _exists(target):
+            if _is_within_reach(subject.path.parent, address):
+                yield Problem(place=link.place, message=f"{address!r} does not exist")
+            continue
+        if not anchor:
+            continue
+        page = target / "README.md" if _is_directory(target) else target
+        anchors = (
+            frozenset(_slugs(subject.document.markdown.blocks)) if not address else _anchors(page, _modified(page))
+        )
+        if anchors is not None and unquote(anchor).casefold() not in anchors:
+            yield Problem(place=link.place, message=f"{address or 'this page'} has no heading for {'#' + anchor!r}")
+
+
+def _is_within_reach(directory: Path, address: str) -> bool:
+    """Tell whether a missing file would be in a directory that is here.
+
+    A report that was taken out of its repository leads to places that are not here, which says nothing about it.
+    """
+    parts = [part for part in unquote(address).split("/") if part not in ("", ".")]
+    climbed = directory
+    while parts and parts[0] == "..":
+        climbed = climbed.parent
+        parts.pop(0)
+    return climbed == directory or not parts or (len(parts) > 1 and _exists(climbed / parts[0]))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+@lru_cache(maxsize=1024)
+def _anchors(path: Path, modified_ns: int) -> frozenset[str] | None:
+    if path.suffix.casefold() not in (".md", ".markdown"):
+        return None
+    try:
+        return frozenset(_slugs(markdown.parse(markdown.read_text(path)).blocks))
+    except DocumentError:
+        return None
+
+
+def _slugs(blocks: Iterable[object]) -> Iterator[str]:
+    """Yield the anchors that GitHub gives headings."""
+    seen: dict[str, int] = {}
+    for block in blocks:
+        if isinstance(block, Block) and block.kind == "heading":
+            slug = _NOT_IN_SLUG.sub("", block.text.casefold()).strip().replace(" ", "-")
+            count = seen.get(slug, 0)
+            seen[slug] = count + 1
+            yield f"{slug}-{count}" if count else slug
+
+
+@rule(
+    "L24",
+    "old-layout",
+    severity="warning",
+    why="one throughput without a definition cannot be compared with three defined ones",
+    fix="import the report and render it anew: perf report import",
+)
+def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
+    """The performance table has the columns of the current layout."""
+    document = subject.document
+    if not document.headers:
+        raise NotChecked("there is no performance table")
+    lacking = [column for column in reversed(THROUGHPUTS) if column not in document.headers]
+    if any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
+        yield Problem(place=subject.start, message="the performance table is of the first layout, without p_* columns")
+    elif lacking:
+        yield Problem(place=subject.start, message=f"the performance table has no column {', '.join(lacking)}")
