@@ -13,9 +13,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
-    from documents import Command
-
     from conftest import Workplace
+    from documents import Command
 
 COMMANDS = perf_commands()
 TRAININGS = [

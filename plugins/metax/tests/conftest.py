@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf_metax.telemetry import open_library
+from shared_fixtures import machine as machine
+from shared_fixtures import perf as perf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,6 +9,8 @@ import pytest
 from chipperf.torchtools import restore_switches
 from chipperf_nvidia import nvml
 from fake_nvml import FakeGpu, FakeNvml
+from shared_fixtures import machine as machine
+from shared_fixtures import perf as perf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,8 @@ from chipperf_nvidia.probe import probe
 from fake_nvml import h200, mig
 
 if TYPE_CHECKING:
-    from fake_machine import FakeMachine
-
     from conftest import InstallNvml
+    from fake_machine import FakeMachine
 
 CUDA_0 = torch.device("cuda", 0)
 TORCH_BYTES = 150_000_000_000

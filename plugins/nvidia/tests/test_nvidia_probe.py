@@ -12,9 +12,8 @@ from chipperf_nvidia.probe import probe, read_driver_version
 from fake_nvml import FakeGpu, h200, mig
 
 if TYPE_CHECKING:
-    from fake_machine import FakeMachine
-
     from conftest import InstallNvml
+    from fake_machine import FakeMachine
 
 H200 = FakeGpu()
 VERSION_FILE = (

@@ -1,4 +1,4 @@
-"""Fixtures that several parts share: a tiny dataset, one real run on it, plans, and fake distributions."""
+"""Fixtures that several parts of core share: one real run on a tiny dataset, plans, and fake distributions."""
 
 from __future__ import annotations
 
@@ -16,33 +16,18 @@ from chipperf.plugin.session import bind
 from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 from chipperf.run.plan import RunPlan
 from chipperf.run.planned_record import planned_record
-from fake_machine import ETHERNET, FakeMachine
 from filelock import FileLock
-from support import FakeDistributions, FinishedRun, execute_perf, forget_modules, run_perf
-
-# Tests run side by side: threads that spin while they wait would take each other's cores. Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from shared_fixtures import image_folder as image_folder
+from shared_fixtures import machine as machine
+from shared_fixtures import perf as perf
+from support import FakeDistributions, FinishedRun, execute_perf, forget_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from chipperf.records.schema import Record
-    from support import MakePlan, Perf
-
-
-@pytest.fixture(scope="session")
-def perf() -> Perf:
-    return run_perf
-
-
-@pytest.fixture(scope="session")
-def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sample dataset of 24 training and 9 evaluation images; not to be written to."""
-    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
-    options = SampleOptions(classes=3, train_per_class=8, val_per_class=3, width=96, height=72)
-    return ensure_sample_dataset(options, tmp_path_factory.mktemp("dataset"))
+    from support import MakePlan
 
 
 @pytest.fixture(scope="session")
@@ -96,16 +81,6 @@ def make_plan(tmp_path: Path) -> MakePlan:
 def planned(make_plan: MakePlan) -> Record:
     """The record of a run that has not begun."""
     return planned_record(make_plan(), bind(installed.find_vendor("cpu")), metric="top1")
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    """A machine with a network card and no tools."""
-    fake = FakeMachine(root=tmp_path / "root", bin=tmp_path / "bin")
-    fake.bin.mkdir()
-    fake.add_pci("0000:02:00.0", 0x8086, 0x1572, ETHERNET)
-    monkeypatch.setenv("PATH", str(fake.bin))
-    return fake
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""Fixtures of the Kunlunxin tests."""
+
+from shared_fixtures import image_folder as image_folder
+from shared_fixtures import machine as machine
+from shared_fixtures import perf as perf
