@@ -13,8 +13,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 if TYPE_CHECKING:
-    from conftest import Workplace
     from documents import Command
+
+    from conftest import Workplace
 
 COMMANDS = perf_commands()
 TRAININGS = [

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import (
+    Capability,
     CaseOverride,
     CaseOverrides,
     KnownDevice,
@@ -14,6 +15,8 @@ from chipperf import (
     Rank,
     read_case_overrides,
     read_products,
+    read_variables,
+    read_vendor_info,
 )
 
 if TYPE_CHECKING:
@@ -159,3 +162,78 @@ def test_fault_of_a_product_names_file_place_and_remedy(tmp_path: Path, old: str
     assert str(path) in caught.value.message
     assert message in caught.value.message
     assert caught.value.hint
+
+
+VENDOR = """
+[vendor]
+name = "acme"
+title = { en = "ACME", zh = "ACME" }
+report_title = { en = "ACME cards", zh = "ACME cards" }
+device_type = "cuda"
+visible_devices_env = ["ACME_VISIBLE_DEVICES"]
+capabilities = ["fp16"]
+
+[[product]]
+name = "ACME A1"
+short_name = "A1"
+"""
+
+
+def test_vendor_is_read_with_its_products(tmp_path: Path) -> None:
+    path = tmp_path / "products.toml"
+    path.write_text(VENDOR, encoding="utf-8")
+
+    info = read_vendor_info(path, device_type="acme")
+
+    assert (info.name, info.title.en, info.device_type) == ("acme", "ACME", "acme")
+    assert info.visible_devices_env == ("ACME_VISIBLE_DEVICES",)
+    assert info.capabilities == {Capability.FP16}
+    assert [device.short_name for device in info.known_devices] == ["A1"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ('name = "acme"\n', "", "'name'"),
+        ("[vendor]", "[vendor]\ncolor = 1", "'color'"),
+        ('["fp16"]', '["fp17"]', "'fp17'"),
+        ('title = { en = "ACME", zh = "ACME" }\n', "", "'title'"),
+    ],
+    ids=["missing", "unknown", "no capability", "no title"],
+)
+def test_wrong_vendor_is_an_error(tmp_path: Path, before: str, after: str, problem: str) -> None:
+    path = tmp_path / "products.toml"
+    path.write_text(VENDOR.replace(before, after, 1), encoding="utf-8")
+
+    with pytest.raises(PluginError, match=rf"products\.toml: \[vendor\] lacks an attribute or .*{problem}") as caught:
+        read_vendor_info(path)
+    assert "capabilities" in (caught.value.hint or "")
+
+
+def test_variables_are_meanings_and_settings(tmp_path: Path) -> None:
+    path = tmp_path / "variables.toml"
+    path.write_text('[a]\nONE = "slow"\n[b]\nTWO = { value = "1", reason = "order" }\n', encoding="utf-8")
+
+    variables = read_variables(path)
+
+    assert variables.meanings == {"a": {"ONE": "slow"}, "b": {}}
+    assert [(v.name, v.value, v.reason) for v in variables.settings["b"]] == [("TWO", "1", "order")]
+    assert variables.settings["a"] == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("ONE = 1", "ONE is not a table"),
+        ("[a]\nONE = 1", r"a\.ONE is neither a text nor a value with its reason"),
+        ('[a]\nONE = { value = "1" }', r"a\.ONE is neither"),
+        ('[a]\nONE = { value = 1, reason = "x" }', r"a\.ONE is neither"),
+        ('[a]\nONE = ""', r"a\.ONE is neither"),
+    ],
+)
+def test_wrong_variables_are_an_error(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "variables.toml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(PluginError, match=problem):
+        read_variables(path)

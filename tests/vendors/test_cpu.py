@@ -14,6 +14,7 @@ import torch
 from chipperf import DeviceInfo, EnvironmentSettings, MemoryStats, Rank, UnsupportedPrecision
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
+from chipperf.torchtools import restore_switches
 from chipperf.vendors import cpu
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def peak() -> int:
 def matmul_precision() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     yield
+    restore_switches()
     torch.set_float32_matmul_precision(before)
 
 

@@ -15,14 +15,20 @@ from chipperf.hardware import (
     UNSTATED,
     WATTS,
     DeviceReading,
+    DeviceReport,
+    LayoutReader,
+    ManagementTool,
+    SharedReport,
     call_bounded,
     distribution_version,
     find_cards,
     find_pci_devices,
+    find_reading,
     find_tool,
     normalize_pci_address,
     only,
     quantity,
+    read_device,
     read_text,
     run_tool,
     select_visible,
@@ -193,3 +199,98 @@ def test_reading_gives_a_sample_its_values() -> None:
     reading = DeviceReading(device_id=3, name="A1", power_w=7.0, memory_used_bytes=5)
     sample = TelemetrySample(source="acme-smi", **reading.sensors())
     assert (sample.power_w, sample.memory_used_bytes, sample.clock_mhz) == (7.0, 5, None)
+
+
+def test_reading_is_made_of_texts_and_knows_nothing_else() -> None:
+    texts = {
+        "pci_bus_id": "GPU at 0000:1B:00.0",
+        "name": "A1",
+        "serial": "",
+        "power_w": "1500 mW",
+        "temperature_c": None,
+        "utilization_percent": 7,
+        "memory_used_bytes": "1 MiB",
+        "memory_total_bytes": "64",
+    }
+    known = DeviceReading(pci_bus_id="0000:1b:00.0", name="A1", power_w=1.5, memory_used_bytes=2**20, device_id=3)
+    assert read_device(texts, device_id=3) == known
+    assert read_device(texts, unstated=UNSTATED).utilization_percent == 7
+    assert read_device(texts, unstated=UNSTATED).memory_total_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("uuid", "address", "expected"),
+    [
+        ("GPU-AB", None, 0),
+        ("ab", "0000:02:00.0", 0),
+        ("cd", "0000:02:00.0", 1),
+        ("cd", None, None),
+        (None, "0000:03:00.0", None),
+        (None, None, None),
+    ],
+    ids=["prefix and case", "UUID before address", "address", "nothing", "two at one address", "anonymous"],
+)
+def test_device_is_found_by_identity(uuid: str | None, address: str | None, expected: int | None) -> None:
+    addresses = ("0000:01:00.0", "0000:02:00.0", "0000:03:00.0", "0000:03:00.0")
+    uuids = ("GPU-ab", None, None, None)
+    readings = [DeviceReading(uuid=u, pci_bus_id=a) for u, a in zip(uuids, addresses, strict=True)]
+    found = find_reading(readings, uuid=uuid, pci_bus_id=address)
+    assert found == (None if expected is None else readings[expected])
+
+
+ACME = ManagementTool(names=("acme-smi", "acme_smi"))
+
+
+def acme_reader() -> LayoutReader:
+    def parse(text: str) -> DeviceReport:
+        names = text.split()[1:]
+        return DeviceReport(readings=tuple(DeviceReading(name=name) for name in names), tool_version="2.1")
+
+    return LayoutReader(ACME, [(("-m",), parse), ((), parse)], misread="{call} says nothing")
+
+
+def test_tool_is_run_under_its_first_installed_name(machine: FakeMachine) -> None:
+    assert ACME.find() is None
+    assert ACME.run((), timeout_s=5).problem == "acme-smi is not installed"
+    tool = machine.add_tool("acme_smi", script="exit 3")
+    assert ACME.find() == str(tool)
+    assert ACME.run((), timeout_s=5).problem == "acme_smi ended with status 3: no message"
+
+
+def test_first_layout_that_tells_something_is_kept(machine: FakeMachine) -> None:
+    calls = machine.bin / "calls"
+    machine.add_tool("acme-smi", script=f'echo "call$1" >> {calls}; [ -n "$1" ] || echo devices A1 A2')
+    reader = acme_reader()
+    reports = [reader.read(timeout_s=5) for _ in range(2)]
+    assert [reading.name for reading in reports[0].readings] == ["A1", "A2"]
+    assert [report.source for report in reports] == ["acme-smi 2.1"] * 2
+    assert calls.read_text().split() == ["call-m", "call", "call"]
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (None, "acme-smi is not installed"),
+        ("true", "acme-smi -m says nothing"),
+        ('[ -z "$1" ] || exit 3', "acme-smi ended with status 3: no message"),
+        ("/bin/sleep 60", "acme-smi did not finish within 0.1 s"),
+    ],
+    ids=["missing", "silent", "first fault counts", "hanging"],
+)
+def test_report_without_readings_says_why(machine: FakeMachine, script: str | None, problem: str) -> None:
+    if script:
+        machine.add_tool("acme-smi", script=script)
+    assert acme_reader().read(timeout_s=0.1 if script and "sleep" in script else 5) == DeviceReport(problem=problem)
+
+
+def test_report_is_shared_while_it_is_fresh() -> None:
+    taken: list[DeviceReport] = []
+
+    def take() -> DeviceReport:
+        taken.append(DeviceReport(source=str(len(taken))))
+        return taken[-1]
+
+    shared = SharedReport(take, fresh_s=60)
+    assert [shared.current().source for _ in range(2)] == ["0", "0"]
+    stale = SharedReport(take, fresh_s=-1)
+    assert [stale.current().source for _ in range(2)] == ["1", "2"]

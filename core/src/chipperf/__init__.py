@@ -38,7 +38,7 @@ from chipperf.plugin.types import (
     VendorInfo,
     WindowFinished,
 )
-from chipperf.plugin.vendor_files import read_case_overrides, read_products
+from chipperf.plugin.vendor_files import read_case_overrides, read_products, read_variables, read_vendor_info
 from chipperf.precisions import Precision
 
 __version__ = "0.1.0"
@@ -84,4 +84,6 @@ __all__ = [
     "hookimpl",
     "read_case_overrides",
     "read_products",
+    "read_variables",
+    "read_vendor_info",
 ]

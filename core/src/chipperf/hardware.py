@@ -13,15 +13,18 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    Layout = tuple[tuple[str, ...], Callable[[str], "DeviceReport"]]
 
 Device = TypeVar("Device")
 Result = TypeVar("Result")
@@ -43,6 +46,18 @@ PERCENT: Final[Mapping[str, float]] = MappingProxyType({"%": 1})
 MEGAHERTZ: Final[Mapping[str, float]] = MappingProxyType({"MHz": 1})
 UNSTATED: Final[Mapping[str, float]] = MappingProxyType({"": 1})
 """For formats whose specification, and not their text, gives the unit."""
+_UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
+    {
+        "power_w": WATTS,
+        "temperature_c": CELSIUS,
+        "utilization_percent": PERCENT,
+        "memory_used_bytes": BYTES,
+        "memory_total_bytes": BYTES,
+        "clock_mhz": MEGAHERTZ,
+    }
+)
+# "GPU-", which some libraries write in front of a UUID and others do not.
+_UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +116,27 @@ class DeviceReading:
         """Return the values that a ``TelemetrySample`` has, by its names."""
         names = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReport:
+    """What a management tool or library says of all devices at one moment; ``None`` is unknown.
+
+    Attributes:
+        readings: One per device, in the tool's order.
+        source: Where the readings come from, for example ``acme-smi 2.1 --summary``.
+        problem: Why there are no readings.
+        tool_version: Version of the tool, which is not the driver's.
+        driver_version: Version of the kernel driver.
+        sdk_version: Version of the vendor's software or of the library behind the tool.
+    """
+
+    readings: tuple[DeviceReading, ...] = ()
+    source: str = ""
+    problem: str = ""
+    tool_version: str | None = None
+    driver_version: str | None = None
+    sdk_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +250,44 @@ def whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
+def read_device(
+    texts: Mapping[str, object], *, unstated: Mapping[str, float] = MappingProxyType({}), **known: Any
+) -> DeviceReading:
+    """Return a reading from the texts that a tool prints; a text that is not such a value is unknown.
+
+    Args:
+        texts: Texts by the names of :class:`DeviceReading`, each quantity with its unit; ``None`` is unknown.
+        unstated: :data:`UNSTATED` where a tool prints bare numbers in the usual units; memory always has its unit.
+        known: Attributes whose values are found in another way.
+    """
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name in _UNITS:
+            is_memory = name.endswith("_bytes")
+            units = _UNITS[name] if is_memory else {**_UNITS[name], **unstated}
+            number = quantity(None if text is None else str(text), units)
+            values[name] = whole(number) if is_memory else number
+        else:
+            values[name] = (normalize_pci_address(str(text or "")) if name == "pci_bus_id" else text) or None
+    return DeviceReading(**{**values, **known})
+
+
+def find_reading(
+    readings: Iterable[DeviceReading], *, uuid: str | None, pci_bus_id: str | None
+) -> DeviceReading | None:
+    """Return the reading of the device with this UUID, or else at this address; ``None`` unless it is exactly one.
+
+    A UUID is compared without the prefix that some write in front of it (``GPU-``), and in either case.
+    """
+    listed = tuple(readings)
+    same_uuid = [reading for reading in listed if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid)]
+    return only(same_uuid or [reading for reading in listed if pci_bus_id and reading.pci_bus_id == pci_bus_id])
+
+
+def _bare(uuid: str) -> str:
+    return _UUID_PREFIX.sub("", uuid.casefold(), count=1)
+
+
 def normalize_pci_address(text: str) -> str | None:
     """Return the PCI address in ``text`` as ``0000:1b:00.0``, or ``None`` if there is none.
 
@@ -283,6 +357,97 @@ def run_tool(
         complaint = (stderr.strip() or stdout.strip() or "no message").splitlines()[0]
         return ToolOutput(stdout=stdout, problem=f"{argv[0]} ended with status {process.returncode}: {complaint}")
     return ToolOutput(stdout=stdout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagementTool:
+    """A vendor's command line tool.
+
+    Attributes:
+        names: Names of the program; the first one that is installed is run.
+        directories: Where the vendor installs it, searched after ``PATH``.
+    """
+
+    names: tuple[str, ...]
+    directories: tuple[Path, ...] = ()
+
+    def find(self) -> str | None:
+        """Return the tool's path, or ``None`` if it is not installed."""
+        return next(filter(None, (find_tool(name, self.directories) for name in self.names)), None)
+
+    def run(self, options: Sequence[str], *, timeout_s: float) -> ToolOutput:
+        """Run the tool; records quote the problem, which therefore names the tool without its directory."""
+        tool = self.find()
+        if tool is None:
+            return ToolOutput(problem=f"{self.names[0]} is not installed")
+        output = run_tool([tool, *options], timeout_s=timeout_s)
+        return replace(output, problem=output.problem and output.problem.replace(tool, Path(tool).name))
+
+
+class LayoutReader:
+    """Reads all devices from a tool whose releases print different layouts.
+
+    Args:
+        tool: The tool.
+        layouts: Options and parser of each layout, the best one first.
+        misread: What is wrong with an output that tells nothing; ``{call}`` is the call.
+        tells: Whether a report is of use; if not given, whether it has readings.
+    """
+
+    def __init__(
+        self,
+        tool: ManagementTool,
+        layouts: Sequence[Layout],
+        *,
+        misread: str,
+        tells: Callable[[DeviceReport], bool] = lambda report: bool(report.readings),
+    ) -> None:
+        self._tool = tool
+        self._layouts = tuple(layouts)
+        self._misread = misread
+        self._tells = tells
+
+    def read(self, *, timeout_s: float) -> DeviceReport:
+        """Return the report of the first layout that tells something; the next call begins with that layout.
+
+        Args:
+            timeout_s: Time for all calls together. A tool that hangs is not called again.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        problem = ""
+        for place, (options, parse) in enumerate(self._layouts):
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s <= 0:
+                break
+            output = self._tool.run(options, timeout_s=max(0.1, round(remaining_s, 1)))
+            report = parse(output.stdout) if output.problem is None else DeviceReport()
+            name = Path(self._tool.find() or self._tool.names[0]).name
+            if self._tells(report):
+                self._layouts = self._layouts[place:]
+                return replace(report, source=" ".join((name, *filter(None, [report.tool_version]), *options)))
+            problem = problem or output.problem or self._misread.format(call=" ".join((name, *options)))
+        return DeviceReport(problem=problem)
+
+
+class SharedReport:
+    """One report for all devices of the machine, which are asked about one after the other.
+
+    Args:
+        take: Takes a report.
+        fresh_s: How long a report serves.
+    """
+
+    def __init__(self, take: Callable[[], DeviceReport], *, fresh_s: float = 0.5) -> None:
+        self._take = take
+        self._fresh_s = fresh_s
+        self._report = DeviceReport()
+        self._taken_s = float("-inf")
+
+    def current(self) -> DeviceReport:
+        """Return the latest report, taken anew if it is too old."""
+        if time.monotonic() - self._taken_s > self._fresh_s:
+            self._report, self._taken_s = self._take(), time.monotonic()
+        return self._report
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf.errors import DeviceError, UnsupportedPrecision
-from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy
+from chipperf.plugin.hookspecs import hookimpl
+from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy
 from chipperf.precisions import PRECISIONS, either, runnable_precisions
 
 if TYPE_CHECKING:
@@ -235,6 +236,27 @@ def use_device(
     return device
 
 
+def read_device_info(module: Any, device: torch.device) -> DeviceInfo:
+    """Return a device's identity by torch's properties, of which older builds tell neither UUID nor address.
+
+    Args:
+        module: torch's module for the device type, for example ``torch.cuda``.
+        device: The device.
+    """
+    properties = module.get_device_properties(device)
+    uuid = getattr(properties, "uuid", None)
+    address = None
+    if hasattr(properties, "pci_domain_id"):
+        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return DeviceInfo(
+        index=device.index or 0,
+        name=properties.name,
+        uuid=f"GPU-{uuid}" if uuid else None,
+        pci_bus_id=address,
+        total_bytes=int(properties.total_memory) or None,
+    )
+
+
 def read_memory(
     module: Any,
     device: torch.device,
@@ -269,6 +291,45 @@ def read_memory(
     )
 
 
+@hookimpl
+def perf_synchronize(device: torch.device) -> None:
+    """Wait for all streams of the device; for plugins whose devices are torch's ``cuda``, to import as their hook."""
+    import torch
+
+    torch.cuda.synchronize(device)
+
+
+@hookimpl
+def perf_memory_query(device: torch.device) -> MemoryStats:
+    """Read torch's allocator, and use and capacity by the runtime; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    return read_memory(torch.cuda, device)
+
+
+@hookimpl
+def perf_memory_reset_peak(device: torch.device) -> None:
+    """Reset the peaks of torch's allocator; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+@hookimpl
+def perf_loader_options() -> LoaderOptions:
+    """Copy from page-locked memory, so that copies overlap with computation; for plugins whose stack has it."""
+    return LoaderOptions(pin_memory=True)
+
+
+@hookimpl
+def perf_device_teardown() -> None:
+    """Put torch's switches back and free cached memory; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    restore_switches()
+    torch.cuda.empty_cache()
+
+
 def user_variables(
     meanings: Mapping[str, str],
     *,
@@ -289,6 +350,17 @@ def user_variables(
         for name, reason in reasons.items()
         if name in environment
     )
+
+
+def nccl_version() -> str | None:
+    """Return the version of the interface behind torch's ``nccl``, NCCL's own or a vendor's; ``None`` without it."""
+    import torch
+
+    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
+        return None
+    version = torch.cuda.nccl.version()
+    # torch before 1.10 gave one number.
+    return ".".join(map(str, version)) if isinstance(version, tuple) else str(version)
 
 
 def _switch_of_torch(name: str) -> Switch:

@@ -1,4 +1,4 @@
-"""Reading what a vendor states as data in TOML files of its plugin: hyperparameters and products.
+"""Reading what a vendor states as data in TOML files of its plugin: hyperparameters, products, variables.
 
 ``configs.toml``, for ``perf_case_overrides`` and :func:`read_case_overrides`, is a list of rows::
 
@@ -16,8 +16,16 @@ without one is for every card, and a row of the card comes before it. Every othe
 ``without_row`` begins the note that a case and topology without a row get. ``notes`` above the rows are those of every
 row.
 
-``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops`` and :func:`read_products`, lists what the vendor sells,
-and where peak rates are stated::
+``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops``, :func:`read_vendor_info` and :func:`read_products`,
+says who the vendor is, what it sells, and where peak rates are stated::
+
+    [vendor]
+    name = "acme"
+    title = { en = "ACME", zh = "ACME" }
+    report_title = { en = "ACME configuration and results", zh = "ACME" }
+    device_type = "cuda"
+    visible_devices_env = ["ACME_VISIBLE_DEVICES"]
+    capabilities = ["distributed", "fp16"]
 
     [data_sheet.A1]
     title = "ACME A1 data sheet, May 2026, without sparsity"
@@ -31,6 +39,16 @@ and where peak rates are stated::
 
 ``name`` is the name that the runtime or the management library reports, ``tflops`` the dense rate of matrix products
 in 1e12 FLOP/s by effective precision. A product without a data sheet has no peak rate.
+
+``variables.toml``, for ``perf_environment``, ``perf_load_runtime`` and :func:`read_variables`, has tables of variables
+of the environment and of switches, which the plugin names as it likes. A text says what a variable does that a user may
+set; a value with its reason is what the plugin sets::
+
+    [reported]
+    ACME_DEBUG = "every kernel is waited for"
+
+    [deterministic]
+    ACME_FIXED_ORDER = { value = "1", reason = "gradients are added in one order" }
 """
 
 from __future__ import annotations
@@ -42,7 +60,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from chipperf.errors import PluginError, did_you_mean
-from chipperf.plugin.types import CaseOverride, CaseOverrides, KnownDevice, PeakFlops
+from chipperf.plugin.types import (
+    Capability,
+    CaseOverride,
+    CaseOverrides,
+    EnvironmentVariable,
+    KnownDevice,
+    PeakFlops,
+    Title,
+    VendorInfo,
+)
 from chipperf.precisions import ARITHMETICS
 
 if sys.version_info >= (3, 11):
@@ -51,14 +78,22 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from chipperf.plugin.types import Rank
 
+_PRODUCT_TABLES: Final = ("vendor", "data_sheet", "product")
 _TOPOLOGY: Final = re.compile(r"[1-9]\d*x[1-9]\d*")
 _GIB: Final = 2**30
 _TERA: Final = 1e12
+_VENDOR: Final = "write name, title, report_title, device_type, visible_devices_env and capabilities"
+_VENDOR_TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "title": lambda texts: Title(**texts),
+    "report_title": lambda texts: Title(**texts),
+    "visible_devices_env": tuple,
+    "capabilities": lambda names: frozenset(map(Capability, names)),
+}
 _SETTING: Final = 'write KEY = { value = ..., reason = "why this value" }'
 
 
@@ -78,6 +113,19 @@ class CaseConfigs:
 
     without_row: str
     rows: tuple[CaseConfig, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variables:
+    """Variables of the environment, by table and in the order of the file.
+
+    Attributes:
+        meanings: What each variable or switch does that the plugin reports.
+        settings: What the plugin sets.
+    """
+
+    meanings: Mapping[str, Mapping[str, str]]
+    settings: Mapping[str, tuple[EnvironmentVariable, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +192,26 @@ def read_case_configs(path: Path) -> CaseConfigs:
     return CaseConfigs(without_row=without_row, rows=rows)
 
 
+def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
+    """Return who the vendor is: the table ``[vendor]`` of a ``products.toml``, with the products.
+
+    Args:
+        path: The plugin's ``products.toml``.
+        decided: Attributes that the file leaves to the plugin, for example those of the installed stack.
+
+    Raises:
+        PluginError: The file cannot be read, or an attribute is missing or wrong.
+    """
+    table = _load(path, _PRODUCT_TABLES).get("vendor", {})
+    try:
+        facts = {**table, **decided}
+        for key, make in _VENDOR_TYPES.items():
+            facts[key] = make(facts[key])
+        return VendorInfo(known_devices=read_products(path).known_devices, **facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PluginError(f"{path}: [vendor] lacks an attribute or has a wrong one: {error}", hint=_VENDOR) from error
+
+
 @functools.cache
 def read_products(path: Path) -> Products:
     """Read and check a ``products.toml``.
@@ -151,7 +219,7 @@ def read_products(path: Path) -> Products:
     Raises:
         PluginError: The file cannot be read, or a table or key of it is wrong.
     """
-    content = _load(path, ("data_sheet", "product"))
+    content = _load(path, _PRODUCT_TABLES)
     sheets = content.get("data_sheet", {})
     devices, peaks = [], {}
     for number, table in enumerate(_tables(content, "product", path), start=1):
@@ -168,6 +236,36 @@ def read_products(path: Path) -> Products:
             for precision, peak in _peaks(sheets, table["data_sheet"], f"{place} ({name})").items():
                 peaks[name, precision] = peak
     return Products(known_devices=tuple(devices), peaks=peaks)
+
+
+@functools.cache
+def read_variables(path: Path) -> Variables:
+    """Read and check a ``variables.toml``.
+
+    Raises:
+        PluginError: The file cannot be read, or an entry of it is wrong.
+    """
+    meanings: dict[str, dict[str, str]] = {}
+    settings: dict[str, tuple[EnvironmentVariable, ...]] = {}
+    for group, table in _load(path).items():
+        if not isinstance(table, dict):
+            raise PluginError(f"{path}: {group} is not a table", hint=f"write variables below [{group}]")
+        meanings[group] = {name: entry for name, entry in table.items() if _is_text(entry)}
+        settings[group] = tuple(
+            _setting(name, entry, f"{path}: {group}.{name}")
+            for name, entry in table.items()
+            if name not in meanings[group]
+        )
+    return Variables(meanings=meanings, settings=settings)
+
+
+def _setting(name: str, entry: object, place: str) -> EnvironmentVariable:
+    if not isinstance(entry, dict) or set(entry) != {"value", "reason"} or not all(map(_is_text, entry.values())):
+        raise PluginError(
+            f"{place} is neither a text nor a value with its reason",
+            hint='write what it does, or { value = "1", reason = "why this value" }',
+        )
+    return EnvironmentVariable(name=name, **entry)
 
 
 def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
@@ -188,14 +286,15 @@ def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
     return {name: PeakFlops(flops_per_s=rate * _TERA, source=sheet["title"]) for name, rate in rates.items()}
 
 
-def _load(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+def _load(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PluginError(f"cannot read {path}: {error.strerror}", hint="reinstall the plugin") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PluginError(f"{path} is not TOML: {error}", hint="correct the plugin's file") from error
-    _require_keys(content, keys, str(path))
+    if keys is not None:
+        _require_keys(content, keys, str(path))
     return content
 
 

@@ -1,14 +1,12 @@
 """Hooks of the Kunlunxin plugin.
 
-Kunlunxin has two incompatible software stacks, :mod:`chipperf_kunlunxin.r300` and :mod:`chipperf_kunlunxin.p800`; the
-hooks ask the installed one. Device events are never used for timing: on a P800 they report 0 ms, or hang the
-collectives.
+Kunlunxin has two incompatible software stacks, see :mod:`chipperf_kunlunxin.stacks`; the hooks ask the installed one.
+Device events are never used for timing: on a P800 they report 0 ms, or hang the collectives.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +15,9 @@ from chipperf import (
     LoaderOptions,
     PluginError,
     RuntimeInfo,
-    Title,
-    VendorInfo,
     hookimpl,
     read_case_overrides,
-    read_products,
+    read_vendor_info,
 )
 from chipperf.torchtools import (
     convert_parameters,
@@ -31,9 +27,9 @@ from chipperf.torchtools import (
     set_determinism,
 )
 
-from chipperf_kunlunxin import machine, software
+from chipperf_kunlunxin import machine
 from chipperf_kunlunxin.probe import choose_stack, probe
-from chipperf_kunlunxin.stack import TOOL_TIMEOUT_S
+from chipperf_kunlunxin.stacks import TOOL_TIMEOUT_S
 from chipperf_kunlunxin.xpu_smi import perf_telemetry as perf_telemetry
 from chipperf_kunlunxin.xpu_smi import perf_tool_commands as perf_tool_commands
 from chipperf_kunlunxin.xpu_smi import query_devices
@@ -50,6 +46,7 @@ if TYPE_CHECKING:
         PrecisionPolicy,
         ProbeResult,
         Rank,
+        VendorInfo,
     )
 
 _CONFIGS = Path(__file__).with_name("configs.toml")
@@ -62,14 +59,11 @@ logger = logging.getLogger(__name__)
 def perf_vendor_info() -> VendorInfo:
     """Name Kunlunxin and its products; the device type is that of the installed stack."""
     stack = choose_stack()
-    return VendorInfo(
-        name="kunlunxin",
-        title=Title(zh="昆仑芯", en="Kunlunxin"),
-        report_title=Title(zh="昆仑芯XPU配置与运行信息参考", en="Kunlunxin XPU configuration and results"),
+    return read_vendor_info(
+        _PRODUCTS,
         device_type=stack.device_type,
         visible_devices_env=(stack.visible_devices_env,),
         capabilities=stack.capabilities,
-        known_devices=read_products(_PRODUCTS).known_devices,
     )
 
 
@@ -88,24 +82,22 @@ def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[Environ
 @hookimpl
 def perf_load_runtime() -> RuntimeInfo:
     """Import torch, Kunlunxin's extension and the collectives' module, and warn of variables that do harm."""
-    for hazard in software.hazards_in_force():
+    for hazard in machine.hazards_in_force().values():
         logger.warning("%s", hazard)
     import torch
 
     stack = choose_stack()
-    extension = software.torch_xmlir()
+    extension = machine.torch_xmlir()
     if stack.uses_flagcx():
-        software.import_module("flagcx", "install FlagCX, or choose another backend")
-    versions = software.read_stack_versions(getattr(extension, "__version__", None))
+        machine.import_module("flagcx", "install FlagCX, or choose another backend")
+    versions = machine.read_stack_versions(getattr(extension, "__version__", None))
+    versions["collectives"] = versions.get("collectives") or stack.collectives
     driver = machine.read_driver_version(machine.MACHINE_ROOT)
     return RuntimeInfo(
         torch=torch.__version__,
         driver=driver or query_devices(timeout_s=TOOL_TIMEOUT_S).driver_version,
-        sdk=versions.sdk,
-        collectives=versions.collectives or stack.collectives,
-        framework=versions.framework,
-        compiler=versions.compiler,
-        knobs=(*software.variables_in_force(), *stack.runtime_knobs()),
+        knobs=(*machine.variables_in_force(), *stack.runtime_knobs()),
+        **versions,
     )
 
 
@@ -135,19 +127,16 @@ def perf_memory_query(device: torch.device) -> MemoryStats:
 
 @hookimpl
 def perf_memory_reset_peak(device: torch.device) -> None:
-    """Set the allocator's peaks back, where there are any."""
-    choose_stack().memory_reset_peak(device)
+    """Set the allocator's peaks back; the R300's stack has none, and XPyTorch may have taken the function out."""
+    _call_if_there("reset_peak_memory_stats", device)
 
 
 @hookimpl
 def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
     """Use the stack's backend or the one of ``PERF_KUNLUNXIN_BACKEND``."""
-    if software.event_timing_enabled():
-        name = software.EVENT_TIMING
-        raise PluginError(
-            f"{name}={os.environ[name]} is set: {software.HAZARDS[name]}",
-            hint=f"unset {name} and start the run again",
-        )
+    hazard = machine.hazards_in_force().get(machine.EVENT_TIMING)
+    if hazard:
+        raise PluginError(hazard, hint=f"unset {machine.EVENT_TIMING} and start the run again")
     return DistributedConfig(backend=choose_stack().chosen_backend())
 
 
@@ -163,9 +152,10 @@ def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Set the stack up for a precision, or refuse it, and say in what fp32 products are computed."""
     stack = choose_stack()
-    require_precision(requested, stack.capabilities, who=stack.who, reasons=stack.refusals)
-    knobs = (*software.product_type_knobs(), *stack.precision_knobs())
-    effective = software.effective_fp32() if requested == "fp32" else None
+    who, reasons = f"chipperf on the {stack.name.upper()}", machine.VARIABLES.meanings[f"{stack.name}-refusals"]
+    require_precision(requested, stack.capabilities, who=who, reasons=reasons)
+    knobs = (*machine.product_type_knobs(), *stack.precision_knobs())
+    effective = machine.effective_fp32() if requested == "fp32" else None
     return precision_policy(requested, knobs=knobs, effective=effective)
 
 
@@ -190,7 +180,11 @@ def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
 @hookimpl
 def perf_device_teardown(device: torch.device) -> None:
     """Give cached memory back and restore what the plugin changed in torch."""
-    empty_cache = getattr(choose_stack().device_module(), "empty_cache", None)
-    if empty_cache is not None:
-        empty_cache()
+    _call_if_there("empty_cache")
     restore_switches()
+
+
+def _call_if_there(function: str, *arguments: object) -> None:
+    call = getattr(choose_stack().device_module(), function, None)
+    if call is not None:
+        call(*arguments)

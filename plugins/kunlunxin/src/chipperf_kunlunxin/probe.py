@@ -16,17 +16,14 @@ from chipperf import PluginError, ProbedDevice, ProbeResult
 from chipperf.hardware import DeviceReading, PciDevice, distribution_version, find_cards
 
 from chipperf_kunlunxin import machine
-from chipperf_kunlunxin.p800 import P800
-from chipperf_kunlunxin.r300 import R300
-from chipperf_kunlunxin.software import hazards_in_force
-from chipperf_kunlunxin.xpu_smi import find_xpu_smi, identify_devices
+from chipperf_kunlunxin.stacks import P800, STACKS
+from chipperf_kunlunxin.xpu_smi import TOOL, identify_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
-STACKS: Final[dict[str, R300 | P800]] = {"r300": R300(), "p800": P800()}
 
 RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 
@@ -43,7 +40,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         the visible-devices variable leaves them; or what was looked for and what to do.
     """
     root = root or machine.MACHINE_ROOT
-    tool = find_xpu_smi()
+    tool = TOOL.find()
     hint = f" ({tool} proves nothing: Intel's tool has the same name)" if tool else ""
     cards, found = find_cards(
         root,
@@ -52,23 +49,22 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
         criterion=f"has vendor id 0x1d22 or is 2057:3686{hint}",
     )
     driver = machine.read_driver_version(root)
-    if not cards:
-        return ProbeResult(available=False, reason=found, driver_version=driver)
     nodes = machine.find_device_nodes(root)
-    if not nodes:
-        return ProbeResult(
-            available=False, reason=f"{found}, but {_explain_missing_nodes(root)}", driver_version=driver
-        )
-    survey, query = identify_devices(timeout_s=timeout_s)
-    driver = driver or query.driver_version
-    problem = survey.problem or _misfit(survey.readings, cards)
-    readings = _by_nodes(cards, nodes) if problem else survey.readings
-    source = f"their device nodes ({problem})" if problem else survey.source
-    visible, restriction = _restrict(readings)
+    if not cards or not nodes:
+        reason = f"{found}, but {_explain_missing_nodes(root)}" if cards else found
+        return ProbeResult(available=False, reason=reason, driver_version=driver)
+    report = identify_devices(timeout_s=timeout_s)
+    driver = driver or report.driver_version
+    problem = report.problem or _misfit(report.readings, cards)
+    readings = _by_nodes(cards, nodes) if problem else report.readings
+    source = f"their device nodes ({problem})" if problem else report.source
+    stack = choose_stack()
+    visible, name = stack.visible(readings), stack.visible_devices_env
+    restriction = f"{name}={os.environ[name]}" if name in os.environ else ""
     if not visible:
         reason = f"{found}, but {restriction} leaves none of {len(readings)} visible; unset it, or name devices"
         return ProbeResult(available=False, reason=reason, driver_version=driver)
-    remarks = (f"with {restriction}" if restriction else "", describe_runtime(), *hazards_in_force())
+    remarks = (f"with {restriction}" if restriction else "", describe_runtime(), *machine.hazards_in_force().values())
     return ProbeResult(
         available=True,
         reason="; ".join((f"{len(visible)} XPU(s) by {source}", *filter(None, remarks))),
@@ -77,7 +73,7 @@ def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
     )
 
 
-def choose_stack() -> R300 | P800:
+def choose_stack() -> P800:
     """Return the stack that ``PERF_KUNLUNXIN_PROFILE`` names, or else the one of the installed torch.
 
     The torch version is read from the metadata of its distribution. Without torch nothing can be trained, and the
@@ -129,13 +125,6 @@ def _by_nodes(cards: Sequence[PciDevice], nodes: Sequence[str]) -> tuple[DeviceR
     name = machine.product_name(cards)
     # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
     return tuple(DeviceReading(device_id=machine.node_number(node), name=name) for node in nodes)
-
-
-def _restrict(readings: Sequence[DeviceReading]) -> tuple[tuple[DeviceReading, ...], str]:
-    """Return the visible devices, and the variable that restricts them, with its value."""
-    stack = choose_stack()
-    name = stack.visible_devices_env
-    return stack.visible(readings), f"{name}={os.environ[name]}" if name in os.environ else ""
 
 
 def _probed(readings: Sequence[DeviceReading], cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:

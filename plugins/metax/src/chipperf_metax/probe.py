@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.hardware import distribution_version, find_cards, only, read_text, select_visible
+from chipperf.hardware import DeviceReport, distribution_version, find_cards, only, read_text, select_visible
 
-from chipperf_metax.mx_smi import DeviceList, Query, ask, parse_list
-from chipperf_metax.mx_smi_reports import Report, parse_table
+from chipperf_metax.mx_smi import TOOL, DeviceList, Query, parse_list, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chipperf.hardware import PciDevice
 
+# The one that wins first. It hides the one that launchers set: left over in a shell or an image, it would silently send
+# a job to other devices than it was given. So the two may not contradict each other.
 VISIBLE_VARIABLES: Final = ("MACA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
-"""The one that wins first. It hides the one that launchers set: left over in a shell or an image, it would silently
-send a job to other devices than it was given. So the two may not contradict each other."""
 
 # "2.0.0+mc2.18.0.8", and "2.8.0+metax3.5.3.9" since 2025.
 _MACA_BUILD = re.compile(r"\+(?:metax|mc)(\d[\d.]*)")
@@ -65,7 +64,7 @@ def probe(
     if listed.unavailable and not listed.devices:
         reason = f"{found}, but mx-smi -L calls all of them unavailable ({'; '.join(listed.unavailable)}); check dmesg"
         return ProbeResult(available=False, reason=reason, driver_version=driver_version)
-    table = _read_table(timeout_s) if listed.devices else Report()
+    table = _read_table(timeout_s) if listed.devices else DeviceReport()
     devices = _complete(listed, table) if listed.devices else _name_by_pci(cards)
     faults = "".join(f"; {fault}" for fault in listed.unavailable)
     visible, choice = _select_visible(devices, environment)
@@ -121,12 +120,8 @@ def select(devices: Sequence[ProbedDevice], choice: str) -> tuple[ProbedDevice, 
 
 
 def _find_obstacle(root: Path, environment: Mapping[str, str]) -> str | None:
-    if not any(os.path.exists(root / node) for node in _DEVICE_NODES):
-        return _explain_missing_node(root)
-    return find_conflict(environment)
-
-
-def _explain_missing_node(root: Path) -> str:
+    if any(os.path.exists(root / node) for node in _DEVICE_NODES):
+        return find_conflict(environment)
     if os.path.isdir(root / "sys/module/metax"):
         return (
             "there is no /dev/mxcd although the kernel module metax is loaded; start the container with "
@@ -136,7 +131,7 @@ def _explain_missing_node(root: Path) -> str:
 
 
 def _list_devices(timeout_s: float) -> tuple[DeviceList, str]:
-    output = ask(Query.LIST, timeout_s=timeout_s)
+    output = TOOL.run(Query.LIST.value, timeout_s=timeout_s)
     if output.problem:
         return DeviceList(), f"PCI alone ({output.problem})"
     listed = parse_list(output.stdout)
@@ -145,12 +140,12 @@ def _list_devices(timeout_s: float) -> tuple[DeviceList, str]:
     return listed, "mx-smi -L"
 
 
-def _read_table(timeout_s: float) -> Report:
-    output = ask(Query.TABLE, timeout_s=timeout_s)
-    return Report() if output.problem else parse_table(output.stdout)
+def _read_table(timeout_s: float) -> DeviceReport:
+    output = TOOL.run(Query.TABLE.value, timeout_s=timeout_s)
+    return DeviceReport() if output.problem else parse_table(output.stdout)
 
 
-def _complete(listed: DeviceList, table: Report) -> tuple[ProbedDevice, ...]:
+def _complete(listed: DeviceList, table: DeviceReport) -> tuple[ProbedDevice, ...]:
     """Add to the listed devices what the table knows of their boards: the name that torch gives them, and the memory.
 
     ``-L`` names the chip and not the product. How much of a board a slice may use is not what the tool calls its quota.

@@ -1,129 +1,157 @@
-"""Readings of a device while it trains: from MetaX's library if it is installed, else from its tool."""
+"""Readings of a device while it trains: from MetaX's library if it is installed, else from its tool.
+
+The library is used through its Python binding ``pymxsml``, which comes with the SDK and not from PyPI. Units are those
+of the binding's structures: memory in KiB, power in mW per supply way, temperature in 0.01 °C.
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+import functools
+import importlib
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from chipperf import TelemetrySample, hookimpl
-from chipperf.hardware import DeviceReading, call_bounded
+from chipperf.hardware import (
+    DeviceReading,
+    DeviceReport,
+    LayoutReader,
+    SharedReport,
+    call_bounded,
+    find_reading,
+    normalize_pci_address,
+    only,
+)
 
-from chipperf_metax.mx_smi import Query, ask
-from chipperf_metax.mx_smi_reports import Report, parse_dmon, parse_json, parse_log, parse_table
-from chipperf_metax.mxsml import open_library
+from chipperf_metax.mx_smi import TOOL, Query, parse_dmon, parse_json, parse_log, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chipperf import DeviceInfo
 
-_TIMEOUT_S: Final = 2.0
+T = TypeVar("T")
 
-# One output covers all devices of the machine, which are asked for one after the other.
-_FRESH_S: Final = 0.5
+_KIB = 2**10
+_MILLI = 1e-3
+_CENTI = 1e-2
 
 # The most complete one first; not every version has all of them.
-_FORMATS: Final[tuple[tuple[Query, Callable[[str], Report]], ...]] = (
-    (Query.SUMMARY, parse_log),
-    (Query.TABLE, parse_table),
-    (Query.JSON, parse_json),
-    (Query.DMON, parse_dmon),
+_LAYOUTS: Final = (
+    (Query.SUMMARY.value, parse_log),
+    (Query.TABLE.value, parse_table),
+    (Query.JSON.value, parse_json),
+    (Query.DMON.value, parse_dmon),
 )
 
 # torch sees more than 99 % of a whole board.
 _WHOLE_BOARD: Final = 0.9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """State of all boards at one moment, and where it comes from or why there is none."""
+def read_library(binding: Any) -> DeviceReport:
+    """Read every board, and the versions of driver and SDK; what the initialized library refuses is unknown."""
+    count = _value(binding.mxSmlGetDeviceCount) or 0
+    boards = (_read_board(binding, index) for index in range(count))
+    return DeviceReport(
+        readings=tuple(board for board in boards if board is not None),
+        driver_version=_value(lambda: binding.mxSmlGetDeviceVersion(0, binding.MXSML_VERSION_DRIVER)),
+        sdk_version=_value(binding.mxSmlGetMacaVersion),
+    )
 
-    source: str
-    readings: tuple[DeviceReading, ...] = ()
+
+def _read_board(binding: Any, index: int) -> DeviceReading | None:
+    info = _value(lambda: binding.mxSmlGetDeviceInfo(index))
+    # A board that is divided among virtual machines computes nothing itself.
+    if info is None or info.mode == binding.MXSML_VIRTUALIZATION_MODE_PF:
+        return None
+    memory = _value(lambda: binding.mxSmlGetMemoryInfo(index))
+    ways = _value(lambda: binding.mxSmlGetBoardPowerInfo(index))
+    centidegrees = _value(lambda: binding.mxSmlGetTemperatureInfo(index, binding.MXSML_TEMPERATURE_HOTSPOT))
+    return DeviceReading(
+        pci_bus_id=normalize_pci_address(info.bdfId),
+        uuid=info.uuid or None,
+        name=info.deviceName,
+        power_w=sum(way.power for way in ways) * _MILLI if ways else None,
+        temperature_c=None if centidegrees is None else centidegrees * _CENTI,
+        utilization_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
+        memory_used_bytes=memory.vramUse * _KIB if memory else None,
+        memory_total_bytes=memory.vramTotal * _KIB if memory else None,
+    )
+
+
+@functools.cache
+def open_library(timeout_s: float = 2.0) -> Any:
+    """Return ``pymxsml``, initialized once per process; ``None`` if it is missing, fails or does not answer."""
+    # Whatever a foreign binding does wrong on import or start means that it is not there.
+    with suppress(Exception):
+        binding = importlib.import_module("pymxsml")
+        call_bounded(binding.mxSmlInit, timeout_s=timeout_s)
+        return binding
+    return None
+
+
+def _value(query: Callable[[], T]) -> T | None:
+    # The library raises for each quantity that a board, its firmware or a container's permissions do not offer.
+    try:
+        return query()
+    except Exception:
+        return None
 
 
 class Sampler:
-    """Reads all boards at once and finds a device among them."""
+    """Reads all boards at once and finds a device among them.
 
-    def __init__(self) -> None:
-        self._snapshot = Snapshot(source="")
-        self._taken_s = float("-inf")
-        self._formats = _FORMATS
+    Args:
+        timeout_s: How long the library, and the tool, may take.
+        fresh_s: How long one reading of all boards serves.
+    """
+
+    def __init__(self, *, timeout_s: float = 2.0, fresh_s: float = 0.5) -> None:
+        self._timeout_s = timeout_s
         self._uses_library = True
+        self._tool = LayoutReader(TOOL, _LAYOUTS, misread="the output of mx-smi is not understood", tells=_tells)
+        self._shared = SharedReport(self._take, fresh_s=fresh_s)
 
     def sample(self, device: DeviceInfo) -> TelemetrySample:
         """Return the latest reading of a device; when there is none, the source says why."""
-        snapshot = self._current()
-        reading = find_reading(device, snapshot.readings)
+        report = self._shared.current()
+        reading = find_board(device, report.readings)
         if reading is None:
-            unlisted = f"{snapshot.source}: {device.uuid or device.pci_bus_id or device.name} is not listed"
-            return TelemetrySample(source=unlisted if snapshot.readings else snapshot.source)
+            unlisted = f"{report.source}: {device.uuid or device.pci_bus_id or device.name} is not listed"
+            return TelemetrySample(source=unlisted if report.readings else report.problem)
         if is_slice(device, reading):
             # Memory and load of the board are also other people's.
             own = replace(reading, utilization_percent=None, memory_used_bytes=None)
-            source = f"{snapshot.source}, of the whole board that this device is a slice of"
+            source = f"{report.source}, of the whole board that this device is a slice of"
             return TelemetrySample(source=source, **own.sensors())
-        return TelemetrySample(source=snapshot.source, **reading.sensors())
+        return TelemetrySample(source=report.source, **reading.sensors())
 
-    def _current(self) -> Snapshot:
-        if time.monotonic() - self._taken_s > _FRESH_S:
-            self._snapshot = self._ask_library() or self._ask_tool()
-            self._taken_s = time.monotonic()
-        return self._snapshot
+    def _take(self) -> DeviceReport:
+        return self._ask_library() or self._tool.read(timeout_s=self._timeout_s)
 
-    def _ask_library(self) -> Snapshot | None:
+    def _ask_library(self) -> DeviceReport | None:
         library = open_library() if self._uses_library else None
         if library is None:
             return None
         try:
-            report = call_bounded(library.report, timeout_s=_TIMEOUT_S)
+            report = call_bounded(lambda: read_library(library), timeout_s=self._timeout_s)
         except TimeoutError:
             # The thread that hangs stays; another one each second must not.
             self._uses_library = False
             return None
-        source = f"pymxsml (MACA {report.maca_version})" if report.maca_version else "pymxsml"
-        return Snapshot(source=source, readings=report.readings) if _tells(report) else None
-
-    def _ask_tool(self) -> Snapshot:
-        deadline_s = time.monotonic() + _TIMEOUT_S
-        problem = "the output of mx-smi is not understood"
-        for place, (query, parse) in enumerate(self._formats):
-            output = ask(query, timeout_s=max(0.1, round(deadline_s - time.monotonic(), 1)))
-            report = parse(output.stdout) if output.problem is None else Report()
-            if _tells(report):
-                # What works is not searched for again.
-                self._formats = self._formats[place:]
-                name = " ".join(("mx-smi", *filter(None, [report.tool_version]), *query.value))
-                return Snapshot(source=name, readings=report.readings)
-            problem = output.problem or problem
-            if time.monotonic() >= deadline_s:
-                break
-        return Snapshot(source=problem)
+        source = f"pymxsml (MACA {report.sdk_version})" if report.sdk_version else "pymxsml"
+        return replace(report, source=source) if _tells(report) else None
 
 
-_sampler = Sampler()
-
-
-@hookimpl
-def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read the board's power, temperature, utilization and memory from pymxsml or mx-smi."""
-    return _sampler.sample(device)
-
-
-def find_reading(device: DeviceInfo, readings: tuple[DeviceReading, ...]) -> DeviceReading | None:
+def find_board(device: DeviceInfo, readings: tuple[DeviceReading, ...]) -> DeviceReading | None:
     """Return the board of a device by UUID, or by PCI address: a slice has a UUID of its own at its board's address.
 
     Older builds of torch tell neither; then only the machine's single board can be meant.
     """
-    for reading in readings:
-        if device.uuid and reading.uuid and _same_uuid(device.uuid, reading.uuid):
-            return reading
-    for reading in readings:
-        if device.pci_bus_id and device.pci_bus_id == reading.pci_bus_id:
-            return reading
-    is_anonymous = device.uuid is None and device.pci_bus_id is None
-    return readings[0] if is_anonymous and len(readings) == 1 else None
+    if device.uuid is None and device.pci_bus_id is None:
+        return only(readings)
+    return find_reading(readings, uuid=device.uuid, pci_bus_id=device.pci_bus_id)
 
 
 def is_slice(device: DeviceInfo, board: DeviceReading) -> bool:
@@ -133,16 +161,19 @@ def is_slice(device: DeviceInfo, board: DeviceReading) -> bool:
     return device.total_bytes < _WHOLE_BOARD * board.memory_total_bytes
 
 
-def _same_uuid(one: str, other: str) -> bool:
-    # torch leaves the prefix out that the tools write.
-    first, second = (uuid.casefold().removeprefix("gpu-").removeprefix("mx-") for uuid in (one, other))
-    return first == second
-
-
-def _tells(report: Report) -> bool:
+def _tells(report: DeviceReport) -> bool:
     return any(
         value is not None
         for reading in report.readings
         for name, value in reading.sensors().items()
         if name != "clock_mhz"
     )
+
+
+_sampler = Sampler()
+
+
+@hookimpl
+def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
+    """Read the board's power, temperature, utilization and memory from pymxsml or mx-smi."""
+    return _sampler.sample(device)

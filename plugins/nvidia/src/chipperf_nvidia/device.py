@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from chipperf import DeviceInfo, hookimpl
 from chipperf.hardware import call_bounded
+from chipperf.torchtools import read_device_info, use_device
 from chipperf.torchtools import read_memory as read_torch_memory
-from chipperf.torchtools import use_device
 
 from chipperf_nvidia.nvml import Memory, find_handle, opened, read_inventory, read_memory, version
 from chipperf_nvidia.probe import VARIABLE, visible_devices
@@ -33,20 +33,12 @@ def perf_device_info(device: torch.device) -> DeviceInfo:
     """Return NVML's identity of the device, found by torch's UUID; torch's own where NVML cannot be asked."""
     import torch
 
-    properties = torch.cuda.get_device_properties(device)
-    # Builds of torch before 2.4 do not tell the UUID.
-    uuid = str(properties.uuid) if hasattr(properties, "uuid") else None
-    index = device.index or 0
-    found = _find_by_uuid(uuid, index)
+    info = read_device_info(torch.cuda, device)
+    found = _find_by_uuid(info.uuid and info.uuid.removeprefix("GPU-"), info.index)
     if found is None:
-        return DeviceInfo(
-            index=index,
-            name=properties.name,
-            uuid=uuid and f"GPU-{uuid}",
-            total_bytes=int(properties.total_memory) or None,
-        )
+        return info
     return DeviceInfo(
-        index=index,
+        index=info.index,
         name=found.name,
         uuid=found.uuid,
         pci_bus_id=found.pci_bus_id,

@@ -181,17 +181,12 @@ def _read_sample(uuid: str) -> TelemetrySample:
     gpu = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if is_instance else handle
     return TelemetrySample(
         source=f"NVML {version(nvml)}",
-        power_w=None if is_instance else _power_w(nvml, gpu),
+        power_w=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
         temperature_c=_number(nvml, lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)),
         utilization_percent=None if is_instance else _number(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
         memory_used_bytes=read_memory(nvml, handle)[0],
         clock_mhz=_number(nvml, lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
     )
-
-
-def _power_w(nvml: Any, handle: Any) -> float | None:
-    milliwatts = _number(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-    return None if milliwatts is None else milliwatts / 1000
 
 
 def _number(nvml: Any, read: Any) -> float | None:

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 from chipperf import (
     DeviceError,
     DistributedConfig,
-    LoaderOptions,
-    Title,
-    VendorInfo,
     hookimpl,
     read_case_overrides,
     read_products,
 )
-from chipperf.torchtools import restore_switches
+from chipperf.torchtools import perf_device_teardown as perf_device_teardown
+from chipperf.torchtools import perf_loader_options as perf_loader_options
+from chipperf.torchtools import perf_memory_reset_peak as perf_memory_reset_peak
+from chipperf.torchtools import perf_synchronize as perf_synchronize
 
 from chipperf_nvidia.device import perf_device_info as perf_device_info
 from chipperf_nvidia.device import perf_device_init as perf_device_init
 from chipperf_nvidia.device import perf_memory_query as perf_memory_query
 from chipperf_nvidia.nvml import perf_telemetry as perf_telemetry
-from chipperf_nvidia.probe import VARIABLE, probe
 from chipperf_nvidia.probe import perf_tool_commands as perf_tool_commands
-from chipperf_nvidia.run_settings import CAPABILITIES
+from chipperf_nvidia.probe import probe
+from chipperf_nvidia.run_settings import VENDOR
 from chipperf_nvidia.run_settings import perf_environment as perf_environment
 from chipperf_nvidia.run_settings import perf_precision as perf_precision
 from chipperf_nvidia.run_settings import perf_prepare_model as perf_prepare_model
@@ -31,50 +31,23 @@ from chipperf_nvidia.run_settings import perf_seed as perf_seed
 from chipperf_nvidia.runtime import perf_load_runtime as perf_load_runtime
 
 if TYPE_CHECKING:
-    import torch
-    from chipperf import CaseOverrides, PeakFlops, ProbeResult, Rank
+    from chipperf import CaseOverrides, PeakFlops, ProbeResult, Rank, VendorInfo
 
 _COLLECTIVE_TIMEOUT_S = 1800.0
 _CONFIGS = Path(__file__).with_name("configs.toml")
 _PRODUCTS = read_products(Path(__file__).with_name("products.toml"))
 
-_INFO = VendorInfo(
-    name="nvidia",
-    title=Title(zh="英伟达", en="NVIDIA"),
-    report_title=Title(zh="NVIDIA GPU配置与运行信息参考", en="NVIDIA GPU configuration and results"),
-    device_type="cuda",
-    visible_devices_env=(VARIABLE,),
-    capabilities=CAPABILITIES,
-    known_devices=_PRODUCTS.known_devices,
-)
-
 
 @hookimpl
 def perf_vendor_info() -> VendorInfo:
     """Name NVIDIA and its products."""
-    return _INFO
+    return VENDOR
 
 
 @hookimpl
 def perf_probe() -> ProbeResult:
     """Find NVIDIA's PCI devices and ask NVML about them."""
     return probe()
-
-
-@hookimpl
-def perf_synchronize(device: torch.device) -> None:
-    """Wait for all streams of the GPU."""
-    import torch
-
-    torch.cuda.synchronize(device)
-
-
-@hookimpl
-def perf_memory_reset_peak(device: torch.device) -> None:
-    """Reset the peaks of torch's allocator."""
-    import torch
-
-    torch.cuda.reset_peak_memory_stats(device)
 
 
 @hookimpl
@@ -88,12 +61,6 @@ def perf_distributed_setup() -> DistributedConfig:
 
 
 @hookimpl
-def perf_loader_options() -> LoaderOptions:
-    """Copy from page-locked memory, so that copies overlap with computation."""
-    return LoaderOptions(pin_memory=True)
-
-
-@hookimpl
 def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
     """Return FlagPerf's A100 values for the case and topology."""
     return read_case_overrides(_CONFIGS, case, rank)
@@ -103,12 +70,3 @@ def perf_case_overrides(case: str, rank: Rank) -> CaseOverrides:
 def perf_peak_flops(device_name: str, precision: str) -> PeakFlops | None:
     """Look the whole GPU's data sheet up; a MIG instance has a name of its own, and no peak."""
     return _PRODUCTS.peak_flops(device_name, precision)
-
-
-@hookimpl
-def perf_device_teardown() -> None:
-    """Put torch's switches back and free cached memory."""
-    import torch
-
-    restore_switches()
-    torch.cuda.empty_cache()

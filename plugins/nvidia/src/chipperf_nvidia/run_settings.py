@@ -6,9 +6,10 @@ fp32 is IEEE single precision: TF32, which torch leaves on for convolutions, is 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf import Capability, EnvironmentVariable, UnsupportedPrecision, hookimpl
+from chipperf import UnsupportedPrecision, hookimpl, read_variables, read_vendor_info
 from chipperf.torchtools import (
     KERNEL_SWITCHES,
     convert_parameters,
@@ -21,25 +22,14 @@ from chipperf.torchtools import (
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import EnvironmentSettings, Precision, PrecisionPolicy
+    from chipperf import EnvironmentSettings, EnvironmentVariable, Precision, PrecisionPolicy
 
-CAPABILITIES: Final = frozenset(
-    {
-        Capability.BF16,
-        Capability.CHANNELS_LAST,
-        Capability.DETERMINISTIC,
-        Capability.DISTRIBUTED,
-        Capability.FP16,
-        Capability.MEMORY_RESERVED,
-        Capability.MULTI_DEVICE,
-        Capability.TELEMETRY,
-        Capability.TF32,
-        Capability.UUID,
-    }
-)
+VENDOR: Final = read_vendor_info(Path(__file__).with_name("products.toml"))
 
 AUTOTUNE_VARIABLE: Final = "CHIPPERF_NVIDIA_CUDNN_BENCHMARK"
 """``1`` lets cuDNN time its convolution algorithms."""
+
+VARIABLES: Final = read_variables(Path(__file__).with_name("variables.toml"))
 
 _FIXED_SIZE_CASES: Final = frozenset({"mobilenetv2", "resnet50"})
 
@@ -50,20 +40,9 @@ _MINIMUM_CAPABILITY: Final[dict[Precision, tuple[int, int]]] = {"tf32": (8, 0), 
 @hookimpl
 def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Order GPUs as NVML does, and prepare cuDNN and cuBLAS for the case and for determinism."""
-    order = EnvironmentVariable(
-        name="CUDA_DEVICE_ORDER", value="PCI_BUS_ID", reason="an index means the same GPU to CUDA and to NVML"
-    )
-    if not settings.deterministic:
-        return (order, _autotune(settings.case))
-    workspace = EnvironmentVariable(
-        name="CUBLAS_WORKSPACE_CONFIG",
-        value=":4096:8",
-        reason="deterministic: cuBLAS gives equal bits only with fixed workspaces",
-    )
-    autotune = EnvironmentVariable(
-        name=AUTOTUNE_VARIABLE, value="0", reason="deterministic: the fastest algorithm may differ between runs"
-    )
-    return (order, workspace, autotune)
+    size = "fixed-size" if settings.case in _FIXED_SIZE_CASES else "varying-size"
+    table = "deterministic" if settings.deterministic else size
+    return VARIABLES.settings["always"] + VARIABLES.settings[table]
 
 
 @hookimpl
@@ -83,7 +62,7 @@ def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolic
         UnsupportedPrecision: The plugin does not run it, the GPU lacks the format, or the user's environment forbids
             it.
     """
-    require_precision(requested, CAPABILITIES, who="the NVIDIA plugin")
+    require_precision(requested, VENDOR.capabilities, who="the NVIDIA plugin")
     _require_format(requested, device)
     reason = "TF32 was asked for" if requested == "tf32" else "fp32 products are not rounded to TF32"
     reasons = dict.fromkeys(set_tf32(requested == "tf32"), reason)
@@ -98,16 +77,6 @@ def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy) -> to
     convert_parameters(model, precision.requested)
     # Tensor cores take channels-last; the fp32 kernels outside of them take the order that torch starts with.
     return model if precision.requested == "fp32" else model.to(memory_format=torch.channels_last)
-
-
-def _autotune(case: str) -> EnvironmentVariable:
-    if case in _FIXED_SIZE_CASES:
-        return EnvironmentVariable(
-            name=AUTOTUNE_VARIABLE, value="1", reason="image size is fixed: cuDNN times its algorithms once per layer"
-        )
-    return EnvironmentVariable(
-        name=AUTOTUNE_VARIABLE, value="0", reason="image sizes may vary, and cuDNN would time every new one"
-    )
 
 
 def _require_format(requested: Precision, device: torch.device) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from chipperf import DeviceError, PluginError, RuntimeInfo, hookimpl
 from chipperf.hardware import call_bounded, distribution_version
-from chipperf.torchtools import user_variables
+from chipperf.torchtools import nccl_version, user_variables
 
 from chipperf_nvidia.nvml import read_inventory
 from chipperf_nvidia.probe import read_driver_version
+from chipperf_nvidia.run_settings import VARIABLES
 
 _NVML_TIMEOUT_S = 5.0
 
@@ -31,20 +32,6 @@ _FOREIGN_TAGS: Final = {
 
 _FOREIGN_ATTRIBUTES: Final = {"hip": "a HIP", "maca": "MetaX's", "metax": "MetaX's", "corex": "Iluvatar's"}
 """Attributes of ``torch.version`` or ``torch`` that such builds set."""
-
-_WATCHED_VARIABLES: Final = {
-    "NVIDIA_TF32_OVERRIDE": "0 forbids TF32 in all of NVIDIA's libraries",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "changes torch's default for TF32 products; the plugin sets TF32 itself",
-    "PYTORCH_CUDA_ALLOC_CONF": "torch's allocator",
-    "PYTORCH_ALLOC_CONF": "torch's allocator",
-    "CUDA_LAUNCH_BLOCKING": "makes every kernel launch wait",
-    "CUDA_VISIBLE_DEVICES": "devices CUDA shows",
-    "NCCL_ALGO": "order in which NCCL adds gradients",
-    "NCCL_PROTO": "how NCCL transfers gradients",
-    "NCCL_P2P_DISABLE": "gradients go through host memory",
-    "NCCL_IB_DISABLE": "gradients go through sockets",
-}
-"""Variables of the user that change numerics or speed, and what they do."""
 
 
 @hookimpl
@@ -66,13 +53,14 @@ def perf_load_runtime() -> RuntimeInfo:
             f"torch {torch.__version__} is built without CUDA",
             hint="install a CUDA build of torch; perf doctor shows which torch is in use",
         )
+    nccl = nccl_version()
     return RuntimeInfo(
         torch=torch.__version__,
         driver=_driver_version(),
         sdk=_sdk(torch),
-        collectives=_nccl(torch),
+        collectives=nccl and f"NCCL {nccl}",
         framework=f"pytorch-{torch.__version__}",
-        knobs=user_variables(_WATCHED_VARIABLES, prefixes=("NCCL_",)),
+        knobs=user_variables(VARIABLES.meanings["reported"], prefixes=("NCCL_",)),
     )
 
 
@@ -119,11 +107,3 @@ def _driver_version() -> str | None:
 def _sdk(torch: Any) -> str:
     cudnn = torch.backends.cudnn.version()
     return f"CUDA {torch.version.cuda}" + ("" if cudnn is None else f", cuDNN {cudnn}")
-
-
-def _nccl(torch: Any) -> str | None:
-    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
-        return None
-    version = torch.cuda.nccl.version()
-    # torch before 1.10 gave one number.
-    return f"NCCL {'.'.join(map(str, version)) if isinstance(version, tuple) else version}"

@@ -1,0 +1,71 @@
+"""Variables that choose devices: MACA_VISIBLE_DEVICES hides CUDA_VISIBLE_DEVICES."""
+
+from __future__ import annotations
+
+import pytest
+from chipperf import DeviceError, EnvironmentSettings, ProbedDevice
+from chipperf_metax.probe import active_choice, find_conflict, select
+from chipperf_metax.runtime import worker_environment
+
+DEVICES = tuple(
+    ProbedDevice(index=index, name="MetaX C500", uuid=f"GPU-{letter}0000000") for index, letter in enumerate("abcd")
+)
+
+
+@pytest.mark.parametrize(
+    ("choice", "letters"),
+    [
+        ("0,1,2,3", "abcd"),
+        ("2", "c"),
+        ("3, 1", "db"),
+        ("GPU-c,GPU-a0000000", "ca"),
+        ("", ""),
+        ("-1", ""),
+        ("1,-1,2", "b"),
+        ("1,9,2", "b"),
+        ("1,1", ""),
+        ("GPU-", ""),
+        ("GPU-x", ""),
+        ("none", ""),
+    ],
+)
+def test_choice_leaves_devices_in_its_order(choice: str, letters: str) -> None:
+    chosen = select(DEVICES, choice)
+    assert [device.uuid for device in chosen] == [f"GPU-{letter}0000000" for letter in letters]
+    assert [device.index for device in chosen] == list(range(len(letters)))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ("CUDA_VISIBLE_DEVICES", "1")),
+        ({"MACA_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "2"}, ("MACA_VISIBLE_DEVICES", "2")),
+        ({"MACA_VISIBLE_DEVICES": ""}, ("MACA_VISIBLE_DEVICES", "")),
+    ],
+)
+def test_variable_of_maca_wins(environment: dict[str, str], expected: tuple[str, str] | None) -> None:
+    assert active_choice(environment) == expected
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"MACA_VISIBLE_DEVICES": "0,1"},
+        {"CUDA_VISIBLE_DEVICES": "0,1"},
+        {"MACA_VISIBLE_DEVICES": "0, 1", "CUDA_VISIBLE_DEVICES": "0,1"},
+    ],
+)
+def test_choices_that_agree_are_no_conflict(environment: dict[str, str]) -> None:
+    assert find_conflict(environment) is None
+    assert worker_environment(EnvironmentSettings(case="resnet50", precision="fp32"), environment) is not None
+
+
+@pytest.mark.parametrize("stale", ["0", "1,0", ""])
+def test_stale_variable_of_maca_stops_a_worker(stale: str) -> None:
+    environment = {"MACA_VISIBLE_DEVICES": stale, "CUDA_VISIBLE_DEVICES": "0,1"}
+    with pytest.raises(DeviceError, match="contradicts CUDA_VISIBLE_DEVICES='0,1'") as caught:
+        worker_environment(EnvironmentSettings(case="resnet50", precision="fp32"), environment)
+    assert caught.value.hint is not None
+    assert "unset MACA_VISIBLE_DEVICES" in caught.value.hint
