@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from chipperf.cases.classification import resnet50
 from chipperf.report import figures
-from chipperf.report.convergence import build_convergence
+from chipperf.report.convergence_curves import build_convergence
 from chipperf.report.curve_figure import draw_curves, time_unit
 from chipperf.report.curve_files import make_curve_files, points_csv
 from chipperf.report.curves import CurveRuns, build_curves, read_points
