@@ -222,6 +222,7 @@ def test_call_does_not_outlive_the_program_that_waits_for_it(tmp_path):
     path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     caller = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})
     while not (tmp_path / "pid").exists() or not (text := (tmp_path / "pid").read_text()).endswith("\n"):
+        assert caller.poll() is None, "the caller ended before its call had begun"
         time.sleep(0.01)
     callee = psutil.Process(int(text))
     server = callee.parent()

@@ -110,7 +110,7 @@ def test_durations_of_a_step_are_told_apart() -> None:
     read = read_record(RUNS / "mobilenetv2").metrics.step_breakdown.model_dump()
 
     written = written_in(RUNS / "mobilenetv2" / "record.json")["metrics"]["step_breakdown"]
-    phases = ("h2d_s", "forward_s", "backward_s", "optimizer_s")
+    phases = ("h2d_s", "forward_s", "backward_s", "optimiser_s")
     assert [value for name, value in read.items() if name.endswith("_s")] == [written[name] for name in phases]
     assert (read["step"], read["steps"]) == (written["step"], written["steps"])
 

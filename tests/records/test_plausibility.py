@@ -6,7 +6,7 @@ import re
 
 import pytest
 from chipperf.languages import LANGUAGES, in_language
-from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilization, outcome
+from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilization
 from chipperf.records.schema import Record
 from chipperf.report import render_report
 from factory import GIB, UNKNOWN, make_record, throughput, throughput_of
@@ -148,21 +148,6 @@ def test_throughput_cannot_grow_faster_than_the_devices(rate, expected):
     two = make_record(run_id="two", topology__nnodes=2, metrics__p_train=throughput(rate))
 
     assert [record.run_id for record, _ in check_scaling([two, one])] == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, "converged"),
-        ({"metrics__time_to_target": UNKNOWN, "metrics__quality": 0.7549}, "below_target"),
-        ({"metrics__time_to_target": UNKNOWN, "metrics__quality": 0.755}, "converged"),
-        ({"case__target": UNKNOWN}, "no_target"),
-        ({"metrics__quality": UNKNOWN}, "not_run"),
-        ({"status": {"state": "failed"}}, "not_run"),
-    ],
-)
-def test_outcome(changes, expected):
-    assert outcome(make_record(**changes)) == expected
 
 
 @pytest.mark.parametrize("value", [0.0, 5e-324, 1e308, -1.0])

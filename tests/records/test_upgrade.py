@@ -12,6 +12,7 @@ from chipperf.records.schema import SCHEMA_VERSION, Record
 from chipperf.records.store import read_record
 from chipperf.records.upgrade import upgrade, upgrade_field
 from chipperf.records.withholding import Revealed, Secrets, commitment, fill_in, reveal, withhold
+from chipperf.run.telemetry_process import read_telemetry
 from kept_files import V010, written_in
 
 if TYPE_CHECKING:
@@ -145,3 +146,9 @@ def test_value_withheld_under_an_old_name_is_revealed_and_filled_in() -> None:
 
     assert reveal(public, secrets, ratio_to=base) == [Revealed(field, 50.0, None)]
     assert fill_in(public, secrets).metrics == Record.model_validate(upgrade(old_record())).metrics
+
+
+def test_reading_of_an_earlier_version_has_today_s_keys(tmp_path: Path) -> None:
+    file = tmp_path / "telemetry-node0.jsonl"
+    file.write_text('{"power_w": 70.0, "utilisation_percent": 91.0}\n[1]\n{"utilization_percent": 5.0}\n{"pow')
+    assert read_telemetry(file) == [{"power_w": 70.0, "utilization_percent": 91.0}, {"utilization_percent": 5.0}]

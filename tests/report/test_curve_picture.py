@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from chipperf.cases.classification import resnet50
 from chipperf.report import figures
-from chipperf.report.convergence import build_convergence
+from chipperf.report.convergence_curves import build_convergence
 from chipperf.report.curve_figure import draw_curves, time_unit
 from chipperf.report.curve_files import make_curve_files, points_csv
 from chipperf.report.curves import CurveRuns, build_curves, read_points
@@ -75,7 +75,7 @@ def test_losses_have_no_target():
     runs = (read_points(make_record(**losses([2.0, 1.0])), "loss"),)
     written = texts(drawn(build_curves([CurveRuns(name="A1", baseline=False, runs=runs)], "loss")))
 
-    assert {"training loss", "optimizer step"} <= set(written)
+    assert {"training loss", "optimiser step"} <= set(written)
     assert not any("target" in text for text in written)
 
 

@@ -18,7 +18,7 @@ from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
-from chipperf.report.convergence import CurveFiles
+from chipperf.report.convergence_curves import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, render_view, template_directory

@@ -13,7 +13,8 @@ from chipperf.compare.setting_differences import DifferentSetting, different_set
 from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
 from chipperf.records.columns import columns_of
-from chipperf.records.plausibility import Outcome, differing_from_windows, outcome
+from chipperf.records.convergence import Outcome, convergence_outcome
+from chipperf.records.plausibility import differing_from_windows
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing
@@ -149,7 +150,7 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
         case=case,
         columns=distinct,
         names=tuple(curve_names([column.first for column in distinct], case)),
-        outcomes=tuple(tuple(outcome(record) for record in column.records) for column in distinct),
+        outcomes=tuple(tuple(convergence_outcome(record) for record in column.records) for column in distinct),
         measures=measures,
         scaling=tuple(_scaling(distinct, p_train)),
         settings=different_settings([column.first for column in distinct], case),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chipperf.compare.comparison import ComparedMeasure, ComparedValue, Comparison
-    from chipperf.records.plausibility import Outcome
+    from chipperf.records.convergence import Outcome
 
 SCHEMA_VERSION: Final = 1
 """Version of the JSON; a new field does not change it."""

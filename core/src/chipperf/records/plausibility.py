@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Number, Record
 
 Check = Literal["epochs", "samples", "mfu", "memory", "times", "throughputs", "scaling", "result", "energy"]
-Outcome = Literal["converged", "below_target", "no_target", "not_run"]
 
 ORDER_SLACK: Final = 0.02
 """Two rates or times, one of which contains the other, may differ by this much the wrong way round."""
@@ -115,17 +114,6 @@ def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausib
                     ),
                 )
                 break
-
-
-def outcome(record: Record) -> Outcome:
-    """Return what came of a run: whether an evaluation met the target, if there are results and a target."""
-    metrics = record.metrics
-    if record.status.state != "completed" or isinstance(metrics.quality, Missing):
-        return "not_run"
-    if isinstance(record.case.target, Missing):
-        return "no_target"
-    met = isinstance(metrics.time_to_target, TimeToTarget) or metrics.quality >= record.case.target
-    return "converged" if met else "below_target"
 
 
 def model_flops_utilization(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:

@@ -23,6 +23,9 @@ _RENAMED: Final[Mapping[int, Mapping[str, str]]] = {
 }
 """What the version after it calls fields of a version; ``*`` is every item of a list."""
 
+_RENAMED_IN_READINGS: Final[Mapping[str, str]] = {"utilisation_percent": "utilization_percent"}
+"""New name of a key in telemetry readings of chipperf 0.1.0. Readings have no version; the old key is never written."""
+
 _INDEX: Final = re.compile(r"\[\d+\]")
 
 
@@ -54,6 +57,11 @@ def upgrade_field(path: str, version: int) -> str:
         name = _RENAMED[each].get(_INDEX.sub(".*", path).removeprefix("$."))
         path = f"{path.rpartition('.')[0]}.{name}" if name else path
     return path
+
+
+def upgrade_reading(reading: dict[str, Any]) -> dict[str, Any]:
+    """Return a telemetry reading with the keys of this version."""
+    return {_RENAMED_IN_READINGS.get(key, key): value for key, value in reading.items()}
 
 
 def _rename(value: Any, path: Sequence[str], name: str) -> Any:

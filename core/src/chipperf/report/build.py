@@ -17,7 +17,7 @@ from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.records.store import record_text
 from chipperf.report.comparability import dataset_name, require_one
-from chipperf.report.convergence import build_convergence
+from chipperf.report.convergence_curves import build_convergence
 from chipperf.report.row import Row, is_on_reference_dataset, short_name
 from chipperf.report.row_identity import card_short_name, choose_rows, not_blank
 from chipperf.report.tracing import TrackedValue, source_of, track_each

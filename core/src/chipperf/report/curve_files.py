@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing
-from chipperf.report.convergence import CurveFiles
+from chipperf.report.convergence_curves import CurveFiles
 from chipperf.report.figures import PictureFormat, has_matplotlib
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from chipperf.languages import Language
     from chipperf.records.schema import Record
-    from chipperf.report.convergence import CurveFiles
+    from chipperf.report.convergence_curves import CurveFiles
     from chipperf.report.render import Page
 
 SUFFIX: Final = ".provenance.json"
@@ -111,7 +111,7 @@ class LinkedFile(_Model):
 
 
 class LinkedCurve(_Model):
-    """How the report links its convergence curves; see :class:`~chipperf.report.convergence.CurveFiles`."""
+    """How the report links its convergence curves; see :class:`~chipperf.report.convergence_curves.CurveFiles`."""
 
     csv: Link
     png: Link | None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.documents.format import REASON_IN_MARKER
 from chipperf.durations import format_duration
 from chipperf.records.columns import BY_NAME, columns_of, peak_source
-from chipperf.records.plausibility import outcome
+from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import Missing, TimeToTarget
 from chipperf.report.row_identity import fix_hp, row_label
 from chipperf.report.tracing import note_read, source_of
@@ -192,5 +192,7 @@ def _verdict(record: Record, case: Case, quality: float) -> Verdict:
         )
     time_to_target = record.metrics.time_to_target
     reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
-    kind: Literal["converged", "below_target"] = "converged" if outcome(record) == "converged" else "below_target"
+    kind: Literal["converged", "below_target"] = (
+        "converged" if convergence_outcome(record) == "converged" else "below_target"
+    )
     return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached, projected=projected)

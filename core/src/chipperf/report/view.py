@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Text,
         Vendor,
     )
-    from chipperf.report.convergence import Convergence
+    from chipperf.report.convergence_curves import Convergence
     from chipperf.report.row import MemorySource, Row
 
 T = TypeVar("T", bound="Hashable")

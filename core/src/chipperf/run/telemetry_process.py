@@ -22,6 +22,7 @@ from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.upgrade import upgrade_reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -123,8 +124,8 @@ def read_telemetry(path: Path) -> list[dict[str, Any]]:
     readings = []
     for line in lines:
         try:
-            readings.append(json.loads(line))
-        except ValueError:
+            readings.append(upgrade_reading(json.loads(line)))
+        except (ValueError, AttributeError):
             continue
     return readings
 

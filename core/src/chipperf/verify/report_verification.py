@@ -14,7 +14,7 @@ from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report.build import build_view
-from chipperf.report.convergence import CurveFiles
+from chipperf.report.convergence_curves import CurveFiles
 from chipperf.report.curve_files import points_csv
 from chipperf.report.provenance import describe_page, is_plain_link, is_plain_name, provenance_file, read_provenance
 from chipperf.report.render import render_page

@@ -11,7 +11,7 @@ from chipperf.documents import format as formatting
 from chipperf.errors import PerfError
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import columns_of
-from chipperf.records.plausibility import outcome
+from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import Missing
 from chipperf.report.build import record_digest
 from chipperf.report.curves import MINIMUM_POINTS, read_points
@@ -289,7 +289,7 @@ def _dataset(dataset: Dataset) -> str:
 def _verdict(record: Record) -> Verdict:
     if record.status.state != "completed":
         return "not_completed"
-    result = outcome(record)
+    result = convergence_outcome(record)
     return "unknown" if result == "not_run" else result
 
 
