@@ -167,7 +167,7 @@ def _require_repeats(column: Side, case: Case) -> None:
 
 
 def _scaling(columns: Sequence[Side], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
-    """Yield each column's efficiency, relative to its scaling pair with the fewest devices."""
+    """Yield each column's efficiency relative to the scaling pair with the fewest devices, or ``None`` without one."""
     bases: dict[Hashable, int] = {}
     identities = [scaling_identity(column.first) for column in columns]
     devices = [column.first.topology.world_size for column in columns]

@@ -89,7 +89,7 @@ def check_record(
 
 
 def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausibility]]:
-    """Yield each run whose throughput grows faster than its number of devices, compared with its scaling pair."""
+    """Yield each run whose throughput is too high relative to a scaling pair with fewer devices."""
     groups: dict[Hashable, dict[int, Record]] = {}
     for record in records:
         if record.status.state == "completed" and rate(record.metrics.p_train) is not None:

@@ -164,7 +164,7 @@ def source_of(record: Record) -> FieldSource | None:
 
 
 def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:
-    """Return each source once, in order. Fields replace the parts that contain them; a list replaces several items."""
+    """Return each source once, in order, without sources that contain others. A list replaces several of its items."""
     distinct = tuple(dict.fromkeys(sources))
     if len(distinct) < 2:
         return distinct

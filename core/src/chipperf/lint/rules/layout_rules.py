@@ -53,7 +53,7 @@ def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _is_within_reach(directory: Path, address: str) -> bool:
-    """Return whether the directory of a missing file exists.
+    """Return whether a link to a missing file leads into a directory that exists.
 
     Links of a report that was copied out of its repository lead to missing directories, which is not a fault.
     """
