@@ -1,1 +1,1 @@
-"""Runs side by side: ratios, their certainty, and what a reader has to know before trusting them."""
+"""Comparing runs: ratios, their confidence intervals, and footnotes on what weakens them."""

@@ -1,4 +1,4 @@
-"""Runs side by side: what each achieved, in what ratio to the first, and how certain that is."""
+"""Comparing runs: the values of each, their ratios to the first, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from chipperf.report.curves import Axis, Curves, Quantity
 
 TOLERANCE: Final = 0.02
-"""An interval that comes this near to 1 shows no difference."""
+"""Distance from 1, as a fraction, within which an interval shows no difference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +42,16 @@ class ComparedValue:
     """One metric of one column.
 
     Attributes:
-        value: The run's, or the result of its repeats.
-        lowest: The lowest of the repeats; ``None`` for a single run.
-        highest: The highest of them.
-        repeats: How many runs it comes from.
-        windows: How many measurement windows it comes from, of all repeats; 0 without windows.
-        ratio: By the first column's value; ``None`` where one of the two is not there, the first is 0, or the metric is
-            a quality, whose ratio means nothing.
+        value: Value of the run, or the result of its repeats.
+        lowest: Lowest value of the repeats; ``None`` for a single run.
+        highest: Highest value of the repeats; ``None`` for a single run.
+        repeats: Number of runs.
+        windows: Number of measurement windows of all repeats; 0 without windows.
+        ratio: Ratio to the first column's value; ``None`` if one of the two is missing, the first is 0, or the metric
+            is a quality, whose ratio has no meaning.
         interval: Confidence interval of the ratio.
-        no_interval: Why there is none, if there is a ratio to another column.
-        verdict: What the interval says of the ratio.
+        no_interval: The reason if a ratio to another column has no interval.
+        verdict: Meaning of the interval for the ratio.
     """
 
     value: Number
@@ -72,8 +72,8 @@ class ComparedMeasure:
     Attributes:
         name: The metric, as in ``docs/metrics.md``.
         unit: Unit of its values; ``fraction`` for a quality.
-        higher_is_better: Whether a higher value is the better one.
-        cells: Its value in every column.
+        higher_is_better: Whether a higher value is better.
+        cells: The value in every column.
     """
 
     name: str
@@ -84,7 +84,7 @@ class ComparedMeasure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Efficiency of a column against another of fewer devices, which is counted from 1."""
+    """Scaling efficiency of a column relative to a base column with fewer devices. Columns are counted from 1."""
 
     efficiency: float
     base: int
@@ -92,16 +92,16 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Runs side by side.
+    """A comparison of runs.
 
     Attributes:
-        case: Case of all of them.
-        columns: The runs, in the order in which they were given.
-        names: What each column is called.
-        outcomes: What came of each run of each column.
-        measures: What they achieved.
-        scaling: Efficiency of every column that is a true scaling pair with one of fewer devices.
-        settings: Settings that differ between them.
+        case: Case of all runs.
+        columns: The runs, in the given order.
+        names: Name of each column.
+        outcomes: Outcome of each run of each column.
+        measures: The metrics of the columns.
+        scaling: Efficiency of every column that is a scaling pair with a column of fewer devices.
+        settings: Settings that differ between the columns.
         footnotes: Footnotes.
     """
 
@@ -116,25 +116,25 @@ class Comparison:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """Every run of every column, each once."""
+        """The runs of all columns, each once."""
         runs = {record_digest(record): record for column in self.columns for record in column.records}
         return tuple(runs.values())
 
 
 def compare_runs(records: Sequence[Record]) -> Comparison:
-    """Put single runs side by side, see :func:`compare_columns`."""
+    """Compare single runs, see :func:`compare_columns`."""
     return compare_columns([Side(records=(record,)) for record in records])
 
 
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
-    """Put columns side by side; one that is given twice counts once.
+    """Compare columns. Duplicate columns count once.
 
     Args:
         columns: Runs of any vendors, precisions and topologies, and rows of documents.
-        peak_of: Returns the peak rate of a run's device, if it is known.
+        peak_of: Returns the peak rate of a run's device, if known.
 
     Raises:
-        UsageError: There are none, their results mean different things (see
+        UsageError: There are no columns, their results cannot be compared (see
             :func:`~chipperf.report.comparability.require_comparable`), or repeats differ in more than their seed.
     """
     if not columns:
@@ -167,7 +167,7 @@ def _require_repeats(column: Side, case: Case) -> None:
 
 
 def _scaling(columns: Sequence[Side], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
-    """Yield for each column the efficiency against that of the fewest devices that makes a true scaling pair."""
+    """Yield each column's efficiency relative to the scaling pair with the fewest devices, or ``None`` without one."""
     bases: dict[Hashable, int] = {}
     identities = [scaling_identity(column.first) for column in columns]
     devices = [column.first.topology.world_size for column in columns]
@@ -233,7 +233,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
 
 
 def _drawn_from(measure: Column, record: Record) -> list[float]:
-    """Return what the bootstrap draws from in a run: the rates of its windows, or its one value."""
+    """Return the values of a run for the bootstrap: the rates of its windows, or its single value."""
     throughput = measure.throughput(record)
     if throughput:
         rates = [window.samples_per_s for window in throughput.timed_windows]
@@ -266,13 +266,13 @@ def _verdict(interval: Interval) -> Literal["higher", "lower", "no_difference"]:
 
 
 def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | None = None) -> Curves:
-    """Return the curves of compared runs; repeats of a configuration with other seeds are one curve.
+    """Return the curves of compared runs. Repeats of a configuration with other seeds are one curve.
 
-    Runs that did not complete have their curve, too: how a loss diverged is worth seeing.
+    Runs that did not complete have a curve too, for example to show how a loss diverged.
 
     Args:
         comparison: The runs.
-        quantity: What the curves show.
+        quantity: The quantity of the curves.
         axis: Unit of the axis; see :func:`~chipperf.report.curves.build_curves`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, CSV and JSON, and the cells that these and the terminal's table show."""
+"""Formats of a comparison: Markdown, CSV, JSON, and the table cells that these and the terminal share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chipperf.records.convergence import Outcome
 
 SCHEMA_VERSION: Final = 1
-"""Version of the JSON; a new field does not change it."""
+"""Version of the JSON. A new field does not change it."""
 
 INTERVALS: Final = (
     f"In brackets: the ratio to column 1, and its {LEVEL:.0%} confidence interval from {RESAMPLES} bootstrap resamples "
@@ -38,7 +38,7 @@ _FORMULA: Final = ("=", "+", "-", "@")
 
 
 def rows(comparison: Comparison) -> dict[str, list[str]]:
-    """Return what the table shows: the cells of every row, by its title."""
+    """Return the cells of every row of the table, by the row's title."""
     found = {
         _title(measure): [_cell(cell, measure, comparison) for cell in measure.cells] for measure in comparison.measures
     }
@@ -51,7 +51,7 @@ def rows(comparison: Comparison) -> dict[str, list[str]]:
 
 
 def headers(comparison: Comparison) -> list[str]:
-    """Return the number of each column with those of its footnotes, for example ``2 [1, 3]``."""
+    """Return the number of each column with the numbers of its footnotes, for example ``2 [1, 3]``."""
     found = []
     for place in range(1, len(comparison.columns) + 1):
         notes = [str(note) for note, each in enumerate(comparison.footnotes, start=1) if place in each.columns]
@@ -60,19 +60,19 @@ def headers(comparison: Comparison) -> list[str]:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """Return what each column is."""
+    """Return a description of each column."""
     return [f"{place}: {name}, {_runs(place, comparison)}" for place, name in enumerate(comparison.names, start=1)]
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Return what the ratios mean, as far as there are any, and why some have no interval."""
+    """Return notes on the meaning of the ratios, if there are any, and on ratios without an interval."""
     others = [cell for measure in comparison.measures for cell in measure.cells[1:] if cell.ratio is not None]
     found = [INTERVALS] if any(cell.interval for cell in others) else []
     return [*found, NO_INTERVALS] if any(cell.no_interval for cell in others) else found
 
 
 def outcome_text(outcomes: Sequence[Outcome]) -> str:
-    """Return what came of the runs of a column: ``converged``, or of repeats how many did what."""
+    """Return the outcome of a column's run, for example ``converged``, or the number of repeats with each outcome."""
     counts = {each: outcomes.count(each) for each in dict.fromkeys(outcomes)}
     if len(outcomes) == 1:
         return _OUTCOMES[outcomes[0]]
@@ -80,7 +80,7 @@ def outcome_text(outcomes: Sequence[Outcome]) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return a page: the table, footnotes, and settings that differ. Texts of records are escaped."""
+    """Return a page with the table, footnotes, and settings that differ. Texts of records are escaped."""
     lines = [f"## {_plain(comparison.case.report.model_title)}", ""]
     lines += [f"{place}. {_plain(text.partition(': ')[2])}" for place, text in enumerate(legend(comparison), start=1)]
     lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
@@ -97,9 +97,10 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Return one line for each measure and column; a missing value is empty and has its kind beside it.
+    """Return one line for each measure and column.
 
-    Numbers are exact, qualities are fractions and memory is in bytes.
+    Numbers are exact, qualities are fractions and memory is in bytes. A missing value is an empty cell, with its kind
+    in another cell.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -129,7 +130,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the comparison as JSON has it: a missing value is an object, as in a record."""
+    """Return the comparison as JSON data. A missing value is an object, as in a record."""
     return {
         "schema_version": SCHEMA_VERSION,
         "case": comparison.case.name,
@@ -221,10 +222,10 @@ def _flat(cell: ComparedValue) -> Iterable[object]:
 
 
 def _inert(value: object) -> object:
-    """Return a text on one line, and so that no spreadsheet takes it for a formula."""
+    """Return a text on one line that no spreadsheet interprets as a formula."""
     if not isinstance(value, str):
         return value
-    # Python 3.10 writes no CSV with a null character in it.
+    # Python 3.10 cannot write a null character to CSV.
     line = " ".join(value.replace("\0", " ").split())
     return f"'{line}" if line.startswith(_FORMULA) else line
 
@@ -239,5 +240,5 @@ def _plain(text: str) -> str:
 
 
 def json_value(value: float | str | Missing) -> object:
-    """Return a value as JSON has it: a missing one is an object, as in a record."""
+    """Return a value as JSON data. A missing value is an object, as in a record."""
     return value.model_dump() if isinstance(value, Missing) else value

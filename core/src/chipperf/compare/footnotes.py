@@ -1,7 +1,6 @@
-"""What a reader has to know before taking a comparison's ratios at their word: its footnotes.
+"""Footnotes of a comparison: facts that may explain a ratio or weaken it.
 
-Runs whose results mean different things are refused, see :func:`~chipperf.report.comparability.require_comparable`.
-What may explain a ratio, or weakens it, is said here.
+Runs that cannot be compared are refused earlier, see :func:`~chipperf.report.comparability.require_comparable`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _ENOUGH_READINGS: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footnote:
-    """A footnote, and the columns it belongs to, counted from 1."""
+    """A footnote and its columns, counted from 1."""
 
     text: str
     columns: tuple[int, ...]
@@ -41,8 +40,8 @@ def footnotes(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Foo
 
     Args:
         columns: Comparable columns of ``case``.
-        case: What it says of its model.
-        peak_of: Returns the peak rate of a run's device, if it is known.
+        case: The case, with the arithmetic of its model.
+        peak_of: Returns the peak rate of a run's device, if known.
     """
     found: dict[str, list[int]] = {}
     for place, column in enumerate(columns, start=1):
@@ -79,7 +78,7 @@ def _origin(column: Side) -> Iterator[str]:
 
 
 def _differences(column: Side, first: Side) -> Iterator[str]:
-    """Yield what differs from the first column, and what nobody knows to be the same."""
+    """Yield the differences from the first column, and the conditions that are not stated and may differ."""
     unknown = []
     for (name, value), (_, base) in zip(_conditions(column.first), _conditions(first.first), strict=True):
         if isinstance(value, Missing) or isinstance(base, Missing):
@@ -134,7 +133,7 @@ def _implausible(column: Side, case: Case, peak_of: PeakOf) -> Iterator[str]:
 
 
 def _shared_runs(columns: Sequence[Side]) -> Iterator[tuple[int, int, str]]:
-    """Yield pairs of columns that are not independent of each other."""
+    """Yield pairs of columns that share a run and are not independent."""
     owners: dict[str, int] = {}
     for place, column in enumerate(columns, start=1):
         for record in column.records:

@@ -1,7 +1,7 @@
-"""Bootstrap of a result over its repeats and, within each, its measurement windows; deterministic, without numpy.
+"""Bootstrap confidence intervals over repeats and their measurement windows; deterministic, without numpy.
 
-The bootstrap is hierarchical: repeats are drawn with replacement, and of each drawn one its windows. Intervals are
-percentile intervals (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13).
+The bootstrap is hierarchical: it draws repeats with replacement, and then windows within each drawn repeat. Intervals
+are percentile intervals (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESAMPLES: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A confidence interval: its ends, its level as a fraction, and how many resamples it is made of."""
+    """A confidence interval: its ends, its level as a fraction, and its number of resamples."""
 
     low: float
     high: float
@@ -29,18 +29,18 @@ class Interval:
 
 
 def varies(repeats: Sequence[Sequence[float]]) -> bool:
-    """Tell whether there is more than one value to draw from."""
+    """Return whether there is more than one value to draw from."""
     return len(repeats) > 1 or any(len(windows) > 1 for windows in repeats)
 
 
 def resample(
     repeats: Sequence[Sequence[float]], combine: Callable[[Sequence[float]], float], *, seed: str
 ) -> list[float]:
-    """Return what the result might as well have been, :data:`RESAMPLES` times.
+    """Return :data:`RESAMPLES` bootstrap resamples of the result.
 
     Args:
-        repeats: For each repeat the values of its windows, or its one value; none is empty.
-        combine: Makes one result of the medians of as many repeats.
+        repeats: For each repeat, the values of its windows or its single value; none is empty.
+        combine: Combines the medians of the drawn repeats into one result.
         seed: The same seed gives the same values.
     """
     rng = random.Random(seed)
@@ -51,7 +51,7 @@ def resample(
 
 
 def ratio_interval(values: Sequence[float], base: Sequence[float]) -> Interval | None:
-    """Return the interval of the ratio of two results from their resamples; ``None`` if it has no finite ends."""
+    """Return the interval of the ratio of two results from their resamples, or ``None`` if an end is not finite."""
     if not all(base):
         return None
     ratios = sorted(value / other for value, other in zip(values, base, strict=True))
@@ -61,10 +61,10 @@ def ratio_interval(values: Sequence[float], base: Sequence[float]) -> Interval |
 
 
 def _median(ordered: Sequence[float], rng: random.Random) -> float:
-    """Return the median of as many values drawn from ``ordered`` with replacement.
+    """Return the median of n values drawn with replacement from the n values of ``ordered``.
 
-    A draw is ``ordered[floor(n * u)]`` with u uniform, so the m-th smallest of n draws is that of the m-th smallest u,
-    which has the Beta(m, n + 1 - m) distribution. That takes the same time for five windows and for ten thousand.
+    A draw is ``ordered[floor(n * u)]`` with u uniform. So the m-th smallest of n draws comes from the m-th smallest u,
+    which has the Beta(m, n + 1 - m) distribution. This takes the same time for five windows and for ten thousand.
     """
     n = len(ordered)
     if n == 1:
@@ -74,6 +74,6 @@ def _median(ordered: Sequence[float], rng: random.Random) -> float:
     first = ordered[min(int(n * lower), n - 1)]
     if n % 2:
         return first
-    # The next one is the smallest of the n - middle uniforms above it.
+    # The next uniform is the smallest of the n - middle uniforms above it.
     upper = 1 - (1 - lower) * rng.random() ** (1 / (n - middle))
     return first / 2 + ordered[min(int(n * upper), n - 1)] / 2

@@ -1,4 +1,4 @@
-"""Peak rates of devices, as the vendors' installed plugins state them."""
+"""Peak rates of devices, from the vendors' installed plugins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def installed_peak(record: Record) -> Peak | None:
     """Return the peak of a run's device at its effective precision, or ``None`` if no installed plugin knows it.
 
-    Imports the plugin of the run's vendor, and no torch.
+    This imports the plugin of the run's vendor, but not torch.
     """
     effective, card = record.precision.effective, record.environment.card_title
     names = [each.name for each in record.environment.cards] or ([] if isinstance(card, Missing) else [card])
@@ -26,6 +26,6 @@ def installed_peak(record: Record) -> Peak | None:
     try:
         peak = bind(installed.find_vendor(record.vendor.name), purpose="inspect").peak_flops(names[0], effective)
     except PluginError:
-        # `perf plugins` says what is wrong with it.
+        # `perf plugins` shows the fault of the plugin.
         return None
     return None if peak is None else Peak(flops_per_s=peak.flops_per_s, source=peak.source)

@@ -1,4 +1,4 @@
-"""Which settings that change speed or numerics differ between runs: the knob-parity table."""
+"""The knob-parity table: settings that change speed or numerics and differ between runs."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NOT_STATED: Final = "not stated"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DifferentSetting:
-    """A setting that is not the same everywhere.
+    """A setting that differs between runs.
 
     Attributes:
-        group: What kind of setting it is; of a hyperparameter, its role.
+        group: Kind of the setting; for a hyperparameter, its role.
         name: The hyperparameter's key, the knob's name, or the record's field.
-        values: Its value in every run, in the order of the runs.
+        values: The value in every run, in the order of the runs.
     """
 
     group: Group
@@ -42,13 +42,13 @@ class DifferentSetting:
 
 
 def different_settings(records: Sequence[Record], case: Case) -> tuple[DifferentSetting, ...]:
-    """Return every setting that differs between runs and may explain why their results do.
+    """Return every setting that differs between runs and may explain different results.
 
-    One that differs only in that some runs do not state it is left out: perhaps it is the same.
+    A setting is left out if all runs that state it have the same value.
 
     Args:
         records: Runs of ``case``.
-        case: Says which role each hyperparameter has.
+        case: Defines the role of each hyperparameter.
     """
     rows = [_settings(record, case) for record in records]
     keys = dict.fromkeys(key for row in rows for key in row)
@@ -110,5 +110,5 @@ def _text(value: Setting | Missing | None) -> str:
 
 
 def _absent(group: Group, record: Record) -> str:
-    """Return what stands where a run does not have a setting: a document does not state it, a run did not set it."""
+    """Return the value to show for an absent setting: not stated in a document, or not set in a run."""
     return NOT_STATED if record.kind == "imported" or group in ("locked", "scaled", "free") else NOT_SET

@@ -1,4 +1,4 @@
-"""What is put side by side: runs, repeats that count as one, and the rows of documents."""
+"""The sides of a comparison: runs, repeats that count as one, and rows of documents."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Side:
     """One side of a comparison.
 
     Attributes:
-        records: A run, its repeats with other seeds, or a row of a document. Completed runs alone, if there is one.
-        planned: How many runs there were to be.
-        source: What the user named.
-        not_understood: Texts of the document that no record has as a value.
+        records: A run, its repeats with other seeds, or a row of a document. If any run completed, only completed runs.
+        planned: Number of planned runs.
+        source: The path that the user named.
+        not_understood: Number of texts in the document that did not become a value of a record.
     """
 
     records: tuple[Record, ...]
@@ -37,20 +37,20 @@ class Side:
 
     @property
     def first(self) -> Record:
-        """The record that speaks for all of them where they do not differ."""
+        """The record with the facts that all records share."""
         return self.records[0]
 
 
 def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[Side]:
-    """Read runs, directories of repeats, and case documents, which have a column for each row.
+    """Read runs, directories of repeats, and case documents. Each row of a document is a column.
 
     Args:
         paths: Directories of runs or of repeats, ``record.json`` files, and Markdown files.
-        names: Names of vendors and cards, for documents; by default those that come with chipperf.
+        names: Names of vendors and cards, for documents; by default the names that come with chipperf.
 
     Raises:
-        RecordError: A record cannot be read, or none of several repeats left one.
-        DocumentError: A document has no row that can be read, or does not tell vendor or case.
+        RecordError: A record cannot be read, or repeats left no record.
+        DocumentError: A document has no row that can be read, or its vendor or case is unknown.
     """
     columns: list[Side] = []
     for path in paths:
@@ -70,7 +70,7 @@ def _runs(path: Path) -> Side:
         try:
             records.append(read_record(path / run.directory))
         except RecordError:
-            # One that never began, or was removed: it counts among the planned.
+            # The run never started, or its record was removed. It counts as planned.
             continue
     completed = [record for record in records if record.status.state == "completed"]
     if not records:
@@ -79,7 +79,7 @@ def _runs(path: Path) -> Side:
 
 
 def _document(path: Path, names: CardNames | None) -> Sequence[Side]:
-    # Not at the top: parsing Markdown takes modules that a comparison of runs does not need.
+    # Imported here, because parsing Markdown needs modules that a comparison of runs does not.
     from chipperf.documents.card_names import read_card_names
     from chipperf.documents.markdown import read_text
     from chipperf.importing.document_import import import_document

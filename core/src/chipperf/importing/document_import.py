@@ -228,7 +228,7 @@ class _Importer:
         metrics: dict[str, Any] = {}
         for column in columns_of("report"):
             if cell := row.cells.get(column.key):
-                # Memory is a value of several parts, of which a cell has two.
+                # Memory is a value of several parts. A cell has two of them.
                 field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
                 metrics[field] = self._reported(row, column, cell)

@@ -1,1 +1,1 @@
-"""Lint: rules that find what is wrong in hand-written case documents, each grounded in real ones."""
+"""Lint: rules that find faults in hand-written case documents. Each rule is based on faults in real documents."""

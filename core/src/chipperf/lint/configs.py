@@ -1,6 +1,6 @@
-"""Configurations that lie beside a report: FlagPerf's Python files and variables, and chipperf's TOML files.
+"""Reading the configurations next to a report: FlagPerf's Python files and variables, and chipperf's TOML files.
 
-FlagPerf's files are read and never run.
+FlagPerf's files are parsed but never run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A value of a configuration and its line; ``None`` if it is computed in a way that is not read."""
+    """A value of a configuration and its line. The value is ``None`` if its expression is not supported."""
 
     value: Any
     line: int
@@ -48,7 +48,7 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """One configuration file; ``topology`` is ``None`` if its name does not tell one."""
+    """One configuration file. ``topology`` is ``None`` if the file's name has no topology."""
 
     path: Path
     topology: ConfigName | None
@@ -61,15 +61,15 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDirectory:
-    """Everything that configures a vendor's runs of a case.
+    """All configuration of a vendor's runs of a case.
 
     Attributes:
-        path: Where it lies.
-        configs: Configurations by topology or of all.
-        common: Values that hold for all of them.
+        path: Path of the directory or file.
+        configs: Configurations for one topology or for all topologies.
+        common: Values for all configurations.
         variables: Environment variables, with their lines.
-        unreadable: Files that are called like a configuration and cannot be loaded, with the reason.
-        base: The case's base configuration, empty if it was not found.
+        unreadable: Files that are named like a configuration and cannot be loaded, with the reason.
+        base: The case's base configuration; empty if not found.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class ConfigDirectory:
     base: Mapping[str, Assigned]
 
     def of_topology(self, shape: str) -> list[Config]:
-        """Return the configurations for ``1x8`` and the like; chipperf's own hold for every topology."""
+        """Return the configurations for a topology such as ``1x8``. chipperf's TOML files apply to every topology."""
         return [
             config
             for config in self.configs
@@ -88,7 +88,7 @@ class ConfigDirectory:
         ]
 
     def value(self, config: Config, *keys: str) -> Any:
-        """Return a value of a configuration, or the one that holds for all."""
+        """Return a value of a configuration, or else the value for all configurations."""
         own = config.get(*keys)
         return own if own is not None else next((self.common[key].value for key in keys if key in self.common), None)
 
@@ -98,7 +98,7 @@ def read_configs(path: Path) -> ConfigDirectory:
     """Read a directory of configurations, or one file.
 
     Raises:
-        ConfigError: There is nothing at ``path``.
+        ConfigError: ``path`` does not exist.
     """
     if path.is_file():
         files = [path]
@@ -195,7 +195,7 @@ def _variables(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned]:
 
 
 def _base(directory: Path) -> Mapping[str, Assigned]:
-    """Return FlagPerf's base configuration, in ``benchmarks`` beside the vendor's directory."""
+    """Return FlagPerf's base configuration, from ``benchmarks`` next to the vendor's directory."""
     case_directory = directory.absolute().parent
     case, _, framework = case_directory.name.partition("-")
     training = case_directory.parent.parent
@@ -206,5 +206,5 @@ def _base(directory: Path) -> Mapping[str, Assigned]:
 
 
 def place_of(assigned: Assigned) -> Place:
-    """Return where a value is set."""
+    """Return the place where a value is set."""
     return Place(assigned.line, 1)

@@ -1,7 +1,7 @@
 """Waivers: comments in a document that accept a finding, with the reason.
 
-``<!-- perf lint: ignore L04: no 2x8 machine here -->`` accepts rule L04 in the block that follows;
-``ignore-file`` accepts it in the whole document. Several rules are separated by commas.
+``<!-- perf lint: ignore L04: no 2x8 machine here -->`` accepts findings of rule L04 in the next block. ``ignore-file``
+accepts them in the whole document. Several rules are separated by commas.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MENTION: Final = re.compile(r"perf[ -]lint\b")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class IgnoreComment:
-    """One waiver: the rules it accepts, in which lines, and why."""
+    """One waiver: its rules, lines and reason."""
 
     rules: tuple[str, ...]
     reason: str
@@ -34,12 +34,12 @@ class IgnoreComment:
     used: set[str] = field(default_factory=set)
 
     def covers(self, rule_id: str, line: int) -> bool:
-        """Tell whether a finding is accepted."""
+        """Return whether the waiver accepts a finding of a rule in a line."""
         return rule_id in self.rules and self.first_line <= line <= self.last_line
 
 
 def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[Problem]]:
-    """Return a document's waivers, and what is wrong with comments that mean to be some."""
+    """Return a document's waivers, and the problems of malformed waivers."""
     waivers: list[IgnoreComment] = []
     problems: list[Problem] = []
     known = {rule.id for rule in all_rules()}
@@ -68,7 +68,7 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
 
 
 def unused(waivers: list[IgnoreComment], checked: set[str]) -> Iterator[Problem]:
-    """Yield the waivers of rules that ran and found nothing there: they hide the next fault."""
+    """Yield the waivers of rules that ran and found nothing there, because such waivers would hide a new fault."""
     for waiver in waivers:
         idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
         if idle:

@@ -1,4 +1,4 @@
-"""Lint of documents: which rules found what, which could not be checked, and what was accepted."""
+"""Linting documents: running the rules and applying the waivers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"
-"""Id under which documents that cannot be read, and waivers that are wrong, are reported."""
+"""Id of findings on unreadable documents and wrong waivers."""
 
 _SUFFIXES: Final = (".md", ".markdown")
 _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
@@ -33,7 +33,7 @@ _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a rule found, at which place of which file; ``reason`` if it was accepted by a waiver."""
+    """A finding of a rule, with its file and place. ``reason`` is the reason of the waiver that accepts it."""
 
     rule: str
     severity: Severity
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unchecked:
-    """A rule that could not be checked on a file, and the evidence that is missing."""
+    """A rule that could not be checked on a file, and the missing evidence."""
 
     rule: str
     file: str
@@ -54,12 +54,12 @@ class Unchecked:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """Everything a lint found.
+    """The result of a lint.
 
     Attributes:
-        files: Documents that were checked.
-        skipped: Markdown files that are no case documents.
-        findings: In the order of files, lines and rules.
+        files: The checked documents.
+        skipped: Markdown files that are not case documents.
+        findings: Findings in the order of files, lines and rules.
         unchecked: Rules without evidence.
     """
 
@@ -69,7 +69,7 @@ class Result:
     unchecked: list[Unchecked] = field(default_factory=list)
 
     def count(self, severity: Literal["error", "warning"]) -> int:
-        """Return the number of findings of a severity that no waiver accepts."""
+        """Return the number of findings of a severity, without those that a waiver accepts."""
         return sum(finding.severity == severity and finding.reason is None for finding in self.findings)
 
 
@@ -83,21 +83,21 @@ def lint(
     config: Path | None = None,
     records: Sequence[Record] = (),
 ) -> Result:
-    """Check documents, and every Markdown file below directories.
+    """Check documents, and all Markdown files in directories and their subdirectories.
 
-    A Markdown file that is no case document is skipped if it was found in a directory, and checked if it was named.
+    Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document.
 
     Args:
         paths: Files and directories.
         rules: The rules.
         names: Names of vendors and cards.
-        vendor: Whose reports they are; by default found out for each.
-        case: Which case they are on; by default found out for each.
-        config: Configurations; by default the directory ``config`` beside each document.
-        records: Records of the runs behind the documents.
+        vendor: Vendor of the documents; by default detected for each.
+        case: Case of the documents; by default detected for each.
+        config: Configurations; by default the directory ``config`` next to each document.
+        records: Records of the documents' runs.
 
     Raises:
-        UsageError: A path does not exist, or ``config`` does not.
+        UsageError: A path or ``config`` does not exist.
     """
     result = Result()
     corpus = Corpus()
@@ -181,7 +181,7 @@ def _unreadable(name: str, error: DocumentError) -> Finding:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Yield each file once, and whether it was named itself."""
+    """Yield each file once, and whether the user named it."""
     seen: set[Path] = set()
     for path in paths:
         if path.is_dir():

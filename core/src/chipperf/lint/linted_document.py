@@ -1,4 +1,4 @@
-"""A document under lint, the evidence beside it, and the documents that are linted with it."""
+"""A document under lint, its evidence, and the other documents of the same lint."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record, Setting
 
 SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
-"""Columns of what would be no coincidence in two reports."""
+"""Columns whose equal numbers in two reports are not a coincidence."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LintedDocument:
-    """A document and what is known of it.
+    """A document and its context.
 
     Attributes:
         path: The file.
-        name: The file, as findings call it.
-        document: What it says.
+        name: Name of the file in findings.
+        document: Content of the file.
         names: Names of vendors and cards.
-        vendor: Whose report it is; ``None`` if nothing tells.
-        case_name: Which case it is on; ``None`` if nothing tells.
-        case: That case, if it is installed.
-        configs: Configurations of its runs, if they were found.
-        records: Records of its runs, if they were given.
+        vendor: Vendor of the report; ``None`` if unknown.
+        case_name: Name of the case; ``None`` if unknown.
+        case: The case, if it is installed.
+        configs: Configurations of its runs, if found.
+        records: Records of its runs, if given.
         corpus: All documents of this lint.
     """
 
@@ -64,7 +64,7 @@ class LintedDocument:
 
     @property
     def start(self) -> Place:
-        """Where a fault of the whole document is reported: its performance table, or its beginning."""
+        """Place for faults of the whole document: the performance table, or the beginning."""
         header = self.document.headers.get("configuration")
         return header.place if header else Place(1, 1)
 
@@ -99,12 +99,12 @@ class LintedDocument:
         return case
 
     def declares_changes(self) -> bool:
-        """Tell whether the general table declares additional changes."""
+        """Return whether the general table declares additional changes."""
         row = self.document.general.get("changes")
         return row is not None and not wording.says_nothing(row.value.text)
 
     def card_places(self) -> Iterator[tuple[str, Located]]:
-        """Yield every text that names the card, and what it is called."""
+        """Yield every text that names the card, each with a description."""
         if fact := self.document.facts.get("card_title"):
             yield "the accelerator", fact
         if short := self.document.general.get("card_short_name"):
@@ -118,7 +118,7 @@ class LintedDocument:
 
 
 def implausible(subject: LintedDocument, *checks: Check) -> Iterator[Problem]:
-    """Yield what cannot be true in the records of the document's runs."""
+    """Yield the contradictions in the records of the document's runs."""
     found = [(record, finding) for record in subject.records for finding in check_record(record)]
     if "scaling" in checks:
         found += check_scaling(subject.records)
@@ -146,7 +146,7 @@ def memory(row: DocumentRow) -> cells.MemoryCell | None:
 
 
 def hyperparameters(row: DocumentRow) -> Mapping[str, Setting] | None:
-    """Return a row's ``fix_hp`` with batch size under ``bs``; ``None`` if it does not say."""
+    """Return a row's ``fix_hp``, with the batch size as ``bs``; ``None`` if the row does not state it."""
     text = row.text("fix_hp")
     missing = cells.marker(text) if text is not None else None
     if text is None or (missing is not None and missing.missing != "not_applicable"):
@@ -158,35 +158,35 @@ def hyperparameters(row: DocumentRow) -> Mapping[str, Setting] | None:
 
 
 def precision_and_batch(row: DocumentRow) -> tuple[str, Setting | None] | None:
-    """Return what rows must have in common for their throughputs to scale: precision and batch size per card."""
+    """Return precision and batch size per card, which must be equal in rows whose throughputs are compared."""
     values = hyperparameters(row)
     return None if values is None else (row.precision, values.get("bs"))
 
 
 @dataclass(slots=True, eq=False)
 class Corpus:
-    """All documents of one lint, and what rules that compare documents look up in them."""
+    """All documents of one lint, and look-up tables for rules that compare documents."""
 
     subjects: list[LintedDocument] = field(default_factory=list)
     _tables: _Tables | None = None
 
     @property
     def tables(self) -> _Tables:
-        """Look-up tables, made when the first rule asks for them."""
+        """Look-up tables, made on first use."""
         if self._tables is None:
             self._tables = _Tables(self.subjects)
         return self._tables
 
 
 class _Tables:
-    """Subjects by what they say."""
+    """Look-up tables of documents by their content."""
 
     def __init__(self, subjects: Sequence[LintedDocument]) -> None:
         self._subjects = subjects
 
     @cached_property
     def by_fact(self) -> Mapping[tuple[str, str], list[LintedDocument]]:
-        """Subjects by environment field and its text."""
+        """Documents by environment field and its text."""
         found: dict[tuple[str, str], list[LintedDocument]] = defaultdict(list)
         for subject in self._subjects:
             for key, fact in subject.document.facts.items():
@@ -206,7 +206,7 @@ class _Tables:
 
     @cached_property
     def by_number(self) -> Mapping[tuple[str, str, float], list[LintedDocument]]:
-        """Subjects by case, column and value of a number that is long enough to be no coincidence."""
+        """Documents by case, column and number, for numbers too long to be equal by coincidence."""
         found: dict[tuple[str, str, float], list[LintedDocument]] = defaultdict(list)
         for subject in self._subjects:
             for row in subject.rows:
@@ -218,7 +218,7 @@ class _Tables:
 
     @cached_property
     def quality_kinds(self) -> Mapping[str, Mapping[str, list[LintedDocument]]]:
-        """Subjects by case and kind of result."""
+        """Documents by case and kind of result."""
         found: dict[str, dict[str, list[LintedDocument]]] = defaultdict(lambda: defaultdict(list))
         for subject in self._subjects:
             header = subject.document.headers.get("quality")
@@ -229,7 +229,7 @@ class _Tables:
 
     @cached_property
     def phrases(self) -> Mapping[str, set[str]]:
-        """Words that rows use by topology of several machines."""
+        """Words of the rows, by topology of several machines."""
         found: dict[str, set[str]] = defaultdict(set)
         for subject in self._subjects:
             for row in subject.rows:

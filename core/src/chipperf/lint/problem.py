@@ -1,4 +1,4 @@
-"""What a rule says: a problem with its place, or that the evidence is missing."""
+"""The results of a rule: a problem with its place, or missing evidence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Severity = Literal["error", "warning"]
 
 
 class NotChecked(Exception):
-    """The evidence that a rule needs is not there; the message says which."""
+    """The evidence that a rule needs is missing. The message names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,8 @@ class Problem:
 
     Attributes:
         place: Line and column.
-        message: What is wrong there, with the values that are.
-        severity: The rule's own if ``None``.
+        message: Description of the fault, with the values in the document.
+        severity: Severity; ``None`` is the rule's own.
     """
 
     place: Place

@@ -1,4 +1,4 @@
-"""How a lint's result is written: for people, for programs, for code scanning and for annotations of a pull request."""
+"""Formats of a lint's result: for people, programs, code scanning, and annotations of a pull request."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _json(result: Result, rules: Sequence[Rule]) -> str:
 
 
 def describe(rule: Rule) -> dict[str, str]:
-    """Return what a rule is, for listings."""
+    """Return a rule's description for listings."""
     return {
         "id": rule.id,
         "name": rule.name,

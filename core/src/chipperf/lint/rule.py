@@ -1,4 +1,4 @@
-"""What a rule is, and how it says what it found."""
+"""The rules of lint: declaring, listing and selecting them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Rule:
 
     Attributes:
         id: Stable name, for example ``L04``.
-        name: Stable words for it, for example ``blank-cell``.
-        summary: What holds in a good document. The first line of the function's docstring.
+        name: Stable name in words, for example ``blank-cell``.
+        summary: What is true of a good document. The first line of the function's docstring.
         severity: ``error`` fails the lint.
-        why: Why it matters to somebody who reads the report.
-        fix: What to do about it.
-        evidence: What it needs beyond the document; empty if nothing.
+        why: Why the rule matters to readers of the report.
+        fix: How to correct the document.
+        evidence: Evidence that the rule needs in addition to the document; empty if none.
         function: Yields problems, or raises :class:`NotChecked`.
     """
 
@@ -45,15 +45,9 @@ class Rule:
 def rule(
     id: str, name: str, *, why: str, fix: str, severity: Severity = "error", evidence: str = ""
 ) -> Callable[[Function], Rule]:
-    """Make a rule of a function whose docstring's first line is the rule's summary.
+    """Make a rule from a function. The first line of its docstring is the rule's summary.
 
-    Args:
-        id: See :class:`Rule`, as all that follow.
-        name: Stable words for it.
-        why: Why it matters.
-        fix: What to do about it.
-        severity: ``error`` by default.
-        evidence: What it needs beyond the document.
+    :class:`Rule` describes the arguments.
     """
     require_id(id, r"L\d{2}", "L04")
 
@@ -76,15 +70,15 @@ _RULES: Final = Catalog("chipperf.lint.rules", Rule, noun="rule", listing="perf 
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Return every rule, ordered by number."""
+    """Return all rules, ordered by number."""
     return tuple(_RULES.entries().values())
 
 
 def choose_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """Return the rules that are selected, by default all, without those that are ignored.
+    """Return the selected rules, by default all, without the ignored ones.
 
     Raises:
-        UsageError: A name is no rule's id.
+        UsageError: A name is not the id of a rule.
     """
     wanted = {_RULES.find(id).id for id in select or _RULES.entries()} - {_RULES.find(id).id for id in ignore}
     return tuple(rule for rule in all_rules() if rule.id in wanted)

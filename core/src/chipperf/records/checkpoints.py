@@ -1,7 +1,7 @@
-"""The checkpoints of a run, as files: which there are, which are whole, and which are no longer needed.
+"""The checkpoint files of a run: listing, verifying and removing them.
 
-A checkpoint is a directory. Its manifest is written last and names every other file with size and digest: without it,
-or with another content than it says, there is no checkpoint.
+A checkpoint is a directory. Its manifest is written last and names every other file with size and digest. A checkpoint
+is valid only if it has a manifest and its files match the manifest.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ class _Model(BaseModel):
 
 
 class FileDigest(_Model):
-    """What a file of a checkpoint must be."""
+    """Expected size and digest of a file of a checkpoint."""
 
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
 class CheckpointManifest(_Model):
-    """What a checkpoint holds and who can continue from it.
+    """The content of a checkpoint, and the setup that can continue from it.
 
     Attributes:
         format_version: Version of the files' content.
         run_id: The run.
-        step: Optimizer steps that are done.
-        world_size: Ranks of the run, each with a file of its own.
-        written_at: When it was complete, UTC.
+        step: Number of completed optimizer steps.
+        world_size: Ranks of the run. Each has its own file.
+        written_at: Time of completion, UTC.
         torch: Version of torch.
         devices: Product name of each rank's device.
         files: The other files.
@@ -62,20 +62,20 @@ class CheckpointManifest(_Model):
 
 
 def checkpoint_name(session: int, step: int) -> str:
-    """Return the directory's name; a session writes no two checkpoints after the same step."""
+    """Return the directory's name. A session writes at most one checkpoint per step."""
     return f"session{session:03d}-step{step:09d}"
 
 
 def rank_file(rank: int) -> str:
-    """Return the name of the file with what only one rank has."""
+    """Return the name of the file with the state of one rank."""
     return f"rank{rank}.pt"
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Return everything that looks like a checkpoint, the newest first.
+    """Return all directories named like checkpoints, the newest first.
 
-    The session counts before the step: after a fall back to an older checkpoint, new ones have fewer steps than the one
-    that could not be read.
+    The order is by session, then by step: a session that falls back to an older checkpoint writes new checkpoints with
+    fewer steps than the unreadable one.
     """
     if not directory.is_dir():
         return []
@@ -84,10 +84,10 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def read_manifest(checkpoint: Path) -> CheckpointManifest:
-    """Read what a checkpoint says of itself.
+    """Read the manifest of a checkpoint.
 
     Raises:
-        RecordError: It is incomplete or damaged.
+        RecordError: The manifest is missing or damaged.
     """
     try:
         return CheckpointManifest.model_validate_json((checkpoint / MANIFEST).read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def verify_checkpoint(checkpoint: Path) -> CheckpointManifest:
     """Read every file of a checkpoint and compare it with the manifest.
 
     Raises:
-        RecordError: A file is missing, or is not what was written.
+        RecordError: A file is missing or differs from the manifest.
     """
     manifest = read_manifest(checkpoint)
     for name in (SHARED, *(rank_file(rank) for rank in range(manifest.world_size))):
@@ -122,7 +122,7 @@ def verify_checkpoint(checkpoint: Path) -> CheckpointManifest:
 
 
 def newest_valid(directory: Path) -> tuple[tuple[Path, CheckpointManifest] | None, list[tuple[Path, str]]]:
-    """Return the newest checkpoint that is whole, if there is one, and what is wrong with each newer one."""
+    """Return the newest valid checkpoint, if any, and the fault of each newer checkpoint."""
     faults: list[tuple[Path, str]] = []
     for checkpoint in list_checkpoints(directory):
         try:
@@ -133,7 +133,7 @@ def newest_valid(directory: Path) -> tuple[tuple[Path, CheckpointManifest] | Non
 
 
 def newest_complete_step(directory: Path) -> int | None:
-    """Return the step of the newest checkpoint that has a manifest, without reading the other files."""
+    """Return the step of the newest checkpoint with a manifest, without reading the other files."""
     for checkpoint in list_checkpoints(directory):
         try:
             return read_manifest(checkpoint).step
@@ -143,7 +143,7 @@ def newest_complete_step(directory: Path) -> int | None:
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Remove all but the ``keep`` newest complete checkpoints, and whatever is incomplete beside them."""
+    """Remove all checkpoints except the ``keep`` newest complete ones. Incomplete checkpoints are removed too."""
     complete = 0
     for checkpoint in list_checkpoints(directory):
         complete += (checkpoint / MANIFEST).exists()
@@ -152,7 +152,7 @@ def prune(directory: Path, keep: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a checkpoint, its manifest first: what a crash leaves of it is no checkpoint. Failure to is no error."""
+    """Remove a checkpoint, its manifest first, so that a crash leaves an invalid checkpoint. Ignore failures."""
     try:
         (path / MANIFEST).unlink(missing_ok=True)
     except OSError:
@@ -161,7 +161,7 @@ def remove(path: Path) -> None:
 
 
 def digest_of(path: Path) -> FileDigest:
-    """Return size and digest of a file's content."""
+    """Return the size and digest of a file's content."""
     digest, size_bytes = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -1,7 +1,7 @@
-"""What is reported of a run, in one table: every value with its unit, its place in a record, and who shows it.
+"""The table of all reported values: the unit, the record field and the places of each.
 
-Reports, comparisons, repeats, suites, the leaderboard, and everything that reads reports take their columns from here.
-A new value needs a field of the schema, code that measures it, an entry here, and a definition in ``docs``.
+Reports, comparisons, repeats, suites, the leaderboard, and the code that reads reports take their columns from here. A
+new value needs a schema field, code that measures it, an entry here, and a definition in ``docs``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Memory, Number, Record
 
 Unit = Literal["fraction", "samples/s", "s", "bytes", "J/sample"]
-"""Decides how a value is written and read: a fraction as the case writes its quality, bytes in GiB."""
+"""Decides how a value is written and read: a fraction in the case's format for quality, bytes in GiB."""
 
 Kind = Literal["time", "throughput", "result", "resource"]
 
 Place = Literal["report", "legend", "leaderboard", "comparison", "repeats", "suite", "summary"]
-"""Where values are shown: a report's performance table, its general table, pages, and what commands print or write."""
+"""Where a value is shown: a report's performance table, its general table, a page, or the output of a command."""
 
 _RESULTS_FIRST: Final[tuple[Kind, ...]] = ("result", "time", "throughput", "resource")
 _TIMES_LAST: Final[tuple[Kind, ...]] = ("throughput", "result", "time", "resource")
@@ -40,24 +40,24 @@ _ORDER: Final[Mapping[Place, tuple[Kind, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A value of a run that is reported.
+    """A reported value of a run.
 
     Attributes:
-        name: Its name, as ``docs/metrics.md`` and ``docs/compare.md`` define it.
-        unit: Its unit.
-        kind: What it is about; places show one kind after the other.
-        field: Its field in a record.
-        shown: Where it is shown; the general table has whatever has a legend.
-        higher_is_better: Whether a higher value is the better one.
-        header: Header of its column in a report, where that is not its name. A case has its own for the quality.
-        title: Its title on the leaderboard, where that is not the header.
-        legend: What the general table of a report calls it.
-        remark: What the general table says of it; ``samples`` is what the case counts.
-        aliases: Further headers that people write for it.
-        fallback: Field that stands in for it where it is missing.
+        name: Name, as defined in ``docs/metrics.md`` and ``docs/compare.md``.
+        unit: Unit.
+        kind: Subject of the value. Each place groups its values by kind.
+        field: Field of the record.
+        shown: Where it is shown. The general table shows every value that has a legend.
+        higher_is_better: Whether a higher value is better.
+        header: Header of its column in a report; by default its name. A case has its own header for the quality.
+        title: Title on the leaderboard; by default the header.
+        legend: Label in the general table of a report.
+        remark: Remark in the general table; ``samples`` stands for the case's unit of samples.
+        aliases: Other headers that people write for it.
+        fallback: Field to use if ``field`` is missing.
         is_windowed: True for the median of measurement windows.
         is_headline: True for the value that a report emphasizes.
-        compute: Computes a value that no field has.
+        compute: Computes a value that has no field.
     """
 
     name: str
@@ -78,25 +78,25 @@ class Column:
 
     @property
     def headers(self) -> tuple[Phrase | str, ...]:
-        """Every header or label that reports have for it."""
+        """Every header or label of the column in reports."""
         return (self.key, *((self.legend,) if self.legend else ()), *self.aliases)
 
     @property
     def key(self) -> str:
-        """Header in a report, and what readers of reports call the column."""
+        """Header in a report. Code that reads reports uses it as the column's key."""
         return self.header or self.name
 
     def value(self, record: Record) -> Number:
-        """Return the value of a run, whether it completed or not."""
+        """Return the value of a run, completed or not."""
         return self.compute(record) if self.compute else self.find(record)[1]
 
     def throughput(self, record: Record) -> Throughput | None:
-        """Return the windows behind the value; ``None`` if it has none."""
+        """Return the throughput with its windows, or ``None`` if the value has none."""
         found = _follow(record, self.field)[1]
         return found if isinstance(found, Throughput) else None
 
     def find(self, record: Record) -> tuple[str, Number]:
-        """Return the path of the field that has the value, and the value; of a missing one, where that is said."""
+        """Return the path of the field with the value, and the value. A missing value has the path that states it."""
         path, found = _follow(record, self.field)
         if self.fallback and isinstance(found, Missing):
             path, found = _follow(record, self.fallback)
@@ -108,7 +108,7 @@ class Column:
 
 
 def _follow(record: Record, field: str) -> tuple[str, Any]:
-    """Return the value at a path, or the missing value in which the path ends, and the path that was followed."""
+    """Return the path that was followed, and the value at its end. A missing value ends the path early."""
     found: Any = record
     passed: list[str] = []
     for name in field.split("."):
@@ -120,7 +120,7 @@ def _follow(record: Record, field: str) -> tuple[str, Any]:
 
 
 def peak_source(memory: Memory) -> Literal["device", "allocator"]:
-    """Return whose peak is that of used memory: the device's, or the allocator's where the device's is not known."""
+    """Return the source of the used memory: the device, or the allocator if the device's peak is unknown."""
     return "allocator" if isinstance(memory.device_peak_bytes, Missing) else "device"
 
 
@@ -235,7 +235,7 @@ COLUMNS: Final = (
 
 
 def columns_of(place: Place) -> tuple[Column, ...]:
-    """Return the columns that are shown in a place, in its order."""
+    """Return the columns that a place shows, in its order."""
     order = _ORDER[place]
     shown = (each for each in COLUMNS if (each.legend if place == "legend" else place in each.shown))
     return tuple(sorted(shown, key=lambda each: order.index(each.kind)))
@@ -244,7 +244,7 @@ def columns_of(place: Place) -> tuple[Column, ...]:
 BY_NAME: Final = {each.name: each for each in COLUMNS}
 
 THROUGHPUTS: Final = tuple(each.key for each in reversed(columns_of("report")) if each.unit == "samples/s")
-"""A report's columns of throughputs; the first says most of the device itself."""
+"""A report's throughput columns. The first depends most on the device itself."""
 
 WINDOWED: Final = tuple(each.name for each in COLUMNS if each.is_windowed)
 """Names of the throughputs that are medians of measurement windows."""

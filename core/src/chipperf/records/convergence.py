@@ -1,4 +1,4 @@
-"""Whether a run converged: the one place that compares its quality with the target."""
+"""The decision whether a run converged. Only this module compares quality with the target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Outcome = Literal["converged", "below_target", "no_target", "not_run"]
 
 
 def convergence_outcome(record: Record) -> Outcome:
-    """Return what came of a run: whether an evaluation met the target, if there are results and a target."""
+    """Return whether an evaluation of a run met the target, or that the run has no result or no target."""
     metrics = record.metrics
     if record.status.state != "completed" or isinstance(metrics.quality, Missing):
         return "not_run"

@@ -1,6 +1,7 @@
 """Facts about the machine and its software, read without torch.
 
-What cannot be read is a :class:`~chipperf.records.schema.Missing`, and the user may state it in the configuration file.
+A fact that cannot be read is a :class:`~chipperf.records.schema.Missing`. The user can state it in the configuration
+file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RECORDED_DISTRIBUTIONS = (
     "torchvision",
     "typer",
 )
-"""Distributions whose versions every record carries, beside those that start with ``chipperf-``."""
+"""Distributions whose versions every record has, in addition to those that start with ``chipperf-``."""
 
 _UNREADABLE = Missing(missing="unknown", reason="the machine does not say")
 
@@ -64,7 +65,7 @@ def read_os(root: Path = Path("/")) -> str | Missing:
 
 
 def read_container(root: Path = Path("/")) -> str | Missing:
-    """Return which container engine this process runs in; its image cannot be seen from inside."""
+    """Return the container engine that this process runs in. The image cannot be detected from inside."""
     if (root / ".dockerenv").exists():
         return "docker"
     if (root / "run/.containerenv").exists():
@@ -82,7 +83,7 @@ def read_network(root: Path = Path("/")) -> str | Missing:
     if ports:
         return " + ".join(f"{count}x {port}" for port, count in sorted(ports.items()))
     speeds_mbit = []
-    # Only hardware has a device: bridges and the ends of a container's link state speeds that mean nothing.
+    # Only hardware has a device. Bridges and the ends of a container's link state meaningless speeds.
     for path in (root / "sys/class/net").glob("*/device"):
         text = _read_line(path.with_name("speed"))
         if text and text.isdigit():
@@ -111,7 +112,7 @@ def read_distributions() -> list[Distribution]:
 
 
 def _read_port(port: Path) -> str:
-    """Return fabric and rate of an RDMA port, or an empty string for one without a link."""
+    """Return the fabric and rate of an RDMA port, or an empty string if it has no link."""
     rate = _read_line(port / "rate")
     if not rate or "ACTIVE" not in _read_line(port / "state"):
         return ""

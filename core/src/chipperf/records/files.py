@@ -1,4 +1,4 @@
-"""Writing a file so that a crash or a full disk loses nothing."""
+"""Writing files atomically: a crash or a full disk loses no data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` so that a reader sees the old content or the new one, and a crash loses neither.
+    """Write ``content`` to ``path`` atomically: at any time, even after a crash, it has the old or the new content.
 
     Text is written as UTF-8.
 
     Raises:
-        RecordError: The file cannot be written; what was there before is intact.
+        RecordError: The file cannot be written; the old content is intact.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -40,7 +40,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def disk_full(path: Path) -> RecordError:
-    """Return the error that the disk has no room for ``path``."""
+    """Return the error for a disk without room for ``path``."""
     return RecordError(
         f"the disk is full: cannot write {path}", hint="free some space; what was written before is intact"
     )

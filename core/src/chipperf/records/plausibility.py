@@ -1,7 +1,7 @@
-"""Whether the values of a record can be true together.
+"""Checks that the values of a record are consistent with each other.
 
-Every check compares values that were measured independently of each other, and takes part only where both are there.
-A finding is no proof of a mistake in a certain value: it says that one of them is wrong.
+Every check compares values that were measured independently, and is skipped if one of them is missing. A finding means
+that one of the values is wrong; it does not tell which.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Check = Literal["epochs", "samples", "mfu", "memory", "times", "throughputs", "scaling", "result", "energy"]
 
 ORDER_SLACK: Final = 0.02
-"""Two rates or times, one of which contains the other, may differ by this much the wrong way round."""
+"""Tolerance, as a fraction, for the order of two rates or times where one contains the other."""
 
 _EPOCH_TOLERANCE: Final = 0.05
 _SAMPLE_TOLERANCE: Final = 0.01
@@ -32,20 +32,20 @@ _POWER_SLACK: Final = 0.05
 _WINDOW_TOLERANCE: Final = 1e-4
 _RESULT_TOLERANCE: Final = 1e-6
 _MINIMUM_WINDOWS: Final = 2
-"""With one, nothing but that window's rate can be said."""
+"""Fewer windows are not checked against their median and mean."""
 
 _PASSES: Final = 3
-"""A training step takes as much arithmetic as three forward passes: the backward pass takes two."""
+"""Arithmetic of a training step in forward passes: one forward pass, and a backward pass that counts as two."""
 
 _GIB: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implausibility:
-    """Values of a record that cannot be true together.
+    """Values of a record that contradict each other.
 
     Attributes:
-        check: Which check found them.
+        check: The check that found them.
         text: The finding as a sentence without its full stop.
     """
 
@@ -55,7 +55,7 @@ class Implausibility:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """Peak rate of one device at a run's effective precision, and where that figure comes from."""
+    """Peak rate of one device at a run's effective precision, and the source of the figure."""
 
     flops_per_s: float
     source: str
@@ -63,7 +63,7 @@ class Peak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A throughput with the interquartile range of its windows; that of a single value is 0."""
+    """A throughput with the interquartile range of its windows. A single value has the range 0."""
 
     value: float
     iqr: float = 0.0
@@ -72,12 +72,12 @@ class Rate:
 def check_record(
     record: Record, *, forward_flops: float | None = None, peak: Peak | None = None
 ) -> tuple[Implausibility, ...]:
-    """Return what cannot be true in a run that completed; nothing is known of the values of others.
+    """Return the contradictions in a completed run. Other runs are not checked.
 
     Args:
         record: The run.
-        forward_flops: Arithmetic of one sample's forward pass in the run's model, if it is known.
-        peak: What one device can do, if it is known.
+        forward_flops: Arithmetic of one sample's forward pass in the run's model, if known.
+        peak: Peak rate of one device, if known.
     """
     if record.status.state != "completed":
         return ()
@@ -89,7 +89,7 @@ def check_record(
 
 
 def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausibility]]:
-    """Yield each run whose throughput grows faster than its number of devices, against a true pair of fewer devices."""
+    """Yield each run whose throughput is too high relative to a scaling pair with fewer devices."""
     groups: dict[Hashable, dict[int, Record]] = {}
     for record in records:
         if record.status.state == "completed" and rate(record.metrics.p_train) is not None:
@@ -117,11 +117,11 @@ def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausib
 
 
 def model_flops_utilization(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:
-    """Return the share of the peak that a throughput takes, without arithmetic that is done again.
+    """Return the fraction of the peak that a throughput uses, without recomputed arithmetic.
 
     Args:
         rate: Samples per second of all devices.
-        devices: How many they are.
+        devices: Number of devices.
         forward_flops: Arithmetic of one sample's forward pass.
         peak: Peak of one device.
     """
@@ -129,10 +129,10 @@ def model_flops_utilization(rate: float, devices: int, forward_flops: float, pea
 
 
 def in_order(upper: Rate, lower: Rate) -> bool:
-    """Tell whether one throughput can be at least as high as another, for all that their windows say.
+    """Return whether ``upper`` can be at least as high as ``lower``, given the spread of their windows.
 
-    It cannot if the interquartile ranges around both are apart by more than :data:`ORDER_SLACK`. A short run on a busy
-    machine has wide ones.
+    It cannot if their interquartile ranges are apart by more than :data:`ORDER_SLACK`. A short run on a busy machine
+    has wide ranges.
     """
     return upper.value + upper.iqr >= (lower.value - lower.iqr) * (1 - ORDER_SLACK)
 
@@ -142,7 +142,7 @@ def rate(throughput: Throughput | Number) -> Rate | None:
     if isinstance(throughput, Missing):
         return None
     if isinstance(throughput, Throughput):
-        # Where windows differ much, their mean may lie outside of the range around their median.
+        # If windows differ much, their mean may lie outside the range around their median.
         deviation = abs(throughput.mean_of_totals - throughput.median)
         return Rate(value=throughput.median, iqr=max(throughput.iqr, deviation))
     return Rate(value=throughput)
@@ -169,7 +169,7 @@ def _epochs(record: Record) -> Iterator[Implausibility]:
         )
     if isinstance(steps, Missing) or isinstance(batch, Missing) or isinstance(samples, Missing):
         return
-    # What does not fill a batch is left out of its epoch.
+    # An epoch leaves out the samples that do not fill a batch.
     in_epoch = samples // batch if batch > 0 else 0
     if in_epoch and abs(steps / in_epoch - epochs) > _EPOCH_TOLERANCE * max(epochs, steps / in_epoch):
         yield _finding(
@@ -239,7 +239,7 @@ def _memory(record: Record) -> Iterator[Implausibility]:
 
 
 def _times(record: Record) -> Iterator[Implausibility]:
-    """Check that what is a part of something takes no longer than that."""
+    """Check that no part takes longer than the whole."""
     metrics = record.metrics
     windows = metrics.p_train.windows if isinstance(metrics.p_train, Throughput) else []
     reached = metrics.time_to_target
@@ -277,7 +277,7 @@ def _second(pair: tuple[str, float]) -> float:
 
 
 def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
-    """Yield what a throughput says otherwise than its windows do: the field, its value, and theirs."""
+    """Yield each field of a throughput that differs from its windows: name, value, and value from the windows."""
     rates = [window.samples_per_s for window in throughput.timed_windows]
     seconds = sum(window.seconds for window in throughput.windows)
     if len(rates) < _MINIMUM_WINDOWS or seconds <= 0:

@@ -1,6 +1,6 @@
-"""The processes of a run, by which a run that was killed is told from one that goes on.
+"""The process files of a run, which tell a killed run from a running one.
 
-Each process writes a file ``process*.json`` into the run's directory and removes it at its end.
+Each process writes a file ``process*.json`` into the run's directory and removes it when it ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_process_file(path: Path) -> None:
-    """Say in ``path`` that this process is one of the run's.
+    """Write the identity of this process to ``path``.
 
     Raises:
         OSError: The file cannot be written.
@@ -27,12 +27,12 @@ def write_process_file(path: Path) -> None:
 
 
 def process_files(directory: Path) -> list[Path]:
-    """Return the files that the processes of the run in ``directory`` have written and not removed."""
+    """Return the process files in the directory of a run."""
     return list(directory.glob("process*.json"))
 
 
 def has_live_process(directory: Path) -> bool:
-    """Return False if the processes of the run are known to be gone. A process of another machine counts as alive."""
+    """Return whether a process of the run may be alive. A process of another machine counts as alive."""
     return any(_is_alive(file) for file in process_files(directory))
 
 
@@ -42,7 +42,7 @@ def _is_alive(file: Path) -> bool:
         if written["host"] != platform.node():
             return True
         found = psutil.Process(written["pid"])
-        # Where nobody waits for orphans, one that has ended keeps its number.
+        # Without a parent that waits for it, an ended process keeps its number as a zombie.
         return abs(found.create_time() - written["created"]) < 1 and found.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return False

@@ -1,6 +1,6 @@
-"""Repeats: runs that differ in nothing but their seed, and what they say together.
+"""Repeats: runs that differ only in their seed, and their aggregated metrics.
 
-How values of repeats become one is defined in ``docs/metrics.md``; nothing else in chipperf does it.
+``docs/metrics.md`` defines the aggregation. Only this module aggregates repeats.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 REPEATS_FILE = "repeats.json"
 
 OLYMPIC_REPEATS = 5
-"""From so many values on the lowest and the highest are dropped and the others averaged."""
+"""With at least this many values, the lowest and the highest are dropped and the others averaged."""
 
 ENOUGH_REPEATS = 3
-"""Fewer independent seeds say nothing about the spread."""
+"""Minimum number of independent seeds for a statement about the spread."""
 
 _SEED_LIMIT = 2**32
 
@@ -35,12 +35,12 @@ class Aggregate(_Model):
     """One metric of all repeats.
 
     Attributes:
-        unit: Unit of its values; ``fraction`` for a quality.
+        unit: Unit of the values; ``fraction`` for a quality.
         statistic: How ``value`` was computed.
         value: The result.
-        lowest: The lowest of the values.
-        highest: The highest.
-        values: All of them, in the order of the runs.
+        lowest: The lowest value.
+        highest: The highest value.
+        values: All values, in the order of the runs.
     """
 
     unit: Unit
@@ -52,7 +52,7 @@ class Aggregate(_Model):
 
 
 class RepeatedRun(_Model):
-    """One of the repeats; ``directory`` is relative to the file's."""
+    """One of the repeats. ``directory`` is relative to the directory of the file."""
 
     directory: str
     seed: int
@@ -64,9 +64,9 @@ class Repeats(_Model):
     """Content of ``repeats.json``.
 
     Attributes:
-        planned: How many runs were asked for.
-        runs: Those that were begun.
-        metrics: By name; of the completed runs.
+        planned: Number of requested runs.
+        runs: The started runs.
+        metrics: Metrics of the completed runs, by name.
     """
 
     version: Literal[1] = 1
@@ -78,7 +78,7 @@ class Repeats(_Model):
 
     @property
     def completed(self) -> int:
-        """Runs that completed."""
+        """The completed runs."""
         return sum(run.state == "completed" for run in self.runs)
 
 
@@ -86,7 +86,7 @@ def repeat_seeds(first: int, count: int) -> list[int]:
     """Return the seed of each repeat: ``first`` and the numbers after it.
 
     Raises:
-        UsageError: They exceed what a seed can be.
+        UsageError: A seed exceeds the largest allowed seed.
     """
     if first + count > _SEED_LIMIT:
         raise UsageError(
@@ -97,21 +97,21 @@ def repeat_seeds(first: int, count: int) -> list[int]:
 
 
 def combine(values: Sequence[float]) -> float:
-    """Return the olympic mean of :data:`OLYMPIC_REPEATS` values or more, and the median of fewer."""
+    """Return the olympic mean of at least :data:`OLYMPIC_REPEATS` values, or the median of fewer."""
     ordered, half = sorted(values), (len(values) - 1) // 2
     middle = ordered[1:-1] if len(values) >= OLYMPIC_REPEATS else ordered[half : len(values) - half]
-    # Divided first: the sum of huge values need not be a float.
+    # Divide first, because the sum of huge values may overflow.
     return math.fsum(value / len(middle) for value in middle)
 
 
 def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
-    """Return median or olympic mean, the lowest and the highest value.
+    """Return the median or olympic mean, the lowest and the highest value.
 
-    A value that is missing in one run cannot be left out: the others would look better, or worse, than all of them are.
+    If one run lacks the value, the result is missing: without that run it would be too good or too bad.
 
     Args:
-        values: Of one metric, one for each completed run.
-        unit: Their unit.
+        values: One metric's value in each completed run.
+        unit: Unit of the values.
     """
     known = [value for value in values if not isinstance(value, Missing)]
     olympic = len(values) >= OLYMPIC_REPEATS
@@ -129,10 +129,10 @@ def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
 
 
 def read_repeats(directory: Path) -> Repeats | None:
-    """Return what is known of the repeats in a directory, or ``None`` if it holds none.
+    """Return the repeats in a directory, or ``None`` if it has none.
 
     Raises:
-        RecordError: The file cannot be read or is not of this form.
+        RecordError: The file cannot be read or has another form.
     """
     file = directory / REPEATS_FILE
     if not file.is_file():
@@ -148,13 +148,13 @@ def read_repeats(directory: Path) -> Repeats | None:
 def summarize_repeats(
     case: str, planned: int, runs: Sequence[RepeatedRun], root: Path, *, to: Path | None = None
 ) -> Repeats:
-    """Read the records of repeats, aggregate their metrics, and keep the result.
+    """Read the records of repeats, aggregate their metrics, and write the result.
 
     Args:
         case: Name of the case.
-        planned: How many runs were asked for.
-        runs: Those that were begun.
-        root: What their directories are relative to.
+        planned: Number of requested runs.
+        runs: The started runs.
+        root: Directory that the runs' directories are relative to.
         to: File for the result.
 
     Raises:
@@ -167,7 +167,7 @@ def summarize_repeats(
             try:
                 record = read_record(root / run.directory)
             except RecordError:
-                # Somebody removed it, or its disk is gone.
+                # The record was removed, or its disk is gone.
                 run = run.model_copy(update={"state": "failed"})
         if record is not None:
             records.append(record)

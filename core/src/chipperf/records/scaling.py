@@ -1,4 +1,4 @@
-"""Which runs are a true scaling pair, and how well throughput follows the number of devices."""
+"""Scaling pairs of runs, and how well their throughput follows the number of devices."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
 
 MAX_EFFICIENCY: Final = 1.05
-"""What caches and noise can add to the ideal; more is a mistake in one of the runs."""
+"""Upper limit of the efficiency. Caches and noise can exceed 1 a little; more is a mistake in one of the runs."""
 
 _FOLLOWS_DEVICES: Final = frozenset({"lr", "warmup_epochs", "seed"})
-"""Hyperparameters that change with the number of devices, or between repeats, and not how long a step takes."""
+"""Hyperparameters that differ between numbers of devices or between repeats, but do not change the time of a step."""
 
 
 def scaling_identity(record: Record) -> Hashable:
-    """Return what the runs of a true scaling pair have in common: all but the number of devices and what follows it.
+    """Return a key that is equal for the runs of a scaling pair.
 
-    The batch of each device, precision, kind of device and all versions are among it.
+    It has the batch of each device, the precision, the kind of device and all versions. It leaves out the number of
+    devices and the settings that follow it.
     """
     environment = record.environment
     values = {key: value for key, value in record.hyperparameters.values.items() if key not in _FOLLOWS_DEVICES}
@@ -36,12 +37,12 @@ def scaling_identity(record: Record) -> Hashable:
 
 
 def efficiency(rate: float, devices: int, base_rate: float, base_devices: int) -> float:
-    """Return ``p(N) / (N p(1))``: throughput for each device over that of the base."""
+    """Return ``p(N) / (N p(1))``: throughput per device over the base's throughput per device."""
     return rate / base_rate * base_devices / devices
 
 
 def pair_efficiency(base: Record, record: Record) -> float | None:
-    """Return the efficiency in ``p_train`` of completed runs that are a scaling pair; ``None`` if one has no value."""
+    """Return the ``p_train`` efficiency of two completed runs that are a scaling pair, or ``None`` without a value."""
     if {base.status.state, record.status.state} != {"completed"}:
         return None
     p_train = BY_NAME["p_train"]

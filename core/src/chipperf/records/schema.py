@@ -1,8 +1,8 @@
-"""Schema of ``record.json``: everything a run measured and everything needed to trust it.
+"""Schema of ``record.json``: the measurements of a run and the facts needed to trust them.
 
-A value that is not there is a :class:`Missing` with the reason; it is never blank and never 0. Times are seconds,
-memory is bytes, rates are samples per second and qualities are fractions. ``docs/record.schema.json`` is this module
-exported as JSON Schema.
+An absent value is a :class:`Missing` with the reason, never blank and never 0. Times are seconds, memory is bytes,
+rates are samples per second and qualities are fractions. ``docs/record.schema.json`` is this module exported as JSON
+Schema.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from chipperf.languages import Translated
 
 SCHEMA_VERSION = 2
-"""Version of the record's fields; :mod:`chipperf.records.upgrade` reads earlier ones."""
+"""Version of the record's fields. :mod:`chipperf.records.upgrade` reads earlier versions."""
 
 METRICS_VERSION = 1
-"""Version of the metric definitions in ``docs/metrics.md``; values of two versions never share a table."""
+"""Version of the metric definitions in ``docs/metrics.md``. A table never mixes versions."""
 
 MetricsDefinition = Literal["chipperf", "flagperf"]
-"""Whose definitions the values follow: ``docs/metrics.md``, or FlagPerf's code, as in hand-written reports."""
+"""The definitions that the values follow: ``docs/metrics.md``, or FlagPerf's code, as in hand-written reports."""
 
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 
@@ -31,14 +31,14 @@ class _Model(BaseModel):
 
 
 class Missing(_Model):
-    """A value that is not there, and why."""
+    """The reason why a value is absent."""
 
     missing: MissingKind
     reason: str = ""
 
 
 UNKNOWN_NAME = "unknown"
-"""Where a record wants a text and there is none."""
+"""Text for an unknown name that a record requires."""
 
 Number = FiniteFloat | Missing
 Text = str | Missing
@@ -49,7 +49,7 @@ UNKNOWN = Missing(missing="unknown")
 NOT_REACHED = Missing(missing="not_run", reason="the run did not come this far")
 
 _NO_ITEMS: list[Any] = []
-"""Default of a list that a file has to state, see :func:`fields_a_file_states`."""
+"""Default of a list that a file must state, see :func:`fields_a_file_states`."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -64,7 +64,7 @@ class Failure(_Model):
 
 
 class Status(_Model):
-    """How far a run came. ``running`` in a record whose process is gone means it was killed."""
+    """State of a run. ``running`` in a record whose process is gone means that the run was killed."""
 
     state: Literal["running", "completed", "failed", "interrupted", "killed"]
     failure: Failure | None = None
@@ -113,7 +113,7 @@ class Topology(_Model):
 
     @property
     def world_size(self) -> int:
-        """Processes in the job."""
+        """Number of processes in the job."""
         return self.nnodes * self.nproc_per_node
 
     @property
@@ -123,7 +123,7 @@ class Topology(_Model):
 
 
 class KnobRecord(_Model):
-    """A setting that changes numerics or speed, as it was in force."""
+    """A setting in force that changes numerics or speed."""
 
     name: str
     value: str
@@ -132,10 +132,10 @@ class KnobRecord(_Model):
 
 
 class PrecisionRecord(_Model):
-    """Requested, declared and measured precision side by side.
+    """Requested, declared and measured precision.
 
-    ``effective`` is what the vendor declares; the measured fields name the arithmetic that was read off the results of
-    products, see :mod:`chipperf.train.effective_precision`.
+    The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, see
+    :mod:`chipperf.train.effective_precision`.
     """
 
     requested: str
@@ -147,7 +147,7 @@ class PrecisionRecord(_Model):
 
 
 class HyperparameterChange(_Model):
-    """A difference to the case's base value: the computed content of ``fix_hp``."""
+    """A difference from the case's base value; ``fix_hp`` is computed from these."""
 
     key: str
     base: Setting | Missing
@@ -157,7 +157,7 @@ class HyperparameterChange(_Model):
 
 
 class HyperparametersRecord(_Model):
-    """Values in force and how they differ from the base."""
+    """Values in force and their differences from the base."""
 
     values: dict[str, Setting]
     changes: list[HyperparameterChange] | Missing
@@ -166,7 +166,7 @@ class HyperparametersRecord(_Model):
 
 
 class Limits(_Model):
-    """How the user shortened the run; ``None`` is no limit."""
+    """Limits by which the user shortened the run; ``None`` is no limit."""
 
     max_epochs: int | None = None
     max_steps: int | None = None
@@ -174,12 +174,12 @@ class Limits(_Model):
 
     @property
     def shortened(self) -> bool:
-        """True if the run was not allowed to follow its full schedule."""
+        """True if a limit keeps the run from its full schedule."""
         return (self.max_epochs, self.max_steps, self.budget_s) != (None, None, None)
 
 
 class Dataset(_Model):
-    """Identity of the data, without any path."""
+    """Identity of the data, without paths."""
 
     name: str
     version: Text = UNKNOWN
@@ -204,7 +204,7 @@ class Loader(_Model):
 
 
 class Card(_Model):
-    """One accelerator; ``uuid`` and ``pci_bus_id`` join it with the management library."""
+    """One accelerator. ``uuid`` and ``pci_bus_id`` identify it in the management library."""
 
     rank: int
     name: str
@@ -214,7 +214,7 @@ class Card(_Model):
 
 
 class Environment(_Model):
-    """The machine and its software; ``stated`` names the fields that the user wrote instead of the program."""
+    """The machine and its software. ``stated`` names the fields that the user stated."""
 
     stated: list[str] = []
 
@@ -258,7 +258,7 @@ class Window(_Model):
 
 
 class Throughput(_Model):
-    """Median of windows with its spread; ``mean_of_totals`` is total samples over total time, the cross-check."""
+    """Median of windows with its spread. ``mean_of_totals``, total samples over total time, is a cross-check."""
 
     median: FiniteFloat
     iqr: FiniteFloat
@@ -267,7 +267,7 @@ class Throughput(_Model):
 
     @property
     def timed_windows(self) -> list[Window]:
-        """The windows that have a rate: in an edited record some may have taken no time."""
+        """The windows with a rate. In an edited record, some windows may have a time of 0."""
         return [window for window in self.windows if window.seconds > 0]
 
 
@@ -281,7 +281,7 @@ class Spread(_Model):
 
 
 class StepBreakdown(_Model):
-    """Diagnostic pass with a synchronization after every phase; never part of a headline number."""
+    """Times of a diagnostic pass with a synchronization after every phase. No headline number contains them."""
 
     step: Spread
     h2d_s: FiniteFloat
@@ -293,9 +293,10 @@ class StepBreakdown(_Model):
 
 
 class EvaluationPoint(_Model):
-    """One point of the convergence curve; ``details`` are further figures of the case, by name, as fractions.
+    """One point of the convergence curve.
 
-    ``epoch`` is the number of epochs done, a fraction within one.
+    ``epoch`` is the number of completed epochs, with a fraction within an epoch. ``details`` are further figures of the
+    case, by name, as fractions.
     """
 
     epoch: int | FiniteFloat
@@ -307,7 +308,7 @@ class EvaluationPoint(_Model):
 
 
 class TimeToTarget(_Model):
-    """Training time until the first evaluation that met the target, evaluations included."""
+    """Training time, with evaluations, until the first evaluation that met the target."""
 
     seconds: FiniteFloat
     epoch: int | FiniteFloat
@@ -347,7 +348,7 @@ class Power(_Model):
 
 
 class RankStep(_Model):
-    """One rank's own part of a step, without waiting for the others: medians, and the card that took them."""
+    """Medians of one rank's own part of a step, without waiting for other ranks, and the rank's card."""
 
     rank: Annotated[int, Field(ge=0)]
     step_s: FiniteFloat
@@ -356,7 +357,7 @@ class RankStep(_Model):
 
 
 class Metrics(_Model):
-    """What was measured; definitions in ``docs/metrics.md``."""
+    """The measured values; ``docs/metrics.md`` defines them."""
 
     e2e_time_s: Number = NOT_REACHED
     p_whole: Number = NOT_REACHED
@@ -382,9 +383,9 @@ class Metrics(_Model):
 
 
 class NodeResult(_Model):
-    """What only one machine of several knows: its launcher's end-to-end time, and telemetry of its own devices.
+    """Values of one machine of several: its launcher's end-to-end time, and telemetry of its devices.
 
-    ``node_rank`` counts machines from 0; the ranks of machine N are those from N times ``nproc_per_node`` on.
+    ``node_rank`` counts machines from 0. The ranks of machine N start at N times ``nproc_per_node``.
     """
 
     node_rank: Annotated[int, Field(ge=0)]
@@ -395,10 +396,10 @@ class NodeResult(_Model):
 
 
 class Interruption(_Model):
-    """Where a run stopped and was continued.
+    """An interruption of a run that was continued.
 
-    ``session_seconds`` is how long the processes that stopped had run, ``gap_seconds`` how long nothing ran then. The
-    run was continued after optimizer step ``step``; ``lost_steps``, as far as the progress tells, had to be done again.
+    The stopped processes had run for ``session_seconds``; then nothing ran for ``gap_seconds``. The run was continued
+    after optimizer step ``step``. ``lost_steps``, if known from the progress, were repeated.
     """
 
     stopped_at: datetime
@@ -411,16 +412,16 @@ class Interruption(_Model):
 
 
 class WithheldRatio(_Model):
-    """A withheld number over that of another run, with four significant digits."""
+    """The ratio of a withheld number to the same number of another run, with four significant digits."""
 
     run_id: str
     value: FiniteFloat
 
 
 class Commitment(_Model):
-    """A field whose value the vendor withholds, and what proves the value when it is revealed.
+    """A field with a withheld value, and the digest that proves the value when it is revealed.
 
-    ``field`` is a JSONPath; ``sha256`` is defined in :mod:`chipperf.records.withholding`. A withheld list is empty.
+    ``field`` is a JSONPath. :mod:`chipperf.records.withholding` defines ``sha256``. A withheld list is empty.
     """
 
     field: str
@@ -432,8 +433,8 @@ class Commitment(_Model):
 class Record(_Model):
     """One run, or one row of an imported report.
 
-    ``remarks`` is what an imported document says beyond the other fields, in its order; ``withheld`` lists the fields
-    that ``perf withhold`` took out.
+    ``remarks`` is the content of an imported document that has no other field, in its order. ``withheld`` lists the
+    fields that ``perf withhold`` removed.
     """
 
     schema_version: Literal[2] = 2
@@ -465,14 +466,14 @@ class Record(_Model):
 
 
 def all_missing(model: type[BaseModel], missing: Missing) -> dict[str, Missing]:
-    """Return every field of a model whose default is a missing value, as missing for one reason."""
+    """Return ``missing`` for every field of a model whose default is a missing value."""
     return {name: missing for name, field in model.model_fields.items() if isinstance(field.default, Missing)}
 
 
 def fields_a_file_states(model: type[BaseModel]) -> list[str]:
-    """Return the fields that a record's file has to state, whatever their defaults: one left out hides a value.
+    """Return the fields that a record's file must state even if they have a default, so that no value is hidden.
 
-    The other fields were added after files without them had been written.
+    The other fields are newer than some existing files.
     """
     defaults = (UNKNOWN, NOT_REACHED, _NO_ITEMS)
     return [
@@ -483,7 +484,7 @@ def fields_a_file_states(model: type[BaseModel]) -> list[str]:
 
 
 def unstated_field(record: Record) -> str | None:
-    """Return the first field that a file has to state and the record was made without, or ``None``."""
+    """Return the first field that a file must state and the record was made without, or ``None``."""
     parts: dict[str, BaseModel] = {
         "dataset": record.dataset,
         "environment": record.environment,

@@ -1,4 +1,4 @@
-"""Records on disk: finding them, and reading them with every fault named."""
+"""Finding and reading records on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORD_NAME: Final = "record.json"
 """Name of a record's file."""
 
 _LONGEST_INTEGER = 19
-"""Characters of the largest integer that anything counts."""
+"""Number of characters of the largest allowed integer."""
 
 
 def record_text(record: Record) -> str:
@@ -32,11 +32,11 @@ def record_text(record: Record) -> str:
 
 
 def find_records(directory: Path, *, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield the files called ``record.json`` below a directory, in the order of their directories' names.
+    """Yield the files named ``record.json`` in a directory and its subdirectories, sorted by directory name.
 
     Args:
-        directory: Where to look, at any depth; links to directories are not followed.
-        onerror: Called with why a directory cannot be read; without it, such directories are passed over.
+        directory: Directory to search. Links to directories are not followed.
+        onerror: Called with the error if a directory cannot be read; by default such directories are skipped.
     """
     for place, subdirectories, names in os.walk(directory, onerror=onerror):
         subdirectories.sort()
@@ -46,7 +46,7 @@ def find_records(directory: Path, *, onerror: Callable[[OSError], None] | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
-    """A record as it lies on disk.
+    """A record and its file.
 
     Attributes:
         record: The record.
@@ -72,7 +72,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_stored(path: Path) -> StoredRecord:
-    """Read the record of a run, and the digest of its file.
+    """Read the record of a run and the digest of its file.
 
     Args:
         path: A run's directory or its ``record.json``.
@@ -117,7 +117,7 @@ def _parse_record(text: bytes, file: Path) -> Record:
 
 
 def _parse_integer(text: str) -> int:
-    """Return an integer that fits into 64 bits: arithmetic with floats fails on much larger ones."""
+    """Return an integer that fits into 64 bits. Arithmetic with floats fails on much larger integers."""
     if len(text) > _LONGEST_INTEGER:
         raise ValueError(f"a number has {len(text)} digits")
     return int(text)

@@ -1,7 +1,7 @@
-"""Records of earlier schemas, read as records of this one: a step for each version that a later one replaced.
+"""Upgrading records of earlier schemas when they are read, one version at a time.
 
-Nothing on disk is changed, so digests of files stay what they were. What names fields of a record (a provenance, values
-that are revealed later) is upgraded as well. A commitment is not: it is to the name and the value of that time.
+Files on disk and their digests do not change. Other content that names fields of a record (a provenance, or values that
+are revealed later) is upgraded too. A commitment is not, because its digest covers the old name and value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RENAMED: Final[Mapping[int, Mapping[str, str]]] = {
         "nodes.*.power.mean_utilisation_percent": "mean_utilization_percent",
     },
 }
-"""What the version after it calls fields of a version; ``*`` is every item of a list."""
+"""For each version, the fields that the next version renames; ``*`` is every item of a list."""
 
 _RENAMED_IN_READINGS: Final[Mapping[str, str]] = {"utilisation_percent": "utilization_percent"}
 """New name of a key in telemetry readings of chipperf 0.1.0. Readings have no version; the old key is never written."""
@@ -30,9 +30,9 @@ _INDEX: Final = re.compile(r"\[\d+\]")
 
 
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a record's file as this version would have written it; ``content`` stays as it is.
+    """Return the content of a record's file in the current schema. ``content`` does not change.
 
-    A file of an unknown version comes back unchanged, and so does what an edited file has in a field's place.
+    A file of an unknown version is returned unchanged. So is invalid content of a field in an edited file.
     """
     version = content.get("schema_version")
     while isinstance(version, int) and version in _RENAMED:
@@ -44,7 +44,7 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_field(path: str, version: int) -> str:
-    """Return what this version calls a field of a record.
+    """Return the current name of a record's field.
 
     Args:
         path: The field as JSONPath, for example ``$.metrics.p_train``.
@@ -60,7 +60,7 @@ def upgrade_field(path: str, version: int) -> str:
 
 
 def upgrade_reading(reading: dict[str, Any]) -> dict[str, Any]:
-    """Return a telemetry reading with the keys of this version."""
+    """Return a telemetry reading with the current keys."""
     return {_RENAMED_IN_READINGS.get(key, key): value for key, value in reading.items()}
 
 
@@ -68,7 +68,7 @@ def _rename(value: Any, path: Sequence[str], name: str) -> Any:
     step, *below = path
     if step == "*" and isinstance(value, list):
         return [_rename(each, below, name) for each in value]
-    # A field that stands there under both names is left for the schema to refuse.
+    # A field with both names is left for the schema to reject.
     if not isinstance(value, dict) or step not in value or (not below and name in value):
         return value
     if below:

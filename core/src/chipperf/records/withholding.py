@@ -1,8 +1,8 @@
-"""Withheld values: taken out of a record, committed to, and proved when they are revealed.
+"""Withholding values: removing them from a record, committing to them, and checking them when they are revealed.
 
 A commitment is the SHA-256 of the canonical JSON (keys sorted, no spaces, UTF-8) of an object with ``run_id``,
-``field``, ``value`` and ``salt``, where the salt is 256 random bits in hexadecimal. Without the salt nobody can try
-values out; with it nobody can state another value.
+``field``, ``value`` and ``salt``, where the salt is 256 random bits in hexadecimal. Without the salt, guesses of the
+value cannot be checked. With the salt, only the committed value matches.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TOLD_BY: Final = {
     "$.metrics.quality": ("$.metrics.best_quality", "$.metrics.curve", "$.metrics.time_to_target"),
     "$.metrics.best_quality": ("$.metrics.quality", "$.metrics.curve", "$.metrics.time_to_target"),
 }
-"""Fields from which others can be computed, or nearly."""
+"""Fields from which other fields can be computed or estimated."""
 
 
 class _Model(BaseModel):
@@ -58,9 +58,10 @@ class Secret(_Model):
 
 
 class Secrets(_Model):
-    """Content of the private file: what was taken out of a run's record.
+    """Content of the private file: the values removed from a run's record.
 
-    ``schema_version`` is that of the record, whose names fields and values have; files of version 1 do not state it.
+    ``schema_version`` is the version of the record's schema, which fields and values follow. Files of version 1 do not
+    state it.
     """
 
     secrets_version: Literal[1] = 1
@@ -71,12 +72,12 @@ class Secrets(_Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withheld:
-    """A record without some values, and those values.
+    """A record without the withheld values, and these values.
 
     Attributes:
-        record: What may be published.
-        secrets: What may not.
-        still_told: Fields that remain in the record and tell a withheld one, or nearly, each with that.
+        record: The record to publish.
+        secrets: The private values.
+        still_told: Fields of the record that still reveal a withheld field, each with that field.
     """
 
     record: Record
@@ -86,7 +87,7 @@ class Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    """A revealed value, and what is wrong with it; ``None`` if it is what the record committed to."""
+    """A revealed value and its fault; ``None`` if it matches the commitment."""
 
     field: str
     value: JsonValue
@@ -101,16 +102,16 @@ def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
 
 
 def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
-    """Take values out of a record.
+    """Remove values from a record and commit to them.
 
     Args:
         record: The record.
         fields: Fields as ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied.
-        reason: Why; reports show it.
-        ratio_to: A comparable run; the ratio of each value to its value is published.
+        reason: The reason; reports show it.
+        ratio_to: A comparable run. The ratio of each value to this run's value is published.
 
     Raises:
-        UsageError: A field does not exist, has no value, or is one that every record needs; there is no reason, or no
+        UsageError: A field does not exist, has no value, or is one that every record needs; or there is no reason or no
             ratio.
     """
     if not reason.strip():
@@ -151,11 +152,11 @@ def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None)
     Args:
         record: The published record.
         revealed: The values.
-        ratio_to: The run to which ratios were published, with its values; without it, ratios are not checked.
+        ratio_to: The run of the published ratios, with its values. Without it, ratios are not checked.
 
     Raises:
-        UsageError: There are no values, or they are of another run, or ``ratio_to`` is not the run of the ratios or
-            lacks a value.
+        UsageError: There are no values, they belong to another run, or ``ratio_to`` is not the run of the published
+            ratios or lacks a value.
     """
     if revealed.run_id != record.run_id:
         raise UsageError(
@@ -176,10 +177,10 @@ def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None)
 
 
 def fill_in(record: Record, revealed: Secrets) -> Record:
-    """Return a published record with revealed values in their places.
+    """Return a published record with the revealed values filled in.
 
     Raises:
-        UsageError: The values are of another run, or one is not what the record committed to.
+        UsageError: The values belong to another run, or a value does not match its commitment.
     """
     for each in reveal(record, revealed):
         if each.problem:
@@ -204,7 +205,7 @@ def json_path(field: str) -> str:
     """Return a field as JSONPath.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a field.
     """
     path = field.removeprefix("$").removeprefix(".")
     if not path or "".join(match[0] for match in _STEP.finditer(path)) != path:
@@ -250,7 +251,7 @@ def read_secrets(file: Path) -> Secrets:
     """Read values and salts.
 
     Raises:
-        RecordError: The file cannot be read, or is of another form; says where.
+        RecordError: The file cannot be read or has another form; the message says where.
     """
     try:
         with file.open("rb") as opened:
@@ -265,7 +266,7 @@ def read_secrets(file: Path) -> Secrets:
 
 
 def _upgraded(secret: Secret, version: int) -> tuple[str, JsonValue]:
-    """Return field and value as this version's schema has them; ``version`` is that of the record they are from."""
+    """Return field and value in the current schema. ``version`` is the version of their record's schema."""
     content: Any = secret.value
     for step in reversed(_steps(secret.field)):
         content = [content] if isinstance(step, int) else {step: content}
@@ -310,14 +311,14 @@ def _ratio(field: str, withheld: JsonValue, base: Record) -> WithheldRatio:
 
 
 def _number(value: JsonValue) -> float | None:
-    """Return a value's number; a throughput's is its median."""
+    """Return a value's number; for a throughput, the median."""
     if isinstance(value, dict):
         value = value.get("median")
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _replace(content: Any, path: str, reason: str) -> JsonValue:
-    """Put a missing value, or an empty list, in the place of a value, and return the value."""
+    """Replace a value by a missing value or an empty list, and return the old value."""
     *above, last = _steps(path)
     parent = content
     for step in above:
@@ -340,7 +341,7 @@ def _has(content: Any, path: str) -> bool:
     for step in _steps(path):
         content = content.get(step) if isinstance(content, dict) else None
     if isinstance(content, dict) and "missing" in content:
-        # That a target was not reached gives the best result as its reason.
+        # If the target was not reached, the reason contains the best result.
         return content["missing"] == "failed" and bool(content["reason"])
     return content is not None and content != []
 

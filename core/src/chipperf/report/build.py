@@ -1,4 +1,4 @@
-"""From records to a report's view: which records become rows, and what each cell holds."""
+"""Building a report's view from records: choosing the rows and collecting the facts."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ _USUAL_PRECISIONS = tuple(name for name, means in PRECISIONS.items() if means.in
 def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) -> ReportView:
     """Return the view of one vendor's records of one case.
 
-    A row is a device, topology, precision and set of hyperparameter changes, and rows keep the order in which the
-    records are given. Of several records for one row, completed ones come before others, full schedules before
-    shortened ones, and then the newest; the rest is listed as superseded.
+    A row is a device, topology, precision and set of hyperparameter changes. Rows have the order of the given records.
+    If several records belong to one row, completed ones come first, then full schedules, then the newest. The row shows
+    the first; the others are listed as superseded.
 
     Args:
-        records: At least one record, all of the same vendor, case and version, dataset and kind. One that is given
-            twice counts once.
-        baseline: Records of another vendor or device, whose convergence curves are shown beside the vendor's.
+        records: At least one record, all of the same vendor, case and version, dataset and kind. Duplicates count
+            once.
+        baseline: Records of another vendor or device, whose convergence curves are shown for comparison.
 
     Raises:
-        UsageError: There are no records, they do not belong into one report, their case is not installed, or a
-            baseline cannot be compared with them.
-        RecordError: A record's values follow other metric definitions than this version's.
+        UsageError: There are no records, they do not belong in one report, their case is not installed, or a baseline
+            cannot be compared with them.
+        RecordError: A record follows other metric definitions than this version.
     """
     records = tuple({record_digest(record): record for record in records}.values())
     _check_metrics_version([*records, *baseline])
@@ -105,7 +105,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
 def record_digest(record: Record) -> str:
     """Return the SHA-256, in hexadecimal, of a record's file: ``sha256sum record.json``.
 
-    A record that was not read from a file has that of the file it would be written to.
+    For a record that was not read from a file, this is the digest of the file that would be written.
     """
     source = source_of(record)
     return source.file.sha256 if source else hashlib.sha256(record_text(record).encode()).hexdigest()
@@ -182,7 +182,7 @@ def _host_memory(environment: Environment) -> Text:
 
 
 def _implausible(rows: Sequence[Row]) -> tuple[PerRows[Implausibility], ...]:
-    """Return what cannot be true in the rows; what an imported document says is for lint to check."""
+    """Return the contradictions in the rows. Lint checks imported documents instead."""
     measured = [row for row in rows if row.record.kind != "imported"]
     too_fast = {id(record): finding for record, finding in check_scaling([row.record for row in measured])}
 
@@ -209,7 +209,7 @@ def _missing_kinds(rows: Iterable[Row], environment: Mapping[str, Iterable[PerRo
 
 
 def _share(rows: Sequence[Row], values: Callable[[Row], Iterable[T]]) -> tuple[PerRows[T], ...]:
-    """Collect values over rows, each value once with the names of its rows."""
+    """Return the different values of the rows, each with the names of its rows."""
     found: dict[T, list[tuple[Row, TrackedValue[T]]]] = {}
     for row in rows:
         own = {each.computed: each for each in track_each(partial(values, row))}

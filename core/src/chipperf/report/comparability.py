@@ -1,4 +1,4 @@
-"""Which runs may stand side by side, and in what those that may still differ."""
+"""Checks that runs can be compared, and the differences between comparable runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDifference:
-    """Something that is not the same for all runs.
+    """A difference between runs.
 
     Attributes:
-        name: What it is: a hyperparameter's key, or a fact of the record.
-        values: Its value in every run, in the order of the runs.
+        name: A hyperparameter's key, or a fact of the record.
+        values: The value in every run, in the order of the runs.
     """
 
     name: str
@@ -31,14 +31,14 @@ class RunDifference:
 
 
 def require_comparable(records: Sequence[Record]) -> None:
-    """Refuse runs whose results mean different things.
+    """Check that the results of runs can be compared.
 
     Args:
         records: At least one record.
 
     Raises:
-        UsageError: The runs are of several cases, case versions, metrics, metrics versions, metric definitions or
-            datasets, or were evaluated on different numbers of samples; names them.
+        UsageError: The runs have several cases, case versions, metrics, metrics versions, metric definitions or
+            datasets, or were evaluated on different numbers of samples; the message names them.
     """
     hint = "compare runs of one case on one dataset"
     require_one("cases", [record.case.name for record in records], hint=hint)
@@ -63,7 +63,7 @@ def require_comparable(records: Sequence[Record]) -> None:
 
 
 def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
-    """Refuse datasets of several names or versions; a version that is not stated may be any, or be part of the name."""
+    """Check that all datasets have one name and version. An unstated version matches any, or is part of the name."""
     versioned = [dataset for dataset in datasets if not isinstance(dataset.version, Missing)]
     stated = {dataset_name(dataset) for dataset in versioned}
     bare = {dataset.name for dataset in datasets if isinstance(dataset.version, Missing)}
@@ -73,15 +73,15 @@ def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
 
 
 def _is_unnamed(record: Record) -> bool:
-    """Tell whether a document names no dataset."""
+    """Return whether the record is of a document that names no dataset."""
     return record.kind == "imported" and record.dataset.name == UNKNOWN_NAME
 
 
 def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
-    """Refuse records that differ in something.
+    """Check that records have only one value.
 
     Raises:
-        UsageError: There is more than one value; names them.
+        UsageError: There is more than one value; the message names them.
     """
     different = sorted(set(values))
     if len(different) > 1:
@@ -89,19 +89,19 @@ def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
 
 
 def dataset_name(dataset: Dataset) -> str:
-    """Return name and version of a dataset."""
+    """Return the name and version of a dataset."""
     version = text_or_marker(dataset.version, "en")
     return f"{dataset.name} {version}"
 
 
 def differences(records: Sequence[Record], case: Case) -> tuple[RunDifference, ...]:
-    """Return what differs between comparable runs and may explain why their results do.
+    """Return the differences between comparable runs that may explain different results.
 
-    Hyperparameters that are *free* are not among it, as they are not in ``fix_hp``.
+    *Free* hyperparameters are left out, as in ``fix_hp``.
 
     Args:
         records: Comparable records of ``case``.
-        case: Says which hyperparameters are free.
+        case: Defines which hyperparameters are free.
     """
     rows = [_facts(record, case) for record in records]
     names = [name for name in rows[0] if all(name in row for row in rows)]
@@ -130,14 +130,14 @@ def _facts(record: Record, case: Case) -> dict[str, str]:
 
 
 def setting_text(value: Setting | Missing | None) -> str:
-    """Return how a setting is written; one that is not there is ``none``."""
+    """Return a setting as text; ``None`` becomes ``none``."""
     if isinstance(value, Missing):
         return str(marker(value))
     return "none" if value is None else setting(value)
 
 
 def _fingerprints(datasets: Iterable[Dataset]) -> Iterable[list[str]]:
-    """Return the known fingerprints, those of one method together: only they can be compared."""
+    """Return the known fingerprints, grouped by method, because only fingerprints of one method can be compared."""
     methods: dict[str, list[str]] = {}
     for dataset in datasets:
         if not isinstance(dataset.fingerprint, Missing):

@@ -1,4 +1,4 @@
-"""The report's convergence curves: of which runs they are, and what has none."""
+"""The report's convergence curves, and the runs without a curve."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithoutCurve:
-    """A row, a baseline or a repeat of one that is not among the curves.
+    """A row, baseline or repeat without a curve.
 
     Attributes:
-        name: What its curve would be called; of a repeat, the run.
+        name: The name that its curve would have; for a repeat, the run.
         reason: It did not complete, or was evaluated too rarely.
     """
 
@@ -33,14 +33,14 @@ class WithoutCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveFiles:
-    """Links to what lies beside the report; their names are percent-encoded.
+    """Links to the files of the curves, next to the report. The names are percent-encoded.
 
     Attributes:
         csv: Every point of every curve.
         png: The picture.
-        svg: The same as a vector graphic.
-        language: Language of the texts in the picture, which is not the report's if no font can write that.
-        unwritten: Curves whose name no font can write; the picture shows their number alone.
+        svg: The picture as a vector graphic.
+        language: Language of the texts in the picture. It differs from the report's if no font can write that.
+        unwritten: Curves whose name no font can write. The picture shows only their number.
     """
 
     csv: str
@@ -56,9 +56,9 @@ class Convergence:
 
     Attributes:
         curves: One for each row and baseline that was evaluated more than once.
-        without_curve: The others, and repeats that did not complete.
-        differences: Settings that differ between the curves, each with its values in their order.
-        files: Picture and points; ``None`` in a report that is not a file.
+        without_curve: The other rows and baselines, and repeats that did not complete.
+        differences: Settings that differ between the curves, with values in the order of the curves.
+        files: Picture and points; ``None`` if the report is not a file.
     """
 
     curves: Curves
@@ -72,13 +72,13 @@ def build_convergence(
 ) -> Convergence | None:
     """Return the curves of a report, or ``None`` if no row was evaluated more than once.
 
-    A row's curve is that of its run and of those superseded runs that repeat it with another seed.
+    A row's curve shows its run and the superseded runs that repeat it with another seed.
 
     Args:
         chosen: The records that rows show.
-        superseded: The records that lost their row.
-        baseline: What the rows are compared with.
-        case: Case of all of them.
+        superseded: The other records of the rows.
+        baseline: The records to compare the rows with.
+        case: Case of all records.
 
     Raises:
         UsageError: The baseline cannot be compared with the rows, or one of the two has no curve.
@@ -98,7 +98,7 @@ def build_convergence(
             without_curve.append(WithoutCurve(name=name, reason="too_few_evaluations"))
         else:
             groups.append(CurveRuns(name=name, baseline=index >= len(chosen), runs=drawn))
-    # Leaving them out silently would make a configuration that fails now and then look like one that never does.
+    # List failed repeats, so that a configuration that sometimes fails does not look like one that never fails.
     without_curve += [
         WithoutCurve(name=record.run_id, reason="incomplete")
         for record in repeats

@@ -24,13 +24,13 @@ _WIDTH_INCHES = 7.2
 _PLOT_HEIGHT_INCHES = 4.0
 _LEGEND_LINE_INCHES = 0.2
 _MARKED_POINTS = 40
-"""A curve with more points is a line without markers."""
+"""Curves with more points have no markers."""
 _DENSE_POINTS = 500
-"""A curve with more points is a thin, translucent line, or the noise of one would hide the others."""
+"""Curves with more points are thin and translucent, so that their noise does not hide other curves."""
 _LONGEST_NAME = 40
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Those of Okabe and Ito that are legible on white: distinguishable with any kind of color vision."""
+"""The colors of Okabe and Ito that are legible on white. They are distinguishable with any kind of color vision."""
 _BASELINE_STYLES = ("--", ":")
 _STYLES = ("-", "-.")
 
@@ -51,9 +51,9 @@ class CurvePicture:
     """A picture of curves, in memory.
 
     Attributes:
-        files: The file of every format that was asked for.
-        language: Language of the texts in it: English where no font has the wanted one's characters.
-        unwritten: Numbers of the curves whose name no font can write; the legend shows only the number.
+        files: The file of every requested format.
+        language: Language of the texts: English if no font has the characters of the requested language.
+        unwritten: Numbers of the curves whose name no font can write. The legend shows only the number.
     """
 
     files: Mapping[PictureFormat, bytes]
@@ -64,16 +64,16 @@ class CurvePicture:
 def draw_curves(
     curves: Curves, profile: ReportProfile, language: Language, formats: Iterable[PictureFormat]
 ) -> CurvePicture:
-    """Draw curves; needs matplotlib.
+    """Draw curves. This needs matplotlib.
 
-    A curve of several runs is their median with a band from the lowest to the highest value, over the places where all
-    of them have a point, and a thin line for each run.
+    A curve of several runs has a thin line for each run. Where all of them have a point, it also has their median and a
+    band from the lowest to the highest value.
 
     Args:
-        curves: What to draw.
-        profile: How the case's quality is called and written.
+        curves: The curves to draw.
+        profile: Name and format of the case's quality.
         language: Language of the texts, if there is a font for it.
-        formats: Kinds of files.
+        formats: Formats of the files.
     """
     fonts = find_fonts()
     if not fonts.can_write("".join(read_translation(language).spellings("picture"))):
@@ -86,7 +86,7 @@ def draw_curves(
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """Return the unit in which a time is easily read, and its seconds."""
+    """Return a unit in which a time is easy to read, and the seconds in this unit."""
     return next(((name, size) for name, size in (("h", 3600.0), ("min", 60.0)) if seconds >= 2 * size), ("s", 1.0))
 
 
@@ -123,7 +123,7 @@ def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fon
 
 
 def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, value_scale: float) -> Line2D:
-    """Draw one curve and return the line that stands for it in the legend."""
+    """Draw one curve and return its line for the legend."""
     styles = _BASELINE_STYLES if curve.baseline else _STYLES
     look: dict[str, Any] = {
         "color": _COLOURS[(curve.number - 1) % len(_COLOURS)],
@@ -165,7 +165,7 @@ def _place_unit(curves: Curves) -> tuple[str, float]:
 
 
 def _label(curve: Curve, language: Language, *, named: bool) -> str:
-    # The number comes first: it leads to the text, and matplotlib leaves labels out that start with an underscore.
+    # The number comes first: it refers to the text, and matplotlib leaves out labels that start with an underscore.
     name: Phrase | str = f"{curve.number}: {_short(curve.name)}" if named else str(curve.number)
     if curve.baseline:
         name = phrase("%(curve)s, baseline", context="picture", curve=name)
@@ -186,7 +186,7 @@ def _with_runs(curve: Curve, name: Phrase | str) -> Phrase:
 
 
 def _title(curves: Curves, language: Language, fonts: Fonts) -> str:
-    """Return what makes the picture understandable, and harmless, apart from its report."""
+    """Return a title with the case and dataset, and the marks of sample or simulated data, for use without a report."""
     records = [run.record for curve in curves.curves for run in curve.runs]
     dataset = records[0].dataset
     parts = [_short(text) for text in (records[0].case.name, dataset.name) if fonts.can_write(_short(text))]
@@ -198,6 +198,6 @@ def _title(curves: Curves, language: Language, fonts: Fonts) -> str:
 
 
 def _short(name: str) -> str:
-    """Return a name on one line that fits into the picture."""
+    """Return a name as one line that fits into the picture."""
     name = re.sub(r"\s+", " ", name).strip()
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

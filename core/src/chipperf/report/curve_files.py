@@ -1,4 +1,4 @@
-"""The files of convergence curves: picture and points, and what they are called beside a report."""
+"""The files of convergence curves, picture and points, and their names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PICTURE_FORMATS: tuple[PictureFormat, ...] = ("png", "svg")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveContent:
-    """The files of a report's curves, in memory, and how the report links them."""
+    """The files of a report's curves, in memory, and the links to them."""
 
     links: CurveFiles
     files: Mapping[Path, str | bytes]
@@ -37,7 +37,7 @@ class CurveContent:
         """Write all files.
 
         Raises:
-            RecordError: One cannot be written.
+            RecordError: A file cannot be written.
         """
         for path, content in self.files.items():
             write_atomically(path, content)
@@ -50,11 +50,11 @@ class CurveContent:
 
 
 def make_curve_files(curves: Curves, profile: ReportProfile, language: Language, report: Path) -> CurveContent:
-    """Return the files that go beside a report: points as CSV, and the picture if matplotlib is installed.
+    """Return the files to write next to a report: points as CSV, and the picture if matplotlib is installed.
 
     Args:
-        curves: What they show.
-        profile: How the case's quality is called and written.
+        curves: The curves.
+        profile: Name and format of the case's quality.
         language: Language of the picture, if there is a font for it.
         report: File of the report.
     """
@@ -81,7 +81,7 @@ def make_curve_files(curves: Curves, profile: ReportProfile, language: Language,
 
 
 def points_csv(curves: Curves) -> str:
-    """Return every point of every run as CSV with a heading; qualities are fractions."""
+    """Return every point of every run as CSV with a header line. Qualities are fractions."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["curve", "name", "baseline", "run", "seed", "epoch", "step", "elapsed_s", curves.quantity])
@@ -95,10 +95,11 @@ def points_csv(curves: Curves) -> str:
 
 
 def _stem(report: Path, metric: str) -> str:
-    """Return the files' common name: the metric's, as in ``mAP.png``, for the one README of a directory.
+    """Return the files' name without its ending: for ``README.md``, the metric's name, as in ``mAP.png``.
 
-    Reports of any other name may share their directory, in several languages for example, and their pictures differ.
+    For other reports it starts with the report's name, because several reports, for example in several languages, can
+    share a directory.
     """
-    # A case that is not core's may call its metric anything, and this becomes a part of a path.
+    # The metric's name becomes part of a path, and a plugin's case can use any characters in it.
     name = re.sub(r"[^\w-]+", "_", metric)[:_LONGEST_METRIC]
     return name if report.name == "README.md" else f"{report.stem}-{name}"

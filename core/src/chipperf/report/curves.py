@@ -1,6 +1,6 @@
 """Convergence curves: the points of runs on one axis, and repeats of a configuration as one curve.
 
-Nothing is interpolated: curves are compared where they have points, and only there.
+Nothing is interpolated: curves are compared only where they have points.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Quantity = Literal["quality", "loss"]
 Axis = Literal["epoch", "step", "time"]
 
 MINIMUM_POINTS = 2
-"""Fewer points are no curve."""
+"""Minimum number of points of a curve."""
 
 _AXES: dict[Quantity, tuple[Axis, ...]] = {"quality": ("epoch", "step"), "loss": ("step", "epoch")}
-"""The axes that are tried, in order, where the user names none."""
+"""The axes to try, in order, if the user names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A value and where in training it was measured.
+    """A value and the point in training where it was measured.
 
     Attributes:
-        epoch: Passes over the training data until then; ``None`` if the record does not tell.
+        epoch: Passes over the training data until then; ``None`` if unknown.
         step: Optimizer steps until then.
-        elapsed_s: Time since the start of training; ``None`` for a loss, whose time is not recorded.
-        value: Quality as a fraction, or mean training loss since the point before.
+        elapsed_s: Time since the start of training; ``None`` for a loss, because its time is not recorded.
+        value: Quality as a fraction, or mean training loss since the previous point.
     """
 
     epoch: float | None
@@ -56,11 +56,11 @@ class RunPoints:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """Its points."""
+        """The points in order."""
         return self.measured.value
 
     def line(self, axis: Axis) -> tuple[tuple[float, float], ...]:
-        """Return place on the axis and value of every point."""
+        """Return the place on the axis and the value of every point."""
         return tuple((_place(point, axis), point.value) for point in self.points)
 
 
@@ -76,12 +76,12 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRuns:
-    """Runs to be drawn as one curve: repeats of one configuration.
+    """Runs to draw as one curve: repeats of one configuration.
 
     Attributes:
-        name: What the curve is called.
-        baseline: True if the others are compared with it.
-        runs: At least one; each has at least :data:`MINIMUM_POINTS` points.
+        name: Name of the curve.
+        baseline: True if other curves are compared with it.
+        runs: At least one run, each with at least :data:`MINIMUM_POINTS` points.
     """
 
     name: str
@@ -91,18 +91,18 @@ class CurveRuns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Repeats of one configuration over training.
+    """The curve of the repeats of one configuration.
 
     Attributes:
-        number: Counts from 1; joins picture, text and table.
-        name: What the curve is called.
-        baseline: True if the others are compared with it.
-        runs: Its runs.
+        number: Number from 1, which identifies the curve in picture, text and table.
+        name: Name of the curve.
+        baseline: True if other curves are compared with it.
+        runs: The runs of the curve.
         positions: Median, lowest and highest value at every place where all runs have a point.
-        last_place: Where the last point of any run is.
+        last_place: Place of the last point of any run.
         best: Highest value of any run.
         lowest: Lowest value of any run.
-        reached: How many of the runs met the target.
+        reached: Number of runs that met the target.
     """
 
     number: int
@@ -122,23 +122,23 @@ class Curve:
 
     @property
     def points(self) -> int:
-        """Points of the run that has most."""
+        """The largest number of points of a run."""
         return max(len(run.points) for run in self.runs)
 
     @property
     def target(self) -> float | Missing:
-        """The quality at which a run counts as converged."""
+        """The target quality of the runs."""
         return self.runs[0].record.case.target
 
     @property
     def finished(self) -> bool:
-        """True if all its runs completed."""
+        """True if all runs completed."""
         return all(run.record.status.state == "completed" for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meeting:
-    """Two curves at the last place where both have points."""
+    """The values of two curves at the last place where both have points."""
 
     curve: Curve
     baseline: Curve
@@ -152,10 +152,10 @@ class Curves:
     """Curves on one axis.
 
     Attributes:
-        quantity: What is shown.
+        quantity: The quantity of the values.
         axis: Unit of the axis.
-        not_on: Why the curves are not on the axis that is usual for the quantity; ``None`` if they are.
-        curves: At least one.
+        not_on: The reason why the curves are not on the usual axis of the quantity; ``None`` if they are.
+        curves: At least one curve.
     """
 
     quantity: Quantity
@@ -165,14 +165,14 @@ class Curves:
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """Every target of a run, once; none for a loss."""
+        """The different targets of the runs; none for a loss."""
         if self.quantity == "loss":
             return ()
         return tuple(dict.fromkeys(curve.target for curve in self.curves if not isinstance(curve.target, Missing)))
 
     @property
     def meetings(self) -> tuple[Meeting, ...]:
-        """Every curve beside every baseline, where they have a place in common."""
+        """Every pair of a curve and a baseline that have points at a common place."""
         pairs = [(curve, base) for curve in self.curves for base in self.curves if base.baseline and not curve.baseline]
         return tuple(meeting for curve, base in pairs if (meeting := _meeting(curve, base)))
 
@@ -185,24 +185,24 @@ def read_points(record: Record, quantity: Quantity) -> RunPoints:
 
 
 def _in_order(points: Iterable[Point]) -> tuple[Point, ...]:
-    # A document that was imported may list its points in any order, or twice.
+    # An imported document may list its points in any order, or twice.
     by_step = {point.step: point for point in points}
     return tuple(by_step[step] for step in sorted(by_step))
 
 
 def build_curves(groups: Sequence[CurveRuns], quantity: Quantity, *, axis: Axis | None = None) -> Curves:
-    """Put curves on an axis on which all of them can be.
+    """Build curves on a common axis.
 
-    Without ``axis``, qualities are shown over epochs and losses over steps, and over the other of the two where a run
-    cannot be on that one, or would be beside runs whose steps are not the same amount of training.
+    By default, qualities are shown over epochs and losses over steps. If a run cannot be on this axis, or if a step is
+    not the same amount of training in all runs, the other of the two axes is used.
 
     Args:
-        groups: At least one, of comparable runs.
-        quantity: What their points are.
+        groups: At least one group of comparable runs.
+        quantity: The quantity of the points.
         axis: Unit of the axis.
 
     Raises:
-        UsageError: A run cannot be on the axis, or on none; says which and why.
+        UsageError: A run cannot be on the axis, or on any axis; the message says which run and why.
     """
     runs = [run for group in groups for run in group.runs]
     wanted = (axis,) if axis else _AXES[quantity]
@@ -227,7 +227,7 @@ def common_places(curves: Curves) -> list[float]:
 
 
 def median_at(curve: Curve, place: float) -> float:
-    """Return a curve's median at a place that it has."""
+    """Return a curve's median at one of its places."""
     return next(position.median for position in curve.positions if position.place == place)
 
 
@@ -280,7 +280,7 @@ def _meeting(curve: Curve, baseline: Curve) -> Meeting | None:
 def _quality_points(record: Record) -> Iterable[Point]:
     evaluations = record.metrics.curve
     steps_per_epoch = _steps_per_epoch(record)
-    # A run that --max-steps ended within an epoch was evaluated there, and not at the epoch's end.
+    # A run that --max-steps ended within an epoch was evaluated at that step, not at the epoch's end.
     within = steps_per_epoch is not None and all(
         math.ceil(point.step / steps_per_epoch) == point.epoch for point in evaluations
     )
@@ -293,7 +293,7 @@ def _loss_points(record: Record) -> Iterable[Point]:
     throughput = record.metrics.p_train
     windows = throughput.windows if isinstance(throughput, Throughput) else []
     steps_per_epoch = _steps_per_epoch(record)
-    # The losses of a resumed run's restart are like the others'.
+    # Windows after a restart count too: their losses are as valid as others.
     for window in sorted([*windows, *record.metrics.restart_windows], key=lambda window: window.first_step):
         if window.loss is not None:
             last_step = window.first_step + window.steps - 1
@@ -326,7 +326,7 @@ def _epoch_problem(runs: Iterable[RunPoints]) -> str | None:
 
 
 def _step_problem(runs: Sequence[RunPoints]) -> str | None:
-    """A step is the same amount of training only for runs whose epochs have the same number of them."""
+    """Return why runs cannot share the step axis: their epochs have different numbers of steps."""
     if len(runs) == 1:
         return None
     counts: dict[int | None, str] = {}

@@ -1,6 +1,6 @@
-"""What all pictures share: no display, equal bytes for equal content, and no character that a font cannot write.
+"""Functions for all pictures: fonts, drawing without a display, and equal bytes for equal content.
 
-matplotlib is imported inside the functions: whoever draws nothing does not need it.
+Functions import matplotlib themselves, so that it is needed only for drawing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PictureFormat = Literal["png", "svg"]
 
 _LATIN_FAMILY = "DejaVu Sans"
-"""Comes with matplotlib."""
+"""The font that comes with matplotlib."""
 
 _CHINESE_FAMILIES = (
     "Noto Sans CJK SC",
@@ -35,7 +35,7 @@ _CHINESE_FAMILIES = (
     "Hiragino Sans GB",
     "SimHei",
     "Heiti SC",
-    # matplotlib before 3.11 knows of a collection of fonts only the first, which in Noto's is this one.
+    # matplotlib before 3.11 finds only the first font of a collection. In Noto's collection, it is this one.
     "Noto Sans CJK JP",
 )
 
@@ -43,19 +43,19 @@ _METADATA: dict[PictureFormat, dict[str, str | None]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
 }
-"""Without what would differ between two pictures of the same content."""
+"""Metadata of a picture, without entries that differ between pictures of the same content."""
 
 
 def has_matplotlib() -> bool:
-    """Tell whether pictures can be drawn, without importing what draws them."""
+    """Return whether matplotlib is installed, without importing it."""
     return find_spec("matplotlib") is not None
 
 
 def require_matplotlib(extra: str) -> None:
-    """Refuse to go on without matplotlib.
+    """Check that matplotlib is installed.
 
     Args:
-        extra: The extra of chipperf that the caller belongs to and that brings matplotlib.
+        extra: The caller's extra of chipperf, which installs matplotlib.
 
     Raises:
         PluginError: It is not installed.
@@ -66,12 +66,12 @@ def require_matplotlib(extra: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fonts:
-    """Font families in the order in which they are asked for a character."""
+    """Font families in the order in which they are searched for a character."""
 
     families: tuple[str, ...]
 
     def can_write(self, text: str) -> bool:
-        """Tell whether every character of ``text`` is in one of the fonts."""
+        """Return whether every character of ``text`` is in one of the fonts."""
         from matplotlib.font_manager import get_font
 
         fonts = [get_font(file) for family in self.families if (file := _font_file(family))]
@@ -86,21 +86,21 @@ def find_fonts() -> Fonts:
 
 @contextmanager
 def drawing_style(fonts: Fonts) -> Iterator[None]:
-    """Draw and save inside of this: neither the user's settings nor the time show in the picture.
+    """Draw and save pictures in this context, so that they depend neither on the user's settings nor on the time.
 
     Args:
-        fonts: What texts are written with.
+        fonts: Fonts of the texts.
     """
     import matplotlib.style
 
     settings = {
         "font.family": list(fonts.families),
         "savefig.dpi": 150,
-        # Element ids are made from this and the content instead of a random number.
+        # matplotlib makes element ids from this and the content instead of from a random number.
         "svg.hashsalt": "chipperf",
-        # A viewer without the font shows the text all the same.
+        # A viewer without the font shows the text too.
         "svg.fonttype": "path",
-        # A device's name is no formula.
+        # A device's name is not a formula.
         "text.parse_math": False,
     }
     with matplotlib.style.context(["default", settings]):
@@ -108,15 +108,15 @@ def drawing_style(fonts: Fonts) -> Iterator[None]:
 
 
 def make_figure(width_inches: float, height_inches: float) -> Figure:
-    """Return an empty figure that lays its parts out by itself."""
-    # Without pyplot: no display and no global state.
+    """Return an empty figure with automatic layout."""
+    # pyplot would need a display and global state.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
 def picture_bytes(figure: Figure, picture_format: PictureFormat) -> bytes:
-    """Return the file of a figure; the same for the same content, fonts and version of matplotlib."""
+    """Return a figure as a file. Equal content, fonts and version of matplotlib give equal bytes."""
     file = io.BytesIO()
     figure.savefig(file, format=picture_format, metadata=_METADATA[picture_format])
     return file.getvalue()
@@ -130,13 +130,13 @@ def _installed_chinese_family() -> str | None:
 
 
 def _add_new_fonts() -> bool:
-    """Tell matplotlib of fonts that were installed after it made its list, and return True if there are any."""
+    """Add fonts to matplotlib that were installed after it made its list, and return whether there are any."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
     listed = {entry.fname for entry in fontManager.ttflist}
     added = False
     for file in sorted(set(findSystemFonts()) - listed):
-        # A font that cannot be read is one that is not there; its reader raises whatever it likes.
+        # Skip a font that cannot be read. Its reader may raise any exception.
         with suppress(Exception):
             fontManager.addfont(file)
             added = True

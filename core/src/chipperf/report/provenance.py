@@ -1,4 +1,4 @@
-"""Provenance of a report: the file beside it that names record and fields of every cell and stated fact."""
+"""Provenance of a report: a file next to it with the record and fields of every cell and stated fact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".provenance.json"
 MAX_BYTES: Final = 64 * 2**20
-"""Largest provenance that is read; that of a report of a thousand runs has a tenth of it."""
+"""Size limit of a provenance. A report of a thousand runs needs a tenth of it."""
 
 
 class _Model(BaseModel):
@@ -38,7 +38,7 @@ class _Model(BaseModel):
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether this can be the name of a file in the same directory, and nothing else."""
+    """Return whether this can only be the name of a file in the same directory."""
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
@@ -49,7 +49,7 @@ def _plain_name(name: str) -> str:
 
 
 def is_plain_link(link: str) -> bool:
-    """Tell whether this is how the name of a file in the same directory is written in a link."""
+    """Return whether a link leads to a file in the same directory."""
     name = unquote(link)
     return is_plain_name(name) and quote(name) == link
 
@@ -71,7 +71,7 @@ Link = Annotated[str, AfterValidator(_plain_link)]
 
 
 class ReportedRecord(_Model):
-    """A record that the report was made from; ``sha256`` is that of the bytes of its file."""
+    """A record that the report was made from. ``sha256`` is the digest of its file's bytes."""
 
     run_id: str
     sha256: Sha256
@@ -79,7 +79,7 @@ class ReportedRecord(_Model):
 
 
 class CellSource(_Model):
-    """Fields of a record as JSONPath; ``record`` counts the provenance's records from 0."""
+    """Fields of a record as JSONPath. ``record`` counts the provenance's records from 0."""
 
     record: Annotated[int, Field(ge=0)]
     fields: list[str]
@@ -91,9 +91,9 @@ class ReportCell(_Model):
     Attributes:
         line: Line in the report, from 1.
         column: Column of its text in characters, from 1.
-        cell: Which cell of the row, from 1; ``None`` outside of tables.
-        text: The text as it stands there, in Markdown.
-        sources: What it was made from; what it shows comes first.
+        cell: Number of the cell in its row, from 1; ``None`` outside tables.
+        text: The text in the report, in Markdown.
+        sources: The fields it was made from; the shown ones come first.
     """
 
     line: Annotated[int, Field(ge=1)]
@@ -104,14 +104,14 @@ class ReportCell(_Model):
 
 
 class LinkedFile(_Model):
-    """A file beside the report that the report links: picture or points of the convergence curves."""
+    """A file that the report links: picture or points of the convergence curves."""
 
     name: Annotated[str, AfterValidator(_plain_name)]
     sha256: Sha256
 
 
 class LinkedCurve(_Model):
-    """How the report links its convergence curves; see :class:`~chipperf.report.convergence_curves.CurveFiles`."""
+    """Links to the convergence curves; see :class:`~chipperf.report.convergence_curves.CurveFiles`."""
 
     csv: Link
     png: Link | None
@@ -126,19 +126,19 @@ class LinkedCurve(_Model):
 
 
 class Provenance(_Model):
-    """Content of the file beside a report.
+    """Content of the provenance file of a report.
 
     Attributes:
-        provenance_version: Version of this form.
-        chipperf_version: Which chipperf rendered the report.
+        provenance_version: Version of this file format.
+        chipperf_version: Version of chipperf that rendered the report.
         schema_version: Version of the records' schema.
         metrics_version: Version of the metrics' definitions.
         language: Language of the report.
-        template: Template it was rendered with, after the place it was found in.
-        records: What it was made from, in the order in which the records were given.
-        curve: Links of the convergence curves; ``None`` without one.
-        files: Files beside the report.
-        cells: Every cell and fact that comes from a record. The others are the template's own words.
+        template: Name of the template, with its place.
+        records: The records in the given order.
+        curve: Links to the convergence curves; ``None`` without curves.
+        files: Files that the report links.
+        cells: Every cell and fact that comes from a record. The other text is the template's own.
     """
 
     provenance_version: Literal[1] = 1
@@ -154,7 +154,7 @@ class Provenance(_Model):
 
 
 def provenance_file(report: Path) -> Path:
-    """Return where the provenance of a report lies."""
+    """Return the path of a report's provenance."""
     return report.with_name(report.name + SUFFIX)
 
 
@@ -176,11 +176,11 @@ def describe_page(
 
     Args:
         page: A page of traced records.
-        language: Its language.
-        records: The traced records that it reports, in the order in which they were given.
-        baseline: The traced records whose curves it shows beside theirs.
-        curve: How it links its curves.
-        files: Content of the files it links, by name.
+        language: Language of the page.
+        records: The traced records of the page, in the given order.
+        baseline: The traced records whose curves are shown for comparison.
+        curve: Links to the curves.
+        files: Content of the linked files, by name.
     """
     roles: list[tuple[Literal["report", "baseline"], Sequence[Record]]] = [("report", records), ("baseline", baseline)]
     reported = {
@@ -206,11 +206,11 @@ def describe_page(
 
 
 def read_provenance(file: Path) -> Provenance:
-    """Read a provenance; one of an earlier schema of the records names their fields as this one does.
+    """Read a provenance, and upgrade field names of an earlier schema of the records.
 
     Raises:
-        FileNotFoundError: There is none.
-        RecordError: It cannot be read or is none; says where.
+        FileNotFoundError: The file does not exist.
+        RecordError: The file cannot be read or is not a provenance; the message says where.
     """
     try:
         with file.open("rb") as opened:
@@ -228,7 +228,7 @@ def read_provenance(file: Path) -> Provenance:
 
 
 def _upgraded(provenance: Provenance) -> Provenance:
-    """Return a provenance that names the fields of its records as this version of their schema does."""
+    """Return a provenance with the current names of the records' fields."""
     version = provenance.schema_version
     if version >= SCHEMA_VERSION:
         return provenance
@@ -251,7 +251,7 @@ def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
-    # Parts come in the order of the page, so those of a cell stand together.
+    # Parts have the order of the page, so the parts of a cell are adjacent.
     for index, parts in groupby(page.parts, key=lambda part: bisect_right(starts, part.offset) - 1):
         places = _places(lines[index], index)
         for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):

@@ -1,4 +1,4 @@
-"""Rendering a report's view with Jinja templates: the user's, the vendor's and core's."""
+"""Rendering a report's view with Jinja templates of the user, the vendor and core."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from chipperf.report.view import PerRows, ReportView
 
 TEMPLATE_VERSION = 1
-"""Layout of the report; changes when headings, columns or rows of the general table do."""
+"""Version of the report's layout. It changes with headings, columns or rows of the general table."""
 
 _SUFFIX = ".md.j2"
 
@@ -54,15 +54,15 @@ def render_report(
 
     Args:
         records: Records of one vendor, case, dataset and kind; see :func:`~chipperf.report.build.build_view`.
-        baseline: Records whose convergence curves are shown beside those of ``records``.
+        baseline: Records whose convergence curves are shown for comparison.
         language: Language of the report.
         user_templates: Directory whose templates come first.
         vendor_templates: Directory of the vendor plugin's templates.
 
     Raises:
-        UsageError: The records do not belong into one report, or a directory or language does not exist.
+        UsageError: The records do not belong in one report, or a directory or language does not exist.
         RecordError: A record follows other metric definitions.
-        PerfError: A template is broken; names the template and what is wrong.
+        PerfError: A template is broken; the message names the template and the fault.
     """
     view = build_view(records, baseline=baseline)
     return render_view(view, language=language, user_templates=user_templates, vendor_templates=vendor_templates)
@@ -75,14 +75,14 @@ def render_view(
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
 ) -> str:
-    """Return a report as Markdown; :func:`render_page` with the same arguments tells what it was made from, too."""
+    """Return a report as Markdown. :func:`render_page` takes the same arguments and also returns the sources."""
     page = render_page(view, language=language, user_templates=user_templates, vendor_templates=vendor_templates)
     return page.text
 
 
 @dataclass(frozen=True, slots=True)
 class SourcedText:
-    """A part of a page that was made from records: where it begins in the page's text, and its sources."""
+    """A part of a page that was made from records: its offset in the page's text, and its sources."""
 
     offset: int
     sources: tuple[FieldSource, ...]
@@ -94,7 +94,7 @@ class Page:
 
     Attributes:
         text: The report as Markdown.
-        parts: What was made from traced records, in its order; records that are not traced leave no part.
+        parts: The parts made from traced records, in the order of the text. Other records have no parts.
         template: Name of the template, with its place, for example ``core/report.md.j2``.
     """
 
@@ -110,21 +110,21 @@ def render_page(
     user_templates: Path | None = None,
     vendor_templates: Path | None = None,
 ) -> Page:
-    """Return a report as Markdown, and of traced records which fields each part of it was made from.
+    """Return a report as Markdown and, for traced records, the source fields of each part.
 
-    In the user's directory, then the vendor's, then core's, ``CASE.md.j2`` is looked for before ``report.md.j2``, and
-    the first found is rendered. The banner that marks simulated runs and sample datasets comes before it from core,
-    whatever the template does. ``docs/report.md`` describes what templates can use.
+    The directories are searched in this order: the user's, the vendor's, core's. In each, ``CASE.md.j2`` comes before
+    ``report.md.j2``. The first template found is rendered. Core always puts the banner that marks simulated runs and
+    sample datasets before it. ``docs/report.md`` describes what templates can use.
 
     Args:
-        view: What the report shows.
+        view: Content of the report.
         language: Language of the report.
         user_templates: Directory whose templates come first.
         vendor_templates: Directory of the vendor plugin's templates.
 
     Raises:
-        UsageError: A directory or language does not exist, or a directory has a template for one language alone.
-        PerfError: A template is broken; names the template and what is wrong.
+        UsageError: A directory or language does not exist, or a directory has a template for only one language.
+        PerfError: A template is broken; the message names the template and the fault.
     """
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
@@ -147,7 +147,7 @@ def template_directory(entry: PluginEntry) -> Path | None:
 
 
 def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> None:
-    """Raise an error where a template's name has a language, as in chipperf before 0.2: it would not be found."""
+    """Raise an error if a template's name has a language, as in chipperf before 0.2, because it is not found."""
     for name, language in product(names, LANGUAGES):
         template = directory / f"{name}.{language}{_SUFFIX}"
         if template.exists():
@@ -163,8 +163,8 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
     environment = make_environment(
         user_templates,
         vendor_templates,
-        # Escaping is on so that Jinja keeps rendered blocks and macros apart from values; what it does to a value is
-        # decided by finalize, because HTML's rules do not protect a Markdown table.
+        # With escaping on, Jinja tells rendered blocks and macros from values. finalize escapes the values, because
+        # HTML's rules do not protect a Markdown table.
         finalize=partial(_finalize, language=language),
     )
     environment.globals |= {
@@ -188,9 +188,9 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
 
 
 def _translators(language: Language) -> dict[str, Callable[..., Markup]]:
-    """Return the functions with which templates say texts in a language, by name; ``_`` is ``gettext``.
+    """Return the translation functions of templates, by name; ``_`` is ``gettext``.
 
-    The texts are Markdown, and values in them are escaped like all others.
+    The texts are Markdown. Values in them are escaped like all others.
     """
     translation = read_translation(language)
 
@@ -219,7 +219,7 @@ def _finalize(value: Any, *, language: Language) -> Markup:
 
 
 def _written(value: Any, language: Language) -> Markup:
-    """Return a value as Markdown in a language; text that is Markdown stays as it is."""
+    """Return a value as Markdown in a language. Text that is already Markdown does not change."""
     if hasattr(value, "__html__"):
         return Markup(value)
     # An inline "if" without "else" is undefined, and empty.
@@ -249,7 +249,7 @@ def _in_unit(context: Context, value: float | Missing, unit: Unit) -> str | Miss
 
 
 def _is_exact(context: Context) -> bool:
-    """Tell whether values are shown to the last digit: those of a document are its own, however many they are."""
+    """Return whether values are shown with all digits, as for an imported document."""
     return bool(context["view"].kind == "imported")
 
 
@@ -258,14 +258,14 @@ def _in_words(topology: Topology) -> Phrase:
 
 
 def _is_known(value: Any) -> bool:
-    """Tell whether a value is there; of a fact over rows, whether any row has it."""
+    """Return whether a value is known; for a fact over rows, whether any row has it."""
     if isinstance(value, tuple):
         return any(_is_known(shared.value) for shared in value)
     return not isinstance(value, Missing)
 
 
 def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
-    """Return a fact on one line, saying for which rows a value holds if they differ."""
+    """Return a fact on one line. If its values differ, each is followed by its rows."""
     texts = []
     for fact in facts:
         text = formatting.text_or_marker(fact.value, language)
@@ -285,7 +285,7 @@ def _render(environment: Environment, names: Sequence[str], **variables: Any) ->
 
 
 def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
-    """Return the first template that exists, with its name: the template's own lacks the place it was found in."""
+    """Return the first template that exists, and its name with the place. ``Template.name`` lacks the place."""
     for name in names[:-1]:
         with suppress(TemplateNotFound):
             return name, environment.get_template(name)
@@ -297,12 +297,12 @@ def _render_traced(template: Template, name: str, variables: dict[str, Any]) -> 
     parts: list[SourcedText] = []
     offset = 0
     with watch() as reads:
-        # A chunk is an expression's text or a piece of the template's own. What a condition or loop has read is
-        # forgotten with the latter: it decided whether something is written, and not what.
+        # A chunk is the text of an expression or a piece of the template's text. For the template's text, the reads of
+        # conditions and loops are dropped: they decide whether text is written, not its content.
         for chunk in template.generate(**variables):
             begin = 0
             for text, sources in reads.take_written():
-                # Texts of a macro or of an overridden block come as one chunk.
+                # A macro or an overridden block gives all its texts as one chunk.
                 found = chunk.find(text, begin)
                 begin = found + len(text) if found >= 0 else begin
                 if sources:

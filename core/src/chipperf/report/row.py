@@ -1,4 +1,4 @@
-"""A row of the performance table: what each of its cells holds, computed from the row's record whenever it is read."""
+"""A row of the performance table. Its cells are computed from the record on each read."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _BY_FIELD = {column.field.removeprefix("metrics."): column for column in columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A row's quality against the case's target.
+    """A row's quality compared with the case's target.
 
     Attributes:
         kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset has none.
         quality: Unrounded result, a fraction.
         target: Target of the run, a fraction; missing without one.
-        source: Who declares the target: the case, or a dataset other than the case's own.
-        reached: When the target was first met, if the record says so.
+        source: Source of the target: the case, or a dataset other than the case's own.
+        reached: Time when the target was first met, if known.
     """
 
     kind: Literal["converged", "below_target", "no_target"]
@@ -53,7 +53,7 @@ class MissingCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySource:
-    """Which peak is shown as used memory, and who measured it."""
+    """The peak that is shown as used memory, and the source of its value."""
 
     peak: Literal["device", "allocator"]
     source: str
@@ -61,7 +61,7 @@ class MemorySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the performance table; what a run that did not complete measured is shown as failed.
+    """One row of the performance table. The values of a run that did not complete are shown as failed.
 
     Attributes:
         record: The record behind the row.
@@ -101,15 +101,15 @@ class Row:
 
     @property
     def fix_hp(self) -> str | Missing:
-        """Differences to the case's base, ``/`` if there are none; missing if an imported document does not say."""
+        """Differences from the case's base, ``/`` without differences; missing if an imported document lacks it."""
         return fix_hp(self.record, self.case)
 
     def value(self, column: Column) -> float | Missing:
-        """Return what the row shows of a column."""
+        """Return the value of a column as the row shows it."""
         return completed_value(self.record, column.value(self.record))
 
     if not TYPE_CHECKING:
-        # For templates alone, where a column is an attribute; in code a misspelled one must be found.
+        # Only for templates, where a column is an attribute. In code, the type checker must find a misspelled one.
         def __getattr__(self, name: str) -> float | Missing:
             """Return the value of a column by the name of its field, for example ``e2e_time_s``."""
             column = _BY_FIELD.get(name)
@@ -119,7 +119,7 @@ class Row:
 
     @property
     def memory_used_bytes(self) -> float | Missing:
-        """Peak of the device, or of the allocator where the device's is not known."""
+        """Peak of the device, or of the allocator if the device's peak is unknown."""
         return self.value(BY_NAME["mem_peak"])
 
     @property
@@ -130,7 +130,7 @@ class Row:
 
     @property
     def memory_source(self) -> MemorySource | None:
-        """Which of the two peaks the used memory is; ``None`` without one."""
+        """Source of the used memory; ``None`` without a peak."""
         memory = self.record.metrics.memory
         if isinstance(memory, Missing) or isinstance(self.memory_used_bytes, Missing):
             return None
@@ -139,13 +139,13 @@ class Row:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Quality against target; ``None`` without a quality."""
+        """Quality compared with the target; ``None`` without a quality."""
         quality = self.value(BY_NAME["quality"])
         return None if isinstance(quality, Missing) else _verdict(self.record, self.case, quality)
 
     @property
     def gaps(self) -> tuple[MissingCell, ...]:
-        """Missing cells with a reason that their marker does not show."""
+        """Missing cells whose marker does not show the reason."""
         return tuple(
             MissingCell(column=column_header(column, self.case.report), missing=value)
             for column in columns_of("report")
@@ -156,17 +156,17 @@ class Row:
 
 
 def column_header(column: Column, profile: ReportProfile) -> str:
-    """Return the header of a column in a report on a case, which has one of its own for its quality."""
+    """Return the header of a column in a report. The case defines the header of the quality."""
     return profile.quality_column if column.name == "quality" else column.key
 
 
 def short_name(record: Record) -> str:
-    """Return topology and precision, which name a row unless another one has the same."""
+    """Return topology and precision, which name a row if no other row has the same."""
     return f"{record.topology.label} {record.precision.requested}"
 
 
 def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missing:
-    """Return a value of a run as it may be shown: that of a run that did not complete is missing as failed."""
+    """Return a value of a run, or a missing value of kind ``failed`` if the run did not complete."""
     state = record.status.state
     if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):
         return value
@@ -175,7 +175,7 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
 
 
 def is_on_reference_dataset(record: Record, case: Case) -> bool:
-    """Tell whether the run used the dataset that its case is defined on."""
+    """Return whether the run used the dataset that its case is defined on."""
     return record.dataset.name == case.data.reference.name and not record.dataset.is_sample
 
 

@@ -1,4 +1,4 @@
-"""Which runs are the same row of a report, which are repeats of each other, and which of them is shown."""
+"""Grouping runs by row and by repeats, choosing the shown run, and naming rows and curves."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 SHORT_KEYS = {"batch_size": "bs"}
-"""Keys that ``fix_hp`` calls otherwise."""
+"""Short names of keys in ``fix_hp``."""
 
 _FIRST_KEYS = ("batch_size", "lr")
 
 
 def row_key(record: Record, case: Case) -> Hashable:
-    """Return what two runs have in common that are of the same row."""
+    """Return a key that is equal for runs of the same row."""
     return (
         record.environment.row_label,
         record.topology.label,
@@ -35,9 +35,10 @@ def row_key(record: Record, case: Case) -> Hashable:
 
 
 def fix_hp(record: Record, case: Case) -> str | Missing:
-    """Return the differences to the case's base that have to be disclosed, ``/`` if there are none.
+    """Return the differences from the case's base that must be disclosed, ``/`` without differences.
 
-    An imported document may not say; what it says is shown, all of it and to the last digit.
+    For an imported document, all its stated differences are returned with all digits. The result is missing if it
+    states nothing.
     """
     changes = record.hyperparameters.changes
     if isinstance(changes, Missing):
@@ -57,7 +58,7 @@ def fix_hp(record: Record, case: Case) -> str | Missing:
 
 
 def hyperparameter_order(case: Case) -> Mapping[str, int]:
-    """Return the place of each of the case's hyperparameters in ``fix_hp``; other keys follow them."""
+    """Return the position of each of the case's hyperparameters in ``fix_hp``. Other keys follow."""
     return {key: place for place, key in enumerate(dict.fromkeys((*_FIRST_KEYS, *case.base.keys())))}
 
 
@@ -67,13 +68,13 @@ def row_label(record: Record) -> Text:
 
 
 def precision_name(record: Record) -> str:
-    """Return the requested precision, and the effective one if it is another."""
+    """Return the requested precision, and the effective precision if it differs."""
     requested, effective = record.precision.requested, record.precision.effective
     return requested if isinstance(effective, Missing) or effective == requested else f"{requested} ({effective})"
 
 
 def configuration_name(record: Record) -> str:
-    """Return device, topology and precision on one line; for a device without a name, the vendor's."""
+    """Return device, topology and precision on one line. A device without a name has the vendor's name."""
     label = row_label(record)
     device = record.vendor.name if isinstance(label, Missing) else label
     return f"{device} {record.topology.label} {precision_name(record)}"
@@ -85,12 +86,12 @@ def card_short_name(record: Record) -> Text:
 
 
 def not_blank(text: Text) -> Text:
-    """Return the text, or that it is unknown if there is nothing to see in it."""
+    """Return the text, or unknown if it has no visible character."""
     return text if isinstance(text, Missing) or text.strip() else UNKNOWN
 
 
 def _real_or_simulated(record: Record, name: Text) -> Text:
-    """Return a device's name such that a simulated device cannot be taken for a real one."""
+    """Return a device's name, with a mark if the device is simulated."""
     name = not_blank(name)
     if record.kind != "simulated":
         return name
@@ -98,9 +99,9 @@ def _real_or_simulated(record: Record, name: Text) -> Text:
 
 
 def choose_rows(records: Sequence[Record], case: Case) -> tuple[list[Record], tuple[Record, ...]]:
-    """Return the record that each row shows, and the records that lost their row to a better one.
+    """Return the record that each row shows, and the superseded records.
 
-    Completed records come before others, full schedules before shortened ones, and then the newest.
+    Completed records come before others, full schedules before shortened ones, and newer records before older ones.
     """
     best: dict[Hashable, Record] = {}
     superseded = []
@@ -116,7 +117,7 @@ def choose_rows(records: Sequence[Record], case: Case) -> tuple[list[Record], tu
 
 
 def preference(record: Record) -> tuple[bool, bool, datetime]:
-    """Return a key by which the record that is rather shown is the greater one."""
+    """Return a sort key; a row shows the record with the greatest key."""
     created = record.created_at
     if created.tzinfo is None:
         created = created.replace(tzinfo=timezone.utc)
@@ -126,12 +127,12 @@ def preference(record: Record) -> tuple[bool, bool, datetime]:
 def repeats_of(record: Record, candidates: Iterable[Record], case: Case) -> tuple[Record, ...]:
     """Return ``record`` and every run that repeats it with another seed.
 
-    A second run with the same seed is not independent of the first, and says nothing about the spread.
+    A second run with the same seed is left out: it depends on the first and does not show the spread.
 
     Args:
         record: The run to find repeats of.
-        candidates: Where to look; of several with the same seed the first is taken.
-        case: Case of all of them.
+        candidates: Runs to search. If several have the same seed, the first is taken.
+        case: Case of all runs.
     """
     by_seed = {_seed(record): record}
     for candidate in candidates:
@@ -141,7 +142,7 @@ def repeats_of(record: Record, candidates: Iterable[Record], case: Case) -> tupl
 
 
 def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, ...]]:
-    """Return every record in one group of repeats; runs with the same seed are in groups of their own."""
+    """Return the records as groups of repeats. Runs with the same seed are in different groups."""
     groups: dict[Hashable, list[Record]] = {}
     seen: Counter[Hashable] = Counter()
     for record in records:
@@ -152,7 +153,7 @@ def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, .
 
 
 def curve_names(records: Sequence[Record], case: Case) -> list[str]:
-    """Return a name for the curve of each record: device, topology and precision, and ``fix_hp`` where that helps."""
+    """Return a curve name for each record: device, topology and precision, with ``fix_hp`` if names would be equal."""
     names = [configuration_name(record) for record in records]
     changes = [text_or_marker(fix_hp(record, case), "en") for record in records]
     variants: dict[str, set[str]] = {}
@@ -164,7 +165,7 @@ def curve_names(records: Sequence[Record], case: Case) -> list[str]:
 
 
 def _setup(record: Record, case: Case) -> Hashable:
-    """Return what two runs have in common that differ in nothing but the seed and chance."""
+    """Return a key that is equal for runs that differ only in seed and chance."""
     return (
         record.vendor.name,
         row_key(record, case),

@@ -1,4 +1,4 @@
-"""Jinja templates of the user, the vendor and core: where they are found, and what is said of a broken one."""
+"""Finding Jinja templates of the user, the vendor and core, and reporting broken ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 class _TranslatingEnvironment(Environment):
-    """Jinja's environment, with the tag ``trans`` calling the same functions as ``_``: with values as arguments."""
+    """Jinja's environment, where the tag ``trans`` passes values as arguments to the same functions as ``_``."""
 
     newstyle_gettext = True
 
@@ -27,7 +27,7 @@ def checked_directory(directory: Path | None, suffix: str) -> Path | None:
     """Return a directory of templates as an absolute path.
 
     Raises:
-        UsageError: It does not exist; the hint says that its files end with ``suffix``.
+        UsageError: It does not exist. The hint says that its files end with ``suffix``.
     """
     if directory is None:
         return None
@@ -41,12 +41,12 @@ def checked_directory(directory: Path | None, suffix: str) -> Path | None:
 def make_environment(user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> Environment:
     """Return an environment that finds templates as ``user/NAME``, ``vendor/NAME`` or ``core/NAME``.
 
-    Plain ``NAME`` is the first of these that exists. Who renders installs the functions that translate.
+    Plain ``NAME`` is the first of these that exists. The caller installs the translation functions.
 
     Args:
         user_templates: Directory whose templates come first.
         vendor_templates: Directory of the vendor plugin's templates.
-        options: Further ones of Jinja's environment.
+        options: Other options of Jinja's environment.
     """
     places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
     loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
@@ -64,15 +64,15 @@ def make_environment(user_templates: Path | None, vendor_templates: Path | None,
 
 @contextmanager
 def naming_broken_templates(suffix: str, *, example: str, documented: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a template of the block into an error that names its file and line.
+    """Turn every template error in the block into an error that names the template's file and line.
 
     Args:
-        suffix: How the names of the templates end.
+        suffix: Ending of the templates' names.
         example: One of core's templates.
-        documented: Where it says what a template can use.
+        documented: Reference to the documentation of what a template can use.
 
     Raises:
-        PerfError: A template does not exist, or is broken.
+        PerfError: A template does not exist or is broken.
     """
     try:
         yield
@@ -86,7 +86,7 @@ def naming_broken_templates(suffix: str, *, example: str, documented: str) -> It
 
 
 def _failing_template(error: Exception, suffix: str) -> str:
-    """Return file and line of the innermost template an error came through; Jinja rewrites tracebacks to name them."""
+    """Return the file and line of the innermost template in an error's traceback, which Jinja rewrites."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename.endswith(suffix):
             return f"{frame.filename}, line {frame.lineno}"

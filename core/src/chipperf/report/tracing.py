@@ -1,7 +1,7 @@
-"""Which fields of which record a text was made from, found out by watching what is read while it is made.
+"""Finding the record fields that a text was made from, by noting the reads while the text is made.
 
-A traced record is a record that notes every read of its fields. Nobody writes down where a cell comes from, so nothing
-can drift from the code and the templates that make the cell.
+A traced record notes every read of its fields. The sources of a cell are not written by hand, so they always match the
+code and the templates that make the cell.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PARTS = "_chipperf_parts"
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """A record as it lies on disk.
+    """The identity of a record's file.
 
     Attributes:
         run_id: The run.
@@ -45,13 +45,13 @@ class RecordFile:
 
 @dataclass(frozen=True, slots=True)
 class FieldSource:
-    """A field of a record; the empty path is the whole record."""
+    """A field of a record. The empty path is the whole record."""
 
     file: RecordFile
     path: tuple[str | int, ...] = ()
 
     def child(self, step: str | int) -> FieldSource:
-        """Return a field of this field, or an item of it."""
+        """Return a field or an item of this field."""
         return FieldSource(self.file, (*self.path, step))
 
     @property
@@ -62,18 +62,18 @@ class FieldSource:
 
 @dataclass(slots=True)
 class Reads:
-    """What was read while somebody watched, and what was written of it.
+    """The fields that were read, and the texts made from them.
 
     Attributes:
-        sources: What was read since the last text was written.
-        written: Texts, each with what was read for it.
+        sources: The fields read since the last text was written.
+        written: Texts, each with the fields read for it.
     """
 
     sources: list[FieldSource] = field(default_factory=list)
     written: list[tuple[str, tuple[FieldSource, ...]]] = field(default_factory=list)
 
     def take_written(self) -> list[tuple[str, tuple[FieldSource, ...]]]:
-        """Return the texts written since the last call, and forget what was read and not written."""
+        """Return the texts written since the last call, and drop the reads without a text."""
         written, self.written = self.written, []
         self.sources.clear()
         return written
@@ -84,7 +84,7 @@ _watching: ContextVar[Reads | None] = ContextVar("watching", default=None)
 
 @contextmanager
 def watch() -> Iterator[Reads]:
-    """Collect what is read of traced records inside."""
+    """Collect the fields of traced records that are read in this context."""
     reads = Reads()
     token = _watching.set(reads)
     try:
@@ -94,14 +94,14 @@ def watch() -> Iterator[Reads]:
 
 
 def note_read(*sources: FieldSource) -> None:
-    """Say that something was made from these fields."""
+    """Note that these fields were read."""
     reads = _watching.get()
     if reads is not None:
         reads.sources.extend(sources)
 
 
 def note_written(text: str) -> None:
-    """Say that a text was made from everything that was read since the one before."""
+    """Note that a text was made from all fields read since the previous text."""
     reads = _watching.get()
     if reads is not None:
         reads.written.append((text, tuple(reads.sources)))
@@ -110,7 +110,7 @@ def note_written(text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedValue(Generic[T_co]):
-    """A value that was computed earlier and notes its sources whenever it is read."""
+    """A computed value that notes its sources on each read."""
 
     computed: T_co
     sources: tuple[FieldSource, ...]
@@ -123,7 +123,7 @@ class TrackedValue(Generic[T_co]):
 
 
 def track_each(compute: Callable[[], Iterable[T]]) -> Iterator[TrackedValue[T]]:
-    """Yield every value that ``compute`` returns, with what was read for it."""
+    """Yield every value that ``compute`` returns, with the fields read for it."""
     with watch() as reads:
         iterator = iter(compute())
     while True:
@@ -146,7 +146,7 @@ def trace(record: Record, sha256: str) -> Record:
 
 
 def read_traced(path: Path) -> Record:
-    """Read the record of a run such that it notes every read of its fields.
+    """Read the record of a run as a traced record.
 
     Args:
         path: A run's directory or its ``record.json``.
@@ -159,12 +159,12 @@ def read_traced(path: Path) -> Record:
 
 
 def source_of(record: Record) -> FieldSource | None:
-    """Return what a traced record notes when it is read as a whole, or ``None`` for any other record."""
+    """Return the source that stands for a whole traced record, or ``None`` for any other record."""
     return cast("FieldSource | None", getattr(record, _SOURCE, None))
 
 
 def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:
-    """Return sources once each, in their order: fields instead of what they lie in, a list instead of several items."""
+    """Return each source once, in order, without sources that contain others. A list replaces several of its items."""
     distinct = tuple(dict.fromkeys(sources))
     if len(distinct) < 2:
         return distinct
@@ -185,7 +185,7 @@ def _outermost(source: FieldSource, lists: set[FieldSource]) -> FieldSource:
 
 
 class _Traced:
-    """Reads of a model's fields, noted."""
+    """Notes the reads of a model's fields."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -193,7 +193,7 @@ class _Traced:
         if name not in cls.model_fields:
             return value
         source: FieldSource = super().__getattribute__(_SOURCE)
-        # A missing value is one value: that of its own field.
+        # A missing value counts as one field.
         if issubclass(cls, Missing):
             return _read(value, source)
         if not isinstance(value, BaseModel):

@@ -1,4 +1,4 @@
-"""What a report shows, independent of language and layout: the objects a template gets."""
+"""The content of a report, independent of language and layout: the objects that templates use."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ T = TypeVar("T", bound="Hashable")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerRows(TrackedValue[T]):
-    """A value and the names of the rows it holds for; no names: it holds for all."""
+    """A value and the names of its rows. Without names, it is the value of all rows."""
 
     rows: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortening:
-    """How a run was kept from being the whole benchmark; ``None`` is no limit."""
+    """The limits that shortened a run; ``None`` is no limit."""
 
     preset: str | None
     max_epochs: int | None
@@ -54,35 +54,35 @@ class Shortening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportView:
-    """Everything a report's template may show.
+    """The content that a report's template can show.
 
     Attributes:
-        kind: How the records came about; one kind per report.
-        metrics_definition: Whose definitions the values follow; one per report.
-        vendor: Whose devices these are.
+        kind: Origin of the records; one kind per report.
+        metrics_definition: The metric definitions that the values follow; one per report.
+        vendor: Vendor of the devices.
         case: Name of the case.
         case_version: Version of the case.
-        profile: How a report speaks of the case.
+        profile: The case's texts and formats for reports.
         dataset: The dataset of all rows.
         reference: The dataset that the case is defined on.
         on_reference_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
-        precisions: Precisions the legend lists: the usual ones and those of the rows.
-        shortened: What kept runs from being the whole benchmark.
-        rows: The performance table, in the order in which the records were given.
-        superseded: Records that lost their row to a better one, see :func:`~chipperf.report.build.build_view`.
+        precisions: Precisions in the legend: the usual ones and the rows' precisions.
+        shortened: Limits that shortened runs.
+        rows: Rows of the performance table, in the order of the given records.
+        superseded: Records that their row does not show, see :func:`~chipperf.report.build.build_view`.
         convergence: The convergence curves; ``None`` if no row was evaluated more than once.
         missing_kinds: Kinds of missing values that occur in environment and rows.
-        memory_sources: Where the memory column comes from.
+        memory_sources: Sources of the memory column.
         knobs: Settings in force that change numerics or speed.
-        changes: Differences to the case's base, with their reasons.
+        changes: Differences from the case's base, with their reasons.
         change_notes: Remarks on hyperparameters.
         datasets: Identity of the data, with fingerprints.
         loaders: Settings of the input pipeline.
-        implausible: What cannot be true in the runs, see :mod:`chipperf.records.plausibility`.
-        warnings: What the runs warned of.
+        implausible: Contradictions in the runs, see :mod:`chipperf.records.plausibility`.
+        warnings: Warnings of the runs.
         disabled_observers: Observers that failed and were switched off.
-        remarks: What imported documents say beyond the other fields.
+        remarks: Content of imported documents that has no other field.
     """
 
     kind: Literal["measured", "simulated", "imported"]
@@ -117,7 +117,7 @@ class ReportView:
         return column_header(column, self.profile)
 
     def remark(self, column: Column) -> Phrase | Title:
-        """Return what the general table says of a column."""
+        """Return the general table's remark on a column."""
         if column.remark is None:
             return self.profile.quality_legend
         return replace(column.remark, values=(("samples", self.profile.sample_noun),))

@@ -1,1 +1,1 @@
-"""The rules, a module for each family."""
+"""The rules of lint, one module per family."""

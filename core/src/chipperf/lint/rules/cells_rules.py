@@ -1,4 +1,4 @@
-"""Cells: none blank, every number a number, one unit per column."""
+"""Rules on cells: blank cells, numbers, units and placeholders."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _swapped_marks(subject: LintedDocument) -> Iterator[Problem]:
-    """Yield a run on all cards of one machine to which time is said not to apply, while it may to one card."""
+    """Yield each 1x8 row with ``/`` as its end-to-end time whose 1x1 row has a blank one: they look swapped."""
     single = [row for row in subject.rows if row.topology and row.topology.cards == 1]
     for row in subject.rows:
         if row.topology and row.topology.shape == "1x8" and row.text("e2e_time") == "/":
@@ -153,7 +153,7 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
             cell = row.cells.get(column.key)
             if cell is None or cells.marker(cell.text) is not None or "&" in cell.text:
                 continue
-            # Results that are no fraction, such as a perplexity, are numbers nevertheless.
+            # Results that are not a fraction, such as a perplexity, are numbers too.
             if cells.in_unit(cell.text, column.unit) is None and (
                 column.unit != "fraction" or cells.number(cell.text) is None
             ):

@@ -1,4 +1,4 @@
-"""Precision, versions and age: what stands behind the numbers."""
+"""Rules on the evidence for the numbers: precision, versions and age."""
 
 from __future__ import annotations
 

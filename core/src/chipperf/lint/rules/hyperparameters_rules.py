@@ -1,4 +1,4 @@
-"""Hyperparameters: what the report says of them against the configurations and records of its runs."""
+"""Rules on hyperparameters, compared with the configurations and records of the runs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_
 _LR_KEYS: Final = ("lr",)
 _EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")
 _REDUCED: Final = tuple(name for name, means in PRECISIONS.items() if means.autocast_type)
-"""Precisions that a configuration has to ask for: TF32 is a switch of the stack."""
+"""Precisions that a configuration must request. TF32 is not one of them, because it is a switch of the stack."""
 
 _ANY_REDUCED_KEY: Final = "fp16"
-"""FlagPerf's switch, which some vendors' configurations set for bf16 too."""
+"""FlagPerf's switch for fp16. Some vendors' configurations also set it for bf16."""
 
 _FRAMEWORK_KEYS: Final = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Links and layout."""
+"""Rules on links and layout."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _is_within_reach(directory: Path, address: str) -> bool:
-    """Tell whether a missing file would be in a directory that is here.
+    """Return whether a link to a missing file leads into a directory that exists.
 
-    A report that was taken out of its repository leads to places that are not here, which says nothing about it.
+    Links of a report that was copied out of its repository lead to missing directories, which is not a fault.
     """
     parts = [part for part in unquote(address).split("/") if part not in ("", ".")]
     climbed = directory
@@ -97,7 +97,7 @@ def _anchors(path: Path, modified_ns: int) -> frozenset[str] | None:
 
 
 def _slugs(blocks: Iterable[object]) -> Iterator[str]:
-    """Yield the anchors that GitHub gives headings."""
+    """Yield GitHub's anchors of the headings."""
     seen: dict[str, int] = {}
     for block in blocks:
         if isinstance(block, Block) and block.kind == "heading":

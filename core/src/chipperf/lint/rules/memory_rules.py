@@ -1,4 +1,4 @@
-"""Memory: what a card has, and what a run can have used of it."""
+"""Rules on memory: the card's total, and the used memory of the runs."""
 
 from __future__ import annotations
 

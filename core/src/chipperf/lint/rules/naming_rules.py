@@ -1,4 +1,4 @@
-"""Names: whose card it is, which card it is, and whose environment."""
+"""Rules on names: the card's vendor and model, and the vendor of the environment."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def card_models_agree(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _compatible(cards: set[str], others: set[str]) -> bool:
-    """Tell whether a card is in both; ``A100`` may stand for ``A100-80G``."""
+    """Return whether a card is in both sets. ``A100`` matches ``A100-80G``."""
     return any(one.startswith(other) or other.startswith(one) for one in cards for other in others)
 
 
@@ -114,7 +114,7 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
     vendor = subject.need_vendor()
     facts = subject.document.facts
     for key, fact in facts.items():
-        # The card has a rule of its own.
+        # Another rule checks the card.
         foreign = [mention for mention in subject.names.find(fact.text) if mention.vendor != vendor]
         if foreign and key != "card_title":
             yield Problem(place=fact.place, message=f"{fact.text!r} names {foreign[0].text!r} of {foreign[0].vendor}")

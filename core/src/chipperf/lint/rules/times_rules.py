@@ -1,4 +1,4 @@
-"""Times, throughputs and results: whether they can be true together."""
+"""Rules on times, throughputs and results, and their consistency."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _rate(row: DocumentRow, column: str, spreads: Mapping[tuple[str, str], Rate]
 
 
 def _spreads(subject: LintedDocument) -> Mapping[tuple[str, str], Rate]:
-    """Return throughputs with the spread of their windows, by column and text: of the records, and of the evidence."""
+    """Return throughputs with the spread of their windows, by column and text, from the records and the evidence."""
     spreads = {}
     for record in subject.records:
         for column in WINDOWED:
@@ -191,7 +191,7 @@ def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _axis_of_data(figure: Path) -> str | None:
-    """Return what the first column of the data beside a figure counts."""
+    """Return the unit of the first column of the CSV file next to a figure."""
     try:
         with figure.with_suffix(".csv").open(encoding="utf-8") as file:
             header = file.readline(1000).casefold()
@@ -203,7 +203,7 @@ def _axis_of_data(figure: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """An image of a curve: its address, where it stands, and the text of its section."""
+    """An image of a curve: its address, its place, and the text of its section."""
 
     address: str
     place: Place
@@ -214,7 +214,7 @@ def _figures(subject: LintedDocument) -> list[_Figure]:
     """Return each image in a text or section on convergence.
 
     Raises:
-        NotChecked: There is none, or chipperf drew it from its records.
+        NotChecked: There is no image, or chipperf drew the curves from their records.
     """
     if subject.document.generated:
         raise NotChecked("chipperf drew the curves from their records")

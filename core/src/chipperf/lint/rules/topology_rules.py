@@ -1,4 +1,4 @@
-"""Topology: what rows say of machines and cards, and whether throughput grows with them."""
+"""Rules on topology: the machines and cards of rows, and the growth of throughput with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chipperf.lint.linted_document import LintedDocument
 
 _MAX_ROWS: Final = 100
-"""Rows that are compared with one another; a real report has a dozen."""
+"""Maximum number of rows to compare with each other. A real report has a dozen."""
 
 _SLACK: Final = 1.05
 
@@ -38,7 +38,7 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
             yield Problem(place=row.label.place, message=f"row {row.label.text!r} has no topology such as 1x8")
         elif topology.words and topology.words != (topology.nnodes, topology.nproc_per_node):
             machines, cards = topology.words
-            # Some say all cards of all machines.
+            # Some reports state the number of cards of all machines.
             if topology.nnodes == machines and cards == topology.cards:
                 continue
             yield Problem(
