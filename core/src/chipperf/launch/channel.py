@@ -90,7 +90,7 @@ def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
             is_master=listens,
             wait_for_workers=False,
             timeout=timedelta(seconds=timeout_s),
-            # The elastic launcher of the same process listens on the same port, and shares it then.
+            # The elastic launcher of the same process listens on the same port, and must share it.
             multi_tenant=True,
         )
 

@@ -206,7 +206,7 @@ def _tasks_per_node(text: str) -> int:
 
 def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:
     host = environment.get("MASTER_ADDR") or _first_slurm_host(environment.get("SLURM_STEP_NODELIST", ""))
-    # Of two steps on one machine each needs a port of its own, and all processes have to find the same one.
+    # Two steps on one machine need different ports, and all processes of a step must find the same port.
     step = int(environment.get("SLURM_JOB_ID", "0")) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
     port = environment.get("MASTER_PORT") or str(_FIRST_SLURM_PORT + step % _SLURM_PORTS)
     return _endpoint(f"{host}:{port}")
