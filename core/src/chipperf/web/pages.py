@@ -44,7 +44,7 @@ _MOST_BARS = 12
 
 _SUFFIX = ".html.j2"
 _TITLE_BLOCKS = frozenset({"title_zh", "title_en"})
-"""Blocks of chipperf 0.1 for the window's title. The present pages do not show them."""
+"""Blocks of chipperf 0.1 for the window's title. Templates that define them are refused: no page shows them."""
 
 _SIMULATED = (
     phrase(
