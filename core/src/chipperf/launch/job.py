@@ -53,7 +53,10 @@ class JobObserver(Protocol):
         """Show which vendor was selected, and why."""
 
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Show that the sample dataset is generated. The block calls with the number of finished and of all images."""
+        """Show that the sample dataset is generated.
+
+        The block calls the returned function with the numbers of finished and of all images.
+        """
 
     def started(self, plan: RunPlan, directory: RunDirectory) -> None:
         """Show that the directory of a new run was created."""

@@ -211,7 +211,7 @@ class SuiteDirectory:
         """Return the state of a suite with the same plan. Update the state of runs that a killed suite left.
 
         Raises:
-            UsageError: There is no suite, or one of its runs still runs.
+            UsageError: There is no suite, or one of its runs is still running.
             ConfigError: The suite was started with another plan.
             RecordError: The state cannot be read.
         """
