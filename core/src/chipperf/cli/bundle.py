@@ -1,4 +1,4 @@
-"""``perf bundle``: pack runs and reports for submission, and check what was packed."""
+"""``perf bundle``: pack runs and reports for submission, and check bundles."""
 
 from __future__ import annotations
 

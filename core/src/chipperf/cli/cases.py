@@ -1,4 +1,4 @@
-"""``perf cases``: what can be trained, and with which hyperparameters."""
+"""``perf cases``: list the cases and their hyperparameters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _summarize(name: str) -> dict[str, str]:
     try:
         case = find_case(name)
     except PluginLoadError as error:
-        # One broken case hides no other.
+        # A broken case must not hide the others.
         return {"name": name, "version": "broken", "summary": error.message}
     return {"name": name, "version": case.version, "summary": case.summary}
 

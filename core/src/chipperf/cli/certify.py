@@ -1,4 +1,4 @@
-"""``perf contract certify``: a case's first steps on a vendor's device beside the CPU reference."""
+"""``perf contract certify``: compare a case's first steps on a vendor's device with the CPU reference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.installed import PluginEntry
 
 _TIMEOUT_S: Final = 24 * 3600.0
-"""Only a device that hangs needs longer; whoever waits can interrupt."""
+"""Only a device that hangs needs longer. The user can interrupt earlier."""
 
 
 class Size(str, Enum):
@@ -96,7 +96,7 @@ def _compare(entry: PluginEntry, *, precision: Precision, cases: list[str], **re
             "progress": str(progress),
             **request,
         }
-        # What the user has set stays, as in a run.
+        # The user's settings take precedence, as in a run.
         server = ForkServer({**wanted, **os.environ})
         with closing(server), run_progress(progress, "certify"):
             outcome = server.call("chipperf.contract.equivalence:certify", arguments, timeout_s=_TIMEOUT_S)

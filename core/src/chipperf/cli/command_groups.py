@@ -1,4 +1,4 @@
-"""Commands that are imported when they are asked for: ``perf lint`` waits for nothing that ``perf train`` needs."""
+"""Commands that are imported on demand, so that each loads only the modules it needs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class LazyCommands(Mapping[str, Any]):
-    """Commands by name, each imported at its first use.
+    """Commands by name. Each is imported at its first use.
 
     Args:
-        places: ``module:attribute`` of a command's function, or of the :class:`typer.Typer` of a group, by name.
+        places: By name, ``module:attribute`` of a command's function or of a group's :class:`typer.Typer`.
     """
 
     def __init__(self, places: Mapping[str, str]) -> None:
@@ -41,7 +41,7 @@ class LazyCommands(Mapping[str, Any]):
 
 
 def lazy_group(places: Mapping[str, str]) -> type[TyperGroup]:
-    """Return the class of a group that has these commands; see :class:`LazyCommands`."""
+    """Return the class of a group with these commands; see :class:`LazyCommands`."""
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
@@ -52,7 +52,7 @@ def lazy_group(places: Mapping[str, str]) -> type[TyperGroup]:
 
 
 def _make_command(name: str, found: Any) -> Any:
-    # As one command of several: alone, it would not be called by its name.
+    # get_group makes a group: typer would turn a single command into the program itself, without its name.
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     if isinstance(found, typer.Typer):
         app.add_typer(found, name=name)
@@ -62,12 +62,12 @@ def _make_command(name: str, found: Any) -> Any:
 
 
 class DefaultCommandGroup(TyperGroup):
-    """Takes arguments that begin with none of its commands for those of its default command."""
+    """Passes arguments that do not begin with one of its commands to its default command."""
 
     default_command: ClassVar[str]
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Put the default command before arguments that begin with none."""
+        """Insert the default command before arguments that do not begin with a command."""
         if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)

@@ -1,4 +1,4 @@
-"""What the user typed, as against what took its default."""
+"""The parameters that the user typed on the command line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# typer's versions differ in whose click these are.
+# Any: some versions of typer have their own copy of click's classes.
 def typed_parameters(context: Any) -> Iterator[Any]:
-    """Yield the parameters of a command that its command line gives, in the order in which the command has them.
+    """Yield the parameters of a command that are on its command line, in the command's order.
 
     Args:
         context: Click's context of the command.

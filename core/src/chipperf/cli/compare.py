@@ -1,4 +1,4 @@
-"""``perf compare``: runs side by side, and their curves in one picture."""
+"""``perf compare``: runs side by side and their curves in one picture."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 _RUNS_BESIDE = 3
 _LARGEST_TABLE = 20
-"""Places of a curve that the terminal shows; the file has all."""
+"""Largest number of points of a curve on the terminal. The file has all points."""
 
 _PICTURES: dict[str, PictureFormat] = {".png": "png", ".svg": "svg"}
 
 
 class CurveOf(str, Enum):
-    """What a curve shows."""
+    """Quantity of a curve."""
 
     ACCURACY = "accuracy"
     LOSS = "loss"
@@ -56,7 +56,7 @@ class AxisOf(str, Enum):
 
 
 class ComparisonFormat(str, Enum):
-    """How a comparison is written."""
+    """Output format of a comparison."""
 
     TABLE = "table"
     MARKDOWN = "markdown"
@@ -160,7 +160,7 @@ def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json
 
 def _write_comparison(comparison: Comparison, output: ComparisonFormat, out: Path | None) -> None:
     if output is ComparisonFormat.TABLE and out is None:
-        # On the terminal, with its width and styles.
+        # Printed directly on the terminal, with its width and styles.
         _print_comparison(comparison)
         return
     if output is ComparisonFormat.TABLE:
@@ -216,7 +216,7 @@ def _print_comparison(comparison: Comparison) -> None:
 
 
 def _print_beside(columns: Sequence[str], cells: Mapping[str, Sequence[str]]) -> None:
-    """Print rows with a column for each run, a few runs at a time: the table has to fit into a terminal."""
+    """Print rows with a column for each run, in tables of a few runs that fit on a terminal."""
     for start in range(0, len(columns), _RUNS_BESIDE):
         part = slice(start, start + _RUNS_BESIDE)
         print_table(["", *columns[part]], [[title, *values[part]] for title, values in cells.items()])
@@ -249,7 +249,7 @@ def _print_curves(curves: Curves, comparison: Comparison) -> None:
         ]
         for curve in curves.curves
     ]
-    # A target is one of quality.
+    # The target is a quality, so only quality curves show it.
     count = len(columns) - (curves.quantity == "loss")
     print_table(columns[:count], [row[:count] for row in rows])
     different = differences([curve.runs[0].record for curve in curves.curves], comparison.case)
@@ -283,7 +283,7 @@ def _which(places: Sequence[float]) -> str:
 
 
 def _evenly(places: Sequence[float], count: int) -> list[float]:
-    """Return at most ``count`` of the places, spread evenly, with the first and the last."""
+    """Return at most ``count`` of the places, evenly spaced, including the first and the last."""
     if len(places) <= count:
         return list(places)
     return [places[round(index * (len(places) - 1) / (count - 1))] for index in range(count)]

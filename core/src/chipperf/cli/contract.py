@@ -83,7 +83,7 @@ def run(
     checks = _chosen(only, level)
     if statement:
         _require_writable(statement)
-    # A scheduler's way to end a job must not leave the checks' files behind.
+    # When a scheduler ends the job, the checks' files must be removed.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Runner(entry, timeout_factor=timeout_factor) as runner:
         results = _carry_out(runner, checks, quiet=as_json)
@@ -94,7 +94,7 @@ def run(
         typer.echo(report.model_dump_json(indent=2))
     else:
         _print(report, results)
-    # Last, so that a full disk hides no result.
+    # Written last, so that the results are shown even if the disk is full.
     if statement:
         write_atomically(statement, report.model_dump_json(indent=2) + "\n")
     if not report.succeeded:
@@ -106,7 +106,7 @@ def run(
 
 
 def _require_writable(statement: Path) -> None:
-    """Refuse a file that cannot be written before minutes are spent on the checks."""
+    """Check that the file can be written, before the checks take minutes."""
     if statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK):
         raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
 
@@ -118,7 +118,7 @@ def _chosen(only: list[str], level: int | None) -> list[Check]:
         wanted = {find_check(id.upper()).id for id in only}
         return [check for check in all_checks() if check.id in wanted]
     highest = max(LEVELS) if level is None else level
-    # By level, because the lower ones are quicker and explain failures of the higher ones.
+    # In order of level, because lower levels are faster and explain failures of higher levels.
     return sorted((check for check in all_checks() if check.level <= highest), key=lambda check: check.level)
 
 

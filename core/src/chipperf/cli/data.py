@@ -1,4 +1,4 @@
-"""``perf data``: sample datasets, and checks of real ones before hours are spent."""
+"""``perf data``: generate sample datasets, and check real datasets before long runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``perf doctor``: whether this machine can train, with which vendor, and which ``perf`` this is."""
+"""``perf doctor``: check whether this machine can train, with which vendors, and with which ``perf``."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _describe(outcome: ProbeOutcome, compute: bool) -> dict[str, Any]:
 
 
 def _inspect(entry: PluginEntry) -> dict[str, Any]:
-    """Return what the plugin says of itself; ``trains`` is True or the reason why not."""
+    """Return facts from the plugin. ``trains`` is true, or the reason why the plugin cannot train."""
     try:
         session = bind(entry, purpose="inspect")
     except PerfError as error:
@@ -142,7 +142,7 @@ def _installation_warnings(vendor_names: list[str]) -> list[str]:
 
 
 def _metadata_warnings() -> list[str]:
-    """Return entry points that nobody reads, or whose module is gone."""
+    """Return warnings about entry points in unknown groups and about entry points whose module does not exist."""
     warnings = []
     for distribution in distributions():
         for entry in distribution.entry_points:

@@ -1,4 +1,4 @@
-"""``perf report import``: records of vendors' case documents and of FlagPerf's logs."""
+"""``perf report import``: import vendors' case documents and FlagPerf's logs as records."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ def _known_language(language: str) -> str:
 
 
 def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
-    """Say on standard error what a picture does not write because no font can.
+    """Report on standard error the texts that a picture omits because no font has their characters.
 
     Args:
         drawn: Language of the picture.
-        wanted: Language that was asked for.
+        wanted: Requested language.
         unwritten: Numbers of the curves whose names are not in the picture.
     """
     if drawn != wanted:

@@ -17,10 +17,10 @@ from chipperf.records.files import write_atomically
 app = typer.Typer(no_args_is_help=True, help="Hand runs to a scheduler.", rich_markup_mode=None)
 
 _OWN = {"nnodes": "--nodes", "nproc": "--nproc", "node_rank": None, "rendezvous": None, "out": "--directory"}
-"""Options of ``perf train`` that the script sets, and what sets them here."""
+"""Parameters of ``perf train`` that the script sets, and the options of ``perf launch`` that determine them."""
 
 _NOT_UNDERSTOOD: type[Exception] = typer.BadParameter.__bases__[0]
-"""click's UsageError, in the click that typer uses: its own copy or the installed one."""
+"""click's UsageError from the click that typer uses: typer's own copy or the installed package."""
 
 
 @app.callback()
@@ -69,7 +69,7 @@ def slurm(
 
 
 def _check_arguments(case: str, arguments: list[str]) -> None:
-    """Parse them as ``perf train`` will, in a job that waited for hours."""
+    """Parse the arguments like ``perf train``, because the job would find errors only after hours in the queue."""
     trainer = typer.Typer(add_completion=False, rich_markup_mode=None)
     trainer.command()(train)
     try:

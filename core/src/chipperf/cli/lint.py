@@ -1,4 +1,4 @@
-"""``perf lint``: find what is wrong in case documents."""
+"""``perf lint``: find mistakes in case documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LintFormat(str, Enum):
-    """How findings are written."""
+    """Output format of the findings."""
 
     TEXT = "text"
     JSON = "json"
@@ -43,7 +43,7 @@ def lint(
 
     Example: perf lint training --format github
     """
-    # Not at the top: the rules' modules are many, and other commands need none.
+    # Imported here because the rules have many modules and other commands need none of them.
     from chipperf.documents.card_names import read_card_names
     from chipperf.lint.lint_run import lint as run_lint
     from chipperf.lint.result_formats import write

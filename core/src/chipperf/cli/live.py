@@ -1,4 +1,4 @@
-"""Progress of long jobs: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long jobs: a bar on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PLAIN_INTERVAL_S = 15.0
 
 @contextmanager
 def counting_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many of how many items are done; the block calls what it is given with both numbers."""
+    """Show how many items are done. The block calls the yielded function with the numbers of done and of all items."""
     if not sys.stderr.isatty():
         typer.echo(f"{title} ...", err=True)
         yield lambda done, total: None
@@ -49,8 +49,8 @@ def run_progress(path: Path, title: str) -> Iterator[None]:
     """Show a run's progress file while the block runs.
 
     Args:
-        path: File the run's main rank overwrites.
-        title: What is running.
+        path: Progress file, which the run's main rank overwrites.
+        title: Title of the run.
     """
     stop = threading.Event()
     watch = _draw if sys.stderr.isatty() else _print_lines

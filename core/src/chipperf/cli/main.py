@@ -1,4 +1,4 @@
-"""The ``perf`` program: its commands, and how errors end it."""
+"""The ``perf`` program: its commands and its handling of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listings: a table for people, JSON for programs."""
+"""Output of listings: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; texts wrap and are never cut."""
+    """Print a table. Long texts wrap and are never cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -36,10 +36,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def require_directory(out: Path) -> None:
-    """Refuse a file that cannot be written because there is no directory for it, before any work is done.
+    """Check, before any work is done, that the directory of an output file exists.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The directory does not exist.
     """
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")

@@ -1,4 +1,4 @@
-"""``perf plugins``: which vendor and observer plugins are installed, and how a new one begins."""
+"""``perf plugins``: list the installed vendor and observer plugins, and make a new plugin."""
 
 from __future__ import annotations
 

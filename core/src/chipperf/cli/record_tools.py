@@ -1,4 +1,4 @@
-"""``perf record-tools``: keep what a vendor's management tools print, as test data for the plugin's parsers."""
+"""``perf record-tools``: keep the output of a vendor's management tools as test data for the plugin's parsers."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def record_tools(
 
 
 class Anonymiser:
-    """Replaces what identifies a machine, the same text always by the same substitute of equal length.
+    """Replaces texts that identify a machine. Equal texts get equal substitutes of the same length.
 
     Args:
-        commands: Commands whose private patterns count everywhere.
+        commands: Commands whose private patterns apply to all outputs.
     """
 
     def __init__(self, commands: tuple[ToolCommand, ...]) -> None:
@@ -69,7 +69,7 @@ class Anonymiser:
         self._substitutes: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
-        """Return ``text`` with everything private replaced; layout and column widths stay."""
+        """Return ``text`` with all private texts replaced. Layout and column widths stay the same."""
         return self._pattern.sub(self._substitute, text)
 
     def _substitute(self, match: re.Match[str]) -> str:

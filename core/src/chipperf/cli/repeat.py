@@ -1,4 +1,4 @@
-"""``perf train --repeat``: the same training with one seed after another."""
+"""``perf train --repeat``: the same training with several seeds, one after another."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Number
 
 _OWN_OPTIONS = ("repeat", "seed", "out")
-"""Options of ``perf train`` that every run gets anew."""
+"""Options of ``perf train`` that differ in each run."""
 
 
 def repeat_training(context: typer.Context, case: str, *, count: int, first_seed: int, out: Path | None) -> None:
-    """Run ``perf train`` with the same options once for each seed, and aggregate what the runs measured.
+    """Run ``perf train`` with the same options once for each seed, and aggregate the runs' results.
 
     Args:
         context: The command line of ``perf train``.
         case: Name of the case.
-        count: How many runs.
-        first_seed: Seed of the first one.
-        out: Directory in which each run has its own.
+        count: Number of runs.
+        first_seed: Seed of the first run.
+        out: Directory that contains the runs' directories.
 
     Raises:
-        UsageError: A run lies there already.
-        TrainingError: Not all runs completed.
+        UsageError: The directory already contains a run.
+        TrainingError: A run did not complete.
     """
     root = out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
     seeds = repeat_seeds(first_seed, count)
@@ -81,7 +81,7 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
 
 
 def given_arguments(context: typer.Context, *, without: Sequence[str]) -> list[str]:
-    """Return the arguments of a command line again, except some parameters."""
+    """Return the arguments of a command line without the parameters in ``without``."""
     arguments = []
     for parameter in typed_parameters(context):
         name = parameter.name or ""
@@ -113,7 +113,7 @@ def print_repeats(repeats: Repeats) -> None:
 
 
 def shown(value: Number, of: Aggregate) -> str:
-    """Return a value of an aggregate as a table shows it; why one is missing is in the file."""
+    """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
     text = in_unit(value, of.unit, as_percent=True)
     return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 

@@ -1,4 +1,4 @@
-"""``perf report``: a vendor's report on a case, from records."""
+"""``perf report``: a vendor's report on a case, rendered from records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ReportFormat(str, Enum):
-    """Kind of file that a report is."""
+    """File format of a report."""
 
     MD = "md"
     HTML = "html"
@@ -104,7 +104,7 @@ def report(
         curve=content.links if content else None,
         files=content.files_by_name() if content else {},
     )
-    # The report comes last: what it links is there.
+    # The report is written last, so that the files it links exist.
     if content:
         content.write()
         _note_about_picture(content.links, lang)
@@ -136,7 +136,7 @@ def _note_about_picture(links: CurveFiles, lang: Language) -> None:
 
 
 def find_vendor_templates(records: Sequence[Record]) -> Path | None:
-    """Return the ``templates`` directory in the package of the records' vendor, found without importing its plugin."""
+    """Return the ``templates`` directory in the vendor's package. Does not import the vendor's plugin."""
     names = {record.vendor.name for record in records}
     if len(names) != 1:
         return None

@@ -1,4 +1,4 @@
-"""``perf site``: all records below a directory as web pages."""
+"""``perf site``: web pages of all records below a directory."""
 
 from __future__ import annotations
 

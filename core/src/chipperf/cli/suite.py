@@ -106,12 +106,12 @@ def suite(
 def _machine(
     context: typer.Context, plan: SuitePlan, node_rank: int | None, rendezvous: str | None, *, dry_run: bool
 ) -> Machine | None:
-    """Return this machine's place among several, which a dry run may leave open."""
+    """Return this machine as one of the suite's machines. A dry run may omit the options."""
     if rendezvous is None and "node_rank" not in [parameter.name for parameter in typed_parameters(context)]:
         if dry_run:
             return None
         if plan.nnodes == 1:
-            # Slurm tells every program its machine's number, also one that runs alone.
+            # Slurm sets the number of the machine for every program, even for one that runs alone.
             node_rank = None
     return machine_from_options(plan.nnodes, node_rank, rendezvous)
 
@@ -169,10 +169,10 @@ def _cell(repeats: Repeats, metric: str) -> str:
 
 
 def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) -> None:
-    """End with an error if this machine did not do its part.
+    """Check that all runs completed on this machine.
 
     Raises:
-        TrainingError: A run that it joined did not complete here, or a signal came.
+        TrainingError: A joined run did not complete on this machine, or a signal came.
     """
     completed = codes.count(0)
     if interrupted or completed < len(codes):
@@ -186,10 +186,10 @@ def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) ->
 def _require_completed(
     state: SuiteState, file: Path, directory: SuiteDirectory, machine: Machine | None, *, interrupted: bool
 ) -> None:
-    """End with an error if a run did not complete.
+    """Check that all runs completed.
 
     Raises:
-        TrainingError: Names the runs, and how to go on.
+        TrainingError: A run did not complete. The message names the runs, and the hint how to continue.
     """
     rest = [run for run in state.runs if run.state != "completed"]
     if not rest:

@@ -1,4 +1,4 @@
-"""How far a suite is: a table that is drawn again on a terminal, plain lines elsewhere."""
+"""Progress of a suite: a table that is redrawn on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 _REFRESHES_PER_S = 2
 _BEFORE, _AFTER = 5, 3
-"""Runs that are shown before and after the current one: a matrix can have more lines than a terminal."""
+"""Numbers of runs shown before and after the current run: a matrix can have more lines than a terminal."""
 
 _STYLES = {"completed": "green", "failed": "red", "interrupted": "yellow", "running": "bold", "waiting": "dim"}
 
 
 @contextmanager
 def suite_overview(state: SuiteState, directory: SuiteDirectory) -> Iterator[Overview]:
-    """Show a suite on standard error while the block runs."""
+    """Show the progress of a suite on standard error while the block runs."""
     if not sys.stderr.isatty():
         yield _Lines(state)
         return
@@ -45,7 +45,7 @@ def suite_overview(state: SuiteState, directory: SuiteDirectory) -> Iterator[Ove
 
 
 def describe(run: SuiteRun) -> str:
-    """Return what is to say of a run's end: its time and, if it failed, the cause."""
+    """Return a text on the end of a run: its duration and, if it failed, the cause."""
     if not run.attempts:
         return ""
     last = run.attempts[-1]
@@ -70,7 +70,7 @@ class _Lines:
 
 
 class _Picture:
-    """The runs around the current one, with its progress."""
+    """A table of the runs around the current run, with its progress."""
 
     def __init__(self, state: SuiteState, directory: SuiteDirectory) -> None:
         self._state = state

@@ -155,7 +155,7 @@ def train(
 
 
 class _Terminal:
-    """Shows on standard error what a job does."""
+    """Shows the progress of a job on standard error."""
 
     def vendor_selected(self, selection: Selection) -> None:
         if selection.origin == "auto":
@@ -177,16 +177,16 @@ class _Terminal:
 
 
 _PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
-"""On several machines they are needed again to resume a run: they say where the launchers meet."""
+"""Options that are needed again to resume a run on several machines, because they tell where the launchers meet."""
 
 
 def _typed_options(context: typer.Context) -> list[str]:
-    """Return the options on the command line as the user types them, without ``--resume`` itself."""
+    """Return the names of the options on the command line, without ``--resume``."""
     return [parameter.opts[0] for parameter in typed_parameters(context) if parameter.name not in ("case", "resume")]
 
 
 def _require_unchanged(path: Path, typed: Sequence[str], launcher: LauncherInfo | None) -> None:
-    """Refuse options that a run which has begun cannot follow any more."""
+    """Refuse options that cannot change a run that has started."""
     changing = [option for option in typed if launcher is None or option not in _PLACE_OPTIONS]
     if changing:
         raise UsageError(
@@ -195,7 +195,7 @@ def _require_unchanged(path: Path, typed: Sequence[str], launcher: LauncherInfo 
 
 
 def _run(job: Job) -> None:
-    """Let the workers train, and print what came of it."""
+    """Run the job and print its result."""
     result = run_job(job, _Terminal())
     if result.status.failure:
         _print_failure(result)

@@ -1,4 +1,4 @@
-"""``perf verify``: make reports again from their records, and show what differs."""
+"""``perf verify``: make reports again from their records and show the differences."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def verify(
 def verify_reports(
     reports: Sequence[Path], runs: Sequence[Path], templates: Path | None, baseline: Sequence[Path] = ()
 ) -> list[ReportResult]:
-    """Verify reports; for the arguments see :func:`verify`. Where there are none, ``runs`` need not exist.
+    """Verify reports; for the arguments see :func:`verify`. If there are no reports, ``runs`` need not exist.
 
     Raises:
-        PerfError: One cannot be verified; see :func:`~chipperf.verify.report_verification.verify_report`.
+        PerfError: A report cannot be verified; see :func:`~chipperf.verify.report_verification.verify_report`.
     """
-    # Not at the top: other commands need none of it.
+    # Imported here because other commands do not need it.
     from chipperf.cli.report import find_vendor_templates
     from chipperf.verify.records import RecordFinder
     from chipperf.verify.report_verification import Templates, verify_report

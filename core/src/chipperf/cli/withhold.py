@@ -51,7 +51,7 @@ def withhold(
     base = _comparable(ratio_to, record)
     result = take_out(record, fields, reason, ratio_to=base)
     private.parent.mkdir(parents=True, exist_ok=True)
-    # The private file comes first: a commitment whose salt was lost cannot be proved.
+    # The private file is written first: without its salt, a commitment cannot be proved.
     write_secrets(private, result.secrets)
     write_public(out, result.record)
     for path in (private, RunDirectory(out).record):
@@ -116,7 +116,7 @@ def reveal(
 
 
 def _shown(value: JsonValue) -> str:
-    """Return a value as one short text: of a throughput the median, of much else the beginning."""
+    """Return a value as one short text. A throughput is shown by its median, and long texts are cut."""
     if isinstance(value, dict) and "median" in value:
         value = value["median"]
     text = json.dumps(value, ensure_ascii=False)
@@ -124,7 +124,7 @@ def _shown(value: JsonValue) -> str:
 
 
 def _comparable(run: Path | None, record: Record) -> Record | None:
-    """Return the run of a ratio, whose values mean the same."""
+    """Return the base run of a ratio. Refuse a run that is not comparable with the record."""
     from chipperf.records.store import read_record
     from chipperf.report.comparability import require_comparable
 

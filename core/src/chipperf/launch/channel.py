@@ -1,4 +1,4 @@
-"""Messages between launchers, through torch's store. Every call ends within a stated time."""
+"""Messages between launchers through torch's store; every call has a time limit."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _POLL_S = 0.1
 
 
 class ChannelLost(Exception):
-    """The store does not answer, or has no text in time."""
+    """The store did not answer, or did not have a text, within the time limit."""
 
 
 class Channel:
-    """Texts by key, which all launchers can write and read.
+    """Texts by key. All launchers can write and read them.
 
-    A text that one launcher writes reaches the others a moment later.
+    The other launchers see a written text after a short delay.
 
     Args:
-        host: Name or address of the machine with the store.
-        port: Port of the store; with ``listens``, 0 takes a free one.
-        listens: True for the one launcher whose process holds the store.
+        host: Name or address of the machine that holds the store.
+        port: Port of the store; with ``listens``, 0 selects a free one.
+        listens: True if this process holds the store; one launcher does.
         timeout_s: Time within which the store must answer.
 
     Raises:
@@ -51,7 +51,7 @@ class Channel:
         _bounded(lambda: self._store.set(key, text), _OPERATION_S)
 
     def read(self, key: str) -> str | None:
-        """Return the text of a key, or ``None`` if it has none yet.
+        """Return the text of a key, or ``None`` if the key has no text yet.
 
         Raises:
             ChannelLost: The store does not answer.
@@ -63,10 +63,10 @@ class Channel:
         return _bounded(get, _OPERATION_S)
 
     def wait_for(self, key: str, timeout_s: float) -> str:
-        """Return the text of a key as soon as it has one.
+        """Wait until a key has a text, and return the text.
 
         Raises:
-            ChannelLost: It has none in time, or the store does not answer.
+            ChannelLost: The key has no text within the time limit, or the store does not answer.
         """
         deadline_s = time.monotonic() + timeout_s
         while (text := self.read(key)) is None:
@@ -77,9 +77,9 @@ class Channel:
 
 
 def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
-    """Return torch's store at this place."""
+    """Return torch's store at this host and port."""
     if not listens:
-        # torch's store reports every attempt that fails on standard error.
+        # torch's store reports every failed attempt on standard error.
         _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
     from torch import distributed
 
@@ -90,7 +90,7 @@ def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
             is_master=listens,
             wait_for_workers=False,
             timeout=timedelta(seconds=timeout_s),
-            # The elastic launcher of the same process listens on the same port, and shares it then.
+            # The elastic launcher of the same process listens on the same port, and must share it.
             multi_tenant=True,
         )
 
@@ -111,12 +111,12 @@ def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
 
 
 def _bounded(call: Callable[[], T], timeout_s: float) -> T:
-    """Return what ``call`` returns. If it does not end in time, its thread goes on without effect.
+    """Return the result of ``call``. After the time limit, its thread continues but its result is ignored.
 
-    A call to a machine that vanished may never end.
+    A call to a machine that disappeared may never end.
 
     Raises:
-        ChannelLost: The call failed, or did not end in time.
+        ChannelLost: The call failed, or did not end within the time limit.
     """
     results: list[T] = []
     faults: list[Exception] = []
@@ -124,7 +124,7 @@ def _bounded(call: Callable[[], T], timeout_s: float) -> T:
     def run() -> None:
         try:
             results.append(call())
-        # torch's stores raise many kinds, also those of the system.
+        # torch's stores raise many kinds of exceptions, including OSError.
         except Exception as error:
             faults.append(error)
 

@@ -1,4 +1,4 @@
-"""One training run from its options to its result: vendor, data, plan, directory, other launchers, and the workers."""
+"""One training run, from its options to its result."""
 
 from __future__ import annotations
 
@@ -47,19 +47,22 @@ if TYPE_CHECKING:
 
 
 class JobObserver(Protocol):
-    """Shows the user what a job does while it goes on."""
+    """Shows the user the progress of a job."""
 
     def vendor_selected(self, selection: Selection) -> None:
-        """Show which vendor was chosen, and why."""
+        """Show which vendor was selected, and why."""
 
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Show that the sample dataset is generated; the block calls with how many images of how many are done."""
+        """Show that the sample dataset is generated.
+
+        The block calls the returned function with the numbers of finished and of all images.
+        """
 
     def started(self, plan: RunPlan, directory: RunDirectory) -> None:
-        """Show that a new run has its directory."""
+        """Show that the directory of a new run was created."""
 
     def resumed(self, plan: RunPlan, directory: RunDirectory, warnings: Sequence[str]) -> None:
-        """Show that a run continues, with the warnings that this adds to its record."""
+        """Show that a run continues, and the warnings that this adds to its record."""
 
     def training(self, plan: RunPlan, directory: RunDirectory) -> AbstractContextManager[None]:
         """Show the progress of the workers while the block runs."""
@@ -67,14 +70,14 @@ class JobObserver(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A run that is decided; nothing of it is on disk unless it is a resumed one.
+    """A planned run. Only a resumed run has files on disk.
 
     Attributes:
-        plan: The run. For a resumed one, as it was before.
+        plan: Plan of the run; of a resumed run, the plan before it is resumed.
         session: The vendor's plugin.
         case: The case.
-        out: The run's directory; ``None`` is ``runs/`` and the run's name.
-        launcher: This process among the launchers of the run; ``None`` if it is the only one.
+        out: The run's directory; ``None`` means ``runs/`` and the run's name.
+        launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         resumed_at_s: ``time.monotonic()`` at the start of the process that resumes the run; ``None`` for a new run.
     """
 
@@ -97,10 +100,10 @@ class JobResult:
 
     Attributes:
         directory: The run's directory.
-        status: Its state and, if it failed, why.
-        exit_code: Exit code that says so.
+        status: State of the run and, if it failed, the reason.
+        exit_code: Exit code for this status.
         record: The run's record; ``None`` on a machine that does not write it.
-        checkpoint_step: Step from which the run can be resumed; ``None`` without a checkpoint.
+        checkpoint_step: Step from which the run can be resumed; ``None`` if there is no checkpoint.
     """
 
     directory: RunDirectory
@@ -111,26 +114,26 @@ class JobResult:
 
 
 def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) -> Job:
-    """Decide everything about a new run.
+    """Plan a new run.
 
     Args:
-        options: What is asked for.
+        options: Options of the run.
         started_s: ``time.monotonic()`` at the start of this process.
-        observer: Shows what happens.
+        observer: Shows the progress.
 
     Raises:
-        PerfError: Something that the options name does not exist, does not fit, or is not ready.
+        PerfError: The options name something that does not exist, does not fit, or is not ready.
     """
     checked = check_options(options)
     selection = select_vendor(options.vendor)
     observer.vendor_selected(selection)
     session = bind(selection.entry)
     topology = options.topology
-    # A vendor tunes the benchmark itself; a preset brings values that fit its own, smaller task.
+    # A vendor's tuning is for the full benchmark; a preset has its own values for a smaller task.
     overrides = _vendor_overrides(session, selection, options) if options.preset == "full" else None
     resolved = checked.hyperparameters(selection.entry.name, overrides)
     if options.data is None:
-        # Generating the sample happens once per machine and belongs to no run's end-to-end time.
+        # The sample is generated once per machine, so no run's end-to-end time includes it.
         generation_start_s = time.monotonic()
         data_root = _prepare_sample(checked.case, observer)
         started_s += time.monotonic() - generation_start_s
@@ -167,16 +170,16 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
 
 
 def plan_resumed_job(path: Path, *, case: str | None, launcher: LauncherInfo | None, started_s: float) -> Job | None:
-    """Return the job that continues a run which stopped; ``None`` if the run is complete.
+    """Return the job that continues a stopped run; ``None`` if the run is complete.
 
     Args:
         path: The run's directory.
-        case: Name of the case that the user expects; ``None`` takes any.
-        launcher: This process among the launchers; ``None`` if it is the only one.
+        case: Name of the case that the user expects; ``None`` accepts any case.
+        launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         started_s: ``time.monotonic()`` at the start of this process.
 
     Raises:
-        UsageError: The run is one of another case, was begun with other software or another topology, or is alive.
+        UsageError: The run has another case, was started with other software or another topology, or still runs.
         RecordError: Its record or plan cannot be read.
     """
     directory = RunDirectory(path)
@@ -195,17 +198,17 @@ def plan_resumed_job(path: Path, *, case: str | None, launcher: LauncherInfo | N
 
 
 def run_job(job: Job, observer: JobObserver) -> JobResult:
-    """Let the workers train until the run ends.
+    """Start the workers and wait until the run ends.
 
     Args:
         job: The run.
-        observer: Shows what happens.
+        observer: Shows the progress.
 
     Raises:
-        PerfError: The run could not begin.
+        PerfError: The run could not start.
         ModuleNotFoundError: torch is not installed.
     """
-    # Imported before the directory is created: without torch there is no run, and no trace of one.
+    # Imported before the directory is created, so that a missing torch leaves no directory.
     from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.launch.local import run_workers
 
@@ -238,7 +241,8 @@ def run_job(job: Job, observer: JobObserver) -> JobResult:
 def process_start_s() -> float:
     """Return ``time.monotonic()`` at the start of this process, before its imports.
 
-    Linux counts it in clock ticks since boot (proc(5), ``starttime``); elsewhere psutil knows it to about a second.
+    Linux counts it in clock ticks since boot (proc(5), ``starttime``). On other systems psutil has a resolution of
+    about one second.
     """
     try:
         ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
@@ -249,7 +253,7 @@ def process_start_s() -> float:
 
 
 def _run_for_first_launcher(job: Job, group: LauncherGroup) -> JobResult:
-    """Do as the first launcher plans, with the ranks of this one."""
+    """Run the ranks of this launcher with the first launcher's plan."""
     from chipperf.launch.local import run_workers
 
     plan = group.request(job.plan)
@@ -260,7 +264,7 @@ def _run_for_first_launcher(job: Job, group: LauncherGroup) -> JobResult:
 
 
 def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver) -> RunPlan:
-    """Create a new run's directory, or take over that of a resumed one; return the plan that is in it now."""
+    """Create the directory of a new run, or reuse that of a resumed run. Return the plan in the directory."""
     plan = job.plan
     if job.resumed_at_s is None:
         directory.create()
@@ -275,7 +279,7 @@ def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver)
 
 
 def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup) -> RunPlan:
-    """Let the other launchers find their directories and start, and return the plan that all of them have."""
+    """Let the other launchers prepare their directories and start. Return the plan that all launchers use."""
     group.announce(plan)
     if not group.gather_joined() and plan.shared_directory:
         warning = "the machines share no directory: no checkpoints were written, and the run cannot be resumed"

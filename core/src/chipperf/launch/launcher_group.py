@@ -1,7 +1,7 @@
-"""The launchers of one run on several machines: how they agree on its plan, its end and its restarts.
+"""How the launchers of one run on several machines agree on its plan, its end and its restarts.
 
-The first launcher decides. The others report to it how their ranks ended, and do what it says. A launcher that hears
-nothing from the first one for some time ends by itself.
+The first launcher decides. The others report to it how their ranks ended, and follow its decision. A launcher that
+receives nothing from the first launcher for some time ends on its own.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from chipperf.run.directory import RunDirectory
 
 JOIN_S = 300.0
-"""Time within which all launchers of a run must have been started."""
+"""Time within which all launchers of a run must start."""
 
 _REPORT_S = 60.0
-"""Time in which all launchers must report after the ranks of one have ended: elastic kills ranks after 30 seconds."""
+"""Time within which all launchers must report after the ranks of one ended. Elastic kills ranks after 30 seconds."""
 
 _ACK_S = 5.0
 
@@ -37,20 +37,20 @@ PEER_STOPPED = "peer_stopped"
 HANG = "hang"
 
 _SAME = ("vendor", "case", "case_version", "preset", "precision", "hyperparameters", "limits", "topology")
-"""Fields of the plan that must be equal for all launchers."""
+"""Fields of the plan that must be equal on all launchers."""
 
 _SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "ConnectionError"})
-"""Classes of failures that a rank reports when another rank has left it."""
+"""Classes of failures that a rank reports after it lost another rank."""
 
 
 class LauncherReport(BaseModel):
     """How the ranks of one launcher ended.
 
     Attributes:
-        status: State of its ranks and, if they failed, why.
-        exit_code: Exit code that says so.
-        recurs: Whether the same failure is to be expected after a restart.
-        node: What only this launcher knows about its machine.
+        status: State of its ranks and, if they failed, the reason.
+        exit_code: Exit code for this status.
+        recurs: Whether the same failure is expected after a restart.
+        node: Facts about the launcher's machine that other launchers do not know.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,13 +62,13 @@ class LauncherReport(BaseModel):
 
 
 class Decision(BaseModel):
-    """What the first launcher decided after all ranks had ended.
+    """Decision of the first launcher after all ranks ended.
 
     Attributes:
         status: How the ranks ended.
-        exit_code: Exit code that says so.
-        plan: Plan with which the ranks are started again; ``None`` ends the run.
-        port: Port of the first launcher's new store, with ``plan``.
+        exit_code: Exit code for this status.
+        plan: Plan with which the ranks are restarted; ``None`` ends the run.
+        port: Port of the first launcher's new store if there is a ``plan``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,7 +80,7 @@ class Decision(BaseModel):
 
 
 class LauncherGroup:
-    """The launchers of a run, as one of them talks to the others.
+    """Communication of one launcher with the other launchers of its run.
 
     Args:
         launcher: This launcher.
@@ -88,7 +88,7 @@ class LauncherGroup:
         idle_memory_bytes: Memory in use on each device of this machine before the run.
 
     Raises:
-        TrainingError: The first launcher cannot be found in time.
+        TrainingError: The first launcher is not found in time.
     """
 
     def __init__(self, launcher: LauncherInfo, *, origin_s: float, idle_memory_bytes: Mapping[str, int]) -> None:
@@ -106,7 +106,7 @@ class LauncherGroup:
 
     @contextmanager
     def announcing_errors(self) -> Iterator[None]:
-        """Tell the others if the block fails on the first launcher, so that they do not wait for it."""
+        """Tell the other launchers if the block fails on the first launcher, so that they do not wait for it."""
         try:
             yield
         except PerfError as error:
@@ -114,10 +114,12 @@ class LauncherGroup:
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
-        """Wait on the first launcher until the others ask for the plan, and check that they mean the same run.
+        """Wait until the other launchers request the plan, and check that their options are equal.
+
+        Only the first launcher calls this.
 
         Raises:
-            TrainingError: A launcher does not ask in time.
+            TrainingError: A launcher sends no request in time.
             UsageError: A launcher was started with other options.
         """
         for index in range(1, self.launcher.count):
@@ -136,10 +138,10 @@ class LauncherGroup:
                 )
 
     def request(self, plan: RunPlan) -> RunPlan:
-        """Send the plan of this launcher to the first one, and return the plan of that.
+        """Send the plan of this launcher to the first launcher, and return the first launcher's plan.
 
         Raises:
-            TrainingError: The first launcher does not answer, or does not begin the run.
+            TrainingError: The first launcher does not answer, or does not start the run.
             DataError: The dataset's directory does not exist on this machine.
         """
         try:
@@ -155,15 +157,15 @@ class LauncherGroup:
         return received
 
     def announce(self, plan: RunPlan) -> None:
-        """Send the plan of the first launcher to the others."""
+        """Send the first launcher's plan to the other launchers."""
         self._joining.write("plan", plan.model_dump_json())
 
     def join(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
         """Join the run in its directory, or in a directory of this machine, and return the final plan.
 
         Raises:
-            UsageError: Another run lies in the directory.
-            TrainingError: The first launcher does not answer, or does not begin the run.
+            UsageError: The directory contains another run.
+            TrainingError: The first launcher does not answer, or does not start the run.
         """
         shared = directory.plan.exists() and read_plan(directory.plan).run_id == plan.run_id
         if directory.plan.exists() and not shared:
@@ -181,7 +183,7 @@ class LauncherGroup:
         return final
 
     def gather_joined(self) -> bool:
-        """Wait until all launchers have joined; return whether all of them have the same directory.
+        """Wait until all launchers have joined, and return whether all of them use the same directory.
 
         Raises:
             TrainingError: A launcher does not join in time.
@@ -210,7 +212,7 @@ class LauncherGroup:
         return text
 
     def lose(self, index: int) -> Failure:
-        """Expect nothing more of a launcher that gives no sign of life, and return the failure to report."""
+        """Mark a launcher without signs of life as lost, and return the failure to report."""
         self._lost.add(index)
         return Failure(
             failure_class=NODE_LOST,
@@ -219,7 +221,7 @@ class LauncherGroup:
         )
 
     def gather_reports(self, own: LauncherReport) -> list[LauncherReport]:
-        """Return the reports of all launchers, that of this one first. A launcher that sends none is lost."""
+        """Return the reports of all launchers, starting with this launcher's. A launcher that sends none is lost."""
         reports = [own]
         if own.status.state != "completed":
             stopped = Failure(failure_class=PEER_STOPPED, message=f"{self.launcher.name_of(0)} has ended")
@@ -236,11 +238,11 @@ class LauncherGroup:
         return reports
 
     def decide(self, decision: Decision, *, through: Channel | None = None) -> None:
-        """Send the first launcher's decision to the others, and wait until they have it: this process may end then.
+        """Send the first launcher's decision to the others, and wait until they have it. Then this process may end.
 
         Args:
             decision: The decision.
-            through: The channel on which the others wait for it; ``None`` is that of the present session.
+            through: Channel on which the others wait for the decision; ``None`` means the current session's channel.
         """
         channel = through or self.session
         try:
@@ -251,7 +253,7 @@ class LauncherGroup:
             return
 
     def report(self, own: LauncherReport) -> Decision:
-        """Report to the first launcher, and return its decision; without an answer, decide from the report alone."""
+        """Report to the first launcher and return its decision. Without an answer, decide from this report alone."""
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
             decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
@@ -264,7 +266,7 @@ class LauncherGroup:
         return decision
 
     def open_session(self) -> int:
-        """Open a channel for ranks that are started again, and return its port: old keys must not be read again."""
+        """Open a new channel for restarted ranks, so that they do not read old keys. Return its port."""
         self.session = Channel(self.launcher.host, 0, listens=True)
         return self.session.port
 
@@ -272,7 +274,7 @@ class LauncherGroup:
         """Use the channel that the first launcher has opened on another port.
 
         Raises:
-            TrainingError: Nobody listens there.
+            TrainingError: No launcher listens on the port.
         """
         try:
             self.session = Channel(self.launcher.host, port)
@@ -281,9 +283,9 @@ class LauncherGroup:
 
 
 def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
-    """Return the report that says why a run ended. Ranks that only report the loss of another rank come last.
+    """Return the report that tells why a run ended.
 
-    Ranks that were told to stop are lost to the others, too.
+    Reports of the loss of another rank have the lowest priority: a rank that was told to stop is also lost to others.
     """
 
     def order(report: LauncherReport) -> int:

@@ -1,4 +1,4 @@
-"""Which launcher of a run this process is: from its options, or from the variables of torchrun or Slurm."""
+"""The place of this process among the launchers of a run, from its options or from torchrun's or Slurm's variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 _SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
-"""Set by srun, and not in the batch script around it."""
+"""Variables that srun sets. The batch script that calls srun does not have them."""
 _FIRST_SLURM_PORT = 20000
 _SLURM_PORTS = 10000
 _SCONTROL_TIMEOUT_S = 30.0
@@ -29,16 +29,16 @@ _SCONTROL_TIMEOUT_S = 30.0
 class LauncherInfo:
     """One of the launchers that start a run together.
 
-    There is one for each machine, or, where ``torchrun`` or ``srun`` started the processes, one for each of them.
+    Each machine has one launcher. If ``torchrun`` or ``srun`` started the processes, each process is a launcher.
 
     Attributes:
-        index: Which one this is; the first decides and writes the record.
-        count: How many there are.
-        host: Where they meet: a name or address of the first one's machine.
-        port: Port there.
-        hosts_store: True if this launcher has to listen there.
+        index: Number of this launcher, from 0. Launcher 0 decides and writes the record.
+        count: Number of launchers.
+        host: Name or address of the first launcher's machine, where the launchers meet.
+        port: Port on that machine.
+        hosts_store: True if this launcher listens on the port.
         topology: Machines and processes of the whole run.
-        worker: The only worker of this launcher, if torchrun or srun started one launcher for each rank.
+        worker: The only worker of this launcher if torchrun or srun started one launcher for each rank.
     """
 
     index: int
@@ -51,7 +51,7 @@ class LauncherInfo:
 
     @property
     def is_first(self) -> bool:
-        """True for the launcher that decides and writes the record."""
+        """True if this launcher decides and writes the record."""
         return self.index == 0
 
     @property
@@ -73,33 +73,33 @@ class LauncherInfo:
         return range(self.index * per_node, (self.index + 1) * per_node)
 
     def name_of(self, index: int) -> str:
-        """Return what a launcher is called in messages."""
+        """Return the name of a launcher in messages."""
         return f"the process of rank {index}" if self.worker else f"machine {index}"
 
 
 def find_launcher(
     *, nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, typed: Collection[str]
 ) -> LauncherInfo | None:
-    """Return this process among the launchers of its run, as the options say, or as torchrun or srun does.
+    """Return this process as a launcher of its run, from the options or from torchrun's or srun's variables.
 
     Args:
-        nnodes: Machines.
-        nproc: Processes on each of them.
+        nnodes: Number of machines.
+        nproc: Number of processes on each machine.
         node_rank: Number of this machine.
         rendezvous: Where the machines meet, as ``HOST:PORT``.
-        typed: The options on the command line, for example ``--nnodes``: others have their default.
+        typed: Options that are on the command line, for example ``--nnodes``. The others have their defaults.
 
     Returns:
         The launcher; ``None`` if it is the only one.
 
     Raises:
-        UsageError: The options are incomplete, or contradict each other or what started this process.
+        UsageError: The options are incomplete, contradict each other, or contradict torchrun's or srun's variables.
     """
     counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in typed]
     if nnodes == 1 and "--node-rank" not in typed:
-        # Slurm tells every program its machine's number, also one that runs alone.
+        # Slurm sets the number of the machine for every program, even for one that runs alone.
         node_rank = None
-    # With counts, Slurm's tasks are machines, each with a launcher that starts processes of its own.
+    # If the options give counts, each of Slurm's tasks is a machine's launcher, which starts its own processes.
     tasks_are_machines = bool(counts) and _SLURM_TASKS_VARIABLE in os.environ
     launcher = None if tasks_are_machines else from_environment()
     if launcher is None:
@@ -115,7 +115,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
     """Return the launcher that the options describe; ``None`` for a run on one machine.
 
     Raises:
-        UsageError: They are incomplete or contradict each other.
+        UsageError: The options are incomplete or contradict each other.
     """
     if nnodes == 1:
         if rendezvous is not None or (node_rank or 0) != 0:
@@ -140,10 +140,10 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
-    """Return the launcher that torchrun or srun made of this process; ``None`` if it is no process of theirs.
+    """Return this process as a launcher from torchrun's or srun's variables; ``None`` if neither started it.
 
     Raises:
-        UsageError: The variables describe processes that are not spread evenly over machines in order.
+        UsageError: The processes are not distributed evenly and in order over the machines.
     """
     if _TORCHRUN_VARIABLE in environment and "LOCAL_RANK" in environment:
         rank = rank_from_environment(environment)
@@ -195,7 +195,7 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
 
 
 def _tasks_per_node(text: str) -> int:
-    """Return the number of tasks of each machine from Slurm's run-length form, for example ``8(x2)``."""
+    """Return the number of tasks on each machine from Slurm's run-length form, for example ``8(x2)``."""
     match = re.fullmatch(r"(\d+)(\(x\d+\))?", text)
     if match is None:
         raise UsageError(
@@ -206,14 +206,14 @@ def _tasks_per_node(text: str) -> int:
 
 def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:
     host = environment.get("MASTER_ADDR") or _first_slurm_host(environment.get("SLURM_STEP_NODELIST", ""))
-    # Of two steps on one machine each needs a port of its own, and all processes have to find the same one.
+    # Two steps on one machine need different ports, and all processes of a step must find the same port.
     step = int(environment.get("SLURM_JOB_ID", "0")) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
     port = environment.get("MASTER_PORT") or str(_FIRST_SLURM_PORT + step % _SLURM_PORTS)
     return _endpoint(f"{host}:{port}")
 
 
 def _first_slurm_host(nodes: str) -> str:
-    """Return the first machine of Slurm's list. Only Slurm's own tool can split every list."""
+    """Return the first machine of Slurm's list. Only Slurm's own tool can split every form of list."""
     if not re.search(r"[\[,]", nodes):
         return nodes
     scontrol = shutil.which("scontrol")

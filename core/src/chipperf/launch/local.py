@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from chipperf.run.plan import RunPlan
 
 WORKER_COMMAND = (sys.executable, "-m", "chipperf.train.worker_environment")
-"""Starts one rank's worker, with the run's directory as its argument."""
+"""Command that starts one rank's worker. Its argument is the run's directory."""
 
 _WATCH_INTERVAL_S = 0.2
 
 _RENDEZVOUS_S = 120
-"""Time in which all launchers must start their workers, after they have met."""
+"""Time within which all launchers must start their workers after they have met."""
 
 _INTERRUPTED = Status(
     state="interrupted",
@@ -45,7 +45,7 @@ _INTERRUPTED = Status(
 )
 
 _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
-"""Signals that end a process because of itself or its machine. An abort may also follow the failure of another rank."""
+"""Signals whose cause is the process itself or its machine. An abort may also follow the failure of another rank."""
 
 
 def run_workers(
@@ -57,17 +57,17 @@ def run_workers(
 ) -> tuple[Status, int]:
     """Start one worker per device, wait for all of them, and finish the run's record.
 
-    The first rank that fails stops the others. As often as the plan allows they are started again then, from the newest
-    checkpoint, unless the failure would recur.
+    The first rank that fails stops the others. Then the workers are restarted from the newest checkpoint, as often as
+    the plan allows, unless the failure would recur.
 
     Args:
         plan: The run.
-        directory: Its directory, with the plan in it.
-        group: The launchers of the other machines; the first one writes the record.
-        worker: Command that starts one worker, without its argument, the run's directory.
+        directory: The run's directory, which contains the plan.
+        group: The launchers of all machines. The first one writes the record.
+        worker: Command that starts one worker. The run's directory is added as its argument.
 
     Returns:
-        How the run ended, and the exit code that says so.
+        Status of the run and its exit code.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     restarts_left = plan.max_restarts
@@ -108,7 +108,7 @@ def _run_session(
 
 
 def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
-    """Return how ranks ended that the launcher stopped: they do not know its reason."""
+    """Return the status of ranks that the launcher stopped. The ranks do not know the reason; the launcher does."""
     if verdict.failure_class == INTERRUPTED:
         return (_INTERRUPTED, 1) if status.state != "completed" else (status, code)
     if verdict.failure_class == PEER_STOPPED and status.state == "completed":
@@ -119,7 +119,7 @@ def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
 def _decide(
     plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, report: LauncherReport, *, may_restart: bool
 ) -> tuple[Decision, list[NodeResult]]:
-    """Agree with the other launchers on why the ranks ended, and whether they are started again."""
+    """Agree with the other launchers on why the ranks ended and whether to restart them."""
     if group is not None and not group.launcher.is_first:
         decision = group.report(report)
         if decision.plan is not None and decision.port is not None:
@@ -146,7 +146,7 @@ def _decide(
 
 
 def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> dict[int, int]:
-    """Start the workers and wait for them; return the exit codes of those that failed, by rank."""
+    """Start the workers and wait for them. Return the exit codes of failed workers by rank."""
     if group is not None and group.launcher.worker is not None:
         return run_single_worker(group.launcher.worker, command, group.session.host, group.session.port)
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
@@ -155,7 +155,7 @@ def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) 
             max_nodes=plan.topology.nnodes,
             nproc_per_node=plan.topology.nproc_per_node,
             run_id=plan.run_id,
-            # The launcher itself restarts: it has to choose a checkpoint, and to know why the workers died.
+            # Our launcher restarts workers itself: it must choose a checkpoint and know why the workers died.
             max_restarts=0,
             monitor_interval=_WATCH_INTERVAL_S,
             logs_specs=DefaultLogsSpecs(log_dir=scratch),
@@ -169,9 +169,9 @@ def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) 
 
 
 def _rendezvous(group: LauncherGroup | None) -> dict[str, Any]:
-    """Return how the elastic launchers of a run find each other."""
+    """Return the arguments with which the elastic launchers of a run find each other."""
     if group is None:
-        # Without local_addr the workers look for each other under this machine's name, which need not resolve.
+        # Without local_addr the workers search for each other by this machine's name, which may not resolve.
         return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
     host = f"[{group.session.host}]" if ":" in group.session.host else group.session.host
     return {
@@ -191,7 +191,7 @@ def _may_restart(status: Status, directory: RunDirectory) -> bool:
 def _node_result(
     plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, status: Status
 ) -> NodeResult | None:
-    """Return what this launcher alone knows of its machine, if there are several."""
+    """Return the results of this launcher's machine; ``None`` with one machine or if another launcher returns them."""
     if group is None or plan.topology.nnodes == 1 or not group.launcher.speaks_for_node:
         return None
     readings = read_telemetry(directory.telemetry(group.launcher.node_rank))
@@ -206,10 +206,10 @@ def _node_result(
 
 
 def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
-    """Write the status and the end-to-end time, which only the launcher can know.
+    """Write the status and the end-to-end time. Only the launcher knows them.
 
     Raises:
-        RecordError: The directory is gone.
+        RecordError: The directory does not exist any more.
     """
     ended_s = time.monotonic()
     if not directory.plan.exists():
@@ -245,9 +245,9 @@ def _outcome(
     killed = {rank: code for rank, code in silent.items() if -code in _KILLING_SIGNALS}
     reported = first_failure(directory, ranks)
     if not interrupted:
-        # What the others report then is that their peer left them, or that they were stopped because of it.
+        # The other ranks then report only that they lost a peer or that they were stopped.
         if killed:
-            # A peer's death can crash a process, but hardly ever kill it: SIGKILL comes from outside, and came first.
+            # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
             return _silent_death(*min(killed.items(), key=lambda death: -death[1] != signal.SIGKILL))
         if reported and reported[0].failure_class != INTERRUPTED:
             return Status(state="failed", failure=reported[0]), reported[1]

@@ -1,4 +1,4 @@
-"""What a training run is asked to do: the options of ``perf train``, parsed and not yet resolved."""
+"""The options of ``perf train``, parsed but not yet resolved."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class TrainOptions:
 
     Attributes:
         case: Name of the case.
-        data: The dataset's directory; ``None`` takes the generated sample.
-        vendor: Name of the vendor or ``auto``; ``None`` takes what the environment says.
+        data: The dataset's directory; ``None`` selects the generated sample.
+        vendor: Name of the vendor or ``auto``; ``None`` uses the environment's setting.
         precision: Precision of the training.
         preset: Name of one of the case's presets.
         config: The user's configuration file.
-        settings: Hyperparameters that the command line sets.
-        limits: How the run is shortened.
-        nproc: Processes on this machine; not used where ``launcher`` says how many there are.
-        launcher: This process among the launchers of the run; ``None`` if it is the only one.
-        device_check: Whether each device has to finish a small kernel first.
-        max_restarts: How many times processes that died are started again.
-        hang_timeout_s: Time without progress after which the run is ended; ``None`` waits without limit.
-        out: The run's directory; ``None`` is ``runs/`` and the run's name.
+        settings: Hyperparameters from the command line.
+        limits: Limits that shorten the run.
+        nproc: Number of processes on this machine. Unused if there is a ``launcher``, which has the number.
+        launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
+        device_check: Whether each device must finish a small kernel first.
+        max_restarts: How many times dead processes are restarted.
+        hang_timeout_s: Time without progress after which the run is stopped; ``None`` means no limit.
+        out: The run's directory; ``None`` means ``runs/`` and the run's name.
     """
 
     case: str
@@ -67,20 +67,20 @@ class TrainOptions:
 
     @property
     def processes_started_here(self) -> int:
-        """How many processes this launcher starts on the devices that it sees.
+        """Number of processes that this launcher starts on the devices that it sees.
 
-        Under srun each process may see only its own device, and the others of the same machine use theirs.
+        Under srun each process may see only its own device.
         """
         return 0 if self.launcher is not None and self.launcher.worker is not None else self.topology.nproc_per_node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedOptions:
-    """Options that are possible, as far as that can be known without a vendor; with what they name.
+    """Options that passed all checks that need no vendor.
 
     Attributes:
         options: The options.
-        case: The case that they name.
+        case: The case that the options name.
         file: Content of the configuration file.
     """
 
@@ -89,11 +89,11 @@ class CheckedOptions:
     file: ConfigFile
 
     def hyperparameters(self, vendor: str = "", overrides: CaseOverrides | None = None) -> Resolved:
-        """Return the hyperparameters in force.
+        """Return the hyperparameters of the run.
 
         Args:
             vendor: Name of the vendor that tunes the case.
-            overrides: What it tunes.
+            overrides: The vendor's values.
 
         Raises:
             ConfigError: The preset or a key is unknown, a key is locked, or a value does not fit.
@@ -109,7 +109,7 @@ class CheckedOptions:
 
 
 def check_options(options: TrainOptions) -> CheckedOptions:
-    """Refuse options that cannot work, before a vendor is asked for anything.
+    """Check the options as far as this is possible without a vendor.
 
     Raises:
         UsageError: The case is unknown.

@@ -1,4 +1,4 @@
-"""How a run whose processes are gone continues: whether it may, from which checkpoint, and what its record says."""
+"""Resuming and restarting runs whose processes have ended."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ UNKNOWN_CAUSE = Failure(failure_class="unknown", message="the run does not say w
 
 
 def require_same_software(plan: RunPlan, record: Record, case: Case, session: Session) -> None:
-    """Refuse to continue a run with other software than it was begun with: a record describes one set of software.
+    """Check that a run continues with the software it was started with: a record describes one set of software.
 
     Raises:
-        UsageError: Case, chipperf, definitions of metrics or plugin have another version now.
+        UsageError: The case, chipperf, the definitions of metrics or the plugin now has another version.
     """
     plugin = record.vendor.plugin
     for what, before, now in (
@@ -47,10 +47,10 @@ def require_same_software(plan: RunPlan, record: Record, case: Case, session: Se
 
 
 def require_same_torch(manifest: CheckpointManifest, torch_version: str) -> None:
-    """Refuse to continue a run with another version of torch.
+    """Check that a run continues with the same version of torch.
 
     Raises:
-        UsageError: The checkpoint was written by another version.
+        UsageError: Another version wrote the checkpoint.
     """
     if manifest.torch != torch_version:
         raise UsageError(
@@ -60,16 +60,16 @@ def require_same_torch(manifest: CheckpointManifest, torch_version: str) -> None
 
 
 def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> RunPlan:
-    """Take over a run that stopped: write the plan and the record with which it continues, and return the plan.
+    """Prepare a stopped run to continue: write its new plan and record, and return the plan.
 
     Args:
-        directory: The run's.
-        torch_version: Version of torch here.
+        directory: The run's directory.
+        torch_version: Installed version of torch.
         started_s: ``time.monotonic()`` at the start of this process.
 
     Raises:
-        UsageError: The run's processes are alive, torch is another one, or the directory cannot be written.
-        RecordError: No checkpoint is whole.
+        UsageError: The run's processes still run, torch has another version, or the directory cannot be written.
+        RecordError: No checkpoint is intact.
     """
     plan, record = read_plan(directory.plan), read_record(directory.path)
     stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(), timezone.utc)
@@ -117,12 +117,12 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> 
 
 
 def restart(plan: RunPlan, directory: RunDirectory, status: Status) -> RunPlan:
-    """Prepare the next session of a launcher after its workers died. Without a checkpoint the run begins anew.
+    """Prepare the next session of a launcher after its workers died. Without a checkpoint the run starts again.
 
     Args:
         plan: Plan of the session that ended.
-        directory: The run's.
-        status: How it ended.
+        directory: The run's directory.
+        status: How the session ended.
     """
     record, now = read_record(directory.path), datetime.now(timezone.utc)
     found, faults = newest_valid(directory.checkpoints)
@@ -155,7 +155,7 @@ def restart(plan: RunPlan, directory: RunDirectory, status: Status) -> RunPlan:
 def _continue(plan: RunPlan, directory: RunDirectory, record: Record, interruptions: list[Interruption]) -> None:
     write_atomically(directory.plan, plan.model_dump_json(indent=2) + "\n")
     directory.progress.unlink(missing_ok=True)
-    # What the sessions before measured stays until there is more: the next one may end before it has anything.
+    # Keep the measurements of earlier sessions: the next session may end before it has measured anything.
     directory.write_record(
         record.model_copy(
             update={
@@ -176,7 +176,7 @@ def _session_start(plan: RunPlan) -> datetime:
 
 
 def _seconds(start: datetime, end: datetime) -> float:
-    """Return the time between two readings of the wall clock, which may have been set back between them."""
+    """Return the time between two readings of the wall clock, which may have been set back in between."""
     return max(0.0, (end - start).total_seconds())
 
 

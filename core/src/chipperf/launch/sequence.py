@@ -1,4 +1,4 @@
-"""Programs that run one after another. A signal ends the current program, and no other is started."""
+"""Programs that run one after another; a signal ends the current program and the sequence."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 _POLL_S = 1.0
 
 TRAIN_COMMAND = (sys.executable, "-m", "chipperf", "train")
-"""Starts a run in a process of its own. The end-to-end time begins with it, and all its memory is free afterwards."""
+"""Command that starts a run in its own process, where its end-to-end time begins. Its memory is free afterwards."""
 
 
 def require_torch() -> None:
-    """Refuse to begin if torch is missing, because every run would fail. torch is not imported: that takes seconds.
+    """Check that torch is installed, because otherwise every run would fail. torch is not imported: that takes seconds.
 
     Raises:
-        ModuleNotFoundError: It is not installed.
+        ModuleNotFoundError: torch is not installed.
     """
     if find_spec("torch") is None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
 class ProcessSequence:
-    """Runs programs in turn, from the main thread.
+    """Runs programs one after another, from the main thread.
 
-    Each has a session of its own, so that Ctrl-C reaches it once, through :meth:`stopping_at_signals`: a program that
-    is told twice may cut its own clean end short.
+    Each program has its own session, so that Ctrl-C reaches it once, through :meth:`stopping_at_signals`. A program
+    that receives a second signal may end before its cleanup is complete.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class ProcessSequence:
 
     @contextmanager
     def stopping_at_signals(self) -> Iterator[None]:
-        """Let signals in the block end the program that runs; :meth:`run` then starts no other."""
+        """Let signals in the block end the current program. :meth:`run` then starts no other program."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.getsignal(number) for number in numbers}
-        # nohup and background jobs of shells ignore some of them, and mean it.
+        # nohup and background jobs of shells ignore some signals. Those stay ignored.
         handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
         for number in handled:
             signal.signal(number, self._stop)
@@ -63,15 +63,14 @@ class ProcessSequence:
 
         Args:
             command: Program and arguments.
-            output: File to add everything it prints to; ``None`` for this program's own output.
-            is_overdue: Asked once a second; a program that is overdue is told to end.
+            output: File to which the program's output is appended; ``None`` for this process's own output.
+            is_overdue: Called once a second. If it returns true, the program is told to end.
 
         Returns:
-            Its exit code, negative for the signal that killed it; ``None`` if it was not started, because a signal came
-            before.
+            Exit code, negative for the signal that killed the program; ``None`` if a signal came before its start.
 
         Raises:
-            OSError: It cannot be started.
+            OSError: The program cannot be started.
         """
         if self.interrupted:
             return None
@@ -88,7 +87,7 @@ class ProcessSequence:
         self._process = process
         try:
             if self.interrupted:
-                # The signal came while the process was being started.
+                # The signal came while the process started.
                 process.terminate()
             while is_overdue is not None:
                 try:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class SignsOfLife:
-    """When launchers were last heard of.
+    """The times of the launchers' last signs of life.
 
-    Each launcher writes a number that grows. The others look for changes of it, so that their clocks need not agree.
+    Each launcher writes a number that grows. The others look for changes, so the clocks need not agree.
 
     Args:
-        launchers: Numbers of the launchers to listen to; they count as heard now.
+        launchers: Numbers of the launchers to listen to. Their first sign of life counts as now.
     """
 
     def __init__(self, launchers: Iterable[int]) -> None:
@@ -36,7 +36,7 @@ class SignsOfLife:
         channel.write(_key(launcher), str(self._sent))
 
     def listen(self, channel: Channel) -> None:
-        """Look for new signs of life of the others.
+        """Look for new signs of life of the other launchers.
 
         Raises:
             ChannelLost: The store does not answer.
@@ -48,11 +48,11 @@ class SignsOfLife:
                 self._heard_s[launcher] = max(self._heard_s[launcher], time.monotonic())
 
     def excuse(self, launcher: int) -> None:
-        """Expect no more signs of life of a launcher that has ended."""
+        """Stop expecting signs of life of a launcher that has ended."""
         self._heard_s[launcher] = float("inf")
 
     def silence_s(self, launcher: int) -> float:
-        """Return how long nothing has been heard of a launcher; negative for one that is excused."""
+        """Return the time since a launcher's last sign of life; negative if it is excused."""
         return time.monotonic() - self._heard_s[launcher]
 
 

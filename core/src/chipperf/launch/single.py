@@ -1,4 +1,4 @@
-"""The only worker of a launcher, where torchrun or srun started one launcher for each rank."""
+"""The only worker of a launcher, if torchrun or srun started one launcher for each rank."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import Rank
 
 _GRACE_S = 25.0
-"""Less than the 30 seconds after which torchrun and Slurm kill this process itself."""
+"""Less than the 30 seconds after which torchrun and Slurm kill this process."""
 
 
 def run_single_worker(rank: Rank, command: Sequence[str], host: str, port: int) -> dict[int, int]:
     """Start a rank's worker and wait for it.
 
     Args:
-        rank: Which rank it is.
-        command: Starts its worker.
-        host: Where the ranks find each other's store.
-        port: Port there.
+        rank: The rank.
+        command: Command that starts the worker.
+        host: Host of the ranks' common store.
+        port: Port of the store.
 
     Returns:
-        Its exit code by rank, as ``subprocess`` gives it, if it failed.
+        The worker's exit code by rank, as in ``subprocess``, if it failed; otherwise empty.
 
     Raises:
-        KeyboardInterrupt: A signal told this process to stop; so was the worker, and it has ended.
+        KeyboardInterrupt: A signal told this process to stop. The worker received it too and has ended.
     """
     variables = {
         "RANK": rank.rank,
@@ -41,7 +41,7 @@ def run_single_worker(rank: Rank, command: Sequence[str], host: str, port: int) 
         "GROUP_RANK": rank.node_rank,
         "MASTER_ADDR": host,
         "MASTER_PORT": port,
-        # The store is in a launcher's process: no rank must try to listen there.
+        # A launcher's process holds the store, so no rank may listen on its port.
         "TORCHELASTIC_USE_AGENT_STORE": True,
     }
     environment = os.environ | {name: str(value) for name, value in variables.items()}
@@ -67,7 +67,7 @@ def _stop(worker: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM interrupt the block as Ctrl-C does."""
+    """Let SIGTERM interrupt the block like Ctrl-C."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -76,7 +76,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # What ended the block must not end the report about it.
+        # The handlers are not restored: a second signal must not interrupt the report.
         raise
     else:
         for number, handler in before.items():

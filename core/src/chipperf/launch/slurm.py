@@ -1,4 +1,4 @@
-"""A batch script for Slurm, from a template, and its submission."""
+"""Batch scripts for Slurm and their submission."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def batch_script(
     directory: Path,
     options: Sequence[str] = (),
 ) -> str:
-    """Return a script that trains cases one after another. The cases after one that failed are trained, too.
+    """Return a script that trains cases one after another. A failed case does not stop the script.
 
     Args:
-        cases: What to train.
-        arguments: Further arguments of ``perf train``, the same for all.
-        nodes: Machines.
-        nproc: Processes on each of them.
-        directory: Where the runs' directories and the job's log come to lie; on storage that all machines share.
-        options: Options of ``sbatch``, as they are written on its command line.
+        cases: Names of the cases.
+        arguments: Further arguments of ``perf train`` for all cases.
+        nodes: Number of machines.
+        nproc: Number of processes on each machine.
+        directory: Directory for the runs' directories and the job's log, on storage that all machines share.
+        options: Options of ``sbatch``, as on its command line.
 
     Raises:
-        UsageError: An option has several lines, which would be no comment any more.
+        UsageError: An option does not start with a dash, or has several lines: it must fit on one comment line.
     """
     for option in options:
         if "\n" in option or not option.startswith("-"):
@@ -72,10 +72,10 @@ def submit(script: Path) -> str:
     """Submit a script to Slurm.
 
     Returns:
-        The job's number.
+        Number of the job.
 
     Raises:
-        PluginError: Slurm is not installed here, or does not take the job.
+        PluginError: Slurm is not installed, or refuses the job.
     """
     sbatch = shutil.which("sbatch")
     if sbatch is None:

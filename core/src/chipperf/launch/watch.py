@@ -1,4 +1,4 @@
-"""What a launcher watches while its ranks train: that they make progress, and that the other launchers are there."""
+"""Monitoring of a launcher's ranks and of the other launchers while the ranks train."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chipperf.run.plan import RunPlan
 
 LOST_AFTER_S = 20.0
-"""A launcher that gives no sign of life for so long, twenty times its interval, is gone."""
+"""Time without a sign of life after which a launcher counts as gone: twenty times the interval."""
 
 DIRECTORY_DELETED = "directory_deleted"
 
@@ -37,17 +37,17 @@ _TRAINING_PROGRAM = "chipperf.train.worker"
 
 
 class Watch:
-    """Watches around the block in which ranks train, and stops them if one of these happens.
+    """Watches the ranks of this launcher while they train, and stops them in these situations.
 
-    * The run's directory was deleted: whatever is trained from now on is lost.
-    * No rank makes progress any more: all write their stacks into their logs and are killed.
-    * Another launcher's ranks failed or were told to stop: those here are told to stop, too.
-    * Another launcher is gone: the ranks here wait for its ranks in vain, and are stopped.
+    * The run's directory was deleted. Further training would be lost.
+    * No rank makes progress. All ranks write their stacks into their logs and are killed.
+    * Another launcher's ranks failed or were told to stop. The ranks of this launcher are told to stop, too.
+    * Another launcher is gone. The ranks of this launcher would wait for its ranks without end.
 
     Args:
         plan: The session's plan.
         directory: The run's directory.
-        group: The launchers; ``None`` for a run of this one only.
+        group: The launchers; ``None`` if this is the only one.
     """
 
     def __init__(self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> None:
@@ -67,7 +67,7 @@ class Watch:
         self._ended.set()
 
     def _run(self) -> None:
-        """Check once a second, until the block ends or its ranks were stopped."""
+        """Check once a second until the block ends or its ranks are stopped."""
         conversation = None
         if self._group is not None:
             conversation = _Conversation(self._group, self._ended)
@@ -100,7 +100,7 @@ class Watch:
             return
         for rank in ranks:
             _send(rank, signal.SIGTERM)
-        # A peer that is gone answers no collective: there is less to wait for than a checkpoint.
+        # Without the peer no collective completes, so the ranks cannot write a checkpoint and need less time.
         grace_s = _GRACE_S if verdict.failure_class == INTERRUPTED else _GRACE_S / 3
         deadline_s = time.monotonic() + grace_s
         while any(map(_is_alive, ranks)) and time.monotonic() < deadline_s:
@@ -109,7 +109,7 @@ class Watch:
 
 
 class _ProgressGuard:
-    """Detects that the run's files have not changed for too long, by a monotonic clock."""
+    """Detects that the run's files have not changed for too long. Uses a monotonic clock."""
 
     def __init__(self, directory: RunDirectory, timeout_s: float | None) -> None:
         self._directory = directory
@@ -127,7 +127,7 @@ class _ProgressGuard:
 
 
 class _Conversation:
-    """Exchanges signs of life with the other launchers, in a thread of its own: a call may get stuck."""
+    """Exchanges signs of life with the other launchers, in its own thread because a call may hang."""
 
     def __init__(self, group: LauncherGroup, ended: threading.Event) -> None:
         self._group = group
@@ -138,12 +138,12 @@ class _Conversation:
         threading.Thread(target=self._run, daemon=True).start()
 
     def halt(self, failure: Failure) -> None:
-        """Tell the others to stop their ranks for this reason."""
+        """Tell the other launchers to stop their ranks for this reason."""
         self._halting = failure
         self._ended.wait(2 * _INTERVAL_S)
 
     def verdict(self) -> Failure | None:
-        """Return why the ranks here must stop, or ``None``."""
+        """Return the reason why the ranks of this launcher must stop; ``None`` if they may continue."""
         if self._verdict is not None:
             return self._verdict
         watched = range(self._group.launcher.count) if self._group.launcher.is_first else (0,)
@@ -156,15 +156,15 @@ class _Conversation:
         channel = None
         while not self._ended.wait(_INTERVAL_S):
             try:
-                # A connection of its own: what gets stuck in it must not hold up the launcher.
+                # A separate connection: a call that hangs in it must not block the launcher.
                 channel = channel or Channel(self._group.session.host, self._group.session.port)
                 self._signs.send(channel, self._group.launcher.index)
                 if self._halting is not None:
                     channel.write("halt", self._halting.model_dump_json())
                 self._listen(channel)
             except ChannelLost:
-                # A busy machine may have been slow once. The guard says when the time is over, and not before: a
-                # launcher may be about to end, with a report of its own.
+                # The machine may have been slow once. Only the time limit decides: the other launcher may be about to
+                # end with its own report.
                 channel = None
 
     def _listen(self, channel: Channel) -> None:
@@ -181,7 +181,7 @@ class _Conversation:
                 self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
 
     def _peer_stopped(self, channel: Channel, index: int) -> None:
-        """Expect no signs of life of a launcher whose ranks have ended; stop the ranks here if those failed."""
+        """Excuse a launcher whose ranks have ended. If they failed, stop the ranks of this launcher."""
         self._signs.excuse(index)
         report = LauncherReport.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
@@ -202,7 +202,7 @@ def _hang(plan: RunPlan) -> Failure:
 
 
 def _ranks_of_this_process() -> list[psutil.Process]:
-    """Return the ranks that this launcher has started: the children that were told a rank."""
+    """Return the ranks that this launcher has started: the child processes with a rank in their environment."""
     ranks = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
@@ -212,7 +212,7 @@ def _ranks_of_this_process() -> list[psutil.Process]:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Return whether a process runs. Only its parent may wait for it, so its exit status stays untouched here."""
+    """Return whether a process runs. Leave its exit status alone, because only its parent may collect it."""
     try:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

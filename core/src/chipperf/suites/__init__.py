@@ -1,1 +1,1 @@
-"""Suites: many runs from one file, one after another, with a state that survives."""
+"""Suites: many runs from one file, one after another, with their state on disk."""

@@ -1,4 +1,4 @@
-"""FlagPerf's names of cases: ``model:framework:hardware:nnodes:nproc:repeat``, as ``test_conf.py`` lists them."""
+"""FlagPerf's case keys ``model:framework:hardware:nnodes:nproc:repeat``, as ``test_conf.py`` lists them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class CaseKey:
     """One of FlagPerf's cases.
 
     Attributes:
-        text: The key as it was written.
-        case: Name of the model, which is that of the case.
+        text: The key as written.
+        case: Name of the model, which is also the name of the case.
         framework: Framework and its version.
         hardware: The card.
-        nnodes: Machines.
-        nproc: Processes on each.
-        repeats: Runs.
-        data: Dataset's directory, if the line names one.
+        nnodes: Number of machines.
+        nproc: Number of processes on each machine.
+        repeats: Number of runs.
+        data: The dataset's directory, if the line names one.
     """
 
     text: str
@@ -39,7 +39,7 @@ class CaseKey:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What of the key has no effect here, and what decides instead."""
+        """The parts of the key that have no effect here, and what is used instead."""
         return (
             f"hardware {self.hardware!r}: the vendor is chosen by the key vendor, PERF_VENDOR or its devices",
             f"framework {self.framework!r}: the torch that is installed is used",
@@ -47,14 +47,14 @@ class CaseKey:
 
 
 def parse_case_key(text: str, place: str) -> CaseKey:
-    """Parse a key, which a dataset's directory may follow.
+    """Parse a key. A dataset's directory may follow it.
 
     Args:
         text: A line of FlagPerf's ``test_conf.py``, with or without its quotes, or a bare key.
         place: File and line, for the error.
 
     Raises:
-        ConfigError: It is not a key, or one of another framework; names the place and the field.
+        ConfigError: The text is not a key, or has another framework. The message names the place and the field.
     """
     hint = f"write {':'.join(_FIELDS)}, for example resnet50:pytorch_1.13:A100:1:8:1"
     match = _KEY.match(text.strip())
@@ -83,10 +83,10 @@ def parse_case_key(text: str, place: str) -> CaseKey:
 
 
 def parse_case_key_lines(text: str, file: Path) -> list[CaseKey]:
-    """Parse a file with one key on each line; blank lines, comments and brackets of a Python dictionary are skipped.
+    """Parse a file with one key on each line. Skip blank lines, comments and brackets of a Python dictionary.
 
     Raises:
-        ConfigError: A line is not a key; names it.
+        ConfigError: A line is not a key. The message names the line.
     """
     keys = []
     for number, line in enumerate(text.splitlines(), start=1):

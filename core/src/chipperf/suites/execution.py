@@ -1,4 +1,4 @@
-"""Runs of a suite, one after another. The runs after one that failed are done, too."""
+"""Execution of a suite's runs, one after another; a failed run does not stop the suite."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _OUTPUT_TAIL_BYTES = 8192
 
 
 class Overview(Protocol):
-    """Shows the user how far a suite is."""
+    """Shows the user the progress of a suite."""
 
     def began(self, run: SuiteRun) -> None:
-        """Show that a run has begun."""
+        """Show that a run has started."""
 
     def ended(self, run: SuiteRun) -> None:
         """Show how a run ended."""
@@ -44,16 +44,16 @@ def execute(
     command: Sequence[str],
     leader: Leader | None = None,
 ) -> None:
-    """Do runs of a suite. After each change the state is on disk.
+    """Execute runs of a suite. Write the state to disk after each change.
 
     Args:
-        runs: Those to do, of ``state``.
-        state: All of them; changed.
-        directory: The suite's.
-        sequence: Starts the processes, and knows of signals.
-        overview: Told of each start and end.
-        command: What starts a run, without its arguments.
-        leader: Tells the other machines, if there are any, what runs.
+        runs: The runs of ``state`` to execute.
+        state: State of all runs. It is changed.
+        directory: The suite's directory.
+        sequence: Starts the processes and handles signals.
+        overview: Shows each start and end.
+        command: Command that starts a run, without its arguments.
+        leader: Announces the current run to the other machines; ``None`` with one machine.
 
     Raises:
         RecordError: The state cannot be written.
@@ -79,7 +79,7 @@ def execute(
         with leader.announced(joint) if leader and joint else nullcontext():
             code = sequence.run([*command, *arguments], output=output)
         if code is None:
-            # A signal came before the process did: nothing was begun.
+            # A signal came before the process started.
             run.attempts.pop()
             run.state = "interrupted" if run.attempts else "waiting"
         else:
@@ -96,12 +96,15 @@ def execute(
 
 
 def log_of(where: Path, node_rank: int = 0) -> Path:
-    """Return the file for the output of ``perf train``. It is outside the run's directory, which may not be created."""
+    """Return the file for the output of ``perf train``.
+
+    It is outside the run's directory, because a run that fails early does not create its directory.
+    """
     return where.with_name(f"{where.name}.node{node_rank}.log" if node_rank else f"{where.name}.log")
 
 
 def _why(code: int, where: Path) -> str:
-    """Return the cause of a failure, from the record or else from the output."""
+    """Return the cause of a failure from the record, or else from the output."""
     try:
         failure = read_record(where).status.failure
         if failure is not None:
@@ -112,7 +115,7 @@ def _why(code: int, where: Path) -> str:
 
 
 def printed_cause(code: int, log: Path) -> str:
-    """Return the cause of a failure, from the last lines of output or else from the exit code."""
+    """Return the cause of a failure from the last lines of output, or else from the exit code."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))

@@ -1,4 +1,4 @@
-"""The file of a suite: TOML with a matrix of runs, or a list of FlagPerf's case keys."""
+"""Suite files: TOML with a matrix of runs, or a list of FlagPerf's case keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Path = Annotated[Path, Field(strict=False)]
 
 _T = TypeVar("_T")
 _OneOrMore = Annotated[list[_T], Field(min_length=1), BeforeValidator(lambda value: _as_list(value))]
-"""A list, or its only item without brackets."""
+"""A list, or one item without brackets."""
 
 
 class _Table(BaseModel):
@@ -39,9 +39,9 @@ class _Table(BaseModel):
 
 
 class RunOptions(_Table):
-    """Options that ``[defaults]`` and every ``[[run]]`` may set; a list is one dimension of the matrix.
+    """Options of ``[defaults]`` and of every ``[[run]]``. A list is one dimension of the matrix.
 
-    ``None`` stands for an option that is not given. Paths are relative to the suite's file.
+    ``None`` means that the option is not given. Paths are relative to the suite's file.
     """
 
     precision: _OneOrMore[Precision] | None = None
@@ -60,12 +60,12 @@ class RunOptions(_Table):
 
 
 class RunEntry(RunOptions):
-    """One ``[[run]]``: a matrix of case, precision, topology and repeats, or FlagPerf's keys instead of some of these.
+    """One ``[[run]]``: a matrix of cases, precisions, topologies and repeats, or FlagPerf's keys for some of these.
 
     Attributes:
-        name: First part of its runs' names; tells entries apart that differ in options only.
+        name: First part of the names of its runs. It distinguishes entries that differ only in options.
         case: Names of cases.
-        case_keys: FlagPerf's keys, which say case, topology and repeats.
+        case_keys: FlagPerf's keys, which set case, topology and repeats.
     """
 
     name: _Name | None = None
@@ -84,10 +84,10 @@ _ENTRY_OF_KEYS = ("case", "topology", "repeats")
 
 
 def read_suite_file(path: Path) -> SuiteFile:
-    """Read a suite: TOML if the file's name says so, otherwise FlagPerf's case keys.
+    """Read a suite's file: TOML if its name ends so, otherwise FlagPerf's case keys.
 
     Raises:
-        ConfigError: The file cannot be read, or something in it is unknown or of the wrong type; names the place.
+        ConfigError: The file cannot be read, or an entry is unknown or has the wrong type. The message names the place.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def keys_of(entry: RunEntry, place: str) -> list[CaseKey]:
     """Return the entry's FlagPerf keys.
 
     Raises:
-        ConfigError: One is not a key.
+        ConfigError: An item is not a key.
     """
     return [parse_case_key(text, f"{place}: case_keys") for text in entry.case_keys or ()]
 
@@ -169,14 +169,14 @@ def _message(fault: Mapping[str, Any]) -> str:
 
 
 def _place(location: list[Any]) -> str:
-    """Return the table of a place: TOML's parser keeps no line numbers."""
+    """Return the name of a place's table, because TOML's parser keeps no line numbers."""
     if len(location) > 1 and location[0] == "run" and isinstance(location[1], int):
         return f"[[run]] {location[1] + 1}: "
     return f"[{location[0]}]: " if len(location) > 1 else ""
 
 
 def _key_of(location: list[Any]) -> str:
-    """Return the key of a place, without the names that pydantic gives the members of a union."""
+    """Return the key of a place without pydantic's names for the members of a union."""
     rest = location[2:] if location[0] == "run" and len(location) > 1 else location[1:]
     keys = [str(part) for part in rest if isinstance(part, str)]
     return ".".join(keys[:2] if keys[:1] == ["set"] else keys[:1]) or str(location[0])

@@ -1,4 +1,4 @@
-"""The other machines of a suite: each of them joins the attempts of machine 0 that need it."""
+"""The other machines of a suite, which join attempts of machine 0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chipperf.suites.suite_plan import PlannedRun
 
 BEGIN_S = JOIN_S
-"""Time within which the suite of machine 0 must begin."""
+"""Time within which the suite of machine 0 must start."""
 
 LOST_S = 60.0
 """Time without a sign of life after which the suite of machine 0 counts as gone."""
@@ -32,7 +32,7 @@ LOST_S = 60.0
 _POLL_S = 0.5
 _CONNECT_S = 2.0
 _LEAVE_S = 60.0
-"""Time in which a run must end here after it has ended on machine 0: launchers of a run give each other as much."""
+"""Time within which a run must end here after it ended on machine 0. The launchers of a run use the same limit."""
 
 
 def follow(
@@ -46,25 +46,25 @@ def follow(
     command: Sequence[str],
     tell: Callable[[str], None],
 ) -> list[int]:
-    """Join the attempts of machine 0 that need this machine, until its suite ends or a signal comes.
+    """Join the attempts of machine 0 that need this machine, until the suite ends or a signal comes.
 
     Args:
-        plan: The plan here.
+        plan: The plan on this machine.
         directory: The suite's directory, which all machines share.
         machine: This machine.
-        sequence: Starts the processes, and knows of signals.
+        sequence: Starts the processes and handles signals.
         resume: Whether a suite is continued.
-        retry_failed: Whether failed runs are done again.
-        command: Program that starts a run, without its arguments.
+        retry_failed: Whether failed runs are repeated.
+        command: Command that starts a run, without its arguments.
         tell: Shows a line.
 
     Returns:
-        The exit codes of the runs that were joined.
+        Exit codes of the joined runs.
 
     Raises:
         ConfigError: The suite of machine 0 has another plan.
         RecordError: The state of the suite cannot be read, or its directory cannot be written.
-        TrainingError: The suite of machine 0 does not begin in time, or gives no more signs of life.
+        TrainingError: The suite of machine 0 does not start in time, or its signs of life stop.
         UsageError: The suite has ended, and ``resume`` is false.
     """
     codes: list[int] = []
@@ -99,10 +99,10 @@ def follow(
 
 
 class _FirstMachine:
-    """The suite of machine 0, as it tells about itself.
+    """The suite of machine 0, as read from the channel.
 
     Attributes:
-        attempt: The attempt that several machines do now, as heard last; ``None`` if there is none.
+        attempt: The current attempt on several machines, as read last; ``None`` if there is none.
         has_ended: Whether the suite has ended.
     """
 
@@ -117,7 +117,7 @@ class _FirstMachine:
         self._has_begun = False
 
     def listen(self) -> None:
-        """Ask machine 0 what its suite does now. If there is no answer, the last one holds.
+        """Read the state of the suite from machine 0. If there is no answer, keep the last state.
 
         Raises:
             ConfigError: The suite has another plan.
@@ -130,7 +130,7 @@ class _FirstMachine:
             self.attempt = JointAttempt.model_validate_json(text) if text else None
             self.has_ended = channel.read(END_KEY) is not None
         except ChannelLost:
-            # A busy machine or network may be slow once.
+            # A machine or network may be slow once.
             self._channel = None
         silence_s = self._signs.silence_s(0)
         if self._has_begun and silence_s > LOST_S:
@@ -145,14 +145,14 @@ class _FirstMachine:
             )
 
     def is_at(self, attempt: JointAttempt) -> bool:
-        """Return whether machine 0 still does an attempt, as far as it answers."""
-        # The launchers of the run find out by themselves that machine 0 is gone.
+        """Return whether machine 0 still runs an attempt. Without an answer, the last state counts."""
+        # The launchers of the run detect on their own that machine 0 is gone.
         with suppress(PerfError):
             self.listen()
         return self.attempt == attempt
 
     def leave(self) -> None:
-        """Tell machine 0 that this machine does not listen any more."""
+        """Tell machine 0 that this machine leaves the suite."""
         with suppress(ChannelLost):
             if self._channel is not None:
                 self._channel.write(joined_key(self._machine.node_rank), LEFT)
@@ -177,7 +177,7 @@ def _join(
     command: Sequence[str],
     tell: Callable[[str], None],
 ) -> int | None:
-    """Do this machine's part of an attempt, and return its exit code; ``None`` if it was not started."""
+    """Run this machine's part of an attempt and return its exit code; ``None`` if it was not started."""
     log = log_of(directory.path / joint.attempt.directory, machine.node_rank)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Machine 0 of a suite: it tells the others through a channel which attempt to join, and gives signs of life."""
+"""Machine 0 of a suite, which announces attempts to the other machines through a channel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BEAT_S = 1.0
 _POLL_S = 0.1
 _LEAVE_S = 5.0
-"""Time the others have to hear that the suite has ended."""
+"""Time within which the other machines must read that the suite has ended."""
 
 
 class Leader:
@@ -38,7 +38,7 @@ class Leader:
         self._channel = channel
 
     def joint_attempt(self, planned: PlannedRun, attempt: NextAttempt, *, number: int) -> JointAttempt:
-        """Return an attempt for all machines; ``number`` counts the attempts of the suite before it."""
+        """Return an attempt for all machines. ``number`` is the number of earlier attempts in the suite."""
         port = self.machine.port_of_attempt(number)
         return JointAttempt(number=number, run=planned.name, attempt=attempt, port=port)
 
@@ -50,14 +50,14 @@ class Leader:
         self._tell(ATTEMPT_KEY, "")
 
     def _tell(self, key: str, text: str) -> None:
-        # The store is in this process. Should it not answer, the run fails, because the others do not join it.
+        # This process holds the store. If it does not answer, the run fails, because the others do not join it.
         with suppress(ChannelLost):
             self._channel.write(key, text)
 
 
 @contextmanager
 def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
-    """Let the other machines of a suite find this one while the block runs.
+    """Let the other machines of a suite find this machine while the block runs.
 
     Raises:
         TrainingError: The port is taken, or ``--rdzv`` does not name this machine.
@@ -66,7 +66,7 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
         channel = Channel(machine.host, machine.suite_port, listens=True)
         signs = SignsOfLife(())
         signs.send(channel, 0)
-        # Whoever reads the plan looks for signs of life from then on.
+        # A machine that has read the plan expects signs of life.
         channel.write(PLAN_KEY, plan.model_dump_json())
     except ChannelLost as error:
         raise TrainingError(
@@ -93,7 +93,7 @@ def _beat(signs: SignsOfLife, channel: Channel, ended: threading.Event) -> None:
 
 
 def _wait_until_all_left(channel: Channel, machines: range) -> None:
-    """Keep the store until every machine that joined knows that the suite has ended."""
+    """Keep the store until every joined machine knows that the suite has ended."""
     deadline_s = time.monotonic() + _LEAVE_S
     while any(channel.read(joined_key(node_rank)) == HERE for node_rank in machines):
         if time.monotonic() > deadline_s:

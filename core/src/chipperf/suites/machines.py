@@ -1,4 +1,4 @@
-"""The machines of a suite: where each stands, and what the first one tells the others."""
+"""The machines of a suite, and the keys and ports through which they communicate."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from chipperf.launch.launcher_info import from_options
 from chipperf.suites.state import NextAttempt
 
 _PORTS = 16
-"""The suite itself listens on the last one. Attempts take the others in turn: a machine that still waits for an attempt
-that has ended must not meet the next one."""
+"""The suite itself listens on the last port. Attempts use the others in turn, so that a machine that still waits for an
+ended attempt does not join the next one."""
 
 _LAST_PORT = 2**16 - 1
 
 PLAN_KEY = "plan"
-"""The plan of machine 0, written when its suite begins."""
+"""The plan of machine 0, written when its suite starts."""
 
 ATTEMPT_KEY = "attempt"
-"""The :class:`JointAttempt` that goes on; empty between attempts."""
+"""The current :class:`JointAttempt`; empty between attempts."""
 
 END_KEY = "end"
 """Written when the suite of machine 0 ends."""
 
 HERE, LEFT = "here", "left"
-"""What a machine writes at :func:`joined_key` when it joins the suite, and when it leaves."""
+"""Texts that a machine writes at :func:`joined_key` when it joins and when it leaves the suite."""
 
 
 class JointAttempt(BaseModel):
-    """An attempt that several machines do together.
+    """An attempt on several machines.
 
     Attributes:
-        number: How many attempts of the suite there were before.
+        number: Number of earlier attempts in the suite.
         run: Name of the run.
-        attempt: Where it is done.
-        port: Where its machines meet on machine 0.
+        attempt: Directory of the attempt, and whether it resumes a run.
+        port: Port on machine 0 where the machines of the attempt meet.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,12 +49,12 @@ class JointAttempt(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine among those of a suite.
+    """This machine as one of a suite's machines.
 
     Attributes:
-        node_rank: Its number. Machine 0 decides what runs.
+        node_rank: Number of this machine. Machine 0 decides what runs.
         host: Name or address of machine 0.
-        port: First of the ports there at which runs and the suite meet.
+        port: First of the ports on machine 0 that the runs and the suite use.
     """
 
     node_rank: int
@@ -63,20 +63,20 @@ class Machine:
 
     @property
     def is_first(self) -> bool:
-        """True for the machine that decides what runs."""
+        """True if this machine decides what runs."""
         return self.node_rank == 0
 
     def port_of_attempt(self, number: int) -> int:
-        """Return where the machines meet for an attempt; ``number`` counts all attempts of a suite."""
+        """Return the port for an attempt. ``number`` counts all attempts of the suite."""
         return self.port + number % (_PORTS - 1)
 
     @property
     def suite_port(self) -> int:
-        """Where machine 0 tells the others what runs."""
+        """Port of the channel on which machine 0 announces attempts."""
         return self.port + _PORTS - 1
 
     def options(self, port: int) -> list[str]:
-        """Return the options of ``perf train`` that say where this machine stands."""
+        """Return the options of ``perf train`` for this machine's number and the rendezvous."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return [f"--node-rank={self.node_rank}", f"--rdzv={host}:{port}"]
 
@@ -85,7 +85,7 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
     """Return the machine that the options describe; ``None`` if no run of the suite needs several machines.
 
     Raises:
-        UsageError: They are incomplete or contradict the plan.
+        UsageError: The options are incomplete or contradict the plan.
     """
     if nnodes == 1 and (node_rank is not None or rendezvous is not None):
         raise UsageError(
@@ -104,5 +104,5 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
 
 
 def joined_key(node_rank: int) -> str:
-    """Return where a machine writes whether it is here."""
+    """Return the key at which a machine writes that it joined or left."""
     return f"joined/{node_rank}"

@@ -1,4 +1,4 @@
-"""A suite's directory: the state of its runs, from which an interrupted suite continues."""
+"""A suite's directory and the state of its runs, from which an interrupted suite continues."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _LISTED_CHANGES = 5
 
 
 class Attempt(BaseModel):
-    """One time that a run was begun or resumed.
+    """One attempt at a run: a start or a resumption.
 
     Attributes:
-        directory: Relative to the suite's.
-        started_at: When.
-        port: Where its machines meet on the first one, if there are several.
-        seconds: How long it took.
-        exit_code: That of ``perf train``.
-        error: Why it did not complete.
+        directory: The run's directory, relative to the suite's.
+        started_at: Start of the attempt.
+        port: Port on machine 0 where the machines meet, if there are several.
+        seconds: Duration.
+        exit_code: Exit code of ``perf train``.
+        error: Reason why the attempt did not complete.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,11 +53,11 @@ class Attempt(BaseModel):
 
 
 class NextAttempt(BaseModel):
-    """How a run is done next.
+    """The next attempt at a run.
 
     Attributes:
-        directory: Relative to the suite's.
-        resumes: Whether the run that is there continues.
+        directory: The run's directory, relative to the suite's.
+        resumes: Whether the attempt continues the run in this directory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +67,7 @@ class NextAttempt(BaseModel):
 
 
 class SuiteRun(BaseModel):
-    """A run and all attempts to do it."""
+    """A run and all its attempts."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -77,7 +77,7 @@ class SuiteRun(BaseModel):
 
     @property
     def next_directory(self) -> str:
-        """Directory for a new attempt: one that holds a run is never written to again."""
+        """Directory for a new attempt. A directory that contains a run is never reused."""
         count = len(self.attempts)
         return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
 
@@ -86,11 +86,11 @@ class SuiteState(BaseModel):
     """Content of ``suite.json``.
 
     Attributes:
-        version: Of this form.
+        version: Version of this format.
         file: The suite's file.
-        session: How many times the suite was begun or continued.
-        going_on: Whether the suite is at work; stays true if it is killed.
-        runs: All of them, in their order.
+        session: How many times the suite was started or continued.
+        going_on: Whether the suite is running. Stays true if the suite is killed.
+        runs: All runs in order.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -102,23 +102,23 @@ class SuiteState(BaseModel):
     runs: list[SuiteRun]
 
     def count(self, state: RunState) -> int:
-        """Return how many runs are in a state."""
+        """Return the number of runs in a state."""
         return sum(run.state == state for run in self.runs)
 
     def select(self, *, retry_failed: bool) -> list[SuiteRun]:
-        """Return the runs to do: those that are not finished, and failed ones if wanted."""
+        """Return the runs to execute: unfinished runs, and failed runs if they are to be repeated."""
         return [run for run in self.runs if run.state != "completed" and (retry_failed or run.state != "failed")]
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteDirectory:
-    """Paths inside a suite's directory, and who may write to it."""
+    """A suite's directory: its paths, its lock and the state of the runs."""
 
     path: Path
 
     @property
     def state(self) -> Path:
-        """File with the state of the runs."""
+        """File that contains the state of the runs."""
         return self.path / "suite.json"
 
     @contextmanager
@@ -126,7 +126,7 @@ class SuiteDirectory:
         """Create the directory and lock it against other suites while the block runs. The lock ends with the process.
 
         Raises:
-            UsageError: Another suite runs in it, or it cannot be written.
+            UsageError: Another suite runs in the directory, or the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ class SuiteDirectory:
 
     @contextmanager
     def at_work(self, state: SuiteState) -> Iterator[None]:
-        """Say in the state that the suite is at work while the block runs.
+        """Mark the suite as running in its state while the block runs.
 
         Raises:
             RecordError: The state cannot be written.
@@ -166,7 +166,7 @@ class SuiteDirectory:
             self.write(state)
 
     def next_attempt(self, run: SuiteRun) -> NextAttempt:
-        """Return where a run is done next: an interrupted one is resumed if it has a checkpoint."""
+        """Return the next attempt at a run. An interrupted run is resumed if it has a checkpoint."""
         if run.state == "interrupted" and run.attempts:
             last = run.attempts[-1].directory
             if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
@@ -174,7 +174,7 @@ class SuiteDirectory:
         return NextAttempt(directory=run.next_directory, resumes=False)
 
     def arguments(self, planned: PlannedRun, attempt: NextAttempt) -> list[str]:
-        """Return the arguments of ``perf train`` for an attempt, without the machine's place among several."""
+        """Return the arguments of ``perf train`` for an attempt, without the machine's number and the rendezvous."""
         where = self.path / attempt.directory
         if not attempt.resumes:
             return [*planned.arguments, f"--out={where}"]
@@ -182,10 +182,10 @@ class SuiteDirectory:
         return [f"--resume={where}", *topology]
 
     def require_no_suite(self) -> None:
-        """Refuse a directory in which a suite was begun before.
+        """Check that no suite was started in this directory before.
 
         Raises:
-            UsageError: There is one.
+            UsageError: A suite was started here.
         """
         if self.state.exists():
             raise UsageError(
@@ -193,10 +193,10 @@ class SuiteDirectory:
             )
 
     def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
-        """Return the state of a suite that has not begun.
+        """Return the state of a new suite.
 
         Raises:
-            UsageError: A suite or a run lies here already.
+            UsageError: The directory already contains a suite or a run.
         """
         self.require_no_suite()
         for run in plan.runs:
@@ -208,12 +208,12 @@ class SuiteDirectory:
         return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
 
     def read(self, plan: SuitePlan) -> SuiteState:
-        """Return the state of a suite that was begun with the same plan. Runs that a killed suite left are checked.
+        """Return the state of a suite with the same plan. Update the state of runs that a killed suite left.
 
         Raises:
-            UsageError: There is no suite, or one of its runs is still alive.
-            ConfigError: It was begun with another plan.
-            RecordError: Its state cannot be read.
+            UsageError: There is no suite, or one of its runs is still running.
+            ConfigError: The suite was started with another plan.
+            RecordError: The state cannot be read.
         """
         state = self.load()
         if state is None:
@@ -225,10 +225,10 @@ class SuiteDirectory:
         return state
 
     def load(self) -> SuiteState | None:
-        """Return the state as it was written last; ``None`` if there is no suite.
+        """Return the state as last written; ``None`` if there is no suite.
 
         Raises:
-            RecordError: It cannot be read.
+            RecordError: The state cannot be read.
         """
         try:
             return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
@@ -244,7 +244,7 @@ class SuiteDirectory:
         """Replace the state atomically.
 
         Raises:
-            RecordError: It cannot be written.
+            RecordError: The state cannot be written.
         """
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
@@ -276,7 +276,7 @@ class SuiteDirectory:
         return summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
 
     def _settle(self, run: SuiteRun) -> None:
-        """Set the state of a run whose suite was killed: the run may have continued without it."""
+        """Set the state of a run whose suite was killed. The run may have continued after that."""
         directory = RunDirectory(self.path / run.attempts[-1].directory)
         if directory.has_live_process():
             raise UsageError(f"the run in {directory.path} is still running", hint="wait for its end, or stop it first")
@@ -288,10 +288,10 @@ class SuiteDirectory:
 
 
 def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
-    """Refuse another plan than the one a suite was begun with.
+    """Check that a suite continues with the plan it was started with.
 
     Raises:
-        ConfigError: It has other runs; names them.
+        ConfigError: The plan has other runs. The message names them.
     """
     before = {run.name: run for run in runs}
     now = {run.name: run for run in plan.runs}

@@ -1,4 +1,4 @@
-"""From a suite's file to its runs: every combination is decided, and checked, before the first one starts."""
+"""The plan of a suite: all runs of its file, checked before the first one starts."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from chipperf.suites.file import RunEntry
 
 _DEFAULTS = RunOptions(precision=["fp32"], topology=["1x1"], repeats=1, preset="full", device_check=True)
-"""What holds where neither the entry nor ``[defaults]`` says anything: what ``perf train`` does without options."""
+"""Options that neither the entry nor ``[defaults]`` sets: the defaults of ``perf train``."""
 
 
 class PlannedRun(BaseModel):
-    """One run of a suite, completely decided.
+    """One run of a suite with all its options.
 
     Attributes:
-        configuration: What its repeats have in common, and the name of their directory.
-        repeat: Number of the repeat, from 1 on.
+        configuration: Name of the configuration, which all its repeats share, and of their directory.
+        repeat: Number of the repeat, from 1.
         case: Name of the case.
         precision: Precision.
         topology: Machines x devices.
         seed: Seed.
-        arguments: Of ``perf train``, all but ``--out`` and the machine's place among several.
-        config_sha256: Content of the configuration file, if there is one.
+        arguments: Arguments of ``perf train``, except ``--out``, the machine's number and the rendezvous.
+        config_sha256: SHA-256 of the configuration file, if there is one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,22 +56,22 @@ class PlannedRun(BaseModel):
 
     @property
     def name(self) -> str:
-        """Name of the run: its directory in the suite's."""
+        """Name of the run, which is also the name of its directory in the suite's directory."""
         return f"{self.configuration}/repeat-{self.repeat}"
 
     @property
     def nnodes(self) -> int:
-        """Machines that it needs."""
+        """Number of machines that the run needs."""
         return _topology(self.topology).nnodes
 
     @property
     def nproc(self) -> int:
-        """Processes on each of them."""
+        """Number of processes on each machine."""
         return _topology(self.topology).nproc_per_node
 
 
 class SuitePlan(BaseModel):
-    """All runs of a suite, in their order, and what of its file has no effect."""
+    """All runs of a suite in order, and the parts of its file that have no effect."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,17 +80,17 @@ class SuitePlan(BaseModel):
 
     @property
     def nnodes(self) -> int:
-        """Machines that its largest run needs."""
+        """Number of machines that the largest run needs."""
         return max(run.nnodes for run in self.runs)
 
 
 def plan_suite(path: Path) -> SuitePlan:
     """Read a suite's file and expand its matrix.
 
-    Repeats of a configuration follow each other, and configurations the order of the file.
+    Configurations are in the order of the file. The repeats of a configuration follow each other.
 
     Raises:
-        ConfigError: Something in the file is unknown, of the wrong type or not possible; names the place.
+        ConfigError: An entry is unknown, has the wrong type or is not possible. The message names the place.
         DataError: A dataset's directory does not exist.
     """
     file = read_suite_file(path)
@@ -117,7 +117,7 @@ def plan_suite(path: Path) -> SuitePlan:
 
 
 def _overlaid(below: RunOptions, above: RunOptions) -> RunOptions:
-    """Return the options of both; what ``above`` gives wins, and ``set`` key by key."""
+    """Return the options of both. The options of ``above`` take precedence, those in ``set`` key by key."""
     given = {
         key: value
         for key in above.model_fields_set & set(RunOptions.model_fields)
@@ -128,7 +128,7 @@ def _overlaid(below: RunOptions, above: RunOptions) -> RunOptions:
 
 
 class _Row(NamedTuple):
-    """What FlagPerf's keys say, or an entry."""
+    """A configuration without its precision, from an entry or one of its FlagPerf keys."""
 
     case: str
     topology: str
@@ -137,7 +137,7 @@ class _Row(NamedTuple):
 
 
 def _rows(entry: RunEntry, options: RunOptions, place: str, ignored: dict[str, None]) -> Iterator[_Row]:
-    """Yield the entry's configurations, precisions apart, and note what of its keys is ignored."""
+    """Yield the entry's configurations without their precisions, and note the ignored parts of its keys."""
     if entry.case is not None:
         for case, topology in product(entry.case, options.topology or ()):
             yield _Row(case, topology, options.repeats or 1, options.data)
@@ -150,7 +150,7 @@ def _rows(entry: RunEntry, options: RunOptions, place: str, ignored: dict[str, N
 def _configuration(
     row: _Row, precision: Precision, options: RunOptions, prefix: str | None, root: Path
 ) -> list[PlannedRun]:
-    """Return the repeats of one configuration; what ``perf train`` would refuse is refused here."""
+    """Return the repeats of one configuration. Refuse everything that ``perf train`` would refuse."""
     chosen_case = find_case(row.case)
     topology = _topology(row.topology)
     if options.vendor is not None and options.vendor != selection.AUTO:

@@ -1,1 +1,1 @@
-"""Vendors that ship with core: only the CPU reference, which goes the same way as everybody else's plugin."""
+"""Vendor plugins that are part of core: the CPU reference."""

@@ -1,7 +1,7 @@
-"""The CPU reference plugin: what every other vendor's results are compared with.
+"""The CPU reference plugin. The results of all other vendors are compared with its results.
 
-It is a plugin like any other, found through the same entry-point group. It keeps fp32 numerics untouched and is
-otherwise as fast as a CPU allows: every physical core, channels-last convolutions, and an allocator that keeps memory.
+Core finds it through the same entry-point group as every other plugin. It does not change fp32 numerics. For speed it
+uses every physical core, channels-last convolutions, and an allocator that keeps memory.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from chipperf.torchtools import MATMUL_PRECISION, precision_policy, require_prec
 if TYPE_CHECKING:
     import torch
 
-# Past these sizes glibc gives memory back to the kernel after every step and takes page faults for it in the next one,
-# which costs about half of the training throughput. The values only have to exceed any tensor of the cases.
+# Above these sizes glibc returns memory to the kernel after every step. The page faults in the next step cost about
+# half of the training throughput. The values must exceed the size of every tensor of the cases.
 _KEEP_BYTES = 8 * 2**30
 _TOP_PAD_BYTES = 64 * 2**20
 
@@ -60,7 +60,7 @@ _last_energy_reading: tuple[float, int] | None = None
 
 @hookimpl
 def perf_vendor_info() -> VendorInfo:
-    """Describe the reference."""
+    """Describe the CPU reference."""
     return VendorInfo(
         name="cpu",
         title=Title(zh="CPU 参考实现", en="CPU reference"),
@@ -72,7 +72,7 @@ def perf_vendor_info() -> VendorInfo:
 
 @hookimpl
 def perf_probe() -> ProbeResult:
-    """Report the host's processor, which is always there."""
+    """Report the host's processor, which is always present."""
     device = ProbedDevice(index=0, name=_cpu_name(), total_bytes=_memory_limit()[0])
     return ProbeResult(available=True, reason=f"{_physical_cores()} physical cores", devices=(device,))
 
@@ -129,7 +129,7 @@ def perf_load_runtime() -> RuntimeInfo:
 
 @hookimpl
 def perf_device_init(rank: Rank) -> torch.device:
-    """Return the host; all ranks share it."""
+    """Return the host, which all ranks share."""
     import torch
 
     return torch.device("cpu", 0)
@@ -137,18 +137,18 @@ def perf_device_init(rank: Rank) -> torch.device:
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the processor; its capacity is the memory this process may use."""
+    """Identify the processor. Its capacity is the memory that this process may use."""
     return DeviceInfo(index=0, name=_cpu_name(), total_bytes=_memory_limit()[0])
 
 
 @hookimpl
 def perf_synchronize(device: torch.device) -> None:
-    """Do nothing: an operator on the CPU is finished when it returns."""
+    """Do nothing, because an operator on the CPU is finished when it returns."""
 
 
 @hookimpl
 def perf_memory_query(device: torch.device) -> MemoryStats:
-    """Read this process's resident memory, the machine's use, and the limit both share."""
+    """Read this process's resident memory, the machine's used memory, and their common limit."""
     total_bytes, limit_source = _memory_limit()
     virtual = psutil.virtual_memory()
     resident = _process_status_bytes("VmRSS") or psutil.Process().memory_info().rss
@@ -163,7 +163,7 @@ def perf_memory_query(device: torch.device) -> MemoryStats:
 
 @hookimpl
 def perf_memory_reset_peak(device: torch.device) -> None:
-    """Set the kernel's high-water mark of resident memory back (proc(5), ``clear_refs``)."""
+    """Reset the kernel's high-water mark of resident memory (proc(5), ``clear_refs``)."""
     clear_refs = Path("/proc/self/clear_refs")
     if clear_refs.exists():
         clear_refs.write_text("5")
@@ -186,7 +186,7 @@ def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolic
 
 @hookimpl
 def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
-    """Lay convolution weights out channels-last, which oneDNN's kernels prefer."""
+    """Store convolution weights channels-last, because oneDNN's kernels are faster with them."""
     import torch
 
     return model.to(memory_format=torch.channels_last)
@@ -194,7 +194,7 @@ def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, devic
 
 @hookimpl
 def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
-    """Read utilization, memory, and package power and temperature where the kernel exposes them."""
+    """Read utilization, memory, and package power and temperature if the kernel exposes them."""
     virtual = psutil.virtual_memory()
     return TelemetrySample(
         source="psutil, /sys/class/powercap",
@@ -218,14 +218,14 @@ def _cpu_name() -> str:
 
 
 def _physical_cores() -> int:
-    """Return the physical cores this process may run on; SMT siblings do not add floating-point units."""
+    """Return the physical cores that this process may run on. SMT siblings do not add floating-point units."""
     process = psutil.Process()
     usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else (psutil.cpu_count() or 1)
     return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
 def _memory_limit() -> tuple[int, str]:
-    """Return the bytes this process may use and what limits them: its control group, or the machine."""
+    """Return the bytes that this process may use, and what limits them: its control group or the machine."""
     machine_bytes = psutil.virtual_memory().total
     limit_bytes, source = machine_bytes, "the machine"
     try:

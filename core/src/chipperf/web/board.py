@@ -68,7 +68,7 @@ class Heading:
 
 
 _UNITS = {"s": " (s)", "bytes": " (GiB)"}
-"""What follows a name; of throughputs the board says the unit, and results have none."""
+"""Texts after the names. Throughputs have their unit in the board's heading, and results have no unit."""
 
 
 def _heading(column: Column) -> Heading:
@@ -112,7 +112,7 @@ class RunRow:
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         target: Quality at which the run counts as converged.
-        throughputs: The board's throughputs, see :data:`THROUGHPUTS`; ``None`` where there is none to be shown.
+        throughputs: The throughputs in :data:`THROUGHPUTS`; ``None`` if a throughput cannot be shown.
     """
 
     run_id: str
@@ -315,7 +315,7 @@ def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[Page
 
 
 def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> PageCell:
-    """Return the cell of a reported value; the peak of used memory is shown with the capacity."""
+    """Return the cell of a reported value. The peak of used memory is shown with the capacity."""
     exact = record.kind == "imported"
     path, value = column.find(record)
 
@@ -330,7 +330,7 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
 
     shown = result_cell(record, value, path, of_total if column.unit == "bytes" else write)
     if column.name == "time_to_target" and verdict == "below_target":
-        # The reason, which repeats result and target, is told with the value's source.
+        # The source of the value shows the reason, which contains result and target.
         return replace(shown, text=_NOT_REACHED)
     return shown
 

@@ -86,7 +86,7 @@ def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
     """Draw a group of bars for each run, numbered from 1, from top to bottom; needs matplotlib.
 
     Args:
-        rows: Throughputs of each run, as many of all; ``None`` has no bar.
+        rows: Throughputs of each run, equally many for all runs. ``None`` has no bar.
     """
     with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
         measures = max(map(len, rows), default=0)

@@ -44,7 +44,7 @@ _MOST_BARS = 12
 
 _SUFFIX = ".html.j2"
 _TITLE_BLOCKS = frozenset({"title_zh", "title_en"})
-"""Blocks for the window's title in chipperf 0.1, which nothing would show."""
+"""Blocks of chipperf 0.1 for the window's title. Templates that define them are refused: no page shows them."""
 
 _SIMULATED = (
     phrase(
@@ -326,7 +326,7 @@ def _finalize(value: Any) -> Any:
 
 
 def _in_each_language(text: object) -> Markup:
-    """Return a text in an element for each language, of which the page shows one; what is alike in all is only text."""
+    """Return a text in one element for each language, or as plain text if it is the same in all languages."""
     texts = {language: _escaped(text, language) for language in LANGUAGES}
     if len(set(texts.values())) == 1:
         return texts[ENGLISH]
