@@ -317,8 +317,7 @@ def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a dataset directory by the paths and sizes of its files; see
-    :func:`.dataset_identity.identify_directory`.
+    """Identify a dataset directory by the paths and sizes of its files, see :func:`.identify_directory`.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
