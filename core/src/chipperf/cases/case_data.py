@@ -27,7 +27,7 @@ class DataCheck(Protocol):
     """Checks a directory before training."""
 
     def __call__(self, root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:
-        """Return all problems of a directory as findings, without raising errors and without changing the directory.
+        """Return a report of all problems of a directory; raise no errors about them and change nothing.
 
         Args:
             root: The directory.

@@ -33,7 +33,7 @@ class LoaderChoices:
     Attributes:
         workers: Worker processes per rank; with 0 the training process loads.
         prefetch_factor: Batches that each worker prepares ahead.
-        pin_memory: Whether batches are copied to page-locked memory.
+        pin_memory: Whether to copy batches to page-locked memory.
         start_method: Start method of workers: ``fork``, ``forkserver`` or ``spawn``; ``None`` for the default.
     """
 
@@ -50,7 +50,7 @@ class LoaderSettings:
     Attributes:
         workers: Worker processes per rank.
         prefetch_factor: Batches that each worker prepares ahead; ``None`` without workers.
-        pin_memory: Whether batches are copied to page-locked memory.
+        pin_memory: Whether to copy batches to page-locked memory.
         persistent_workers: Whether workers stay alive after an epoch.
         start_method: Start method of workers; ``None`` without workers.
         decoder: Decoder of JPEG files.
