@@ -92,7 +92,7 @@ class ReportProfile:
         task: Kind of task.
         quality_column: Header of the result column, for example ``acc``.
         quality_legend: Meaning of that column.
-        sample_noun: What one training sample is.
+        sample_noun: Word for one training sample.
         quality_as_percent: Whether the quality is printed as a percentage instead of a fraction.
     """
 

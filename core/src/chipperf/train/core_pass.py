@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chipperf.train.run_state import RunState
 
 POOL_BATCHES = 4
-"""Number of device-resident batches. The pass rotates through them, so that no cache holds a single batch."""
+"""Number of device-resident batches. The pass rotates through them, so that no cache keeps one batch warm."""
 
 DIAGNOSTIC_STEPS = 10
 """Steps of a pass that waits for the device within each step."""
@@ -36,7 +36,7 @@ def measure_core(context: RunContext, replica: Replica, state: RunState, cards: 
     """Measure the throughput with device-resident batches and the phases of a step; this changes the weights.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
         replica: The trained model.
         state: Receives the measurements.
         cards: Name of each rank's device.
@@ -61,7 +61,7 @@ def core_window(
     """Run optimizer steps on device-resident batches between two edges.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
         replica: The model.
         batches: This rank's batches, on the device.
         steps_done: Optimizer steps of the training.

@@ -47,7 +47,7 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     """Add an evaluation to the curve, announce it, and record whether the target is met.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
         state: State of the run.
         evaluation: Result over all ranks.
         elapsed_s: Training time at the end of the evaluation.

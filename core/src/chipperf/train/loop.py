@@ -159,8 +159,7 @@ class TrainingLoop:
                     goes_on = not self._stop_is_reached()
                 if not goes_on:
                     self._save()
-                    # The record of this session needs the combined windows. The checkpoint keeps them until the
-                    # segment's end.
+                    # The record of this session needs the combined windows; the checkpoint keeps them uncombined.
                     self._combine_windows()
                     return False
         self._combine_windows()

@@ -70,7 +70,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Hold signals in the block until :meth:`reached`; :attr:`requested` shows one after its last call."""
+        """Hold signals in the block for :meth:`reached`; :attr:`requested` also covers one after the last edge."""
         before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:
             yield
