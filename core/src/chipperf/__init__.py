@@ -1,8 +1,7 @@
-"""chipperf: the one import path for plugin authors.
+"""chipperf: the public interface for plugin authors.
 
-Everything a vendor or observer plugin needs is importable from here; what probes and telemetry need, from
-:mod:`chipperf.hardware`; what is done with torch, from :mod:`chipperf.torchtools`. Everything else may change between
-minor versions.
+A vendor or observer plugin imports from this module, from :mod:`chipperf.hardware` (probes and telemetry) and from
+:mod:`chipperf.torchtools` (torch helpers). Everything else may change between minor versions.
 """
 
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision

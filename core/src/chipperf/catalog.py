@@ -1,4 +1,4 @@
-"""Functions with a stable id, collected from the modules of a package: the contract's checks and lint's rules."""
+"""Catalogs of functions that have a stable id: contract checks and lint rules."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 class Entry(Protocol):
-    """What a catalog holds; ``id`` is letters and a number, for example ``M4`` or ``L04``."""
+    """An entry of a catalog. Its ``id`` is letters and a number, for example ``M4`` or ``L04``."""
 
     @property
     def id(self) -> str:
-        """Stable name, never given to another entry."""
+        """Stable name. It is never reused for another entry."""
 
 
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
 class Catalog(Generic[EntryT]):
-    """The entries of one kind that the modules of a package define.
+    """All entries of one kind that the modules of a package define.
 
     Args:
-        package: Name of the package; its modules are imported when the entries are asked for.
+        package: Name of the package. Its modules are imported on the first use of the entries.
         kind: Class of the entries.
-        noun: What messages call an entry.
-        listing: Command that prints all of them.
+        noun: Word for an entry in messages.
+        listing: Command that prints all entries.
     """
 
     def __init__(self, package: str, kind: type[EntryT], *, noun: str, listing: str) -> None:
@@ -46,7 +46,7 @@ class Catalog(Generic[EntryT]):
         """Return every entry by its id, ordered by letters and number.
 
         Raises:
-            ValueError: Two entries have one id.
+            ValueError: Two entries have the same id.
         """
         if not self._entries:
             found: dict[str, EntryT] = {}
@@ -62,7 +62,7 @@ class Catalog(Generic[EntryT]):
         """Return the entry called ``id``.
 
         Raises:
-            UsageError: There is none; the message suggests the nearest one.
+            UsageError: No entry has this id; the message suggests the nearest one.
         """
         known = self.entries()
         if id not in known:
@@ -74,7 +74,7 @@ class Catalog(Generic[EntryT]):
 
 
 def require_id(id: str, pattern: str, example: str) -> None:
-    """Refuse an id of another form.
+    """Check that an id has the required form.
 
     Raises:
         ValueError: ``id`` does not match ``pattern``.
@@ -84,7 +84,7 @@ def require_id(id: str, pattern: str, example: str) -> None:
 
 
 def summary_of(function: Callable[..., object], id: str) -> str:
-    """Return the first line of a function's docstring, which is the summary of the entry ``id``.
+    """Return the first line of a function's docstring as the summary of the entry ``id``.
 
     Raises:
         ValueError: The function has no docstring.

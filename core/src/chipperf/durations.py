@@ -1,4 +1,4 @@
-"""Durations as people write them: ``90s``, ``30m``, ``2h``, ``1h30m``."""
+"""Parsing and formatting of durations such as ``90s``, ``30m``, ``2h`` and ``1h30m``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _DURATION = re.compile("".join(f"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _
 
 
 def parse_duration(text: str, who: str) -> float:
-    """Return the seconds of a duration.
+    """Return a duration in seconds.
 
     Args:
-        text: Hours, minutes and seconds, each with its unit, the largest first.
-        who: What is set, for the error: an option, or a key and its place.
+        text: Hours, minutes and seconds, each with its unit, the largest unit first.
+        who: Name of the setting for error messages: an option, or a key and its place.
 
     Raises:
-        UsageError: ``text`` is no duration, or one of no time at all.
+        UsageError: ``text`` is not a duration, or is zero.
     """
     match = _DURATION.fullmatch(text.strip().lower())
     hint = "write hours, minutes or seconds with their unit: 90s, 30m, 2h, 1h30m"
@@ -32,7 +32,7 @@ def parse_duration(text: str, who: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in its largest units, to a second where it is longer than a minute.
+    """Return a duration in its largest units, rounded to seconds from one minute on.
 
     >>> format_duration(5400), format_duration(90), format_duration(0.5)
     ('1h30m', '1m30s', '0.5s')

@@ -1,4 +1,4 @@
-"""Exceptions of chipperf: what happened, who, and what to do about it."""
+"""Exceptions of chipperf, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class PerfError(Exception):
-    """Base of every error that a user of chipperf is meant to read.
+    """Base class of all errors that are shown to the user.
 
     Args:
-        message: What happened and to whom: the vendor, file or key.
+        message: What happened, with the vendor, file or key concerned.
         hint: What to do about it.
     """
 
@@ -38,7 +38,7 @@ class ConfigError(UsageError):
 
 
 class PluginError(PerfError):
-    """A plugin or the environment it needs is at fault."""
+    """A plugin, or the environment that it needs, has a fault."""
 
     exit_code = 3
 
@@ -48,15 +48,15 @@ class PluginLoadError(PluginError):
 
 
 class VendorSelectionError(PluginError):
-    """No vendor, or more than one, answers to what was asked for."""
+    """No vendor, or more than one, matches the request."""
 
 
 class VendorHookError(PluginError):
-    """A vendor's hook raised, or returned something other than its specified type."""
+    """A vendor's hook raised an exception or returned a value of the wrong type."""
 
 
 class UnsupportedPrecision(PluginError):
-    """A vendor cannot run the requested precision and says so, instead of running another one."""
+    """A vendor cannot run the requested precision."""
 
 
 class DeviceError(PluginError):
@@ -72,11 +72,11 @@ class RecordError(PerfError):
 
 
 class DocumentError(UsageError):
-    """A document or log that somebody wrote cannot be read, or nothing in it is understood."""
+    """A document or log cannot be read, or has no content that chipperf understands."""
 
 
 class TrainingError(PerfError):
-    """Training ran and failed.
+    """Training failed.
 
     Args:
         message: What happened.
@@ -92,12 +92,12 @@ class TrainingError(PerfError):
 class TrainingStopped(BaseException):
     """A signal told this training process to stop.
 
-    It is not an ``Exception``: code that handles the errors of a plugin or of data must not handle it.
+    It is not an ``Exception``, so that code that handles errors of plugins or data does not catch it.
     """
 
 
 class CheckFailed(PerfError):
-    """A check (contract, lint, dataset) ran and found faults."""
+    """A check (contract, lint or dataset) found faults."""
 
     exit_code = 4
 

@@ -1,7 +1,7 @@
-"""Torch-free tools for a vendor's probe and telemetry: PCI devices, driver files, management tools and what they print.
+"""Torch-free tools for probes and telemetry: PCI devices, driver files, management tools and their output.
 
-A probe must return within seconds and must not raise, on every machine. So nothing here raises because a file, a tool
-or a permission is missing, and whatever could hang takes a time limit.
+A probe must return within seconds and must not raise on any machine. Therefore a missing file, tool or permission
+raises nothing here, and every call that could hang has a time limit.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _DISPLAY_CLASS = 0x03
 _QUANTITY = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
 _KILL_WAIT_S = 0.5
 
-# Management tools count in units of 2**10, however they spell them: one prints 67108864 KB for 64 GiB.
+# Management tools count in powers of 2**10, whatever spelling they use: one prints 67108864 KB for 64 GiB.
 BYTES: Final[Mapping[str, float]] = MappingProxyType(
     {"B": 1, "KB": 2**10, "KiB": 2**10, "MB": 2**20, "MiB": 2**20, "GB": 2**30, "GiB": 2**30}
 )
-"""Units for :func:`quantity`: spellings of a unit, each with its size."""
+"""Units for :func:`quantity`: size by spelling."""
 WATTS: Final[Mapping[str, float]] = MappingProxyType({"W": 1, "mW": 1e-3})
 CELSIUS: Final[Mapping[str, float]] = MappingProxyType({"C": 1})
 PERCENT: Final[Mapping[str, float]] = MappingProxyType({"%": 1})
 MEGAHERTZ: Final[Mapping[str, float]] = MappingProxyType({"MHz": 1})
 UNSTATED: Final[Mapping[str, float]] = MappingProxyType({"": 1})
-"""For formats whose specification, and not their text, gives the unit."""
+"""For output without units; the specification of its format gives the unit."""
 _UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
     {
         "power_w": WATTS,
@@ -56,13 +56,13 @@ _UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
         "clock_mhz": MEGAHERTZ,
     }
 )
-# "GPU-", which some libraries write in front of a UUID and others do not.
+# Some libraries write "GPU-" in front of a UUID.
 _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PciDevice:
-    """A PCI function as the kernel lists it.
+    """A PCI function that the kernel lists.
 
     Attributes:
         address: Domain, bus, device and function, in the form of :func:`normalize_pci_address`.
@@ -78,25 +78,25 @@ class PciDevice:
 
     @property
     def is_display(self) -> bool:
-        """True for display controllers, which include accelerators without a video output."""
+        """True for display controllers; accelerators without a video output are display controllers too."""
         return self.class_code >> 16 == _DISPLAY_CLASS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReading:
-    """What a management tool or library says of one device at one moment; ``None`` is unknown.
+    """Values of one device at one moment, from a management tool or library; ``None`` is unknown.
 
     Attributes:
-        device_id: The tool's own number of the device.
+        device_id: The tool's number of the device.
         pci_bus_id: Address, in the form of :func:`normalize_pci_address`.
         uuid: UUID, as the plugin writes it.
         serial: Serial number of the card.
-        name: Product's or chip's name.
+        name: Name of the product or chip.
         power_w: Power of the board.
-        temperature_c: Temperature of the chip; of several, the highest.
+        temperature_c: Temperature of the chip; the highest if there are several.
         utilization_percent: Busy share of the compute units.
-        memory_used_bytes: Device memory in use by everybody.
-        memory_total_bytes: Capacity.
+        memory_used_bytes: Device memory in use by all processes.
+        memory_total_bytes: Capacity of the device memory.
         clock_mhz: Clock of the compute units.
     """
 
@@ -113,22 +113,22 @@ class DeviceReading:
     clock_mhz: float | None = None
 
     def sensors(self) -> dict[str, Any]:
-        """Return the values that a ``TelemetrySample`` has, by its names."""
+        """Return the values for a ``TelemetrySample``, by its attribute names."""
         names = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReport:
-    """What a management tool or library says of all devices at one moment; ``None`` is unknown.
+    """Values of all devices at one moment, from a management tool or library; ``None`` is unknown.
 
     Attributes:
         readings: One per device, in the tool's order.
         source: Where the readings come from, for example ``acme-smi 2.1 --summary``.
         problem: Why there are no readings.
-        tool_version: Version of the tool, which is not the driver's.
+        tool_version: Version of the tool itself.
         driver_version: Version of the kernel driver.
-        sdk_version: Version of the vendor's software or of the library behind the tool.
+        sdk_version: Version of the vendor's software, or of the library that the tool uses.
     """
 
     readings: tuple[DeviceReading, ...] = ()
@@ -141,11 +141,11 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOutput:
-    """What a management tool printed.
+    """Output of a management tool.
 
     Attributes:
-        stdout: Its output, empty if it did not run.
-        problem: Why the output is not to be trusted; ``None`` if the tool ended well.
+        stdout: Standard output; empty if the tool did not run.
+        problem: Why the output must not be used; ``None`` if the tool succeeded.
     """
 
     stdout: str = ""
@@ -153,14 +153,14 @@ class ToolOutput:
 
 
 def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
-    """List the machine's PCI functions by address.
+    """Return the machine's PCI functions, sorted by address.
 
     Args:
         root: Directory with one entry per function, each with the files ``vendor``, ``device`` and ``class``;
             :data:`PCI_ROOT` if not given.
 
     Returns:
-        Functions whose identity is readable; none if ``root`` does not exist.
+        Functions with readable ids; none if ``root`` does not exist.
     """
     with suppress(OSError):
         entries = sorted((root or PCI_ROOT).iterdir())
@@ -186,12 +186,13 @@ def find_cards(
 
     Args:
         root: Directory that holds ``sys``.
-        is_card: Whether a function is a card of the vendor.
-        called: What a card is called: ``ACME GPU``.
-        criterion: What a card would be, as the end of a sentence: ``has vendor id 0x10de``.
+        is_card: Returns whether a function is a card of the vendor.
+        called: Name of a card in messages, for example ``ACME GPU``.
+        criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
 
     Returns:
-        The cards by address, and words for a probe's reason: where they are, or what was looked for and what to do.
+        The cards sorted by address, and a text for a probe's reason: where the cards are, or what was searched for and
+        what to do.
     """
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
@@ -207,15 +208,15 @@ def find_cards(
 def select_visible(
     choice: str, find: Callable[[str], Device | None], *, repetition_hides_all: bool = True
 ) -> tuple[Device, ...]:
-    """Return the devices that a variable such as ``CUDA_VISIBLE_DEVICES`` leaves, in its order.
+    """Return the devices that a variable such as ``CUDA_VISIBLE_DEVICES`` selects, in its order.
 
-    As in CUDA, the first entry that names no device hides itself and all behind it.
+    As in CUDA, an entry that names no device ends the list.
 
     Args:
-        choice: The variable's value: entries separated by commas.
+        choice: Value of the variable: entries separated by commas.
         find: Returns the device that an entry names, or ``None``.
-        repetition_hides_all: Whether an entry that repeats a device hides all devices, as in CUDA, or only itself and
-            all behind it.
+        repetition_hides_all: Whether an entry that repeats a device hides all devices, as in CUDA. Otherwise it ends
+            the list.
     """
     chosen: list[Device] = []
     for entry in choice.split(","):
@@ -229,36 +230,37 @@ def select_visible(
 
 
 def only(matches: Iterable[Device]) -> Device | None:
-    """Return the single match; ``None`` if there is none or more than one, as for an abbreviated UUID."""
+    """Return the only match; ``None`` if there are none or several, for example for an abbreviated UUID."""
     found = list(matches)
     return found[0] if len(found) == 1 else None
 
 
 def quantity(text: str | None, units: Mapping[str, float]) -> float | None:
-    """Return the number in ``text`` in the unit that ``units`` maps to 1; ``None`` if it is not such a quantity.
+    """Return the quantity in ``text``, in the unit that ``units`` maps to 1; ``None`` if it cannot be parsed.
 
     Args:
-        text: A number and its unit, alone.
-        units: Accepted spellings of the unit, each with its size.
+        text: A number and its unit, without other text.
+        units: Size of each accepted unit, by spelling.
     """
     match = _QUANTITY.fullmatch(text or "")
     return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
 
 def whole(value: float | None) -> int | None:
-    """Return ``value`` as an integer, for counts of bytes."""
+    """Return ``value`` as an integer; used for byte counts."""
     return None if value is None else round(value)
 
 
 def read_device(
     texts: Mapping[str, object], *, unstated: Mapping[str, float] = MappingProxyType({}), **known: Any
 ) -> DeviceReading:
-    """Return a reading from the texts that a tool prints; a text that is not such a value is unknown.
+    """Return a reading from the texts that a tool prints; a text that cannot be parsed is unknown.
 
     Args:
-        texts: Texts by the names of :class:`DeviceReading`, each quantity with its unit; ``None`` is unknown.
-        unstated: :data:`UNSTATED` where a tool prints bare numbers in the usual units; memory always has its unit.
-        known: Attributes whose values are found in another way.
+        texts: Texts by attribute name of :class:`DeviceReading`, each quantity with its unit; ``None`` is unknown.
+        unstated: :data:`UNSTATED` if the tool prints numbers without units, in the usual units; memory always needs a
+            unit.
+        known: Attributes whose values are already known.
     """
     values: dict[str, Any] = {}
     for name, text in texts.items():
@@ -275,9 +277,9 @@ def read_device(
 def find_reading(
     readings: Iterable[DeviceReading], *, uuid: str | None, pci_bus_id: str | None
 ) -> DeviceReading | None:
-    """Return the reading of the device with this UUID, or else at this address; ``None`` unless it is exactly one.
+    """Return the reading with this UUID, else with this address; ``None`` unless exactly one matches.
 
-    A UUID is compared without the prefix that some write in front of it (``GPU-``), and in either case.
+    UUIDs are compared without a prefix such as ``GPU-``, ignoring case.
     """
     listed = tuple(readings)
     same_uuid = [reading for reading in listed if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid)]
@@ -289,9 +291,9 @@ def _bare(uuid: str) -> str:
 
 
 def normalize_pci_address(text: str) -> str | None:
-    """Return the PCI address in ``text`` as ``0000:1b:00.0``, or ``None`` if there is none.
+    """Return the PCI address in ``text`` in the form ``0000:1b:00.0``, or ``None`` if there is none.
 
-    Management tools print the same address with a domain of four or eight digits and in either case.
+    Management tools print a domain of four or eight digits, in upper or lower case.
     """
     match = _PCI_ADDRESS.search(text)
     if match is None:
@@ -301,14 +303,14 @@ def normalize_pci_address(text: str) -> str | None:
 
 
 def read_text(path: Path) -> str | None:
-    """Return a small text file without surrounding white space, or ``None`` if it cannot be read."""
+    """Return the stripped content of a small text file, or ``None`` if it cannot be read."""
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace").strip()
     return None
 
 
 def distribution_version(name: str) -> str | None:
-    """Return the version of an installed distribution from its metadata, importing nothing; ``None`` if absent."""
+    """Return the version of a distribution from its metadata, without importing it; ``None`` if not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -316,7 +318,7 @@ def distribution_version(name: str) -> str | None:
 
 
 def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
-    """Find an executable on ``PATH``, then in the directories where its vendor installs it; ``None`` if absent."""
+    """Return the path of an executable, from ``PATH`` or else from the vendor's directories; ``None`` if absent."""
     search_path = (os.environ.get("PATH", os.defpath), *map(str, directories))
     return shutil.which(name, path=os.pathsep.join(search_path))
 
@@ -324,15 +326,15 @@ def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
 def run_tool(
     argv: Sequence[str], *, timeout_s: float = 5.0, environment: Mapping[str, str] | None = None
 ) -> ToolOutput:
-    """Run a management tool and return what it printed, in about ``timeout_s`` seconds at most.
+    """Run a management tool for at most about ``timeout_s`` seconds and return its output.
 
     Args:
-        argv: Program and arguments; no shell is involved.
+        argv: Program and arguments; no shell is used.
         timeout_s: Time after which the tool and its children are killed.
-        environment: Its environment variables; this process's if not given.
+        environment: Environment variables of the tool; by default those of this process.
 
     Returns:
-        The output, as far as it came; ``problem`` is set if the tool is missing, failed, or did not finish.
+        The output up to the end or the timeout; ``problem`` is set if the tool is missing, failed, or did not finish.
     """
     try:
         process = subprocess.Popen(
@@ -364,8 +366,8 @@ class ManagementTool:
     """A vendor's command line tool.
 
     Attributes:
-        names: Names of the program; the first one that is installed is run.
-        directories: Where the vendor installs it, searched after ``PATH``.
+        names: Names of the program; the first installed one is run.
+        directories: Where the vendor installs the tool, searched after ``PATH``.
     """
 
     names: tuple[str, ...]
@@ -376,7 +378,7 @@ class ManagementTool:
         return next(filter(None, (find_tool(name, self.directories) for name in self.names)), None)
 
     def run(self, options: Sequence[str], *, timeout_s: float) -> ToolOutput:
-        """Run the tool; records quote the problem, which therefore names the tool without its directory."""
+        """Run the tool; its problem names the tool without a directory, because records quote it."""
         tool = self.find()
         if tool is None:
             return ToolOutput(problem=f"{self.names[0]} is not installed")
@@ -385,13 +387,13 @@ class ManagementTool:
 
 
 class LayoutReader:
-    """Reads all devices from a tool whose releases print different layouts.
+    """Reads all devices from a tool whose versions print different layouts.
 
     Args:
         tool: The tool.
-        layouts: Options and parser of each layout, the best one first.
-        misread: What is wrong with an output that tells nothing; ``{call}`` is the call.
-        tells: Whether a report is of use; if not given, whether it has readings.
+        layouts: Options and parser of each layout, best first.
+        misread: Problem text for an output that no layout can use; ``{call}`` is the call.
+        tells: Returns whether a report is useful; by default, whether it has readings.
     """
 
     def __init__(
@@ -408,7 +410,7 @@ class LayoutReader:
         self._tells = tells
 
     def read(self, *, timeout_s: float) -> DeviceReport:
-        """Return the report of the first layout that tells something; the next call begins with that layout.
+        """Return the report of the first layout that gives a useful one; the next call begins with that layout.
 
         Args:
             timeout_s: Time for all calls together. A tool that hangs is not called again.
@@ -430,11 +432,11 @@ class LayoutReader:
 
 
 class SharedReport:
-    """One report for all devices of the machine, which are asked about one after the other.
+    """Caches one report on all devices of the machine, because telemetry reads one device after the other.
 
     Args:
-        take: Takes a report.
-        fresh_s: How long a report serves.
+        take: Returns a new report.
+        fresh_s: How long a report stays valid.
     """
 
     def __init__(self, take: Callable[[], DeviceReport], *, fresh_s: float = 0.5) -> None:
@@ -444,7 +446,7 @@ class SharedReport:
         self._taken_s = float("-inf")
 
     def current(self) -> DeviceReport:
-        """Return the latest report, taken anew if it is too old."""
+        """Return the latest report, or a new one if it is too old."""
         if time.monotonic() - self._taken_s > self._fresh_s:
             self._report, self._taken_s = self._take(), time.monotonic()
         return self._report
@@ -453,7 +455,7 @@ class SharedReport:
 def _kill_group(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # A tool that is stuck inside the kernel does not die: it is left behind, because the probe must return.
+    # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
     with suppress(subprocess.TimeoutExpired):
         process.wait(_KILL_WAIT_S)
     for stream in (process.stdout, process.stderr):
@@ -462,17 +464,17 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 
 
 def call_bounded(function: Callable[[], Result], *, timeout_s: float = 5.0) -> Result:
-    """Call a function of a foreign library that may hang, and wait ``timeout_s`` seconds for it at most.
+    """Call a library function that may hang, and wait at most ``timeout_s`` seconds for it.
 
     Args:
-        function: What to call, in a thread of its own; when it hangs, the thread is abandoned.
+        function: Function to call in its own thread. If it hangs, the thread is abandoned.
         timeout_s: How long to wait.
 
     Returns:
-        What the function returned.
+        The function's result.
 
     Raises:
-        TimeoutError: The function did not finish in time. What it raises itself is passed on.
+        TimeoutError: The function did not finish in time. Its own exceptions are passed on.
     """
     future: Future[Result] = Future()
 

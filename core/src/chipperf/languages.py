@@ -1,7 +1,7 @@
-"""The languages of reports and pages, and core's texts in them.
+"""Languages of reports and pages, and the translations of core's texts.
 
-A text is written in English where it is used; ``templates/languages/CODE.toml`` has it in another language. A text that
-a translation lacks is shown in English.
+Code holds the English text; ``templates/languages/CODE.toml`` holds its translation into another language. A text
+without a translation is shown in English.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Language: TypeAlias = str
 """A code of :data:`LANGUAGES`."""
 
 LANGUAGES: Final[dict[Language, str]] = {"zh": "中文", "en": "English"}
-"""Each language's code and its own name, in the order in which pages have them."""
+"""Native name of each language by code, in the order on pages."""
 
 DEFAULT: Final = "zh"
-"""The language of a report for which none is asked."""
+"""Default language of a report."""
 
 ENGLISH: Final = "en"
-"""The language of the texts in code and templates: it has no translation."""
+"""Language of the texts in code and templates; it needs no translation."""
 
 TRANSLATIONS: Final = Path(__file__).parent / "templates" / "languages"
 
@@ -44,26 +44,26 @@ class Translation:
     """The texts of a language.
 
     Attributes:
-        texts: Text by context (empty without one) and English text; a text with a plural is a list of its forms, found
-            by the English singular.
-        form_of: Returns which form a number takes.
+        texts: Text by context (empty if there is none) and English text. A text with a plural is a list of its forms,
+            under the English singular.
+        form_of: Returns the index of the form for a number.
     """
 
     texts: Mapping[str, Mapping[str, str | Sequence[str]]]
     form_of: Callable[[int], int]
 
     def find(self, english: str, context: str = "") -> str:
-        """Return a text in this language, English if the translation lacks it."""
+        """Return a text in this language, or in English if it has no translation."""
         found = self.texts.get(context, {}).get(english, english)
         return found if isinstance(found, str) else found[0]
 
     def spellings(self, context: str) -> tuple[str, ...]:
-        """Return every text of a context, none for English."""
+        """Return every translated text of a context; English has none."""
         texts = self.texts.get(context, {}).values()
         return tuple(form for text in texts for form in ((text,) if isinstance(text, str) else text))
 
     def find_plural(self, one: str, many: str, count: int) -> str:
-        """Return the form of a text that ``count`` takes, the English one if the translation lacks it."""
+        """Return the form of a text for ``count``, or the English form if it has no translation."""
         forms = self.texts.get("", {}).get(one)
         if forms is None:
             return one if count == 1 else many
@@ -72,7 +72,7 @@ class Translation:
 
 @lru_cache(maxsize=16)
 def read_translation(language: Language) -> Translation:
-    """Return the translation of a language; that of English is empty.
+    """Return the translation of a language; it is empty for English.
 
     Raises:
         FileNotFoundError: The language has no translation.
@@ -86,19 +86,19 @@ def read_translation(language: Language) -> Translation:
 
 
 class Translated:
-    """Base of what has texts of its own in several languages: an attribute for each, always ``en``."""
+    """Base class of objects with one text attribute per language; ``en`` is required."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A text of core's, without a language yet; as a string it is English.
+    """A translatable text of core; ``str()`` gives it in English.
 
     Attributes:
-        english: The text, with a ``%(name)s`` for each value.
-        values: Name and value; values may be phrases and titles.
-        context: Tells texts apart that are alike in English.
+        english: The English text, with a ``%(name)s`` for each value.
+        values: Names and values; a value may be a phrase or a title.
+        context: Distinguishes texts that are equal in English.
     """
 
     english: str
@@ -111,14 +111,14 @@ class Phrase:
 
 
 def phrase(english: str, /, *, context: str = "", **values: object) -> Phrase:
-    """Return a text that the translations have."""
+    """Return a translatable text."""
     return Phrase(english, tuple(values.items()), context)
 
 
 def in_language(text: object, language: Language) -> str:
-    """Return a phrase, a title, or a list of such in a language; anything else is alike in all of them.
+    """Return a phrase, a title or a list of them in a language, and any other object as ``str()``.
 
-    The translation has the texts of a title that lacks the language, by their English.
+    A title without a text in the language is translated from its English text.
     """
     if isinstance(text, str):
         return str(text)
@@ -135,26 +135,26 @@ def in_language(text: object, language: Language) -> str:
 
 
 def join(texts: Iterable[object], language: Language) -> str:
-    """Return texts as a list on one line, separated as the language does it."""
+    """Return texts as a list on one line, with the language's separator."""
     return list_separator(language).join(in_language(text, language) for text in texts)
 
 
 def list_separator(language: Language) -> str:
-    """Return what stands between the items of a list on one line."""
+    """Return the separator between the items of a list on one line."""
     return in_language(phrase(", ", context="list"), language)
 
 
 def in_all_languages(text: object) -> tuple[str, ...]:
-    """Return what a text is in the languages, each spelling once."""
+    """Return the distinct spellings of a text in all languages."""
     return tuple(dict.fromkeys(in_language(text, language) for language in LANGUAGES))
 
 
 def pattern(text: Phrase, **values: str) -> str:
-    """Return a regular expression for a text in any language.
+    """Return a regular expression that matches a text in any language.
 
     Args:
         text: The phrase.
-        values: Expression for a value of the phrase, by name; any other value is any text on one line.
+        values: Expression for each value of the phrase, by name; other values match any text on one line.
     """
     return f"(?:{'|'.join(_pattern(spelling, values) for spelling in _spellings(text))})"
 

@@ -1,7 +1,7 @@
-"""Every precision that a run can be asked for: one table, read by core and by plugins.
+"""Table of the precisions that a run can use, for core and plugins.
 
-A precision is what the user asks for with ``--precision``; an arithmetic is what products are then computed in. What a
-precision means is the same for every vendor: a plugin only says whether it can run it. Nothing here imports torch.
+A precision is a value of ``--precision``; an arithmetic is the number format in which products are computed. A
+precision means the same for every vendor; a plugin only declares which ones it can run. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Precision = Literal["fp32", "tf32", "amp", "fp16", "bf16"]
-"""Names of the precisions, for annotations; the keys of :data:`PRECISIONS`."""
+"""Names of the precisions: the keys of :data:`PRECISIONS`."""
 
 HalfType = Literal["float16", "bfloat16"]
 """``torch`` names of the 16-bit types of tensors."""
@@ -24,7 +24,7 @@ HalfType = Literal["float16", "bfloat16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """How far a training may differ from the CPU reference in fp32, and why it is neither less nor more."""
+    """Largest allowed difference between a training and the fp32 CPU reference, and the reason for its size."""
 
     value: float
     justification: str
@@ -32,12 +32,12 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """A format in which matrix products and convolutions are computed.
+    """A number format in which matrix products and convolutions are computed.
 
     Attributes:
-        fraction_bits: Bits of the significand behind the point.
+        fraction_bits: Bits of the significand after the binary point.
         largest: Largest finite value.
-        loss: Bound of a step's loss, relative.
+        loss: Bound of a step's loss, as a relative difference.
         gradient: Bound of a step's gradients, as a fraction of their norm.
     """
 
@@ -49,17 +49,18 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionDefinition:
-    """What a precision means.
+    """Definition of a precision.
 
     Attributes:
-        description: For documents and help texts.
-        arithmetic: Key of :data:`ARITHMETICS`: what products are computed in.
-        autocast_type: Type for ``torch.autocast``; ``None`` computes without it.
-        parameter_type: Type of the parameters, but those of batch normalization, whose statistics would overflow;
-            ``None`` leaves them in fp32.
-        scales_gradients: Whether gradients are scaled against underflow.
-        capability: Value of the ``Capability`` that a vendor declares who runs it; ``None`` for what every vendor runs.
-        in_every_legend: Whether every report names it, as FlagPerf's documents do, whatever its rows ran.
+        description: Text for documents and help.
+        arithmetic: Key of :data:`ARITHMETICS`: the format of products.
+        autocast_type: Type for ``torch.autocast``; ``None`` if autocast is off.
+        parameter_type: Type of the parameters; ``None`` for fp32. Batch normalization stays in fp32, because its
+            statistics would overflow.
+        scales_gradients: Whether gradients are scaled to avoid underflow.
+        capability: Value of the ``Capability`` that a vendor must declare; ``None`` if every vendor runs it.
+        in_every_legend: Whether the legend of every report names it, even if no row uses it, as in FlagPerf's
+            documents.
     """
 
     description: str
@@ -71,7 +72,7 @@ class PrecisionDefinition:
     in_every_legend: bool = False
 
 
-# Widths and ranges are those of IEEE 754 (fp32, fp16), of bfloat16, and of TF32: fp16's width with fp32's range.
+# Widths and ranges: IEEE 754 for fp32 and fp16; bfloat16; TF32 has the width of fp16 and the range of fp32.
 ARITHMETICS: Final[Mapping[str, Arithmetic]] = MappingProxyType(
     {
         "fp32": Arithmetic(
@@ -125,7 +126,7 @@ ARITHMETICS: Final[Mapping[str, Arithmetic]] = MappingProxyType(
         ),
     }
 )
-"""Arithmetics by name, the widest first."""
+"""Arithmetics by name, widest first."""
 
 PRECISIONS: Final[Mapping[Precision, PrecisionDefinition]] = MappingProxyType(
     {
@@ -143,7 +144,7 @@ PRECISIONS: Final[Mapping[Precision, PrecisionDefinition]] = MappingProxyType(
             capability="fp16",
             in_every_legend=True,
         ),
-        # torch cannot unscale fp16 gradients, so that they are not scaled.
+        # torch cannot unscale fp16 gradients, so they are not scaled.
         "fp16": PrecisionDefinition(
             description="fp16 autocast, and parameters in fp16 but those of batch normalization; gradients are not "
             "scaled, so that small ones are lost: a speed figure, not a recipe",
@@ -161,20 +162,20 @@ PRECISIONS: Final[Mapping[Precision, PrecisionDefinition]] = MappingProxyType(
         ),
     }
 )
-"""Precisions by name, in the order in which they are listed."""
+"""Precisions by name, in display order."""
 
 DEFAULT_PRECISION: Final[Precision] = "fp32"
-"""What every vendor runs, because results are compared in it."""
+"""Every vendor runs this precision, because results are compared in it."""
 
 
 def runnable_precisions(capabilities: Iterable[str]) -> tuple[Precision, ...]:
-    """Return the precisions of a vendor that declares ``capabilities``, in the table's order."""
+    """Return the precisions that a vendor with ``capabilities`` can run, in table order."""
     declared = {str(capability) for capability in capabilities}
     return tuple(name for name, means in PRECISIONS.items() if means.capability is None or means.capability in declared)
 
 
 def precisions_by_capability() -> dict[str, tuple[Precision, ...]]:
-    """Return, for each capability that stands for precisions, those precisions."""
+    """Return the precisions that each capability enables."""
     needed = dict.fromkeys(means.capability for means in PRECISIONS.values() if means.capability)
     return {
         capability: tuple(name for name, means in PRECISIONS.items() if means.capability == capability)
@@ -186,7 +187,7 @@ def precision_of(name: str) -> Precision:
     """Return the precision called ``name``.
 
     Raises:
-        UsageError: There is none; the nearest one is suggested.
+        UsageError: There is no such precision; the message suggests the nearest one.
     """
     for precision in PRECISIONS:
         if precision == name:
@@ -197,6 +198,6 @@ def precision_of(name: str) -> Precision:
 
 
 def either(names: Iterable[str]) -> str:
-    """Return names as a choice in a sentence: ``fp32, amp or bf16``."""
+    """Return names joined as alternatives, for example ``fp32, amp or bf16``."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last

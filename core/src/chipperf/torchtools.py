@@ -1,6 +1,6 @@
-"""Tools for plugins that use torch; importing this imports no torch.
+"""Tools for plugins that use torch; importing this module does not import torch.
 
-A plugin may import this module beside :mod:`chipperf` and :mod:`chipperf.hardware`.
+Plugins may import this module, :mod:`chipperf` and :mod:`chipperf.hardware`.
 """
 
 from chipperf.plugin.torch_helpers import (

@@ -1,6 +1,6 @@
-"""What a case is: a model, its data, its metric, and which hyperparameters may change.
+"""Definition of a case: a model, its data, its metric, and the roles of its hyperparameters.
 
-Importing a case imports no torch; :attr:`Case.load_workload` does.
+Importing a case does not import torch; only :attr:`Case.load_workload` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Role(str, Enum):
     """Who may change a hyperparameter.
 
-    ``LOCKED``: nobody but the case's own presets; another value is another benchmark. ``SCALED``: may follow the batch
+    ``LOCKED``: only the case's presets, because another value is another benchmark. ``SCALED``: may depend on the batch
     size and the number of devices, and is disclosed in ``fix_hp``. ``FREE``: does not change what is learned.
     """
 
@@ -36,10 +36,11 @@ class Role(str, Enum):
 class Hyperparameters(BaseModel):
     """Hyperparameters that every case has; each is annotated with its :class:`Role`.
 
-    Batch sizes are per device. ``target`` is the quality, as a fraction, at which the case counts as converged on
-    ``dataset``. ``workers`` is the number of loader processes per rank, -1 leaves it to core. The ``measure_*`` keys
-    set the measurement windows, in steps. Evaluations and checkpoints may come every so many optimizer steps or epochs;
-    0 is never. ``sync_batchnorm`` lets batch normalization take its statistics over the batches of all ranks.
+    Batch sizes are per device. ``target`` is the quality, as a fraction, at which the case has converged on
+    ``dataset``. ``workers`` is the number of loader processes per rank; with -1 core chooses it. The ``measure_*`` keys
+    set the measurement windows, in steps. The intervals of evaluations and checkpoints are in optimizer steps or
+    epochs; 0 is never. With ``sync_batchnorm``, batch normalization computes its statistics over the batches of all
+    ranks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -78,21 +79,21 @@ class Hyperparameters(BaseModel):
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """Return every key, in the order of declaration."""
+        """Return all keys in declaration order."""
         return tuple(cls.model_fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportProfile:
-    """How a report speaks of a case.
+    """Texts about a case in reports.
 
     Attributes:
         model_title: The model's name in the general table.
         task: Kind of task.
         quality_column: Header of the result column, for example ``acc``.
-        quality_legend: What that column means.
-        sample_noun: What one training sample is.
-        quality_as_percent: True if the quality is printed as a percentage, False as a fraction.
+        quality_legend: Meaning of that column.
+        sample_noun: Word for one training sample.
+        quality_as_percent: Whether the quality is printed as a percentage instead of a fraction.
     """
 
     model_title: str
@@ -104,7 +105,7 @@ class ReportProfile:
 
 
 class WorkloadFactory(Protocol):
-    """Builds the torch side of a case."""
+    """Builds the torch part of a case."""
 
     def __call__(self, context: WorkloadContext[Any]) -> Workload:
         """Return the workload of one worker."""
@@ -115,17 +116,17 @@ class Case:
     """A standard training task.
 
     Attributes:
-        name: What the user types.
-        version: Changes whenever a locked value or the meaning of the metric does.
+        name: Name on the command line.
+        version: Changes whenever a locked value or the meaning of the metric changes.
         summary: One line for listings.
         base: Base values; the class holds the fields' types and roles.
-        presets: Named sets of values that may replace locked ones; ``full`` is the base itself.
+        presets: Named sets of values, which may replace locked values; ``full`` is the base.
         metric: Name of the quality, for example ``top1``.
-        report: How a report speaks of it.
-        data: The dataset that the case is defined on, and how data are checked and generated.
+        report: Texts for reports.
+        data: Dataset of the case, and functions that check and generate data.
         load_workload: Imports torch and returns the factory of the case's workload.
-        forward_flops: Floating-point operations of one training sample's forward pass with the base's values, a
-            multiplication and an addition being two; ``None`` where samples differ.
+        forward_flops: Floating-point operations of the forward pass of one training sample with the base values; a
+            multiplication and an addition count as two. ``None`` if samples differ.
     """
 
     name: str

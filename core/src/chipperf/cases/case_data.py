@@ -1,6 +1,6 @@
-"""What a case says about its data: the dataset it is defined on, and how data are checked and generated.
+"""The data of a case: its reference dataset, and functions that check and generate data.
 
-Importing this module imports no library for data; the functions of a case import theirs when they are called.
+Importing this module imports no data library; the functions of a case import their libraries when they are called.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from chipperf.data.dataset_identity import ReferenceDataset
 
 Progress = Callable[[int, int], None]
-"""Called with the number of finished parts and of all parts."""
+"""Called with the number of finished parts and the total number."""
 
 SampleSize = Literal["tiny", "real"]
-"""Size of each generated sample: as the case's preset ``tiny`` takes them, or as the benchmark does."""
+"""Size of each generated sample: as in the case's preset ``tiny``, or as in the benchmark."""
 
 
 class DataCheck(Protocol):
-    """Checks a directory before a case is trained on it."""
+    """Checks a directory before training."""
 
     def __call__(self, root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:
-        """List everything that is wrong with a directory; change nothing in it and raise nothing about it.
+        """Return a report of all problems of a directory; raise no errors about them and change nothing.
 
         Args:
             root: The directory.
-            expected: The dataset whose sizes it must have; ``None`` accepts any sizes.
-            full: Read every sample completely, and not only as much as tells whether it can be read.
-            progress: Called with the number of samples read and of all samples.
+            expected: Dataset with the required sizes; ``None`` accepts any sizes.
+            full: Whether to read every sample completely. Otherwise only enough is read to tell that it is readable.
+            progress: Called with the number of samples read and the total number.
         """
 
 
 class EnsureSample(Protocol):
-    """Generates the dataset that a case is trained on where no other one is given."""
+    """Generates the default dataset of a case."""
 
     def __call__(self, progress: Progress, root: Path | None = None, options: Mapping[str, Any] | None = None) -> Path:
-        """Generate the dataset unless it is there, and return its directory.
+        """Generate the dataset if it does not exist, and return its directory.
 
         Args:
-            progress: Called with the number of finished samples and of all samples.
-            root: Directory that holds generated datasets; the user's cache directory if not given.
-            options: Values by name, of the names in :attr:`CaseData.sample_options`.
+            progress: Called with the number of finished samples and the total number.
+            root: Directory that holds generated datasets; by default in the user's cache directory.
+            options: Values by name; the names are in :attr:`CaseData.sample_options`.
 
         Raises:
             UsageError: An option has an unknown value.
@@ -58,12 +58,12 @@ class EnsureFewSamples(Protocol):
     """Generates data for a few steps."""
 
     def __call__(self, samples: int, size: SampleSize, root: Path | None = None) -> Path:
-        """Generate a dataset unless it is there, and return its directory.
+        """Generate a dataset if it does not exist, and return its directory.
 
         Args:
             samples: Number of training samples.
             size: Size of each sample.
-            root: Directory that holds generated datasets; the user's cache directory if not given.
+            root: Directory that holds generated datasets; by default in the user's cache directory.
 
         Raises:
             DataError: The dataset cannot be written.
@@ -75,12 +75,11 @@ class CaseData:
     """The data of a case.
 
     Attributes:
-        reference: The dataset that the case is defined on.
+        reference: The dataset for which the case is defined.
         check: Checks a directory; ``None`` if the case has no check.
-        ensure_sample: Generates the dataset that is used without ``--data``; ``None`` if there is no such dataset.
-        sample_options: The options of ``perf data sample`` that ``ensure_sample`` takes, as Python spells them.
-        ensure_few_samples: Generates data for a comparison of a few steps; ``None`` if such a comparison needs
-            ``--data``.
+        ensure_sample: Generates the dataset for runs without ``--data``; ``None`` if there is no such dataset.
+        sample_options: Options of ``perf data sample`` that ``ensure_sample`` accepts, with their Python names.
+        ensure_few_samples: Generates data for a comparison of a few steps; ``None`` if it needs ``--data``.
     """
 
     reference: ReferenceDataset

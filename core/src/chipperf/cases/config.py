@@ -29,19 +29,19 @@ Origin = Literal["preset", "vendor", "file", "command line"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFile:
-    """A user's configuration file: hyperparameters, and facts about the machine that it cannot say itself."""
+    """A user's configuration file: hyperparameters, and facts that core cannot detect on the machine."""
 
     hyperparameters: Mapping[str, Setting]
     environment: Mapping[str, str]
 
 
 STATEABLE_FACTS = ("machine", "card_title", "network", "container", "dependencies", "compiler")
-"""Environment facts a user may state in the ``[environment]`` table of a configuration file."""
+"""Environment facts that a user may state in the ``[environment]`` table of a configuration file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """Hyperparameters in force, every difference to the case's base, and remarks about them."""
+    """Resolved hyperparameters, their differences from the case's base, and remarks about them."""
 
     values: Hyperparameters
     changes: tuple[HyperparameterChange, ...]
@@ -57,18 +57,18 @@ def resolve(
     file: Mapping[str, Setting] | None = None,
     command_line: Mapping[str, Setting] | None = None,
 ) -> Resolved:
-    """Lay the sources over the case's base values, later ones over earlier ones.
+    """Resolve the hyperparameters: each source overrides the case's base values and earlier sources.
 
     Args:
         case: The case.
-        preset: Name of one of its presets, the only source that may change locked keys.
-        vendor: Who the overrides come from, for error messages.
-        vendor_overrides: What the vendor tunes.
-        file: What the user's configuration file sets.
-        command_line: What ``--set`` and ``--seed`` set.
+        preset: Name of a preset of the case, the only source that may change locked keys.
+        vendor: Vendor that defines the overrides, for error messages.
+        vendor_overrides: Values from the vendor.
+        file: Values from the user's configuration file.
+        command_line: Values from ``--set`` and ``--seed``.
 
     Raises:
-        ConfigError: A preset or key is unknown, a key is locked, or a value does not fit.
+        ConfigError: A preset or key is unknown, a key is locked, or a value is invalid.
     """
     if preset not in case.presets:
         raise ConfigError(f"case {case.name} has no preset {preset!r}", hint=_suggest(preset, case.presets, "presets"))
@@ -99,10 +99,10 @@ def resolve(
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Setting]:
-    """Parse ``key=value`` texts of the command line; numbers and booleans are recognized.
+    """Parse ``key=value`` texts from the command line; numbers and booleans are converted.
 
     Raises:
-        UsageError: A text is not an assignment.
+        UsageError: A text is not of the form ``key=value``.
     """
     parsed: dict[str, Setting] = {}
     for assignment in assignments:

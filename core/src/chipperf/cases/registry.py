@@ -1,4 +1,4 @@
-"""Which cases are installed: core's own and those of the entry-point group ``chipperf.cases``."""
+"""Registry of installed cases: core's cases and those of the entry-point group ``chipperf.cases``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE, case.
 
 
 def case_names() -> tuple[str, ...]:
-    """Return the names of all installed cases, core's own first."""
+    """Return the names of all installed cases, core's cases first."""
     added = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)} - set(_BUILT_IN)
     return (*_BUILT_IN, *sorted(added))
 
@@ -25,8 +25,8 @@ def find_case(name: str) -> Case:
 
     Raises:
         UsageError: There is no such case; the message suggests the nearest name.
-        PluginLoadError: The entry point of an added case does not lead to a :class:`~chipperf.cases.base.Case`, or
-            two distributions add one of that name.
+        PluginLoadError: The entry point of an added case is not a :class:`~chipperf.cases.base.Case`, or two
+            distributions add a case with that name.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]

@@ -1,4 +1,4 @@
-"""The torch side of a case: what training asks of a model and its data."""
+"""The torch part of a case: the interface between training and a model with its data."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 H = TypeVar("H")
 
 Batch = Any
-"""Whatever the case's loader yields; only the case looks inside."""
+"""A batch from the case's loader; only the case knows its type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadContext(Generic[H]):
-    """What a workload is built from.
+    """Inputs for building a workload.
 
     Attributes:
-        hyperparameters: Values in force.
-        reference: The dataset that the case is defined on.
+        hyperparameters: Resolved values.
+        reference: The dataset for which the case is defined.
         data_root: The dataset's directory.
-        rank: Place of this worker.
+        rank: Rank of this worker.
         device: The worker's device.
-        loader_options: What the vendor asks of the loader.
+        loader_options: Loader options from the vendor.
         loader_workers: Loader processes of this rank.
     """
 
@@ -48,9 +48,9 @@ class WorkloadContext(Generic[H]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Result over the whole evaluation split: quality as a fraction, and how many samples it counts.
+    """Result on the whole evaluation split: quality as a fraction, and the number of samples.
 
-    ``details`` are further figures of the case, by name, as fractions.
+    ``details`` holds further results of the case by name, as fractions.
     """
 
     value: float
@@ -64,11 +64,11 @@ class Workload(Protocol):
     Attributes:
         dataset: Identity of the data.
         loader: Settings of the input pipeline.
-        target: Quality that the dataset itself declares as its target; ``None`` if it declares none.
+        target: Target quality that the dataset declares; ``None`` if it declares none.
         steps_per_epoch: Optimizer steps of an epoch.
         eval_samples: Samples of the evaluation split.
-        memory_format: Layout of the images that the model wants; training sets it from the prepared model.
-        max_gradient_norm: Norm to which the gradients are clipped before each optimizer step; ``None`` does not clip.
+        memory_format: Memory layout of the model's input images; training sets it from the prepared model.
+        max_gradient_norm: Norm to which gradients are clipped before each optimizer step; ``None`` for no clipping.
     """
 
     dataset: Dataset
@@ -80,31 +80,31 @@ class Workload(Protocol):
     max_gradient_norm: float | None
 
     def build_model(self) -> torch.nn.Module:
-        """Return the model with fresh weights, on the CPU."""
+        """Return a newly initialized model on the CPU."""
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer over the model's parameters."""
+        """Return the optimizer of the model's parameters."""
 
     def learning_rates(self, step: int) -> list[float]:
         """Return the learning rate of each parameter group at optimizer step ``step``, counted from 0."""
 
     def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """Yield this rank's training batches of an epoch, on the host, beginning with the one at ``first_batch``.
+        """Yield this rank's training batches of an epoch, on the host, starting at ``first_batch``.
 
-        What a batch holds follows from the seed, the epoch and its place alone, and loading draws from no generator
-        that training draws from: a run that was interrupted goes on with the same batches and random numbers.
+        The content of a batch depends only on the seed, the epoch and its position. Loading does not use the generators
+        of training. So a resumed run continues with the same batches and random numbers.
         """
 
     def to_device(self, batch: Batch) -> Batch:
-        """Return the batch on the device, ready for the model."""
+        """Return the batch on the device, in the form that the model takes."""
 
     def sample_count(self, batch: Batch) -> int:
         """Return the number of real samples in a batch."""
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the scalar training loss of a batch that is on the device."""
+        """Return the scalar training loss of a batch on the device."""
 
     def evaluate(
         self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
     ) -> Evaluation:
-        """Evaluate on the whole split, each sample once over all ranks; the model is in evaluation mode."""
+        """Evaluate the whole split, each sample once over all ranks; the model is in evaluation mode."""

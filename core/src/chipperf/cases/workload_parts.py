@@ -1,4 +1,4 @@
-"""What the workloads of all cases do alike."""
+"""Functions that the workloads of all cases share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def loader_options(context: WorkloadContext[Any]) -> LoaderChoices:
-    """Return how to load, from what the user set and the vendor asks for."""
+    """Return the loader settings from the user's and the vendor's options."""
     return LoaderChoices(
         workers=context.loader_workers,
         prefetch_factor=context.hyperparameters.prefetch_factor,
@@ -33,7 +33,7 @@ def optimizer_steps_per_epoch(loader: TrainingLoader[Any], hyperparameters: Hype
     """Return the optimizer steps of an epoch.
 
     Raises:
-        ConfigError: An epoch has fewer batches than one step accumulates.
+        ConfigError: An epoch has fewer batches than one optimizer step accumulates.
     """
     batches, accumulated = loader.steps_per_epoch, hyperparameters.accumulate_steps
     steps = batches // accumulated
@@ -46,7 +46,7 @@ def optimizer_steps_per_epoch(loader: TrainingLoader[Any], hyperparameters: Hype
 
 
 def dataset_record(identity: DatasetIdentity) -> Dataset:
-    """Return what a record says of the dataset."""
+    """Return the dataset's part of a record."""
     return Dataset(
         name=identity.name,
         version=identity.version or Missing(missing="not_applicable", reason="the files state no version"),
@@ -62,7 +62,7 @@ def dataset_record(identity: DatasetIdentity) -> Dataset:
 
 
 def loader_record(settings: LoaderSettings) -> Loader:
-    """Return what a record says of the input pipeline."""
+    """Return the input pipeline's part of a record."""
     return Loader(
         workers=settings.workers,
         prefetch_factor=settings.prefetch_factor,
@@ -77,7 +77,7 @@ def loader_record(settings: LoaderSettings) -> Loader:
 def fused_if_possible(
     optimizer: Callable[..., torch.optim.Optimizer], parameters: Any, **arguments: Any
 ) -> torch.optim.Optimizer:
-    """Return the optimizer, fused where the device has such a kernel, which changes speed only."""
+    """Return the optimizer, fused if the device has such a kernel; this changes only the speed."""
     try:
         return optimizer(parameters, **arguments, fused=True)
     except (RuntimeError, ValueError):

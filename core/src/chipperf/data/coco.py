@@ -1,8 +1,8 @@
-"""COCO layout: images in ``train2017/`` and ``val2017/``, and what they show in ``annotations/``.
+"""COCO layout: images in ``train2017/`` and ``val2017/``, their annotations in ``annotations/``.
 
-Annotations are packed into a few flat arrays when they are read. pycocotools' own index keeps a dictionary per
-annotation: with the 860 000 of the training split it takes gigabytes, and every forked loader process copies them page
-by page, because counting references writes to them.
+Annotations are packed into a few flat arrays when they are read. The index of pycocotools keeps a dictionary per
+annotation. For the 860 000 annotations of the training split it takes gigabytes, and every forked loader process copies
+them page by page, because reference counting writes to them.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ EVAL_SPLIT = "val2017"
 
 MAX_INSTANCE_CATEGORY = 90
 MAX_PANOPTIC_CATEGORY = 200
-"""Largest category ids of COCO: things, and things with stuff. Models have an output for each id from 0 on."""
+"""Largest category ids of COCO: things, and things with stuff. Models have one output per id, starting at 0."""
 
 SAMPLE_TARGET_KEY = "target_bbox_map"
-"""Key of a sample dataset's manifest: bounding box mAP to reach, as a fraction."""
+"""Manifest key of a sample dataset: target bounding box mAP, as a fraction."""
 
 TargetKind = Literal["boxes", "masks", "panoptic"]
-"""What a model learns: boxes of things, their masks as well, or the segments of things and stuff."""
+"""What a model learns: boxes of things, boxes and masks of things, or segments of things and stuff."""
 
 _MIN_POLYGON_NUMBERS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class PackedBytes:
-    """Byte strings one after the other in one buffer, which forked loader processes share instead of copying.
+    """Byte strings in one buffer, which forked loader processes share without copying it.
 
     Attributes:
-        data: All strings.
+        data: All strings, concatenated.
         ends: Offset at which each string ends.
     """
 
@@ -71,7 +71,7 @@ class PackedBytes:
 
     @classmethod
     def pack(cls, items: Iterable[bytes]) -> PackedBytes:
-        """Pack the strings in their order."""
+        """Pack the strings in order."""
         data, ends = bytearray(), array("Q")
         for item in items:
             data += item
@@ -84,7 +84,7 @@ class PackedBytes:
 
 @dataclass(frozen=True, slots=True)
 class ImageTable:
-    """The images of a split, in ascending order of their ids.
+    """The images of a split, sorted by id.
 
     Attributes:
         directory: Directory of the files.
@@ -106,10 +106,10 @@ class ImageTable:
         return os.path.join(self.directory, os.fsdecode(self.names[index]))
 
     def position(self, image_id: int) -> int:
-        """Return the index of the image with this id.
+        """Return the index of the image with an id.
 
         Raises:
-            DataError: There is none.
+            DataError: No image has this id.
         """
         index = int(np.searchsorted(self.ids, image_id))
         if index == len(self.ids) or self.ids[index] != image_id:
@@ -119,13 +119,13 @@ class ImageTable:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """What one image shows.
+    """The objects of one image.
 
     Attributes:
         boxes: Left, top, right and bottom in pixels, float32 of shape ``(n, 4)``.
         labels: Category ids, int64 of shape ``(n,)``.
         areas: Areas of the segments in square pixels, float32 of shape ``(n,)``.
-        masks: 1 on an object's pixels, uint8 of shape ``(n, height, width)``; ``None`` if not asked for.
+        masks: 1 on an object's pixels, uint8 of shape ``(n, height, width)``; ``None`` if not requested.
     """
 
     boxes: NDArray[np.float32]
@@ -134,14 +134,14 @@ class Objects:
     masks: NDArray[np.uint8] | None
 
     def select(self, chosen: NDArray[Any]) -> Objects:
-        """Return the objects that a boolean mask or an array of indices chooses."""
+        """Return the objects that a boolean mask or an array of indices selects."""
         masks = None if self.masks is None else self.masks[chosen]
         return Objects(self.boxes[chosen], self.labels[chosen], self.areas[chosen], masks)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectTable:
-    """Annotated objects or segments of all images of a split, those of one image after those of the one before.
+    """Annotated objects or segments of all images of a split, grouped by image.
 
     Attributes:
         ends: Number of objects in all images up to and including each one, int64 of shape ``(N,)``.
@@ -149,7 +149,7 @@ class ObjectTable:
         labels: Category ids, int64 of shape ``(A,)``.
         boxes: Left, top, width and height in pixels, float64 of shape ``(A, 4)``.
         areas: Areas in square pixels, float64 of shape ``(A,)``.
-        is_crowd: Whether the region holds many objects that are not told apart, bool of shape ``(A,)``.
+        is_crowd: Whether the region is a crowd (several objects as one region), bool of shape ``(A,)``.
     """
 
     ends: NDArray[np.int64]
@@ -160,11 +160,11 @@ class ObjectTable:
     is_crowd: NDArray[np.bool_]
 
     def rows(self, index: int) -> slice:
-        """Return where the objects of an image stand."""
+        """Return the rows of an image's objects."""
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
     def objects(self, rows: slice) -> tuple[Objects, NDArray[np.int64]]:
-        """Return the objects in ``rows`` that are no crowds, without masks, and the rows they stand in."""
+        """Return the objects in ``rows`` except crowds, without masks, and their row numbers."""
         chosen = np.arange(rows.start, rows.stop)[~self.is_crowd[rows]]
         left_top, size = self.boxes[chosen, :2], self.boxes[chosen, 2:]
         boxes = np.concatenate([left_top, left_top + size], axis=1).astype(np.float32)
@@ -173,13 +173,13 @@ class ObjectTable:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSplit:
-    """Images and the things on them.
+    """Images and their things.
 
     Attributes:
         images: The images.
         table: The annotations.
         things: Ids of the categories, ascending.
-        segmentations: One pickle per annotation; ``None`` if masks are not wanted.
+        segmentations: One pickle per annotation; ``None`` if masks are not needed.
     """
 
     images: ImageTable
@@ -188,11 +188,11 @@ class InstanceSplit:
     segmentations: PackedBytes | None
 
     def objects(self, index: int, *, masks: bool) -> Objects:
-        """Return the objects on an image; crowds are left out, for nothing is to be learned from them one by one.
+        """Return the objects of an image except crowds, which do not separate their objects.
 
         Args:
             index: Index of the image in the split.
-            masks: Whether masks are wanted.
+            masks: Whether to load masks.
 
         Raises:
             DataError: A segmentation cannot be drawn.
@@ -205,7 +205,7 @@ class InstanceSplit:
         height, width = self.images.sizes[index].tolist()
         drawn = np.zeros((len(rows), height, width), np.uint8)
         for number, row in enumerate(rows.tolist()):
-            # What is unpickled here was pickled by this very program.
+            # Unpickling is safe: this program pickled the data itself.
             segmentation = pickle.loads(self.segmentations[row])
             try:
                 drawn[number] = draw_segmentation(segmentation, height, width)
@@ -220,14 +220,14 @@ class InstanceSplit:
 
 @dataclass(frozen=True, slots=True)
 class PanopticSplit:
-    """Images and the segments of things and stuff that cover them.
+    """Images and their segments of things and stuff.
 
     Attributes:
         images: The images.
         table: The segments.
-        things: Ids of categories of things, ascending.
-        stuff: Ids of categories of stuff, ascending.
-        maps: Directory of the PNG files, in which the color of a pixel is the id of its segment.
+        things: Category ids of things, ascending.
+        stuff: Category ids of stuff, ascending.
+        maps: Directory of the PNG files; the color of a pixel is the id of its segment.
         map_names: File name of each image's PNG file.
     """
 
@@ -239,10 +239,10 @@ class PanopticSplit:
     map_names: PackedBytes
 
     def segment_map(self, index: int) -> NDArray[np.int32]:
-        """Return the id of the segment at each pixel, shape ``(height, width)``; 0 belongs to none.
+        """Return the segment id of each pixel, shape ``(height, width)``; 0 is no segment.
 
         Raises:
-            DataError: The file is absent, cannot be decoded, or has another size than the image.
+            DataError: The file is missing, cannot be decoded, or differs in size from the image.
         """
         path = os.path.join(self.maps, os.fsdecode(self.map_names[index]))
         segments = decode_segment_map(read_file(path), path)
@@ -250,11 +250,11 @@ class PanopticSplit:
         return segments
 
     def objects(self, index: int, *, masks: bool) -> Objects:
-        """Return the segments of an image; crowds are left out.
+        """Return the segments of an image except crowds.
 
         Args:
             index: Index of the image in the split.
-            masks: Whether masks are wanted; only then the PNG file is read.
+            masks: Whether to load masks; the PNG file is read only for masks.
 
         Raises:
             DataError: The PNG file cannot be used.
@@ -271,7 +271,7 @@ CocoSplit = InstanceSplit | PanopticSplit
 
 @dataclass(frozen=True, slots=True)
 class CocoData:
-    """A dataset directory.
+    """A dataset directory in COCO layout.
 
     Attributes:
         root: Directory that holds images and annotations.
@@ -285,11 +285,11 @@ class CocoData:
 
 
 def scan_coco(root: str | os.PathLike[str], kind: TargetKind = "boxes") -> CocoData:
-    """Read the annotations of both splits and see that the files they name are there.
+    """Read the annotations of both splits and check that the files they name exist.
 
     Args:
         root: Dataset directory.
-        kind: What is to be learned, and so which annotations are read.
+        kind: What the model learns; it decides which annotations are read.
 
     Raises:
         DataError: A directory or file is missing, or an annotation file is damaged or contradicts itself.
@@ -317,7 +317,7 @@ def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a dataset directory by the paths and sizes of its files; see :func:`.identity.identify_directory`.
+    """Identify a dataset directory by the paths and sizes of its files, see :func:`.identify_directory`.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
@@ -359,14 +359,14 @@ def panoptic_name(split: str) -> str:
 
 
 def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSplit, list[Fault]]:
-    """Read the instance annotations of a split and list what is wrong with them.
+    """Read the instance annotations of a split and return them with their faults.
 
-    With faults, the first result only serves to look for more.
+    If there are faults, the annotations may only be used to search for more faults.
 
     Args:
         root: Dataset directory.
         split: Name of the split.
-        masks: Whether segmentations are kept.
+        masks: Whether to keep segmentations.
 
     Raises:
         DataError: The file is missing or damaged, or an entry lacks a key or has a value of another type.
@@ -381,7 +381,7 @@ def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSpli
     faults = [
         *repeated_id_faults("repeated-image", "image ids", images.ids, path),
         *repeated_id_faults("repeated-annotation", "annotation ids", unsorted.ids, path),
-        # pycocotools takes a match with annotation 0 for no match.
+        # pycocotools treats a match with annotation 0 as no match.
         *listed_faults("annotation-id", "annotation ids are below 1", unsorted.ids[unsorted.ids < 1], path),
         *category_faults(categories, unsorted.labels, unsorted.ids, MAX_INSTANCE_CATEGORY, path),
         *unknown_image_faults(unsorted.ids, image_ids, images.ids, path),
@@ -398,9 +398,9 @@ def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSpli
 
 
 def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[Fault]]:
-    """Read the panoptic annotations of a split and list what is wrong with them.
+    """Read the panoptic annotations of a split and return them with their faults.
 
-    With faults, the first result only serves to look for more.
+    If there are faults, the annotations may only be used to search for more faults.
 
     Raises:
         DataError: The file is missing or damaged, or an entry lacks a key or has a value of another type.
@@ -441,15 +441,15 @@ def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[Fault]]:
 
 
 def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """Return 1 on the pixels of a segmentation and 0 elsewhere, shape ``(height, width)``.
+    """Return a mask of shape ``(height, width)``: 1 on the pixels of a segmentation, 0 elsewhere.
 
     Args:
-        segmentation: COCO's polygons, run-length code as a list of counts, or compressed run-length code.
+        segmentation: COCO polygons, a run-length code as a list of counts, or a compressed run-length code.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
 
     Raises:
-        ValueError: It is none of these, or belongs to an image of another size.
+        ValueError: The segmentation has another form, or belongs to an image of another size.
     """
     if isinstance(segmentation, list):
         if not segmentation or any(len(polygon) < _MIN_POLYGON_NUMBERS for polygon in segmentation):
@@ -467,7 +467,7 @@ def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.
 
 
 def decode_segment_map(data: bytes, name: str) -> NDArray[np.int32]:
-    """Return the segment ids in a panoptic PNG file: red + 256 green + 65536 blue, shape ``(height, width)``.
+    """Return the segment ids of a panoptic PNG file: red + 256 green + 65536 blue, shape ``(height, width)``.
 
     Raises:
         DataError: The file cannot be decoded.
@@ -481,7 +481,7 @@ def read_file(path: str) -> bytes:
     """Return the content of a file.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -491,10 +491,10 @@ def read_file(path: str) -> bytes:
 
 
 def require_size(found: Sequence[int], annotated: NDArray[np.int64], path: str) -> None:
-    """See that a file has the height and width its annotation states.
+    """Check that a file has the height and width that its annotation states.
 
     Raises:
-        DataError: It has not, so that boxes and masks would lie elsewhere.
+        DataError: The sizes differ, so boxes and masks would be misplaced.
     """
     height, width = annotated.tolist()
     if tuple(found[:2]) != (height, width):
@@ -519,7 +519,7 @@ def _image_table(entries: list[Any], directory: Path, path: Path) -> tuple[Image
 
 
 def _object_columns(entries: list[Any], path: Path) -> ObjectTable:
-    """Return objects in the order of the file, not yet assigned to images."""
+    """Return the objects in file order, before they are assigned to images."""
     return ObjectTable(
         ends=np.zeros(0, np.int64),
         ids=column(entries, "id", path, np.int64),
@@ -539,7 +539,7 @@ def _reordered(table: ObjectTable, order: NDArray[np.int64], ends: NDArray[np.in
 def _order_by_image(
     image_ids: NDArray[np.int64], images: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of known images sorted by image, and for each image the number of rows up to and including it."""
+    """Return the rows of known images sorted by image, and the cumulative number of rows after each image."""
     order = np.argsort(image_ids, kind="stable")
     order = order[np.isin(image_ids[order], images)]
     return order, np.searchsorted(image_ids[order], images, side="right")

@@ -1,4 +1,4 @@
-"""COCO annotation files: reading them into columns, and the contradictions that columns can have."""
+"""Reading of COCO annotation files into columns, and checks for contradictions in the columns."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CULPRITS_SHOWN = 5
 
 
 class Fault(NamedTuple):
-    """A contradiction within an annotation file, or between it and the files it names.
+    """A contradiction within an annotation file, or between the file and the files that it names.
 
     Attributes:
-        code: Stable identifier of the kind of fault.
-        message: What is wrong, with the file, how many entries are concerned, and the first of them.
+        code: Stable identifier of the fault type.
+        message: What is wrong, with the file, the number of affected entries, and the first of them.
     """
 
     code: str
@@ -36,7 +36,7 @@ class Fault(NamedTuple):
 
 
 def read_annotation_file(path: Path) -> dict[str, Any]:
-    """Read an annotation file and see that it has the lists ``images``, ``annotations`` and ``categories``.
+    """Read an annotation file and check that it has the lists ``images``, ``annotations`` and ``categories``.
 
     Raises:
         DataError: The file is missing, is not JSON (the error says where), or lacks one of the lists.
@@ -63,18 +63,18 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
 def column(
     entries: list[Any], key: str, path: Path, dtype: DTypeLike, shape: tuple[int, ...] = (), default: Any = None
 ) -> NDArray[Any]:
-    """Return the numbers that all entries of a list have under one key.
+    """Return the numbers under one key of all entries of a list.
 
     Args:
         entries: The list.
         key: The key.
         path: The file, for error messages.
         dtype: Type of the numbers.
-        shape: Shape of what one entry has.
-        default: What stands for a missing key; ``None`` makes that an error.
+        shape: Shape of the value of one entry.
+        default: Value for a missing key; ``None`` makes a missing key an error.
 
     Raises:
-        DataError: An entry lacks the key, or has something else there; the error names it.
+        DataError: An entry lacks the key or has a value of another type or shape; the error names the entry.
     """
     get: Callable[[Any], Any] = (
         (lambda entry: entry[key]) if default is None else (lambda entry: entry.get(key, default))
@@ -98,12 +98,12 @@ def column(
 
 
 def text_column(entries: list[Any], key: str, path: Path) -> list[str]:
-    """Return the text that each entry has under ``key``; raises like :func:`column`."""
+    """Return the text under ``key`` of each entry; raises like :func:`column`."""
     return _typed(entries, key, path, str)
 
 
 def list_column(entries: list[Any], key: str, path: Path) -> list[list[Any]]:
-    """Return the list that each entry has under ``key``; raises like :func:`column`."""
+    """Return the list under ``key`` of each entry; raises like :func:`column`."""
     return _typed(entries, key, path, list)
 
 
@@ -131,7 +131,7 @@ def category_faults(
         categories: Ids of the listed categories.
         labels: Category ids of the objects.
         ids: Ids of the objects.
-        largest: Largest category id that a model has an output for.
+        largest: Largest category id for which a model has an output.
         path: The file.
     """
     outside = categories[(categories < 1) | (categories > largest)]
@@ -144,11 +144,11 @@ def category_faults(
 def unknown_image_faults(
     ids: NDArray[np.int64], image_ids: NDArray[np.int64], images: NDArray[np.int64], path: Path
 ) -> Iterator[Fault]:
-    """Find objects on images that are not listed.
+    """Find objects of images that are not listed.
 
     Args:
         ids: Ids of the objects.
-        image_ids: Ids of the images they are on.
+        image_ids: Image id of each object.
         images: Ids of the listed images.
         path: The file.
     """
@@ -158,19 +158,19 @@ def unknown_image_faults(
 
 
 def repeated_id_faults(code: str, what: str, ids: NDArray[np.int64], path: Path) -> Iterator[Fault]:
-    """Find ids that occur more than once; ``what`` names them."""
+    """Find ids that occur more than once; ``what`` names the kind of id."""
     values, counts = np.unique(ids, return_counts=True)
     yield from listed_faults(code, f"{what} occur more than once", values[counts > 1], path)
 
 
 def absent_file_faults(what: str, code: str, names: list[str], directory: Path, path: Path) -> Iterator[Fault]:
-    """Find listed files that are not there, with one look at the directory.
+    """Find listed files that do not exist, by listing the directory once.
 
     Args:
-        what: What the files are.
+        what: Name of the kind of file.
         code: Identifier of the fault.
         names: Names of the files.
-        directory: Where they should be.
+        directory: Directory that must hold the files.
         path: The annotation file.
     """
     try:
@@ -184,12 +184,12 @@ def absent_file_faults(what: str, code: str, names: list[str], directory: Path, 
 
 
 def listed_faults(code: str, what: str, culprits: NDArray[np.int64], path: Path) -> Iterator[Fault]:
-    """Yield a fault that names the first of its culprits, if there are any."""
+    """Yield a fault that names the first culprits, if there are any."""
     if len(culprits):
         yield Fault(code, f"{path}: {len(culprits)} {what}: {first_few(culprits)}")
 
 
 def first_few(culprits: Sequence[Any] | NDArray[Any]) -> str:
-    """List culprits in one clause: the first of them, and whether there are more."""
+    """Return the first culprits in one clause, and whether there are more."""
     shown = ", ".join(str(culprit) for culprit in culprits[:_CULPRITS_SHOWN])
     return shown + (", …" if len(culprits) > _CULPRITS_SHOWN else "")

@@ -1,4 +1,4 @@
-"""Batches of images of different sizes with their boxes and masks, and the loaders that make them."""
+"""Batches of images of different sizes with boxes and masks, and their loaders."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from chipperf.data.transforms import Normalize
 
 Target = dict[str, Any]
-"""What one image shows, see :meth:`DetectionBatch.targets`."""
+"""Target of one image, see :meth:`DetectionBatch.targets`."""
 
 
 class DetectionBatch(NamedTuple):
-    """Images padded to one size, and their objects.
+    """Images padded to one size, with their objects.
 
-    The objects of all images stand in one tensor each: a batch is a handful of tensors to send between processes, to
-    pin and to copy, however many images it has.
+    Each attribute of the objects is one tensor over all images. So a batch has few tensors to send between processes,
+    to pin and to copy, whatever its number of images.
 
     Attributes:
-        images: uint8 of shape ``(B, 3, H, W)``, channels last in memory; padding is 0, right and below.
+        images: uint8 of shape ``(B, 3, H, W)``, channels last in memory; padding is 0, at the right and bottom.
         mask: bool of shape ``(B, H, W)``, true on padding.
         image_ids: COCO image ids, on the host.
-        counts: Number of objects on each image, on the host.
+        counts: Number of objects of each image, on the host.
         boxes: float32 of shape ``(n, 4)``: center x, center y, width and height as fractions of the unpadded image.
         labels: int64 of shape ``(n,)``: category ids.
         areas: float32 of shape ``(n,)``: square pixels of the resized image.
-        masks: bool of shape ``(n, H, W)``; ``None`` if they are not learned.
+        masks: bool of shape ``(n, H, W)``; ``None`` if masks are not learned.
         sizes: int64 of shape ``(B, 2)``: height and width of the unpadded image.
         orig_sizes: int64 of shape ``(B, 2)``: height and width of the image file.
     """
@@ -63,7 +63,7 @@ class DetectionBatch(NamedTuple):
     orig_sizes: torch.Tensor
 
     def to(self, device: torch.device) -> DetectionBatch:
-        """Return the batch with its tensors on ``device``, copied without waiting where memory is pinned."""
+        """Return the batch with its tensors on ``device``; copies from pinned memory are asynchronous."""
         return self._replace(
             images=self.images.to(device, non_blocking=True),
             mask=self.mask.to(device, non_blocking=True),
@@ -76,10 +76,10 @@ class DetectionBatch(NamedTuple):
         )
 
     def targets(self) -> list[Target]:
-        """Return one dictionary per image, of views.
+        """Return one dictionary of views per image.
 
-        Its keys are ``image_id`` (int), ``boxes``, ``labels``, ``area``, ``iscrowd`` (all 0: crowds are no targets),
-        ``size``, ``orig_size``, and ``masks`` if they are learned.
+        Its keys are ``image_id`` (int), ``boxes``, ``labels``, ``area``, ``iscrowd`` (always 0, because crowds are left
+        out), ``size``, ``orig_size``, and ``masks`` if masks are learned.
         """
         counts = list(self.counts)
         columns = {
@@ -100,20 +100,20 @@ class DetectionBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Padding:
-    """To which size the images of a batch are padded.
+    """Size to which the images of a batch are padded.
 
-    Compilers that build a program per shape want few shapes, or one.
+    A compiler that builds a program per shape needs few shapes, or only one.
 
     Attributes:
-        multiple: Height and width are rounded up to a multiple of it; 1 pads to the largest image of the batch.
-        fixed_side: Height and width of every batch; ``None`` to follow the images.
+        multiple: Height and width are rounded up to a multiple of this; 1 pads to the largest image of the batch.
+        fixed_side: Height and width of every batch; ``None`` to derive them from the images.
     """
 
     multiple: int = 1
     fixed_side: int | None = None
 
     def size(self, heights: Sequence[int], widths: Sequence[int]) -> tuple[int, int]:
-        """Return height and width that hold all images.
+        """Return a height and width that fit all images.
 
         Raises:
             ConfigError: An image is larger than the fixed size.
@@ -133,16 +133,16 @@ class DetectionTransform(Protocol):
     """Transforms an image together with its objects."""
 
     def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
-        """Return what is to be seen of sample ``index`` in ``epoch``."""
+        """Return sample ``index`` as transformed in ``epoch``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSample:
-    """A transformed sample and where it comes from.
+    """A transformed sample and its origin.
 
     Attributes:
-        sample: What is seen of it.
+        sample: The transformed sample.
         image_id: COCO image id.
         orig_size: Height and width of the image file in pixels.
     """
@@ -157,8 +157,8 @@ class CocoDataset(Dataset[LoadedSample]):
 
     Args:
         split: Images and annotations.
-        transform: What is done to both.
-        masks: Whether masks are loaded.
+        transform: Transform of an image and its annotations.
+        masks: Whether to load masks.
     """
 
     def __init__(self, split: CocoSplit, transform: DetectionTransform, *, masks: bool) -> None:
@@ -185,7 +185,7 @@ class CocoDataset(Dataset[LoadedSample]):
 
 
 class Collate:
-    """Makes a batch of samples.
+    """Combines samples into a batch.
 
     Args:
         padding: Size of the batch.
@@ -224,11 +224,11 @@ class Collate:
 
 
 def normalize_padded(normalize: Normalize, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Normalize uint8 images ``(B, 3, H, W)`` and set their padding to 0, the mean color, as the reference has it.
+    """Normalize uint8 images ``(B, 3, H, W)``; padding becomes 0, the mean color, as in the reference.
 
     Args:
         normalize: The normalization.
-        images: Padded images on its device.
+        images: Padded images, on the device of ``normalize``.
         mask: bool of shape ``(B, H, W)``, true on padding.
     """
     return normalize(images).masked_fill_(mask.unsqueeze(1), 0)
@@ -251,13 +251,13 @@ def build_detection_training_loader(
     Args:
         split: Training split.
         batch_size: Samples per rank and step.
-        seed: Seed of the run; order and augmentation follow from it.
-        rank: This process.
+        seed: Seed of the run; it determines order and augmentation.
+        rank: Rank of this process.
         world_size: Number of processes.
         resolution: Largest shorter side of the images in pixels.
-        masks: Whether masks are learned.
-        padding: Size of the batches; that of the largest image if not given.
-        options: Worker processes and memory.
+        masks: Whether to learn masks.
+        padding: Size of the batches; by default that of the largest image.
+        options: Settings of worker processes and memory.
 
     Raises:
         ConfigError: The split has fewer samples than one global batch.
@@ -284,16 +284,16 @@ def build_detection_evaluation_loader(
     padding: Padding | None = None,
     options: LoaderChoices | None = None,
 ) -> ImageLoader[DetectionBatch]:
-    """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
+    """Build the loader of this rank's evaluation batches; all ranks together load every sample exactly once.
 
     Args:
         split: Evaluation split.
         batch_size: Samples per batch; the last batch may be smaller.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
         resolution: Shorter side of the images in pixels.
-        padding: Size of the batches; that of the largest image if not given.
-        options: Worker processes and memory.
+        padding: Size of the batches; by default that of the largest image.
+        options: Settings of worker processes and memory.
     """
     sampler = EvaluationSampler(len(split.images), rank, world_size)
     dataset = CocoDataset(split, DetectionEvaluationTransform(resolution), masks=False)

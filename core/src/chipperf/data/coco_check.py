@@ -1,4 +1,4 @@
-"""Validation of a dataset directory in COCO layout; it lists every problem and never stops at one."""
+"""Validation of a dataset directory in COCO layout; it lists all problems."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def check_coco(
 ) -> CheckReport:
     """Check annotations, counts and files of a dataset directory.
 
-    Panoptic annotations are checked where there are any.
+    Panoptic annotations are checked if they exist.
 
     Args:
         root: Directory with images and ``annotations``.
-        expected: The dataset whose sizes it must have; ``None`` accepts any sizes.
-        full: Decode every image instead of reading its header only.
-        progress: Called with the number of images read and of all images.
+        expected: Dataset with the required sizes; ``None`` accepts any sizes.
+        full: Whether to decode every image. Otherwise only headers are read.
+        progress: Called with the number of images read and the total number.
     """
     root = Path(root)
     if not root.is_dir():

@@ -1,11 +1,11 @@
-"""Deterministic sample dataset in COCO format: colored shapes on textured grounds, labeled as what it is.
+"""Deterministic sample dataset in COCO format: colored shapes on textured grounds.
 
-It has what code for COCO has to cope with: polygons, both kinds of run-length code (for shapes with a hole, and for
-crowds), images without any thing, unlabeled pixels, category ids with gaps, and panoptic maps. A detector learns it
-quickly: each kind of shape has a hue of its own, shapes do not overlap, and more than half of the images are close-ups.
+It covers the cases that COCO code must handle: polygons, both kinds of run-length code (for shapes with a hole, and for
+crowds), images without things, unlabeled pixels, category ids with gaps, and panoptic maps. A detector learns it
+quickly: each kind of shape has its own hue, shapes do not overlap, and more than half of the images are close-ups.
 
-Pixels are computed as in :mod:`chipperf.data.sample` and are the same on every machine. The bytes of PNG files are not,
-because compressors differ; so the digest of the content covers the pixels of the maps instead.
+Pixels are computed as in :mod:`chipperf.data.sample` and are the same on every machine. The bytes of PNG files differ
+between compressors, so the content digest covers the pixels of the maps.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COCO_GENERATOR_VERSION = 2
-"""Raised whenever the generated pixels, annotations or target change."""
+"""Increased whenever the generated pixels, annotations or target change."""
 
 TARGET_BBOX_MAP = 0.1
-"""Bounding box mAP, as a fraction, that the ``demo`` preset met after 18 of its 24 epochs when it was first run."""
+"""Bounding box mAP, as a fraction, that the first run of the ``demo`` preset reached after 18 of 24 epochs."""
 
 THINGS = {1: "circle", 2: "square", 3: "triangle", 5: "ring", 8: "cross"}
 STUFF = {92: "stripes", 95: "checks", 101: "rings"}
-"""Names by category id; things have ids up to 90 and stuff above, as in COCO."""
+"""Names by category id; things have ids up to 90 and stuff has larger ids, as in COCO."""
 
 _PORTRAIT_SHARE = 0.25
 _EMPTY_SHARE = 0.06
@@ -77,7 +77,7 @@ _PNG_LEVEL = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CocoSampleOptions:
-    """What a sample dataset consists of.
+    """Contents of a sample dataset.
 
     Attributes:
         train_samples: Training images.
@@ -100,7 +100,7 @@ class CocoSampleOptions:
 
     @property
     def directory_name(self) -> str:
-        """Name that differs for different options and generator versions."""
+        """Name that is unique to the options and the generator version."""
         counts = f"{self.train_samples}x{self.val_samples}"
         return f"coco-sample-v{COCO_GENERATOR_VERSION}-{counts}-{self.width}x{self.height}-seed{self.seed}"
 
@@ -109,7 +109,7 @@ SIZES = {
     "demo": CocoSampleOptions(),
     "tiny": CocoSampleOptions(train_samples=16, val_samples=8, width=128, height=96),
 }
-"""``demo`` has images of the size of COCO's, ``tiny`` is enough to see that all parts run."""
+"""``demo`` has images of COCO's size; ``tiny`` is enough to check that all parts run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,10 @@ class Region:
     """An annotated part of a scene.
 
     Attributes:
-        category_id: What it shows.
-        mask: 1 on its pixels, uint8 of shape ``(height, width)``.
-        segmentation: COCO's description of the mask; ``None`` for stuff, which only panoptic maps have.
-        is_crowd: Whether it holds many objects that are not told apart.
+        category_id: Category of the region.
+        mask: 1 on the region's pixels, uint8 of shape ``(height, width)``.
+        segmentation: COCO's description of the mask; ``None`` for stuff, which is only in panoptic maps.
+        is_crowd: Whether it is a crowd: several objects as one region.
     """
 
     category_id: int
@@ -131,7 +131,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A generated image and what it shows.
+    """A generated image and its regions.
 
     Attributes:
         pixels: RGB, uint8 of shape ``(height, width, 3)``.
@@ -143,7 +143,7 @@ class Scene:
 
     @property
     def segment_map(self) -> NDArray[np.int32]:
-        """Segment id of each pixel, shape ``(height, width)``; 0 belongs to none."""
+        """Segment id of each pixel, shape ``(height, width)``; 0 is no segment."""
         height, width = self.pixels.shape[:2]
         ids = np.array([0, *(segment_id(number) for number in range(len(self.regions)))], np.int32)
         segments: NDArray[np.int32] = ids[_region_numbers(height, width, self.regions)]
@@ -155,15 +155,15 @@ def ensure_coco_sample(
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Return the directory of a sample dataset, which is generated if it is not there yet.
+    """Return the directory of a sample dataset; generate it if it does not exist.
 
     Args:
-        options: What the dataset consists of; the size ``demo`` if not given.
-        root: Directory that holds sample datasets; the user's cache directory if not given.
-        progress: Called with the number of finished images and of all images.
+        options: Contents of the dataset; by default the size ``demo``.
+        root: Directory that holds sample datasets; by default in the user's cache directory.
+        progress: Called with the number of finished images and the total number.
 
     Raises:
-        DataError: The directory cannot be written, the disk is full, or something else lies under that name.
+        DataError: The directory cannot be written, the disk is full, or something else has that name.
     """
     options = options or SIZES["demo"]
     images = options.train_samples + options.val_samples
@@ -177,12 +177,12 @@ def ensure_coco_sample(
 
 
 def segment_id(number: int) -> int:
-    """Return the panoptic id of a scene's region; its color is a gray, so that all three channels count."""
+    """Return the panoptic id of a scene's region; its color is gray, so all three channels matter."""
     return (number + 1) * _GREY_SEGMENT_ID
 
 
 def render_scene(options: CocoSampleOptions, split: str, number: int) -> Scene:
-    """Return the image ``number`` of a split with its annotations; the sides swap in portrait images."""
+    """Return image ``number`` of a split with its annotations; portrait images swap width and height."""
     key = hashlib.sha256(f"coco/{options.seed}/{split}/{number}".encode()).digest()
     rng = np.random.RandomState(np.frombuffer(key, np.uint32))
     height, width = options.height, options.width
@@ -195,7 +195,7 @@ def render_scene(options: CocoSampleOptions, split: str, number: int) -> Scene:
 
 
 def _place_things(height: int, width: int, rng: np.random.RandomState) -> list[Region]:
-    """Place one large thing, as more than half of the images have it, or several smaller ones."""
+    """Place one large thing (in more than half of the images) or several smaller ones."""
     things: list[Region] = []
     taken: list[tuple[float, float, float]] = []
     if rng.random_sample() < _EMPTY_SHARE:
@@ -220,7 +220,7 @@ def _free_circle(
     radii: tuple[float, float],
     taken: Sequence[tuple[float, float, float]],
 ) -> tuple[float, float, float] | None:
-    """Return center x, center y and radius of a circle inside the image that touches no taken one, if one is found."""
+    """Return center x, center y and radius of a circle in the image that touches no taken one, if one is found."""
     for _ in range(_PLACEMENT_ATTEMPTS):
         radius = rng.uniform(*radii) * min(height, width)
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
@@ -246,7 +246,7 @@ def _thing(
 def _crowd(
     category_id: int, circle: tuple[float, float, float], height: int, width: int, rng: np.random.RandomState
 ) -> Region:
-    """Return many small shapes as one region, in run-length code as COCO has its crowds."""
+    """Return many small shapes as one region in run-length code, like COCO's crowds."""
     x, y, radius = circle
     mask = np.zeros((height, width), np.uint8)
     for row in (-0.5, 0.0, 0.5):
@@ -272,7 +272,7 @@ def _polygon(x: float, y: float, corners: NDArray[np.float64]) -> list[float]:
 
 
 def _divide_ground(height: int, width: int, rng: np.random.RandomState, things: Sequence[Region]) -> list[Region]:
-    """Divide what no thing covers by a slanted horizon, along which a band of pixels stays unlabeled."""
+    """Divide the area without things at a slanted horizon; a band along the horizon stays unlabeled."""
     upper, lower = rng.permutation(tuple(STUFF))[:2].tolist()
     slope = rng.uniform(-0.2, 0.2)
     horizon = height * rng.uniform(0.3, 0.7) + (np.arange(width) - width / 2) * slope
@@ -283,7 +283,7 @@ def _divide_ground(height: int, width: int, rng: np.random.RandomState, things: 
 
 
 def _paint(height: int, width: int, rng: np.random.RandomState, regions: Sequence[Region]) -> NDArray[np.uint8]:
-    """Paint stuff as dull textures and things as bright areas, under slanted light and with grain."""
+    """Paint stuff as dull textures and things as bright areas, with a brightness ramp and grain."""
     colors = [_UNLABELLED_COLOUR]
     light = shading(height, width, rng) // 3
     light += np.frombuffer(rng.bytes(height * width), np.int8).reshape(height, width) >> 4
@@ -302,7 +302,7 @@ def _paint(height: int, width: int, rng: np.random.RandomState, regions: Sequenc
 
 
 def _region_numbers(height: int, width: int, regions: Sequence[Region]) -> NDArray[np.uint8]:
-    """Return which region each pixel belongs to, counted from 1; 0 belongs to none."""
+    """Return the region number of each pixel, counted from 1; 0 is no region."""
     numbers = np.zeros((height, width), np.uint8)
     for number, region in enumerate(regions, start=1):
         numbers += np.uint8(number) * region.mask
@@ -350,7 +350,7 @@ def _generate(options: CocoSampleOptions, progress: Callable[[int, int], None] |
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """What the annotation files say about one image."""
+    """Annotation file entries of one image."""
 
     image: dict[str, Any]
     regions: list[dict[str, Any]]
@@ -361,7 +361,7 @@ def _write(options: CocoSampleOptions, directory: Path, job: tuple[str, int]) ->
     split, number = job
     scene = render_scene(options, split, number)
     segments = scene.segment_map
-    # The ids of the two splits interleave, so that neither counts up from 1 without gaps.
+    # The ids of the two splits interleave, so the ids of each split have gaps.
     image_id = 2 * number + (1 if split == TRAIN_SPLIT else 2)
     name = f"{image_id:012d}"
     data = encode(scene.pixels)
@@ -425,7 +425,7 @@ def _panoptic(images: Sequence[_Described]) -> dict[str, Any]:
 
 
 def _regular(corners: int) -> NDArray[np.float64]:
-    """Return the corners of a regular polygon with one corner on top, on a circle of radius 1."""
+    """Return the corners of a regular polygon on a circle of radius 1, with one corner on top."""
     angles = [2 * math.pi * corner / corners for corner in range(corners)]
     return np.array([(math.sin(angle), -math.cos(angle)) for angle in angles])
 

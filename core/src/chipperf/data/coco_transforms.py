@@ -1,10 +1,10 @@
-"""DETR's augmentation on uint8 pixels, with the boxes, areas and masks that go along.
+"""DETR's augmentation of uint8 pixels, boxes, areas and masks.
 
 Training (Carion et al., "End-to-End Object Detection with Transformers", 2020, appendix A.4): horizontal flip; then,
-with equal chances, either a resize of the shorter side to 480–800 pixels, or a resize to 400–600, a crop with sides of
-384–600 and the resize to 480–800. Evaluation: shorter side to 800. No side exceeds 1333 pixels afterwards. All these
-sizes scale with one parameter, ``resolution``, which is 800 in the paper. Normalization comes after collation, on the
-device.
+with equal probability, either a resize of the shorter side to 480–800 pixels, or a resize to 400–600, a crop with sides
+of 384–600 and the resize to 480–800. Evaluation: resize of the shorter side to 800. No side of a result exceeds 1333
+pixels. All these sizes scale with one parameter, ``resolution``, which is 800 in the paper. Normalization follows after
+collation, on the device.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CROP_SIDES = (384, 600)
 
 @dataclass(frozen=True, slots=True)
 class DetectionSample:
-    """An image and what it shows.
+    """An image and its objects.
 
     Attributes:
         pixels: RGB, uint8 of shape ``(height, width, 3)``.
-        objects: Objects with boxes in pixels of this image.
+        objects: Objects, with boxes in pixels of this image.
     """
 
     pixels: NDArray[np.uint8]
@@ -54,7 +54,7 @@ class DetectionSample:
 class DetectionTrainingTransform:
     """Random flip, scale and crop.
 
-    The random numbers of a sample follow from (seed, epoch, sample index) alone: a run sees the same pixels with any
+    The random numbers of a sample depend only on (seed, epoch, sample index), so a run sees the same pixels with any
     number of workers and ranks.
 
     Args:
@@ -70,12 +70,12 @@ class DetectionTrainingTransform:
         self._longest_side = _scaled(LONGEST_SIDE, resolution)
 
     def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
-        """Return the sample as it is trained in an epoch.
+        """Return the sample as transformed for an epoch.
 
         Args:
-            sample: The sample as it is in the dataset.
-            epoch: Epoch the sample is drawn in.
-            index: Index of the sample in its dataset.
+            sample: The sample from the dataset.
+            epoch: Epoch for which the sample is loaded.
+            index: Index of the sample in the dataset.
         """
         rng = random.Random(f"{self._seed}/{epoch}/{index}")
         if rng.random() < 0.5:
@@ -99,7 +99,7 @@ class DetectionEvaluationTransform:
     """Resize of the shorter side.
 
     Args:
-        resolution: Shorter side of the result in pixels; the longest side that is allowed scales with it.
+        resolution: Shorter side of the result in pixels; the limit of the longer side scales with it.
     """
 
     def __init__(self, resolution: int = FULL_RESOLUTION) -> None:
@@ -107,20 +107,20 @@ class DetectionEvaluationTransform:
         self._longest_side = _scaled(LONGEST_SIDE, resolution)
 
     def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
-        """Return the resized sample; epoch and index are ignored: evaluation is the same every time."""
+        """Return the resized sample; epoch and index have no effect."""
         size = shorter_side_to(self._shorter_side, *sample.size, longest=self._longest_side)
         return drop_degenerate(resize_sample(sample, *size))
 
 
 def largest_size(resolution: int = FULL_RESOLUTION) -> int:
-    """Return the longest side in pixels that an image has after either transform."""
+    """Return the largest possible side in pixels after either transform."""
     return _scaled(LONGEST_SIDE, resolution)
 
 
 def shorter_side_to(length: int, height: int, width: int, *, longest: int | None = None) -> tuple[int, int]:
-    """Return height and width with the shorter side scaled to ``length``, and the longer rounded down.
+    """Return height and width with the shorter side scaled to ``length`` and the longer side rounded down.
 
-    It is scaled to less if the longer side would exceed ``longest``.
+    The scale is smaller if the longer side would exceed ``longest``.
     """
     shorter, longer = min(height, width), max(height, width)
     if longest is not None and longer / shorter * length > longest:
@@ -145,7 +145,7 @@ def flip(sample: DetectionSample) -> DetectionSample:
 
 
 def resize_sample(sample: DetectionSample, height: int, width: int) -> DetectionSample:
-    """Resize pixels bilinearly with antialiasing, masks to the nearest pixel, and scale boxes and areas."""
+    """Resize pixels bilinearly with antialiasing and masks by nearest neighbor; scale boxes and areas."""
     if sample.size == (height, width):
         return sample
     objects = sample.objects
@@ -165,7 +165,7 @@ def resize_sample(sample: DetectionSample, height: int, width: int) -> Detection
 
 
 def crop(sample: DetectionSample, box: Box) -> DetectionSample:
-    """Cut out a rectangle; objects outside are dropped, and areas become those of the clipped boxes."""
+    """Cut out a rectangle, drop objects outside it, and set areas to those of the clipped boxes."""
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     objects = sample.objects
     boxes = objects.boxes - np.array([box.left, box.top, box.left, box.top], np.float32)
@@ -180,7 +180,7 @@ def crop(sample: DetectionSample, box: Box) -> DetectionSample:
 
 
 def drop_degenerate(sample: DetectionSample) -> DetectionSample:
-    """Clip boxes to the image and drop objects whose box has no area left."""
+    """Clip boxes to the image and drop objects whose clipped box has no area."""
     height, width = sample.size
     boxes = np.clip(sample.objects.boxes, 0, np.array([width, height, width, height], np.float32))
     has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
@@ -196,5 +196,5 @@ def _choose(rng: random.Random, values: tuple[int, ...]) -> int:
 
 
 def _integer(rng: random.Random, low: int, high: int) -> int:
-    """Draw from ``low`` to ``high`` inclusive, by the one method whose sequence no version of Python changes."""
+    """Draw from ``low`` to ``high`` inclusive with ``random()``, whose sequence is the same in all Python versions."""
     return low + int(rng.random() * (high - low + 1))

@@ -1,4 +1,4 @@
-"""Map-style torch dataset over the files of one split."""
+"""Map-style torch dataset of the image files of one split."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class SampleKey(NamedTuple):
-    """Index of the sample to load, and the epoch it is loaded for.
+    """Index of the sample to load, and the epoch for which it is loaded.
 
-    The epoch travels with the index because persistent workers keep the dataset they were started with.
+    The epoch is part of the key because persistent workers keep the dataset with which they started.
     """
 
     epoch: int
@@ -33,11 +33,11 @@ class ImageTransform(Protocol):
 
 
 class ImageFolderDataset(Dataset[tuple["torch.Tensor", int]]):
-    """Pairs of image tensor and label.
+    """Pairs of an image tensor and a label.
 
     Args:
         split: Files and labels.
-        transform: What turns a file's content into a tensor.
+        transform: Converts the content of a file to a tensor.
     """
 
     def __init__(self, split: Split, transform: ImageTransform) -> None:
@@ -51,7 +51,7 @@ class ImageFolderDataset(Dataset[tuple["torch.Tensor", int]]):
         """Return the uint8 image of shape ``(3, height, width)`` and its label.
 
         Raises:
-            DataError: The file cannot be read or decoded; the error names it.
+            DataError: The file cannot be read or decoded; the error names the file.
         """
         path = self._split.path(key.sample)
         try:

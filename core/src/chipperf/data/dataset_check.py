@@ -1,6 +1,6 @@
-"""What a check of a dataset directory finds, and what such checks have in common.
+"""Findings and common parts of dataset checks.
 
-A check lists every problem and never stops at one.
+A check lists all problems.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chipperf.data.dataset_identity import ReferenceDataset
 
 Severity = Literal["error", "warning"]
-"""``error``: training on the directory fails or measures something else. ``warning``: worth knowing."""
+"""``error``: training fails or measures something else. ``warning``: for information."""
 
 _HEADER_BYTES = 64 * 1024
 _FILES_PER_TASK = 64
@@ -31,12 +31,12 @@ _THREADS = min(32, 4 * (os.cpu_count() or 1))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFinding:
-    """One problem.
+    """One problem of a dataset directory.
 
     Attributes:
-        severity: Whether it has to be put right.
-        code: Stable identifier of the kind of problem.
-        message: What is wrong, with file or directory and numbers.
+        severity: Whether the problem must be fixed.
+        code: Stable identifier of the problem type.
+        message: What is wrong, with the file or directory and numbers.
     """
 
     severity: Severity
@@ -53,9 +53,9 @@ class CheckReport:
         train_samples: Samples in the training split.
         eval_samples: Samples in the evaluation split.
         classes: Classes in the training split; ``None`` if the samples have none.
-        images_read: Images whose header or pixels were read; ``None`` if the samples are no images.
+        images_read: Images whose header or pixels were read; ``None`` if the samples are not images.
         fully_decoded: True if every sample was read completely.
-        findings: Problems, in the order in which they were found.
+        findings: Problems in the order of discovery.
     """
 
     root: str
@@ -73,7 +73,7 @@ class CheckReport:
 
     @property
     def summary(self) -> str:
-        """What was read, in one line."""
+        """One-line summary of what was read."""
         noun = "samples" if self.images_read is None else "images"
         text = f"{self.train_samples} training and {self.eval_samples} evaluation {noun}"
         if self.classes is not None:
@@ -84,11 +84,11 @@ class CheckReport:
 
 
 def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
-    """See whether a sample dataset still consists of the files it was generated with.
+    """Check that the files of a sample dataset are unchanged since it was generated.
 
     Args:
-        root: The dataset's directory.
-        files: Lists the files that its manifest covers.
+        root: Directory of the dataset.
+        files: Lists the files that the manifest covers.
     """
     try:
         manifest = read_manifest(root)
@@ -102,7 +102,7 @@ def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[D
 def check_counts(
     train_samples: int, eval_samples: int, classes: int | None, expected: ReferenceDataset, *, noun: str = "samples"
 ) -> list[DatasetFinding]:
-    """Compare the sizes of a dataset with those that it must have; ``noun`` is what the samples are called."""
+    """Check that a dataset has the required sizes; ``noun`` names its samples in messages."""
     comparisons = (
         ("train-count", f"training {noun}", train_samples, expected.train_samples),
         ("eval-count", f"evaluation {noun}", eval_samples, expected.eval_samples),
@@ -116,18 +116,18 @@ def check_counts(
 
 
 def read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[DatasetFinding]:
-    """Yield what is wrong with image files.
+    """Yield the problems of image files.
 
     Args:
         paths: The files.
-        full: Decode them instead of reading their headers only.
-        progress: Called with the number of files read and of all files.
+        full: Whether to decode the files. Otherwise only headers are read.
+        progress: Called with the number of files read and the total number.
     """
     done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         batches = (paths[start : start + _FILES_PER_TASK] for start in range(0, len(paths), _FILES_PER_TASK))
-        # A bounded number of tasks at a time: submitting a million would need memory for all of them, and Ctrl-C
-        # would wait for them.
+        # The number of pending tasks is bounded: a million tasks would need much memory, and Ctrl-C would wait for
+        # them.
         while tasks := [pool.submit(_read_batch, batch, full) for batch in islice(batches, 4 * _THREADS)]:
             for task in tasks:
                 count, findings = task.result()
@@ -154,7 +154,7 @@ def _read_image(path: str, full: bool) -> DatasetFinding | None:
             try:
                 read_size(data, path)
             except DataError:
-                # Some headers carry embedded profiles and previews of more than the first bytes.
+                # Some headers have embedded profiles and previews that are longer than the first bytes.
                 read_size(data + file.read(), path)
     except DataError as problem:
         return error("unreadable", problem.message)
@@ -164,10 +164,10 @@ def _read_image(path: str, full: bool) -> DatasetFinding | None:
 
 
 def error(code: str, message: str) -> DatasetFinding:
-    """Return a finding that has to be put right."""
+    """Return a finding that must be fixed."""
     return DatasetFinding(severity="error", code=code, message=message)
 
 
 def warning(code: str, message: str) -> DatasetFinding:
-    """Return a finding that is worth knowing."""
+    """Return a finding for information."""
     return DatasetFinding(severity="warning", code=code, message=message)

@@ -1,4 +1,4 @@
-"""Which dataset a run was made on, in a form that is the same on every machine and holds no path of this one."""
+"""Identity of a run's dataset: equal on every machine, and without local paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST_NAME = "dataset.json"
-"""File at the root of a sample dataset that says what it is."""
+"""File at the root of a sample dataset that describes it."""
 
 LISTING_METHOD = "sha256 of sorted relative paths and sizes"
 CONTENT_METHOD = "sha256 of all file contents at generation; paths and sizes verified"
@@ -23,14 +23,14 @@ CONTENT_METHOD = "sha256 of all file contents at generation; paths and sizes ver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceDataset:
-    """The dataset that a case is defined on; a directory of the same sizes is taken for it.
+    """The dataset for which a case is defined; a directory of the same sizes is identified as this dataset.
 
     Attributes:
-        name: Its name in records.
-        title: Its name in reports.
+        name: Name in records.
+        title: Name in reports.
         train_samples: Samples in the training split.
         eval_samples: Samples in the evaluation split.
-        classes: Number of classes; ``None`` if its samples have none.
+        classes: Number of classes; ``None`` if the samples have none.
     """
 
     name: str
@@ -42,18 +42,18 @@ class ReferenceDataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetIdentity:
-    """What a record says about its dataset.
+    """The dataset in a run's record.
 
     Attributes:
         name: Name of a published dataset, the name in a sample dataset's manifest, or the directory's base name.
-        version: Version of a sample dataset; ``None`` where the files do not state one.
+        version: Version of a sample dataset; ``None`` if the files state none.
         fingerprint: Hexadecimal digest of the dataset.
-        fingerprint_method: What the digest was computed from.
+        fingerprint_method: Input of the digest.
         train_samples: Samples in the training split.
         eval_samples: Samples in the evaluation split.
         classes: Number of classes; ``None`` if the samples have none.
-        is_sample: Whether this is a generated sample and not a real dataset.
-        target: Quality to reach, as a fraction, where the dataset itself states one.
+        is_sample: Whether the dataset is a generated sample.
+        target: Target quality, as a fraction, if the dataset states one.
     """
 
     name: str
@@ -79,16 +79,17 @@ def identify_directory(
 ) -> DatasetIdentity:
     """Identify a dataset directory.
 
-    Reads the size of every file: seconds for ImageNet on a local disk. In a distributed run one rank is enough.
+    It reads the size of every file, which takes seconds for ImageNet on a local disk. In a distributed run one rank is
+    enough.
 
     Args:
         root: The directory.
-        paths: Paths of the dataset's files relative to ``root``, always in the same order.
+        paths: Paths of the dataset's files relative to ``root``, in a fixed order.
         train_samples: Samples in the training split.
         eval_samples: Samples in the evaluation split.
         classes: Number of classes; ``None`` if the samples have none.
-        reference: The dataset that it is if it has the same sizes.
-        target_key: Key of a sample dataset's manifest that holds the quality to reach.
+        reference: Dataset that the directory holds if the sizes are equal.
+        target_key: Manifest key of a sample dataset's target quality.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
@@ -111,11 +112,11 @@ def identify_directory(
 
 
 def listing_sha256(root: Path, paths: Iterable[str]) -> str:
-    """Return the digest over path and size in bytes of files.
+    """Return the digest of the paths and sizes in bytes of files.
 
     Args:
         root: Directory of the dataset.
-        paths: Paths relative to it.
+        paths: Paths relative to ``root``.
 
     Raises:
         DataError: A file cannot be read.
@@ -131,7 +132,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     """Return the manifest of a sample dataset, or ``None`` if the directory has none.
 
     Raises:
-        DataError: There is a manifest, but it cannot be read.
+        DataError: The manifest cannot be read.
     """
     path = root / MANIFEST_NAME
     try:

@@ -1,4 +1,4 @@
-"""Decoding of image files of any kind to RGB, as Pillow's ``convert("RGB")`` in the reference loader sees them."""
+"""Decoding of image files of any format to RGB, like Pillow's ``convert("RGB")`` in the reference loader."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _JPEG_START = b"\xff\xd8"
 
 _CMYK_COLORSPACES = ("CMYK", "YCCK")
-"""Color spaces whose conversion to RGB rounds differently in libjpeg-turbo and in Pillow."""
+"""Color spaces for which libjpeg-turbo and Pillow round the conversion to RGB differently."""
 
 
 def decoder_name() -> str:
-    """Name the decoder that :func:`decode_region` uses for JPEG files, for the record of a run."""
+    """Return the name of the decoder that :func:`decode_region` uses for JPEG files, for a run's record."""
     turbojpeg = load_turbojpeg()
     if turbojpeg is not None:
         return "libjpeg-turbo 3 region"
@@ -30,7 +30,7 @@ def decoder_name() -> str:
 
 
 def whole_decoder_name() -> str:
-    """Name the decoder that :func:`decode_rgb` uses for JPEG files, for the record of a run."""
+    """Return the name of the decoder that :func:`decode_rgb` uses for JPEG files, for a run's record."""
     return f"simplejpeg {simplejpeg.__version__} whole"
 
 
@@ -38,11 +38,11 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
     """Return height and width in pixels without decoding.
 
     Args:
-        data: Content of the file, at least its header.
-        name: Name of the file for the error message.
+        data: Content of the file, or at least its header.
+        name: Name of the file for error messages.
 
     Raises:
-        DataError: The header is not that of an image.
+        DataError: The file has no image header.
     """
     if data.startswith(_JPEG_START):
         turbojpeg = load_turbojpeg()
@@ -60,12 +60,12 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
 def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode an image to RGB, shape ``(height, width, 3)``.
 
-    JPEG goes through libjpeg-turbo; whatever that refuses or warns about, and every other format, through Pillow, which
-    thereby decides what is readable: CMYK, palettes, grayscale, 16 bits, misnamed files.
+    libjpeg-turbo decodes JPEG. Pillow decodes other formats, and JPEG files that libjpeg-turbo refuses or warns about.
+    So Pillow decides what is readable: CMYK, palettes, grayscale, 16 bits, misnamed files.
 
     Args:
         data: Content of the file.
-        name: Name of the file for the error message.
+        name: Name of the file for error messages.
 
     Raises:
         DataError: The data are empty, truncated or not an image.
@@ -82,14 +82,14 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def decode_region(data: bytes, box: Box, name: str) -> NDArray[np.uint8]:
-    """Decode a rectangle of an image to RGB: the same pixels as ``decode_rgb(data)`` has there.
+    """Decode a rectangle of an image to RGB, with the same pixels as ``decode_rgb(data)``.
 
-    With libjpeg-turbo 3 at hand only that rectangle of a JPEG is computed.
+    With libjpeg-turbo 3, only this rectangle of a JPEG is decoded.
 
     Args:
         data: Content of the file.
         box: Rectangle inside the image.
-        name: Name of the file for the error message.
+        name: Name of the file for error messages.
 
     Returns:
         Pixels of shape ``(box.height, box.width, 3)``; rows need not be contiguous.
@@ -119,7 +119,8 @@ def _open(data: bytes, name: str) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    # Pillow's format plugins raise many types for damaged data (OSError, SyntaxError, struct.error, ValueError, …).
+    # Pillow's format plugins raise many exception types for damaged data (OSError, SyntaxError, struct.error,
+    # ValueError, …).
     try:
         if image.mode.startswith("I"):
             high_byte = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)

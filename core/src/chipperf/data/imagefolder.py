@@ -21,7 +21,7 @@ TRAIN_SPLIT = "train"
 EVAL_SPLIT = "val"
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-"""Lower-case file name suffixes that count as images; the set torchvision's ImageFolder uses."""
+"""Lower-case file name suffixes of images, the same set as in torchvision's ImageFolder."""
 
 _LAYOUT_HINT = (
     "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg; `perf data check CASE DIR` lists every problem"
@@ -31,17 +31,17 @@ _NAMES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The image files of one split, in a form that workers share instead of copying.
+    """The image files of one split, stored so that workers share them without copying.
 
-    A list of a million ``str`` is copied page by page into every forked worker, because counting references writes to
-    it; two flat buffers are not.
+    Every forked worker would copy a list of a million ``str`` page by page, because reference counting writes to it.
+    Flat buffers are not copied.
 
     Attributes:
         directory: Directory of the split.
         classes: Class names in sorted order; a label is an index into it.
-        names: Paths relative to ``directory``, as file-system bytes, one after the other.
+        names: Paths relative to ``directory``, as concatenated file-system bytes.
         ends: Offset in ``names`` at which each path ends.
-        class_ends: Number of samples in all classes up to and including each one.
+        class_ends: Cumulative number of samples after each class.
     """
 
     directory: Path
@@ -69,7 +69,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """A dataset directory whose two splits have the same classes.
+    """A dataset directory with two splits of the same classes.
 
     Attributes:
         root: Directory that holds ``train`` and ``val``.
@@ -141,7 +141,7 @@ def class_directories(directory: Path) -> tuple[str, ...]:
 
 
 def identify_imagefolder(folder: ImageFolder, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a directory of classified images; see :func:`.identity.identify_directory`.
+    """Identify a directory of classified images, see :func:`.identify_directory`.
 
     Raises:
         DataError: A sample dataset was changed after it was generated, or a file disappeared.
@@ -177,12 +177,12 @@ def files_below(directory: Path) -> list[str]:
 
 
 def is_image_name(path: str) -> bool:
-    """Tell from its suffix whether a file counts as an image."""
+    """Return whether a file is an image, by its suffix."""
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 def describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
-    """Say in one clause which classes only one of the two splits has."""
+    """Return one clause that names the classes that only one of the two splits has."""
     only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
     parts = [
         f"{len(names)} class(es) only in {split}: {', '.join(names[:_NAMES_SHOWN])}"
@@ -194,7 +194,7 @@ def describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> s
 
 
 def _walk(directory: str) -> Iterator[str]:
-    """Yield the path of every file below ``directory`` relative to it; symbolic links are followed."""
+    """Yield the relative path of every file below ``directory``; symbolic links are followed."""
     pending = [""]
     while pending:
         relative = pending.pop()

@@ -1,4 +1,4 @@
-"""Validation of a dataset directory in ImageFolder layout; it lists every problem and never stops at one."""
+"""Validation of a dataset directory in ImageFolder layout; it lists all problems."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def check_imagefolder(
 
     Args:
         root: Directory with ``train`` and ``val``.
-        expected: The dataset whose sizes it must have; ``None`` accepts any sizes.
-        full: Decode every image instead of reading its header only.
-        progress: Called with the number of images read and of all images.
+        expected: Dataset with the required sizes; ``None`` accepts any sizes.
+        full: Whether to decode every image. Otherwise only headers are read.
+        progress: Called with the number of images read and the total number.
     """
     root = Path(root)
     if not root.is_dir():

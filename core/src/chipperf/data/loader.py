@@ -28,13 +28,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderChoices:
-    """What a user or a vendor may choose about loading.
+    """Loader settings that a user or a vendor may choose.
 
     Attributes:
-        workers: Worker processes per rank; 0 loads in the training process.
+        workers: Worker processes per rank; with 0 the training process loads.
         prefetch_factor: Batches that each worker prepares ahead.
-        pin_memory: Whether batches are copied to page-locked memory.
-        start_method: How workers are started: ``fork``, ``forkserver`` or ``spawn``; ``None`` for the default.
+        pin_memory: Whether to copy batches to page-locked memory.
+        start_method: Start method of workers: ``fork``, ``forkserver`` or ``spawn``; ``None`` for the default.
     """
 
     workers: int = 0
@@ -45,14 +45,14 @@ class LoaderChoices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderSettings:
-    """How a loader really works, for the record of a run.
+    """Effective settings of a loader, for a run's record.
 
     Attributes:
         workers: Worker processes per rank.
         prefetch_factor: Batches that each worker prepares ahead; ``None`` without workers.
-        pin_memory: Whether batches are copied to page-locked memory.
-        persistent_workers: Whether workers outlive an epoch.
-        start_method: How workers are started; ``None`` without workers.
+        pin_memory: Whether to copy batches to page-locked memory.
+        persistent_workers: Whether workers stay alive after an epoch.
+        start_method: Start method of workers; ``None`` without workers.
         decoder: Decoder of JPEG files.
         resize: Implementation of the resize.
     """
@@ -67,7 +67,7 @@ class LoaderSettings:
 
 
 class ImageLoader(Generic[B]):
-    """Iterable over batches; a file that cannot be decoded stops it with one :class:`DataError`."""
+    """Iterable over batches; a file that cannot be decoded stops the iteration with a :class:`DataError`."""
 
     def __init__(self, loader: DataLoader[Any], settings: LoaderSettings) -> None:
         self._loader = loader
@@ -84,14 +84,15 @@ class ImageLoader(Generic[B]):
             yield batch
 
     def close(self) -> None:
-        """Stop the worker processes; another iteration would start new ones."""
-        # DataLoader has no public way to end persistent workers; they end with the iterator that owns them. Left to the
-        # cyclic garbage collector, it would lose its queues first and then wait for the workers until a time-out.
+        """Stop the worker processes; the next iteration starts new ones."""
+        # DataLoader has no public way to end persistent workers; they end with the iterator that owns them. The cyclic
+        # garbage collector could free the queues of the iterator first; the iterator would then wait for the workers
+        # until a time-out.
         self._loader._iterator = None
 
 
 class TrainingLoader(ImageLoader[B]):
-    """Loader of one rank's share of the training split."""
+    """Loader of one rank's part of the training split."""
 
     def __init__(self, loader: DataLoader[Any], settings: LoaderSettings, sampler: TrainingBatchSampler) -> None:
         super().__init__(loader, settings)
@@ -99,14 +100,14 @@ class TrainingLoader(ImageLoader[B]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps in a whole epoch."""
+        """Number of steps in a full epoch."""
         return self._sampler.steps_per_epoch
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """Choose the epoch of the next iteration and the step of that epoch to begin with.
+        """Set the epoch of the next iteration and its first step.
 
         Raises:
-            ConfigError: The epoch does not have that step.
+            ConfigError: The epoch has no such step.
         """
         self._sampler.set_epoch(epoch, first_step)
 
@@ -126,11 +127,11 @@ def build_training_loader(
     Args:
         split: Training split.
         batch_size: Samples per rank and step.
-        seed: Seed of the run; order and crops follow from it.
-        rank: This process.
+        seed: Seed of the run; it determines order and crops.
+        rank: Rank of this process.
         world_size: Number of processes.
         image_size: Height and width of the images in pixels.
-        options: Worker processes and memory.
+        options: Settings of worker processes and memory.
 
     Raises:
         ConfigError: The split has fewer samples than one global batch.
@@ -153,16 +154,16 @@ def build_evaluation_loader(
     image_size: int = 224,
     options: LoaderChoices | None = None,
 ) -> ImageLoader[Batch]:
-    """Build the loader of this rank's evaluation batches; together the ranks load every sample exactly once.
+    """Build the loader of this rank's evaluation batches; all ranks together load every sample exactly once.
 
     Args:
         split: Evaluation split.
         batch_size: Samples per batch; the last batch may be smaller.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
-        resize_to: Length in pixels to which the shorter side is resized.
-        image_size: Height and width in pixels of the central crop that is taken then.
-        options: Worker processes and memory.
+        resize_to: Length of the shorter side after the resize, in pixels.
+        image_size: Height and width of the central crop after the resize, in pixels.
+        options: Settings of worker processes and memory.
     """
     sampler = EvaluationSampler(len(split), rank, world_size)
     dataset = ImageFolderDataset(split, EvaluationTransform(resize_to, image_size))
@@ -175,14 +176,14 @@ def build_evaluation_loader(
 def data_loader(
     dataset: Dataset[Any], collate: Callable[[list[Any]], Any], options: LoaderChoices, *, decoder: str, **sampling: Any
 ) -> tuple[DataLoader[Any], LoaderSettings]:
-    """Build torch's loader for an :class:`ImageLoader`, and say how it works.
+    """Return the torch loader for an :class:`ImageLoader`, and its effective settings.
 
     Args:
-        dataset: Samples by :class:`SampleKey`.
-        collate: Makes a batch of a list of samples; runs in the loader's processes.
-        options: Worker processes and memory.
-        decoder: Name of the decoder in force.
-        sampling: Sampler and batch size, as torch's ``DataLoader`` takes them.
+        dataset: Samples, indexed by :class:`SampleKey`.
+        collate: Combines a list of samples into a batch, in the loader's processes.
+        options: Settings of worker processes and memory.
+        decoder: Name of the decoder in use.
+        sampling: Arguments of torch's ``DataLoader`` for the sampler and batch size.
     """
     has_workers = options.workers > 0
     loader = DataLoader(
@@ -193,7 +194,7 @@ def data_loader(
         persistent_workers=has_workers,
         multiprocessing_context=options.start_method if has_workers else None,
         worker_init_fn=_leave_process_group if has_workers else None,
-        # Its own: a loader draws a seed for its processes when it starts them, which a resumed run does once more.
+        # A separate generator: a loader draws a seed when it starts its processes, and a resumed run starts them again.
         generator=torch.Generator().manual_seed(0),
         collate_fn=_CollateUnlessError(collate),
         **sampling,
@@ -211,12 +212,12 @@ def data_loader(
 
 
 def _leave_process_group(worker: int) -> None:
-    """Let a signal to the rank's process group not end its loader processes: the step that runs needs its batch."""
+    """Leave the rank's process group, so that its signals do not end a worker while a step needs a batch."""
     os.setpgid(0, 0)
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """Returns a :class:`DataError` instead of raising it: torch would wrap it into the text of a traceback."""
+    """Returns a :class:`DataError` instead of raising it, because torch would turn it into traceback text."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
@@ -242,6 +243,6 @@ class _CollateUnlessError:
 
 
 def _collate(samples: list[tuple[torch.Tensor, int]]) -> Batch:
-    # Stacked in the order in which the pixels lie in memory; in a worker, default_collate writes to shared memory.
+    # Images are stacked in the memory order of their pixels. In a worker, default_collate writes to shared memory.
     images: torch.Tensor = default_collate([image.permute(1, 2, 0) for image, _ in samples])
     return images.permute(0, 3, 1, 2), torch.tensor([label for _, label in samples])

@@ -1,8 +1,8 @@
-"""Deterministic sample dataset for image classification: generated, small, learnable, and labeled as what it is.
+"""Deterministic sample dataset for image classification: small, learnable, and labeled as generated.
 
-Every class is a pattern in a hue of its own (stripes, checks, rings …) at random scale, phase and brightness, in
-the size and grain of photographs. All arithmetic is in integers or exactly rounded operations and the
-random numbers come from numpy's frozen legacy generator, so that the pixels are the same on every machine.
+Every class is a pattern (stripes, checks, rings …) in its own hue, at random scale, phase and brightness, with the size
+and grain of photographs. All arithmetic uses integers or exactly rounded operations, and the random numbers come from
+numpy's frozen legacy generator. So the pixels are the same on every machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 GENERATOR_VERSION = 1
-"""Raised whenever the generated pixels change."""
+"""Increased whenever the generated pixels change."""
 
 _JPEG_QUALITY = 90
 _PORTRAIT_SHARE = 0.25
@@ -48,7 +48,7 @@ _WAVE = np.round(127 * np.sin(2 * np.pi * np.arange(_PHASES) / _PHASES)).astype(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOptions:
-    """What a sample dataset consists of.
+    """Contents of a sample dataset.
 
     Attributes:
         classes: Number of classes.
@@ -78,21 +78,21 @@ class SampleOptions:
 
     @property
     def directory_name(self) -> str:
-        """Name that differs for different options and generator versions."""
+        """Name that is unique to the options and the generator version."""
         counts = f"{self.classes}x{self.train_per_class}x{self.val_per_class}"
         return f"sample-v{GENERATOR_VERSION}-{counts}-{self.width}x{self.height}-seed{self.seed}"
 
     @property
     def target_top1(self) -> float:
-        """Top-1 accuracy, as a fraction, that a model which learns at all reaches within a short run.
+        """Top-1 accuracy, as a fraction, that any model that learns reaches in a short run.
 
-        Five times chance, and never so high that a small model has to train long for it.
+        It is five times the chance level, but at most 0.5, so that a small model reaches it quickly.
         """
         return min(0.5, 5 / self.classes)
 
 
 def default_sample_root() -> Path:
-    """Return the cache directory in which sample datasets are kept."""
+    """Return the cache directory of sample datasets."""
     return Path(platformdirs.user_cache_dir("chipperf")) / "datasets"
 
 
@@ -101,17 +101,17 @@ def ensure_sample_dataset(
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Return the directory of a sample dataset, which is generated if it is not there yet.
+    """Return the directory of a sample dataset; generate it if it does not exist.
 
-    The dataset appears under its name only when it is complete: it is generated beside it and then renamed.
+    The dataset is generated under a temporary name and renamed when it is complete.
 
     Args:
-        options: What the dataset consists of.
-        root: Directory that holds sample datasets; the user's cache directory if not given.
-        progress: Called with the number of finished images and of all images.
+        options: Contents of the dataset.
+        root: Directory that holds sample datasets; by default in the user's cache directory.
+        progress: Called with the number of finished images and the total number.
 
     Raises:
-        DataError: The directory cannot be written, the disk is full, or something else lies under that name.
+        DataError: The directory cannot be written, the disk is full, or something else has that name.
     """
     options = options or SampleOptions()
     return ensure_generated(
@@ -131,19 +131,19 @@ def ensure_generated(
     *,
     estimated_bytes: int,
 ) -> Path:
-    """Return the directory ``name`` below ``root``, generated if it is not there yet.
+    """Return the directory ``name`` below ``root``; generate it if it does not exist.
 
-    It appears under its name only when it is complete: it is generated beside it and then renamed.
+    The dataset is generated under a temporary name and renamed when it is complete.
 
     Args:
         root: Directory that holds sample datasets.
         name: Name of the dataset's directory.
         generate: Writes the dataset, with its manifest, to a directory.
         files: Lists the files whose paths and sizes the manifest's ``listing_sha256`` covers.
-        estimated_bytes: Space it takes.
+        estimated_bytes: Estimated size of the dataset.
 
     Raises:
-        DataError: The directory cannot be written, the disk is full, or something else lies under that name.
+        DataError: The directory cannot be written, the disk is full, or something else has that name.
     """
     destination = root / name
     if destination.exists():
@@ -189,13 +189,13 @@ def _publish(partial: Path, destination: Path, files: Callable[[Path], Iterable[
     try:
         partial.rename(destination)
     except OSError:
-        # Another process, generating the same dataset, was first.
+        # Another process generated the same dataset first.
         if not destination.exists():
             raise
         _require_complete(destination, files)
     else:
         destination.chmod(0o755)
-        # TemporaryDirectory removes what it created when it exits; it must find it.
+        # TemporaryDirectory removes its directory on exit, so the directory must exist.
         partial.mkdir()
 
 
@@ -228,12 +228,12 @@ def _generate(options: SampleOptions, directory: Path, progress: Callable[[int, 
 def map_in_order(
     function: Callable[[J], R], jobs: Sequence[J], progress: Callable[[int, int], None] | None
 ) -> Iterator[R]:
-    """Yield the function's results in the order of the jobs, computed by as many threads as there are cores.
+    """Yield the function's results in the order of the jobs, computed with one thread per core.
 
     Args:
         function: Called with one job.
-        jobs: What to do.
-        progress: Called with the number of finished jobs and of all jobs.
+        jobs: Arguments of the calls.
+        progress: Called with the number of finished jobs and the total number.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -262,7 +262,7 @@ def _manifest(options: SampleOptions, content_sha256: str, listing: str) -> dict
 
 
 def class_names(classes: int) -> tuple[str, ...]:
-    """Return one name per class that says what its images show, in label order."""
+    """Return one descriptive name per class, in label order."""
     digits = len(str(classes - 1))
     return tuple(
         f"class{label:0{digits}d}_hue{_hue_degrees(label, classes):03d}_{tuple(_PATTERNS)[label % len(_PATTERNS)]}"
@@ -271,7 +271,7 @@ def class_names(classes: int) -> tuple[str, ...]:
 
 
 def render(options: SampleOptions, split: str, label: int, number: int) -> NDArray[np.uint8]:
-    """Return the RGB pixels of one image, shape ``(height, width, 3)``; the sides swap in portrait images."""
+    """Return the RGB pixels of one image, shape ``(height, width, 3)``; portrait images swap width and height."""
     key = hashlib.sha256(f"{options.seed}/{split}/{label}/{number}".encode()).digest()
     rng = np.random.RandomState(np.frombuffer(key, np.uint32))
     height, width = options.height, options.width
@@ -292,7 +292,7 @@ def render(options: SampleOptions, split: str, label: int, number: int) -> NDArr
 
 
 def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """Return the JPEG file of an image, with the chroma subsampling that most photographs have."""
+    """Return the JPEG file of an image, with the chroma subsampling of most photographs."""
     data: bytes = simplejpeg.encode_jpeg(pixels, quality=_JPEG_QUALITY, colorsubsampling="420")
     return data
 
@@ -308,7 +308,7 @@ def _color(hue: float, rng: np.random.RandomState, *, bright: bool) -> list[int]
 
 
 def shading(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
-    """Return a slanted brightness ramp, as light from one side gives."""
+    """Return a slanted brightness ramp, like light from one side."""
     slope_y, slope_x = rng.randint(-60, 61), rng.randint(-60, 61)
     rows = (np.arange(height) - height // 2) * slope_y // height
     columns = (np.arange(width) - width // 2) * slope_x // width
@@ -352,7 +352,7 @@ def rings(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int
     """Return a circular wave around a random point, values -127 to 127."""
     y, x = rng.randint(height), rng.randint(width)
     squares = (np.arange(height)[:, None] - y) ** 2 + (np.arange(width) - x) ** 2
-    # sqrt is exactly rounded by IEEE 754, so the phases are the same everywhere.
+    # IEEE 754 requires exact rounding of sqrt, so the phases are the same everywhere.
     phase = (np.sqrt(squares) * round(_PHASES * 256 / rng.uniform(12, 40))).astype(np.int64)
     wave: NDArray[np.int16] = _WAVE[phase >> 8 & _PHASES - 1]
     return wave

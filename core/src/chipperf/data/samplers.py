@@ -1,4 +1,4 @@
-"""Which samples each rank loads, in which order."""
+"""Samplers that choose each rank's samples and their order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class TrainingBatchSampler(Sampler[list[SampleKey]]):
-    """Batches of one rank from a permutation of the dataset that is new in every epoch.
+    """Batches of one rank, from a new permutation of the dataset in every epoch.
 
-    Global batch ``k`` of an epoch is the ``k``-th slice of the permutation and every rank takes an equal share of it:
-    each sample occurs at most once per epoch, and each step trains the same number of real samples on every rank.
-    The tail that does not fill a global batch is left out.
+    Global batch ``k`` of an epoch is the ``k``-th slice of the permutation, and every rank takes an equal part of it.
+    Each sample occurs at most once per epoch, and each step trains the same number of samples on every rank. Samples at
+    the end that do not fill a global batch are left out.
 
     Args:
         samples: Number of samples in the dataset.
         batch_size: Samples per rank and step.
         seed: Seed of the run.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Raises:
@@ -49,10 +49,10 @@ class TrainingBatchSampler(Sampler[list[SampleKey]]):
         self._first_step = 0
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """Choose the epoch of the next iteration and the step of that epoch to begin with.
+        """Set the epoch of the next iteration and its first step.
 
         Raises:
-            ConfigError: The epoch does not have that step.
+            ConfigError: The epoch has no such step.
         """
         if not 0 <= first_step < self._steps_per_epoch:
             raise ConfigError(f"step {first_step} is outside an epoch of {self._steps_per_epoch} steps")
@@ -61,14 +61,14 @@ class TrainingBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps in a whole epoch."""
+        """Number of steps in a full epoch."""
         return self._steps_per_epoch
 
     def __len__(self) -> int:
         return self._steps_per_epoch - self._first_step
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        # The legacy generator's sequence is frozen by numpy's compatibility policy: an order can be reproduced later.
+        # numpy's compatibility policy freezes the sequence of the legacy generator, so an order stays reproducible.
         permutation = np.random.RandomState([self._seed % 2**32, self._epoch]).permutation(self._samples)
         global_batch = self._batch_size * self._world_size
         for step in range(self._first_step, self._steps_per_epoch):
@@ -78,13 +78,13 @@ class TrainingBatchSampler(Sampler[list[SampleKey]]):
 
 
 class EvaluationSampler(Sampler[SampleKey]):
-    """The samples ``rank, rank + world_size, …``: every sample on exactly one rank, without padding.
+    """The samples ``rank, rank + world_size, …``: every sample is on exactly one rank, without padding.
 
-    Ranks may differ by one sample, so evaluation must reduce counters only, outside of any per-step collective.
+    Ranks may differ by one sample, so evaluation must use no per-step collective and only reduce counters at the end.
 
     Args:
         samples: Number of samples in the dataset.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 

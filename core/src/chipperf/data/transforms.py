@@ -1,9 +1,9 @@
 """The reference recipe for ImageNet classification on uint8 pixels.
 
 Training: random resized crop (Szegedy et al., "Going deeper with convolutions", 2015: area 8–100 %, aspect ratio
-3/4–4/3) to 224x224 and horizontal flip. Evaluation: shorter side to 256, then the central 224x224. Both resize
-bilinearly with antialiasing, as Pillow does. Normalization comes after collation, on the device: a quarter of the
-bytes travel.
+    3/4–4/3) to 224x224 and horizontal flip. Evaluation: shorter side to 256, then the central 224x224. Both resize
+    bilinearly with antialiasing, as Pillow does. Normalization follows after collation, on the device, so that uint8 is
+    copied instead of float32: a quarter of the bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CROP_ATTEMPTS = 10
 class TrainingTransform:
     """Random resized crop and horizontal flip of an encoded image.
 
-    The random numbers of a sample follow from (seed, epoch, sample index) alone: a run sees the same pixels with any
+    The random numbers of a sample depend only on (seed, epoch, sample index), so a run sees the same pixels with any
     number of workers and ranks.
 
     Args:
@@ -54,8 +54,8 @@ class TrainingTransform:
         Args:
             data: Content of the image file.
             name: Name of the file for error messages.
-            epoch: Epoch the sample is drawn in.
-            index: Index of the sample in its dataset.
+            epoch: Epoch for which the sample is loaded.
+            index: Index of the sample in the dataset.
 
         Raises:
             DataError: The file cannot be decoded.
@@ -81,7 +81,7 @@ class EvaluationTransform:
     def __call__(self, data: bytes, name: str, epoch: int, index: int) -> torch.Tensor:
         """Return the uint8 crop of shape ``(3, size, size)``, channels last in memory.
 
-        Epoch and index are ignored: evaluation is the same every time.
+        Epoch and index have no effect.
 
         Raises:
             DataError: The file cannot be decoded.
@@ -93,7 +93,7 @@ class EvaluationTransform:
 
 
 class Normalize:
-    """Scale of collated uint8 images to float32 with zero mean and unit standard deviation per channel.
+    """Scales collated uint8 images to float32 with zero mean and unit standard deviation per channel.
 
     Args:
         device: Device of the images.
@@ -112,11 +112,11 @@ class Normalize:
         self._offset = torch.tensor(offset, device=device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Return ``(images / 255 - mean) / std`` of uint8 images ``(N, C, H, W)``; the memory format is kept."""
+        """Return ``(images / 255 - mean) / std`` of uint8 images ``(N, C, H, W)`` in the same memory format."""
         normalized = images.float()
         if images.is_contiguous(memory_format=torch.channels_last):
-            # With C innermost, broadcasting (C, 1, 1) would be loops over three elements, several times slower on a
-            # CPU; so a whole image row with its interleaved channels is one operand.
+            # With C innermost, broadcasting (C, 1, 1) would loop over three elements, several times slower on a CPU. So
+            # one operand is a whole image row with interleaved channels.
             count, channels, height, width = images.shape
             values = normalized.permute(0, 2, 3, 1).view(count * height, width * channels)
             scale, offset = self._scale.repeat(width), self._offset.repeat(width)
@@ -135,10 +135,10 @@ def random_resized_crop_box(
 ) -> Box:
     """Draw a crop with the distribution of torchvision's ``RandomResizedCrop``.
 
-    The area fraction is uniform and the logarithm of the aspect ratio is uniform; after ten crops that do not fit the
-    image, the largest central crop with an allowed ratio is taken.
+    The area fraction and the logarithm of the aspect ratio are uniform. After ten crops that do not fit the image, the
+    result is the largest central crop with an allowed ratio.
 
-    Only ``rng.random()`` is used: Python keeps its sequence the same in all versions.
+    Only ``rng.random()`` is used, because its sequence is the same in all Python versions.
     """
     log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
     for _ in range(_CROP_ATTEMPTS):
@@ -166,7 +166,8 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> torch.Tensor:
     Returns:
         uint8 tensor of shape ``(3, height, width)``, channels last in memory.
     """
-    # Views in this order are recognized as channels last; permuted first, torch would transpose the pixels.
+    # torch recognizes views in this order as channels last. After a permutation first, torch would transpose the
+    # pixels.
     images = torch.from_numpy(pixels).unsqueeze(0).permute(0, 3, 1, 2)
     if _has_native_uint8_resize():
         resized = interpolate(images, (height, width), mode="bilinear", antialias=True)
@@ -176,18 +177,18 @@ def resize(pixels: NDArray[np.uint8], height: int, width: int) -> torch.Tensor:
 
 
 def resize_name() -> str:
-    """Name the implementation of :func:`resize` on this machine, for the record of a run."""
+    """Return the name of the implementation of :func:`resize` on this machine, for a run's record."""
     arithmetic = "uint8" if _has_native_uint8_resize() else "float32"
     return f"torch {torch.__version__} antialiased bilinear {arithmetic}"
 
 
 def _has_native_uint8_resize() -> bool:
-    # Elsewhere torch resizes uint8 without rounding the way Pillow does, and slower than in float32.
+    # On other machines torch rounds uint8 resizes differently from Pillow, and is slower than in float32.
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def _shorter_side_to(length: int, height: int, width: int) -> tuple[int, int]:
-    """Return the size with the shorter side scaled to ``length``; the longer is rounded down, as torchvision does."""
+    """Return the size with the shorter side scaled to ``length``; the longer side is rounded down as in torchvision."""
     if height <= width:
         return length, int(length * width / height)
     return int(length * height / width), length

@@ -1,8 +1,7 @@
-"""Binding to the TurboJPEG 3 C API, which can decode a region of a JPEG without computing the pixels around it.
+"""Binding to the TurboJPEG 3 C API, which can decode a region of a JPEG without the pixels around it.
 
-Only the TurboJPEG layer of libjpeg-turbo is used: it reports errors by return code, whereas libjpeg's own API leaves
-through ``longjmp``, which must not cross Python frames.
-Constants and semantics: ``turbojpeg.h`` of libjpeg-turbo 3.
+Only the TurboJPEG layer of libjpeg-turbo is used, because it reports errors by return code. The libjpeg API uses
+``longjmp``, which must not cross Python frames. Constants and semantics: ``turbojpeg.h`` of libjpeg-turbo 3.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LIBRARY_VARIABLE = "PERF_LIBTURBOJPEG"
-"""Environment variable: path of the shared library to use, or ``off`` to use none."""
+"""Environment variable: path of the shared library, or ``off`` to use none."""
 
 _INIT_DECOMPRESS = 1
 _PARAM_STOP_ON_WARNING = 0
@@ -35,7 +34,7 @@ _MCU_WIDTHS = (8, 16, 16, 8, 8, 32, 8)
 """Width in pixels of an MCU for TJSAMP_444, 422, 420, GRAY, 440, 411 and 441."""
 
 _UPSAMPLING_MARGIN = 2
-"""Pixels next to a region that smooth chroma upsampling may read, so that they have to be decoded with it."""
+"""Pixels next to a region that must be decoded with it, because smooth chroma upsampling may read them."""
 
 
 class Box(NamedTuple):
@@ -56,7 +55,7 @@ class _Region(ctypes.Structure):
 
 
 class TurboJpeg:
-    """Decoder over one loaded library; every thread has a handle of its own."""
+    """Decoder that uses one loaded library; every thread has its own handle."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         handle, size, integer = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -88,11 +87,11 @@ class TurboJpeg:
     def decode_region(self, data: bytes, box: Box) -> NDArray[np.uint8]:
         """Decode the pixels of ``box`` as RGB, shape ``(box.height, box.width, 3)``.
 
-        The pixels are those of a whole decode: the columns that smooth chroma upsampling reads beside the box are
-        decoded as well and cut off.
+        The pixels equal those of a full decode: the columns next to the box that smooth chroma upsampling reads are
+        decoded too, and then cut off.
 
         Raises:
-            TurboJpegError: The data are damaged, or of a kind that cannot be decoded to RGB or by region.
+            TurboJpegError: The data are damaged, or cannot be decoded to RGB or by region.
         """
         handle = self._read_header(data)
         subsampling = self._library.tj3Get(handle, _PARAM_SUBSAMPLING)
@@ -129,7 +128,7 @@ class TurboJpeg:
     def _check(self, handle: int, status: int) -> None:
         if status:
             message = self._library.tj3GetErrorStr(handle).decode(errors="replace")
-            # A handle whose header reading failed would continue there with the next image.
+            # After a failed header read, the handle would continue at that point with the next image.
             self._library.tj3Destroy(handle)
             self._threads.handle = None
             raise TurboJpegError(message)
@@ -137,7 +136,7 @@ class TurboJpeg:
 
 @lru_cache(maxsize=1)
 def load_turbojpeg() -> TurboJpeg | None:
-    """Return the decoder over the machine's libturbojpeg, or ``None`` if there is none with region decoding.
+    """Return the decoder for the machine's libturbojpeg, or ``None`` if no library with region decoding exists.
 
     Raises:
         ConfigError: ``PERF_LIBTURBOJPEG`` names a library that cannot be loaded or is too old.

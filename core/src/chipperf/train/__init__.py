@@ -1,1 +1,1 @@
-"""Training and measurement: everything that runs inside a worker."""
+"""Training and measurement: the code that runs in a worker."""

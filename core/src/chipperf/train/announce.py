@@ -1,4 +1,4 @@
-"""What the event log and the observers hear of windows, epochs and evaluations."""
+"""Announcements of windows, epochs and evaluations to the event log and the observers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def announce_window(context: RunContext, window: Window) -> None:
-    """Tell of a window that all ranks have closed."""
+    """Announce a window that all ranks have closed."""
     last_step = window.first_step + window.steps - 1
     context.events.write(
         "window_stop",
@@ -37,7 +37,7 @@ def announce_window(context: RunContext, window: Window) -> None:
 
 
 def announce_epoch(context: RunContext, state: RunState, epoch: int, memory: MemoryStats) -> None:
-    """Tell that an epoch, counted from 1, has ended; observers hear only of one with a window in it."""
+    """Announce the end of an epoch, counted from 1; observers are told only if it has a window."""
     context.events.write("epoch_stop", epoch, step=state.steps)
     windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
     if windows:
@@ -49,7 +49,7 @@ def announce_epoch(context: RunContext, state: RunState, epoch: int, memory: Mem
 
 
 def announce_evaluation(context: RunContext, point: EvaluationPoint) -> None:
-    """Tell the result of an evaluation."""
+    """Announce the result of an evaluation."""
     context.events.write("eval_accuracy", point.value, metric=context.metric, epoch=point.epoch, step=point.step)
     context.events.write("eval_stop", point.epoch, step=point.step)
     context.progress.evaluated(point.epoch, context.metric, point.value)
@@ -62,6 +62,6 @@ def announce_evaluation(context: RunContext, point: EvaluationPoint) -> None:
 
 
 def _notify(context: RunContext, event: Event) -> None:
-    """Tell the observers. No window is open then, and the span shows what they add to the whole run."""
+    """Call the observers while no window is open; the span shows the time that they add to the run."""
     with context.spans.measure("observers"):
         context.session.notify(event)

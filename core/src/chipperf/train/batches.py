@@ -1,4 +1,4 @@
-"""The batches that training asks for, in their order, and how long it waits for each."""
+"""Delivery of training batches in order, with the waiting time of each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class TrainingBatches:
-    """One rank's batches, on its device; the loader of an epoch stays open until the next epoch.
+    """Batches of one rank on its device; the loader of an epoch stays open until the next epoch.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -29,20 +29,20 @@ class TrainingBatches:
         self._open: tuple[int, Iterator[Batch]] | None = None
 
     def of_epoch(self, epoch: int, state: RunState) -> Iterator[Batch]:
-        """Return the epoch's batches from the next step on.
+        """Return the epoch's batches, starting with the next step.
 
-        Generators that training draws from are left as they are in an epoch that has begun.
+        In the middle of an epoch, the random generators of training keep their state.
 
         Args:
             epoch: Counted from 0.
-            state: Says which step is next, and receives how long each batch is waited for.
+            state: Gives the next step, and receives the waiting time of each batch.
         """
         if self._open is None or self._open[0] != epoch:
             self._open = (epoch, self._to_device(self._load(epoch, state), state.data_waits_s))
         return self._open[1]
 
     def close(self) -> None:
-        """Forget the loader that is open."""
+        """Drop the open loader."""
         self._open = None
 
     def _load(self, epoch: int, state: RunState) -> Iterator[Batch]:
@@ -51,7 +51,7 @@ class TrainingBatches:
         batches = context.workload.epoch_batches(epoch, done * context.hyperparameters.accumulate_steps)
         if not done:
             return batches
-        # Whoever opens a loader draws a seed for its processes. This epoch's has been drawn before.
+        # Opening a loader draws a seed for its processes. The seed of this epoch was already drawn.
         generators = generator_states(context.device)
         batches = chain(list(islice(batches, 1)), batches)
         restore_generators(generators, context.device)

@@ -1,7 +1,7 @@
-"""How a run ends in time: the last optimizer step that its budget allows, and what the whole schedule would take.
+"""Time budget of a run: the last optimizer step that it allows, and the projected time of the whole schedule.
 
-Clocks of ranks differ, and ranks that stop at different steps wait for each other forever. So the main rank's clock
-decides, at edges where all ranks meet anyway: nothing is added inside a measurement window.
+The clocks of ranks differ, and ranks that stop at different steps would wait for each other forever. So the main rank's
+clock decides, at edges where all ranks wait for each other in any case. This adds nothing to a measurement window.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class StepBudget:
     """The optimizer steps that fit into a run's training time.
 
     Args:
-        seconds: Training time, evaluations during training included; ``None`` is no budget, and costs nothing.
-        rank: Place of this worker.
-        collectives: Over all ranks.
+        seconds: Training time, including evaluations during training; ``None`` for no budget, which costs nothing.
+        rank: Rank of this worker.
+        collectives: Collectives over all ranks.
     """
 
     def __init__(self, seconds: float | None, rank: Rank, collectives: Collectives) -> None:
@@ -32,25 +32,26 @@ class StepBudget:
         self._last_step: int | None = None
 
     def limit(self, steps: int) -> int:
-        """Return how many of a run's ``steps`` the budget allows, as far as is known; the same on all ranks."""
+        """Return how many of a run's ``steps`` the budget allows by the latest estimate; the same on all ranks."""
         return steps if self._last_step is None else min(steps, self._last_step)
 
     def state(self) -> dict[str, float | int | None]:
-        """Return what is known of the time of steps, for a checkpoint."""
+        """Return the state of the budget for a checkpoint."""
         return {"step_s": self._step_s, "last_step": self._last_step}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a :meth:`state`."""
+        """Restore a :meth:`state`."""
         self._step_s, self._last_step = state["step_s"], state["last_step"]
 
     def update(self, steps: int, *, elapsed_s: float, step_s: float | None = None, settled: bool = True) -> None:
-        """Compute the last step anew; every rank has to call it at the same edges.
+        """Update the last step; every rank must call this at the same edges.
 
         Args:
-            steps: Optimizer steps done.
+            steps: Completed optimizer steps.
             elapsed_s: This rank's time since training began.
-            step_s: Duration of one of the latest steps; ``None`` where none was done since the last time.
-            settled: False while the first steps take longer than later ones will: they do not rule another one out.
+            step_s: Duration of a recent step; ``None`` if no step was done since the last update.
+            settled: False while steps are still slower than later ones will be. Then, if time is left, one more step is
+                allowed.
         """
         if self._seconds is None:
             return
@@ -59,7 +60,7 @@ class StepBudget:
         fitting = math.floor(left_s / self._step_s) if self._step_s > 0 else 0
         if not settled and left_s > 0:
             fitting = max(1, fitting)
-        # An int64 counter holds any number of steps that a run can do, and not every duration by another.
+        # The int64 counter holds every possible number of steps, but not every quotient of two durations.
         decision = min(steps + fitting, 2**62) if self._is_main else 0
         [self._last_step] = self._collectives.max_counts([decision])
 
@@ -67,16 +68,16 @@ class StepBudget:
 def projected_train_seconds(
     state: RunState, *, steps_per_epoch: int, epochs: int, evaluate_every_epochs: int, evaluations_s: float
 ) -> float | None:
-    """Return how long training would take to the end of its schedule, or ``None`` if no window was measured.
+    """Return the projected training time of the whole schedule, or ``None`` if no window was measured.
 
-    The steps and evaluations that are left are taken to last as long as those that were measured, on average.
+    Each remaining step and evaluation is assumed to take the average time of the measured ones.
 
     Args:
-        state: What was measured before the run ended.
+        state: State of the run at its end.
         steps_per_epoch: Optimizer steps of an epoch.
         epochs: Epochs of the schedule.
-        evaluate_every_epochs: Epochs between two evaluations; the last epoch has one always.
-        evaluations_s: Time that all evaluations of ``state`` took.
+        evaluate_every_epochs: Epochs between two evaluations; the last epoch always has one.
+        evaluations_s: Total time of all evaluations of ``state``.
     """
     if state.train_seconds is None or not state.windows:
         return None

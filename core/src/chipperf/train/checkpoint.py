@@ -1,4 +1,4 @@
-"""Writing and reading checkpoints: what all ranks share once, and what only one rank has in a file of its own."""
+"""Writing and reading of checkpoints: one file for the shared state, and one file per rank for its own state."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from chipperf.run.collectives import Collectives
 
 State = dict[str, Any]
-"""Tensors, numbers and texts in dictionaries, lists and tuples: what ``torch.load`` reads without running any code."""
+"""Tensors, numbers and texts in dictionaries, lists and tuples, which ``torch.load`` reads without running code."""
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints; every rank has one, and all write at the same step.
+    """Writes a run's checkpoints; every rank has a writer, and all ranks write at the same step.
 
     Args:
-        directory: Where the run's checkpoints lie.
-        run_id: The run.
-        session: How many times the run's processes have been started, this time included.
-        keep: Complete checkpoints that stay.
+        directory: Directory of the run's checkpoints.
+        run_id: Id of the run.
+        session: Number of starts of the run's processes, including this one.
+        keep: Number of complete checkpoints to keep.
         rank: Place of this worker.
         collectives: Over all ranks.
         devices: Product name of each rank's device.
@@ -69,23 +69,23 @@ class CheckpointWriter:
         self._devices = list(devices)
 
     def save(self, step: int, shared: State | None, own: State) -> str | None:
-        """Write a checkpoint and remove those it makes superfluous.
+        """Write a checkpoint and remove old ones that are no longer needed.
 
         Args:
-            step: Optimizer steps that are done.
-            shared: What is the same on all ranks; from the main rank.
-            own: What only this rank has.
+            step: Completed optimizer steps.
+            shared: State that is the same on all ranks; given by the main rank.
+            own: State of this rank only.
 
         Returns:
-            Why there is no new checkpoint, the same on every rank; the older ones are intact then. ``None`` if it is
-            written.
+            ``None`` if the checkpoint was written. Otherwise the reason, the same on every rank; older checkpoints are
+            intact.
         """
         checkpoint = self._directory / checkpoint_name(self._session, step)
         contents = {rank_file(self._rank.rank): own} | ({} if shared is None else {SHARED: shared})
         written: dict[str, FileDigest] = {}
         fault = None
         try:
-            # Not their parents: a run whose directory was deleted must not bring it back.
+            # Parents are not created, so that the directory of a deleted run does not come back.
             self._directory.mkdir(exist_ok=True)
             checkpoint.mkdir(exist_ok=True)
             for name, content in contents.items():
@@ -125,10 +125,10 @@ class CheckpointWriter:
 
 
 def require_same_devices(checkpoint: Path, devices: Sequence[str]) -> None:
-    """Refuse devices other than those the checkpoint was written on: one record describes one kind of device.
+    """Check that the devices are those of the checkpoint, because a record describes one kind of device.
 
     Raises:
-        UsageError: They are others.
+        UsageError: The devices differ.
     """
     before = read_manifest(checkpoint).devices
     if list(devices) != before:
@@ -139,7 +139,7 @@ def require_same_devices(checkpoint: Path, devices: Sequence[str]) -> None:
 
 
 def read_checkpoint(checkpoint: Path, rank: int) -> tuple[State, State]:
-    """Return what all ranks share, and what ``rank`` alone has, on the host.
+    """Return the shared state and the state of ``rank`` only, on the host.
 
     Raises:
         RecordError: A file cannot be read.
@@ -157,7 +157,7 @@ def read_checkpoint(checkpoint: Path, rank: int) -> tuple[State, State]:
 
 
 def on_host(state: Any) -> Any:
-    """Return the state with every tensor on the host: not every accelerator's tensors can be written as they are."""
+    """Return the state with all tensors on the host, because tensors of some accelerators cannot be written."""
     if isinstance(state, torch.Tensor):
         return state.detach().cpu()
     if isinstance(state, dict):
@@ -168,7 +168,7 @@ def on_host(state: Any) -> Any:
 
 
 class _DigestingFile:
-    """A file that is written once; its first error is kept, because torch's writer does not pass errors on."""
+    """A file that is written once; it keeps its first error, because torch's writer does not pass errors on."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -189,13 +189,13 @@ class _DigestingFile:
         return len(view)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: no data are buffered."""
 
     def close(self) -> FileDigest:
-        """Wait until the content is on the disk.
+        """Wait until the content is on disk.
 
         Raises:
-            OSError: It is not.
+            OSError: The content could not be written.
         """
         try:
             if self._error is None:

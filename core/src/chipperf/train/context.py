@@ -1,4 +1,4 @@
-"""What the parts of training work with, and the places where ranks wait for each other."""
+"""Context that the parts of training share, and synchronization between ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What one rank trains with. Without ``checkpoints`` none are written."""
+    """Context of one rank's training. If ``checkpoints`` is ``None``, no checkpoints are written."""
 
     run_id: str
     session: Session
@@ -46,11 +46,11 @@ class RunContext:
     stop: StopRequest = field(default_factory=StopRequest)
 
     def wait_for_device(self) -> float:
-        """Wait until this rank's device has finished what was queued, then read the clock."""
+        """Wait until this rank's device has finished all queued work, then return the clock's time."""
         self.session.synchronize(self.device)
         return time.perf_counter()
 
     def edge(self) -> float:
-        """Wait for all ranks and for all queued work, then read the clock."""
+        """Wait for all ranks and all queued work, then return the clock's time."""
         self.collectives.barrier()
         return self.wait_for_device()

@@ -1,10 +1,10 @@
-"""What is measured after training: ``p_core``, the phases of a step, and every rank's own part of one.
+"""Measurements after training: ``p_core``, the phases of a step, and each rank's own time per step.
 
-Each would disturb the loop that is measured, so it has a pass of its own on the trained model:
+Each of them would disturb the measured loop, so it has a separate pass on the trained model:
 
-* ``p_core`` is the throughput with batches that lie on the device, that is without the input pipeline;
+* ``p_core`` is the throughput with batches that are already on the device, without the input pipeline;
 * the step breakdown waits for the device after every phase;
-* the ranks' own times come from steps that exchange no gradients, so that no rank waits for a slower one.
+* the ranks' own times are measured in steps without gradient exchange, so that no rank waits for a slower one.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from chipperf.train.run_state import RunState
 
 POOL_BATCHES = 4
-"""Device-resident batches the pass rotates through, so that no cache keeps a single one warm."""
+"""Number of device-resident batches. The pass rotates through them, so that no cache keeps one batch warm."""
 
 DIAGNOSTIC_STEPS = 10
-"""Steps of a pass that waits for the device within a step."""
+"""Steps of a pass that waits for the device within each step."""
 
 
 def measure_core(context: RunContext, replica: Replica, state: RunState, cards: Sequence[str] = ()) -> None:
-    """Measure throughput with device-resident batches, and break a step down; changes the weights.
+    """Measure the throughput with device-resident batches and the phases of a step; this changes the weights.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
         replica: The trained model.
-        state: Receives what is measured.
-        cards: What to call each rank's device.
+        state: Receives the measurements.
+        cards: Name of each rank's device.
     """
     with context.spans.measure("core_pass"):
         pool = list(islice(context.workload.epoch_batches(0), POOL_BATCHES))
@@ -61,11 +61,11 @@ def core_window(
     """Run optimizer steps on device-resident batches between two edges.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
         replica: The model.
-        batches: This rank's, on the device.
-        steps_done: Optimizer steps that training took.
-        steps: Length of the window.
+        batches: This rank's batches, on the device.
+        steps_done: Optimizer steps of the training.
+        steps: Length of the window in steps.
     """
     replica.loss_sum.zero_()
     samples = 0
@@ -86,7 +86,7 @@ def core_window(
 def _break_down(
     context: RunContext, replica: Replica, batches: Iterator[Batch], core: Throughput | None
 ) -> StepBreakdown | None:
-    """Time the phases of single steps; slower than training, and says by how much."""
+    """Time the phases of single steps, and how much slower than training these steps are."""
     phases: dict[str, list[float]] = {"h2d": [], "forward": [], "backward": [], "optimizer": []}
     for _ in range(DIAGNOSTIC_STEPS):
         replica.optimizer.zero_grad(set_to_none=True)
@@ -124,7 +124,7 @@ def _time_ranks(
     data_waits_s: Sequence[float],
     cards: Sequence[str],
 ) -> list[RankStep]:
-    """Time every rank's own part of a step."""
+    """Time each rank's own part of a step."""
     durations_s: list[float] = []
     for _ in range(DIAGNOSTIC_STEPS):
         replica.optimizer.zero_grad(set_to_none=True)

@@ -1,8 +1,8 @@
-"""Which arithmetic matrix products and convolutions really use, read off their results.
+"""Detection of the arithmetic of matrix products and convolutions from their results.
 
-A product with the identity returns its input as the unit saw it. An input of ``1 + 2**-k`` comes back unchanged only if
-the unit keeps ``k`` bits behind the point; one value beyond fp16's range and one far below the largest tell floating
-from fixed point. The formats are those of :data:`chipperf.precisions.ARITHMETICS`.
+A product with the identity matrix returns its input as the compute unit rounded it. An input of ``1 + 2**-k`` comes
+back unchanged only if the unit keeps ``k`` bits after the binary point. A value beyond fp16's range and a value far
+below the largest distinguish floating from fixed point. The formats are in :data:`chipperf.precisions.ARITHMETICS`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BITS = range(1, 24)
 _BEYOND_FP16 = 2.0**17
 _FAR_BELOW_LARGEST = 2.0**-10
 
-# Winograd and blocked kernels lose a few of fp32's bits to rounding, but never as many as a narrower format does.
+# Winograd and blocked kernels lose a few fp32 bits to rounding, but always fewer than a narrower format.
 _FP32_AT_LEAST = 17
 
 
@@ -40,11 +40,11 @@ def measure_effective_precision(
     autocast: Callable[[], AbstractContextManager[object]],
     dtype: torch.dtype = torch.float32,
 ) -> EffectivePrecision:
-    """Return the arithmetic that is in force on a device.
+    """Return the arithmetic that a device uses.
 
     Args:
-        device: Where to compute.
-        autocast: Context that training computes in.
+        device: Device to measure.
+        autocast: Context in which training computes.
         dtype: Type of the model's weights.
     """
     with torch.no_grad(), autocast():
@@ -54,10 +54,10 @@ def measure_effective_precision(
 
 
 def classify(product: Callable[[list[float]], list[float]]) -> str:
-    """Name the arithmetic of a product with the identity.
+    """Return the name of the arithmetic of a product with the identity matrix.
 
     Args:
-        product: Takes at most :data:`_SIZE` values and returns them as the unit saw them.
+        product: Takes at most :data:`_SIZE` values and returns them as the unit rounded them.
     """
     kept_bits = 0
     for bits, seen in zip(_BITS, product([1 + 2.0**-bits for bits in _BITS]), strict=True):

@@ -1,4 +1,4 @@
-"""Evaluation: over all ranks, of the main rank's model, and without a trace in training."""
+"""Evaluation of the main rank's model over all ranks, without an effect on training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluate(context: RunContext, replica: Replica) -> Evaluation:
     """
     model = replica.model
     model.eval()
-    # Every rank keeps its own batch statistics; the model that is evaluated is the main rank's.
+    # Every rank has its own batch statistics; the main rank's model is evaluated.
     context.collectives.broadcast(list(model.buffers()))
     before, states = hash_buffers(model), generator_states(context.device)
     with model.register_forward_hook(lambda *_: context.progress.evaluating()):
@@ -38,19 +38,19 @@ def evaluate(context: RunContext, replica: Replica) -> Evaluation:
             failure_class="evaluation_changed_model",
         )
     model.train()
-    # Training takes the same course however often it is evaluated.
+    # The number of evaluations must not change the course of training.
     restore_generators(states, context.device)
     return evaluation
 
 
 def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation, elapsed_s: float) -> None:
-    """Add an evaluation to the curve, tell it, and note if the target is met.
+    """Add an evaluation to the curve, announce it, and record whether the target is met.
 
     Args:
-        context: What the rank trains with.
-        state: The run's.
+        context: Context of this rank's run.
+        state: State of the run.
         evaluation: Result over all ranks.
-        elapsed_s: Training time at its end.
+        elapsed_s: Training time at the end of the evaluation.
     """
     point = EvaluationPoint(
         epoch=state.epochs,
@@ -67,10 +67,10 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
 
 
 def hash_buffers(model: torch.nn.Module) -> str:
-    """Return a digest of all buffers: batch statistics must not move during evaluation."""
+    """Return a digest of all buffers; it must not change during evaluation."""
     digest = hashlib.sha256()
     for name, buffer in model.named_buffers():
         digest.update(name.encode())
-        # As bytes: NumPy has no bfloat16.
+        # The digest uses bytes, because NumPy has no bfloat16.
         digest.update(buffer.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

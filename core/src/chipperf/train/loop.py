@@ -1,12 +1,11 @@
 """The training loop.
 
-The loop that is measured is the loop that trains: windows open and close at synchronized edges, and nothing between two
-edges reads from the device. Evaluations and checkpoints come between windows, and what would disturb the loop is
-measured after training, in :mod:`chipperf.train.core_pass`.
+The training loop itself is measured. Windows open and close at synchronized edges, and nothing between two edges reads
+from the device. Evaluations and checkpoints run between windows. Measurements that would disturb the loop follow after
+training, in :mod:`chipperf.train.core_pass`.
 
-A run that is interrupted and resumed does what an uninterrupted one does, bit for bit: a window in which training
-stopped is kept with the sum of its losses, and generators are set back after a loader that was opened again has drawn
-from them.
+A resumed run gives bit for bit the results of an uninterrupted run. For this, the checkpoint keeps a window in which
+training stopped, with the sum of its losses. After a loader is opened again, the generators that it used are reset.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ class TrainingLoop:
     """Trains one case on one rank and measures it.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
         replica: The model.
 
     Attributes:
-        state: What the run has counted and measured so far.
-        schedule: When it evaluates, writes checkpoints and ends.
+        state: Counters and measurements of the run so far.
+        schedule: When the run evaluates, writes checkpoints and ends.
     """
 
     def __init__(self, context: RunContext, replica: Replica) -> None:
@@ -66,12 +65,13 @@ class TrainingLoop:
         """Train until the target, the last epoch or a limit.
 
         Returns:
-            False if a signal stopped training. All ranks stopped after the same step and wrote a checkpoint, if the
-            run writes any; a signal that comes after the last step and evaluation finds nothing left to save.
+            False if a signal stopped training. Then all ranks stopped after the same step and wrote a checkpoint, if
+            the run writes checkpoints. A signal after the last step and evaluation has no effect.
 
         Raises:
             TrainingError: The loss is not finite, or evaluation changed the model.
-            TrainingStopped: A signal stopped training where nothing is lost, or where ranks could not agree on a step.
+            TrainingStopped: A signal stopped training at a point where no work is lost, or the ranks could not agree on
+                a step.
         """
         context, state = self._context, self.state
         self._start_s = context.edge() - state.elapsed_s
@@ -91,7 +91,7 @@ class TrainingLoop:
         return True
 
     def restore(self, shared: State, own: State) -> None:
-        """Go back to a checkpoint, before training begins."""
+        """Restore a checkpoint before training begins."""
         context = self._context
         self._replica.restore(shared, own)
         self.state = RunState.from_state(shared, own, context.workload.steps_per_epoch)
@@ -102,7 +102,7 @@ class TrainingLoop:
         context.events.write("run_resume", self.state.steps, step=self.state.steps)
 
     def _follow_schedule(self) -> bool:
-        """Train and evaluate in turn; return False if all ranks stopped because of a signal."""
+        """Train and evaluate alternately; return False if all ranks stopped because of a signal."""
         state = self.state
         while state.time_to_target is None:
             if self._evaluation_is_due():
@@ -126,7 +126,7 @@ class TrainingLoop:
         """Evaluate; return False if training stops now."""
         context, state = self._context, self.state
         context.events.write("eval_start", state.epochs, step=state.steps)
-        # With a checkpoint of the model that is evaluated nothing is lost by stopping.
+        # If the evaluated model has a checkpoint, a stop loses no work.
         is_saved = state.saved_step == state.steps
         with context.stop.immediate() if is_saved else nullcontext(), context.spans.measure("eval"):
             evaluation = evaluate(context, self._replica)
@@ -139,9 +139,9 @@ class TrainingLoop:
         return True
 
     def _train_segment(self) -> bool:
-        """Train to the next place where something else happens, and write a checkpoint there if one is due.
+        """Train to the end of the segment, and write a checkpoint there if one is due.
 
-        A checkpoint comes before the evaluation of the same place: a run that is killed then has lost no training.
+        The checkpoint comes before an evaluation at the same step, so that a run killed during it loses no training.
 
         Returns:
             False if training stops now.
@@ -159,7 +159,7 @@ class TrainingLoop:
                     goes_on = not self._stop_is_reached()
                 if not goes_on:
                     self._save()
-                    # For the record of this session; in the checkpoint these windows wait for the segment's end.
+                    # The record of this session needs the combined windows; the checkpoint keeps them uncombined.
                     self._combine_windows()
                     return False
         self._combine_windows()
@@ -174,9 +174,9 @@ class TrainingLoop:
         """Run optimizer steps between two edges.
 
         Args:
-            planned: The window; a resumed run trains what is left of it.
+            planned: The window; a resumed run trains the rest of it.
             epoch: Counted from 0.
-            batches: This rank's, on the device.
+            batches: This rank's batches, on the device.
 
         Returns:
             False if training stops within the window.
@@ -244,7 +244,7 @@ class TrainingLoop:
         self._budget.update(self.state.steps, elapsed_s=elapsed_s, step_s=step_s, settled=settled)
 
     def _save(self) -> None:
-        """Write a checkpoint; if it cannot be written, go on with the ones that are there, and say so."""
+        """Write a checkpoint; if this fails, warn and keep the older checkpoints."""
         context, state = self._context, self.state
         if context.checkpoints is None:
             return
@@ -262,7 +262,7 @@ class TrainingLoop:
         context.events.write("checkpoint_stop", fault or "written", step=step)
 
     def _checkpoint(self) -> tuple[State, State]:
-        """Return what all ranks share, and what only this one has, as it is between two steps."""
+        """Return the shared state and the state of this rank only, as they are between two steps."""
         self.state.elapsed_s = time.perf_counter() - self._start_s
         (model, buffers), (counted, windows) = self._replica.state(), self.state.state()
         shared = {**model, **counted, "spans": self._context.spans.state(), "budget": self._budget.state()}
@@ -271,7 +271,7 @@ class TrainingLoop:
         return shared, own
 
     def _combine_windows(self) -> None:
-        """Combine over ranks the windows that were closed since the last time, and tell of them."""
+        """Combine over ranks the windows that were closed since the last call, and announce them."""
         state, closed = self.state, self.state.closed_windows
         state.closed_windows = []
         combined = combine_windows(closed, self._context.collectives)

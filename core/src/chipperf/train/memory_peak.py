@@ -1,7 +1,7 @@
-"""Which peak of a device's memory a run reports.
+"""Peak of a device's memory that a run reports.
 
-It is the peak after the warm-up, which needs memory of its own; of a resumed run the highest of all its sessions; and
-the highest of all ranks.
+It is the peak after the warm-up, because the warm-up needs additional memory. It is the highest over all ranks and over
+all sessions of a resumed run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class PeakMemory:
-    """The memory that this rank's device needed.
+    """Peak memory of this rank's device.
 
     Args:
-        session: The vendor.
-        device: The rank's device.
+        session: Session of the vendor.
+        device: Device of the rank.
     """
 
     def __init__(self, session: Session, device: torch.device) -> None:
@@ -35,13 +35,13 @@ class PeakMemory:
         self._is_of_warmup = True
 
     def end_warmup(self) -> None:
-        """Forget the peak of the warm-up; only the first call in a session does anything."""
+        """Reset the peak after the warm-up; only the first call in a session has an effect."""
         if self._is_of_warmup:
             self._session.memory_reset_peak(self._device)
             self._is_of_warmup = False
 
     def query(self) -> MemoryStats:
-        """Return the device's counters, of a resumed run the highest of all its sessions."""
+        """Return the device's counters; for a resumed run, the highest over all its sessions."""
         now, earlier = self._session.memory_query(self._device), self._earlier
         if earlier is None:
             return now
@@ -49,17 +49,17 @@ class PeakMemory:
         return _with_counters(now, {name: _higher(value, before[name]) for name, value in _counters(now).items()})
 
     def state(self) -> dict[str, Any] | None:
-        """Return what a resumed run has to know, for a checkpoint."""
+        """Return the counters for a checkpoint."""
         known = self._earlier if self._is_of_warmup else self.query()
         return None if known is None else asdict(known)
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Count what :meth:`state` said as that of earlier sessions."""
+        """Restore a :meth:`state` as the counters of earlier sessions."""
         self._earlier = None if state is None else MemoryStats(**state)
 
 
 def highest_of_ranks(own: MemoryStats, collectives: Collectives, world_size: int) -> MemoryStats:
-    """Return the highest value of every counter over ranks; a counter that a rank does not know stays unknown."""
+    """Return the highest value of each counter over ranks; a counter that is unknown on a rank stays unknown."""
     counters = _counters(own)
     known = collectives.sum_counts([value is not None for value in counters.values()])
     highest = collectives.max_counts([value or 0 for value in counters.values()])

@@ -1,4 +1,4 @@
-"""What every training process does before it trains: join the others, seed every generator, set the model up."""
+"""Preparation of a training process: join the process group, seed the generators, set up the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def join_process_group(session: Session, rank: Rank, device: torch.device) -> DistributedConfig | None:
-    """Initialize the process group as the vendor asks; a single process needs none and gets ``None``."""
+    """Initialize the process group as the vendor asks; return ``None`` for a single process."""
     if rank.world_size == 1:
         return None
     import torch.distributed as dist
@@ -37,7 +37,7 @@ def join_process_group(session: Session, rank: Rank, device: torch.device) -> Di
 
 
 def seed_everything(session: Session, seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed every generator alike on all ranks, so that all begin with the same weights."""
+    """Seed all generators equally on all ranks, so that all ranks start with the same weights."""
     import numpy as np
     import torch
 
@@ -48,9 +48,9 @@ def seed_everything(session: Session, seed: int, device: torch.device, determini
 
 
 def generator_states(device: torch.device) -> dict[str, Any]:
-    """Return the state of every generator that :func:`seed_everything` seeds, in types that ``torch.load`` trusts.
+    """Return the state of all generators that :func:`seed_everything` seeds, in types that ``torch.load`` accepts.
 
-    ``device`` is ``None`` for a CPU, and where torch's module for the device type cannot tell.
+    ``device`` is ``None`` for a CPU, and if torch's module for the device type cannot return the state.
     """
     import numpy as np
     import torch
@@ -67,7 +67,7 @@ def generator_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
-    """Set every generator to where :func:`generator_states` found it."""
+    """Restore all generators to a result of :func:`generator_states`."""
     import numpy as np
     import torch
 
@@ -80,14 +80,14 @@ def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
 
 
 def _module_of(device: torch.device) -> Any:
-    """Return torch's module for an accelerator's type, or ``None``; the generator of a CPU is torch's own."""
+    """Return torch's module for an accelerator's type, or ``None``; a CPU uses torch's own generator."""
     import torch
 
     return None if device.type == "cpu" else getattr(torch, device.type, None)
 
 
 def autocast(precision: PrecisionPolicy, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context that forward passes compute in."""
+    """Return the context in which forward passes compute."""
     if precision.autocast_dtype is None:
         return nullcontext()
     import torch
@@ -96,7 +96,7 @@ def autocast(precision: PrecisionPolicy, device: torch.device) -> AbstractContex
 
 
 def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
-    """Return the layout of the model's convolution weights; its inputs follow it."""
+    """Return the memory layout of the model's convolution weights, which its inputs use too."""
     import torch
 
     for parameter in model.parameters():
@@ -108,10 +108,10 @@ def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
 
 
 def synchronized_batchnorm(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Return the model with batch statistics over all ranks.
+    """Return the model with batch statistics computed over all ranks.
 
     Raises:
-        ConfigError: The device is a CPU, for which torch has none.
+        ConfigError: The device is a CPU; torch has no synchronized batch normalization for it.
     """
     from torch.nn import SyncBatchNorm
 
@@ -125,12 +125,12 @@ def synchronized_batchnorm(model: torch.nn.Module, device: torch.device) -> torc
 
 
 def data_parallel(model: torch.nn.Module, config: DistributedConfig | None, device: torch.device) -> torch.nn.Module:
-    """Return the model with its gradients averaged over ranks as the vendor asks; a single process trains it as is."""
+    """Return the model with gradients averaged over ranks as the vendor asks, or unchanged for a single process."""
     if config is None:
         return model
     from torch.nn.parallel import DistributedDataParallel
 
-    # torch 2.15 renamed the option that sends buffers in every step.
+    # torch 2.15 renamed the option that broadcasts buffers in every step.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     buffer_option: dict[str, Any] = {name: config.ddp.broadcast_buffers}

@@ -1,4 +1,4 @@
-"""One rank's replica of the model, with what a training step needs to change it."""
+"""One rank's replica of the model, with its optimizer and gradient exchange."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class Replica:
-    """A model with its optimizer, its gradient scaler and the exchange of gradients with the other ranks.
+    """A model with its optimizer, gradient scaler and gradient exchange with the other ranks.
 
     Args:
-        context: What the rank trains with.
+        context: Context of this rank's run.
 
     Attributes:
         model: The model, as the vendor prepared it.
-        optimizer: Its optimizer.
-        loss_sum: Sum of the steps' losses, on the device; a window sets it when it opens.
+        optimizer: Optimizer of the model.
+        loss_sum: Sum of the steps' losses, on the device; set when a window opens.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -47,7 +47,7 @@ class Replica:
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
-        """What core chose, or found chosen, that changes speed or numerics."""
+        """Settings that change speed or numerics, and that core chose or found."""
         fused = " fused" if self.optimizer.defaults.get("fused") else ""
         layout = str(self._workload.memory_format).removeprefix("torch.")
         deterministic = str(torch.are_deterministic_algorithms_enabled()).lower()
@@ -59,18 +59,18 @@ class Replica:
 
     @property
     def weight_dtype(self) -> torch.dtype:
-        """Type of the weights that products are computed with."""
+        """Type of the weights in products."""
         return next((p.dtype for p in self.model.parameters() if p.dim() > 1), torch.float32)
 
     def step(self, batches: Iterator[Batch], steps_done: int) -> int:
         """Run one optimizer step.
 
         Args:
-            batches: This rank's, on the device.
-            steps_done: Optimizer steps before this one; the learning rate follows from it.
+            batches: This rank's batches, on the device.
+            steps_done: Optimizer steps before this one; it determines the learning rate.
 
         Returns:
-            This rank's samples.
+            Number of this rank's samples.
         """
         accumulate = self._context.hyperparameters.accumulate_steps
         self._set_learning_rate(steps_done)
@@ -87,16 +87,16 @@ class Replica:
         return samples
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the loss of a batch that is on the device."""
+        """Return the loss of a batch on the device."""
         with self.autocast():
             return self._workload.loss(self._parallel, batch)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add a loss to the gradients."""
+        """Add the gradients of a loss."""
         self._scaler.scale(loss).backward()
 
     def update(self) -> None:
-        """Clip the gradients if the case wants it, and let the optimizer step."""
+        """Clip the gradients if the case requires it, and run the optimizer."""
         if self._workload.max_gradient_norm is not None:
             self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._workload.max_gradient_norm)
@@ -106,25 +106,25 @@ class Replica:
             self._context.session.step_end(self._context.device)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context that forward passes compute in."""
+        """Return the context in which forward passes compute."""
         return autocast(self._context.precision, self._context.device)
 
     def without_exchange(self) -> AbstractContextManager[object]:
-        """Return a context in which backward passes exchange no gradients with other ranks."""
+        """Return a context in which backward passes do not exchange gradients with other ranks."""
         return self._parallel.no_sync() if isinstance(self._parallel, DistributedDataParallel) else nullcontext()
 
     def state(self) -> tuple[State, State]:
-        """Return for a checkpoint what all ranks share, and what only this one has."""
+        """Return the shared state and the state of this rank only, for a checkpoint."""
         shared: State = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
-        # Batch statistics are every rank's own until an evaluation.
+        # Every rank has its own batch statistics until an evaluation.
         return shared, {"buffers": dict(self.model.named_buffers())}
 
     def restore(self, shared: State, own: State) -> None:
-        """Go back to a :meth:`state`."""
+        """Restore a :meth:`state`."""
         self.model.load_state_dict(shared["model"])
         with torch.no_grad():
             for name, buffer in self.model.named_buffers():

@@ -1,4 +1,4 @@
-"""From what training measured to the metrics of a record."""
+"""Conversion of training measurements to the metrics of a record."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
     from chipperf.train.run_state import RunState
 
 CROSS_CHECK_TOLERANCE = 0.02
-"""Median of windows and total samples over total time may differ by this much before the record warns."""
+"""Relative difference between the median of windows and total samples over total time from which the record warns."""
 
 STRAGGLER_TOLERANCE = 0.1
-"""A rank may be this much slower than the median of the others, as a part of a step, before the record names it."""
+"""Delay of a rank against the median of the others, as a fraction of a step, from which the record names the rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeFacts:
-    """What a worker learned about its stack while it initialized, and the knobs that core chose."""
+    """Facts about the software stack from a worker's initialization, and the knobs that core chose."""
 
     runtime: RuntimeInfo
     precision: PrecisionPolicy
@@ -70,9 +70,9 @@ def write_results(
     *,
     failure: Failure | None,
 ) -> None:
-    """Put the results into the run's record; after a failure, those of what was completed.
+    """Write the results to the run's record; after a failure, the results of the completed part.
 
-    The launcher, which hears of all ranks, puts its verdict in the place of this rank's ``failure`` if it is alive.
+    If the launcher is alive, it replaces this rank's ``failure`` with its verdict on all ranks.
     """
     planned = read_record(directory.record)
     metrics = _metrics(context, state, facts, power)
@@ -233,7 +233,7 @@ def _knobs(facts: RuntimeFacts) -> list[KnobRecord]:
         knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
     for knob in facts.core_knobs:
         knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
-    # A variable that was applied may be read back and reported again; once is enough if both agree.
+    # A plugin may report an applied variable again. If both entries agree, one is enough.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 
 
@@ -253,7 +253,7 @@ def _warnings(metrics: Metrics) -> list[str]:
 
 
 def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
-    """Return which rank is slower than the others, if one is: all wait for it in every step."""
+    """Return warnings about the slowest rank if it is much slower than the others; all wait for it in every step."""
     warnings = []
     for name, what in (("step_s", "its own part of a step"), ("data_wait_s", "waiting for data")):
         known = {step: value for step in steps if not isinstance(value := getattr(step, name), Missing)}
@@ -275,7 +275,7 @@ def _step_s(steps: Sequence[RankStep]) -> float:
 
 
 def _interruption_warnings(planned: Record) -> list[str]:
-    """Return what a reader of the run's times has to know."""
+    """Return warnings about the interruptions that affect the run's times."""
     if not planned.interruptions:
         return []
     gap_s = sum(interruption.gap_seconds for interruption in planned.interruptions)
@@ -289,7 +289,7 @@ def _interruption_warnings(planned: Record) -> list[str]:
 
 
 def _precision_warnings(facts: RuntimeFacts) -> list[str]:
-    """Return what the products' results say against the declared precision."""
+    """Return warnings about measured arithmetic that contradicts the declared precision."""
     declared, measured = facts.precision.effective, facts.measured_precision
     return [
         f"{facts.precision.requested} was requested and {declared} declared, but {name} computes in {seen}"

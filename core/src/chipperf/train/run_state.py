@@ -1,4 +1,4 @@
-"""What a run has counted and measured so far."""
+"""Counters and measurements of a run so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialWindow:
-    """One rank's part of a window in which training was stopped: the rest follows when the run is resumed."""
+    """One rank's part of a window in which training stopped; a resumed run completes it."""
 
     first_step: int
     steps: int
@@ -29,31 +29,31 @@ class PartialWindow:
 
 @dataclass(slots=True, kw_only=True)
 class RunState:
-    """What a run has counted and measured so far; the record says what is in it, also when training fails halfway.
+    """Counters and measurements of a run so far. They go to the record even if training fails.
 
-    A checkpoint keeps it as it is between two steps. What is measured after training is in no checkpoint.
+    A checkpoint holds the state between two steps, without the measurements after training.
 
     Attributes:
         steps_per_epoch: Optimizer steps of an epoch.
-        steps: Optimizer steps done.
-        samples: Samples of all ranks, in the windows that were combined.
+        steps: Completed optimizer steps.
+        samples: Samples of all ranks in the combined windows.
         windows: Measured windows, combined over ranks.
-        restart_windows: Windows in which a resumed run warmed up, combined over ranks.
+        restart_windows: Warm-up windows of a resumed run, combined over ranks.
         curve: Evaluations.
-        data_waits_s: How long this rank waited for each of its batches.
-        time_to_target: When the target was met; ``None`` before.
-        warnings: For the record.
+        data_waits_s: Waiting time of this rank for each of its batches.
+        time_to_target: When the target was met; ``None`` if it is not met yet.
+        warnings: Warnings for the record.
         elapsed_s: Training time of this run when the newest checkpoint was written.
-        closed_windows: This rank's windows since ranks combined theirs for the last time.
-        partial_window: The window in which training was stopped, until it is resumed.
+        closed_windows: This rank's windows that are not yet combined over ranks.
+        partial_window: The window in which training stopped, until it is resumed.
         saved_step: Step of the newest checkpoint; ``None`` if there is none.
-        finished_step: Step after which this session last said that an epoch has ended.
-        train_seconds: Duration of training; ``None`` before its end.
-        ended_by_budget: True if the budget ended training before its schedule did.
-        memory: Memory that training needed, the highest of all ranks.
-        core: Throughput with batches that lie on the device.
+        finished_step: Step at which this session last announced the end of an epoch.
+        train_seconds: Duration of training; ``None`` before training ends.
+        ended_by_budget: True if the budget ended training before the end of the schedule.
+        memory: Memory that training needed: the highest over all ranks.
+        core: Throughput with batches that are already on the device.
         breakdown: Phases of a step.
-        rank_steps: Every rank's own part of a step.
+        rank_steps: Each rank's own part of a step.
     """
 
     steps_per_epoch: int
@@ -79,12 +79,12 @@ class RunState:
 
     @property
     def epochs(self) -> int | float:
-        """Passes over the training data, with the fraction of one that was not finished."""
+        """Passes over the training data, including the fraction of an unfinished pass."""
         whole, rest = divmod(self.steps, self.steps_per_epoch)
         return self.steps / self.steps_per_epoch if rest else whole
 
     def state(self) -> tuple[State, State]:
-        """Return for a checkpoint what all ranks share, and what only this one has."""
+        """Return the shared state and the state of this rank only, for a checkpoint."""
         shared: State = {
             "outcome": {
                 "windows": [window.model_dump() for window in self.windows],
@@ -106,7 +106,7 @@ class RunState:
 
     @classmethod
     def from_state(cls, shared: State, own: State, steps_per_epoch: int) -> RunState:
-        """Return the run state that :meth:`state` described."""
+        """Return the run state of a :meth:`state`."""
         counted = shared["outcome"]
         return cls(
             steps_per_epoch=steps_per_epoch,

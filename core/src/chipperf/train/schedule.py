@@ -1,4 +1,4 @@
-"""When a run evaluates, writes checkpoints and ends, by the number of optimizer steps that are done."""
+"""Schedule of a run: the optimizer steps after which it evaluates, writes checkpoints and ends."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class Schedule:
-    """The steps after which something other than training happens; they are the same on all ranks.
+    """The steps at which a run evaluates, writes checkpoints or ends; they are the same on all ranks.
 
     Args:
-        hyperparameters: Values in force.
-        limits: What ends the run early.
+        hyperparameters: Resolved values.
+        limits: Limits that end the run early.
         steps_per_epoch: Optimizer steps of an epoch.
-        budget: Steps that the run's time allows.
+        budget: Steps that the run's time budget allows.
 
     Attributes:
-        scheduled_steps: Optimizer steps of the whole run, unless its target or its budget ends it earlier.
+        scheduled_steps: Optimizer steps of the whole run, if neither the target nor the budget ends it earlier.
     """
 
     def __init__(
@@ -46,24 +46,24 @@ class Schedule:
 
     @property
     def planned_steps(self) -> int:
-        """Optimizer steps of the whole run, unless its target is met earlier.
+        """Optimizer steps of the whole run, if the target is not met earlier.
 
-        Under a budget this is an estimate that becomes the truth.
+        With a budget this is an estimate, which becomes exact by the end of the run.
         """
         return self._budget.limit(self.scheduled_steps)
 
     def evaluates_after(self, step: int) -> bool:
-        """Return True if the run evaluates when ``step`` steps are done."""
+        """Return whether the run evaluates after ``step`` steps."""
         return step >= self.planned_steps or self._is_multiple(
             step, self._h.evaluate_every_steps, self._h.evaluate_every_epochs
         )
 
     def saves_after(self, step: int) -> bool:
-        """Return True if the run writes a checkpoint when ``step`` steps are done."""
+        """Return whether the run writes a checkpoint after ``step`` steps."""
         return self._is_multiple(step, self._h.checkpoint_every_steps, self._h.checkpoint_every_epochs)
 
     def segment(self, step: int) -> tuple[int, int]:
-        """Return between which steps nothing else happens, around the step after ``step``."""
+        """Return start and end of the uninterrupted segment that contains the step after ``step``."""
         return segment_around(
             step,
             steps_per_epoch=self._steps_per_epoch,
@@ -72,18 +72,18 @@ class Schedule:
         )
 
     def windows(self, start: int, end: int, state: RunState) -> Iterator[PlannedWindow]:
-        """Yield the windows that are left of a segment; each is to be trained before the next one is asked for."""
+        """Yield the remaining windows of a segment; the caller must train each window before it requests the next."""
         warmup_steps = self._h.measure_warmup_steps
         if not self._by_the_clock:
             planned = plan_windows(start, end, warmup_steps=warmup_steps, window_steps=self._window_steps())
             yield from (window for window in planned if window.end > state.steps)
             return
-        # By the clock, a window is planned when it opens; a resumed run has to close the one in which it was stopped.
+        # With a time budget, a window is planned when it opens; a resumed run must first complete its partial window.
         while (step := state.steps) < (last := min(end, self.planned_steps)) or state.partial_window is not None:
             if state.partial_window is not None:
                 step, steps = state.partial_window.first_step, state.partial_window.steps
             elif step < warmup_steps:
-                # Every step of the warm-up tells how long a step takes, and can be the last.
+                # Every warm-up step gives a new step time, and can be the last step.
                 steps = 1
             else:
                 steps = plan_window_lengths(last - step, self._window_steps())[0]
@@ -93,7 +93,7 @@ class Schedule:
         return fitting_window_steps(self._h.measure_window_steps, self.planned_steps, self._h.measure_warmup_steps)
 
     def _is_multiple(self, step: int, every_steps: int, every_epochs: int) -> bool:
-        """Return True if ``step`` is a multiple of that many steps, or of whole epochs; 0 is never."""
+        """Return whether ``step`` is a multiple of ``every_steps`` or ``every_epochs``; 0 is never."""
         epochs, rest = divmod(step, self._steps_per_epoch)
         by_epoch = every_epochs > 0 and rest == 0 and epochs % every_epochs == 0
         return by_epoch or (every_steps > 0 and step % every_steps == 0)

@@ -1,4 +1,4 @@
-"""Where the job's time goes: named spans on the machine's monotonic clock, counted from the launcher's start."""
+"""Named time spans of the job on the machine's monotonic clock, relative to the launcher's start."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Collects spans; those of one name are added up and keep the first one's start.
+    """Collects spans; spans of one name are added up and keep the start of the first one.
 
     Args:
-        origin_s: ``time.monotonic()`` when the launcher started; on one machine the clock is common to all processes.
-            For a resumed run earlier by what its sessions before took, as if nothing had been between them.
+        origin_s: ``time.monotonic()`` when the launcher started; all processes of a machine share this clock. For a
+            resumed run it is earlier by the duration of the previous sessions, as if there were no gaps between them.
     """
 
     def __init__(self, origin_s: float) -> None:
@@ -32,7 +32,7 @@ class Spans:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add the time the block takes, also if it raises."""
+        """Add the duration of the block, even if it raises."""
         start_s = self._open[name] = time.monotonic()
         try:
             yield
@@ -41,11 +41,11 @@ class Spans:
             self.add(name, start_s, time.monotonic())
 
     def seconds(self, name: str) -> float:
-        """Return the time added under ``name`` so far."""
+        """Return the time added for ``name`` so far."""
         return self._spans.get(name, (0.0, 0.0))[1]
 
     def state(self) -> dict[str, tuple[float, float]]:
-        """Return all spans for a checkpoint, open ones up to now: start after the origin, and seconds."""
+        """Return start after the origin and seconds of all spans, for a checkpoint; open spans end now."""
         spans, now_s = dict(self._spans), time.monotonic()
         for name, start_s in self._open.items():
             first_s, seconds = spans.get(name, (start_s, 0.0))
@@ -53,13 +53,13 @@ class Spans:
         return {name: (first_s - self._origin_s, seconds) for name, (first_s, seconds) in spans.items()}
 
     def restore(self, state: Mapping[str, tuple[float, float]]) -> None:
-        """Put the spans of a checkpoint before those added so far."""
+        """Insert the spans of a checkpoint before those added so far."""
         for name, (start_s, seconds) in state.items():
             later = self.seconds(name)
             self._spans[name] = (self._origin_s + start_s, seconds + later)
 
     def as_records(self) -> list[Span]:
-        """Return all spans in the order of their start."""
+        """Return all spans sorted by start."""
         spans = [
             Span(name=name, start_s=max(0.0, start_s - self._origin_s), seconds=seconds)
             for name, (start_s, seconds) in self._spans.items()

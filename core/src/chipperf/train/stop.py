@@ -1,10 +1,10 @@
-"""How a signal stops training: not at once, but where all ranks can save the same state.
+"""Stopping of training by a signal, at a step where all ranks can save the same state.
 
-A signal reaches the ranks at different moments, and on an accelerator their programs are many steps apart. Asking the
-others before every step would be measured with it, so a rank begins to talk only when it has been told to stop. It says
-at which edge between two steps that was, goes on training, and waits for its device after every step. From then on no
-rank finishes a step that another one has not begun. So at the edge after the last one that was named, every rank knows
-all of them, and there all stop.
+A signal reaches the ranks at different moments, and on an accelerator their programs are many steps apart.
+Communication before every step would distort the measurement, so a rank communicates only after it received the signal.
+It publishes the edge (between two steps) at which it noticed the signal, continues to train, and waits for its device
+after every step. From then on no rank finishes a step that another rank has not begun. So at the edge after the last
+published one, every rank knows all published edges, and all ranks stop there.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _AGREEMENT_S = 20.0
-"""Time in which every rank must have been told. The launcher tells all; it kills ranks 30 seconds later."""
+"""Time within which every rank must receive the signal. The launcher signals all, and kills them 30 seconds later."""
 
 
 _CONNECTION_S = 5.0
-"""A launcher that is alive answers at once; one that was killed never does."""
+"""Time-out of a connection: a living launcher answers at once, a killed one never."""
 
 
 class Store(Protocol):
-    """What ranks share: torch's stores, as far as they are needed."""
+    """Key-value store that all ranks share: the required part of the interface of torch's stores."""
 
     def set(self, key: str, value: str) -> None:
         """Store a value."""
 
     def check(self, keys: list[str]) -> bool:
-        """Return True if all keys have a value; does not wait for any."""
+        """Return whether all keys have a value, without waiting."""
 
     def get(self, key: str) -> bytes:
-        """Return the value of a key that has one."""
+        """Return the value of an existing key."""
 
 
 class StopRequest:
-    """Whether a signal has asked this rank to stop, and the edge at which all ranks do.
+    """Tracks whether a signal asked this rank to stop, and the edge at which all ranks stop.
 
     Args:
         rank: Place of this worker.
-        connect: Returns a store that all ranks share; called when a signal has come, and on one rank never.
+        connect: Returns a store that all ranks share; called after a signal, and never for a single rank.
     """
 
     def __init__(self, rank: Rank | None = None, connect: Callable[[], Store] | None = None) -> None:
@@ -65,12 +65,12 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """True if a signal has come."""
+        """True if a signal was received."""
         return self._requested
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Keep signals in the block for :meth:`reached`; :attr:`requested` tells of one that came too late for it."""
+        """Hold signals in the block for :meth:`reached`; :attr:`requested` also covers one after the last edge."""
         before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         try:
             yield
@@ -80,10 +80,10 @@ class StopRequest:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Let a signal stop training in the block at once, because nothing would be lost; also one that came before.
+        """Let a signal, even an earlier one, stop training in the block at once, because no work is lost.
 
         Raises:
-            TrainingStopped: It did.
+            TrainingStopped: A signal stopped training.
         """
         self._immediate = True
         try:
@@ -94,13 +94,13 @@ class StopRequest:
             self._immediate = False
 
     def reached(self, wait_for_device: Callable[[], object]) -> bool:
-        """Return True at the edge at which training stops; every rank has to ask at every edge, in the same order.
+        """Return whether training stops at this edge; every rank must call this at every edge, in the same order.
 
         Args:
-            wait_for_device: Waits until the device has finished what was queued.
+            wait_for_device: Waits until the device has finished all queued work.
 
         Raises:
-            TrainingStopped: The other ranks were not told to stop, or cannot be asked.
+            TrainingStopped: The other ranks did not receive the signal, or cannot be reached.
         """
         self._edge += 1
         if not self._requested:
@@ -132,10 +132,10 @@ class StopRequest:
 
 
 def launcher_store() -> Store:
-    """Connect to the store through which the launcher's workers find each other.
+    """Connect to the rendezvous store of the launcher's workers.
 
     Raises:
-        RuntimeError: There is none.
+        RuntimeError: There is no store.
     """
     from torch import distributed
 
@@ -151,5 +151,5 @@ def launcher_store() -> Store:
 
 
 def stop_key(rank: int) -> str:
-    """Return the key under which a rank says that it was told to stop."""
+    """Return the key under which a rank publishes that it received a signal to stop."""
     return f"chipperf/stop/{rank}"

@@ -1,6 +1,6 @@
-"""Measurement windows: when they open and close, and what is computed from them.
+"""Measurement windows: planning, combination over ranks, and statistics.
 
-A window's edges are the only places where the device is synchronized. Warm-up steps are in no window.
+The device is synchronized only at the edges of windows. Warm-up steps are not measured.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from chipperf.run.collectives import Collectives
 
 MINIMUM_WINDOWS = 5
-"""Below this many windows a median and its spread say little, and no throughput is reported."""
+"""Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
 
 
 WindowKind = Literal["measured", "warmup", "restart"]
-"""``warmup`` is that of the run, ``restart`` that of a resumed one; only other times say how fast it trains."""
+"""``warmup``: warm-up of a run. ``restart``: warm-up of a resumed run. Only ``measured`` counts for the throughput."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalWindow:
-    """One rank's view of a window: its own samples and its own time, in nanoseconds."""
+    """One rank's part of a window, with its own samples and its own time in nanoseconds."""
 
     epoch: int
     first_step: int
@@ -40,7 +40,7 @@ class LocalWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindow:
-    """A window before it runs: the optimizer steps that are done when it opens, and when it closes."""
+    """A planned window: the number of completed optimizer steps when it opens and when it closes."""
 
     start: int
     end: int
@@ -48,16 +48,16 @@ class PlannedWindow:
 
 
 def segment_around(step: int, *, steps_per_epoch: int, last_step: int, every: Sequence[int]) -> tuple[int, int]:
-    """Return between which steps training is not interrupted by anything else, around the step after ``step``.
+    """Return start and end of the uninterrupted segment that contains the step after ``step``.
 
-    Windows are planned within it, so that they end where an epoch does, or before an evaluation or a checkpoint. It
-    depends on the schedule alone: a resumed run finds the windows of the one that stopped.
+    Windows are planned within a segment, so that they end with an epoch, or before an evaluation or a checkpoint. The
+    segment depends only on the schedule, so a resumed run gets the same windows.
 
     Args:
-        step: Optimizer steps that are done.
+        step: Completed optimizer steps.
         steps_per_epoch: Steps of an epoch.
         last_step: Steps of the whole run.
-        every: Intervals in steps after which something happens; 0 is never.
+        every: Intervals in steps of evaluations and checkpoints; 0 is never.
     """
     intervals = [steps_per_epoch, *(interval for interval in every if interval)]
     start = max(step // interval * interval for interval in intervals)
@@ -66,13 +66,13 @@ def segment_around(step: int, *, steps_per_epoch: int, last_step: int, every: Se
 
 
 def plan_windows(start: int, end: int, *, warmup_steps: int, window_steps: int) -> list[PlannedWindow]:
-    """Divide the steps from ``start`` to ``end`` into windows, with one of its own for the first ``warmup_steps``.
+    """Divide the steps from ``start`` to ``end`` into windows; the first ``warmup_steps`` get a separate window.
 
     Args:
-        start: Optimizer steps that are done at its beginning.
-        end: Optimizer steps that are done at its end.
-        warmup_steps: Steps at the beginning of the run that are not measured.
-        window_steps: Largest length of a window.
+        start: Completed optimizer steps at the start of the segment.
+        end: Completed optimizer steps at the end of the segment.
+        warmup_steps: Unmeasured steps at the start of the run.
+        window_steps: Maximum length of a window in steps.
     """
     warm = min(max(start, warmup_steps), end)
     windows = [PlannedWindow(start=start, end=warm, is_warmup=True)] if warm > start else []
@@ -89,19 +89,19 @@ def plan_window_lengths(steps: int, window_steps: int) -> list[int]:
     """
     if steps <= 0:
         return []
-    # Rounded up: fewer windows than fitting_window_steps counted on could be too few for a median.
+    # Rounded up, because fewer windows than fitting_window_steps expects could be too few for a median.
     count = math.ceil(steps / window_steps)
     shortest, longer = divmod(steps, count)
     return [shortest + (index < longer) for index in range(count)]
 
 
 def fitting_window_steps(wanted: int, total_steps: int, warmup_steps: int) -> int:
-    """Return the window length, at most ``wanted``, with which :data:`MINIMUM_WINDOWS` fit into a short run."""
+    """Return a window length of at most ``wanted``, so that :data:`MINIMUM_WINDOWS` fit into a short run."""
     return max(1, min(wanted, (total_steps - warmup_steps) // MINIMUM_WINDOWS))
 
 
 def combine_windows(windows: Sequence[LocalWindow], collectives: Collectives) -> list[Window]:
-    """Combine windows over ranks: samples add up, the slowest rank's time counts, losses are averaged."""
+    """Combine windows over ranks: sum of samples, time of the slowest rank, average of losses."""
     samples = collectives.sum_counts([window.samples for window in windows])
     nanoseconds = collectives.max_counts([window.nanoseconds for window in windows])
     losses = collectives.mean([window.loss for window in windows])
@@ -121,7 +121,7 @@ def combine_windows(windows: Sequence[LocalWindow], collectives: Collectives) ->
 def throughput(windows: Sequence[Window]) -> Throughput | None:
     """Return the median throughput with its interquartile range, or ``None`` for too few windows.
 
-    Rates are never averaged: the cross-check ``mean_of_totals`` is total samples over total time.
+    The cross-check ``mean_of_totals`` is total samples over total time, not an average of rates.
     """
     if len(windows) < MINIMUM_WINDOWS:
         return None

@@ -1,4 +1,4 @@
-"""The training program of one rank; :mod:`chipperf.train.worker_environment` has prepared its environment."""
+"""The training program of one rank; :mod:`chipperf.train.worker_environment` prepares its environment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def main(run_directory: Path) -> None:
-    """Train as the plan in ``run_directory`` says."""
+    """Train according to the plan in ``run_directory``."""
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     directory = RunDirectory(run_directory)
@@ -55,7 +55,7 @@ def main(run_directory: Path) -> None:
             session.notify(
                 RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message),
             )
-            # On a full disk this fails too, and must not hide why the run failed.
+            # This also fails on a full disk, and must not hide the reason of the run's failure.
             with suppress(RecordError):
                 events.write("run_stop", "failed", reason=str(error))
             raise
@@ -69,7 +69,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
     progress = ProgressFile(directory.progress if rank.is_main else None, rank.world_size)
     progress.phase("initializing")
     events.write("init_start")
-    # What is imported lives as long as the process: to look for garbage in it takes an eighth of the start.
+    # Imported objects live as long as the process. Searching them for garbage takes an eighth of the start time.
     gc.disable()
     with spans.measure("init"):
         runtime = session.load_runtime()
@@ -145,7 +145,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             if plan.checkpoint is not None:
                 checkpoint = directory.checkpoints / plan.checkpoint
                 require_same_devices(checkpoint, [info.name for info in devices])
-                # Last: from here on nothing may draw a random number that the run before did not draw.
+                # This comes last: after it, nothing may draw a random number that the previous session did not draw.
                 loop.restore(*read_checkpoint(checkpoint, rank.rank))
         gc.enable()
         events.write("init_stop")
@@ -202,13 +202,13 @@ def _workload_context(
 
 
 def _default_workers(rank: Rank) -> int:
-    """Return a rank's share of the machine's cores, one of them left to the training process."""
+    """Return a rank's share of the machine's cores, minus one for the training process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // rank.local_world_size - 1))
 
 
 def _local_devices(devices: Sequence[DeviceInfo], rank: Rank) -> list[DeviceInfo]:
-    """Return the devices of this machine's ranks, each once."""
+    """Return the distinct devices of this machine's ranks."""
     first = rank.node_rank * rank.local_world_size
     return list(dict.fromkeys(devices[first : first + rank.local_world_size]))
 

@@ -1,8 +1,8 @@
-"""First program of every worker: prepares the environment, then replaces itself with the training program.
+"""First program of a worker: it prepares the environment and then becomes the training program.
 
-A variable such as an allocator setting or a vendor's switch is read when an interpreter or library starts; so it must
-be set before that. This program loads the vendor's plugin without torch, asks it for the variables, and executes
-:mod:`chipperf.train.worker` with them, under the same process id, whoever launched it.
+Interpreters and libraries read variables such as allocator settings when they start, so the variables must be set
+before. This program loads the vendor's plugin without torch, asks it for the variables, and executes
+:mod:`chipperf.train.worker` with them. The process id stays the same under every launcher.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from chipperf.run.plan import read_plan
 from chipperf.run.ranks import rank_from_environment
 
 _PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h; it outlasts an exec."""
+"""From linux/prctl.h; the setting survives an exec."""
 
 APPLIED_VARIABLE = "CHIPPERF_APPLIED_ENVIRONMENT"
-"""Tells the training program which variables were set, by whom and why, as JSON."""
+"""Variable that tells the training program which variables were set, by whom and why, as JSON."""
 
 
 def main(run_directory: Path) -> None:
-    """Prepare this rank's environment and become its training program; does not return."""
+    """Prepare this rank's environment and become its training program; this does not return."""
     directory = RunDirectory(run_directory)
     rank = rank_from_environment()
     _end_with_launcher()
@@ -63,13 +63,13 @@ def main(run_directory: Path) -> None:
 
 
 def _end_with_launcher() -> None:
-    """Let Linux send this process SIGTERM when the launcher is gone, even killed: nobody else would stop it then."""
+    """Ask Linux to send this process SIGTERM when the launcher ends, even if killed; nothing else would stop it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _redirect_output(log: Path) -> None:
-    """Send output, also that of C libraries, to the rank's log."""
+    """Redirect output, including that of C libraries, to the rank's log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)

@@ -1,4 +1,4 @@
-"""What an image classification case is, beside its hyperparameters."""
+"""Construction of image classification cases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def classification_case(
     base: ClassificationHyperparameters,
     forward_flops: float,
 ) -> Case:
-    """Return a case that trains one of torchvision's classifiers on ImageNet2012; see :class:`.base.Case`."""
+    """Return a case that trains a torchvision classifier on ImageNet2012; see :class:`.base.Case`."""
     return Case(
         name=name,
         version=version,

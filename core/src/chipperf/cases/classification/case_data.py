@@ -1,4 +1,4 @@
-"""Data of the image classification cases: ImageNet2012, in directories of images by class."""
+"""Data of the image classification cases: ImageNet2012, with one directory of images per class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FEW_CLASSES: Final = 4
 _WIDTH_HEIGHT: Final = {"tiny": (128, 96), "real": (500, 375)}
-"""In pixels; ``real`` is the usual size of ImageNet's photographs."""
+"""Width and height in pixels; ``real`` is the usual size of ImageNet's photographs."""
 
 
 def _check(root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:

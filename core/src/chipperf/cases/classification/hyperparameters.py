@@ -1,4 +1,4 @@
-"""Hyperparameters and wording that the image classification cases share."""
+"""Hyperparameters and texts that the image classification cases share."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PRESETS: Mapping[str, Mapping[str, Setting]] = {
         "measure_core_steps": 1,
     },
 }
-"""``full`` is the benchmark, ``demo`` learns in minutes on a few CPU cores, ``tiny`` only shows that all parts run.
+"""``full``: the benchmark. ``demo``: learns in minutes on a few CPU cores. ``tiny``: only shows that all parts run.
 
 Every preset keeps the model's structure.
 """

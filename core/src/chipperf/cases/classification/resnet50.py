@@ -1,6 +1,6 @@
 """ResNet50 on ImageNet2012.
 
-Base values and target are those of FlagPerf's ``training/benchmarks/resnet50/pytorch/config/_base.py``.
+Base values and target come from FlagPerf's ``training/benchmarks/resnet50/pytorch/config/_base.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Torch side of the classification cases: torchvision model, ImageFolder data, SGD, top-1 accuracy."""
+"""Torch part of the classification cases: torchvision model, ImageFolder data, SGD, top-1 accuracy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ClassificationWorkload:
         self.loader = loader_record(self._train_loader.settings)
 
     def build_model(self) -> torch.nn.Module:
-        """Return torchvision's model with as many outputs as the dataset has classes."""
+        """Return torchvision's model with one output per class of the dataset."""
         model: torch.nn.Module = torchvision.models.get_model(
             self._hyperparameters.model, weights=None, num_classes=self._classes
         )
@@ -80,7 +80,7 @@ class ClassificationWorkload:
         )
 
     def learning_rates(self, step: int) -> list[float]:
-        """Return the rate after linear warm-up and stepwise decay."""
+        """Return the learning rate with linear warm-up and stepwise decay."""
         h = self._hyperparameters
         warmup_steps = h.warmup_epochs * self.steps_per_epoch
         if step < warmup_steps:
@@ -93,7 +93,7 @@ class ClassificationWorkload:
         return iter(self._train_loader)
 
     def to_device(self, batch: Images) -> Images:
-        """Copy the uint8 images, a quarter of the float bytes, and normalize them on the device."""
+        """Copy the uint8 images (a quarter of the float32 bytes) and normalize them on the device."""
         images, labels = batch
         images = images.to(self._device, non_blocking=True)
         images = self._normalize(images).contiguous(memory_format=self.memory_format)
@@ -111,7 +111,7 @@ class ClassificationWorkload:
     def evaluate(
         self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
     ) -> Evaluation:
-        """Return top-1 accuracy: correct predictions over all samples, both counted as integers."""
+        """Return the top-1 accuracy: correct predictions over all samples, both counted as integers."""
         correct = torch.zeros((), dtype=torch.int64, device=self._device)
         counted = 0
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""torchvision's ResNet as a feature extractor."""
+"""ResNet from torchvision as a feature extractor."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Backbone(nn.Module):
-    """The convolutional stages of a ResNet, under the names that torchvision gives their weights.
+    """The convolutional stages of a ResNet, with torchvision's names of the weights.
 
-    The reference starts from ImageNet weights, freezes the statistics and scales of every BatchNorm and does not train
-    the stem and the first stage: a detector's batches are too small to estimate statistics from.
+    The reference starts from ImageNet weights, freezes the statistics and scales of every BatchNorm, because the
+    batches of a detector are too small to estimate statistics, and does not train the stem and the first stage.
 
     Args:
         name: torchvision's name of the ResNet, for example ``resnet50``.
-        dilation: Dilate the last stage instead of striding it: stride 16 instead of 32 ("DC5").
-        train_whole: Train every stage, with ordinary BatchNorm: for training without ImageNet weights.
+        dilation: Whether to dilate the last stage instead of striding it: stride 16 instead of 32 ("DC5").
+        train_whole: Whether to train every stage, with ordinary BatchNorm, for training without ImageNet weights.
 
     Attributes:
         channels: Channels of the four stages' feature maps.
@@ -48,14 +48,14 @@ class Backbone(nn.Module):
             self.layer1.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the stages' feature maps of images ``(B, 3, H, W)``, at strides 4, 8, 16 and 32, or 16 if dilated."""
+        """Return the stages' feature maps of images ``(B, 3, H, W)``, at strides 4, 8, 16 and 32 (16 if dilated)."""
         features = [self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))]
         for stage in (self.layer2, self.layer3, self.layer4):
             features.append(stage(features[-1]))
         return features
 
     def load_weights(self, path: Path) -> None:
-        """Load the weights of a torchvision classifier of the same name; its last, linear layer is left out.
+        """Load the weights of a torchvision classifier of the same name, except its last, linear layer.
 
         Raises:
             DataError: The file cannot be read, or holds the weights of another model.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-# Two boxes without any area have an empty union; the smallest box of a COCO image is far above this.
+# Two boxes with zero area have an empty union; the smallest box of a COCO image is far larger than this.
 _SMALLEST_AREA = 1e-12
 
 
 def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:
-    """Turn boxes ``(..., 4)`` of center and size into boxes of upper left and lower right corner."""
+    """Convert boxes ``(..., 4)`` from center and size to upper left and lower right corner."""
     center, size = boxes.split(2, dim=-1)
     return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
@@ -17,12 +17,12 @@ def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:
 def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Return the generalized intersection over union of broadcast pairs of boxes, between -1 and 1.
 
-    Rezatofighi et al., "Generalized Intersection over Union" (2019): the IoU less the share of the smallest enclosing
-    box that neither box covers. Boxes without area are allowed and give finite values and gradients.
+    Rezatofighi et al., "Generalized Intersection over Union" (2019): the IoU minus the fraction of the smallest
+    enclosing box that no box covers. Boxes with zero area are allowed, and give finite values and gradients.
 
     Args:
         boxes: Corners, ``(..., 4)``.
-        others: Corners, of a shape that broadcasts with ``boxes``; ``boxes[:, None]`` and ``others[None]`` give the
+        others: Corners, in a shape that broadcasts with ``boxes``; ``boxes[:, None]`` and ``others[None]`` give the
             matrix of all pairs.
     """
     overlap = _area(
@@ -38,5 +38,5 @@ def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def _area(upper_left: torch.Tensor, lower_right: torch.Tensor) -> torch.Tensor:
-    """Return the area between corners ``(..., 2)``; 0 where they are the wrong way round."""
+    """Return the area between corners ``(..., 2)``; 0 if the corners are in the wrong order."""
     return (lower_right - upper_left).clamp(min=0).prod(dim=-1)

@@ -1,7 +1,7 @@
 """DETR on COCO 2017.
 
-Base values and target are those of FlagPerf's ``training/benchmarks/detr/pytorch/config/_base.py``, which are the
-reference's (Carion et al., 2020) but for the batch size.
+Base values and target come from FlagPerf's ``training/benchmarks/detr/pytorch/config/_base.py``. They equal the values
+of the reference (Carion et al., 2020), except the batch size.
 """
 
 from __future__ import annotations

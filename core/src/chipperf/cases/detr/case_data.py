@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chipperf.data.dataset_check import CheckReport
 
 _WIDTH_HEIGHT: Final = {"tiny": (128, 96), "real": (640, 480)}
-"""In pixels; ``real`` is the usual size of COCO's photographs."""
+"""Width and height in pixels; ``real`` is the usual size of COCO's photographs."""
 
 
 def _check(root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:

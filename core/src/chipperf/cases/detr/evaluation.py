@@ -1,7 +1,7 @@
-"""Evaluation of detections and panoptic segmentations over a whole split, once, with every image counted once.
+"""Evaluation of detections and panoptic segmentations on a whole split, with every image counted once.
 
-Each rank collects what it predicts in compact arrays. After the last batch the ranks exchange them, of images that
-several ranks predicted one remains, and COCO's own program evaluates all of them on the main rank in one go.
+Each rank collects its predictions in compact arrays. After the last batch the ranks exchange them, and keep one
+prediction per image. Then the main rank evaluates all of them with pycocotools.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ OverlapKind = Literal["bbox", "segm"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AveragePrecision:
-    """COCO's twelve figures, as fractions; ``None`` where the split has no object of that kind.
+    """COCO's twelve results, as fractions; ``None`` if the split has no such object.
 
-    ``ap`` is the mean over IoU thresholds from 0.50 to 0.95 and over categories: mAP. ``ap50`` and ``ap75`` are those
-    at one threshold. ``ar_*`` is the recall with so many detections per image. Small objects have up to 32², medium
-    ones up to 96² pixels.
+    ``ap`` is mAP: the mean over IoU thresholds from 0.50 to 0.95 and over categories. ``ap50`` and ``ap75`` use one
+    threshold. ``ar_*`` is the recall with that number of detections per image. Small objects have up to 32² pixels,
+    medium ones up to 96².
     """
 
     ap: float | None
@@ -69,12 +69,12 @@ class AveragePrecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionQuality:
-    """Quality of detections over a split.
+    """Quality of detections on a split.
 
     Attributes:
         bbox: Precision of the boxes.
-        segm: Precision of the masks; ``None`` if there are none.
-        images: Images that were evaluated.
+        segm: Precision of the masks; ``None`` if there are no masks.
+        images: Number of evaluated images.
     """
 
     bbox: AveragePrecision
@@ -87,12 +87,12 @@ class CollectedDetections:
     """Detections on some images.
 
     Attributes:
-        image_ids: Ids of the images, with detections or without, int64 of shape ``(I,)``.
-        owners: Id of the image that each detection belongs to, int64 of shape ``(D,)``.
+        image_ids: Ids of all images, including images without detections, int64 of shape ``(I,)``.
+        owners: Image id of each detection, int64 of shape ``(D,)``.
         labels: Category ids, int64 of shape ``(D,)``.
         scores: float32 of shape ``(D,)``.
         boxes: Left, top, right and bottom in pixels of the image file, float32 of shape ``(D, 4)``.
-        masks: One code per detection; ``None`` if masks are not predicted.
+        masks: One run-length code per detection; ``None`` if masks are not predicted.
     """
 
     image_ids: NDArray[np.int64]
@@ -103,7 +103,7 @@ class CollectedDetections:
     masks: tuple[RunLengthCode, ...] | None
 
     def without(self, images: set[int]) -> CollectedDetections:
-        """Return what does not belong to these images."""
+        """Return the detections without these images."""
         unwanted = list(images)
         rows = np.flatnonzero(~np.isin(self.owners, unwanted))
         return CollectedDetections(
@@ -117,7 +117,7 @@ class CollectedDetections:
 
 
 class DetectionCollector:
-    """Takes the detections of one rank, batch by batch."""
+    """Collects the detections of one rank, batch by batch."""
 
     def __init__(self) -> None:
         self._parts: list[CollectedDetections] = []
@@ -128,12 +128,12 @@ class DetectionCollector:
         detections: Detections,
         masks: Sequence[Sequence[RunLengthCode]] | None = None,
     ) -> None:
-        """Take the detections of a batch.
+        """Add the detections of a batch.
 
         Args:
             image_ids: Ids of the ``B`` images, each once.
-            detections: ``Q`` detections on each.
-            masks: ``Q`` codes for each image, if masks are predicted.
+            detections: ``Q`` detections per image.
+            masks: ``Q`` run-length codes per image, if masks are predicted.
         """
         scores, labels, boxes = (
             tensor.cpu().numpy() for tensor in (detections.scores.float(), detections.labels, detections.boxes.float())
@@ -150,12 +150,12 @@ class DetectionCollector:
         )
 
     def collected(self) -> CollectedDetections:
-        """Return everything that was taken, each image once."""
+        """Return all collected detections, each image once."""
         return merge(self._parts)
 
 
 def merge(parts: Sequence[CollectedDetections]) -> CollectedDetections:
-    """Put parts together, by ascending image id, each image as in the first part that has it."""
+    """Merge parts in ascending order of image ids; each image comes from the first part that has it."""
     known: set[int] = set()
     fresh = []
     for part in parts:
@@ -163,7 +163,7 @@ def merge(parts: Sequence[CollectedDetections]) -> CollectedDetections:
         fresh.append(part if known.isdisjoint(ids) else part.without(known))
         known |= ids
     owners = np.concatenate([_NOTHING.owners, *(part.owners for part in fresh)])
-    # Stable, so that equal scores keep their order and the result does not depend on which rank saw an image.
+    # A stable sort keeps the order of equal scores, so the result does not depend on which rank predicted an image.
     order = np.argsort(owners, kind="stable")
     masks = [mask for part in fresh for mask in part.masks or ()]
     return CollectedDetections(
@@ -190,7 +190,7 @@ class DetectionEvaluator:
     """Evaluates detections on the evaluation split of a dataset.
 
     Args:
-        root: The dataset's directory.
+        root: Directory of the dataset.
         image_ids: Ids of all images of the split.
     """
 
@@ -200,7 +200,7 @@ class DetectionEvaluator:
         self._truth: COCO | None = None
 
     def evaluate(self, collected: CollectedDetections, collectives: Collectives, *, is_main: bool) -> DetectionQuality:
-        """Return the quality of all ranks' detections together; every rank gets the same.
+        """Return the quality of all ranks' detections; every rank gets the same result.
 
         Args:
             collected: Detections of this rank.
@@ -233,10 +233,10 @@ class DetectionEvaluator:
 
 
 class QuickCocoEvaluation(COCOeval):  # type: ignore[misc]  # pycocotools has no types
-    """COCO's evaluation, with a short way for categories of which an image has no object.
+    """COCO's evaluation, with a fast path for categories without an object on an image.
 
-    Those are nearly all pairs of image and category that a detector has detections for, and none can match; pycocotools
-    takes the long way for each of them, four times.
+    Nearly all pairs of image and category for which a detector has detections are of this kind, and cannot match. For
+    each of them pycocotools runs the slow path four times.
     """
 
     def computeIoU(self, imgId: int, catId: int) -> Any:
@@ -269,11 +269,11 @@ def _negative_score(detection: dict[str, Any]) -> float:
 
 
 def average_precision(truth: COCO, detections: CollectedDetections, kind: OverlapKind) -> AveragePrecision:
-    """Return COCO's figures, as pycocotools computes them.
+    """Return COCO's results, computed by pycocotools.
 
     Args:
         truth: Annotations of the split.
-        detections: Detections on its images.
+        detections: Detections on the images of the split.
         kind: Whether boxes or masks are compared.
     """
     content = {key: truth.dataset[key] for key in ("images", "categories")}
@@ -283,13 +283,13 @@ def average_precision(truth: COCO, detections: CollectedDetections, kind: Overla
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # pycocotools says -1 where there is nothing to find.
+    # pycocotools returns -1 if there is no object to find.
     figures = (float(value) if value >= 0 else None for value in evaluation.stats)
     return AveragePrecision(**dict(zip((field.name for field in fields(AveragePrecision)), figures, strict=True)))
 
 
 def coco_index(document: dict[str, Any]) -> COCO:
-    """Return pycocotools' index of annotations, without what it prints."""
+    """Return pycocotools' index of annotations, and suppress its output."""
     index = COCO()
     index.dataset = document
     with redirect_stdout(io.StringIO()):
@@ -298,10 +298,10 @@ def coco_index(document: dict[str, Any]) -> COCO:
 
 
 def require_every_image(found: NDArray[np.int64], expected: NDArray[np.int64]) -> None:
-    """See that an evaluation covers every image of its split and no other.
+    """Check that an evaluation covers exactly the images of its split.
 
     Raises:
-        TrainingError: It does not; the error says which images are missing or foreign.
+        TrainingError: Images are missing or foreign; the error names them.
     """
     missing, foreign = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
     problems = [
@@ -318,7 +318,7 @@ def require_every_image(found: NDArray[np.int64], expected: NDArray[np.int64]) -
 
 
 class PanopticEvaluator:
-    """Evaluates panoptic segmentations; each rank compares its own images, which need not travel.
+    """Evaluates panoptic segmentations; each rank compares its own images, so they are not sent to other ranks.
 
     Args:
         split: Annotations of the evaluation split.
@@ -333,7 +333,8 @@ class PanopticEvaluator:
         """Compare the segmentation of one image with its annotation.
 
         Raises:
-            DataError: The image's panoptic map is absent, damaged, or has other segments than its annotation lists.
+            DataError: The image's panoptic map is missing or damaged, or its segments differ from those in the
+                annotation.
         """
         index = self._split.images.position(image_id)
         rows = self._split.table.rows(index)
@@ -353,7 +354,7 @@ class PanopticEvaluator:
         self._counts[image_id] = match_segments(truth, predicted, self._largest_category)
 
     def evaluate(self, collectives: Collectives) -> PanopticQuality:
-        """Return the quality over all images of all ranks, each counted once, and begin anew.
+        """Return the quality over all images of all ranks, each counted once, and reset the evaluator.
 
         Raises:
             TrainingError: The ranks did not predict every image of the split.
@@ -364,7 +365,7 @@ class PanopticEvaluator:
         self._counts = {}
         ids = sorted(by_image)
         require_every_image(np.array(ids, np.int64), self._split.images.ids)
-        # Added in the order of image ids: the sums of floats are the same for any number of ranks.
+        # The sums use the order of image ids, so they are the same for any number of ranks.
         total = MatchCounts(
             iou=np.sum([by_image[image_id].iou for image_id in ids], axis=0),
             tp=np.sum([by_image[image_id].tp for image_id in ids], axis=0),

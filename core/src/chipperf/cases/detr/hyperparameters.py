@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 class DetrHyperparameters(Hyperparameters):
     """Hyperparameters of DETR.
 
-    ``lr`` is that of the transformer, the backbone trains at ``lr * backbone_lr_factor``; both fall to a tenth after
-    ``lr_drop_epochs``. ``resolution`` is the shorter side of the images in pixels and scales the whole augmentation.
-    ``targets`` says what is learned: boxes, masks of instances too (reported as mask mAP), or segments of things and
-    stuff (reported as panoptic quality). ``backbone_weights`` is a file in the dataset's directory that holds the
-    ``state_dict`` of torchvision's ResNet; empty trains the whole backbone from fresh weights.
+    ``lr`` is the learning rate of the transformer; the backbone uses ``lr * backbone_lr_factor``. Both fall to a tenth
+    after ``lr_drop_epochs``. ``resolution`` is the shorter side of the images in pixels and scales the whole
+    augmentation. ``targets`` selects what is learned: boxes, masks of instances too (reported as mask mAP), or segments
+    of things and stuff (reported as panoptic quality). ``backbone_weights`` is a file in the dataset's directory with
+    the ``state_dict`` of torchvision's ResNet; if it is empty, the whole backbone is trained from new weights.
 
-    ``padding_multiple`` rounds the batches' sizes up, and ``static_shapes`` gives every batch the same one: for
+    ``padding_multiple`` rounds the sizes of batches up, and ``static_shapes`` gives every batch the same size, for
     compilers that build a program per shape.
     """
 
@@ -75,8 +75,8 @@ PRESETS: Mapping[str, Mapping[str, Setting]] = {
         "measure_core_steps": 1,
     },
 }
-"""``full`` is the benchmark, ``demo`` learns on a few CPU cores, ``tiny`` only shows that all parts run.
+"""``full``: the benchmark. ``demo``: learns on a few CPU cores. ``tiny``: only shows that all parts run.
 
 Every preset keeps all parts of the model. ``tiny`` keeps their sizes too; ``demo`` has a smaller backbone, fewer layers
-and fewer queries: from fresh weights, the full depth does not learn within the minutes that a demonstration may take.
+and fewer queries: from new weights, the full depth does not learn within the minutes of a demonstration.
 """

@@ -1,11 +1,11 @@
-"""DETR's set loss: classes of all queries, boxes and masks of the matched ones.
+"""DETR's set loss: classes of all queries, and boxes and masks of the matched queries.
 
 Carion et al. (2020), section 3.1 and appendix A.2, with the coefficients of its public implementation. Everything is
-computed in float32. Where the paper leaves a choice, the implementation is followed:
+computed in float32. Where the paper leaves a choice, this module follows the implementation:
 
 * the classification loss of a layer is the weighted mean over the queries of this rank's images, while box and mask
   losses are sums over this rank's objects divided by the mean number of objects per rank;
-* predicted masks are brought to the targets' resolution, not the other way round, and padding counts as background;
+* predicted masks are resized to the targets' resolution, and padding counts as background;
 * auxiliary layers have class and box losses, but no mask losses.
 """
 
@@ -34,15 +34,15 @@ FOCAL_GAMMA = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossWeights:
-    """Coefficients of the set loss; the defaults are the reference's.
+    """Coefficients of the set loss; the defaults are the values of the reference.
 
     Attributes:
-        classification: Of the cross entropy.
-        box_l1: Of the L1 distance between matched boxes.
-        box_giou: Of one minus the generalized IoU of matched boxes.
-        mask_focal: Of the focal loss of matched masks.
-        mask_dice: Of the dice loss of matched masks.
-        no_object: Weight of the class "no object" within the cross entropy; most queries have it.
+        classification: Coefficient of the cross entropy.
+        box_l1: Coefficient of the L1 distance between matched boxes.
+        box_giou: Coefficient of one minus the generalized IoU of matched boxes.
+        mask_focal: Coefficient of the focal loss of matched masks.
+        mask_dice: Coefficient of the dice loss of matched masks.
+        no_object: Weight of the class "no object" in the cross entropy; most queries have this class.
     """
 
     classification: float = 1.0
@@ -64,21 +64,21 @@ def set_loss(
     mean_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
     weights: LossWeights = DEFAULT_WEIGHTS,
 ) -> dict[str, torch.Tensor]:
-    """Return the loss and its parts, without reading anything back from the device.
+    """Return the loss and its parts, without reading from the device.
 
-    Every output takes part, with a gradient of 0 if nothing is matched: DDP then finds every parameter used.
+    Every output contributes, with a gradient of 0 if nothing is matched, so that DDP finds every parameter used.
 
     Args:
         output: The model's predictions.
         targets: The objects, on the same device.
-        assignment: What :func:`~chipperf.cases.detr.matcher.match` returned for them.
-        mean_over_ranks: Averages a scalar of the output's device over ranks; ``None`` if this process is the only one.
+        assignment: Result of :func:`~chipperf.cases.detr.matcher.match` for the objects.
+        mean_over_ranks: Averages a scalar on the output's device over ranks; ``None`` for a single process.
         weights: Coefficients.
 
     Returns:
         float32 scalars: ``loss`` is the weighted sum; ``loss_ce``, ``loss_bbox`` and ``loss_giou``, and with masks
-        ``loss_mask`` (focal) and ``loss_dice``, are its parts before weighting. Those of auxiliary layer ``i`` end in
-        ``_i``.
+        ``loss_mask`` (focal) and ``loss_dice``, are its parts before weighting. The names of auxiliary layer ``i`` end
+        in ``_i``.
     """
     logits, boxes = output.logits.float(), output.boxes.float()
     matches = torch.from_numpy(assignment).to(boxes.device)
@@ -110,7 +110,7 @@ def _classification_losses(
     """Return each layer's weighted mean cross entropy, ``(L,)``; queries without an object have the last class."""
     layers, batch, queries, outputs = logits.shape
     no_object = outputs - 1
-    # Slots without a query write to a column of their own, which is cut off again.
+    # Slots without a query write to an extra column, which is cut off afterwards.
     columns = torch.where(matches >= 0, matches, queries)
     classes = torch.full((layers, batch, queries + 1), no_object, device=logits.device)
     classes = classes.scatter(-1, columns, labels.expand(layers, -1, -1))[..., :queries]

@@ -1,4 +1,4 @@
-"""Which predicted object answers for which real one: the cheapest one-to-one assignment."""
+"""Assignment of predicted to real objects: one-to-one, with the lowest cost."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from chipperf.cases.detr.targets import Targets
 
 UNMATCHED = -1
-"""In place of a query, for slots that hold no object and for objects beyond the number of queries."""
+"""Value instead of a query, for slots without an object and for objects that exceed the number of queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchingCosts:
-    """Coefficients of the matching cost; the defaults are the reference's.
+    """Coefficients of the matching cost; the defaults are the values of the reference.
 
     Attributes:
-        classification: Of minus the probability of the object's class.
-        box_l1: Of the L1 distance between the boxes' centers and sizes.
-        box_giou: Of minus the generalized IoU.
+        classification: Coefficient of minus the probability of the object's class.
+        box_l1: Coefficient of the L1 distance between the boxes' centers and sizes.
+        box_giou: Coefficient of minus the generalized IoU.
     """
 
     classification: float = 1.0
@@ -42,9 +42,9 @@ DEFAULT_COSTS = MatchingCosts()
 def match(
     logits: torch.Tensor, boxes: torch.Tensor, targets: Targets, costs: MatchingCosts = DEFAULT_COSTS
 ) -> NDArray[np.int64]:
-    """Assign queries to objects so that the total cost is least, for each layer and image on its own.
+    """Assign queries to objects with the lowest total cost, for each layer and image separately.
 
-    The costs of all layers and images reach the host in one copy: a step waits for the device once.
+    The costs of all layers and images are copied to the host at once, so a step waits for the device only once.
 
     Args:
         logits: Class logits, ``(L, B, Q, classes + 1)``.
@@ -53,14 +53,14 @@ def match(
         costs: Coefficients.
 
     Returns:
-        The query of every slot or :data:`UNMATCHED`, ``(L, B, N)``. Of more objects than queries, those that fit best
-        get one.
+        The query of every slot or :data:`UNMATCHED`, ``(L, B, N)``. If there are more objects than queries, the objects
+        that fit best get a query.
 
     Raises:
-        TrainingError: A cost is not finite; names the images and has the failure class ``non_finite_loss``.
+        TrainingError: A cost is not finite; the error names the images and has the failure class ``non_finite_loss``.
     """
     matrices = matching_costs(logits, boxes, targets, costs).cpu().numpy()
-    # Unused slots are looked at too: they are the only ones of an image without objects.
+    # Unused slots are checked too, because an image without objects has no other slots.
     finite = np.isfinite(matrices).all(axis=(0, 2, 3))
     if not finite.all():
         images = [image_id for image_id, is_finite in zip(targets.image_ids, finite, strict=True) if not is_finite]
@@ -82,7 +82,7 @@ def match(
 def matching_costs(
     logits: torch.Tensor, boxes: torch.Tensor, targets: Targets, costs: MatchingCosts = DEFAULT_COSTS
 ) -> torch.Tensor:
-    """Return what it costs a query to answer for a slot, ``(L, B, Q, N)``; arguments as in :func:`match`."""
+    """Return the cost of assigning each query to each slot, ``(L, B, Q, N)``; arguments as in :func:`match`."""
     probabilities = logits.float().softmax(dim=-1)
     classes = targets.labels[None, :, None, :].expand(*logits.shape[:3], -1)
     predicted, actual = boxes.float()[..., :, None, :], targets.boxes[:, None, :, :]

@@ -1,7 +1,7 @@
 """DETR: a convolutional backbone, a transformer, and a set of objects.
 
-Carion et al., "End-to-End Object Detection with Transformers" (2020), arXiv:2005.12872. The forward pass has no shape
-that depends on data and no operation of one kind of accelerator.
+Carion et al., "End-to-End Object Detection with Transformers" (2020), arXiv:2005.12872. In the forward pass, no shape
+depends on data and no operation is specific to an accelerator.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ class DetrConfig:
     """Structure of the model; the defaults are the paper's DETR with a ResNet50 on COCO.
 
     Attributes:
-        classes: Number of category ids, counted from 0. COCO's run to 90, and some are unused; panoptic ids to 200.
-        queries: Objects that are predicted for every image.
+        classes: Number of category ids, counted from 0. COCO's ids go up to 90, with gaps; panoptic ids go up to 200.
+        queries: Number of predicted objects per image.
         width: Channels of the transformer, a multiple of 16 and of ``heads``.
         heads: Attention heads.
         feedforward_width: Hidden channels of the transformer's perceptrons.
         encoder_layers: Layers of the encoder.
-        decoder_layers: Layers of the decoder; each predicts.
-        dropout: Probability of dropping an activation of the transformer.
+        decoder_layers: Layers of the decoder; each layer predicts objects.
+        dropout: Dropout probability of an activation of the transformer.
         backbone: torchvision's name of the ResNet.
-        dilation: Dilate the backbone's last stage for twice the resolution ("DC5").
-        train_whole_backbone: Train all of the backbone with ordinary BatchNorm, for training without ImageNet weights.
-        masks: Predict masks too.
-        freeze_detector: Train the mask branch alone.
+        dilation: Whether to dilate the backbone's last stage for twice the resolution ("DC5").
+        train_whole_backbone: Whether to train the whole backbone with ordinary BatchNorm, without ImageNet weights.
+        masks: Whether to predict masks too.
+        freeze_detector: Whether to train only the mask branch.
 
     Raises:
-        ConfigError: ``freeze_detector`` without ``masks`` would leave nothing to train, and ResNets of basic blocks
-            cannot be dilated.
+        ConfigError: ``freeze_detector`` is set without ``masks``, so nothing would be trained; or ``dilation`` is set
+            for a ResNet of basic blocks, which cannot be dilated.
     """
 
     classes: int = 91
@@ -72,7 +72,7 @@ class DetrConfig:
 
 
 class DetrOutput(NamedTuple):
-    """Predictions of every decoder layer; the last layer's count, the others' are for the auxiliary losses.
+    """Predictions of every decoder layer; the last layer gives the result, the others serve the auxiliary losses.
 
     Attributes:
         logits: Class logits, float32 ``(L, B, Q, classes + 1)``; the last class is "no object".
@@ -87,10 +87,10 @@ class DetrOutput(NamedTuple):
 
 
 class Detr(nn.Module):
-    """The model, with the initial weights of the reference but for the backbone's, which there come from ImageNet.
+    """The DETR model, initialized as in the reference, which also loads ImageNet weights for the backbone.
 
     Args:
-        config: Structure.
+        config: Structure of the model.
     """
 
     def __init__(self, config: DetrConfig) -> None:
@@ -126,7 +126,7 @@ class Detr(nn.Module):
 
         Args:
             images: Normalized images in the upper left of a common canvas, float ``(B, 3, H, W)``.
-            padding: Which pixels are padding, bool ``(B, H, W)``.
+            padding: True on padding pixels, bool ``(B, H, W)``.
         """
         features = self.backbone(images)
         source = self.input_projection(features[-1])
@@ -144,5 +144,5 @@ class Detr(nn.Module):
 
 
 def _tokens(maps: torch.Tensor) -> torch.Tensor:
-    """Turn maps ``(B, C, H, W)`` into tokens ``(B, H * W, C)``."""
+    """Convert maps ``(B, C, H, W)`` to tokens ``(B, H * W, C)``."""
     return maps.flatten(2).transpose(1, 2)

@@ -1,10 +1,10 @@
 """Panoptic quality (Kirillov, He, Girshick, Rother, Dollár: "Panoptic Segmentation", 2019).
 
 A predicted segment matches a true one of the same category if their intersection over union exceeds 1/2; at most one
-can. Per category, over all images: segmentation quality SQ is the mean IoU of the matches, recognition quality RQ is
-``tp / (tp + fp / 2 + fn / 2)``, and PQ is their product. Pixels that the truth leaves unlabeled do not count in
-unions. True crowds are neither matched nor missed, and an unmatched prediction counts as false only if no more than
-half of it lies on unlabeled pixels and crowds of its category.
+can match. Per category, over all images: segmentation quality SQ is the mean IoU of the matches, recognition quality RQ
+is ``tp / (tp + fp / 2 + fn / 2)``, and PQ is their product. Unlabeled pixels of the truth do not count in unions. True
+crowds are ignored as matches and as misses. An unmatched prediction is ignored if more than half of it lies on
+unlabeled pixels and crowds of its category.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class SegmentedImage:
     """An image divided into segments.
 
     Attributes:
-        indices: Which segment each pixel belongs to, int64 of shape ``(H, W)``, counted from 1; 0 is unlabeled.
+        indices: Segment number of each pixel, int64 of shape ``(H, W)``, counted from 1; 0 is unlabeled.
         categories: Category ids of the segments, int64 of shape ``(n,)``.
-        is_crowd: Whether a segment holds many objects that are not told apart, bool of shape ``(n,)``.
+        is_crowd: Whether a segment is a crowd (several objects as one region), bool of shape ``(n,)``.
     """
 
     indices: NDArray[np.int64]
@@ -44,16 +44,16 @@ class SegmentedImage:
         categories: NDArray[np.int64],
         is_crowd: NDArray[np.bool_] | None = None,
     ) -> SegmentedImage:
-        """Build it from a map of segment ids.
+        """Build a segmented image from a map of segment ids.
 
         Args:
             segment_map: Segment id of each pixel, shape ``(H, W)``; 0 is unlabeled.
             ids: Ids of the segments.
-            categories: Their category ids.
-            is_crowd: Which of them are crowds; none if not given.
+            categories: Category ids of the segments.
+            is_crowd: Whether each segment is a crowd; by default none is.
 
         Raises:
-            ValueError: The map has an id that is not among ``ids``, or lacks one of them.
+            ValueError: The ids in the map differ from ``ids``.
         """
         present, positions = np.unique(segment_map, return_inverse=True)
         if set(present.tolist()) - {0} != set(ids.tolist()):
@@ -70,13 +70,13 @@ class SegmentedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchCounts:
-    """Matches per category id; arrays of one length with an element for each id from 0 on.
+    """Matches per category id: arrays of equal length with one element per id, starting at 0.
 
     Attributes:
         iou: Sum of the IoU of all matches.
-        tp: Matches.
-        fp: Predicted segments that match nothing.
-        fn: True segments that nothing matches.
+        tp: Number of matches.
+        fp: Number of predicted segments without a match.
+        fn: Number of true segments without a match.
     """
 
     iou: NDArray[np.float64]
@@ -87,7 +87,7 @@ class MatchCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Panoptic, segmentation and recognition quality, as fractions; means over ``categories`` categories."""
+    """Panoptic, segmentation and recognition quality, as fractions: means over ``categories`` categories."""
 
     pq: float
     sq: float
@@ -97,7 +97,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanopticQuality:
-    """Quality over a dataset; ``None`` where no category of the group occurs in truth or prediction.
+    """Quality on a dataset; ``None`` if no category of the group occurs in truth or prediction.
 
     Attributes:
         all: Mean over things and stuff.
@@ -118,7 +118,7 @@ def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_cat
     Args:
         truth: The annotated image.
         predicted: The prediction, of the same size.
-        largest_category: Largest category id that occurs.
+        largest_category: Largest possible category id.
     """
     true_count, predicted_count = len(truth.categories), len(predicted.categories)
     pairs = truth.indices * (predicted_count + 1) + predicted.indices
@@ -148,10 +148,10 @@ def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_cat
 
 
 def panoptic_quality(counts: MatchCounts, things: Collection[int], stuff: Collection[int]) -> PanopticQuality:
-    """Return the quality that counts summed over all images amount to.
+    """Return the quality from counts that are summed over all images.
 
     Args:
-        counts: The sums.
+        counts: Sums over all images.
         things: Category ids of things.
         stuff: Category ids of stuff.
     """

@@ -1,4 +1,4 @@
-"""From predictions to what COCO evaluates: boxes, instance masks and panoptic maps in the original images' pixels."""
+"""Conversion of predictions to boxes, instance masks and panoptic maps in the original images' pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 PANOPTIC_SCORE_THRESHOLD = 0.85
 PANOPTIC_LARGEST_NOISE_PX = 4
-"""Segments of at most so many pixels are dropped."""
+"""Segments of at most this many pixels are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,8 @@ class Detections:
     """The objects of a batch of images, one per query.
 
     Attributes:
-        scores: Probability of the most likely class, ``(B, Q)``.
-        labels: That class, never "no object", int64 ``(B, Q)``.
+        scores: Probability of the most likely class except "no object", ``(B, Q)``.
+        labels: That class, int64 ``(B, Q)``.
         boxes: Upper left and lower right corner in pixels, ``(B, Q, 4)``.
     """
 
@@ -44,11 +44,11 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where an image lies in its batch.
+    """Position and sizes of an image in its batch.
 
     Attributes:
         canvas: Size of the padded images of the batch.
-        size: Size of the image as the model saw it, in the upper left of the canvas.
+        size: Size of the model's input image, in the upper left of the canvas.
         original_size: Size of the image in its file.
     """
 
@@ -58,7 +58,7 @@ class Placement:
 
 
 class Segment(TypedDict):
-    """A segment of a panoptic map, as COCO's ``segments_info`` describes it; ``area`` is in pixels."""
+    """A segment of a panoptic map, as in COCO's ``segments_info``; ``area`` is in pixels."""
 
     id: int
     category_id: int
@@ -71,7 +71,7 @@ class PanopticSegmentation:
     """An image divided into segments.
 
     Attributes:
-        ids: The segment of every pixel, int32 ``(H, W)`` in the original size; 0 where there is none.
+        ids: Segment id of every pixel, int32 ``(H, W)`` in the original size; 0 is no segment.
         segments: The segments, with ids counted from 1.
     """
 
@@ -95,11 +95,11 @@ def detections(output: DetrOutput, original_sizes: torch.Tensor) -> Detections:
 def instance_masks(logits: torch.Tensor, placement: Placement) -> torch.Tensor:
     """Return the masks of one image's queries, bool ``(Q, H, W)`` in the original size.
 
-    As in the reference a mask is decided at the size the model saw, and its pixels are repeated from there.
+    As in the reference, a mask is thresholded at the model's input size and then resized by nearest neighbor.
 
     Args:
         logits: Mask logits of the image, ``(Q, h, w)``.
-        placement: Where the image lies in its batch.
+        placement: Position of the image in its batch.
     """
     masks = _crop(logits, placement) > 0
     return interpolate(masks[None].float(), size=placement.original_size, mode="nearest")[0].bool()
@@ -118,19 +118,20 @@ def panoptic_segmentation(
     things: Collection[int],
     score_threshold: float = PANOPTIC_SCORE_THRESHOLD,
 ) -> PanopticSegmentation:
-    """Divide one image among the objects that the model is sure of.
+    """Divide one image into segments of the objects whose score exceeds a threshold.
 
     Each pixel goes to the object with the highest mask logit. Objects of the same stuff class become one segment; each
-    thing is its own. Segments of a few pixels are dropped and their pixels go to the next best. The reference counts
-    what it merged as dropped, and gives the pixels of merged stuff away when it drops anything; here they stay. It also
-    stretches the padded canvas to the image, which is right for batches of one image only; here padding is cut off.
+    thing is a separate segment. Segments of a few pixels are dropped, and their pixels go to the next best object. Two
+    details differ from the reference. The reference treats merged stuff as dropped, and gives its pixels to other
+    objects when it drops a segment; here merged stuff keeps its pixels. The reference stretches the padded canvas to
+    the image, which is right only for batches of one image; here padding is cut off.
 
     Args:
         class_logits: Class logits of the image's queries, ``(Q, classes + 1)``.
         mask_logits: Mask logits of the image's queries, ``(Q, h, w)``.
-        placement: Where the image lies in its batch.
+        placement: Position of the image in its batch.
         things: Category ids of things; all others are stuff.
-        score_threshold: Probability above which an object counts.
+        score_threshold: Probability that the score of an object must exceed.
     """
     scores, classes = class_logits.softmax(dim=-1).max(dim=-1)
     sure = (scores > score_threshold) & (classes != class_logits.shape[-1] - 1)
@@ -164,7 +165,7 @@ def panoptic_segmentation(
 
 
 def _group(classes: list[int], things: Collection[int]) -> tuple[list[int], NDArray[np.int64]]:
-    """Return the category of every segment, and the segment of every object; stuff of one class is one segment."""
+    """Return the category of each segment and the segment of each object; stuff of one class is one segment."""
     categories: list[int] = []
     stuff: dict[int, int] = {}
     groups = []
@@ -177,13 +178,13 @@ def _group(classes: list[int], things: Collection[int]) -> tuple[list[int], NDAr
 
 
 def _crop(logits: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """Return mask logits ``(Q, h, w)`` at the resolution the model saw, without padding."""
+    """Return mask logits ``(Q, h, w)`` at the model's input resolution, without padding."""
     height, width = placement.size
     return interpolate(logits[None].float(), size=placement.canvas, mode="bilinear")[0, :, :height, :width]
 
 
 def _resize_nearest(values: NDArray[np.int64], size: Size) -> NDArray[np.int64]:
-    """Return ``(h, w)`` values at another size, each from the pixel under its center."""
+    """Resize values ``(h, w)``; each result comes from the pixel under its center."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, values.shape, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The mask branch: attention maps of every object, refined with the backbone's finer features.
+"""The mask branch: attention maps of each object, refined with the backbone's finer features.
 
 Carion et al. (2020), section 4.4 and figure 8.
 """
@@ -20,7 +20,7 @@ _NORM_GROUPS = 8
 
 
 class MaskAttention(nn.Module):
-    """Where each object looks in the encoded image: attention weights alone, without values.
+    """Attention of each object to the encoded image: only the weights, without values.
 
     Args:
         width: Channels of objects and encoded tokens.
@@ -42,7 +42,7 @@ class MaskAttention(nn.Module):
         Args:
             objects: Decoded objects, ``(B, Q, C)``.
             memory: Encoded tokens, ``(B, S, C)``.
-            padding: Which tokens are padding, bool ``(B, S)``.
+            padding: True on padding tokens, bool ``(B, S)``.
         """
         query: torch.Tensor = self.query(objects).unflatten(-1, (self.heads, -1))
         key: torch.Tensor = self.key(memory).unflatten(-1, (self.heads, -1))
@@ -53,7 +53,7 @@ class MaskAttention(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Convolutions that turn attention maps into mask logits, adding finer features on the way up.
+    """Convolutions that convert attention maps to mask logits, and add finer features at each resolution.
 
     Args:
         width: Channels of the transformer, a multiple of 16.

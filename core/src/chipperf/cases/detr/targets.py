@@ -1,4 +1,4 @@
-"""What a batch of images shows, in tensors whose shapes can be kept constant."""
+"""Targets of a batch of images, in tensors whose shapes can be constant."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Targets:
 
     Attributes:
         image_ids: The images, for error messages.
-        counts: Objects of each image; known on the host, so that nothing has to ask the device.
+        counts: Number of objects of each image, on the host, so that they are not read from the device.
         labels: Category ids, int64 ``(B, N)``; 0 in unused slots.
         boxes: Center and size as fractions of the image, float32 ``(B, N, 4)``; 0 in unused slots.
-        masks: Every object's pixels, bool ``(sum(counts), H, W)`` on the padded canvas, in the order of images and
-            slots; ``None`` for detection alone. Masks have no unused slots: they would cost more than they save.
+        masks: Pixels of every object, bool ``(sum(counts), H, W)`` on the padded canvas, in the order of images and
+            slots; ``None`` for detection only. Masks have no unused slots, which would cost more than they save.
     """
 
     image_ids: tuple[int, ...]
@@ -49,10 +49,9 @@ def stack_targets(
     Args:
         images: One mapping per image with ``image_id``, ``labels`` int64 ``(n,)``, ``boxes`` float32 ``(n, 4)`` and,
             if ``canvas`` is given, ``masks`` bool ``(n, h, w)``.
-        slots: Fewest slots per image. A number that no image exceeds gives every batch the same shapes; at least one,
-            so that a batch without any object has predictions to look at too.
-        canvas: Height and width of the padded images in pixels, to which the masks are padded; ``None`` leaves the
-            masks out.
+        slots: Minimum number of slots per image. A number that no image exceeds gives every batch the same shapes.
+            There is at least one slot, so that a batch without objects has predictions to check.
+        canvas: Height and width of the padded images in pixels, to which masks are padded; ``None`` for no masks.
     """
     counts = tuple(len(image["labels"]) for image in images)
     width = max(slots, *counts)

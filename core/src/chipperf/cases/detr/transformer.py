@@ -1,8 +1,8 @@
-"""The encoder-decoder transformer, normalizing after each residual sum.
+"""The encoder-decoder transformer, with normalization after each residual sum.
 
 Carion et al. (2020), figure 10: the positions of pixels are added to queries and keys of every encoder layer and to the
 keys of every cross attention; the object queries are added to queries and keys of the decoder's self attention and to
-the queries of its cross attention. Values carry no position.
+the queries of its cross attention. Values have no position encoding.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch import nn
 
 
 class Transformer(nn.Module):
-    """Encodes an image's features and decodes the objects in them, all at once.
+    """Encodes an image's features and decodes all objects in parallel.
 
     Args:
         width: Channels of every token.
         heads: Attention heads.
         feedforward_width: Hidden channels of the layers' perceptrons.
-        encoder_layers: Layers over the image's tokens.
-        decoder_layers: Layers over the object queries.
-        dropout: Probability of dropping an activation or an attention weight.
+        encoder_layers: Number of encoder layers, over the image's tokens.
+        decoder_layers: Number of decoder layers, over the object queries.
+        dropout: Dropout probability of an activation or attention weight.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Transformer(nn.Module):
 
         Args:
             tokens: The image's features, ``(B, S, C)``.
-            padding: Which tokens are padding, bool ``(B, S)``.
+            padding: True on padding tokens, bool ``(B, S)``.
             position: Encoded positions of the tokens, ``(B, S, C)``.
             queries: Learned object queries, ``(Q, C)``.
         """
@@ -65,7 +65,7 @@ class Transformer(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self attention over the image and a perceptron."""
+    """Self attention over the image, and a perceptron."""
 
     def __init__(self, width: int, heads: int, feedforward_width: int, dropout: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self attention among the objects, cross attention to the image and a perceptron."""
+    """Self attention among the objects, cross attention to the image, and a perceptron."""
 
     def __init__(self, width: int, heads: int, feedforward_width: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Torch side of DETR: model, COCO data, AdamW, set loss, mAP and panoptic quality."""
+"""Torch part of DETR: model, COCO data, AdamW, set loss, mAP and panoptic quality."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DeviceBatch(NamedTuple):
     Attributes:
         images: Normalized images, float32 ``(B, 3, H, W)``.
         padding: True on padding, bool ``(B, H, W)``.
-        targets: What they show.
+        targets: Objects of the images.
     """
 
     images: torch.Tensor
@@ -87,7 +87,7 @@ class DetrWorkload:
         padding = Padding(
             multiple=h.padding_multiple, fixed_side=largest_size(h.resolution) if h.static_shapes else None
         )
-        # More objects than queries are never matched, and hardly any image of COCO has as many.
+        # Objects that exceed the number of queries are never matched, and hardly any COCO image has so many.
         self._slots = h.queries if h.static_shapes else 1
         options = loader_options(context)
         self._train_loader = build_detection_training_loader(
@@ -117,7 +117,7 @@ class DetrWorkload:
         self.loader = loader_record(self._train_loader.settings)
 
     def build_model(self) -> torch.nn.Module:
-        """Return the model; its backbone starts from the weights in the dataset's directory, if they are wanted."""
+        """Return the model; its backbone starts from weights in the dataset's directory if they are configured."""
         h = self._hyperparameters
         model = Detr(
             DetrConfig(
@@ -137,7 +137,7 @@ class DetrWorkload:
         return model
 
     def build_optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """Return AdamW with a group for the transformer and heads and one for the backbone."""
+        """Return AdamW with one group for the transformer and heads and one for the backbone."""
         h = self._hyperparameters
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         groups = [
@@ -147,7 +147,7 @@ class DetrWorkload:
         return fused_if_possible(torch.optim.AdamW, groups, lr=h.lr, weight_decay=h.weight_decay)
 
     def learning_rates(self, step: int) -> list[float]:
-        """Return the rates of transformer and backbone, a tenth after the drop."""
+        """Return the learning rates of transformer and backbone: a tenth after the drop."""
         h = self._hyperparameters
         rate = h.lr * (0.1 if step // self.steps_per_epoch >= h.lr_drop_epochs else 1.0)
         return [rate, rate * h.backbone_lr_factor]
@@ -159,7 +159,7 @@ class DetrWorkload:
 
     def to_device(self, batch: DetectionBatch) -> DeviceBatch:
         """Copy the uint8 images and the targets, and normalize the images on the device."""
-        # Evaluation compares masks on the host, with the annotations themselves.
+        # Evaluation compares masks on the host, with the original annotations.
         canvas = None if batch.masks is None else (batch.images.shape[-2], batch.images.shape[-1])
         targets = stack_targets(batch.targets(), slots=self._slots, canvas=canvas).to(self._device)
         padding = batch.mask.to(self._device, non_blocking=True)
@@ -180,7 +180,7 @@ class DetrWorkload:
     def evaluate(
         self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
     ) -> Evaluation:
-        """Return mAP of the boxes, and beside it mAP of the masks or panoptic quality, as far as they are learned."""
+        """Return mAP of the boxes, and also mAP of the masks or panoptic quality if they are learned."""
         collector = DetectionCollector()
         panoptic = PanopticEvaluator(self._panoptic) if self._panoptic is not None else None
         with torch.inference_mode():
