@@ -18,7 +18,7 @@ def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Return the generalized intersection over union of broadcast pairs of boxes, between -1 and 1.
 
     Rezatofighi et al., "Generalized Intersection over Union" (2019): the IoU minus the fraction of the smallest
-    enclosing box that no box covers. Boxes with zero area are allowed, and give finite values and gradients.
+    enclosing box that neither box covers. Boxes with zero area are allowed, and give finite values and gradients.
 
     Args:
         boxes: Corners, ``(..., 4)``.
