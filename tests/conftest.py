@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cases.classification import mobilenetv2
+from chipperf.documents.document_identity import installed_cases
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records.schema import HyperparametersRecord, Limits, Topology
@@ -88,7 +89,10 @@ def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[F
     root = tmp_path / "site"
     root.mkdir()
     monkeypatch.syspath_prepend(root)
+    # Another test in this process may have asked which cases are installed.
+    installed_cases.cache_clear()
     yield FakeDistributions(root)
+    installed_cases.cache_clear()
     forget_modules(root)
 
 

@@ -119,7 +119,7 @@ def test_progress_ends_at_the_number_of_images(dataset, monkeypatch):
 
 
 def test_parts_that_need_no_torch_do_not_import_it():
-    modules = ["check", "decode", "identity", "imagefolder", "imagefolder_check", "sample"]
+    modules = ["dataset_check", "dataset_identity", "decode", "imagefolder", "imagefolder_check", "sample"]
     program = "import sys\n" + "".join(f"import chipperf.data.{name}\n" for name in modules)
     program += "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
