@@ -4,7 +4,7 @@ import json
 import platform
 
 import pytest
-from chipperf.cli.record_tools import Anonymiser
+from chipperf.cli.record_tools import Anonymizer
 from chipperf.plugin.types import ToolCommand
 
 PLUGIN = """
@@ -68,7 +68,7 @@ def test_a_vendor_without_tools_says_so(perf, tmp_path):
 
 def test_substitutes_keep_length_and_tell_different_texts_apart():
     command = ToolCommand(name="query", argv=("acme-smi",), private_patterns=(r"SN[0-9]+",))
-    anonymous = Anonymiser((command,))
+    anonymous = Anonymizer((command,))
     text = f"|SN1234|SN9999|SN1234|GPU-{UUID}|"
     replaced = anonymous(text)
     assert len(replaced) == len(text)

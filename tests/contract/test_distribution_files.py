@@ -6,7 +6,7 @@ from importlib.metadata import Distribution, PathDistribution
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.contract.distribution_files import importable_names, licence_files, requirements
+from chipperf.contract.distribution_files import importable_names, license_files, requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,9 +80,9 @@ def test_importable_names_without_a_list_of_files_are_guessed(tmp_path: Path) ->
 
 def test_licence_is_one_that_is_there_and_belongs_to_the_metadata(tmp_path: Path) -> None:
     record = ["board-1.0.dist-info/LICENCE.txt", "board-1.0.dist-info/COPYING", "board/license.py"]
-    found = licence_files(distribution(tmp_path, record=record, COPYING="text"))
+    found = license_files(distribution(tmp_path, record=record, COPYING="text"))
     assert found == [tmp_path / "board-1.0.dist-info" / "COPYING"]
 
 
 def test_licence_is_unknown_without_a_list_of_files(tmp_path: Path) -> None:
-    assert licence_files(distribution(tmp_path, record=None, LICENSE="text")) is None
+    assert license_files(distribution(tmp_path, record=None, LICENSE="text")) is None

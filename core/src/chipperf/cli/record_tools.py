@@ -39,7 +39,7 @@ def record_tools(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty directory", hint="choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    anonymous = Anonymiser(commands)
+    anonymous = Anonymizer(commands)
     entries = [_record(command, out, anonymous) for command in commands]
     manifest = {
         "vendor": vendor,
@@ -55,7 +55,7 @@ def record_tools(
         raise CheckFailed("; ".join(problems), hint="the manifest lists them; the others are complete")
 
 
-class Anonymiser:
+class Anonymizer:
     """Replaces texts that identify a machine. Equal texts get equal substitutes of the same length.
 
     Args:
@@ -80,7 +80,7 @@ class Anonymiser:
         return self._substitutes[found]
 
 
-def _record(command: ToolCommand, out: Path, anonymous: Anonymiser) -> dict[str, object]:
+def _record(command: ToolCommand, out: Path, anonymous: Anonymizer) -> dict[str, object]:
     output = run_tool(command.argv, timeout_s=_TIMEOUT_S)
     file = f"{command.name}.txt"
     if output.stdout:

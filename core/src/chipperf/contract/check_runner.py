@@ -31,7 +31,7 @@ _WORSE: Final[tuple[Status, ...]] = ("failed", "not_run", "not_applicable", "pas
 """All statuses, the worst first."""
 
 _DESCRIBE_TIMEOUT_S: Final = 30.0
-_INITIALISE_TIMEOUT_S: Final = 300.0
+_INITIALIZE_TIMEOUT_S: Final = 300.0
 """The first use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""
 
 _GRACE_S: Final = 5.0
@@ -142,7 +142,7 @@ class Runner:
         known["device_count"] = len(probe.devices)
         try:
             server = self._server(Rank(), fp32()[0])
-            outcome = self._call(server, "initialize", {}, Rank(), fp32()[0], _INITIALISE_TIMEOUT_S)
+            outcome = self._call(server, "initialize", {}, Rank(), fp32()[0], _INITIALIZE_TIMEOUT_S)
         except PluginError as error:
             return PluginReadiness(**known, device_fault=error.message)
         if outcome.fault:

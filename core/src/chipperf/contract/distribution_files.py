@@ -71,7 +71,7 @@ def importable_names(of: Distribution) -> set[str]:
     return names
 
 
-def licence_files(of: Distribution) -> list[Path] | None:
+def license_files(of: Distribution) -> list[Path] | None:
     """Return the license files of a distribution; ``None`` if its installation does not list its files (no RECORD)."""
     if of.files is None:
         return None

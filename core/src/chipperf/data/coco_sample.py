@@ -71,7 +71,7 @@ _PLACEMENT_ATTEMPTS = 20
 _ESTIMATED_BYTES_PER_PIXEL = 0.5
 _GREY_SEGMENT_ID = 1 + 256 + 65536
 _UNLABELLED_BAND_PX = 3
-_UNLABELLED_COLOUR = [100, 100, 100]
+_UNLABELED_COLOR = [100, 100, 100]
 _PNG_LEVEL = 1
 
 
@@ -284,7 +284,7 @@ def _divide_ground(height: int, width: int, rng: np.random.RandomState, things: 
 
 def _paint(height: int, width: int, rng: np.random.RandomState, regions: Sequence[Region]) -> NDArray[np.uint8]:
     """Paint stuff as dull textures and things as bright areas, with a brightness ramp and grain."""
-    colors = [_UNLABELLED_COLOUR]
+    colors = [_UNLABELED_COLOR]
     light = shading(height, width, rng) // 3
     light += np.frombuffer(rng.bytes(height * width), np.int8).reshape(height, width) >> 4
     for region in regions:

@@ -27,7 +27,7 @@ _TIME_FORMAT: Final = "%Y-%m-%d-%H:%M:%S"
 _TEMPERATURE: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?C(?!\w)")
 _POWER: Final = re.compile(r"(?<![\w.])(\d{1,5}(?:\.\d+)?)\s?W(?!\w)")
 _MEMORY: Final = re.compile(r"(?<![\w.])(\d{1,9})\s*(?:Mi?B)?\s*[/\s]\s*(\d{1,9})\s*Mi?B")
-_UTILISATION: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?%")
+_UTILIZATION: Final = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s?%")
 _TABLE_LINE: Final = re.compile(r"\s*[|+=-]")
 _MIB: Final = 2**20
 
@@ -97,7 +97,7 @@ def _seconds(stamp: str) -> float | None:
 
 def _take(line: str, reading: _Reading) -> bool:
     temperature, power, memory = _TEMPERATURE.search(line), _POWER.search(line), _MEMORY.search(line)
-    utilizations = _UTILISATION.findall(line)
+    utilizations = _UTILIZATION.findall(line)
     if temperature:
         reading.temperatures_c.append(float(temperature[1]))
     if power:

@@ -72,11 +72,6 @@ from chipperf.plugin.types import (
 )
 from chipperf.precisions import ARITHMETICS
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -287,6 +282,12 @@ def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
 
 
 def _load(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
+    # Imported here: every command imports this module with the public face, and few read a plugin's files.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -29,7 +29,7 @@ _DENSE_POINTS = 500
 """Curves with more points are thin and translucent, so that their noise does not hide other curves."""
 _LONGEST_NAME = 40
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """The colors of Okabe and Ito that are legible on white. They are distinguishable with any kind of color vision."""
 _BASELINE_STYLES = ("--", ":")
 _STYLES = ("-", "-.")
@@ -126,8 +126,8 @@ def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, va
     """Draw one curve and return its line for the legend."""
     styles = _BASELINE_STYLES if curve.baseline else _STYLES
     look: dict[str, Any] = {
-        "color": _COLOURS[(curve.number - 1) % len(_COLOURS)],
-        "linestyle": styles[(curve.number - 1) // len(_COLOURS) % len(styles)],
+        "color": _COLORS[(curve.number - 1) % len(_COLORS)],
+        "linestyle": styles[(curve.number - 1) // len(_COLORS) % len(styles)],
     }
     dense = curve.points > _DENSE_POINTS
     main: dict[str, Any] = {

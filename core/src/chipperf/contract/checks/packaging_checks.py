@@ -14,7 +14,7 @@ from jinja2.meta import find_referenced_templates
 from chipperf.cases import registry as cases
 from chipperf.contract import plugin_side_effects
 from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
-from chipperf.contract.distribution_files import importable_names, licence_files, requirements
+from chipperf.contract.distribution_files import importable_names, license_files, requirements
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
 from chipperf.contract.plugin_source import named_templates, private_names, source_files
 from chipperf.contract.sample_records import RANKS, device_names
@@ -220,10 +220,10 @@ def files_are_complete(subject: PluginUnderTest) -> None:
     marked = any((place / "py.typed").is_file() for place in (package, package.parent))
     require(marked, f"{package.name}/py.typed is missing: without it type checkers ignore the annotations")
     _require_none(_missing_templates(subject, package))
-    licences = licence_files(provider)
-    if licences is None:
+    licenses = license_files(provider)
+    if licenses is None:
         raise NotRun(f"{provider.metadata['Name']} was not installed by pip, so there is no list of its files")
-    require(licences, f"{provider.metadata['Name']} has no license file: name it in license-files of pyproject.toml")
+    require(licenses, f"{provider.metadata['Name']} has no license file: name it in license-files of pyproject.toml")
 
 
 def _try_import(entry: PluginEntry) -> CallOutcome:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import ProbedDevice
 
-_INITIALISE_TIMEOUT_S: Final = 80.0
+_INITIALIZE_TIMEOUT_S: Final = 80.0
 
 
 @check("B1", level=0, fault="the probe crashes or hangs on machines without the vendor's software")
@@ -70,7 +70,7 @@ def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
         outcome = call_in_new_interpreter(
             f"{__name__}:{initialize_after_probe.__name__}",
             {"entry": asdict(subject.entry)},
-            timeout_s=2 * _INITIALISE_TIMEOUT_S,
+            timeout_s=2 * _INITIALIZE_TIMEOUT_S,
         )
     except PluginError as error:
         raise NotRun(error.message) from error
@@ -85,7 +85,7 @@ def initialize_after_probe(arguments: Mapping[str, Any]) -> str | None:
     """Probe in this process, fork, and return why the device cannot be used there, or ``None``."""
     bind(PluginEntry(**arguments["entry"])).probe()
     target = f"{__name__}:{initialize.__name__}"
-    return call_in_fork(target, {**arguments, "without": []}, timeout_s=_INITIALISE_TIMEOUT_S).fault
+    return call_in_fork(target, {**arguments, "without": []}, timeout_s=_INITIALIZE_TIMEOUT_S).fault
 
 
 def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _require_same_in_runtime(
         outcome = call_in_new_interpreter(
             f"{__name__}:{initialize.__name__}",
             {"entry": asdict(subject.entry), "without": others},
-            timeout_s=_INITIALISE_TIMEOUT_S,
+            timeout_s=_INITIALIZE_TIMEOUT_S,
             environment={variable: value},
         )
     except PluginError as error:
