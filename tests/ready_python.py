@@ -36,13 +36,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _PRELOAD = (
     "torch",
     "torch._dynamo",
-    "torch.distributed.elastic.multiprocessing",
-    "torch.distributed.launcher.api",
     "torchvision",
 )
 _PACKAGES = (
@@ -306,9 +304,10 @@ class _ForkingPopen(subprocess.Popen):  # type: ignore[type-arg]
     def __init__(self, args: Any, *positional: Any, **options: Any) -> None:
         if _can_be(args):
             environment = options.pop("env", None)
+            kept = options.get("pass_fds", ())
             # Called between fork and exec, where output, directory and session are those of the new process already.
             options["preexec_fn"] = partial(
-                _be, list(args)[1:], dict(os.environ if environment is None else environment)
+                _be, list(args)[1:], dict(os.environ if environment is None else environment), kept=kept
             )
         super().__init__(args, *positional, **options)
 
@@ -317,7 +316,7 @@ def _can_be(command: Any) -> bool:
     """Return True for ``python -m chipperf...``, programs of the tests, and servers of checks that use torch."""
     if isinstance(command, str) or len(command) < 2 or command[0] != sys.executable:
         return False
-    option, *words = command[1:]
+    option, *words = [word for word in command[1:] if word != "-P"]
     if option == "-X":
         return words[1] == "-c" and '"torch"' in words[3]
     return words[0].startswith("chipperf") if option == "-m" else Path(option).is_relative_to(_TESTS)
@@ -328,14 +327,19 @@ def _become_other_program(path: str, command: Sequence[str], environment: Mappin
     assert _can_be(command), command
     sys.stdout.flush()
     sys.stderr.flush()
-    _be(command[1:], environment)
+    _be(command[1:], environment, kept=[number for number in _descriptors() if os.get_inheritable(number)])
 
 
-def _be(arguments: Sequence[str], environment: Mapping[str, str], directory: str | None = None) -> NoReturn:
-    """Be ``python ARGUMENTS`` and end; closes everything but the standard streams, as an exec does."""
+def _be(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    directory: str | None = None,
+    kept: Collection[int] = (),
+) -> NoReturn:
+    """Be ``python ARGUMENTS`` and end; closes everything but the standard streams and what is kept, as an exec does."""
     code = 1
     try:
-        _close_descriptors()
+        _close_descriptors(kept)
         _reset_signals()
         for name in set(sys.modules).difference(_PRELOADED):
             del sys.modules[name]
@@ -364,18 +368,28 @@ def _reset_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _close_descriptors() -> None:
-    """Close all descriptors but the standard streams; objects that still hold one will close nothing else instead."""
+def _close_descriptors(kept: Collection[int]) -> None:
+    """Close descriptors; objects that still hold one will close nothing else instead."""
+    closed = set(_descriptors()).difference(kept)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            with suppress(OSError):
-                os.fstat(int(name))
-                os.dup2(nothing, int(name), inheritable=False)
+    for number in closed:
+        os.dup2(nothing, number, inheritable=False)
+
+
+def _descriptors() -> list[int]:
+    """Return the open descriptors, but the standard streams."""
+    opened = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):
+            os.fstat(number)
+            opened.append(number)
+    return [number for number in opened if number > 2]
 
 
 def _run(arguments: list[str]) -> int:
     """Run a module or a file as the main program and return the exit code."""
+    is_safe = arguments[0] == "-P"
+    arguments = arguments[is_safe:]
     if arguments[:2] == ["-X", "faulthandler"]:
         faulthandler.enable()
         arguments = arguments[2:]
@@ -383,7 +397,8 @@ def _run(arguments: list[str]) -> int:
     name = arguments[is_module or is_code]
     sys.argv = arguments[is_module:] if is_module else ["-c", *arguments[2:]] if is_code else arguments
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [os.getcwd() if is_module else "" if is_code else str(Path(name).parent), *paths, *_PATH]
+    first = os.getcwd() if is_module else "" if is_code else str(Path(name).parent)
+    sys.path[:] = [*([] if is_safe else [first]), *paths, *_PATH]
     importlib.invalidate_caches()
     if _customization(os.environ):
         sys.modules.pop("sitecustomize", None)

@@ -1,4 +1,4 @@
-"""Texts that launchers exchange through torch's store."""
+"""Texts that launchers exchange."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_texts_are_seen_at_the_other_end() -> None:
         first.wait_for("start", 0.0)
 
 
-def test_place_where_nobody_listens_is_found_out_without_a_word_of_torch(capfd: pytest.CaptureFixture[str]) -> None:
+def test_place_where_nobody_listens_is_found_out(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
 

@@ -10,7 +10,6 @@ import pytest
 from chipperf.cases.classification import mobilenetv2
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch import job as job_module
-from chipperf.launch import launcher_group, local
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
 from chipperf.launch.launcher_info import from_options
 from chipperf.launch.options import TrainOptions
@@ -42,6 +41,9 @@ class Observer:
 
     def vendor_selected(self, selection: Selection) -> None:
         self.told.append(f"vendor {selection.entry.name}")
+
+    def waiting(self, what: str) -> None:
+        self.told.append(what)
 
     @contextmanager
     def preparing_sample(self) -> Iterator[Callable[[int, int], None]]:
@@ -80,11 +82,11 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunPlan, RunDirectory
     """Calls of what starts the workers; they complete at once, and train nothing."""
     calls: list[tuple[RunPlan, RunDirectory, object]] = []
 
-    def run_workers(plan: RunPlan, directory: RunDirectory, group: object) -> tuple[Status, int]:
+    def run_workers(plan: RunPlan, directory: RunDirectory, signals: object, group: object) -> tuple[Status, int]:
         calls.append((plan, directory, group))
         return COMPLETED, 0
 
-    monkeypatch.setattr(local, "run_workers", run_workers)
+    monkeypatch.setattr(job_module, "run_workers", run_workers)
     return calls
 
 
@@ -183,7 +185,14 @@ class FakeGroup:
     called: list[str]
     error: Exception | None = None
 
-    def __init__(self, launcher: LauncherInfo, *, origin_s: float, idle_memory_bytes: dict[str, int]) -> None:
+    def __init__(
+        self,
+        launcher: LauncherInfo,
+        *,
+        origin_s: float,
+        idle_memory_bytes: dict[str, int],
+        tell: Callable[[str], None],
+    ) -> None:
         self.launcher = launcher
         type(self).called = [f"origin {origin_s:g}"]
 
@@ -194,6 +203,10 @@ class FakeGroup:
         except Exception:
             self.called.append("refused")
             raise
+
+    @contextmanager
+    def announcing_end(self) -> Iterator[None]:
+        yield
 
     def gather_requests(self, plan: RunPlan) -> None:
         self.called.append("gather_requests")
@@ -221,7 +234,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> type[FakeGroup]:
     class Own(FakeGroup):
         """The test's own."""
 
-    monkeypatch.setattr(launcher_group, "LauncherGroup", Own)
+    monkeypatch.setattr(job_module, "LauncherGroup", Own)
     return Own
 
 

@@ -37,22 +37,20 @@ def test_options_name_a_machine():
     place = from_options(2, 8, 1, "[fe80::1]:29500")
 
     assert place is not None
-    assert (place.host, place.port, place.hosts_store, place.is_first) == ("fe80::1", 29500, False, False)
+    assert (place.host, place.port, place.torchrun_listens, place.is_first) == ("fe80::1", 29500, False, False)
     assert place.ranks == range(8, 16)
     assert place.topology.label == "2x8"
     assert place.speaks_for_node
 
 
-@pytest.mark.parametrize(
-    ("agent_listens", "rank", "hosts"), [("True", 0, False), ("False", 0, True), ("False", 1, False)]
-)
-def test_torchrun_names_a_rank(agent_listens, rank, hosts):
+@pytest.mark.parametrize(("agent_listens", "rank"), [("True", 0), ("False", 0), ("False", 1)])
+def test_torchrun_names_a_rank(agent_listens, rank):
     variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
     place = from_environment({**TORCHRUN, **variables, "TORCHELASTIC_USE_AGENT_STORE": agent_listens})
 
     assert place is not None
     assert (place.index, place.count, place.host, place.port) == (rank, 4, "node0", 29500)
-    assert place.hosts_store == hosts
+    assert place.torchrun_listens == (agent_listens == "True")
     assert place.topology.label == "2x2"
     assert list(place.ranks) == [rank]
     assert place.speaks_for_node == (rank == 0)

@@ -33,7 +33,7 @@ topology = "2x1"
 seed = 11
 """
 FIRST, BETWEEN, LAST = "mobilenetv2-fp32-2x2", "mobilenetv2-fp32-1x1", "resnet50-fp32-2x1"
-COMMAND = ("suite", "suite.toml", "--out", "out", "--rdzv", "node0:29500", "--node-rank")
+COMMAND = ("suite", "suite.toml", "--out", "out", "--rdzv", "localhost:23700", "--node-rank")
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_every_machine_runs_its_part(suite: FakeTraining, begin: Callable[..., s
     assert not suite.state()["going_on"]
     assert f"{FIRST}/repeat-1: joins" in complaints
     for node_rank in (0, 1):
-        for start, name, port in zip(starts_of(suite, node_rank), (FIRST, LAST), (29500, 29502), strict=True):
+        for start, name, port in zip(starts_of(suite, node_rank), (FIRST, LAST), (23700, 23702), strict=True):
             assert "--nnodes=2" in start
-            assert start[-3:] == [f"--out=out/{name}/repeat-1", f"--node-rank={node_rank}", f"--rdzv=node0:{port}"]
+            assert start[-3:] == [f"--out=out/{name}/repeat-1", f"--node-rank={node_rank}", f"--rdzv=localhost:{port}"]
     [alone] = [start for start in suite.starts if f"--out=out/{BETWEEN}/repeat-1" in start]
     assert not [text for text in alone if text.startswith(("--nnodes", "--node-rank", "--rdzv"))]
     log = suite.directory / "out" / FIRST / "repeat-1.node1.log"
@@ -119,7 +119,7 @@ def test_a_run_that_fails_on_one_machine_keeps_no_other_from_its_turn(
     first, second = begin(0), begin(1)
     # A machine that refuses does not come, and the first one's run would wait for it.
     wait_for(lambda: starts_of(suite, 1))
-    (suite.directory / "met-node0-29500-1").touch()
+    (suite.directory / "met-localhost-23700-1").touch()
 
     assert ended(first)[0] == 1
     code, complaints = ended(second)
@@ -136,7 +136,7 @@ def test_run_that_waits_for_an_attempt_that_is_over_is_ended(
     second = begin(1, FAKE_LEAVE_S="0.1")
     first = begin(0)
     wait_for(lambda: starts_of(suite, 1))
-    (suite.directory / "met-node0-29500-1").touch()
+    (suite.directory / "met-localhost-23700-1").touch()
 
     assert ended(first)[0] == 0
     code, complaints = ended(second)
@@ -186,7 +186,7 @@ def test_signal_ends_what_a_machine_has_joined(
     assert first.poll() is None
     # It may come again: the runs that follow need it.
     again = begin(1)
-    (suite.directory / "met-node0-29500-1").touch()
+    (suite.directory / "met-localhost-23700-1").touch()
     suite.behave()
     assert ended(first)[0] == 0
     assert ended(again)[0] == 0
@@ -199,7 +199,7 @@ def test_interrupted_run_is_resumed_on_all_machines(
     first, second = begin(0), begin(1)
     code, complaints = ended(first)
     assert code == 1
-    assert "hint: perf suite suite.toml --out=out --node-rank=0 --rdzv=node0:29500 --resume\n" in complaints
+    assert "hint: perf suite suite.toml --out=out --node-rank=0 --rdzv=localhost:23700 --resume\n" in complaints
     assert ended(second)[0] == 0
     assert suite.states() == ["interrupted", "waiting", "waiting"]
     refused = ended(begin(1))
@@ -215,7 +215,7 @@ def test_interrupted_run_is_resumed_on_all_machines(
     for node_rank in (0, 1):
         assert starts_of(suite, node_rank)[1] == [
             *(f"--resume=out/{FIRST}/repeat-1", "--nproc=2", "--nnodes=2"),
-            *(f"--node-rank={node_rank}", "--rdzv=node0:29501"),
+            *(f"--node-rank={node_rank}", "--rdzv=localhost:23701"),
         ]
     code, complaints = ended(begin(1, "--resume"))
     assert code == 0

@@ -10,7 +10,7 @@ import pytest
 from chipperf.errors import TrainingStopped
 from chipperf.plugin.types import Rank
 from chipperf.train import stop as stop_module
-from chipperf.train.stop import StopRequest, launcher_store
+from chipperf.train.stop import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +149,7 @@ def test_without_a_store_a_signal_interrupts(monkeypatch: pytest.MonkeyPatch, va
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    stop = StopRequest(Rank(world_size=2), launcher_store)
+    stop = StopRequest(Rank(world_size=2))
     stop._requested = True
 
     with pytest.raises(TrainingStopped):

@@ -161,6 +161,9 @@ class _Terminal:
         if selection.origin == "auto":
             typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
 
+    def waiting(self, what: str) -> None:
+        typer.echo(what, err=True)
+
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
         return counting_progress("no --data given: preparing the sample dataset")
 

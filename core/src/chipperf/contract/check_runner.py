@@ -16,6 +16,8 @@ from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Rank
+from chipperf.run.ranks import rank_variables
+from chipperf.run.rendezvous import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -195,8 +197,8 @@ class Runner:
         ranks = _ranks(check)
         variables: list[dict[str, str]] = [{} for _ in ranks]
         if check.ranks > 1:
-            rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-            variables = [{**rendezvous, **_launcher_variables(rank)} for rank in ranks]
+            port = _free_port()
+            variables = [rank_variables(rank, LOOPBACK, port) for rank in ranks]
         with ThreadPoolExecutor(len(ranks)) as pool:
             calls = [
                 pool.submit(
@@ -277,20 +279,9 @@ def _ranks(check: Check) -> list[Rank]:
     return [Rank(rank=index, local_rank=index, world_size=size, local_world_size=size) for index in range(size)]
 
 
-def _launcher_variables(rank: Rank) -> dict[str, str]:
-    """Return the variables that torch's launcher sets for a worker."""
-    return {
-        "RANK": str(rank.rank),
-        "LOCAL_RANK": str(rank.local_rank),
-        "WORLD_SIZE": str(rank.world_size),
-        "LOCAL_WORLD_SIZE": str(rank.local_world_size),
-        "GROUP_RANK": str(rank.node_rank),
-    }
-
-
 def _free_port() -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((LOOPBACK, 0))
         port: int = listener.getsockname()[1]
         return port
 

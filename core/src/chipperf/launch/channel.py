@@ -1,72 +1,87 @@
-"""Messages between launchers through torch's store; every call has a time limit."""
+"""Texts by key that launchers exchange over the network.
+
+Both ends of a connection prove that they know the same secret (HMAC challenges of ``multiprocessing.connection``).
+Texts are JSON; nothing that comes from the network is unpickled.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from chipperf.run.rendezvous import listen
 
-T = TypeVar("T")
+SECRET_VARIABLE = "CHIPPERF_RDZV_SECRET"
+"""Secret that all launchers of a run share. Without it, everybody who reaches the port can take part."""
 
-_OPERATION_S = 10.0
+_ANSWER_S = 10
 _POLL_S = 0.1
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChannelLost(Exception):
-    """The store did not answer, or did not have a text, within the time limit."""
+    """The other end did not answer, or did not have a text, within the time limit."""
 
 
 class Channel:
     """Texts by key. All launchers can write and read them.
 
-    The other launchers see a written text after a short delay.
-
     Args:
-        host: Name or address of the machine that holds the store.
-        port: Port of the store; with ``listens``, 0 selects a free one.
-        listens: True if this process holds the store; one launcher does.
-        timeout_s: Time within which the store must answer.
+        host: Name or address of the machine that holds the texts.
+        port: Its port; with ``listens``, 0 selects a free one.
+        listens: True if this process holds the texts; one launcher does.
+        timeout_s: Time within which the other end must begin to listen.
 
     Raises:
-        ChannelLost: The store does not answer, or the port is taken.
+        ChannelLost: Nobody answers, the other end has another secret, or the port is taken.
     """
 
-    def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _OPERATION_S) -> None:
+    def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _ANSWER_S) -> None:
         self.host = host
-        self._store = _connect(host, port, listens=listens, timeout_s=timeout_s)
-        self.port = int(self._store.port)
+        self.port = port
+        self._listens = listens
+        self._texts: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        if not listens:
+            self._connection = self._connect(timeout_s)
+            return
+        try:
+            self._listener = listen(host, port)
+        except OSError as error:
+            raise ChannelLost(str(error)) from error
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
 
     def write(self, key: str, text: str) -> None:
         """Store a text.
 
         Raises:
-            ChannelLost: The store does not answer.
+            ChannelLost: The other end does not answer.
         """
-        _bounded(lambda: self._store.set(key, text), _OPERATION_S)
+        self._ask(key, text)
 
     def read(self, key: str) -> str | None:
         """Return the text of a key, or ``None`` if the key has no text yet.
 
         Raises:
-            ChannelLost: The store does not answer.
+            ChannelLost: The other end does not answer.
         """
-
-        def get() -> str | None:
-            return str(self._store.get(key), "utf-8") if self._store.check([key]) else None
-
-        return _bounded(get, _OPERATION_S)
+        return self._ask(key)
 
     def wait_for(self, key: str, timeout_s: float) -> str:
         """Wait until a key has a text, and return the text.
 
         Raises:
-            ChannelLost: The key has no text within the time limit, or the store does not answer.
+            ChannelLost: The key has no text within the time limit, or the other end does not answer.
         """
         deadline_s = time.monotonic() + timeout_s
         while (text := self.read(key)) is None:
@@ -75,64 +90,90 @@ class Channel:
             time.sleep(_POLL_S)
         return text
 
+    def close(self) -> None:
+        """Stop listening, so that the port is free."""
+        if self._listens:
+            with suppress(OSError):
+                # Closing alone would leave the thread, and with it the port, in its call of accept.
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
 
-def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
-    """Return torch's store at this host and port."""
-    if not listens:
-        # torch's store reports every failed attempt on standard error.
-        _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
-    from torch import distributed
+    def _ask(self, *request: str) -> str | None:
+        """Return the other end's answer to ``key`` or ``key, text``."""
+        with self._lock:
+            if self._listens:
+                return _answer(self._texts, request)
+            try:
+                self._connection = self._connection or self._connect(_ANSWER_S)
+                self._connection.send_bytes(json.dumps(request).encode())
+                answer: str | None = json.loads(self._connection.recv_bytes(_MAX_MESSAGE_BYTES))
+            except (OSError, EOFError, ValueError) as error:
+                # A late answer must not become the answer to the next question.
+                self._connection = None
+                raise ChannelLost(_reason(error)) from error
+        return answer
 
-    def connect() -> Any:
-        return distributed.TCPStore(  # type: ignore[attr-defined]
-            host,
-            port,
-            is_master=listens,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=timeout_s),
-            # The elastic launcher of the same process listens on the same port, and must share it.
-            multi_tenant=True,
-        )
-
-    return _bounded(connect, timeout_s + _OPERATION_S)
-
-
-def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while True:
+    def _connect(self, timeout_s: float) -> Connection:
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                peer = socket.create_connection((self.host, self.port), timeout=_ANSWER_S)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline_s:
+                    raise ChannelLost(_reason(error)) from error
+            time.sleep(_POLL_S)
+        connection = _bounded(peer)
         try:
-            socket.create_connection((host, port), timeout=_OPERATION_S).close()
-        except OSError:
-            if time.monotonic() > deadline_s:
-                raise
-        else:
-            return
-        time.sleep(_POLL_S)
+            answer_challenge(connection, _secret())
+            deliver_challenge(connection, _secret())
+        except AuthenticationError as error:
+            raise ChannelLost(f"{SECRET_VARIABLE} is not the same at the other end") from error
+        except (OSError, EOFError, AssertionError) as error:
+            raise ChannelLost(_reason(error)) from error
+        return connection
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        connection = _bounded(peer)
+        with connection, suppress(OSError, EOFError, ValueError, AssertionError, AuthenticationError):
+            deliver_challenge(connection, _secret())
+            answer_challenge(connection, _secret())
+            while True:
+                if connection.poll(None):
+                    request = json.loads(connection.recv_bytes(_MAX_MESSAGE_BYTES))
+                    with self._lock:
+                        answer = _answer(self._texts, request)
+                    connection.send_bytes(json.dumps(answer).encode())
 
 
-def _bounded(call: Callable[[], T], timeout_s: float) -> T:
-    """Return the result of ``call``. After the time limit, its thread continues but its result is ignored.
+def _answer(texts: dict[str, str], request: Any) -> str | None:
+    key, *text = map(str, request)
+    if not text:
+        return texts.get(key)
+    texts[key] = text[0]
+    return None
 
-    A call to a machine that disappeared may never end.
 
-    Raises:
-        ChannelLost: The call failed, or did not end within the time limit.
-    """
-    results: list[T] = []
-    faults: list[Exception] = []
+def _bounded(peer: socket.socket) -> Connection:
+    """Return the connection of a socket. A send or receive that takes longer than the time limit is an ``OSError``."""
+    peer.settimeout(None)
+    limit = struct.pack("ll", _ANSWER_S, 0)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        peer.setsockopt(socket.SOL_SOCKET, option, limit)
+    return Connection(peer.detach())
 
-    def run() -> None:
-        try:
-            results.append(call())
-        # torch's stores raise many kinds of exceptions, including OSError.
-        except Exception as error:
-            faults.append(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    with suppress(IndexError):
-        return results[0]
-    if faults:
-        raise ChannelLost(str(faults[0]).splitlines()[0]) from faults[0]
-    raise ChannelLost(f"no answer within {timeout_s:.0f} s")
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BlockingIOError):
+        return f"no answer within {_ANSWER_S} s"
+    return str(error) or "the connection was closed"
+
+
+def _secret() -> bytes:
+    return os.environ.get(SECRET_VARIABLE, "").encode()

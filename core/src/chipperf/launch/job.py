@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from chipperf.cases.registry import find_case
-from chipperf.errors import UsageError
+from chipperf.errors import TrainingStopped, UsageError
+from chipperf.launch.launcher_group import LauncherGroup
+from chipperf.launch.local import INTERRUPTED_STATUS, finish, run_workers
 from chipperf.launch.options import check_options
+from chipperf.launch.rank_processes import StopSignals
 from chipperf.launch.resume import require_same_software, resume
+from chipperf.launch.sequence import require_torch
 from chipperf.plugin import installed
 from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
-    from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.launch.launcher_info import LauncherInfo
     from chipperf.launch.options import TrainOptions
     from chipperf.plugin.selection import Selection
@@ -51,6 +54,9 @@ class JobObserver(Protocol):
 
     def vendor_selected(self, selection: Selection) -> None:
         """Show which vendor was selected, and why."""
+
+    def waiting(self, what: str) -> None:
+        """Show what this launcher waits for."""
 
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show that the sample dataset is generated.
@@ -208,34 +214,17 @@ def run_job(job: Job, observer: JobObserver) -> JobResult:
         PerfError: The run could not start.
         ModuleNotFoundError: torch is not installed.
     """
-    # Imported before the directory is created, so that a missing torch leaves no directory.
-    from chipperf.launch.launcher_group import LauncherGroup
-    from chipperf.launch.local import run_workers
-
-    plan = job.plan
-    group = None
-    if job.launcher is not None:
-        group = LauncherGroup(job.launcher, origin_s=job.origin_s, idle_memory_bytes=plan.idle_memory_bytes)
-        if not job.launcher.is_first:
-            return _run_for_first_launcher(job, group)
-    directory = RunDirectory(job.out or Path("runs") / plan.run_id)
-    with group.announcing_errors() if group else nullcontext():
-        if group is not None:
-            group.gather_requests(plan)
-        plan = _prepare_directory(job, directory, observer)
-        if group is not None:
-            plan = _start_group(plan, directory, group)
-    if job.resumed_at_s is None:
-        observer.started(plan, directory)
-    with observer.training(plan, directory):
-        status, exit_code = run_workers(plan, directory, group)
-    return JobResult(
-        directory=directory,
-        status=status,
-        exit_code=exit_code,
-        record=read_record(directory.record),
-        checkpoint_step=newest_complete_step(directory.checkpoints),
-    )
+    require_torch()
+    with StopSignals() as signals:
+        group = None
+        if job.launcher is not None:
+            idle_memory_bytes = job.plan.idle_memory_bytes
+            group = LauncherGroup(
+                job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.waiting
+            )
+            if not job.launcher.is_first:
+                return _run_for_first_launcher(job, group, signals)
+        return _run_as_first_launcher(job, group, signals, observer)
 
 
 def process_start_s() -> float:
@@ -252,14 +241,48 @@ def process_start_s() -> float:
     return time.monotonic() - age_s
 
 
-def _run_for_first_launcher(job: Job, group: LauncherGroup) -> JobResult:
-    """Run the ranks of this launcher with the first launcher's plan."""
-    from chipperf.launch.local import run_workers
-
-    plan = group.request(job.plan)
+def _run_as_first_launcher(
+    job: Job, group: LauncherGroup | None, signals: StopSignals, observer: JobObserver
+) -> JobResult:
+    """Prepare the run's directory, run the ranks of this launcher, and write the record."""
+    plan = job.plan
     directory = RunDirectory(job.out or Path("runs") / plan.run_id)
-    plan = group.join(directory, plan)
-    status, exit_code = run_workers(plan, directory, group)
+    try:
+        with group.announcing_errors() if group else nullcontext():
+            if group is not None:
+                group.gather_requests(plan)
+            plan = _prepare_directory(job, directory, observer)
+            if group is not None:
+                plan = _start_group(plan, directory, group)
+        if job.resumed_at_s is None:
+            observer.started(plan, directory)
+        with observer.training(plan, directory):
+            status, exit_code = run_workers(plan, directory, signals, group)
+    except TrainingStopped:
+        status, exit_code = INTERRUPTED_STATUS, 1
+        if not directory.record.exists():
+            return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
+        finish(plan, directory, status, [])
+    return JobResult(
+        directory=directory,
+        status=status,
+        exit_code=exit_code,
+        record=read_record(directory.record),
+        checkpoint_step=newest_complete_step(directory.checkpoints),
+    )
+
+
+def _run_for_first_launcher(job: Job, group: LauncherGroup, signals: StopSignals) -> JobResult:
+    """Run the ranks of this launcher with the first launcher's plan."""
+    directory = RunDirectory(job.out or Path("runs") / job.plan.run_id)
+    try:
+        with group.announcing_end():
+            plan = group.request(job.plan)
+            directory = RunDirectory(job.out or Path("runs") / plan.run_id)
+            plan = group.join(directory, plan)
+    except TrainingStopped:
+        return JobResult(directory=directory, status=INTERRUPTED_STATUS, exit_code=1, record=None)
+    status, exit_code = run_workers(plan, directory, signals, group)
     return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
 
 

@@ -6,20 +6,22 @@ receives nothing from the first launcher for some time ends on its own.
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from chipperf.errors import DataError, PerfError, TrainingError, UsageError
+from chipperf.errors import DataError, PerfError, TrainingError, TrainingStopped, UsageError
 from chipperf.launch.channel import Channel, ChannelLost
 from chipperf.records.schema import Failure, NodeResult, Status
 from chipperf.run.failure import INTERRUPTED
 from chipperf.run.plan import RunPlan, read_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from chipperf.launch.launcher_info import LauncherInfo
     from chipperf.run.directory import RunDirectory
@@ -28,7 +30,20 @@ JOIN_S = 300.0
 """Time within which all launchers of a run must start."""
 
 _REPORT_S = 60.0
-"""Time within which all launchers must report after the ranks of one ended. Elastic kills ranks after 30 seconds."""
+"""Time within which all launchers must report after the ranks of one ended. Ranks are killed after 25 seconds."""
+
+_STORE_S = 120.0
+"""Time within which the first launcher must start its ranks after all have joined."""
+
+_SILENT_S = 5.0
+"""Time of waiting after which the user is told for whom."""
+
+_POLL_S = 0.1
+
+STOPPED = "a signal told it to stop"
+
+_PORT_KEY = "chipperf/port"
+"""Key in the store of torchrun's agent for the port at which the first launcher listens."""
 
 _ACK_S = 5.0
 
@@ -86,23 +101,44 @@ class LauncherGroup:
         launcher: This launcher.
         origin_s: ``time.monotonic()`` when this machine's part of the run began.
         idle_memory_bytes: Memory in use on each device of this machine before the run.
+        tell: Shows the user a line.
 
     Raises:
         TrainingError: The first launcher is not found in time.
     """
 
-    def __init__(self, launcher: LauncherInfo, *, origin_s: float, idle_memory_bytes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        launcher: LauncherInfo,
+        *,
+        origin_s: float,
+        idle_memory_bytes: Mapping[str, int],
+        tell: Callable[[str], None],
+    ) -> None:
         self.launcher = launcher
+        self._tell = tell
         self.origin_s = origin_s
         self.idle_memory_bytes = idle_memory_bytes
         self._lost: set[int] = set()
         try:
-            self._joining = Channel(launcher.host, launcher.port, listens=launcher.hosts_store, timeout_s=JOIN_S)
+            with self._waiting_for(f"{launcher.name_of(0)} to listen on {launcher.host}:{launcher.port}"):
+                self._joining = _meet(launcher)
         except ChannelLost as error:
             place = f"{launcher.host}:{launcher.port}"
-            what = "cannot listen on" if launcher.hosts_store else "found nobody at"
+            what = "cannot listen on" if launcher.is_first else "found nobody at"
             raise _not_joined(f"{launcher.name_of(launcher.index)} {what} {place}: {error}") from error
         self.session = self._joining
+
+    @contextmanager
+    def _waiting_for(self, what: str) -> Iterator[None]:
+        """If the block takes longer than some seconds, tell the user what this launcher waits for."""
+        timer = threading.Timer(_SILENT_S, self._tell, (f"waiting for {what}",))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextmanager
     def announcing_errors(self) -> Iterator[None]:
@@ -111,6 +147,18 @@ class LauncherGroup:
             yield
         except PerfError as error:
             self._joining.write("refused", error.message)
+            raise
+        except TrainingStopped:
+            self._joining.write("refused", STOPPED)
+            raise
+
+    @contextmanager
+    def announcing_end(self) -> Iterator[None]:
+        """Tell the first launcher if a signal stops this launcher in the block, so that it does not wait for it."""
+        try:
+            yield
+        except TrainingStopped:
+            self._joining.write(f"stopped/{self.launcher.index}", "")
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
@@ -123,11 +171,7 @@ class LauncherGroup:
             UsageError: A launcher was started with other options.
         """
         for index in range(1, self.launcher.count):
-            try:
-                other = RunPlan.model_validate_json(self._joining.wait_for(f"request/{index}", JOIN_S))
-            except ChannelLost as error:
-                raise _not_joined(f"{self.launcher.name_of(index)} did not join the run: {error}") from error
-            self._require_same(plan, other, index)
+            self._require_same(plan, RunPlan.model_validate_json(self._wait_for_other(index, "request")), index)
 
     def _require_same(self, plan: RunPlan, other: RunPlan, index: int) -> None:
         for name in _SAME:
@@ -188,27 +232,61 @@ class LauncherGroup:
         Raises:
             TrainingError: A launcher does not join in time.
         """
-        answers = []
-        for index in range(1, self.launcher.count):
-            try:
-                answers.append(self._joining.wait_for(f"joined/{index}", JOIN_S))
-            except ChannelLost as error:
-                raise _not_joined(f"{self.launcher.name_of(index)} did not join the run: {error}") from error
+        answers = [self._wait_for_other(index, "joined") for index in range(1, self.launcher.count)]
         return all(answer == "shared" for answer in answers)
 
     def start(self, plan: RunPlan) -> None:
         """Let the other launchers start their ranks with the final plan."""
         self._joining.write("start", plan.model_dump_json())
 
+    def announce_store(self, port: int) -> None:
+        """Tell the other launchers at which port of the first one's machine the ranks' store listens."""
+        self.session.write("store", str(port))
+
+    def store_port(self) -> int:
+        """Return the port at which the ranks' store listens on the first launcher's machine.
+
+        Raises:
+            TrainingError: The first launcher does not answer.
+        """
+        try:
+            return int(self.session.wait_for("store", _STORE_S))
+        except ChannelLost as error:
+            raise _not_joined(f"{self.launcher.name_of(0)} does not start its ranks: {error}") from error
+
+    def _wait_for_other(self, index: int, key: str) -> str:
+        """Return what another launcher writes at its key.
+
+        Raises:
+            TrainingError: It writes nothing in time.
+            TrainingStopped: A signal stopped the other launcher.
+        """
+        deadline_s = time.monotonic() + JOIN_S
+        name = self.launcher.name_of(index)
+        try:
+            with self._waiting_for(f"{name} to join the run at {self.launcher.host}:{self.launcher.port}"):
+                while (text := self._joining.read(f"{key}/{index}")) is None:
+                    if self._joining.read(f"stopped/{index}") is not None:
+                        raise TrainingStopped
+                    if time.monotonic() > deadline_s:
+                        raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
+                    time.sleep(_POLL_S)
+        except ChannelLost as error:
+            raise _not_joined(f"{name} did not join the run: {error}") from error
+        return text
+
     def _wait_for_first(self, key: str) -> str:
         deadline_s = time.monotonic() + JOIN_S
-        while (text := self._joining.read(key)) is None:
-            refusal = self._joining.read("refused")
-            if refusal is not None:
-                raise TrainingError(f"{self.launcher.name_of(0)} ended: {refusal}", failure_class="not_begun")
-            if time.monotonic() > deadline_s:
-                raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
-            time.sleep(0.1)
+        with self._waiting_for(f"{self.launcher.name_of(0)} to start the run"):
+            while (text := self._joining.read(key)) is None:
+                refusal = self._joining.read("refused")
+                if refusal == STOPPED:
+                    raise TrainingStopped
+                if refusal is not None:
+                    raise TrainingError(f"{self.launcher.name_of(0)} ended: {refusal}", failure_class="not_begun")
+                if time.monotonic() > deadline_s:
+                    raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
+                time.sleep(_POLL_S)
         return text
 
     def lose(self, index: int) -> Failure:
@@ -280,6 +358,24 @@ class LauncherGroup:
             self.session = Channel(self.launcher.host, port)
         except ChannelLost as error:
             raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
+
+
+def _meet(launcher: LauncherInfo) -> Channel:
+    """Return the channel on which all launchers meet; the first one listens.
+
+    Raises:
+        ChannelLost: The first launcher is not found in time, or its port is taken.
+    """
+    if not launcher.torchrun_listens:
+        return Channel(launcher.host, launcher.port, listens=launcher.is_first, timeout_s=JOIN_S)
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore(launcher.host, launcher.port, is_master=False, timeout=timedelta(seconds=JOIN_S))
+    if launcher.is_first:
+        channel = Channel(launcher.host, 0, listens=True)
+        store.set(_PORT_KEY, str(channel.port))
+        return channel
+    return Channel(launcher.host, int(store.get(_PORT_KEY)), timeout_s=JOIN_S)
 
 
 def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:

@@ -36,18 +36,18 @@ class LauncherInfo:
         count: Number of launchers.
         host: Name or address of the first launcher's machine, where the launchers meet.
         port: Port on that machine.
-        hosts_store: True if this launcher listens on the port.
         topology: Machines and processes of the whole run.
         worker: The only worker of this launcher if torchrun or srun started one launcher for each rank.
+        torchrun_listens: True if torchrun's agent listens on the port, with a store of torch.
     """
 
     index: int
     count: int
     host: str
     port: int
-    hosts_store: bool
     topology: Topology
     worker: Rank | None = None
+    torchrun_listens: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -134,7 +134,6 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
         count=nnodes,
         host=host,
         port=port,
-        hosts_store=node_rank == 0,
         topology=Topology(nnodes=nnodes, nproc_per_node=nproc),
     )
 
@@ -149,14 +148,14 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInf
         rank = rank_from_environment(environment)
         host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
         agent_listens = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        return _of_worker(rank, *_endpoint(f"{host}:{port}"), hosts_store=rank.is_main and not agent_listens)
+        return _of_worker(rank, *_endpoint(f"{host}:{port}"), torchrun_listens=agent_listens)
     if int(environment.get(_SLURM_TASKS_VARIABLE, "1")) > 1:
         rank = _slurm_rank(environment)
-        return _of_worker(rank, *_slurm_endpoint(environment), hosts_store=rank.is_main)
+        return _of_worker(rank, *_slurm_endpoint(environment))
     return None
 
 
-def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> LauncherInfo:
+def _of_worker(rank: Rank, host: str, port: int, *, torchrun_listens: bool = False) -> LauncherInfo:
     if rank.world_size % rank.local_world_size or rank.rank != rank.node_rank * rank.local_world_size + rank.local_rank:
         raise UsageError(
             f"rank {rank.rank} is process {rank.local_rank} of {rank.local_world_size} on machine {rank.node_rank}: "
@@ -168,7 +167,7 @@ def _of_worker(rank: Rank, host: str, port: int, *, hosts_store: bool) -> Launch
         count=rank.world_size,
         host=host,
         port=port,
-        hosts_store=hosts_store,
+        torchrun_listens=torchrun_listens,
         topology=Topology(nnodes=rank.world_size // rank.local_world_size, nproc_per_node=rank.local_world_size),
         worker=rank,
     )

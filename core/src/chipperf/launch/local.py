@@ -1,45 +1,37 @@
-"""Workers on this machine, started and watched by torch's elastic launcher (the engine behind ``torchrun``)."""
+"""The ranks of this launcher: starting them, watching them, and finishing the run's record."""
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
 from chipperf.errors import RecordError
 from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherReport, cause_of
+from chipperf.launch.rank_processes import RankProcesses
 from chipperf.launch.resume import restart
-from chipperf.launch.single import run_single_worker
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
+from chipperf.plugin.types import Rank
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
+from chipperf.run.programs import program
+from chipperf.run.rendezvous import LOOPBACK, listen
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.launch.launcher_group import LauncherGroup
+    from chipperf.launch.rank_processes import StopSignals
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
-WORKER_COMMAND = (sys.executable, "-m", "chipperf.train.worker_environment")
+WORKER_COMMAND = tuple(program("chipperf.train.worker_environment"))
 """Command that starts one rank's worker. Its argument is the run's directory."""
 
-_WATCH_INTERVAL_S = 0.2
-
-_RENDEZVOUS_S = 120
-"""Time within which all launchers must start their workers after they have met."""
-
-_INTERRUPTED = Status(
+INTERRUPTED_STATUS = Status(
     state="interrupted",
     failure=Failure(failure_class=INTERRUPTED, message="stopped by a signal (Ctrl-C or a scheduler)"),
 )
@@ -51,6 +43,7 @@ _KILLING_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL
 def run_workers(
     plan: RunPlan,
     directory: RunDirectory,
+    signals: StopSignals,
     group: LauncherGroup | None = None,
     *,
     worker: Sequence[str] = WORKER_COMMAND,
@@ -63,54 +56,82 @@ def run_workers(
     Args:
         plan: The run.
         directory: The run's directory, which contains the plan.
+        signals: Notes the signals that tell this launcher to stop.
         group: The launchers of all machines. The first one writes the record.
         worker: Command that starts one worker. The run's directory is added as its argument.
 
     Returns:
         Status of the run and its exit code.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    signals.interrupts = False
     restarts_left = plan.max_restarts
     while True:
-        report = _run_session(plan, directory, group, worker)
-        decision, nodes = _decide(plan, directory, group, report, may_restart=restarts_left > 0)
+        report = _run_session(plan, directory, signals, group, worker)
+        may_restart = restarts_left > 0 and not signals.requested
+        decision, nodes = _decide(plan, directory, group, report, may_restart=may_restart)
         if decision.plan is None:
             break
         restarts_left -= 1
         plan = decision.plan
     if group is None or group.launcher.is_first:
-        _finish(plan, directory, decision.status, nodes)
+        finish(plan, directory, decision.status, nodes)
     else:
         directory.leave(group.launcher.index, group.launcher.ranks)
     return decision.status, decision.exit_code
 
 
 def _run_session(
-    plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, worker: Sequence[str]
+    plan: RunPlan,
+    directory: RunDirectory,
+    signals: StopSignals,
+    group: LauncherGroup | None,
+    worker: Sequence[str],
 ) -> LauncherReport:
-    """Let the workers of this launcher train until they end or are stopped, and return how they ended."""
+    """Let the ranks of this launcher train until they end or are stopped, and return how they ended."""
+    processes = _start(plan, group, [*worker, str(directory.path)])
+    with Watch(plan, directory, group, processes) as watch:
+        died = processes.wait(signals, on_signal=watch.announce_interruption)
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
-    died: dict[int, int] = {}
-    interrupted = False
-    with Watch(plan, directory, group) as watch:
-        try:
-            died = _launch(plan, group, [*worker, str(directory.path)])
-        except (SignalException, KeyboardInterrupt):
-            interrupted = True
-    status, code = _outcome(directory, ranks, died, interrupted)
-    verdict = watch.verdict
-    if verdict is not None and not interrupted:
-        status, code = _judged(verdict, status, code)
+    status, code = _outcome(directory, ranks, died, signals.requested)
+    if watch.verdict is not None and not signals.requested:
+        status, code = _judged(watch.verdict, status, code)
     recurs = not _may_restart(status, directory)
     return LauncherReport(
         status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status)
     )
 
 
+def _start(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> RankProcesses:
+    """Start the ranks of this launcher. The launcher of rank 0 tells the others where the ranks' store listens."""
+    if group is not None and group.launcher.worker is not None:
+        ranks = [group.launcher.worker]
+    else:
+        per_node = plan.topology.nproc_per_node
+        numbers = group.launcher.ranks if group else range(per_node)
+        ranks = [
+            Rank(
+                rank=number,
+                local_rank=number % per_node,
+                world_size=plan.topology.world_size,
+                local_world_size=per_node,
+                node_rank=number // per_node,
+            )
+            for number in numbers
+        ]
+    host = group.launcher.host if group else LOOPBACK
+    if not ranks[0].is_main:
+        return RankProcesses(command, ranks, host, group.store_port() if group else 0, None)
+    with listen(host) as listener:
+        port = listener.getsockname()[1]
+        if group:
+            group.announce_store(port)
+        return RankProcesses(command, ranks, host, port, listener)
+
+
 def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
     """Return the status of ranks that the launcher stopped. The ranks do not know the reason; the launcher does."""
     if verdict.failure_class == INTERRUPTED:
-        return (_INTERRUPTED, 1) if status.state != "completed" else (status, code)
+        return (INTERRUPTED_STATUS, 1) if status.state != "completed" else (status, code)
     if verdict.failure_class == PEER_STOPPED and status.state == "completed":
         return status, code
     return Status(state="failed", failure=verdict), 1
@@ -145,42 +166,6 @@ def _decide(
     return decision, nodes
 
 
-def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> dict[int, int]:
-    """Start the workers and wait for them. Return the exit codes of failed workers by rank."""
-    if group is not None and group.launcher.worker is not None:
-        return run_single_worker(group.launcher.worker, command, group.session.host, group.session.port)
-    with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
-        config = LaunchConfig(
-            min_nodes=plan.topology.nnodes,
-            max_nodes=plan.topology.nnodes,
-            nproc_per_node=plan.topology.nproc_per_node,
-            run_id=plan.run_id,
-            # Our launcher restarts workers itself: it must choose a checkpoint and know why the workers died.
-            max_restarts=0,
-            monitor_interval=_WATCH_INTERVAL_S,
-            logs_specs=DefaultLogsSpecs(log_dir=scratch),
-            **_rendezvous(group),
-        )
-        try:
-            elastic_launch(config, command[0])(*command[1:])
-        except ChildFailedError as error:
-            return {rank: failure.exitcode for rank, failure in error.failures.items()}
-    return {}
-
-
-def _rendezvous(group: LauncherGroup | None) -> dict[str, Any]:
-    """Return the arguments with which the elastic launchers of a run find each other."""
-    if group is None:
-        # Without local_addr the workers search for each other by this machine's name, which may not resolve.
-        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
-    host = f"[{group.session.host}]" if ":" in group.session.host else group.session.host
-    return {
-        "rdzv_backend": "static",
-        "rdzv_endpoint": f"{host}:{group.session.port}",
-        "rdzv_configs": {"rank": group.launcher.index, "timeout": _RENDEZVOUS_S},
-    }
-
-
 def _may_restart(status: Status, directory: RunDirectory) -> bool:
     failure = status.failure
     if status.state != "failed" or failure is None or failure.failure_class == DIRECTORY_DELETED:
@@ -205,7 +190,7 @@ def _node_result(
     )
 
 
-def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
+def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
     """Write the status and the end-to-end time. Only the launcher knows them.
 
     Raises:
@@ -253,7 +238,7 @@ def _outcome(
             return Status(state="failed", failure=reported[0]), reported[1]
         if silent:
             return _silent_death(*next(iter(silent.items())))
-    return _INTERRUPTED, 1
+    return INTERRUPTED_STATUS, 1
 
 
 def _silent_death(rank: int, exit_code: int) -> tuple[Status, int]:

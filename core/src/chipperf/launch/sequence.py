@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from chipperf.run.programs import program
+from chipperf.run.signals import stop_signals_handled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 1.0
 
-TRAIN_COMMAND = (sys.executable, "-m", "chipperf", "train")
+TRAIN_COMMAND = (*program("chipperf"), "train")
 """Command that starts a run in its own process, where its end-to-end time begins. Its memory is free afterwards."""
 
 
@@ -44,17 +45,8 @@ class ProcessSequence:
     @contextmanager
     def stopping_at_signals(self) -> Iterator[None]:
         """Let signals in the block end the current program. :meth:`run` then starts no other program."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.getsignal(number) for number in numbers}
-        # nohup and background jobs of shells ignore some signals. Those stay ignored.
-        handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
-        for number in handled:
-            signal.signal(number, self._stop)
-        try:
+        with stop_signals_handled(self._stop):
             yield
-        finally:
-            for number in handled:
-                signal.signal(number, before[number])
 
     def run(
         self, command: Sequence[str], *, output: Path | None = None, is_overdue: Callable[[], bool] | None = None

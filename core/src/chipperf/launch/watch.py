@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
-
-import psutil
 
 from chipperf.launch.channel import Channel, ChannelLost
 from chipperf.launch.launcher_group import HANG, PEER_STOPPED, LauncherReport
+from chipperf.launch.rank_processes import GRACE_S
 from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.records.schema import Failure
-from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
-from chipperf.train.stop import stop_key
+from chipperf.run.failure import INTERRUPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import TracebackType
 
     from chipperf.launch.launcher_group import LauncherGroup
+    from chipperf.launch.rank_processes import RankProcesses
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
@@ -31,9 +27,6 @@ LOST_AFTER_S = 20.0
 DIRECTORY_DELETED = "directory_deleted"
 
 _INTERVAL_S = 1.0
-_DUMP_S = 3.0
-_GRACE_S = 30.0
-_TRAINING_PROGRAM = "chipperf.train.worker"
 
 
 class Watch:
@@ -48,14 +41,19 @@ class Watch:
         plan: The session's plan.
         directory: The run's directory.
         group: The launchers; ``None`` if this is the only one.
+        processes: The ranks of this launcher.
     """
 
-    def __init__(self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> None:
+    def __init__(
+        self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, processes: RankProcesses
+    ) -> None:
         self.verdict: Failure | None = None
         self._plan = plan
         self._directory = directory
         self._group = group
+        self._processes = processes
         self._ended = threading.Event()
+        self._conversation = _Conversation(group, self._ended) if group else None
 
     def __enter__(self) -> Watch:
         threading.Thread(target=self._run, daemon=True).start()
@@ -68,9 +66,7 @@ class Watch:
 
     def _run(self) -> None:
         """Check once a second until the block ends or its ranks are stopped."""
-        conversation = None
-        if self._group is not None:
-            conversation = _Conversation(self._group, self._ended)
+        conversation = self._conversation
         progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
         decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
@@ -89,23 +85,17 @@ class Watch:
                 self._stop(self.verdict)
                 return
 
+    def announce_interruption(self) -> None:
+        """Tell the other launchers that a signal told this one to stop."""
+        if self._conversation is not None:
+            self._conversation.announce(Failure(failure_class=INTERRUPTED, message="a signal stopped another launcher"))
+
     def _stop(self, verdict: Failure) -> None:
-        ranks = _ranks_of_this_process()
         if verdict.failure_class == HANG:
-            for rank in ranks:
-                if _TRAINING_PROGRAM in _command(rank):
-                    _send(rank, DUMP_SIGNAL)
-            self._ended.wait(_DUMP_S)
-            _kill(ranks)
-            return
-        for rank in ranks:
-            _send(rank, signal.SIGTERM)
-        # Without the peer no collective completes, so the ranks cannot write a checkpoint and need less time.
-        grace_s = _GRACE_S if verdict.failure_class == INTERRUPTED else _GRACE_S / 3
-        deadline_s = time.monotonic() + grace_s
-        while any(map(_is_alive, ranks)) and time.monotonic() < deadline_s:
-            self._ended.wait(_INTERVAL_S / 4)
-        _kill(ranks)
+            self._processes.kill_with_stacks()
+        else:
+            # Without the peer no collective completes, so the ranks cannot write a checkpoint and need less time.
+            self._processes.stop(GRACE_S if verdict.failure_class == INTERRUPTED else GRACE_S / 3)
 
 
 class _ProgressGuard:
@@ -137,9 +127,13 @@ class _Conversation:
         self._signs = SignsOfLife(range(group.launcher.count))
         threading.Thread(target=self._run, daemon=True).start()
 
-    def halt(self, failure: Failure) -> None:
+    def announce(self, failure: Failure) -> None:
         """Tell the other launchers to stop their ranks for this reason."""
         self._halting = failure
+
+    def halt(self, failure: Failure) -> None:
+        """Tell the other launchers to stop their ranks for this reason, and wait until they can have read it."""
+        self.announce(failure)
         self._ended.wait(2 * _INTERVAL_S)
 
     def verdict(self) -> Failure | None:
@@ -176,17 +170,14 @@ class _Conversation:
         for index in range(launcher.count):
             if index != launcher.index and channel.read(f"report/{index}") is not None:
                 self._peer_stopped(channel, index)
-        for rank in set(range(launcher.topology.world_size)) - set(launcher.ranks):
-            if channel.read(stop_key(rank)) is not None:
-                self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
 
     def _peer_stopped(self, channel: Channel, index: int) -> None:
         """Excuse a launcher whose ranks have ended. If they failed, stop the ranks of this launcher."""
         self._signs.excuse(index)
         report = LauncherReport.model_validate_json(channel.read(f"report/{index}") or "")
         if report.status.state != "completed" and self._verdict is None:
-            name = self._group.launcher.name_of(index)
-            self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")
+            why = INTERRUPTED if report.status.state == "interrupted" else PEER_STOPPED
+            self._verdict = Failure(failure_class=why, message=f"{self._group.launcher.name_of(index)} has ended")
 
 
 def _deleted(directory: RunDirectory) -> Failure:
@@ -199,39 +190,3 @@ def _hang(plan: RunPlan) -> Failure:
         message=f"no rank has made progress for {plan.hang_timeout_s:g} s",
         hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
     )
-
-
-def _ranks_of_this_process() -> list[psutil.Process]:
-    """Return the ranks that this launcher has started: the child processes with a rank in their environment."""
-    ranks = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if "RANK" in child.environ():
-                ranks.append(child)
-    return ranks
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    """Return whether a process runs. Leave its exit status alone, because only its parent may collect it."""
-    try:
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def _send(process: psutil.Process, number: signal.Signals) -> None:
-    with suppress(psutil.Error):
-        process.send_signal(number)
-
-
-def _kill(processes: Iterable[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.Error):
-            process.kill()

@@ -15,6 +15,7 @@ from chipperf.errors import DeviceError, PerfError
 from chipperf.hardware import run_tool
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
+from chipperf.run.programs import program
 from chipperf.run.ranks import rank_from_environment
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], t
 
 def inspect_device(vendor: str, environment: Mapping[str, str], timeout_s: float) -> Inspection:
     """Load a vendor's stack and compute on its device, in a child process with a time limit."""
-    output = run_tool(
-        [sys.executable, "-m", "chipperf.run.device_check", vendor], timeout_s=timeout_s, environment=environment
-    )
+    output = run_tool([*program("chipperf.run.device_check"), vendor], timeout_s=timeout_s, environment=environment)
     reports = [json.loads(line) for line in output.stdout.splitlines() if line.startswith('{"device_check"')]
     passed = any(report["device_check"] == "passed" for report in reports)
     fault = next((report["fault"] for report in reports if "fault" in report), output.problem or "it ended silently")

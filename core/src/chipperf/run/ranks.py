@@ -1,8 +1,9 @@
-"""The rank of this process, from the variables that torch's launcher sets."""
+"""The rank of a process, in the variables that torch's launcher sets."""
 
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 from chipperf.errors import PluginError
@@ -36,3 +37,29 @@ def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     if not (0 <= rank.local_rank < rank.local_world_size <= rank.world_size and 0 <= rank.rank < rank.world_size):
         raise PluginError(f"the launcher's variables contradict each other: {rank}", hint="check the launcher")
     return rank
+
+
+def rank_variables(rank: Rank, host: str, port: int) -> dict[str, str]:
+    """Return the variables that tell a process its rank and where the ranks' store listens.
+
+    On one machine, gloo listens on the loopback interface, unless the user has chosen another one.
+    """
+    numbers = {
+        "RANK": rank.rank,
+        "LOCAL_RANK": rank.local_rank,
+        "WORLD_SIZE": rank.world_size,
+        "LOCAL_WORLD_SIZE": rank.local_world_size,
+        "GROUP_RANK": rank.node_rank,
+        "MASTER_PORT": port,
+    }
+    variables = {"MASTER_ADDR": host, **{name: str(value) for name, value in numbers.items()}}
+    interface = _loopback_interface()
+    if interface and rank.local_world_size == rank.world_size and "GLOO_SOCKET_IFNAME" not in os.environ:
+        variables["GLOO_SOCKET_IFNAME"] = interface
+    return variables
+
+
+def _loopback_interface() -> str | None:
+    """Return the name of the loopback interface: ``lo`` on Linux, ``lo0`` on BSD and macOS."""
+    names = {name for _, name in socket.if_nameindex()}
+    return next((name for name in ("lo", "lo0") if name in names), None)

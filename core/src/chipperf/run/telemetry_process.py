@@ -23,6 +23,7 @@ from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.records.schema import Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
+from chipperf.run.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,7 +68,7 @@ class TelemetrySampler:
             devices = json.dumps([asdict(device) for device in self._devices])
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "chipperf.run.telemetry_process"),
+                    *program("chipperf.run.telemetry_process"),
                     *(self._vendor, str(self._path), devices, str(self._run_session)),
                 ],
                 stdin=subprocess.PIPE,

@@ -84,6 +84,7 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
             _wait_until_all_left(channel, range(1, plan.nnodes))
         ended.set()
         beating.join()
+        channel.close()
 
 
 def _beat(signs: SignsOfLife, channel: Channel, ended: threading.Event) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from chipperf.errors import ConfigError
+from chipperf.run.rendezvous import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +27,11 @@ def join_process_group(session: Session, rank: Rank, device: torch.device) -> Di
     import torch.distributed as dist
 
     config = session.distributed_setup(rank, device)
+    own = config.init_method != "env://"
     dist.init_process_group(
         backend=config.backend,
-        init_method=config.init_method,
+        init_method=config.init_method if own else None,
+        store=None if own else open_store(rank, config.timeout_s),
         rank=rank.rank,
         world_size=rank.world_size,
         timeout=timedelta(seconds=config.timeout_s),

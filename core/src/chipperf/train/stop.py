@@ -9,28 +9,26 @@ published one, every rank knows all published edges, and all ranks stop there.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from chipperf.errors import TrainingStopped
 from chipperf.plugin.types import Rank
+from chipperf.run.rendezvous import connect_store
+from chipperf.run.signals import stop_signals_handled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _AGREEMENT_S = 20.0
 """Time within which every rank must receive the signal. The launcher signals all, and kills them 30 seconds later."""
 
 
 _CONNECTION_S = 5.0
-"""Time-out of a connection: a living launcher answers at once, a killed one never."""
+"""Time-out of a connection: a living rank 0 answers at once, a killed one never."""
 
 
 class Store(Protocol):
@@ -56,7 +54,7 @@ class StopRequest:
 
     def __init__(self, rank: Rank | None = None, connect: Callable[[], Store] | None = None) -> None:
         self._rank = rank or Rank()
-        self._connect = connect or launcher_store
+        self._connect = connect or partial(connect_store, _CONNECTION_S)
         self._store: Store | None = None
         self._requested = False
         self._immediate = False
@@ -71,12 +69,8 @@ class StopRequest:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Hold signals in the block for :meth:`reached`; :attr:`requested` also covers one after the last edge."""
-        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        try:
+        with stop_signals_handled(self._note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
@@ -116,9 +110,9 @@ class StopRequest:
     def _is_last_edge(self) -> bool:
         if self._store is None:
             self._store = self._connect()
-            self._store.set(stop_key(self._rank.rank), str(self._edge))
+            self._store.set(_stop_key(self._rank.rank), str(self._edge))
             self._told_s = time.monotonic()
-        keys = [stop_key(rank) for rank in range(self._rank.world_size)]
+        keys = [_stop_key(rank) for rank in range(self._rank.world_size)]
         if self._store.check(keys):
             return self._edge > max(int(self._store.get(key)) for key in keys)
         if time.monotonic() - self._told_s > _AGREEMENT_S:
@@ -131,25 +125,6 @@ class StopRequest:
             raise TrainingStopped
 
 
-def launcher_store() -> Store:
-    """Connect to the rendezvous store of the launcher's workers.
-
-    Raises:
-        RuntimeError: There is no store.
-    """
-    from torch import distributed
-
-    try:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    except (KeyError, ValueError) as error:
-        raise RuntimeError("the launcher names no store") from error
-    timeout = timedelta(seconds=_CONNECTION_S)
-    store: Store = distributed.TCPStore(  # type: ignore[attr-defined]
-        host, port, is_master=False, timeout=timeout
-    )
-    return store
-
-
-def stop_key(rank: int) -> str:
+def _stop_key(rank: int) -> str:
     """Return the key under which a rank publishes that it received a signal to stop."""
     return f"chipperf/stop/{rank}"

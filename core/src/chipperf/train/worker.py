@@ -22,6 +22,7 @@ from chipperf.run.assignment import describe_card, require_distinct_cards
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
 from chipperf.run.failure import DUMP_SIGNAL, describe, ignore_signals, report_failure
+from chipperf.run.lifeline import end_with_launcher
 from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.progress import ProgressFile
 from chipperf.run.ranks import rank_from_environment
@@ -42,6 +43,7 @@ def main(run_directory: Path) -> None:
     """Train according to the plan in ``run_directory``."""
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
+    end_with_launcher()
     directory = RunDirectory(run_directory)
     rank = rank_from_environment()
     with report_failure(directory, rank.rank):

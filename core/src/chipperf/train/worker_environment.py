@@ -7,7 +7,6 @@ before. This program loads the vendor's plugin without torch, asks it for the va
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -19,12 +18,11 @@ from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings
 from chipperf.run.device_check import check_device
 from chipperf.run.directory import RunDirectory
-from chipperf.run.failure import report_failure
+from chipperf.run.failure import DUMP_SIGNAL, report_failure
+from chipperf.run.lifeline import end_with_launcher
 from chipperf.run.plan import read_plan
+from chipperf.run.programs import program
 from chipperf.run.ranks import rank_from_environment
-
-_PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h; the setting survives an exec."""
 
 APPLIED_VARIABLE = "CHIPPERF_APPLIED_ENVIRONMENT"
 """Variable that tells the training program which variables were set, by whom and why, as JSON."""
@@ -34,7 +32,9 @@ def main(run_directory: Path) -> None:
     """Prepare this rank's environment and become its training program; this does not return."""
     directory = RunDirectory(run_directory)
     rank = rank_from_environment()
-    _end_with_launcher()
+    # The launcher may ask for stacks, which the training program writes, before that program has begun.
+    signal.signal(DUMP_SIGNAL, signal.SIG_IGN)
+    end_with_launcher()
     directory.register_rank(rank.rank)
     _redirect_output(directory.log(rank.rank))
     with report_failure(directory, rank.rank):
@@ -59,13 +59,7 @@ def main(run_directory: Path) -> None:
         if plan.device_check_timeout_s is not None:
             check_device(plan.vendor, rank.local_rank, environment, plan.device_check_timeout_s)
         environment[APPLIED_VARIABLE] = json.dumps(applied)
-        os.execve(sys.executable, [sys.executable, "-m", "chipperf.train.worker", str(run_directory)], environment)
-
-
-def _end_with_launcher() -> None:
-    """Ask Linux to send this process SIGTERM when the launcher ends, even if killed; nothing else would stop it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        os.execve(sys.executable, [*program("chipperf.train.worker"), str(run_directory)], environment)
 
 
 def _redirect_output(log: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_d
 from chipperf.contract.tolerances import tolerance
 from chipperf.plugin.types import Capability, Rank
 from chipperf.run.directory import RunDirectory
+from chipperf.run.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,7 +233,7 @@ def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
         SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64), subject.workspace
     )
     run = subject.workspace / "failing-run"
-    command = [sys.executable, "-m", "chipperf", "train", "mobilenetv2", "--vendor", subject.entry.name]
+    command = [*program("chipperf"), "train", "mobilenetv2", "--vendor", subject.entry.name]
     command += ["--preset", "tiny", "--nproc", "2", "--data", str(data), "--out", str(run), "--set", "workers=0"]
     # Other checks cover the device; checking it here would only take time.
     command += ["--no-device-check"]

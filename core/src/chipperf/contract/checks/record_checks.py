@@ -17,6 +17,7 @@ from chipperf.records.schema import Record
 from chipperf.records.store import read_record, record_text
 from chipperf.report.render import render_report, template_directory
 from chipperf.run.directory import RunDirectory
+from chipperf.run.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +102,7 @@ def _run(subject: PluginUnderTest) -> RunDirectory:
         return directory
     images = SampleOptions(classes=2, train_per_class=4 * _STEPS, val_per_class=4, width=96, height=72)
     data = ensure_sample_dataset(images, subject.workspace)
-    command = [sys.executable, "-m", "chipperf", "train", _CASE, "--vendor", subject.entry.name, "--preset", "tiny"]
+    command = [*program("chipperf"), "train", _CASE, "--vendor", subject.entry.name, "--preset", "tiny"]
     command += ["--data", str(data), "--out", str(directory.path), "--max-steps", str(_STEPS), "--set", "workers=0"]
     # The launcher must find the plugin in the same place as this process.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "USER": _USER, "LOGNAME": _USER}

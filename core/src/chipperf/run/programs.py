@@ -1,0 +1,17 @@
+"""Commands that start programs of chipperf with this interpreter."""
+
+from __future__ import annotations
+
+import sys
+
+_WITHOUT_DIRECTORY = "import runpy, sys; sys.path.remove(''); runpy.run_module({!r}, None, '__main__', True)"
+
+
+def program(module: str) -> list[str]:
+    """Return the command that runs a module as a program.
+
+    The program never imports from the current directory: a user's ``torch/`` or ``statistics.py`` there is not torch.
+    """
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module]
+    return [sys.executable, "-c", _WITHOUT_DIRECTORY.format(module)]
