@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch import channel
+from chipperf.launch.channel import SECRET_VARIABLE, Channel, ChannelLost
 from support import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_texts_are_seen_at_the_other_end() -> None:
-    first = Channel("localhost", 0, listens=True)
-    second = Channel("localhost", first.port)
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        second = Channel("localhost", first.port)
 
-    assert second.read("plan") is None
-    first.write("plan", "Überblick")
-    assert second.wait_for("plan", TIMEOUT_S) == second.read("plan") == "Überblick"
-    second.write("joined", "")
-    assert first.wait_for("joined", TIMEOUT_S) == ""
-    with pytest.raises(ChannelLost, match="nothing came within 0 s"):
-        first.wait_for("start", 0.0)
+        assert second.read("plan") is None
+        first.write("plan", "Überblick")
+        assert second.wait_for("plan", TIMEOUT_S) == second.read("plan") == "Überblick"
+        second.write("joined", "")
+        assert first.wait_for("joined", TIMEOUT_S) == ""
+        with pytest.raises(ChannelLost, match="nothing came within 0 s"):
+            first.wait_for("start", 0.0)
 
 
 def test_place_where_nobody_listens_is_found_out(capfd: pytest.CaptureFixture[str]) -> None:
@@ -38,3 +46,48 @@ def test_port_that_is_taken_is_an_error() -> None:
         pytest.raises(ChannelLost),
     ):
         Channel("localhost", server.getsockname()[1], listens=True, timeout_s=1.0)
+
+
+def test_end_with_another_secret_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, "right")
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        first.write("plan", "secret plan")
+        assert Channel("localhost", first.port).read("plan") == "secret plan"
+
+        def other_secret() -> bytes:
+            # The end that listens is in this process as well, and answers in a thread of its own.
+            return b"wrong" if threading.current_thread() is threading.main_thread() else b"right"
+
+        monkeypatch.setattr(channel, "_secret", other_secret)
+        with pytest.raises(ChannelLost, match="CHIPPERF_RDZV_SECRET is not the same at the other end"):
+            Channel("localhost", first.port)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x7f\xff\xff\xff", b"\0\0\0\1x"],
+    ids=["empty", "http", "huge", "short"],
+)
+def test_stranger_disturbs_nobody(content: bytes) -> None:
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        with socket.create_connection(("localhost", first.port)) as stranger:
+            stranger.sendall(content)
+            second = Channel("localhost", first.port)
+            second.write("joined", "1")
+        assert first.read("joined") == second.read("joined") == "1"
+
+
+def test_pickle_is_never_read(tmp_path: Path) -> None:
+    """What an attacker who knows the secret could send: it is no text, and it ends the connection only."""
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (tmp_path.joinpath, ("attacked",))
+
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        attacker = Channel("localhost", first.port)
+        assert attacker._connection is not None
+        attacker._connection.send_bytes(pickle.dumps(Attack()))
+        with pytest.raises(ChannelLost):
+            attacker.read("plan")
+        assert attacker.read("plan") is None

@@ -10,6 +10,7 @@ import pytest
 from chipperf.cases.classification import mobilenetv2
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch import job as job_module
+from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
 from chipperf.launch.launcher_info import from_options
 from chipperf.launch.options import TrainOptions
@@ -42,8 +43,8 @@ class Observer:
     def vendor_selected(self, selection: Selection) -> None:
         self.told.append(f"vendor {selection.entry.name}")
 
-    def waiting(self, what: str) -> None:
-        self.told.append(what)
+    def notice(self, text: str) -> None:
+        self.told.append(text)
 
     @contextmanager
     def preparing_sample(self) -> Iterator[Callable[[int, int], None]]:
@@ -235,6 +236,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> type[FakeGroup]:
         """The test's own."""
 
     monkeypatch.setattr(job_module, "LauncherGroup", Own)
+    monkeypatch.setenv(SECRET_VARIABLE, "known")
     return Own
 
 
@@ -247,6 +249,29 @@ def test_first_launcher_starts_the_others_when_the_directory_is_there(
     assert result.record is not None
     assert result.record.warnings == []
     assert workers[0][0].shared_directory
+
+
+@pytest.mark.parametrize(
+    ("secret", "host", "warns"), [("", "node0", True), ("known", "node0", False), ("", "127.0.0.1", False)]
+)
+def test_machines_without_a_secret_are_a_warning(
+    secret: str,
+    host: str,
+    warns: bool,
+    group: type[FakeGroup],
+    make_job: Callable[..., Job],
+    workers: list[Any],
+    observer: Observer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, secret)
+
+    result = run_job(make_job(from_options(2, 1, 0, f"{host}:1")), observer)
+
+    warning = f"{SECRET_VARIABLE} is not set: everybody who reaches node0:1 could have taken part in this run"
+    assert result.record is not None
+    assert result.record.warnings == workers[0][0].warnings == ([warning] if warns else [])
+    assert (f"warning: {warning}" in observer.told) == warns
 
 
 def test_machines_without_a_common_directory_are_a_warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -88,9 +89,15 @@ def test_interrupted_run_says_so_and_keeps_what_it_has(training, image_folder: P
 
 @pytest.mark.slow
 def test_killed_rank_ends_the_run_and_is_named(training) -> None:  # type: ignore[no-untyped-def]
-    """Slow: a real run of two ranks, nothing of which is forked from anything else."""
+    """Slow: a real run of two ranks, nothing of which is forked from anything else.
+
+    Meanwhile nobody on another machine can reach any of its processes.
+    """
     process, directory = training("--nproc", 2, executed=True)
     _, second = ranks_of(process)
+    addresses = listening_addresses(psutil.Process(process.pid))
+    assert addresses
+    assert {ipaddress.ip_address(address).is_loopback for address in addresses} == {True}
 
     second.kill()
     _, complaints = process.communicate(timeout=BOUNDED_S)
@@ -104,6 +111,30 @@ def test_killed_rank_ends_the_run_and_is_named(training) -> None:  # type: ignor
     assert record.metrics.curve
     psutil.wait_procs(processes_naming(str(directory.path)), timeout=10)
     assert processes_naming(str(directory.path)) == []
+
+
+def listening_addresses(process: psutil.Process) -> list[str]:
+    """Return the addresses on which a process and its descendants listen."""
+    family = [process, *process.children(recursive=True)]
+    connections = [connection for each in family for connection in each.net_connections(kind="tcp")]
+    return [connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN]
+
+
+@pytest.mark.slow
+def test_ranks_of_a_killed_launcher_end_also_while_they_import(
+    tmp_path: Path, image_folder: Path, distributions: FakeDistributions
+) -> None:
+    """Slow: two real ranks that import torch. Each hears of it through its lifeline, and of nothing else."""
+    with process_starter(tmp_path) as start:
+        command = ("train", "mobilenetv2", "--vendor", "cpu", "--preset", "tiny", "--nproc", 2)
+        command += ("--data", image_folder, "--out", tmp_path / "run")
+        process = start(perf_command(*command), perf_environment(OMP_NUM_THREADS="1"), executed=True)
+        wait_for(lambda: len(processes_naming(str(tmp_path / "run"))) == 3, process)
+        ranks = [each for each in processes_naming(str(tmp_path / "run")) if each.pid != process.pid]
+
+        process.kill()
+
+        assert psutil.wait_procs(ranks, timeout=BOUNDED_S)[1] == []
 
 
 @pytest.mark.slow

@@ -161,8 +161,8 @@ class _Terminal:
         if selection.origin == "auto":
             typer.echo(f"using {selection.entry}: {selection.probe.reason}", err=True)
 
-    def waiting(self, what: str) -> None:
-        typer.echo(what, err=True)
+    def notice(self, text: str) -> None:
+        typer.echo(text, err=True)
 
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
         return counting_progress("no --data given: preparing the sample dataset")

@@ -15,6 +15,7 @@ import psutil
 
 from chipperf.cases.registry import find_case
 from chipperf.errors import TrainingStopped, UsageError
+from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.launcher_group import LauncherGroup
 from chipperf.launch.local import INTERRUPTED_STATUS, finish, run_workers
 from chipperf.launch.options import check_options
@@ -33,6 +34,7 @@ from chipperf.run.device_check import DEFAULT_TIMEOUT_S
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.planned_record import planned_record
+from chipperf.run.rendezvous import is_loopback
 from chipperf.run.telemetry_process import read_idle_memory
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ class JobObserver(Protocol):
     def vendor_selected(self, selection: Selection) -> None:
         """Show which vendor was selected, and why."""
 
-    def waiting(self, what: str) -> None:
-        """Show what this launcher waits for."""
+    def notice(self, text: str) -> None:
+        """Show a line, for example what this launcher waits for."""
 
     def preparing_sample(self) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show that the sample dataset is generated.
@@ -220,7 +222,7 @@ def run_job(job: Job, observer: JobObserver) -> JobResult:
         if job.launcher is not None:
             idle_memory_bytes = job.plan.idle_memory_bytes
             group = LauncherGroup(
-                job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.waiting
+                job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.notice
             )
             if not job.launcher.is_first:
                 return _run_for_first_launcher(job, group, signals)
@@ -249,11 +251,12 @@ def _run_as_first_launcher(
     directory = RunDirectory(job.out or Path("runs") / plan.run_id)
     try:
         with group.announcing_errors() if group else nullcontext():
+            warnings = _without_secret(group, observer) if group else []
             if group is not None:
                 group.gather_requests(plan)
             plan = _prepare_directory(job, directory, observer)
             if group is not None:
-                plan = _start_group(plan, directory, group)
+                plan = _start_group(plan, directory, group, warnings)
         if job.resumed_at_s is None:
             observer.started(plan, directory)
         with observer.training(plan, directory):
@@ -301,12 +304,32 @@ def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver)
     return resumed
 
 
-def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup) -> RunPlan:
-    """Let the other launchers prepare their directories and start. Return the plan that all launchers use."""
+def _without_secret(group: LauncherGroup, observer: JobObserver) -> list[str]:
+    """Return the warning that launchers on several machines do not know each other, and show it."""
+    if os.environ.get(SECRET_VARIABLE) or is_loopback(group.launcher.host):
+        return []
+    place = f"{group.launcher.host}:{group.launcher.port}"
+    warning = f"{SECRET_VARIABLE} is not set: everybody who reaches {place} could have taken part in this run"
+    observer.notice(f"warning: {warning}")
+    return [warning]
+
+
+def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup, warnings: Sequence[str]) -> RunPlan:
+    """Let the other launchers prepare their directories and start. Return the plan that all launchers use.
+
+    Args:
+        plan: The plan in the run's directory.
+        directory: The run's directory.
+        group: The launchers.
+        warnings: Warnings for the record.
+    """
     group.announce(plan)
+    new = [warning for warning in warnings if warning not in plan.warnings]
     if not group.gather_joined() and plan.shared_directory:
-        warning = "the machines share no directory: no checkpoints were written, and the run cannot be resumed"
-        plan = plan.model_copy(update={"shared_directory": False, "warnings": [*plan.warnings, warning]})
+        new.append("the machines share no directory: no checkpoints were written, and the run cannot be resumed")
+        plan = plan.model_copy(update={"shared_directory": False})
+    if new:
+        plan = plan.model_copy(update={"warnings": [*plan.warnings, *new]})
         directory.write_plan(plan.model_dump_json(indent=2) + "\n")
         record = read_record(directory.path)
         directory.write_record(record.model_copy(update={"warnings": plan.warnings}))

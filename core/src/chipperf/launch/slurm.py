@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import chipperf
 from chipperf.errors import PluginError, UsageError
+from chipperf.run.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def batch_script(
     )
     steps = [
         {
-            "command": shlex.join([sys.executable, "-m", "chipperf", "train", case, *arguments]),
+            "command": shlex.join([*program("chipperf"), "train", case, *arguments]),
             "out": shlex.quote(str(directory / case)),
         }
         for case in cases
