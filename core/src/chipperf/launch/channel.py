@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +38,23 @@ class Channel:
 
     def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _OPERATION_S) -> None:
         self.host = host
-        self._store = _connect(host, port, listens=listens, timeout_s=timeout_s)
+        if not listens:
+            # torch's store reports every failed attempt on standard error.
+            _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
+        from torch import distributed
+
+        def connect() -> Any:
+            return distributed.TCPStore(  # type: ignore[attr-defined]
+                host,
+                port,
+                is_master=listens,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=timeout_s),
+                # The elastic launcher of the same process listens on the same port, and must share it.
+                multi_tenant=True,
+            )
+
+        self._store = _bounded(connect, timeout_s + _OPERATION_S)
         self.port = int(self._store.port)
 
     def write(self, key: str, text: str) -> None:
@@ -57,10 +72,8 @@ class Channel:
             ChannelLost: The store does not answer.
         """
 
-        def get() -> str | None:
-            return str(self._store.get(key), "utf-8") if self._store.check([key]) else None
-
-        return _bounded(get, _OPERATION_S)
+        content = _bounded(lambda: self._store.get(key) if self._store.check([key]) else None, _OPERATION_S)
+        return None if content is None else str(content, "utf-8")
 
     def wait_for(self, key: str, timeout_s: float) -> str:
         """Wait until a key has a text, and return the text.
@@ -76,37 +89,15 @@ class Channel:
         return text
 
 
-def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
-    """Return torch's store at this host and port."""
-    if not listens:
-        # torch's store reports every failed attempt on standard error.
-        _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
-    from torch import distributed
-
-    def connect() -> Any:
-        return distributed.TCPStore(  # type: ignore[attr-defined]
-            host,
-            port,
-            is_master=listens,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=timeout_s),
-            # The elastic launcher of the same process listens on the same port, and must share it.
-            multi_tenant=True,
-        )
-
-    return _bounded(connect, timeout_s + _OPERATION_S)
-
-
 def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
     deadline_s = time.monotonic() + timeout_s
     while True:
         try:
             socket.create_connection((host, port), timeout=_OPERATION_S).close()
+            return
         except OSError:
             if time.monotonic() > deadline_s:
                 raise
-        else:
-            return
         time.sleep(_POLL_S)
 
 
@@ -131,7 +122,7 @@ def _bounded(call: Callable[[], T], timeout_s: float) -> T:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(timeout_s)
-    with suppress(IndexError):
+    if results:
         return results[0]
     if faults:
         raise ChannelLost(str(faults[0]).splitlines()[0]) from faults[0]

@@ -1,12 +1,19 @@
-"""Workers on this machine, started and watched by torch's elastic launcher (the engine behind ``torchrun``)."""
+"""Workers on this machine.
+
+torch's elastic launcher (the engine behind ``torchrun``) starts and watches them, except for the only worker of a
+launcher that torchrun or srun started.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -16,7 +23,6 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from chipperf.errors import RecordError
 from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherReport, cause_of
 from chipperf.launch.resume import restart
-from chipperf.launch.single import run_single_worker
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
@@ -25,9 +31,12 @@ from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, repo
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
     from chipperf.launch.launcher_group import LauncherGroup
+    from chipperf.plugin.types import Rank
+    from chipperf.records.schema import Number
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
@@ -38,6 +47,9 @@ _WATCH_INTERVAL_S = 0.2
 
 _RENDEZVOUS_S = 120
 """Time within which all launchers must start their workers after they have met."""
+
+_GRACE_S = 25.0
+"""Less than the 30 seconds after which torchrun and Slurm kill this process."""
 
 _INTERRUPTED = Status(
     state="interrupted",
@@ -64,7 +76,7 @@ def run_workers(
         plan: The run.
         directory: The run's directory, which contains the plan.
         group: The launchers of all machines. The first one writes the record.
-        worker: Command that starts one worker. The run's directory is added as its argument.
+        worker: Command that starts one worker, without the run's directory.
 
     Returns:
         Status of the run and its exit code.
@@ -100,20 +112,12 @@ def _run_session(
     status, code = _outcome(directory, ranks, died, interrupted)
     verdict = watch.verdict
     if verdict is not None and not interrupted:
-        status, code = _judged(verdict, status, code)
-    recurs = not _may_restart(status, directory)
-    return LauncherReport(
-        status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status)
-    )
-
-
-def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
-    """Return the status of ranks that the launcher stopped. The ranks do not know the reason; the launcher does."""
-    if verdict.failure_class == INTERRUPTED:
-        return (_INTERRUPTED, 1) if status.state != "completed" else (status, code)
-    if verdict.failure_class == PEER_STOPPED and status.state == "completed":
-        return status, code
-    return Status(state="failed", failure=verdict), 1
+        # The launcher has told the ranks to stop, and only it knows why. Ranks that had completed may stay so.
+        is_told = verdict.failure_class == INTERRUPTED
+        if status.state != "completed" or not (is_told or verdict.failure_class == PEER_STOPPED):
+            status, code = _INTERRUPTED if is_told else Status(state="failed", failure=verdict), 1
+    node = _node_result(plan, directory, group, status)
+    return LauncherReport(status=status, exit_code=code, recurs=not _may_restart(status, directory), node=node)
 
 
 def _decide(
@@ -122,33 +126,23 @@ def _decide(
     """Agree with the other launchers on why the ranks ended and whether to restart them."""
     if group is not None and not group.launcher.is_first:
         decision = group.report(report)
-        if decision.plan is not None and decision.port is not None:
-            if not plan.shared_directory:
-                directory.forget_failures()
-                directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
-            group.follow_session(decision.port)
+        if decision.plan is not None and not plan.shared_directory:
+            directory.forget_failures()
+            directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
         return decision, []
     reports = group.gather_reports(report) if group else [report]
     cause = cause_of(reports)
-    status = cause.status
-    nodes = [each.node for each in reports if each.node is not None]
-    if not may_restart or cause.recurs:
-        decision = Decision(status=status, exit_code=cause.exit_code)
-        if group:
-            group.decide(decision)
-        return decision, nodes
-    plan = restart(plan, directory, status)
-    decision = Decision(status=status, exit_code=cause.exit_code, plan=plan)
+    new_plan = restart(plan, directory, cause.status) if may_restart and not cause.recurs else None
+    decision = Decision(status=cause.status, exit_code=cause.exit_code, plan=new_plan)
     if group:
-        before, port = group.session, group.open_session()
-        group.decide(decision.model_copy(update={"port": port}), through=before)
-    return decision, nodes
+        group.decide(decision)
+    return decision, [each.node for each in reports if each.node is not None]
 
 
 def _launch(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> dict[int, int]:
     """Start the workers and wait for them. Return the exit codes of failed workers by rank."""
     if group is not None and group.launcher.worker is not None:
-        return run_single_worker(group.launcher.worker, command, group.session.host, group.session.port)
+        return _launch_single_worker(group.launcher.worker, command, group)
     with tempfile.TemporaryDirectory(prefix="chipperf-launch-") as scratch:
         config = LaunchConfig(
             min_nodes=plan.topology.nnodes,
@@ -181,6 +175,50 @@ def _rendezvous(group: LauncherGroup | None) -> dict[str, Any]:
     }
 
 
+def _launch_single_worker(rank: Rank, command: Sequence[str], group: LauncherGroup) -> dict[int, int]:
+    variables = {
+        "RANK": rank.rank,
+        "LOCAL_RANK": rank.local_rank,
+        "WORLD_SIZE": rank.world_size,
+        "LOCAL_WORLD_SIZE": rank.local_world_size,
+        "GROUP_RANK": rank.node_rank,
+        "MASTER_ADDR": group.session.host,
+        "MASTER_PORT": group.session.port,
+        # A launcher's process holds the store, so no rank may listen on its port.
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+    }
+    environment = os.environ | {name: str(value) for name, value in variables.items()}
+    with _interruptible(), subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as worker:
+        try:
+            code = worker.wait()
+        except KeyboardInterrupt:
+            # The worker received the signal too.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            worker.terminate()
+            try:
+                worker.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+            raise
+    return {rank.rank: code} if code else {}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM interrupt the block like Ctrl-C."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    # After an interruption the handlers are not restored: a second signal must not interrupt the report.
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def _may_restart(status: Status, directory: RunDirectory) -> bool:
     failure = status.failure
     if status.state != "failed" or failure is None or failure.failure_class == DIRECTORY_DELETED:
@@ -195,14 +233,18 @@ def _node_result(
     if group is None or plan.topology.nnodes == 1 or not group.launcher.speaks_for_node:
         return None
     readings = read_telemetry(directory.telemetry(group.launcher.node_rank))
-    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
     return NodeResult(
         node_rank=group.launcher.node_rank,
         machine=read_machine(),
         cpu=read_cpu(),
-        e2e_time_s=time.monotonic() - group.origin_s if status.state == "completed" else failed,
+        e2e_time_s=_if_completed(status, time.monotonic() - group.origin_s),
         power=summarize(readings, group.idle_memory_bytes),
     )
+
+
+def _if_completed(status: Status, seconds: float) -> Number:
+    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
+    return seconds if status.state == "completed" else failed
 
 
 def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
@@ -219,18 +261,14 @@ def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[
     record = read_record(directory.record)
     spans = list(record.metrics.spans)
     if spans:
-        last_end_s = plan.origin_s + max(span.start_s + span.seconds for span in spans)
-        spans.append(Span(name="teardown", start_s=last_end_s - plan.origin_s, seconds=max(0.0, ended_s - last_end_s)))
-    e2e_time_s = ended_s - plan.origin_s
-    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
-    changes: dict[str, Any] = {"spans": spans, "e2e_time_s": e2e_time_s if status.state == "completed" else failed}
+        last_end_s = max(span.start_s + span.seconds for span in spans)
+        teardown_s = max(0.0, ended_s - plan.origin_s - last_end_s)
+        spans.append(Span(name="teardown", start_s=last_end_s, seconds=teardown_s))
+    changes: dict[str, Any] = {"spans": spans, "e2e_time_s": _if_completed(status, ended_s - plan.origin_s)}
     if nodes and isinstance(record.metrics.power, Power):
         changes |= measured_everywhere(record.metrics, [node.power for node in nodes])
-    directory.write_record(
-        record.model_copy(
-            update={"status": status, "metrics": record.metrics.model_copy(update=changes), "nodes": nodes}
-        )
-    )
+    metrics = record.metrics.model_copy(update=changes)
+    directory.write_record(record.model_copy(update={"status": status, "metrics": metrics, "nodes": nodes}))
     directory.release_reserve()
     if status.state == "completed":
         directory.remove_checkpoints()

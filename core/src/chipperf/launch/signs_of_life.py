@@ -33,7 +33,7 @@ class SignsOfLife:
             ChannelLost: The store does not answer.
         """
         self._sent += 1
-        channel.write(_key(launcher), str(self._sent))
+        channel.write(f"alive/{launcher}", str(self._sent))
 
     def listen(self, channel: Channel) -> None:
         """Look for new signs of life of the other launchers.
@@ -42,7 +42,7 @@ class SignsOfLife:
             ChannelLost: The store does not answer.
         """
         for launcher in self._heard_s:
-            beat = channel.read(_key(launcher))
+            beat = channel.read(f"alive/{launcher}")
             if beat is not None and beat != self._beats.get(launcher):
                 self._beats[launcher] = beat
                 self._heard_s[launcher] = max(self._heard_s[launcher], time.monotonic())
@@ -54,7 +54,3 @@ class SignsOfLife:
     def silence_s(self, launcher: int) -> float:
         """Return the time since a launcher's last sign of life; negative if it is excused."""
         return time.monotonic() - self._heard_s[launcher]
-
-
-def _key(launcher: int) -> str:
-    return f"alive/{launcher}"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
-_TEMPLATE = "slurm.sbatch.j2"
 _SBATCH_TIMEOUT_S = 60.0
 
 
@@ -57,7 +56,7 @@ def batch_script(
         }
         for case in cases
     ]
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template("slurm.sbatch.j2").render(
         version=chipperf.__version__,
         name="perf-" + "-".join(cases),
         nodes=nodes,
@@ -69,10 +68,7 @@ def batch_script(
 
 
 def submit(script: Path) -> str:
-    """Submit a script to Slurm.
-
-    Returns:
-        Number of the job.
+    """Submit a script to Slurm, and return the number of the job.
 
     Raises:
         PluginError: Slurm is not installed, or refuses the job.

@@ -19,7 +19,6 @@ from chipperf.train.stop import stop_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
 
     from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.run.directory import RunDirectory
@@ -44,10 +43,7 @@ class Watch:
     * Another launcher's ranks failed or were told to stop. The ranks of this launcher are told to stop, too.
     * Another launcher is gone. The ranks of this launcher would wait for its ranks without end.
 
-    Args:
-        plan: The session's plan.
-        directory: The run's directory.
-        group: The launchers; ``None`` if this is the only one.
+    ``group`` is ``None`` if this is the only launcher.
     """
 
     def __init__(self, plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None) -> None:
@@ -61,45 +57,50 @@ class Watch:
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._ended.set()
 
     def _run(self) -> None:
         """Check once a second until the block ends or its ranks are stopped."""
-        conversation = None
-        if self._group is not None:
-            conversation = _Conversation(self._group, self._ended)
+        conversation = _Conversation(self._group, self._ended) if self._group else None
         progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
         decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
-            fault = None
-            if decides and not self._directory.plan.exists():
-                fault = _deleted(self._directory)
-            elif decides and progress.is_overdue():
-                fault = _hang(self._plan)
-            if fault is not None:
-                self.verdict = fault
-                if conversation is not None:
-                    conversation.halt(fault)
+            self.verdict = self._fault(progress) if decides else None
+            if self.verdict is not None and conversation is not None:
+                conversation.halt(self.verdict)
             elif conversation is not None:
                 self.verdict = conversation.verdict()
             if self.verdict is not None:
                 self._stop(self.verdict)
                 return
 
+    def _fault(self, progress: _ProgressGuard) -> Failure | None:
+        path = self._directory.path
+        if not self._directory.plan.exists():
+            message = f"{path} was deleted while the run was going on"
+            return Failure(failure_class=DIRECTORY_DELETED, message=message)
+        if progress.is_overdue():
+            return Failure(
+                failure_class=HANG,
+                message=f"no rank has made progress for {self._plan.hang_timeout_s:g} s",
+                hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
+            )
+        return None
+
     def _stop(self, verdict: Failure) -> None:
         ranks = _ranks_of_this_process()
         if verdict.failure_class == HANG:
             for rank in ranks:
-                if _TRAINING_PROGRAM in _command(rank):
-                    _send(rank, DUMP_SIGNAL)
+                with suppress(psutil.Error):
+                    if _TRAINING_PROGRAM in rank.cmdline():
+                        rank.send_signal(DUMP_SIGNAL)
             self._ended.wait(_DUMP_S)
             _kill(ranks)
             return
         for rank in ranks:
-            _send(rank, signal.SIGTERM)
+            with suppress(psutil.Error):
+                rank.send_signal(signal.SIGTERM)
         # Without the peer no collective completes, so the ranks cannot write a checkpoint and need less time.
         grace_s = _GRACE_S if verdict.failure_class == INTERRUPTED else _GRACE_S / 3
         deadline_s = time.monotonic() + grace_s
@@ -174,31 +175,16 @@ class _Conversation:
             self._verdict = Failure.model_validate_json(halt)
         self._signs.listen(channel)
         for index in range(launcher.count):
-            if index != launcher.index and channel.read(f"report/{index}") is not None:
-                self._peer_stopped(channel, index)
+            text = channel.read(f"report/{index}") if index != launcher.index else None
+            if text is not None:
+                # A launcher whose ranks have ended gives no more signs of life. If they failed, these ranks stop too.
+                self._signs.excuse(index)
+                if LauncherReport.model_validate_json(text).status.state != "completed" and self._verdict is None:
+                    message = f"{launcher.name_of(index)} has ended"
+                    self._verdict = Failure(failure_class=PEER_STOPPED, message=message)
         for rank in set(range(launcher.topology.world_size)) - set(launcher.ranks):
             if channel.read(stop_key(rank)) is not None:
                 self._verdict = self._verdict or Failure(failure_class=INTERRUPTED, message="told to stop elsewhere")
-
-    def _peer_stopped(self, channel: Channel, index: int) -> None:
-        """Excuse a launcher whose ranks have ended. If they failed, stop the ranks of this launcher."""
-        self._signs.excuse(index)
-        report = LauncherReport.model_validate_json(channel.read(f"report/{index}") or "")
-        if report.status.state != "completed" and self._verdict is None:
-            name = self._group.launcher.name_of(index)
-            self._verdict = Failure(failure_class=PEER_STOPPED, message=f"{name} has ended")
-
-
-def _deleted(directory: RunDirectory) -> Failure:
-    return Failure(failure_class=DIRECTORY_DELETED, message=f"{directory.path} was deleted while the run was going on")
-
-
-def _hang(plan: RunPlan) -> Failure:
-    return Failure(
-        failure_class=HANG,
-        message=f"no rank has made progress for {plan.hang_timeout_s:g} s",
-        hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
-    )
 
 
 def _ranks_of_this_process() -> list[psutil.Process]:
@@ -217,18 +203,6 @@ def _is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def _send(process: psutil.Process, number: signal.Signals) -> None:
-    with suppress(psutil.Error):
-        process.send_signal(number)
 
 
 def _kill(processes: Iterable[psutil.Process]) -> None:
