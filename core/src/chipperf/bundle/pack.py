@@ -41,10 +41,8 @@ _FILES_OF_A_RUN = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log", "logs/
 def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleManifest:
     """Write an archive of runs and reports, and return its manifest.
 
-    Args:
-        runs: Directories of runs, or their records.
-        reports: Reports. Their provenance and the files that they link are packed too.
-        out: The archive. An existing one is replaced.
+    ``runs`` are directories of runs, or their records. Each report is packed with its provenance and the files that it
+    links. An existing archive is replaced.
 
     Raises:
         UsageError: A run is still running or is named twice, or ``out`` cannot be written.

@@ -203,13 +203,15 @@ def run_job(job: Job, observer: JobObserver) -> JobResult:
     from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.launch.local import run_workers
 
-    plan = job.plan
-    group = None
+    plan, group = job.plan, None
     if job.launcher is not None:
         group = LauncherGroup(job.launcher, origin_s=job.origin_s, idle_memory_bytes=plan.idle_memory_bytes)
         if not job.launcher.is_first:
-            return _run_for_first_launcher(job, group)
+            plan = group.request(plan)
     directory = RunDirectory(job.out or Path("runs") / plan.run_id)
+    if group is not None and not group.launcher.is_first:
+        status, exit_code = run_workers(group.join(directory, plan), directory, group)
+        return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
     with group.announcing_errors() if group else nullcontext():
         if group is not None:
             group.gather_requests(plan)
@@ -241,17 +243,6 @@ def process_start_s() -> float:
     except (OSError, AttributeError):
         age_s = time.time() - psutil.Process().create_time()
     return time.monotonic() - age_s
-
-
-def _run_for_first_launcher(job: Job, group: LauncherGroup) -> JobResult:
-    """Run the ranks of this launcher with the first launcher's plan."""
-    from chipperf.launch.local import run_workers
-
-    plan = group.request(job.plan)
-    directory = RunDirectory(job.out or Path("runs") / plan.run_id)
-    plan = group.join(directory, plan)
-    status, exit_code = run_workers(plan, directory, group)
-    return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
 
 
 def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver) -> RunPlan:

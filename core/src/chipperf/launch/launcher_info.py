@@ -80,15 +80,14 @@ def find_launcher(
 ) -> LauncherInfo | None:
     """Return this process as a launcher of its run, from the options or from torchrun's or srun's variables.
 
+    Return ``None`` if it is the only launcher.
+
     Args:
         nnodes: Number of machines.
         nproc: Number of processes on each machine.
         node_rank: Number of this machine.
         rendezvous: Where the machines meet, as ``HOST:PORT``.
         typed: Options that are on the command line, for example ``--nnodes``. The others have their defaults.
-
-    Returns:
-        The launcher; ``None`` if it is the only one.
 
     Raises:
         UsageError: The options are incomplete, contradict each other, or contradict torchrun's or srun's variables.

@@ -41,10 +41,7 @@ def require_same_software(plan: RunPlan, record: Record, case: Case, session: Se
 def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> RunPlan:
     """Prepare a stopped run to continue: write its new plan and record, and return the plan.
 
-    Args:
-        directory: The run's directory.
-        torch_version: Installed version of torch.
-        started_s: ``time.monotonic()`` at the start of this process.
+    ``started_s`` is ``time.monotonic()`` at the start of this process.
 
     Raises:
         UsageError: The run's processes still run, torch has another version, or the directory cannot be written.
@@ -78,10 +75,7 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> 
 def restart(plan: RunPlan, directory: RunDirectory, status: Status) -> RunPlan:
     """Prepare the next session of a launcher after its workers died. Without a checkpoint the run starts again.
 
-    Args:
-        plan: Plan of the session that ended.
-        directory: The run's directory.
-        status: How the session ended.
+    ``plan`` and ``status`` are those of the session that ended.
     """
     record, now = read_record(directory.path), datetime.now(timezone.utc)
     found, faults = newest_valid(directory.checkpoints)

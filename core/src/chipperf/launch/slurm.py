@@ -35,7 +35,7 @@ def batch_script(
     Args:
         cases: Names of the cases.
         arguments: Further arguments of ``perf train`` for all cases.
-        nodes: Number of machines.
+        nodes: Number of machines, with ``nproc`` processes on each.
         nproc: Number of processes on each machine.
         directory: Directory for the runs' directories and the job's log, on storage that all machines share.
         options: Options of ``sbatch``, as on its command line.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
 from chipperf.launch.launcher_group import HANG, PEER_STOPPED, LauncherReport
-from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.records.schema import Failure
 from chipperf.run.failure import DUMP_SIGNAL, INTERRUPTED
 from chipperf.train.stop import stop_key
@@ -52,6 +51,8 @@ class Watch:
         self._directory = directory
         self._group = group
         self._ended = threading.Event()
+        self._progress = directory.state_of_progress()
+        self._progressed_s = time.monotonic()
 
     def __enter__(self) -> Watch:
         threading.Thread(target=self._run, daemon=True).start()
@@ -63,10 +64,9 @@ class Watch:
     def _run(self) -> None:
         """Check once a second until the block ends or its ranks are stopped."""
         conversation = _Conversation(self._group, self._ended) if self._group else None
-        progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
         decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
-            self.verdict = self._fault(progress) if decides else None
+            self.verdict = self._fault() if decides else None
             if self.verdict is not None and conversation is not None:
                 conversation.halt(self.verdict)
             elif conversation is not None:
@@ -75,18 +75,23 @@ class Watch:
                 self._stop(self.verdict)
                 return
 
-    def _fault(self, progress: _ProgressGuard) -> Failure | None:
-        path = self._directory.path
+    def _fault(self) -> Failure | None:
         if not self._directory.plan.exists():
-            message = f"{path} was deleted while the run was going on"
+            message = f"{self._directory.path} was deleted while the run was going on"
             return Failure(failure_class=DIRECTORY_DELETED, message=message)
-        if progress.is_overdue():
-            return Failure(
-                failure_class=HANG,
-                message=f"no rank has made progress for {self._plan.hang_timeout_s:g} s",
-                hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
-            )
-        return None
+        timeout_s = self._plan.hang_timeout_s
+        if timeout_s is None:
+            return None
+        progress, now_s = self._directory.state_of_progress(), time.monotonic()
+        if progress != self._progress:
+            self._progress, self._progressed_s = progress, now_s
+        if now_s - self._progressed_s <= timeout_s:
+            return None
+        return Failure(
+            failure_class=HANG,
+            message=f"no rank has made progress for {timeout_s:g} s",
+            hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
+        )
 
     def _stop(self, verdict: Failure) -> None:
         ranks = _ranks_of_this_process()
@@ -107,24 +112,6 @@ class Watch:
         while any(map(_is_alive, ranks)) and time.monotonic() < deadline_s:
             self._ended.wait(_INTERVAL_S / 4)
         _kill(ranks)
-
-
-class _ProgressGuard:
-    """Detects that the run's files have not changed for too long. Uses a monotonic clock."""
-
-    def __init__(self, directory: RunDirectory, timeout_s: float | None) -> None:
-        self._directory = directory
-        self._timeout_s = timeout_s
-        self._state = directory.state_of_progress()
-        self._changed_s = time.monotonic()
-
-    def is_overdue(self) -> bool:
-        if self._timeout_s is None:
-            return False
-        state = self._directory.state_of_progress()
-        if state != self._state:
-            self._state, self._changed_s = state, time.monotonic()
-        return time.monotonic() - self._changed_s > self._timeout_s
 
 
 class _Conversation:

@@ -51,13 +51,12 @@ def read_cpu(root: Path = Path("/")) -> str | Missing:
     return platform.processor() or platform.machine() or _UNREADABLE
 
 
-def read_os(root: Path = Path("/")) -> str | Missing:
+def read_os() -> str | Missing:
     """Return the distribution's name and version from ``os-release``."""
     try:
-        release = platform.freedesktop_os_release() if root == Path("/") else _parse_os_release(root)
+        return platform.freedesktop_os_release().get("PRETTY_NAME") or _UNREADABLE
     except OSError:
         return platform.platform(terse=True) or _UNREADABLE
-    return release.get("PRETTY_NAME") or _UNREADABLE
 
 
 def read_container(root: Path = Path("/")) -> str | Missing:
@@ -109,11 +108,6 @@ def _read_port(port: Path) -> str:
         return ""
     fabric = "RoCE" if _read(port / "link_layer") == "Ethernet" else "InfiniBand"
     return f"{fabric} {rate}"
-
-
-def _parse_os_release(root: Path) -> dict[str, str]:
-    lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
-    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines) if value}
 
 
 def _read(path: Path) -> str:

@@ -71,10 +71,7 @@ def check_record(
 ) -> tuple[Implausibility, ...]:
     """Return the contradictions in a completed run. Other runs are not checked.
 
-    Args:
-        record: The run.
-        forward_flops: Arithmetic of one sample's forward pass in the run's model, if known.
-        peak: Peak rate of one device, if known.
+    ``forward_flops`` is the arithmetic of one sample's forward pass in the run's model.
     """
     if record.status.state != "completed":
         return ()
@@ -117,13 +114,9 @@ def check_scaling(records: Sequence[Record]) -> Iterator[tuple[Record, Implausib
 
 
 def model_flops_utilization(rate: float, devices: int, forward_flops: float, peak: Peak) -> float:
-    """Return the fraction of the peak that a throughput uses, without recomputed arithmetic.
+    """Return the fraction of the peak of all devices that a throughput uses, without recomputed arithmetic.
 
-    Args:
-        rate: Samples per second of all devices.
-        devices: Number of devices.
-        forward_flops: Arithmetic of one sample's forward pass.
-        peak: Peak of one device.
+    ``rate`` is samples per second of all devices, ``forward_flops`` the arithmetic of one sample's forward pass.
     """
     return rate * forward_flops * _PASSES / (peak.flops_per_s * devices)
 

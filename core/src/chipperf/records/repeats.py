@@ -142,12 +142,7 @@ def summarize_repeats(
 ) -> Repeats:
     """Read the records of repeats, aggregate their metrics, and write the result to ``to``.
 
-    Args:
-        case: Name of the case.
-        planned: Number of requested runs.
-        runs: The started runs.
-        root: Directory that the runs' directories are relative to.
-        to: File for the result; ``None`` writes none.
+    The directories of the started ``runs`` are relative to ``root``.
 
     Raises:
         RecordError: The file cannot be written.

@@ -97,11 +97,8 @@ def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
 def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
     """Remove values from a record and commit to them.
 
-    Args:
-        record: The record.
-        fields: Fields as ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied.
-        reason: Reports show it.
-        ratio_to: A comparable run. The ratio of each value to this run's value is published.
+    A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. With a comparable run, ``ratio_to``, the
+    ratio of each value to this run's value is published.
 
     Raises:
         UsageError: A field does not exist, has no value, or is one that every record needs; or there is no reason or no

@@ -126,8 +126,6 @@ class RecordFinder:
 
     def by_digest(self, digest: str) -> Path | None:
         """Return the file whose SHA-256 begins with ``digest``, or ``None``."""
-        if len(digest) == hashlib.sha256().digest_size * 2:
-            return self._by_digest.get(digest)
         return next((file for full, file in self._by_digest.items() if full.startswith(digest)), None)
 
     def by_run(self, run_id: str) -> Path | None:
