@@ -112,10 +112,12 @@ def _run_session(
     status, code = _outcome(directory, ranks, died, interrupted)
     verdict = watch.verdict
     if verdict is not None and not interrupted:
-        # The launcher has told the ranks to stop, and only it knows why. Ranks that had completed may stay so.
+        # The launcher has stopped the ranks, and only it knows why. Ranks that had completed may stay so.
         is_told = verdict.failure_class == INTERRUPTED
-        if status.state != "completed" or not (is_told or verdict.failure_class == PEER_STOPPED):
-            status, code = _INTERRUPTED if is_told else Status(state="failed", failure=verdict), 1
+        may_have_completed = is_told or verdict.failure_class == PEER_STOPPED
+        if status.state != "completed" or not may_have_completed:
+            status = _INTERRUPTED if is_told else Status(state="failed", failure=verdict)
+            code = 1
     node = _node_result(plan, directory, group, status)
     return LauncherReport(status=status, exit_code=code, recurs=not _may_restart(status, directory), node=node)
 
@@ -277,25 +279,22 @@ def _finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[
 def _outcome(
     directory: RunDirectory, ranks: Sequence[int], died: dict[int, int], interrupted: bool
 ) -> tuple[Status, int]:
-    if not died and not interrupted:
+    if interrupted:
+        return _INTERRUPTED, 1
+    if not died:
         return Status(state="completed"), 0
-    silent = {rank: code for rank, code in sorted(died.items()) if not directory.failure(rank).exists()}
-    killed = {rank: code for rank, code in silent.items() if -code in _KILLING_SIGNALS}
+    silent = [rank for rank in sorted(died) if not directory.failure(rank).exists()]
+    killed = [rank for rank in silent if -died[rank] in _KILLING_SIGNALS]
     reported = first_failure(directory, ranks)
-    if not interrupted:
-        # The other ranks then report only that they lost a peer or that they were stopped.
-        if killed:
-            # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
-            return _silent_death(*min(killed.items(), key=lambda death: -death[1] != signal.SIGKILL))
-        if reported and reported[0].failure_class != INTERRUPTED:
-            return Status(state="failed", failure=reported[0]), reported[1]
-        if silent:
-            return _silent_death(*next(iter(silent.items())))
-    return _INTERRUPTED, 1
-
-
-def _silent_death(rank: int, exit_code: int) -> tuple[Status, int]:
-    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exited with code {exit_code}"
+    # After a killed rank, the others report only that they lost a peer or that they were stopped.
+    if not killed and reported and reported[0].failure_class != INTERRUPTED:
+        return Status(state="failed", failure=reported[0]), reported[1]
+    if not silent:
+        return _INTERRUPTED, 1
+    # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
+    rank = min(killed or silent[:1], key=lambda rank: -died[rank] != signal.SIGKILL)
+    code = died[rank]
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     failure = Failure(
         failure_class="rank_died",
         message=f"the process {how} without saying why",
