@@ -35,23 +35,7 @@ class Channel:
 
     def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _OPERATION_S) -> None:
         self.host = host
-        if not listens:
-            # torch's store reports every failed attempt on standard error.
-            _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
-        from torch import distributed
-
-        def connect() -> Any:
-            return distributed.TCPStore(  # type: ignore[attr-defined]
-                host,
-                port,
-                is_master=listens,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=timeout_s),
-                # The elastic launcher of the same process listens on the same port, and must share it.
-                multi_tenant=True,
-            )
-
-        self._store = _bounded(connect, timeout_s + _OPERATION_S)
+        self._store = _connect(host, port, listens=listens, timeout_s=timeout_s)
         self.port = int(self._store.port)
 
     def write(self, key: str, text: str) -> None:
@@ -108,6 +92,26 @@ class SignsOfLife:
     def silence_s(self, launcher: int) -> float:
         """Return the time since a launcher's last sign of life; negative if it is excused."""
         return time.monotonic() - self._heard_s[launcher]
+
+
+def _connect(host: str, port: int, *, listens: bool, timeout_s: float) -> Any:
+    if not listens:
+        # torch's store reports every failed attempt on standard error.
+        _bounded(lambda: _wait_for_listener(host, port, timeout_s), timeout_s + _OPERATION_S)
+    from torch import distributed
+
+    def connect() -> Any:
+        return distributed.TCPStore(  # type: ignore[attr-defined]
+            host,
+            port,
+            is_master=listens,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=timeout_s),
+            # The elastic launcher of the same process listens on the same port, and must share it.
+            multi_tenant=True,
+        )
+
+    return _bounded(connect, timeout_s + _OPERATION_S)
 
 
 def _wait_for_listener(host: str, port: int, timeout_s: float) -> None:
