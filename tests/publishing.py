@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chipperf.cli.main import app
 from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
-from chipperf.verify.records import RecordFinder
+from chipperf.verify.named_records import RecordFinder
 from chipperf.verify.report_verification import Templates, verify_report
 from curve_records import curve
 from factory import make_record

@@ -8,7 +8,7 @@ import generate_examples
 import pytest
 from chipperf.records.store import read_record, record_text
 from chipperf.records.upgrade import upgrade
-from chipperf.verify.records import RecordFinder
+from chipperf.verify.named_records import RecordFinder
 from chipperf.verify.report_verification import Templates, verify_report
 from documents import ROOT
 

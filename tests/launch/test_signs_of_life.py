@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf.launch import signs_of_life
-from chipperf.launch.signs_of_life import SignsOfLife
+from chipperf.launch import channel as channel_module
+from chipperf.launch.channel import SignsOfLife
 
 if TYPE_CHECKING:
     from chipperf.launch.channel import Channel
@@ -33,7 +33,7 @@ def channel() -> Channel:
 @pytest.fixture
 def clock_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now_s = [100.0]
-    monkeypatch.setattr(signs_of_life.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(channel_module.time, "monotonic", lambda: now_s[0])
     return now_s
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,16 +53,17 @@ def test_cpu_without_a_model_name_is_its_architecture(tmp_path: Path) -> None:
     assert environment.read_cpu(tmp_path) not in ("", None)
 
 
-def test_os_is_the_pretty_name(tmp_path: Path) -> None:
-    write(tmp_path, {"etc/os-release": 'NAME="Acme"\n# comment\n\nPRETTY_NAME="Acme Linux 22.04 (x)"\n'})
+def test_os_is_the_pretty_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = {"NAME": "Acme", "PRETTY_NAME": "Acme Linux 22.04 (x)"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
 
-    assert environment.read_os(tmp_path) == "Acme Linux 22.04 (x)"
+    assert environment.read_os() == "Acme Linux 22.04 (x)"
 
 
-def test_os_release_without_a_name_is_unknown(tmp_path: Path) -> None:
-    write(tmp_path, {"etc/os-release": "NAME=Acme\n"})
+def test_os_release_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"NAME": "Acme"})
 
-    assert isinstance(environment.read_os(tmp_path), Missing)
+    assert isinstance(environment.read_os(), Missing)
 
 
 @pytest.mark.parametrize(("marker", "engine"), [(".dockerenv", "docker"), ("run/.containerenv", "podman")])

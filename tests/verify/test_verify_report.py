@@ -14,7 +14,7 @@ from chipperf.cli.main import app
 from chipperf.errors import DocumentError, PerfError
 from chipperf.languages import LANGUAGES
 from chipperf.run.directory import RunDirectory
-from chipperf.verify.records import RecordFinder
+from chipperf.verify.named_records import RecordFinder
 from chipperf.verify.report_verification import Templates, verify_report
 from curve_records import curve
 from factory import make_record

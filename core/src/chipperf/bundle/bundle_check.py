@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import tarfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.bundle.manifest import (
@@ -37,14 +37,7 @@ _HINT: Final = "ask for the bundle again; 'perf bundle' does not write such a bu
 
 
 def unpack_checked(bundle: Path, directory: Path) -> BundleManifest:
-    """Check every file of a bundle, and unpack records and reports.
-
-    Args:
-        bundle: The archive.
-        directory: An empty directory.
-
-    Returns:
-        The manifest of the bundle.
+    """Check every file of a bundle, unpack records and reports into an empty directory, and return the manifest.
 
     Raises:
         UsageError: The bundle cannot be opened.
@@ -162,14 +155,12 @@ def _check_file(
     if entry.size != described.size_bytes:
         raise _refused(bundle, entry.name, f"{entry.size} bytes instead of {described.size_bytes}")
     digest = hashlib.sha256()
-    if to is None:
+    if to:
+        to.parent.mkdir(parents=True, exist_ok=True)
+    with to.open("xb") if to else nullcontext() as file:
         for block in _blocks(archive, entry):
             digest.update(block)
-    else:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with to.open("xb") as file:
-            for block in _blocks(archive, entry):
-                digest.update(block)
+            if file:
                 file.write(block)
     if digest.hexdigest() != described.sha256:
         raise _refused(bundle, entry.name, f"its SHA-256 differs from {MANIFEST}")
@@ -179,12 +170,7 @@ def _blocks(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]
     file = archive.extractfile(entry)
     if file is None:
         raise tarfile.ReadError(f"{entry.name} has no content")
-    remaining = entry.size
-    while remaining:
-        block = file.read(min(_BLOCK_BYTES, remaining))
-        if not block:
-            raise EOFError(f"{entry.name} is cut off")
-        remaining -= len(block)
+    while block := file.read(_BLOCK_BYTES):
         yield block
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 import chipperf
 from chipperf.errors import CheckFailed, first_fault
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
 from chipperf.records.store import RECORD_NAME
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ _FORBIDDEN: Final = set("\\\0\r\n")
 _LONGEST_NAME: Final = 400
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BundledFile(_Model):
+class BundledFile(StrictModel):
     """A file in the bundle. ``name`` is its name in the archive."""
 
     name: str
@@ -37,24 +33,18 @@ class BundledFile(_Model):
     sha256: Sha256
 
 
-class BundledRun(_Model):
+class BundledRun(StrictModel):
     """A run. ``record`` is the name of its record in the archive."""
 
     run_id: str
     record: str
 
 
-class BundleManifest(_Model):
+class BundleManifest(StrictModel):
     """Content of the bundle's first file.
 
-    Attributes:
-        bundle_version: Version of the bundle format.
-        chipperf_version: Version of chipperf that packed the bundle.
-        schema_version: Version of the records' schema.
-        metrics_version: Version of the metrics' definitions.
-        runs: The runs.
-        reports: Names of the reports in the archive.
-        files: All files except for the manifest and the checksums, ordered by name.
+    ``runs`` and ``reports`` name their files in the archive. ``files`` are all but the manifest and the checksums,
+    ordered by name.
     """
 
     bundle_version: Literal[1] = 1

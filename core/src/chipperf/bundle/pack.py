@@ -8,7 +8,6 @@ import os
 import re
 import tarfile
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -32,42 +31,33 @@ from chipperf.report.provenance import is_plain_name, provenance_file
 from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _FILES_OF_A_RUN = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log", "logs/*.failure.json", "sources.json")
 """Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """The content of a bundle: files on disk by their name in the archive, runs, and reports."""
-
-    files: Mapping[str, Path]
-    runs: Sequence[BundledRun]
-    reports: Sequence[str]
-
-
 def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleManifest:
     """Write an archive of runs and reports, and return its manifest.
 
-    Args:
-        runs: Directories of runs, or their records.
-        reports: Reports. Their provenance and the files that they link are packed too.
-        out: The archive. An existing one is replaced.
+    ``runs`` are directories of runs, or their records. Each report is packed with its provenance and the files that it
+    links. An existing archive is replaced.
 
     Raises:
         UsageError: A run is still running or is named twice, or ``out`` cannot be written.
         RecordError: A record or file cannot be read.
         DocumentError: A report cannot be read.
     """
-    contents = _collect(runs, reports)
-    files = [_described(name, path) for name, path in sorted(contents.files.items())]
-    manifest = BundleManifest(runs=list(contents.runs), reports=list(contents.reports), files=files)
+    files: dict[str, Path] = {}
+    bundled_runs = [_add_run(run, files) for run in runs]
+    bundled_reports = [_add_report(number, report, files) for number, report in enumerate(reports, start=1)]
+    described = [_described(name, path) for name, path in sorted(files.items())]
+    manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, files=described)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         try:
-            _write(temporary, manifest, contents.files)
+            _write(temporary, manifest, files)
             os.replace(temporary, out)
         finally:
             temporary.unlink(missing_ok=True)
@@ -78,46 +68,34 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleMani
     return manifest
 
 
-def _collect(runs: Sequence[Path], reports: Sequence[Path]) -> _Contents:
-    files: dict[str, Path] = {}
-    bundled_runs = []
-    for run in runs:
-        stored = read_stored(run)
-        directory = f"{RUNS}/{_safe(stored.record.run_id)}"
-        name = f"{directory}/{RECORD_NAME}"
-        if name in files:
-            raise UsageError(f"run {stored.record.run_id} is named twice", hint="name every run once")
-        if run.is_dir():
-            RunDirectory(run).require_ended()
-            files |= {f"{directory}/{path.relative_to(run).as_posix()}": path for path in _files_of(run)}
-        files[name] = stored.file
-        bundled_runs.append(BundledRun(run_id=stored.record.run_id, record=name))
-    bundled_reports = []
-    for number, report in enumerate(reports, start=1):
-        beside = {path.name: path for path in _files_beside(report)}
-        files |= {f"{REPORTS}/{number}/{name}": path for name, path in beside.items()}
-        bundled_reports.append(f"{REPORTS}/{number}/{report.name}")
-    return _Contents(files, bundled_runs, bundled_reports)
+def _add_run(run: Path, files: dict[str, Path]) -> BundledRun:
+    """Add the files of a run to ``files``, by their names in the archive."""
+    stored = read_stored(run)
+    safe_name = re.sub(r"[^\w.-]|^\.+", "_", stored.record.run_id) or "_"
+    directory = f"{RUNS}/{safe_name}"
+    name = f"{directory}/{RECORD_NAME}"
+    if name in files:
+        raise UsageError(f"run {stored.record.run_id} is named twice", hint="name every run once")
+    if run.is_dir():
+        RunDirectory(run).require_ended()
+        for path in (path for pattern in _FILES_OF_A_RUN for path in run.glob(pattern)):
+            if path.is_file() and not path.is_symlink():
+                files[f"{directory}/{path.relative_to(run).as_posix()}"] = path
+    files[name] = stored.file
+    return BundledRun(run_id=stored.record.run_id, record=name)
 
 
-def _files_of(run: Path) -> Iterator[Path]:
-    for pattern in _FILES_OF_A_RUN:
-        yield from (path for path in run.glob(pattern) if path.is_file() and not path.is_symlink())
-
-
-def _files_beside(report: Path) -> Iterator[Path]:
-    """Yield a report, its provenance, and the files in its directory that it links.
+def _add_report(number: int, report: Path, files: dict[str, Path]) -> str:
+    """Add a report, its provenance, and the files in its directory that it links. Return its name in the archive.
 
     Linked pages are not packed, because a bundle contains only pages that are verified as reports.
     """
-    yield report
+    directory = f"{REPORTS}/{number}"
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
     linked = [report.with_name(name) for name in links if is_plain_name(name) and not is_page(name)]
-    yield from (path for path in (provenance_file(report), *linked) if path.is_file())
-
-
-def _safe(run_id: str) -> str:
-    return re.sub(r"[^\w.-]|^\.+", "_", run_id) or "_"
+    beside = (path for path in (provenance_file(report), *linked) if path.is_file())
+    files |= {f"{directory}/{path.name}": path for path in (report, *beside)}
+    return f"{directory}/{report.name}"
 
 
 def _described(name: str, path: Path) -> BundledFile:

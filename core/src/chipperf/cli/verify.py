@@ -58,7 +58,7 @@ def verify_reports(
     """
     # Imported here because other commands do not need it.
     from chipperf.cli.report import find_vendor_templates
-    from chipperf.verify.records import RecordFinder
+    from chipperf.verify.named_records import RecordFinder
     from chipperf.verify.report_verification import Templates, verify_report
 
     if not reports:

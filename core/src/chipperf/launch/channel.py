@@ -1,4 +1,4 @@
-"""Texts by key that launchers exchange over the network.
+"""Texts by key, and signs of life, that launchers exchange over the network.
 
 Both ends of a connection prove that they know the same secret (HMAC challenges of ``multiprocessing.connection``).
 Texts are JSON; nothing that comes from the network is unpickled.
@@ -15,9 +15,12 @@ import time
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chipperf.run.rendezvous import listen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SECRET_VARIABLE = "CHIPPERF_RDZV_SECRET"
 """Secret that all launchers of a run share. Without it, everybody who reaches the port can take part."""
@@ -34,14 +37,13 @@ class ChannelLost(Exception):
 class Channel:
     """Texts by key. All launchers can write and read them.
 
+    Every call raises :class:`ChannelLost` if the other end does not answer.
+
     Args:
         host: Name or address of the machine that holds the texts.
         port: Its port; with ``listens``, 0 selects a free one.
         listens: True if this process holds the texts; one launcher does.
         timeout_s: Time within which the other end must begin to listen.
-
-    Raises:
-        ChannelLost: Nobody answers, the other end has another secret, or the port is taken.
     """
 
     def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _ANSWER_S) -> None:
@@ -62,27 +64,15 @@ class Channel:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def write(self, key: str, text: str) -> None:
-        """Store a text.
-
-        Raises:
-            ChannelLost: The other end does not answer.
-        """
+        """Store a text."""
         self._ask(key, text)
 
     def read(self, key: str) -> str | None:
-        """Return the text of a key, or ``None`` if the key has no text yet.
-
-        Raises:
-            ChannelLost: The other end does not answer.
-        """
+        """Return the text of a key, or ``None`` if the key has no text yet."""
         return self._ask(key)
 
     def wait_for(self, key: str, timeout_s: float) -> str:
-        """Wait until a key has a text, and return the text.
-
-        Raises:
-            ChannelLost: The key has no text within the time limit, or the other end does not answer.
-        """
+        """Wait until a key has a text, and return the text. Without one in time, raise :class:`ChannelLost`."""
         deadline_s = time.monotonic() + timeout_s
         while (text := self.read(key)) is None:
             if time.monotonic() > deadline_s:
@@ -150,6 +140,43 @@ class Channel:
                     with self._lock:
                         answer = _answer(self._texts, request)
                     connection.send_bytes(json.dumps(answer).encode())
+
+
+class SignsOfLife:
+    """The times of the launchers' last signs of life, which they give each other through a channel.
+
+    Each launcher writes a number that grows. The others look for changes, so the clocks need not agree.
+
+    Args:
+        launchers: Numbers of the launchers to listen to. Their first sign of life counts as now.
+    """
+
+    def __init__(self, launchers: Iterable[int]) -> None:
+        now_s = time.monotonic()
+        self._heard_s = dict.fromkeys(launchers, now_s)
+        self._beats: dict[int, str] = {}
+        self._sent = 0
+
+    def send(self, channel: Channel, launcher: int) -> None:
+        """Give a sign of life of this launcher."""
+        self._sent += 1
+        channel.write(f"alive/{launcher}", str(self._sent))
+
+    def listen(self, channel: Channel) -> None:
+        """Look for new signs of life of the other launchers."""
+        for launcher in self._heard_s:
+            beat = channel.read(f"alive/{launcher}")
+            if beat is not None and beat != self._beats.get(launcher):
+                self._beats[launcher] = beat
+                self._heard_s[launcher] = max(self._heard_s[launcher], time.monotonic())
+
+    def excuse(self, launcher: int) -> None:
+        """Stop expecting signs of life of a launcher that has ended."""
+        self._heard_s[launcher] = float("inf")
+
+    def silence_s(self, launcher: int) -> float:
+        """Return the time since a launcher's last sign of life; negative if it is excused."""
+        return time.monotonic() - self._heard_s[launcher]
 
 
 def _answer(texts: dict[str, str], request: Any) -> str | None:

@@ -82,8 +82,6 @@ class Job:
 
     Attributes:
         plan: Plan of the run; of a resumed run, the plan before it is resumed.
-        session: The vendor's plugin.
-        case: The case.
         out: The run's directory; ``None`` means ``runs/`` and the run's name.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         resumed_at_s: ``time.monotonic()`` at the start of the process that resumes the run; ``None`` for a new run.
@@ -106,12 +104,8 @@ class Job:
 class JobResult:
     """How a run ended.
 
-    Attributes:
-        directory: The run's directory.
-        status: State of the run and, if it failed, the reason.
-        exit_code: Exit code for this status.
-        record: The run's record; ``None`` on a machine that does not write it.
-        checkpoint_step: Step from which the run can be resumed; ``None`` if there is no checkpoint.
+    ``record`` is ``None`` on a machine that does not write it. The run can be resumed from ``checkpoint_step``; it is
+    ``None`` if there is no checkpoint.
     """
 
     directory: RunDirectory
@@ -122,12 +116,7 @@ class JobResult:
 
 
 def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) -> Job:
-    """Plan a new run.
-
-    Args:
-        options: Options of the run.
-        started_s: ``time.monotonic()`` at the start of this process.
-        observer: Shows the progress.
+    """Plan a new run, which began at ``started_s``, ``time.monotonic()`` at the start of this process.
 
     Raises:
         PerfError: The options name something that does not exist, does not fit, or is not ready.
@@ -207,10 +196,6 @@ def plan_resumed_job(path: Path, *, case: str | None, launcher: LauncherInfo | N
 
 def run_job(job: Job, observer: JobObserver) -> JobResult:
     """Start the workers and wait until the run ends.
-
-    Args:
-        job: The run.
-        observer: Shows the progress.
 
     Raises:
         PerfError: The run could not start.

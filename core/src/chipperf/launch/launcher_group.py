@@ -12,11 +12,9 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from chipperf.errors import DataError, PerfError, TrainingError, TrainingStopped, UsageError
 from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.records.schema import Failure, NodeResult, Status
+from chipperf.records.schema import Failure, NodeResult, Status, StrictModel
 from chipperf.run.failure import INTERRUPTED
 from chipperf.run.plan import RunPlan, read_plan
 
@@ -32,6 +30,8 @@ JOIN_S = 300.0
 _REPORT_S = 60.0
 """Time within which all launchers must report after the ranks of one ended. Ranks are killed after 25 seconds."""
 
+_ACK_S = 5.0
+
 _STORE_S = 120.0
 """Time within which the first launcher must start its ranks after all have joined."""
 
@@ -40,12 +40,10 @@ _SILENT_S = 5.0
 
 _POLL_S = 0.1
 
-STOPPED = "a signal told it to stop"
+_STOPPED = "a signal told it to stop"
 
 _PORT_KEY = "chipperf/port"
 """Key in the store of torchrun's agent for the port at which the first launcher listens."""
-
-_ACK_S = 5.0
 
 NODE_LOST = "node_lost"
 PEER_STOPPED = "peer_stopped"
@@ -58,17 +56,12 @@ _SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", 
 """Classes of failures that a rank reports after it lost another rank."""
 
 
-class LauncherReport(BaseModel):
+class LauncherReport(StrictModel):
     """How the ranks of one launcher ended.
 
-    Attributes:
-        status: State of its ranks and, if they failed, the reason.
-        exit_code: Exit code for this status.
-        recurs: Whether the same failure is expected after a restart.
-        node: Facts about the launcher's machine that other launchers do not know.
+    ``recurs`` tells whether the same failure is expected after a restart. ``node`` has facts about the launcher's
+    machine that other launchers do not know.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Status
     exit_code: int
@@ -76,17 +69,12 @@ class LauncherReport(BaseModel):
     node: NodeResult | None = None
 
 
-class Decision(BaseModel):
+class Decision(StrictModel):
     """Decision of the first launcher after all ranks ended.
 
-    Attributes:
-        status: How the ranks ended.
-        exit_code: Exit code for this status.
-        plan: Plan with which the ranks are restarted; ``None`` ends the run.
-        port: Port of the first launcher's new store if there is a ``plan``.
+    With a ``plan`` the ranks are restarted, and meet at another ``port`` of the first launcher; without one the run
+    ends.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Status
     exit_code: int
@@ -120,13 +108,13 @@ class LauncherGroup:
         self.origin_s = origin_s
         self.idle_memory_bytes = idle_memory_bytes
         self._lost: set[int] = set()
+        self._place = f"{launcher.host}:{launcher.port}"
         try:
-            with self._waiting_for(f"{launcher.name_of(0)} to listen on {launcher.host}:{launcher.port}"):
+            with self._waiting_for(f"{launcher.name_of(0)} to listen on {self._place}"):
                 self._joining = _meet(launcher)
         except ChannelLost as error:
-            place = f"{launcher.host}:{launcher.port}"
             what = "cannot listen on" if launcher.is_first else "found nobody at"
-            raise _not_joined(f"{launcher.name_of(launcher.index)} {what} {place}: {error}") from error
+            raise _not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
         self.session = self._joining
 
     @contextmanager
@@ -145,11 +133,8 @@ class LauncherGroup:
         """Tell the other launchers if the block fails on the first launcher, so that they do not wait for it."""
         try:
             yield
-        except PerfError as error:
-            self._joining.write("refused", error.message)
-            raise
-        except TrainingStopped:
-            self._joining.write("refused", STOPPED)
+        except (PerfError, TrainingStopped) as error:
+            self._joining.write("refused", error.message if isinstance(error, PerfError) else _STOPPED)
             raise
 
     @contextmanager
@@ -158,7 +143,7 @@ class LauncherGroup:
         try:
             yield
         except TrainingStopped:
-            self._joining.write(f"stopped/{self.launcher.index}", "")
+            self._joining.write(f"stopped/{self.launcher.index}", _STOPPED)
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
@@ -170,16 +155,14 @@ class LauncherGroup:
             TrainingError: A launcher sends no request in time.
             UsageError: A launcher was started with other options.
         """
-        for index in range(1, self.launcher.count):
-            self._require_same(plan, RunPlan.model_validate_json(self._wait_for_other(index, "request")), index)
-
-    def _require_same(self, plan: RunPlan, other: RunPlan, index: int) -> None:
-        for name in _SAME:
-            if getattr(plan, name) != getattr(other, name):
-                raise UsageError(
-                    f"{self.launcher.name_of(index)} was started with another {name} than the first",
-                    hint="give the same options everywhere, except --node-rank",
-                )
+        for index, text in self._gather("request"):
+            other = RunPlan.model_validate_json(text)
+            for name in _SAME:
+                if getattr(plan, name) != getattr(other, name):
+                    raise UsageError(
+                        f"{self.launcher.name_of(index)} was started with another {name} than the first",
+                        hint="give the same options everywhere, except --node-rank",
+                    )
 
     def request(self, plan: RunPlan) -> RunPlan:
         """Send the plan of this launcher to the first launcher, and return the first launcher's plan.
@@ -188,11 +171,7 @@ class LauncherGroup:
             TrainingError: The first launcher does not answer, or does not start the run.
             DataError: The dataset's directory does not exist on this machine.
         """
-        try:
-            self._joining.write(f"request/{self.launcher.index}", plan.model_dump_json())
-            received = RunPlan.model_validate_json(self._wait_for_first("plan"))
-        except ChannelLost as error:
-            raise _not_joined(f"{self.launcher.name_of(0)} does not say what to do: {error}") from error
+        received = self._ask_first("request", plan.model_dump_json(), "plan", "does not say what to do")
         if not received.data_root.is_dir():
             raise DataError(
                 f"{received.data_root}, the dataset's directory on the first machine, does not exist here",
@@ -211,17 +190,13 @@ class LauncherGroup:
             UsageError: The directory contains another run.
             TrainingError: The first launcher does not answer, or does not start the run.
         """
-        shared = directory.plan.exists() and read_plan(directory.plan).run_id == plan.run_id
-        if directory.plan.exists() and not shared:
+        shared = directory.plan.exists()
+        if shared and read_plan(directory.plan).run_id != plan.run_id:
             raise UsageError(
                 f"{directory.path} already holds another run", hint="choose another --out; runs are never overwritten"
             )
         directory.join(self.launcher.index)
-        self._joining.write(f"joined/{self.launcher.index}", "shared" if shared else "own")
-        try:
-            final = RunPlan.model_validate_json(self._wait_for_first("start"))
-        except ChannelLost as error:
-            raise _not_joined(f"{self.launcher.name_of(0)} does not begin: {error}") from error
+        final = self._ask_first("joined", "shared" if shared else "own", "start", "does not begin")
         if not shared:
             directory.write_plan(final.model_dump_json(indent=2) + "\n")
         return final
@@ -232,12 +207,46 @@ class LauncherGroup:
         Raises:
             TrainingError: A launcher does not join in time.
         """
-        answers = [self._wait_for_other(index, "joined") for index in range(1, self.launcher.count)]
-        return all(answer == "shared" for answer in answers)
+        return {answer for _, answer in self._gather("joined")} == {"shared"}
 
     def start(self, plan: RunPlan) -> None:
         """Let the other launchers start their ranks with the final plan."""
         self._joining.write("start", plan.model_dump_json())
+
+    def _gather(self, subject: str) -> Iterator[tuple[int, str]]:
+        """Yield each of the other launchers with the text that it sends to the first one."""
+        for index in range(1, self.launcher.count):
+            name = self.launcher.name_of(index)
+            try:
+                with self._waiting_for(f"{name} to join the run at {self._place}"):
+                    text = self._read_in_time(f"{subject}/{index}", f"stopped/{index}")
+            except ChannelLost as error:
+                raise _not_joined(f"{name} did not join the run: {error}") from error
+            yield index, text
+
+    def _ask_first(self, subject: str, text: str, answer_key: str, complaint: str) -> RunPlan:
+        """Send a text to the first launcher, and return the plan that it answers with."""
+        first = self.launcher.name_of(0)
+        try:
+            self._joining.write(f"{subject}/{self.launcher.index}", text)
+            with self._waiting_for(f"{first} to start the run"):
+                return RunPlan.model_validate_json(self._read_in_time(answer_key, "refused"))
+        except ChannelLost as error:
+            raise _not_joined(f"{first} {complaint}: {error}") from error
+
+    def _read_in_time(self, key: str, end_key: str) -> str:
+        """Return the text of a key, unless the other launcher first writes at ``end_key`` that it has ended."""
+        deadline_s = time.monotonic() + JOIN_S
+        while (text := self._joining.read(key)) is None:
+            end = self._joining.read(end_key)
+            if end == _STOPPED:
+                raise TrainingStopped
+            if end is not None:
+                raise TrainingError(f"{self.launcher.name_of(0)} ended: {end}", failure_class="not_begun")
+            if time.monotonic() > deadline_s:
+                raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
+            time.sleep(_POLL_S)
+        return text
 
     def announce_store(self, port: int) -> None:
         """Tell the other launchers at which port of the first one's machine the ranks' store listens."""
@@ -253,41 +262,6 @@ class LauncherGroup:
             return int(self.session.wait_for("store", _STORE_S))
         except ChannelLost as error:
             raise _not_joined(f"{self.launcher.name_of(0)} does not start its ranks: {error}") from error
-
-    def _wait_for_other(self, index: int, key: str) -> str:
-        """Return what another launcher writes at its key.
-
-        Raises:
-            TrainingError: It writes nothing in time.
-            TrainingStopped: A signal stopped the other launcher.
-        """
-        deadline_s = time.monotonic() + JOIN_S
-        name = self.launcher.name_of(index)
-        try:
-            with self._waiting_for(f"{name} to join the run at {self.launcher.host}:{self.launcher.port}"):
-                while (text := self._joining.read(f"{key}/{index}")) is None:
-                    if self._joining.read(f"stopped/{index}") is not None:
-                        raise TrainingStopped
-                    if time.monotonic() > deadline_s:
-                        raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
-                    time.sleep(_POLL_S)
-        except ChannelLost as error:
-            raise _not_joined(f"{name} did not join the run: {error}") from error
-        return text
-
-    def _wait_for_first(self, key: str) -> str:
-        deadline_s = time.monotonic() + JOIN_S
-        with self._waiting_for(f"{self.launcher.name_of(0)} to start the run"):
-            while (text := self._joining.read(key)) is None:
-                refusal = self._joining.read("refused")
-                if refusal == STOPPED:
-                    raise TrainingStopped
-                if refusal is not None:
-                    raise TrainingError(f"{self.launcher.name_of(0)} ended: {refusal}", failure_class="not_begun")
-                if time.monotonic() > deadline_s:
-                    raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
-                time.sleep(_POLL_S)
-        return text
 
     def lose(self, index: int) -> Failure:
         """Mark a launcher without signs of life as lost, and return the failure to report."""
@@ -315,53 +289,44 @@ class LauncherGroup:
                 reports.append(LauncherReport(status=lost, exit_code=1, recurs=True))
         return reports
 
-    def decide(self, decision: Decision, *, through: Channel | None = None) -> None:
+    def decide(self, decision: Decision) -> None:
         """Send the first launcher's decision to the others, and wait until they have it. Then this process may end.
 
-        Args:
-            decision: The decision.
-            through: Channel on which the others wait for the decision; ``None`` means the current session's channel.
+        Restarted ranks get a new channel, so that they do not read old keys.
         """
-        channel = through or self.session
-        try:
+        channel = self.session
+        if decision.plan is not None:
+            self.session = Channel(self.launcher.host, 0, listens=True)
+            decision = decision.model_copy(update={"port": self.session.port})
+        with suppress(ChannelLost):
             channel.write("decision", decision.model_dump_json())
             for index in set(range(1, self.launcher.count)) - self._lost:
                 channel.wait_for(f"ack/{index}", _ACK_S)
-        except ChannelLost:
-            return
 
     def report(self, own: LauncherReport) -> Decision:
-        """Report to the first launcher and return its decision. Without an answer, decide from this report alone."""
+        """Report to the first launcher and return its decision. Without an answer, decide from this report alone.
+
+        Raises:
+            TrainingError: The ranks are restarted, but the first launcher does not listen on its new port.
+        """
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
             decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
             self.session.write(f"ack/{self.launcher.index}", "")
         except ChannelLost:
-            status, code = own.status, own.exit_code
-            if status.state == "completed" or _is_secondary(status):
-                status, code = Status(state="failed", failure=self.lose(0)), 1
-            return Decision(status=status, exit_code=code)
+            if own.status.state == "completed" or _is_secondary(own.status):
+                return Decision(status=Status(state="failed", failure=self.lose(0)), exit_code=1)
+            return Decision(status=own.status, exit_code=own.exit_code)
+        if decision.port is not None:
+            try:
+                self.session = Channel(self.launcher.host, decision.port)
+            except ChannelLost as error:
+                raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
         return decision
-
-    def open_session(self) -> int:
-        """Open a new channel for restarted ranks, so that they do not read old keys. Return its port."""
-        self.session = Channel(self.launcher.host, 0, listens=True)
-        return self.session.port
-
-    def follow_session(self, port: int) -> None:
-        """Use the channel that the first launcher has opened on another port.
-
-        Raises:
-            TrainingError: No launcher listens on the port.
-        """
-        try:
-            self.session = Channel(self.launcher.host, port)
-        except ChannelLost as error:
-            raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
 
 
 def _meet(launcher: LauncherInfo) -> Channel:
-    """Return the channel on which all launchers meet; the first one listens.
+    """Return the channel on which all launchers meet. The first one listens.
 
     Raises:
         ChannelLost: The first launcher is not found in time, or its port is taken.
@@ -390,13 +355,11 @@ def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
             return 4
         if status.state == "interrupted":
             return 2
-        return 3 if _is_secondary(status) else 0 if _is_certain(status) else 1
+        if _is_secondary(status):
+            return 3
+        return 0 if status.failure and status.failure.failure_class in (HANG, "rank_died") else 1
 
     return min(reports, key=order)
-
-
-def _is_certain(status: Status) -> bool:
-    return status.failure is not None and status.failure.failure_class in (HANG, "rank_died")
 
 
 def _is_secondary(status: Status) -> bool:

@@ -33,9 +33,7 @@ class LauncherInfo:
 
     Attributes:
         index: Number of this launcher, from 0. Launcher 0 decides and writes the record.
-        count: Number of launchers.
         host: Name or address of the first launcher's machine, where the launchers meet.
-        port: Port on that machine.
         topology: Machines and processes of the whole run.
         worker: The only worker of this launcher if torchrun or srun started one launcher for each rank.
         torchrun_listens: True if torchrun's agent listens on the port, with a store of torch.
@@ -82,15 +80,14 @@ def find_launcher(
 ) -> LauncherInfo | None:
     """Return this process as a launcher of its run, from the options or from torchrun's or srun's variables.
 
+    Return ``None`` if it is the only launcher.
+
     Args:
         nnodes: Number of machines.
         nproc: Number of processes on each machine.
         node_rank: Number of this machine.
         rendezvous: Where the machines meet, as ``HOST:PORT``.
         typed: Options that are on the command line, for example ``--nnodes``. The others have their defaults.
-
-    Returns:
-        The launcher; ``None`` if it is the only one.
 
     Raises:
         UsageError: The options are incomplete, contradict each other, or contradict torchrun's or srun's variables.
@@ -182,25 +179,23 @@ def _endpoint(text: str) -> tuple[str, int]:
 
 def _slurm_rank(environment: Mapping[str, str]) -> Rank:
     try:
+        tasks = environment["SLURM_STEP_TASKS_PER_NODE"]
+        # Slurm writes equal numbers of tasks in a run-length form, for example 8(x2).
+        equal = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
+        if equal is None:
+            raise UsageError(
+                f"the machines have different numbers of processes: {tasks}",
+                hint="srun --ntasks-per-node=N gives all N",
+            )
         return Rank(
             rank=int(environment["SLURM_PROCID"]),
             local_rank=int(environment["SLURM_LOCALID"]),
             world_size=int(environment[_SLURM_TASKS_VARIABLE]),
-            local_world_size=_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"]),
+            local_world_size=int(equal[1]),
             node_rank=int(environment["SLURM_NODEID"]),
         )
     except (KeyError, ValueError) as error:
         raise UsageError(f"Slurm's variables are incomplete: {error}", hint="start the processes with srun") from error
-
-
-def _tasks_per_node(text: str) -> int:
-    """Return the number of tasks on each machine from Slurm's run-length form, for example ``8(x2)``."""
-    match = re.fullmatch(r"(\d+)(\(x\d+\))?", text)
-    if match is None:
-        raise UsageError(
-            f"the machines have different numbers of processes: {text}", hint="srun --ntasks-per-node=N gives all N"
-        )
-    return int(match[1])
 
 
 def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:

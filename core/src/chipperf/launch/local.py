@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.launch.rank_processes import StopSignals
+    from chipperf.records.schema import Number
     from chipperf.run.directory import RunDirectory
     from chipperf.run.plan import RunPlan
 
@@ -93,12 +94,16 @@ def _run_session(
         died = processes.wait(signals, on_signal=watch.announce_interruption)
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
     status, code = _outcome(directory, ranks, died, signals.requested)
-    if watch.verdict is not None and not signals.requested:
-        status, code = _judged(watch.verdict, status, code)
-    recurs = not _may_restart(status, directory)
-    return LauncherReport(
-        status=status, exit_code=code, recurs=recurs, node=_node_result(plan, directory, group, status)
-    )
+    verdict = watch.verdict
+    if verdict is not None and not signals.requested:
+        # The launcher has stopped the ranks, and only it knows why. Ranks that had completed may stay so.
+        is_told = verdict.failure_class == INTERRUPTED
+        may_have_completed = is_told or verdict.failure_class == PEER_STOPPED
+        if status.state != "completed" or not may_have_completed:
+            status = INTERRUPTED_STATUS if is_told else Status(state="failed", failure=verdict)
+            code = 1
+    node = _node_result(plan, directory, group, status)
+    return LauncherReport(status=status, exit_code=code, recurs=not _may_restart(status, directory), node=node)
 
 
 def _start(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -> RankProcesses:
@@ -128,42 +133,23 @@ def _start(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -
         return RankProcesses(command, ranks, host, port, listener)
 
 
-def _judged(verdict: Failure, status: Status, code: int) -> tuple[Status, int]:
-    """Return the status of ranks that the launcher stopped. The ranks do not know the reason; the launcher does."""
-    if verdict.failure_class == INTERRUPTED:
-        return (INTERRUPTED_STATUS, 1) if status.state != "completed" else (status, code)
-    if verdict.failure_class == PEER_STOPPED and status.state == "completed":
-        return status, code
-    return Status(state="failed", failure=verdict), 1
-
-
 def _decide(
     plan: RunPlan, directory: RunDirectory, group: LauncherGroup | None, report: LauncherReport, *, may_restart: bool
 ) -> tuple[Decision, list[NodeResult]]:
     """Agree with the other launchers on why the ranks ended and whether to restart them."""
     if group is not None and not group.launcher.is_first:
         decision = group.report(report)
-        if decision.plan is not None and decision.port is not None:
-            if not plan.shared_directory:
-                directory.forget_failures()
-                directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
-            group.follow_session(decision.port)
+        if decision.plan is not None and not plan.shared_directory:
+            directory.forget_failures()
+            directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
         return decision, []
     reports = group.gather_reports(report) if group else [report]
     cause = cause_of(reports)
-    status = cause.status
-    nodes = [each.node for each in reports if each.node is not None]
-    if not may_restart or cause.recurs:
-        decision = Decision(status=status, exit_code=cause.exit_code)
-        if group:
-            group.decide(decision)
-        return decision, nodes
-    plan = restart(plan, directory, status)
-    decision = Decision(status=status, exit_code=cause.exit_code, plan=plan)
+    new_plan = restart(plan, directory, cause.status) if may_restart and not cause.recurs else None
+    decision = Decision(status=cause.status, exit_code=cause.exit_code, plan=new_plan)
     if group:
-        before, port = group.session, group.open_session()
-        group.decide(decision.model_copy(update={"port": port}), through=before)
-    return decision, nodes
+        group.decide(decision)
+    return decision, [each.node for each in reports if each.node is not None]
 
 
 def _may_restart(status: Status, directory: RunDirectory) -> bool:
@@ -180,14 +166,18 @@ def _node_result(
     if group is None or plan.topology.nnodes == 1 or not group.launcher.speaks_for_node:
         return None
     readings = read_telemetry(directory.telemetry(group.launcher.node_rank))
-    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
     return NodeResult(
         node_rank=group.launcher.node_rank,
         machine=read_machine(),
         cpu=read_cpu(),
-        e2e_time_s=time.monotonic() - group.origin_s if status.state == "completed" else failed,
+        e2e_time_s=_if_completed(status, time.monotonic() - group.origin_s),
         power=summarize(readings, group.idle_memory_bytes),
     )
+
+
+def _if_completed(status: Status, seconds: float) -> Number:
+    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
+    return seconds if status.state == "completed" else failed
 
 
 def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
@@ -204,18 +194,14 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     record = read_record(directory.record)
     spans = list(record.metrics.spans)
     if spans:
-        last_end_s = plan.origin_s + max(span.start_s + span.seconds for span in spans)
-        spans.append(Span(name="teardown", start_s=last_end_s - plan.origin_s, seconds=max(0.0, ended_s - last_end_s)))
-    e2e_time_s = ended_s - plan.origin_s
-    failed = Missing(missing="failed", reason=status.failure.failure_class if status.failure else "")
-    changes: dict[str, Any] = {"spans": spans, "e2e_time_s": e2e_time_s if status.state == "completed" else failed}
+        last_end_s = max(span.start_s + span.seconds for span in spans)
+        teardown_s = max(0.0, ended_s - plan.origin_s - last_end_s)
+        spans.append(Span(name="teardown", start_s=last_end_s, seconds=teardown_s))
+    changes: dict[str, Any] = {"spans": spans, "e2e_time_s": _if_completed(status, ended_s - plan.origin_s)}
     if nodes and isinstance(record.metrics.power, Power):
         changes |= measured_everywhere(record.metrics, [node.power for node in nodes])
-    directory.write_record(
-        record.model_copy(
-            update={"status": status, "metrics": record.metrics.model_copy(update=changes), "nodes": nodes}
-        )
-    )
+    metrics = record.metrics.model_copy(update=changes)
+    directory.write_record(record.model_copy(update={"status": status, "metrics": metrics, "nodes": nodes}))
     directory.release_reserve()
     if status.state == "completed":
         directory.remove_checkpoints()
@@ -224,25 +210,22 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
 def _outcome(
     directory: RunDirectory, ranks: Sequence[int], died: dict[int, int], interrupted: bool
 ) -> tuple[Status, int]:
-    if not died and not interrupted:
+    if interrupted:
+        return INTERRUPTED_STATUS, 1
+    if not died:
         return Status(state="completed"), 0
-    silent = {rank: code for rank, code in sorted(died.items()) if not directory.failure(rank).exists()}
-    killed = {rank: code for rank, code in silent.items() if -code in _KILLING_SIGNALS}
+    silent = [rank for rank in sorted(died) if not directory.failure(rank).exists()]
+    killed = [rank for rank in silent if -died[rank] in _KILLING_SIGNALS]
     reported = first_failure(directory, ranks)
-    if not interrupted:
-        # The other ranks then report only that they lost a peer or that they were stopped.
-        if killed:
-            # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
-            return _silent_death(*min(killed.items(), key=lambda death: -death[1] != signal.SIGKILL))
-        if reported and reported[0].failure_class != INTERRUPTED:
-            return Status(state="failed", failure=reported[0]), reported[1]
-        if silent:
-            return _silent_death(*next(iter(silent.items())))
-    return INTERRUPTED_STATUS, 1
-
-
-def _silent_death(rank: int, exit_code: int) -> tuple[Status, int]:
-    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exited with code {exit_code}"
+    # After a killed rank, the others report only that they lost a peer or that they were stopped.
+    if not killed and reported and reported[0].failure_class != INTERRUPTED:
+        return Status(state="failed", failure=reported[0]), reported[1]
+    if not silent:
+        return INTERRUPTED_STATUS, 1
+    # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
+    rank = min(killed or silent[:1], key=lambda rank: -died[rank] != signal.SIGKILL)
+    code = died[rank]
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     failure = Failure(
         failure_class="rank_died",
         message=f"the process {how} without saying why",

@@ -29,14 +29,10 @@ class TrainOptions:
     """Options of one training run.
 
     Attributes:
-        case: Name of the case.
         data: The dataset's directory; ``None`` selects the generated sample.
         vendor: Name of the vendor or ``auto``; ``None`` uses the environment's setting.
-        precision: Precision of the training.
-        preset: Name of one of the case's presets.
         config: The user's configuration file.
         settings: Hyperparameters from the command line.
-        limits: Limits that shorten the run.
         nproc: Number of processes on this machine. Unused if there is a ``launcher``, which has the number.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         device_check: Whether each device must finish a small kernel first.
@@ -76,24 +72,14 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedOptions:
-    """Options that passed all checks that need no vendor.
-
-    Attributes:
-        options: The options.
-        case: The case that the options name.
-        file: Content of the configuration file.
-    """
+    """Options that passed all checks that need no vendor, with their case and the content of their file."""
 
     options: TrainOptions
     case: Case
     file: ConfigFile
 
     def hyperparameters(self, vendor: str = "", overrides: CaseOverrides | None = None) -> Resolved:
-        """Return the hyperparameters of the run.
-
-        Args:
-            vendor: Name of the vendor that tunes the case.
-            overrides: The vendor's values.
+        """Return the hyperparameters of the run with the values of the vendor that tunes the case.
 
         Raises:
             ConfigError: The preset or a key is unknown, a key is locked, or a value does not fit.

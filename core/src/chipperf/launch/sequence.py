@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -66,12 +66,13 @@ class ProcessSequence:
         """
         if self.interrupted:
             return None
-        if output is None:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-            return self._wait(process, is_overdue)
-        with output.open("ab") as file:
+        with output.open("ab") if output else nullcontext() as file:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT if file else None,
+                start_new_session=True,
             )
             return self._wait(process, is_overdue)
 

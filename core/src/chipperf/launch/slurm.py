@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
-_TEMPLATE = "slurm.sbatch.j2"
 _SBATCH_TIMEOUT_S = 60.0
 
 
@@ -36,7 +35,7 @@ def batch_script(
     Args:
         cases: Names of the cases.
         arguments: Further arguments of ``perf train`` for all cases.
-        nodes: Number of machines.
+        nodes: Number of machines, with ``nproc`` processes on each.
         nproc: Number of processes on each machine.
         directory: Directory for the runs' directories and the job's log, on storage that all machines share.
         options: Options of ``sbatch``, as on its command line.
@@ -57,7 +56,7 @@ def batch_script(
         }
         for case in cases
     ]
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template("slurm.sbatch.j2").render(
         version=chipperf.__version__,
         name="perf-" + "-".join(cases),
         nodes=nodes,
@@ -69,10 +68,7 @@ def batch_script(
 
 
 def submit(script: Path) -> str:
-    """Submit a script to Slurm.
-
-    Returns:
-        Number of the job.
+    """Submit a script to Slurm, and return the number of the job.
 
     Raises:
         PluginError: Slurm is not installed, or refuses the job.

@@ -6,16 +6,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
 from chipperf.launch.launcher_group import HANG, PEER_STOPPED, LauncherReport
 from chipperf.launch.rank_processes import GRACE_S
-from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.records.schema import Failure
 from chipperf.run.failure import INTERRUPTED
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from chipperf.launch.launcher_group import LauncherGroup
     from chipperf.launch.rank_processes import RankProcesses
     from chipperf.run.directory import RunDirectory
@@ -54,36 +51,47 @@ class Watch:
         self._processes = processes
         self._ended = threading.Event()
         self._conversation = _Conversation(group, self._ended) if group else None
+        # A monotonic clock and a comparison of the files' states: the system's clock may jump.
+        self._progress, self._progressed_s = directory.state_of_progress(), time.monotonic()
 
     def __enter__(self) -> Watch:
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._ended.set()
 
     def _run(self) -> None:
         """Check once a second until the block ends or its ranks are stopped."""
         conversation = self._conversation
-        progress = _ProgressGuard(self._directory, self._plan.hang_timeout_s)
         decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
-            fault = None
-            if decides and not self._directory.plan.exists():
-                fault = _deleted(self._directory)
-            elif decides and progress.is_overdue():
-                fault = _hang(self._plan)
-            if fault is not None:
-                self.verdict = fault
-                if conversation is not None:
-                    conversation.halt(fault)
+            self.verdict = self._fault() if decides else None
+            if self.verdict is not None and conversation is not None:
+                conversation.halt(self.verdict)
             elif conversation is not None:
                 self.verdict = conversation.verdict()
             if self.verdict is not None:
                 self._stop(self.verdict)
                 return
+
+    def _fault(self) -> Failure | None:
+        if not self._directory.plan.exists():
+            message = f"{self._directory.path} was deleted while the run was going on"
+            return Failure(failure_class=DIRECTORY_DELETED, message=message)
+        timeout_s = self._plan.hang_timeout_s
+        if timeout_s is None:
+            return None
+        progress, now_s = self._directory.state_of_progress(), time.monotonic()
+        if progress != self._progress:
+            self._progress, self._progressed_s = progress, now_s
+        if now_s - self._progressed_s <= timeout_s:
+            return None
+        return Failure(
+            failure_class=HANG,
+            message=f"no rank has made progress for {timeout_s:g} s",
+            hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
+        )
 
     def announce_interruption(self) -> None:
         """Tell the other launchers that a signal told this one to stop."""
@@ -96,24 +104,6 @@ class Watch:
         else:
             # Without the peer no collective completes, so the ranks cannot write a checkpoint and need less time.
             self._processes.stop(GRACE_S if verdict.failure_class == INTERRUPTED else GRACE_S / 3)
-
-
-class _ProgressGuard:
-    """Detects that the run's files have not changed for too long. Uses a monotonic clock."""
-
-    def __init__(self, directory: RunDirectory, timeout_s: float | None) -> None:
-        self._directory = directory
-        self._timeout_s = timeout_s
-        self._state = directory.state_of_progress()
-        self._changed_s = time.monotonic()
-
-    def is_overdue(self) -> bool:
-        if self._timeout_s is None:
-            return False
-        state = self._directory.state_of_progress()
-        if state != self._state:
-            self._state, self._changed_s = state, time.monotonic()
-        return time.monotonic() - self._changed_s > self._timeout_s
 
 
 class _Conversation:
@@ -168,25 +158,11 @@ class _Conversation:
             self._verdict = Failure.model_validate_json(halt)
         self._signs.listen(channel)
         for index in range(launcher.count):
-            if index != launcher.index and channel.read(f"report/{index}") is not None:
-                self._peer_stopped(channel, index)
-
-    def _peer_stopped(self, channel: Channel, index: int) -> None:
-        """Excuse a launcher whose ranks have ended. If they failed, stop the ranks of this launcher."""
-        self._signs.excuse(index)
-        report = LauncherReport.model_validate_json(channel.read(f"report/{index}") or "")
-        if report.status.state != "completed" and self._verdict is None:
-            why = INTERRUPTED if report.status.state == "interrupted" else PEER_STOPPED
-            self._verdict = Failure(failure_class=why, message=f"{self._group.launcher.name_of(index)} has ended")
-
-
-def _deleted(directory: RunDirectory) -> Failure:
-    return Failure(failure_class=DIRECTORY_DELETED, message=f"{directory.path} was deleted while the run was going on")
-
-
-def _hang(plan: RunPlan) -> Failure:
-    return Failure(
-        failure_class=HANG,
-        message=f"no rank has made progress for {plan.hang_timeout_s:g} s",
-        hint="the stacks of every rank are at the end of its log; --hang-timeout sets the time",
-    )
+            text = channel.read(f"report/{index}") if index != launcher.index else None
+            if text is not None:
+                # A launcher whose ranks have ended gives no more signs of life. If they failed, these ranks stop too.
+                self._signs.excuse(index)
+                state = LauncherReport.model_validate_json(text).status.state
+                if state != "completed" and self._verdict is None:
+                    why = INTERRUPTED if state == "interrupted" else PEER_STOPPED
+                    self._verdict = Failure(failure_class=why, message=f"{launcher.name_of(index)} has ended")

@@ -12,9 +12,10 @@ import shutil
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from chipperf.errors import RecordError
+from chipperf.records.schema import StrictModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,29 +27,17 @@ _NAME = re.compile(r"session(\d+)-step(\d+)")
 _BLOCK_BYTES = 1 << 20
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileDigest(_Model):
+class FileDigest(StrictModel):
     """Expected size and digest of a file of a checkpoint."""
 
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
-class CheckpointManifest(_Model):
-    """The content of a checkpoint, and the setup that can continue from it.
+class CheckpointManifest(StrictModel):
+    """The content of a checkpoint after ``step`` completed optimizer steps, and the setup that can continue from it.
 
-    Attributes:
-        format_version: Version of the files' content.
-        run_id: The run.
-        step: Number of completed optimizer steps.
-        world_size: Ranks of the run. Each has its own file.
-        written_at: Time of completion, UTC.
-        torch: Version of torch.
-        devices: Product name of each rank's device.
-        files: The other files.
+    Each of the ``world_size`` ranks has its own file. ``devices`` are the product names of the ranks' devices.
     """
 
     format_version: Literal[1] = 1

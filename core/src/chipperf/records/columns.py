@@ -44,11 +44,9 @@ class Column:
 
     Attributes:
         name: Name, as defined in ``docs/metrics.md`` and ``docs/compare.md``.
-        unit: Unit.
         kind: Subject of the value. Each place groups its values by kind.
         field: Field of the record.
         shown: Where it is shown. The general table shows every value that has a legend.
-        higher_is_better: Whether a higher value is better.
         header: Header of its column in a report; by default its name. A case has its own header for the quality.
         title: Title on the leaderboard; by default the header.
         legend: Label in the general table of a report.

@@ -38,30 +38,25 @@ _UNREADABLE = Missing(missing="unknown", reason="the machine does not say")
 def read_machine(root: Path = Path("/")) -> str | Missing:
     """Return the machine's model from its firmware tables (SMBIOS as exposed in ``/sys/class/dmi/id``)."""
     folder = root / "sys/class/dmi/id"
-    parts = [_read_line(folder / name) for name in ("sys_vendor", "product_name")]
+    parts = [_read(folder / name) for name in ("sys_vendor", "product_name")]
     return " ".join(part for part in parts if part) or _UNREADABLE
 
 
 def read_cpu(root: Path = Path("/")) -> str | Missing:
     """Return the processor's model."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
+    for line in _read(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             return " ".join(value.split())
     return platform.processor() or platform.machine() or _UNREADABLE
 
 
-def read_os(root: Path = Path("/")) -> str | Missing:
+def read_os() -> str | Missing:
     """Return the distribution's name and version from ``os-release``."""
     try:
-        release = platform.freedesktop_os_release() if root == Path("/") else _parse_os_release(root)
+        return platform.freedesktop_os_release().get("PRETTY_NAME") or _UNREADABLE
     except OSError:
         return platform.platform(terse=True) or _UNREADABLE
-    return release.get("PRETTY_NAME") or _UNREADABLE
 
 
 def read_container(root: Path = Path("/")) -> str | Missing:
@@ -71,9 +66,7 @@ def read_container(root: Path = Path("/")) -> str | Missing:
     if (root / "run/.containerenv").exists():
         return "podman"
     declared = os.environ.get("container")  # noqa: SIM112 - systemd's convention
-    if declared:
-        return declared
-    return Missing(missing="not_applicable", reason="not in a container")
+    return declared or Missing(missing="not_applicable", reason="not in a container")
 
 
 def read_network(root: Path = Path("/")) -> str | Missing:
@@ -82,12 +75,9 @@ def read_network(root: Path = Path("/")) -> str | Missing:
     del ports[""]
     if ports:
         return " + ".join(f"{count}x {port}" for port, count in sorted(ports.items()))
-    speeds_mbit = []
     # Only hardware has a device. Bridges and the ends of a container's link state meaningless speeds.
-    for path in (root / "sys/class/net").glob("*/device"):
-        text = _read_line(path.with_name("speed"))
-        if text and text.isdigit():
-            speeds_mbit.append(int(text))
+    texts = [_read(path.with_name("speed")) for path in (root / "sys/class/net").glob("*/device")]
+    speeds_mbit = [int(text) for text in texts if text.isdigit()]
     return f"Ethernet, {max(speeds_mbit) / 1000:g} Gb/s" if speeds_mbit else _UNREADABLE
 
 
@@ -113,19 +103,14 @@ def read_distributions() -> list[Distribution]:
 
 def _read_port(port: Path) -> str:
     """Return the fabric and rate of an RDMA port, or an empty string if it has no link."""
-    rate = _read_line(port / "rate")
-    if not rate or "ACTIVE" not in _read_line(port / "state"):
+    rate = _read(port / "rate")
+    if not rate or "ACTIVE" not in _read(port / "state"):
         return ""
-    fabric = "RoCE" if _read_line(port / "link_layer") == "Ethernet" else "InfiniBand"
+    fabric = "RoCE" if _read(port / "link_layer") == "Ethernet" else "InfiniBand"
     return f"{fabric} {rate}"
 
 
-def _parse_os_release(root: Path) -> dict[str, str]:
-    lines = (root / "etc/os-release").read_text(encoding="utf-8").splitlines()
-    return {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines) if value}
-
-
-def _read_line(path: Path) -> str:
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from chipperf.errors import RecordError, UsageError, first_fault
 from chipperf.records.columns import Unit, columns_of
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import METRICS_VERSION, Missing, Number, _Model
+from chipperf.records.schema import METRICS_VERSION, Missing, Number, StrictModel
 from chipperf.records.store import read_record
 
 if TYPE_CHECKING:
@@ -31,17 +31,8 @@ ENOUGH_REPEATS = 3
 _SEED_LIMIT = 2**32
 
 
-class Aggregate(_Model):
-    """One metric of all repeats.
-
-    Attributes:
-        unit: Unit of the values; ``fraction`` for a quality.
-        statistic: How ``value`` was computed.
-        value: The result.
-        lowest: The lowest value.
-        highest: The highest value.
-        values: All values, in the order of the runs.
-    """
+class Aggregate(StrictModel):
+    """One metric of all repeats. ``values`` has one of each run, in the order of the runs."""
 
     unit: Unit
     statistic: Literal["median", "olympic_mean"]
@@ -51,7 +42,7 @@ class Aggregate(_Model):
     values: list[Number]
 
 
-class RepeatedRun(_Model):
+class RepeatedRun(StrictModel):
     """One of the repeats. ``directory`` is relative to the directory of the file."""
 
     directory: str
@@ -60,13 +51,10 @@ class RepeatedRun(_Model):
     run_id: str | None = None
 
 
-class Repeats(_Model):
-    """Content of ``repeats.json``.
+class Repeats(StrictModel):
+    """Content of ``repeats.json``: ``planned`` runs were requested, and ``runs`` were started.
 
-    Attributes:
-        planned: Number of requested runs.
-        runs: The started runs.
-        metrics: Metrics of the completed runs, by name.
+    ``metrics`` are those of the completed runs, by name.
     """
 
     version: Literal[1] = 1
@@ -78,7 +66,7 @@ class Repeats(_Model):
 
     @property
     def completed(self) -> int:
-        """The completed runs."""
+        """Number of completed runs."""
         return sum(run.state == "completed" for run in self.runs)
 
 
@@ -105,22 +93,26 @@ def combine(values: Sequence[float]) -> float:
 
 
 def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
-    """Return the median or olympic mean, the lowest and the highest value.
+    """Return the median or olympic mean, the lowest and the highest value of one metric in all completed runs.
 
     If one run lacks the value, the result is missing: without that run it would be too good or too bad.
-
-    Args:
-        values: One metric's value in each completed run.
-        unit: Unit of the values.
     """
     known = [value for value in values if not isinstance(value, Missing)]
-    olympic = len(values) >= OLYMPIC_REPEATS
-    result = lowest = highest = _why_none(values)
-    if known and len(known) == len(values):
+    missing = [value for value in values if isinstance(value, Missing)]
+    result: Number
+    lowest: Number
+    highest: Number
+    if known and not missing:
         result, lowest, highest = combine(known), min(known), max(known)
+    elif known:
+        reason = f"{len(missing)} of {len(values)} runs have none"
+        result = lowest = highest = Missing(missing="failed", reason=reason)
+    else:
+        no_run = Missing(missing="not_run", reason="no run completed")
+        result = lowest = highest = missing[0] if missing else no_run
     return Aggregate(
         unit=unit,
-        statistic="olympic_mean" if olympic else "median",
+        statistic="olympic_mean" if len(values) >= OLYMPIC_REPEATS else "median",
         value=result,
         lowest=lowest,
         highest=highest,
@@ -148,30 +140,24 @@ def read_repeats(directory: Path) -> Repeats | None:
 def summarize_repeats(
     case: str, planned: int, runs: Sequence[RepeatedRun], root: Path, *, to: Path | None = None
 ) -> Repeats:
-    """Read the records of repeats, aggregate their metrics, and write the result.
+    """Read the records of repeats, aggregate their metrics, and write the result to ``to``.
 
-    Args:
-        case: Name of the case.
-        planned: Number of requested runs.
-        runs: The started runs.
-        root: Directory that the runs' directories are relative to.
-        to: File for the result.
+    The directories of the started ``runs`` are relative to ``root``.
 
     Raises:
         RecordError: The file cannot be written.
     """
     records, described = [], []
     for run in runs:
-        record = None
         if run.state == "completed":
             try:
                 record = read_record(root / run.directory)
             except RecordError:
                 # The record was removed, or its disk is gone.
                 run = run.model_copy(update={"state": "failed"})
-        if record is not None:
-            records.append(record)
-            run = run.model_copy(update={"run_id": record.run_id})
+            else:
+                records.append(record)
+                run = run.model_copy(update={"run_id": record.run_id})
         described.append(run)
     repeats = Repeats(
         case=case,
@@ -185,12 +171,3 @@ def summarize_repeats(
     if to is not None:
         write_atomically(to, repeats.model_dump_json(indent=2) + "\n")
     return repeats
-
-
-def _why_none(values: Sequence[Number]) -> Number:
-    missing = [value for value in values if isinstance(value, Missing)]
-    if not values:
-        return Missing(missing="not_run", reason="no run completed")
-    if len(missing) == len(values):
-        return missing[0]
-    return Missing(missing="failed", reason=f"{len(missing)} of {len(values)} runs have none") if missing else 0.0

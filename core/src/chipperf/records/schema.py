@@ -26,11 +26,13 @@ MetricsDefinition = Literal["chipperf", "flagperf"]
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
+    """A frozen model that refuses unknown fields and numbers that are not finite."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Missing(_Model):
+class Missing(StrictModel):
     """The reason why a value is absent."""
 
     missing: MissingKind
@@ -54,7 +56,7 @@ _NO_ITEMS: list[Any] = []
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Failure(_Model):
+class Failure(StrictModel):
     """Why a run did not complete."""
 
     failure_class: str
@@ -63,28 +65,28 @@ class Failure(_Model):
     hint: str | None = None
 
 
-class Status(_Model):
+class Status(StrictModel):
     """State of a run. ``running`` in a record whose process is gone means that the run was killed."""
 
     state: Literal["running", "completed", "failed", "interrupted", "killed"]
     failure: Failure | None = None
 
 
-class Distribution(_Model):
+class Distribution(StrictModel):
     """An installed Python distribution."""
 
     name: str
     version: str
 
 
-class Titles(_Model, Translated):
+class Titles(StrictModel, Translated):
     """A text in Chinese and in English."""
 
     zh: str
     en: str
 
 
-class Vendor(_Model):
+class Vendor(StrictModel):
     """The plugin that ran."""
 
     name: str
@@ -95,7 +97,7 @@ class Vendor(_Model):
     plugin: Distribution
 
 
-class CaseRecord(_Model):
+class CaseRecord(StrictModel):
     """The case that ran."""
 
     name: str
@@ -105,7 +107,7 @@ class CaseRecord(_Model):
     target: float | Missing
 
 
-class Topology(_Model):
+class Topology(StrictModel):
     """Machines and processes; one process drives one device."""
 
     nnodes: Annotated[int, Field(ge=1)]
@@ -122,7 +124,7 @@ class Topology(_Model):
         return f"{self.nnodes}x{self.nproc_per_node}"
 
 
-class KnobRecord(_Model):
+class KnobRecord(StrictModel):
     """A setting in force that changes numerics or speed."""
 
     name: str
@@ -131,7 +133,7 @@ class KnobRecord(_Model):
     origin: Literal["vendor", "user", "core"]
 
 
-class PrecisionRecord(_Model):
+class PrecisionRecord(StrictModel):
     """Requested, declared and measured precision.
 
     The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, see
@@ -146,7 +148,7 @@ class PrecisionRecord(_Model):
     grad_scaler: bool
 
 
-class HyperparameterChange(_Model):
+class HyperparameterChange(StrictModel):
     """A difference from the case's base value; ``fix_hp`` is computed from these."""
 
     key: str
@@ -156,7 +158,7 @@ class HyperparameterChange(_Model):
     reason: str = ""
 
 
-class HyperparametersRecord(_Model):
+class HyperparametersRecord(StrictModel):
     """Values in force and their differences from the base."""
 
     values: dict[str, Setting]
@@ -165,7 +167,7 @@ class HyperparametersRecord(_Model):
     global_batch_size: int | Missing
 
 
-class Limits(_Model):
+class Limits(StrictModel):
     """Limits by which the user shortened the run; ``None`` is no limit."""
 
     max_epochs: int | None = None
@@ -178,7 +180,7 @@ class Limits(_Model):
         return (self.max_epochs, self.max_steps, self.budget_s) != (None, None, None)
 
 
-class Dataset(_Model):
+class Dataset(StrictModel):
     """Identity of the data, without paths."""
 
     name: str
@@ -191,7 +193,7 @@ class Dataset(_Model):
     is_sample: bool
 
 
-class Loader(_Model):
+class Loader(StrictModel):
     """Settings of the input pipeline."""
 
     workers: int
@@ -203,7 +205,7 @@ class Loader(_Model):
     resize: str
 
 
-class Card(_Model):
+class Card(StrictModel):
     """One accelerator. ``uuid`` and ``pci_bus_id`` identify it in the management library."""
 
     rank: int
@@ -213,7 +215,7 @@ class Card(_Model):
     total_bytes: Bytes
 
 
-class Environment(_Model):
+class Environment(StrictModel):
     """The machine and its software. ``stated`` names the fields that the user stated."""
 
     stated: list[str] = []
@@ -241,7 +243,7 @@ class Environment(_Model):
     distributions: list[Distribution] = _NO_ITEMS
 
 
-class Window(_Model):
+class Window(StrictModel):
     """One measurement window: samples consumed by all ranks, and the slowest rank's time."""
 
     epoch: int
@@ -257,7 +259,7 @@ class Window(_Model):
         return self.samples / self.seconds
 
 
-class Throughput(_Model):
+class Throughput(StrictModel):
     """Median of windows with its spread. ``mean_of_totals``, total samples over total time, is a cross-check."""
 
     median: FiniteFloat
@@ -271,7 +273,7 @@ class Throughput(_Model):
         return [window for window in self.windows if window.seconds > 0]
 
 
-class Spread(_Model):
+class Spread(StrictModel):
     """Percentiles over steps, in seconds."""
 
     p50_s: FiniteFloat
@@ -280,7 +282,7 @@ class Spread(_Model):
     cv: FiniteFloat
 
 
-class StepBreakdown(_Model):
+class StepBreakdown(StrictModel):
     """Times of a diagnostic pass with a synchronization after every phase. No headline number contains them."""
 
     step: Spread
@@ -292,7 +294,7 @@ class StepBreakdown(_Model):
     slowdown: FiniteFloat
 
 
-class EvaluationPoint(_Model):
+class EvaluationPoint(StrictModel):
     """One point of the convergence curve.
 
     ``epoch`` is the number of completed epochs, with a fraction within an epoch. ``details`` are further figures of the
@@ -307,14 +309,14 @@ class EvaluationPoint(_Model):
     details: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 
-class TimeToTarget(_Model):
+class TimeToTarget(StrictModel):
     """Training time, with evaluations, until the first evaluation that met the target."""
 
     seconds: FiniteFloat
     epoch: int | FiniteFloat
 
 
-class Memory(_Model):
+class Memory(StrictModel):
     """Peak memory over ranks, each with its source."""
 
     allocated_peak_bytes: Bytes
@@ -325,7 +327,7 @@ class Memory(_Model):
     device_source: str
 
 
-class Span(_Model):
+class Span(StrictModel):
     """A phase of the job; ``start_s`` counts from the launcher's start."""
 
     name: str
@@ -333,7 +335,7 @@ class Span(_Model):
     seconds: FiniteFloat
 
 
-class Power(_Model):
+class Power(StrictModel):
     """Telemetry of all devices over the training region."""
 
     samples: int
@@ -347,7 +349,7 @@ class Power(_Model):
     source: str
 
 
-class RankStep(_Model):
+class RankStep(StrictModel):
     """Medians of one rank's own part of a step, without waiting for other ranks, and the rank's card."""
 
     rank: Annotated[int, Field(ge=0)]
@@ -356,7 +358,7 @@ class RankStep(_Model):
     card: str
 
 
-class Metrics(_Model):
+class Metrics(StrictModel):
     """The measured values; ``docs/metrics.md`` defines them."""
 
     e2e_time_s: Number = NOT_REACHED
@@ -382,7 +384,7 @@ class Metrics(_Model):
     rank_steps: list[RankStep] = []
 
 
-class NodeResult(_Model):
+class NodeResult(StrictModel):
     """Values of one machine of several: its launcher's end-to-end time, and telemetry of its devices.
 
     ``node_rank`` counts machines from 0. The ranks of machine N start at N times ``nproc_per_node``.
@@ -395,7 +397,7 @@ class NodeResult(_Model):
     power: Power | Missing
 
 
-class Interruption(_Model):
+class Interruption(StrictModel):
     """An interruption of a run that was continued.
 
     The stopped processes had run for ``session_seconds``; then nothing ran for ``gap_seconds``. The run was continued
@@ -411,14 +413,14 @@ class Interruption(_Model):
     lost_steps: Annotated[int, Field(ge=0)] | Missing
 
 
-class WithheldRatio(_Model):
+class WithheldRatio(StrictModel):
     """The ratio of a withheld number to the same number of another run, with four significant digits."""
 
     run_id: str
     value: FiniteFloat
 
 
-class Commitment(_Model):
+class Commitment(StrictModel):
     """A field with a withheld value, and the digest that proves the value when it is revealed.
 
     ``field`` is a JSONPath. :mod:`chipperf.records.withholding` defines ``sha256``. A withheld list is empty.
@@ -430,7 +432,7 @@ class Commitment(_Model):
     ratio: WithheldRatio | None = None
 
 
-class Record(_Model):
+class Record(StrictModel):
     """One run, or one row of an imported report.
 
     ``remarks`` is the content of an imported document that has no other field, in its order. ``withheld`` lists the
@@ -485,20 +487,12 @@ def fields_a_file_states(model: type[BaseModel]) -> list[str]:
 
 def unstated_field(record: Record) -> str | None:
     """Return the first field that a file must state and the record was made without, or ``None``."""
-    parts: dict[str, BaseModel] = {
-        "dataset": record.dataset,
-        "environment": record.environment,
-        "metrics": record.metrics,
-    }
-    return next(
-        (
-            f"{place}.{name}"
-            for place, part in parts.items()
-            for name in fields_a_file_states(type(part))
-            if name not in part.model_fields_set
-        ),
-        None,
-    )
+    parts = (("dataset", record.dataset), ("environment", record.environment), ("metrics", record.metrics))
+    for place, part in parts:
+        for name in fields_a_file_states(type(part)):
+            if name not in part.model_fields_set:
+                return f"{place}.{name}"
+    return None
 
 
 def json_schema() -> dict[str, Any]:

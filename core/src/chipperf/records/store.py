@@ -1,18 +1,22 @@
-"""Finding and reading records on disk."""
+"""Finding and reading records on disk, and the process files that tell a killed run from a running one.
+
+Each process of a run writes a file ``process*.json`` into the run's directory and removes it when it ends.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, first_fault
-from chipperf.records.processes import has_live_process
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
 from chipperf.records.upgrade import upgrade
 
@@ -36,7 +40,7 @@ def find_records(directory: Path, *, onerror: Callable[[OSError], None] | None =
 
     Args:
         directory: Directory to search. Links to directories are not followed.
-        onerror: Called with the error if a directory cannot be read; by default such directories are skipped.
+        onerror: Called if a directory cannot be read; by default such directories are skipped.
     """
     for place, subdirectories, names in os.walk(directory, onerror=onerror):
         subdirectories.sort()
@@ -46,13 +50,7 @@ def find_records(directory: Path, *, onerror: Callable[[OSError], None] | None =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
-    """A record and its file.
-
-    Attributes:
-        record: The record.
-        file: Its file.
-        sha256: Digest of the file's bytes, in hexadecimal.
-    """
+    """A record, its file, and the digest of the file's bytes in hexadecimal."""
 
     record: Record
     file: Path
@@ -60,14 +58,7 @@ class StoredRecord:
 
 
 def read_record(path: Path) -> Record:
-    """Read the record of a run.
-
-    Args:
-        path: A run's directory or its ``record.json``.
-
-    Raises:
-        RecordError: There is none, it is not a record, or it was written by a newer chipperf; the message says where.
-    """
+    """Return the record of a run, see :func:`read_stored`."""
     return read_stored(path).record
 
 
@@ -112,7 +103,8 @@ def _parse_record(text: bytes, file: Path) -> Record:
     if lacking := unstated_field(record):
         raise RecordError(f"{file}: {lacking}: Field required", hint=hint)
     if record.status.state == "running" and not has_live_process(file.parent):
-        return record.model_copy(update={"status": _KILLED})
+        killed = Failure(failure_class="killed", message="the run's processes are gone and left no result")
+        return record.model_copy(update={"status": Status(state="killed", failure=killed)})
     return record
 
 
@@ -121,12 +113,6 @@ def _parse_integer(text: str) -> int:
     if len(text) > _LONGEST_INTEGER:
         raise ValueError(f"a number has {len(text)} digits")
     return int(text)
-
-
-_KILLED = Status(
-    state="killed",
-    failure=Failure(failure_class="killed", message="the run's processes are gone and left no result"),
-)
 
 
 def _require_known_version(file: Path, content: Any) -> None:
@@ -140,3 +126,36 @@ def _require_known_version(file: Path, content: Any) -> None:
                 f"{file} has {key} {written}; this chipperf reads up to {known}",
                 hint=f"it was written by chipperf {writer}: pip install --upgrade chipperf",
             )
+
+
+def write_process_file(path: Path) -> None:
+    """Write the identity of this process to ``path``.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    process = psutil.Process()
+    identity = {"pid": process.pid, "created": process.create_time(), "host": platform.node()}
+    path.write_text(json.dumps(identity), encoding="utf-8")
+
+
+def process_files(directory: Path) -> list[Path]:
+    """Return the process files in the directory of a run."""
+    return list(directory.glob("process*.json"))
+
+
+def has_live_process(directory: Path) -> bool:
+    """Return whether a process of the run may be alive. A process of another machine counts as alive."""
+    return any(map(_is_alive, process_files(directory)))
+
+
+def _is_alive(file: Path) -> bool:
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+        if written["host"] != platform.node():
+            return True
+        found = psutil.Process(written["pid"])
+        # Without a parent that waits for it, an ended process keeps its number as a zombie.
+        return abs(found.create_time() - written["created"]) < 1 and found.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return False

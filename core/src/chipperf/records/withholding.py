@@ -17,11 +17,11 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from chipperf.errors import RecordError, UsageError, first_fault, first_place
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import SCHEMA_VERSION, Commitment, Record, WithheldRatio
+from chipperf.records.schema import SCHEMA_VERSION, Record, StrictModel, WithheldRatio
 from chipperf.records.store import RECORD_NAME, record_text
 from chipperf.records.upgrade import upgrade, upgrade_field
 
@@ -45,11 +45,7 @@ _TOLD_BY: Final = {
 """Fields from which other fields can be computed or estimated."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Secret(_Model):
+class Secret(StrictModel):
     """The value of a withheld field and the salt of its commitment."""
 
     field: str
@@ -57,7 +53,7 @@ class Secret(_Model):
     salt: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Secrets(_Model):
+class Secrets(StrictModel):
     """Content of the private file: the values removed from a run's record.
 
     ``schema_version`` is the version of the record's schema, which fields and values follow. Files of version 1 do not
@@ -72,12 +68,9 @@ class Secrets(_Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withheld:
-    """A record without the withheld values, and these values.
+    """The record to publish and the private values.
 
-    Attributes:
-        record: The record to publish.
-        secrets: The private values.
-        still_told: Fields of the record that still reveal a withheld field, each with that field.
+    ``still_told`` has the fields of the record that still reveal a withheld field, each with that field.
     """
 
     record: Record
@@ -104,11 +97,8 @@ def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
 def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
     """Remove values from a record and commit to them.
 
-    Args:
-        record: The record.
-        fields: Fields as ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied.
-        reason: The reason; reports show it.
-        ratio_to: A comparable run. The ratio of each value to this run's value is published.
+    A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. With a comparable run, ``ratio_to``, the
+    ratio of each value to this run's value is published.
 
     Raises:
         UsageError: A field does not exist, has no value, or is one that every record needs; or there is no reason or no
@@ -147,12 +137,9 @@ def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Re
 
 
 def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None) -> list[Revealed]:
-    """Check values against the commitments of a record.
+    """Check values against the commitments of a published record.
 
-    Args:
-        record: The published record.
-        revealed: The values.
-        ratio_to: The run of the published ratios, with its values. Without it, ratios are not checked.
+    Ratios are checked with ``ratio_to``, the run of the published ratios with its values.
 
     Raises:
         UsageError: There are no values, they belong to another run, or ``ratio_to`` is not the run of the published
@@ -165,13 +152,8 @@ def reveal(record: Record, revealed: Secrets, *, ratio_to: Record | None = None)
         )
     if not revealed.values:
         raise UsageError(f"there are no values of run {record.run_id} to check", hint="ask for the private file again")
-    commitments = {each.field: each for each in record.withheld}
     return [
-        Revealed(
-            secret.field,
-            secret.value,
-            _problem(record, secret, commitments, ratio_to, field=upgrade_field(secret.field, revealed.schema_version)),
-        )
+        Revealed(secret.field, secret.value, _problem(record, secret, revealed.schema_version, ratio_to))
         for secret in revealed.values
     ]
 
@@ -188,10 +170,7 @@ def fill_in(record: Record, revealed: Secrets) -> Record:
     content = json.loads(record_text(record))
     for secret in revealed.values:
         field, value = _upgraded(secret, revealed.schema_version)
-        *above, last = _steps(field)
-        parent = content
-        for step in above:
-            parent = _get(parent, step, field)
+        parent, last = _parent(content, field)
         parent[last] = value
     try:
         return Record.model_validate(content)
@@ -218,7 +197,6 @@ def write_public(directory: Path, record: Record) -> None:
 
     Raises:
         UsageError: The directory exists or cannot be made.
-        RecordError: The record cannot be written.
     """
     try:
         directory.mkdir(parents=True)
@@ -277,10 +255,8 @@ def _upgraded(secret: Secret, version: int) -> tuple[str, JsonValue]:
     return field, content
 
 
-def _problem(
-    record: Record, secret: Secret, commitments: dict[str, Commitment], ratio_to: Record | None, *, field: str
-) -> str | None:
-    committed = commitments.get(secret.field)
+def _problem(record: Record, secret: Secret, version: int, ratio_to: Record | None) -> str | None:
+    committed = next((each for each in record.withheld if each.field == secret.field), None)
     if committed is None:
         return "the record does not withhold it"
     found = commitment(record.run_id, secret.field, secret.value, secret.salt)
@@ -293,15 +269,13 @@ def _problem(
             f"the ratio of {secret.field} is to run {committed.ratio.run_id}, not {ratio_to.run_id}",
             hint="name that run with --ratio-to",
         )
-    ratio = _ratio(field, secret.value, ratio_to).value
+    ratio = _ratio(upgrade_field(secret.field, version), secret.value, ratio_to).value
     return None if ratio == committed.ratio.value else f"its ratio is {ratio}, and not {committed.ratio.value}"
 
 
 def _ratio(field: str, withheld: JsonValue, base: Record) -> WithheldRatio:
-    content: Any = json.loads(record_text(base))
-    for step in _steps(field):
-        content = _get(content, step, field)
-    value, base_value = _number(withheld), _number(content)
+    parent, last = _parent(json.loads(record_text(base)), field)
+    value, base_value = _number(withheld), _number(parent[last])
     if value is None or not base_value or not math.isfinite(ratio := value / base_value):
         raise UsageError(
             f"{field} has no ratio to that of run {base.run_id}",
@@ -319,22 +293,23 @@ def _number(value: JsonValue) -> float | None:
 
 def _replace(content: Any, path: str, reason: str) -> JsonValue:
     """Replace a value by a missing value or an empty list, and return the old value."""
-    *above, last = _steps(path)
-    parent = content
-    for step in above:
-        parent = _get(parent, step, path)
-    value: JsonValue = _get(parent, last, path)
+    parent, last = _parent(content, path)
+    value: JsonValue = parent[last]
     if value is None or value == [] or (isinstance(value, dict) and "missing" in value):
         raise UsageError(f"{path} has no value", hint="there is nothing to withhold")
     parent[last] = [] if isinstance(value, list) else {"missing": "withheld", "reason": reason}
     return value
 
 
-def _get(parent: Any, step: str | int, path: str) -> Any:
+def _parent(content: Any, path: str) -> tuple[Any, Any]:
+    """Return the object or list that contains a field, and the field's key or index in it."""
+    parent, last = None, None
     try:
-        return parent[step]
+        for last in _steps(path):
+            parent, content = content, content[last]
     except (KeyError, IndexError, TypeError) as error:
         raise UsageError(f"the record has no {path}", hint="docs/record.schema.json names the fields") from error
+    return parent, last
 
 
 def _has(content: Any, path: str) -> bool:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.files import disk_full, write_atomically
-from chipperf.records.processes import has_live_process, process_files, write_process_file
-from chipperf.records.store import RECORD_NAME, record_text
+from chipperf.records.store import RECORD_NAME, has_live_process, process_files, record_text, write_process_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,9 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from chipperf.errors import PerfError, RecordError, TrainingError
-from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
 from chipperf.launch.launcher_group import JOIN_S
-from chipperf.launch.signs_of_life import SignsOfLife
 from chipperf.suites.execution import log_of, printed_cause
 from chipperf.suites.machines import ATTEMPT_KEY, END_KEY, HERE, LEFT, PLAN_KEY, JointAttempt, joined_key
 from chipperf.suites.state import require_same

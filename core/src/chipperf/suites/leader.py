@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from chipperf.errors import TrainingError
-from chipperf.launch.channel import Channel, ChannelLost
-from chipperf.launch.signs_of_life import SignsOfLife
+from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
 from chipperf.suites.machines import ATTEMPT_KEY, END_KEY, HERE, PLAN_KEY, JointAttempt, joined_key
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -40,7 +41,6 @@ class ReportDifference:
             edited or of another metrics version; the ``provenance`` or a linked ``file`` was changed; the ``page``
             cannot be rendered again.
         file: The file that differs.
-        message: Description of the difference.
         line: Line in the file, from 1; 0 if the difference concerns the whole file.
         column: Column in characters, from 1; 0 if the difference concerns the whole file.
         found: The text on the page.
@@ -67,13 +67,9 @@ class ReportDifference:
 
 
 def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[ReportDifference]:
-    """Return the differences between a page and the page rendered from its records.
+    """Return the differences between a page and the ``expected`` page rendered from its records.
 
-    Args:
-        found: The page.
-        expected: The page rendered from the records.
-        provenance: Provenance of ``expected``.
-        name: File of the page.
+    ``provenance`` is that of ``expected``. ``name`` is the file of the page.
     """
     return list(_Comparison(found.split("\n"), expected.split("\n"), provenance, name).differences())
 
@@ -92,31 +88,24 @@ class _Comparison:
         removed: list[int] = []
         added: list[int] = []
         for found, expected in _differing_ranges(self._found, self._expected):
-            if not any(self._found[here].strip() for here in found) and not any(
-                self._expected[there].strip() for there in expected
-            ):
-                yield from self._blank(found, expected)
-                continue
+            lines = [*self._found[found.start : found.stop], *self._expected[expected.start : expected.stop]]
+            is_blank = not any(line.strip() for line in lines)
             for here, there in zip_longest(found, expected):
-                if here is None:
-                    removed.append(there)
-                elif there is None:
-                    added.append(here)
-                else:
+                if here is not None and there is not None:
                     yield from self._line(here, there)
+                elif is_blank:
+                    yield self._blank_line(here, there)
+                elif here is None:
+                    removed.append(there)
+                else:
+                    added.append(here)
         yield from self._moved_or_not(added, removed)
 
-    def _blank(self, found: range, expected: range) -> Iterator[ReportDifference]:
-        """Yield the differences of a part in which only blank lines differ."""
-        for here, there in zip_longest(found, expected):
-            if here is None:
-                line = min(there, len(self._found) - 1)
-                yield self._difference("removed", line, 0, "the page lacks a blank line", None, self._expected[there])
-            elif there is None:
-                message = "the records give no blank line here"
-                yield self._difference("added", here, 0, message, self._found[here], None)
-            else:
-                yield from self._line(here, there)
+    def _blank_line(self, here: int | None, there: int) -> ReportDifference:
+        if here is None:
+            line = min(there, len(self._found) - 1)
+            return self._difference("removed", line, 0, "the page lacks a blank line", None, self._expected[there])
+        return self._difference("added", here, 0, "the records give no blank line here", self._found[here], None)
 
     def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[ReportDifference]:
         places: dict[str, list[int]] = {}
@@ -206,19 +195,14 @@ def _differing_ranges(found: Sequence[str], expected: Sequence[str]) -> Iterator
     """Yield the differing parts of two pages, as ranges of line indices."""
     if found == expected:
         return
-    first = next(
-        (index for index, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
-        min(len(found), len(expected)),
-    )
+    first = _first_difference(found, expected)
     rest = min(len(found), len(expected)) - first
     last = next((index for index in range(rest) if found[-1 - index] != expected[-1 - index]), rest)
     here, there = range(first, len(found) - last), range(first, len(expected) - last)
     if max(len(here), len(there)) > _MAX_ALIGNED_LINES:
         yield here, there
         return
-    matcher = SequenceMatcher(
-        None, [found[index] for index in here], [expected[index] for index in there], autojunk=False
-    )
+    matcher = SequenceMatcher(None, found[here.start : here.stop], expected[there.start : there.stop], autojunk=False)
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         if tag != "equal":
             yield here[i1:i2], there[j1:j2]
@@ -228,7 +212,7 @@ def _is_row(line: str) -> bool:
     return line.lstrip().startswith("|")
 
 
-def _first_difference(found: str, expected: str) -> int:
+def _first_difference(found: Sequence[str], expected: Sequence[str]) -> int:
     pairs = enumerate(zip(found, expected, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(found), len(expected)))
 
@@ -248,23 +232,20 @@ def compare_provenances(found: Provenance, expected: Provenance, name: str) -> I
 
     Ignores the version of chipperf, the template and the content of pictures, which do not depend on the records.
     """
+    difference = partial(ReportDifference, kind="provenance", file=name)
     for key in ("schema_version", "metrics_version", "language", "records", "curve"):
         if getattr(found, key) != getattr(expected, key):
-            yield _provenance_difference(name, f"$.{key} differs from the records")
+            yield difference(message=f"$.{key} differs from the records")
     listed = [file.name for file in found.files]
     for linked in found.curve.names if found.curve else ():
         if listed.count(linked) != 1:
-            yield _provenance_difference(name, f"$.files must list {linked} once, because the page links it")
+            yield difference(message=f"$.files must list {linked} once, because the page links it")
     for file in expected.files:
         if file.name in listed and file not in found.files:
-            yield _provenance_difference(name, f"$.files: the SHA-256 of {file.name} differs from the records")
+            yield difference(message=f"$.files: the SHA-256 of {file.name} differs from the records")
     for index, (cell, wanted) in enumerate(zip_longest(found.cells, expected.cells)):
         if cell != wanted:
             said = f"{_short(cell.text)} in line {cell.line}" if cell else "nothing"
             right = f"{_short(wanted.text)} in line {wanted.line}" if wanted else "nothing"
             what = f"says {said}, the records give {right}" if said != right else "has other sources than the records"
-            yield _provenance_difference(name, f"$.cells[{index}] {what}")
-
-
-def _provenance_difference(name: str, message: str) -> ReportDifference:
-    return ReportDifference(kind="provenance", file=name, message=message)
+            yield difference(message=f"$.cells[{index}] {what}")

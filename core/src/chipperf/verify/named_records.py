@@ -1,19 +1,28 @@
-"""The records that a report was made from, as its provenance or the page names them."""
+"""The records that a report was made from, as its provenance or the page names them, and their files."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.documents.markdown import Table
+from chipperf.errors import UsageError
 from chipperf.languages import in_all_languages, pattern, phrase
+from chipperf.records.store import find_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from chipperf.documents.markdown import Located, Markdown, Place
+    from chipperf.documents.markdown import Markdown, Place
     from chipperf.report.provenance import Provenance
+
+MAX_BYTES: Final = 256 * 2**20
+"""Largest size of a record. The record of a full ImageNet run has a few MiB."""
 
 _HASH_HEADER: Final = re.compile(r"SHA-?256", re.IGNORECASE)
 _RUN_HEADERS: Final = in_all_languages(phrase("Run"))
@@ -34,7 +43,6 @@ class NamedRecord:
     """A record that a report names.
 
     Attributes:
-        run_id: Id of the run.
         digest: SHA-256 of the record, or its first digits; ``None`` if the report only names the run.
         place: Place on the page; ``None`` if the provenance names the record.
         is_baseline: True if the report shows only the curve of the run.
@@ -62,27 +70,83 @@ def named_by_page(page: Markdown) -> list[NamedRecord]:
 
     The result does not contain the runs of a baseline, because a page names only their curves.
     """
-    return [*_in_evidence(page), *_in_notes(page)]
-
-
-def _in_evidence(page: Markdown) -> Iterator[NamedRecord]:
+    in_evidence: list[NamedRecord] = []
+    in_notes: list[NamedRecord] = []
     for block in page.blocks:
-        if not isinstance(block, Table):
-            continue
-        hashes = _column(block.header, lambda text: bool(_HASH_HEADER.search(text)))
-        runs = _column(block.header, lambda text: text in _RUN_HEADERS)
-        if hashes is None or runs is None:
-            continue
-        for row in block.rows:
-            if len(row) > max(hashes, runs) and _SHORT_HASH.fullmatch(row[hashes].text):
-                yield NamedRecord(run_id=row[runs].text, digest=row[hashes].text, place=row[hashes].place)
+        if isinstance(block, Table):
+            in_evidence += _in_table(block)
+        elif block.kind == "item" and (match := _NOT_IN_TABLE.match(block.text)):
+            in_notes.append(NamedRecord(run_id=match[match.lastindex or 0], digest=None, place=block.place))
+    return [*in_evidence, *in_notes]
 
 
-def _in_notes(page: Markdown) -> Iterator[NamedRecord]:
-    for block in page.blocks:
-        if not isinstance(block, Table) and block.kind == "item" and (match := _NOT_IN_TABLE.match(block.text)):
-            yield NamedRecord(run_id=match[match.lastindex or 0], digest=None, place=block.place)
+def _in_table(table: Table) -> Iterator[NamedRecord]:
+    headers = [cell.text for cell in table.header]
+    hashes = next((index for index, text in enumerate(headers) if _HASH_HEADER.search(text)), None)
+    runs = next((index for index, text in enumerate(headers) if text in _RUN_HEADERS), None)
+    if hashes is None or runs is None:
+        return
+    for row in table.rows:
+        if len(row) > max(hashes, runs) and _SHORT_HASH.fullmatch(row[hashes].text):
+            yield NamedRecord(run_id=row[runs].text, digest=row[hashes].text, place=row[hashes].place)
 
 
-def _column(header: tuple[Located, ...], is_wanted: Callable[[str], bool]) -> int | None:
-    return next((index for index, cell in enumerate(header) if is_wanted(cell.text)), None)
+class RecordFinder:
+    """Finds files called ``record.json`` in directories, and single files with any name."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        """Set the places to search. The files are read at the first search.
+
+        Raises:
+            UsageError: A place does not exist.
+        """
+        for place in places:
+            if not place.exists():
+                raise UsageError(f"{place} does not exist", hint="give --runs directories that contain runs")
+        self._places = tuple(places)
+
+    @cached_property
+    def _by_digest(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for place in self._places:
+            for file in [place] if place.is_file() else find_records(place):
+                digest = _digest(file)
+                if digest:
+                    found.setdefault(digest, file)
+        return found
+
+    @cached_property
+    def _by_run(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for file in self._by_digest.values():
+            run_id = _run_id(file)
+            if run_id:
+                found.setdefault(run_id, file)
+        return found
+
+    def by_digest(self, digest: str) -> Path | None:
+        """Return the file whose SHA-256 begins with ``digest``, or ``None``."""
+        return next((file for full, file in self._by_digest.items() if full.startswith(digest)), None)
+
+    def by_run(self, run_id: str) -> Path | None:
+        """Return the file of a record with this run id, or ``None``."""
+        return self._by_run.get(run_id)
+
+
+def _digest(file: Path) -> str | None:
+    """Return a file's SHA-256, or ``None`` if the file cannot be a record."""
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_BYTES:
+            return None
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _run_id(file: Path) -> str | None:
+    try:
+        content: Any = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    run_id = content.get("run_id") if isinstance(content, dict) else None
+    return run_id if isinstance(run_id, str) else None

@@ -25,13 +25,13 @@ from chipperf.verify.named_records import named_by_page, named_by_provenance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chipperf.documents.markdown import Markdown
+    from chipperf.documents.markdown import Markdown, Place
     from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.provenance import Provenance
     from chipperf.report.view import ReportView
-    from chipperf.verify.named_records import NamedRecord
-    from chipperf.verify.records import RecordFinder
+    from chipperf.verify.differences import Kind
+    from chipperf.verify.named_records import NamedRecord, RecordFinder
 
 _WEB_PAGE: Final = ("<!doctype html", "<html")
 _PICTURES: Final = (".png", ".svg")
@@ -39,11 +39,9 @@ _PICTURES: Final = (".png", ".svg")
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """Directories of the templates of a report.
+    """Directories of the templates of a report, the user's and the vendor's.
 
-    Attributes:
-        user: The user's directory.
-        of_vendor: Returns the template directory of the vendor of the given records.
+    ``of_vendor`` returns the directory of the vendor of the given records.
     """
 
     user: Path | None
@@ -59,7 +57,6 @@ class ReportResult:
         with_provenance: True if the records are from its provenance file, False if from the short hashes on the page.
         records: Files of the records by run.
         cells: Number of cells and facts on the page that come from a record.
-        differences: Differences from the records.
         notes: Notes for the reader.
     """
 
@@ -70,13 +67,12 @@ class ReportResult:
     differences: list[ReportDifference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """The page rendered from the records, and its provenance."""
-
-    text: str
-    provenance: Provenance
+    def add(self, kind: Kind, message: str, *, file: Path | None = None, place: Place | None = None) -> None:
+        """Add a difference of the page or of another file."""
+        line, column = (place.line, place.column) if place else (0, 0)
+        self.differences.append(
+            ReportDifference(kind=kind, file=str(file or self.file), message=message, line=line, column=column)
+        )
 
 
 def verify_report(
@@ -99,199 +95,168 @@ def verify_report(
     text = read_text(path).replace("\r\n", "\n")
     result = ReportResult(file=path)
     if text.lstrip().casefold().startswith(_WEB_PAGE):
-        message = "a web page cannot be verified: give a Markdown report, as 'perf report --out README.md' writes it"
-        result.differences.append(ReportDifference(kind="page", file=str(path), message=message))
+        result.add(
+            "page",
+            "a web page cannot be verified: give a Markdown report, as 'perf report --out README.md' writes it",
+        )
         return result
     if not text.endswith("\n"):
         text += "\n"
     page = parse(text, str(path))
-    provenance = _provenance(path, result)
+    provenance = _provenance(result)
     named = named_by_provenance(provenance) if provenance else named_by_page(page)
     if not named:
-        message = "the page names no record by its hash: it is not a report of chipperf, or its evidence was removed"
-        result.differences.append(ReportDifference(kind="page", file=str(path), message=message))
+        result.add(
+            "page", "the page names no record by its hash: it is not a report of chipperf, or its evidence was removed"
+        )
         return result
-    found = [_find(each, path, finder, result) for each in named]
-    records = [record for record in found if record]
-    if len(records) < len(named):
+    found = [(each, record) for each in named if (record := _find(each, finder, result))]
+    if len(found) < len(named):
         result.notes.append("not compared with the records: some cannot be used")
         return result
-    is_baseline = {id(record): each.is_baseline for each, record in zip(named, records, strict=True)}
-    reported = [record for record in records if not is_baseline[id(record)]]
-    baselines = [record for record in records if is_baseline[id(record)]]
+    reported = [record for each, record in found if not each.is_baseline]
+    baselines = [record for each, record in found if each.is_baseline]
     if provenance is None:
         baselines += [read_traced(run) for run in baseline]
     try:
         view = build_view(reported, baseline=baselines)
     except PerfError as error:
-        result.differences.append(ReportDifference(kind="page", file=str(path), message=error.message))
+        result.add("page", error.message)
         return result
-    _compare(text, page, view, (reported, baselines), provenance, templates, result)
+    _compare(text, page, view, reported, baselines, provenance, templates, result)
     return result
 
 
-def _provenance(path: Path, result: ReportResult) -> Provenance | None:
-    file = provenance_file(path)
+def _provenance(result: ReportResult) -> Provenance | None:
+    file = provenance_file(result.file)
     try:
         provenance = read_provenance(file)
     except FileNotFoundError:
         result.notes.append(f"there is no {file.name}: the records were found by the short hashes on the page")
         return None
     except RecordError as error:
-        message = error.message.removeprefix(f"{file}: ")
-        result.differences.append(ReportDifference(kind="provenance", file=str(file), message=message))
+        result.add("provenance", error.message.removeprefix(f"{file}: "), file=file)
         return None
     result.with_provenance = True
     return provenance
 
 
-def _find(named: NamedRecord, path: Path, finder: RecordFinder, result: ReportResult) -> Record | None:
+def _find(named: NamedRecord, finder: RecordFinder, result: ReportResult) -> Record | None:
     """Return the record that a report names or, if it was edited, the record of the same run."""
+    named_in = result.file if named.place else provenance_file(result.file)
     file = finder.by_digest(named.digest) if named.digest else None
     if file is None:
         file = finder.by_run(named.run_id)
         if file is None:
-            _add_record_difference(result, named, path, f"there is no record of {named}")
+            result.add("record", f"there is no record of {named}", file=named_in, place=named.place)
             return None
         if named.digest:
             message = f"the record was edited: {file} differs from the record of {named}"
-            _add_record_difference(result, named, path, message)
+            result.add("record", message, file=named_in, place=named.place)
     try:
         record = read_traced(file)
     except RecordError as error:
-        result.differences.append(ReportDifference(kind="record", file=str(file), message=error.message))
+        result.add("record", error.message, file=file)
         return None
     version = record.metrics_version
     if version != METRICS_VERSION:
         message = f"metrics version {version} of {named}; this chipperf reports version {METRICS_VERSION}"
-        result.differences.append(ReportDifference(kind="record", file=str(file), message=message))
+        result.add("record", message, file=file)
         return None
     result.records[record.run_id] = file
     return record
-
-
-def _add_record_difference(result: ReportResult, named: NamedRecord, path: Path, message: str) -> None:
-    line, column = (named.place.line, named.place.column) if named.place else (0, 0)
-    file = path if named.place else provenance_file(path)
-    result.differences.append(
-        ReportDifference(kind="record", file=str(file), message=message, line=line, column=column)
-    )
 
 
 def _compare(
     text: str,
     page: Markdown,
     view: ReportView,
-    records: tuple[Sequence[Record], Sequence[Record]],
+    reported: Sequence[Record],
+    baselines: Sequence[Record],
     provenance: Provenance | None,
     templates: Templates,
     result: ReportResult,
 ) -> None:
     name = str(result.file)
     language = provenance.language if provenance else read_document(text, name).language
-    vendor_templates = templates.of_vendor(records[0])
+    vendor_templates = templates.of_vendor(reported)
+    # Only the points depend on the records alone; pictures also depend on matplotlib and fonts.
+    points = points_csv(view.convergence.curves).encode() if view.convergence else None
 
-    def expected(curve: CurveFiles | None) -> _Expected:
-        shown = view
-        if view.convergence:
-            shown = replace(view, convergence=replace(view.convergence, files=curve))
+    def compare(curve: CurveFiles | None) -> tuple[list[ReportDifference], Provenance]:
+        convergence = replace(view.convergence, files=curve) if view.convergence else None
         rendered = render_page(
-            shown, language=language, user_templates=templates.user, vendor_templates=vendor_templates
+            replace(view, convergence=convergence),
+            language=language,
+            user_templates=templates.user,
+            vendor_templates=vendor_templates,
         )
-        # Only the points depend on the records alone; pictures also depend on matplotlib and fonts.
-        points = points_csv(view.convergence.curves).encode() if view.convergence else b""
         described = describe_page(
             rendered,
             language=language,
-            records=records[0],
-            baseline=records[1],
+            records=reported,
+            baseline=baselines,
             curve=curve,
-            files={unquote(curve.csv): points} if curve else {},
+            files={unquote(curve.csv): points or b""} if curve else {},
         )
-        return _Expected(rendered.text, described)
+        return compare_pages(text, rendered.text, described, name), described
 
-    best: tuple[list[ReportDifference], _Expected] | None = None
-    for curve in _possible_curves(page, view, language, provenance):
-        candidate = expected(curve)
-        differences = compare_pages(text, candidate.text, candidate.provenance, name)
-        if best is None or len(differences) < len(best[0]):
-            best = differences, candidate
-    if best is None:
-        return
-    differences, chosen = best
-    result.cells = len(chosen.provenance.cells)
+    compared = map(compare, _possible_curves(page, view, language, provenance))
+    differences, expected = min(compared, key=lambda each: len(each[0]))
+    result.cells = len(expected.cells)
     result.differences += differences
     if provenance:
-        file = str(provenance_file(result.file))
-        of_provenance = list(compare_provenances(provenance, chosen.provenance, file))
-        result.differences += _first_of(of_provenance) if differences else of_provenance
-        if differences and provenance.template != chosen.provenance.template:
+        of_provenance = list(compare_provenances(provenance, expected, str(provenance_file(result.file))))
+        if differences and len(of_provenance) > 1:
+            # The others repeat the differences of the page.
+            first = of_provenance[0]
+            of_provenance = [replace(first, message=f"{first.message}, and {len(of_provenance) - 1} more")]
+        result.differences += of_provenance
+        if differences and provenance.template != expected.template:
             result.notes.append(
                 f"the page was rendered with the template {provenance.template}, but compared with "
-                f"{chosen.provenance.template}: name the directory with --templates, or install the vendor's plugin"
+                f"{expected.template}: name the directory with --templates, or install the vendor's plugin"
             )
-    result.differences += _linked_files(view, page, provenance, result.file)
+    _check_linked_files(points, page, provenance, result)
     if provenance is None and any(name.endswith(_PICTURES) for name in _linked_names(page)):
         result.notes.append("the pictures were not checked: only the provenance has their checksums")
-
-
-def _first_of(differences: list[ReportDifference]) -> list[ReportDifference]:
-    """Return the first difference with the number of the others, which repeat the differences of the page."""
-    first, more = differences[:1], len(differences) - 1
-    return [replace(each, message=f"{each.message}, and {more} more") for each in first] if more > 0 else first
 
 
 def _possible_curves(
     page: Markdown, view: ReportView, language: Language, provenance: Provenance | None
 ) -> Iterator[CurveFiles | None]:
     """Yield the possible files of the page's curves. Records do not contain these names, a provenance does."""
-    if view.convergence is None:
-        yield None
-    elif provenance:
+    links = {PurePath(link.target).suffix: link.target for link in page.links if is_plain_link(link.target)}
+    if view.convergence and provenance and provenance.curve:
         curve = provenance.curve
-        yield (
-            None
-            if curve is None
-            else CurveFiles(
-                csv=curve.csv,
-                png=curve.png,
-                svg=curve.svg,
-                language=curve.language,
-                unwritten=tuple(curve.unwritten),
-            )
-        )
+        yield CurveFiles(**(curve.model_dump() | {"unwritten": tuple(curve.unwritten)}))
+    elif view.convergence is None or provenance or ".csv" not in links:
+        yield None
     else:
-        links = {PurePath(link.target).suffix: link.target for link in page.links if is_plain_link(link.target)}
-        if ".csv" not in links:
-            yield None
-            return
-        drawn = ".png" in links
-        languages: tuple[Language | None, ...] = (language, ENGLISH) if drawn and language != ENGLISH else (language,)
-        for written in languages if drawn else (None,):
+        languages = dict.fromkeys((language, ENGLISH)) if ".png" in links else (None,)
+        for written in languages:
             yield CurveFiles(csv=links[".csv"], png=links.get(".png"), svg=links.get(".svg"), language=written)
 
 
-def _linked_files(
-    view: ReportView, page: Markdown, provenance: Provenance | None, path: Path
-) -> Iterator[ReportDifference]:
-    """Yield linked files that were changed. Files of points are made again, pictures are compared by their digest."""
+def _check_linked_files(
+    points: bytes | None, page: Markdown, provenance: Provenance | None, result: ReportResult
+) -> None:
+    """Add linked files that were changed. Files of points are made again, pictures are compared by their digest."""
     digests: dict[str, str | None] = dict.fromkeys(_linked_names(page))
     if provenance:
         digests |= {file.name: file.sha256 for file in provenance.files}
-    points = [name for name in digests if name.endswith(".csv")]
-    if view.convergence:
-        digests |= dict.fromkeys(points, hashlib.sha256(points_csv(view.convergence.curves).encode()).hexdigest())
+    if points is not None:
+        made = hashlib.sha256(points).hexdigest()
+        digests |= {name: made for name in digests if name.endswith(".csv")}
     for name, digest in sorted(digests.items()):
-        file = path.with_name(name)
+        file = result.file.with_name(name)
         try:
             content = file.read_bytes()
         except (OSError, ValueError) as error:
-            yield ReportDifference(
-                kind="file", file=str(file), message=f"the page links this file, which cannot be read: {error}"
-            )
+            result.add("file", f"the page links this file, which cannot be read: {error}", file=file)
             continue
         if digest and hashlib.sha256(content).hexdigest() != digest:
-            yield ReportDifference(kind="file", file=str(file), message="the file differs from the records")
+            result.add("file", "the file differs from the records", file=file)
 
 
 def _linked_names(page: Markdown) -> list[str]:
