@@ -21,7 +21,8 @@ from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
-from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
+from chipperf.run.directory import rank_log_name
+from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
