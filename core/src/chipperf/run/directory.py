@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.errors import RecordError, UsageError
@@ -28,6 +29,7 @@ def rank_log_name(rank: int) -> str:
     return f"logs/rank{rank}.log"
 
 
+@dataclass
 class RunDirectory:
     """A run's directory.
 
@@ -39,15 +41,16 @@ class RunDirectory:
         checkpoints: Directory of the checkpoints until the run completes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.record = path / RECORD_NAME
-        self.plan = path / "plan.json"
-        self.events = path / "events.jsonl"
-        self.progress = path / "progress.json"
-        self.process = path / "process.json"
-        self.checkpoints = path / "checkpoints"
-        self._reserve = path / ".reserve"
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.record = self.path / RECORD_NAME
+        self.plan = self.path / "plan.json"
+        self.events = self.path / "events.jsonl"
+        self.progress = self.path / "progress.json"
+        self.process = self.path / "process.json"
+        self.checkpoints = self.path / "checkpoints"
+        self._reserve = self.path / ".reserve"
 
     def log(self, rank: int) -> Path:
         """Log of one rank's output."""
