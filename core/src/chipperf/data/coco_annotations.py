@@ -77,7 +77,7 @@ class AnnotationFile:
         shape: tuple[int, ...] = (),
         default: int | None = None,
     ) -> NDArray[Any]:
-        """Return the numbers under one key of all entries of a list; an entry without ``default`` must have the key."""
+        """Return the numbers under one key of all entries; without ``default``, every entry must have the key."""
 
         def convert(chosen: list[Any]) -> NDArray[Any]:
             found = [entry[key] if default is None else entry.get(key, default) for entry in chosen]

@@ -67,7 +67,7 @@ _MOST_OBJECTS = 4
 _CROWD_SHARE = 0.15
 _PLACEMENT_ATTEMPTS = 20
 _GRAY_SEGMENT_ID = 1 + 256 + 65536
-"""Factor of segment ids. Their colors in panoptic maps are gray, so all three channels matter."""
+"""Segment ids are multiples of it: their colors in panoptic maps are gray, so all three channels matter."""
 
 _UNLABELED_BAND_PX = 3
 _UNLABELED_COLOR = [100, 100, 100]
@@ -101,7 +101,6 @@ SIZES = {
     "tiny": CocoSampleOptions(train_samples=16, val_samples=8, width=128, height=96),
 }
 """``demo`` has images of COCO's size; ``tiny`` is enough to check that all parts run."""
-
 
 _Circle = tuple[float, float, float]
 

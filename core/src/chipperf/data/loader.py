@@ -204,11 +204,7 @@ class ImageLoader(Generic[B]):
 
 
 class TrainingLoader(ImageLoader[B]):
-    """Loader of one rank's part of the training split.
-
-    Attributes:
-        steps_per_epoch: Number of steps in a full epoch.
-    """
+    """Loader of one rank's part of the training split; a full epoch has ``steps_per_epoch`` steps."""
 
     def __init__(
         self,

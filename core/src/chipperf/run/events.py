@@ -26,7 +26,7 @@ class EventLog:
         self._file = path.open("a", encoding="utf-8") if path else None
 
     def write(self, event: str, value: object = None, **metadata: object) -> None:
-        """Append an event with MLPerf's name, for example ``run_start``; the metadata say its epoch and step.
+        """Append an event with MLPerf's name, for example ``run_start``; the metadata are its epoch and step.
 
         Raises:
             RecordError: The event cannot be written, for example because the disk is full.

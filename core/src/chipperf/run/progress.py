@@ -23,8 +23,7 @@ class Progress:
 
     Attributes:
         phase: Current activity of the main rank.
-        step: Finished optimizer steps.
-        steps: Planned optimizer steps.
+        step: Finished optimizer steps, of ``steps`` planned ones.
         samples_per_s: Global throughput since the previous report. It is not a measurement.
         loss: Mean training loss of the last window; ``None`` before the first window.
         evaluation: Result of the latest evaluation as text.

@@ -93,7 +93,7 @@ def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, d
     """Check that no two ranks use the same card.
 
     Args:
-        devices: The device of every rank, in the order of ranks.
+        devices: The device of every rank.
         ranks_per_node: Number of ranks per machine. Bus addresses are unique only within a machine.
         device_type: torch's type of the device. Ranks on the CPU share it.
 

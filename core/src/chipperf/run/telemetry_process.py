@@ -52,7 +52,6 @@ class TelemetrySampler:
 
     Args:
         path: File to which the readings are appended, one JSON object per line.
-        devices: Devices of this machine.
         idle_memory_bytes: Memory in use on each device before the run, see :func:`read_idle_memory`.
         run_session: How many times the run's processes have been started, including this time.
     """
