@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from chipperf.cases.detr.case_data import COCO2017
 from chipperf.data.coco import (
-    PackedBytes,
     decode_segment_map,
     draw_segmentation,
     identify_coco,
@@ -20,6 +19,7 @@ from chipperf.data.coco import (
     scan_coco_split,
 )
 from chipperf.data.coco_annotations import read_annotation_file
+from chipperf.data.imagefolder import PackedBytes
 from chipperf.errors import DataError
 from pycocotools.coco import COCO
 
@@ -125,7 +125,7 @@ def test_unknown_image_id_is_an_error(coco_sample):
 
 
 def test_packed_bytes_keep_every_string():
-    packed = PackedBytes.pack([b"one", b"", b"three"])
+    packed = PackedBytes([b"one", b"", b"three"])
     assert [packed[index] for index in range(3)] == [b"one", b"", b"three"]
 
 
@@ -345,7 +345,7 @@ def test_published_size_is_that_of_coco_2017():
 
 
 def test_parts_that_need_no_torch_do_not_import_it():
-    program = "import sys\nimport chipperf.data.coco_check\nimport chipperf.data.coco_sample\n"
+    program = "import sys\nimport chipperf.data.coco\nimport chipperf.data.coco_sample\n"
     program += "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr

@@ -6,18 +6,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from chipperf.data.coco import read_file, scan_coco, scan_coco_split
+from chipperf.data.coco import scan_coco, scan_coco_split
 from chipperf.data.coco_batch import (
-    Collate,
     DetectionBatch,
     LoadedSample,
     Padding,
     build_detection_evaluation_loader,
     build_detection_training_loader,
+    collate,
     normalize_padded,
 )
 from chipperf.data.coco_transforms import DetectionSample
-from chipperf.data.decode import decode_rgb
+from chipperf.data.decode import decode_rgb, read_file
 from chipperf.data.loader import LoaderChoices
 from chipperf.data.transforms import Normalize
 from chipperf.errors import ConfigError, DataError
@@ -199,14 +199,6 @@ def test_padding_is_zero_after_normalization(coco_sample):
     assert torch.equal(images[~padding], normalize(batch.images)[~padding])
 
 
-def test_batch_moves_to_a_device_as_a_whole(coco_sample):
-    batch = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "masks"), masks=True)))
-    moved = batch.to(torch.device("meta"))
-    assert {tensor.device.type for tensor in tensors(moved).values()} == {"meta"}
-    assert set(tensors(moved)) == set(tensors(batch))
-    assert (moved.image_ids, moved.counts) == (batch.image_ids, batch.counts)
-
-
 def test_batch_can_be_pinned(coco_sample, monkeypatch):
     batch = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes"))))
     pinned = []
@@ -246,7 +238,7 @@ def test_batch_without_any_object_has_empty_tensors(coco_sample):
     objects = split.objects(index, masks=True)
     assert len(objects.labels) == 0
     sample = DetectionSample(np.zeros((*split.images.sizes[index], 3), np.uint8), objects)
-    batch = Collate(Padding())([LoadedSample(sample, 1, sample.size)])
+    batch = collate([LoadedSample(sample, 1, sample.size)], Padding())
     [target] = batch.targets()
     assert target["boxes"].shape == (0, 4)
     assert target["masks"].shape == (0, *sample.size)

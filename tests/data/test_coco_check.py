@@ -6,7 +6,7 @@ import shutil
 import pytest
 from chipperf.cases.detr.case_data import COCO2017
 from chipperf.data import dataset_check
-from chipperf.data.coco_check import check_coco
+from chipperf.data.coco import check_coco
 from chipperf.data.dataset_identity import ReferenceDataset
 
 

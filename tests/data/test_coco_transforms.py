@@ -15,8 +15,8 @@ from chipperf.data.coco_transforms import (
     flip,
     largest_size,
     resize_sample,
-    shorter_side_to,
 )
+from chipperf.data.transforms import shorter_side_to
 from chipperf.data.turbojpeg import Box
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as reference

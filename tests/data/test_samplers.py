@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.data.samplers import EvaluationSampler, TrainingBatchSampler
+from chipperf.data.loader import EvaluationSampler, TrainingBatchSampler
 from chipperf.errors import ConfigError
 
 

@@ -3,7 +3,7 @@
 import pytest
 from chipperf.errors import DeviceError
 from chipperf.plugin.types import DeviceInfo, ProbedDevice, Title, VendorInfo
-from chipperf.run.assignment import require_distinct_cards, require_free_cards
+from chipperf.run.ranks import require_distinct_cards, require_free_cards
 
 GIB = 2**30
 

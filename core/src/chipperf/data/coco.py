@@ -9,37 +9,27 @@ from __future__ import annotations
 
 import os
 import pickle
-from array import array
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from chipperf.data.coco_annotations import (
-    COCO_LAYOUT_HINT,
-    Fault,
-    absent_file_faults,
-    category_faults,
-    column,
-    list_column,
-    listed_faults,
-    read_annotation_file,
-    repeated_id_faults,
-    text_column,
-    unknown_image_faults,
-)
+from chipperf.data.coco_annotations import COCO_LAYOUT_HINT, AnnotationFile
+from chipperf.data.dataset_check import ImageListing, check_images, error, first_few, raise_first, warning
 from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset, identify_directory
-from chipperf.data.decode import decode_rgb
-from chipperf.data.imagefolder import files_below
+from chipperf.data.decode import decode_rgb, read_file
+from chipperf.data.imagefolder import PackedBytes, files_below, require_directory
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from chipperf.data.dataset_check import CheckReport, DatasetFinding
 
 TRAIN_SPLIT = "train2017"
 EVAL_SPLIT = "val2017"
@@ -58,40 +48,8 @@ _MIN_POLYGON_NUMBERS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class PackedBytes:
-    """Byte strings in one buffer, which forked loader processes share without copying it.
-
-    Attributes:
-        data: All strings, concatenated.
-        ends: Offset at which each string ends.
-    """
-
-    data: bytes
-    ends: array[int]
-
-    @classmethod
-    def pack(cls, items: Iterable[bytes]) -> PackedBytes:
-        """Pack the strings in order."""
-        data, ends = bytearray(), array("Q")
-        for item in items:
-            data += item
-            ends.append(len(data))
-        return cls(bytes(data), ends)
-
-    def __getitem__(self, index: int) -> bytes:
-        return self.data[self.ends[index - 1] if index else 0 : self.ends[index]]
-
-
-@dataclass(frozen=True, slots=True)
 class ImageTable:
-    """The images of a split, sorted by id.
-
-    Attributes:
-        directory: Directory of the files.
-        ids: Image ids, int64 of shape ``(N,)``.
-        sizes: Height and width in pixels as annotated, int64 of shape ``(N, 2)``.
-        names: File names.
-    """
+    """The images of a split, sorted by id; ``sizes`` of shape ``(N, 2)`` are height and width as annotated."""
 
     directory: Path
     ids: NDArray[np.int64]
@@ -106,11 +64,7 @@ class ImageTable:
         return os.path.join(self.directory, os.fsdecode(self.names[index]))
 
     def position(self, image_id: int) -> int:
-        """Return the index of the image with an id.
-
-        Raises:
-            DataError: No image has this id.
-        """
+        """Return the index of the image with an id; raises :class:`DataError` if there is none."""
         index = int(np.searchsorted(self.ids, image_id))
         if index == len(self.ids) or self.ids[index] != image_id:
             raise DataError(f"{self.directory}: no image has the id {image_id}")
@@ -144,12 +98,12 @@ class ObjectTable:
     """Annotated objects or segments of all images of a split, grouped by image.
 
     Attributes:
-        ends: Number of objects in all images up to and including each one, int64 of shape ``(N,)``.
-        ids: Ids of annotations, unique in the file, or of segments, unique in their image; int64 of shape ``(A,)``.
-        labels: Category ids, int64 of shape ``(A,)``.
-        boxes: Left, top, width and height in pixels, float64 of shape ``(A, 4)``.
-        areas: Areas in square pixels, float64 of shape ``(A,)``.
-        is_crowd: Whether the region is a crowd (several objects as one region), bool of shape ``(A,)``.
+        ends: Number of objects in all images up to and including each one, shape ``(N,)``.
+        ids: Ids of annotations, unique in the file, or of segments, unique in their image; shape ``(A,)``.
+        labels: Category ids, shape ``(A,)``.
+        boxes: Left, top, width and height in pixels, shape ``(A, 4)``.
+        areas: Areas in square pixels, shape ``(A,)``.
+        is_crowd: Whether the region is a crowd (several objects as one region), shape ``(A,)``.
     """
 
     ends: NDArray[np.int64]
@@ -163,8 +117,9 @@ class ObjectTable:
         """Return the rows of an image's objects."""
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
-    def objects(self, rows: slice) -> tuple[Objects, NDArray[np.int64]]:
-        """Return the objects in ``rows`` except crowds, without masks, and their row numbers."""
+    def objects(self, index: int) -> tuple[Objects, NDArray[np.int64]]:
+        """Return the objects of an image except crowds, without masks, and their row numbers."""
+        rows = self.rows(index)
         chosen = np.arange(rows.start, rows.stop)[~self.is_crowd[rows]]
         left_top, size = self.boxes[chosen, :2], self.boxes[chosen, 2:]
         boxes = np.concatenate([left_top, left_top + size], axis=1).astype(np.float32)
@@ -176,8 +131,6 @@ class InstanceSplit:
     """Images and their things.
 
     Attributes:
-        images: The images.
-        table: The annotations.
         things: Ids of the categories, ascending.
         segmentations: One pickle per annotation; ``None`` if masks are not needed.
     """
@@ -190,14 +143,10 @@ class InstanceSplit:
     def objects(self, index: int, *, masks: bool) -> Objects:
         """Return the objects of an image except crowds, which do not separate their objects.
 
-        Args:
-            index: Index of the image in the split.
-            masks: Whether to load masks.
-
         Raises:
             DataError: A segmentation cannot be drawn.
         """
-        found, rows = self.table.objects(self.table.rows(index))
+        found, rows = self.table.objects(index)
         if not masks:
             return found
         if self.segmentations is None:
@@ -223,8 +172,6 @@ class PanopticSplit:
     """Images and their segments of things and stuff.
 
     Attributes:
-        images: The images.
-        table: The segments.
         things: Category ids of things, ascending.
         stuff: Category ids of stuff, ascending.
         maps: Directory of the PNG files; the color of a pixel is the id of its segment.
@@ -250,16 +197,8 @@ class PanopticSplit:
         return segments
 
     def objects(self, index: int, *, masks: bool) -> Objects:
-        """Return the segments of an image except crowds.
-
-        Args:
-            index: Index of the image in the split.
-            masks: Whether to load masks; the PNG file is read only for masks.
-
-        Raises:
-            DataError: The PNG file cannot be used.
-        """
-        found, rows = self.table.objects(self.table.rows(index))
+        """Return the segments of an image except crowds; the PNG file is read only for masks."""
+        found, rows = self.table.objects(index)
         if not masks:
             return found
         drawn = self.segment_map(index) == self.table.ids[rows, None, None]
@@ -271,13 +210,7 @@ CocoSplit = InstanceSplit | PanopticSplit
 
 @dataclass(frozen=True, slots=True)
 class CocoData:
-    """A dataset directory in COCO layout.
-
-    Attributes:
-        root: Directory that holds images and annotations.
-        train: Training split.
-        val: Evaluation split.
-    """
+    """A dataset directory in COCO layout."""
 
     root: Path
     train: CocoSplit
@@ -285,43 +218,81 @@ class CocoData:
 
 
 def scan_coco(root: str | os.PathLike[str], kind: TargetKind = "boxes") -> CocoData:
-    """Read the annotations of both splits and check that the files they name exist.
-
-    Args:
-        root: Dataset directory.
-        kind: What the model learns; it decides which annotations are read.
+    """Read the annotations of both splits that a model needs, and check that the files they name exist.
 
     Raises:
         DataError: A directory or file is missing, or an annotation file is damaged or contradicts itself.
     """
-    root = Path(root)
-    if not root.is_dir():
-        what = "is not a directory" if root.exists() else "does not exist"
-        raise DataError(f"data directory {root} {what}", hint=COCO_LAYOUT_HINT)
+    root = require_directory(root, COCO_LAYOUT_HINT)
     return CocoData(root, scan_coco_split(root, TRAIN_SPLIT, kind), scan_coco_split(root, EVAL_SPLIT, kind))
 
 
 def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
-    """Read the annotations of one split.
-
-    Raises:
-        DataError: A directory or file is missing, or the annotation file is damaged or contradicts itself.
-    """
+    """Read the annotations of one split like :func:`scan_coco`."""
+    found: CocoSplit
     if kind == "panoptic":
-        panoptic, faults = read_panoptic(root, split)
-        _raise_first(faults)
-        return panoptic
-    instances, faults = read_instances(root, split, masks=kind == "masks")
-    _raise_first(faults)
-    return instances
+        found, faults = read_panoptic(root, split)
+    else:
+        found, faults = read_instances(root, split, masks=kind == "masks")
+    raise_first(faults, "`perf data check detr DIR` lists every problem")
+    return found
+
+
+def check_coco(
+    root: str | os.PathLike[str],
+    expected: ReferenceDataset | None = None,
+    *,
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Check annotations, panoptic ones if they exist, counts and files of a directory, see :func:`.check_images`."""
+    return check_images(root, _list_images, coco_files, expected, full=full, progress=progress)
+
+
+def _list_images(root: Path) -> ImageListing:
+    (train, findings), (val, others) = (_check_split(root, name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
+    tables = [split.images for split in (train, val) if split is not None]
+    paths = (images.path(index) for images in tables for index in range(len(images)))
+    return ImageListing(
+        train_samples=0 if train is None else len(train.images),
+        eval_samples=0 if val is None else len(val.images),
+        classes=0 if train is None else len(train.things),
+        images=[path for path in paths if os.path.exists(path)],
+        findings=findings + others,
+    )
+
+
+def _check_split(root: Path, name: str) -> tuple[InstanceSplit | None, list[DatasetFinding]]:
+    findings: list[DatasetFinding] = []
+    instances = None
+    try:
+        instances, faults = read_instances(root, name, masks=False)
+        findings += faults
+        flat = _flat_boxes(instances)
+        if len(flat):
+            what = f"boxes have no area within their image and are not trained: {first_few(flat)}"
+            findings.append(warning("degenerate-box", f"{root / instances_name(name)}: {len(flat)} {what}"))
+    except DataError as problem:
+        findings.append(error("annotations", problem.message))
+    if (root / panoptic_name(name)).exists():
+        try:
+            findings += read_panoptic(root, name)[1]
+        except DataError as problem:
+            findings.append(error("annotations", problem.message))
+    return instances, findings
+
+
+def _flat_boxes(split: InstanceSplit) -> NDArray[np.int64]:
+    """Return the ids of the annotations whose box has no area within its image."""
+    table = split.table
+    height_width = np.repeat(split.images.sizes, np.diff(table.ends, prepend=0), axis=0)
+    left_top = np.maximum(table.boxes[:, :2], 0)
+    right_bottom = np.minimum(table.boxes[:, :2] + table.boxes[:, 2:], height_width[:, ::-1])
+    return table.ids[(right_bottom <= left_top).any(axis=1)]
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a dataset directory by the paths and sizes of its files, see :func:`.identify_directory`.
-
-    Raises:
-        DataError: A sample dataset was changed after it was generated, or a file disappeared.
-    """
+    """Identify a dataset directory by the paths and sizes of its files, see :func:`.identify_directory`."""
     return identify_directory(
         data.root,
         coco_files(data.root),
@@ -334,11 +305,7 @@ def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentit
 
 
 def coco_files(root: Path) -> Iterator[str]:
-    """Yield the sorted paths, relative to ``root``, of the images, annotation files and panoptic maps of both splits.
-
-    Raises:
-        DataError: A directory cannot be read.
-    """
+    """Yield the paths, relative to ``root``, of images, annotation files and panoptic maps of both splits, sorted."""
     for split in (TRAIN_SPLIT, EVAL_SPLIT):
         for name in (instances_name(split), panoptic_name(split)):
             if (root / name).exists():
@@ -358,95 +325,106 @@ def panoptic_name(split: str) -> str:
     return f"annotations/panoptic_{split}.json"
 
 
-def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSplit, list[Fault]]:
-    """Read the instance annotations of a split and return them with their faults.
-
-    If there are faults, the annotations may only be used to search for more faults.
-
-    Args:
-        root: Dataset directory.
-        split: Name of the split.
-        masks: Whether to keep segmentations.
-
-    Raises:
-        DataError: The file is missing or damaged, or an entry lacks a key or has a value of another type.
-    """
-    path = root / instances_name(split)
-    document = read_annotation_file(path)
-    entries = document["annotations"]
-    images, image_names = _image_table(document["images"], root / split, path)
-    image_ids = column(entries, "image_id", path, np.int64)
-    unsorted = _object_columns(entries, path)
-    categories = column(document["categories"], "id", path, np.int64)
-    faults = [
-        *repeated_id_faults("repeated-image", "image ids", images.ids, path),
-        *repeated_id_faults("repeated-annotation", "annotation ids", unsorted.ids, path),
-        # pycocotools treats a match with annotation 0 as no match.
-        *listed_faults("annotation-id", "annotation ids are below 1", unsorted.ids[unsorted.ids < 1], path),
-        *category_faults(categories, unsorted.labels, unsorted.ids, MAX_INSTANCE_CATEGORY, path),
-        *unknown_image_faults(unsorted.ids, image_ids, images.ids, path),
-        *absent_file_faults("images", "image-absent", image_names, root / split, path),
-    ]
-    order, ends = _order_by_image(image_ids, images.ids)
-    pickles = (pickle.dumps(entries[row].get("segmentation")) for row in order.tolist()) if masks else None
-    return InstanceSplit(
-        images,
-        _reordered(unsorted, order, ends),
-        tuple(sorted(set(categories.tolist()))),
-        None if pickles is None else PackedBytes.pack(pickles),
-    ), faults
-
-
-def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[Fault]]:
-    """Read the panoptic annotations of a split and return them with their faults.
+def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSplit, list[DatasetFinding]]:
+    """Read the instance annotations of a split, with segmentations if wanted, and return them with their faults.
 
     If there are faults, the annotations may only be used to search for more faults.
 
     Raises:
         DataError: The file is missing or damaged, or an entry lacks a key or has a value of another type.
     """
-    path = root / panoptic_name(split)
+    file = AnnotationFile(root / instances_name(split))
+    images = _image_table(file, root / split)
+    image_ids = file.numbers(file.annotations, "image_id")
+    table = _object_columns(file, file.annotations)
+    categories = file.numbers(file.categories, "id")
+    file.report_repeated("repeated-image", "image ids", images.ids)
+    file.report_repeated("repeated-annotation", "annotation ids", table.ids)
+    # pycocotools treats a match with annotation 0 as no match.
+    file.report("annotation-id", "annotation ids are below 1", table.ids[table.ids < 1])
+    file.report_categories(categories, table.labels, table.ids, MAX_INSTANCE_CATEGORY)
+    what = "annotations name an image that is not listed"
+    file.report_unlisted("image-unknown", what, table.ids, image_ids, images.ids)
+    file.report_absent("image-absent", "images", file.images, root / split)
+    order, ends = _order_by_image(image_ids, images)
+    segmentations = None
+    if masks:
+        pickles = (pickle.dumps(file.annotations[row].get("segmentation")) for row in order.tolist())
+        segmentations = PackedBytes(pickles)
+    things = tuple(sorted(set(categories.tolist())))
+    return InstanceSplit(images, _reordered(table, order, ends), things, segmentations), file.faults
+
+
+def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[DatasetFinding]]:
+    """Read the panoptic annotations of a split like :func:`read_instances`."""
+    file = AnnotationFile(root / panoptic_name(split))
     maps = root / f"panoptic_{split}"
-    document = read_annotation_file(path)
-    annotations = document["annotations"]
-    images, image_names = _image_table(document["images"], root / split, path)
-    annotated = column(annotations, "image_id", path, np.int64)
-    map_names = text_column(annotations, "file_name", path)
-    segments = list_column(annotations, "segments_info", path)
+    images = _image_table(file, root / split)
+    annotated = file.numbers(file.annotations, "image_id")
+    map_names = file.values(file.annotations, "file_name", str)
+    segments = file.values(file.annotations, "segments_info", list)
     image_ids = np.repeat(annotated, [len(segment) for segment in segments])
-    unsorted = _object_columns(list(chain.from_iterable(segments)), path)
-    categories = column(document["categories"], "id", path, np.int64)
-    is_thing = column(document["categories"], "isthing", path, np.int64) != 0
-    faults = [
-        *repeated_id_faults("repeated-image", "image ids", images.ids, path),
-        *repeated_id_faults("repeated-annotation", "image ids of annotations", annotated, path),
-        *category_faults(categories, unsorted.labels, unsorted.ids, MAX_PANOPTIC_CATEGORY, path),
-        *listed_faults(
-            "image-unknown", "annotations name images that are not listed", np.setdiff1d(annotated, images.ids), path
-        ),
-        *listed_faults("no-segments", "images have no annotation", np.setdiff1d(images.ids, annotated), path),
-        *absent_file_faults("images", "image-absent", image_names, root / split, path),
-        *absent_file_faults("panoptic maps", "map-absent", map_names, maps, path),
-    ]
-    order, ends = _order_by_image(image_ids, images.ids)
-    name_order, _ = _order_by_image(annotated, images.ids)
+    table = _object_columns(file, list(chain.from_iterable(segments)))
+    categories = file.numbers(file.categories, "id")
+    is_thing = file.numbers(file.categories, "isthing") != 0
+    file.report_repeated("repeated-image", "image ids", images.ids)
+    file.report_repeated("repeated-annotation", "image ids of annotations", annotated)
+    file.report_categories(categories, table.labels, table.ids, MAX_PANOPTIC_CATEGORY)
+    what = "annotations name images that are not listed"
+    file.report("image-unknown", what, np.setdiff1d(annotated, images.ids))
+    file.report("no-segments", "images have no annotation", np.setdiff1d(images.ids, annotated))
+    file.report_absent("image-absent", "images", file.images, root / split)
+    file.report_absent("map-absent", "panoptic maps", file.annotations, maps)
+    order, ends = _order_by_image(image_ids, images)
+    map_order, _ = _order_by_image(annotated, images)
     return PanopticSplit(
         images,
-        _reordered(unsorted, order, ends),
+        _reordered(table, order, ends),
         tuple(sorted(categories[is_thing].tolist())),
         tuple(sorted(categories[~is_thing].tolist())),
         maps,
-        PackedBytes.pack(os.fsencode(map_names[row]) for row in name_order.tolist()),
-    ), faults
+        PackedBytes(os.fsencode(map_names[row]) for row in map_order.tolist()),
+    ), file.faults
+
+
+def _image_table(file: AnnotationFile, directory: Path) -> ImageTable:
+    ids = file.numbers(file.images, "id")
+    sizes = np.stack([file.numbers(file.images, key) for key in ("height", "width")], axis=1)
+    names = file.values(file.images, "file_name", str)
+    order = np.argsort(ids, kind="stable")
+    packed = PackedBytes(os.fsencode(names[row]) for row in order.tolist())
+    return ImageTable(directory, ids[order], sizes[order], packed)
+
+
+def _object_columns(file: AnnotationFile, entries: list[Any]) -> ObjectTable:
+    """Return the objects in file order, before they are assigned to images."""
+    return ObjectTable(
+        ends=np.zeros(0, np.int64),
+        ids=file.numbers(entries, "id"),
+        labels=file.numbers(entries, "category_id"),
+        boxes=file.numbers(entries, "bbox", np.float64, (4,)),
+        areas=file.numbers(entries, "area", np.float64),
+        is_crowd=file.numbers(entries, "iscrowd", default=0) != 0,
+    )
+
+
+def _reordered(table: ObjectTable, order: NDArray[np.int64], ends: NDArray[np.int64]) -> ObjectTable:
+    return ObjectTable(
+        ends, table.ids[order], table.labels[order], table.boxes[order], table.areas[order], table.is_crowd[order]
+    )
+
+
+def _order_by_image(image_ids: NDArray[np.int64], images: ImageTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of known images sorted by image, and the cumulative number of rows after each image."""
+    order = np.argsort(image_ids, kind="stable")
+    order = order[np.isin(image_ids[order], images.ids)]
+    return order, np.searchsorted(image_ids[order], images.ids, side="right")
 
 
 def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
     """Return a mask of shape ``(height, width)``: 1 on the pixels of a segmentation, 0 elsewhere.
 
-    Args:
-        segmentation: COCO polygons, a run-length code as a list of counts, or a compressed run-length code.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
+    COCO knows polygons, run-length codes as lists of counts, and compressed run-length codes.
 
     Raises:
         ValueError: The segmentation has another form, or belongs to an image of another size.
@@ -467,79 +445,17 @@ def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.
 
 
 def decode_segment_map(data: bytes, name: str) -> NDArray[np.int32]:
-    """Return the segment ids of a panoptic PNG file: red + 256 green + 65536 blue, shape ``(height, width)``.
-
-    Raises:
-        DataError: The file cannot be decoded.
-    """
+    """Return the segment ids of a panoptic PNG file: red + 256 green + 65536 blue, shape ``(height, width)``."""
     red, green, blue = np.moveaxis(decode_rgb(data, name).astype(np.int32), 2, 0)
     segments: NDArray[np.int32] = red + (green << 8) + (blue << 16)
     return segments
 
 
-def read_file(path: str) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def require_size(found: Sequence[int], annotated: NDArray[np.int64], path: str) -> None:
-    """Check that a file has the height and width that its annotation states.
-
-    Raises:
-        DataError: The sizes differ, so boxes and masks would be misplaced.
-    """
+    """Raise :class:`DataError` if a file differs in size from its annotation: boxes and masks would be misplaced."""
     height, width = annotated.tolist()
     if tuple(found[:2]) != (height, width):
         raise DataError(
             f"{path}: is {found[1]}x{found[0]} pixels, its annotation file says {width}x{height}",
             hint="images and annotations belong to different datasets; replace one of them",
         )
-
-
-def _raise_first(faults: Iterable[Fault]) -> None:
-    for fault in faults:
-        raise DataError(fault.message, hint="`perf data check detr DIR` lists every problem")
-
-
-def _image_table(entries: list[Any], directory: Path, path: Path) -> tuple[ImageTable, list[str]]:
-    ids = column(entries, "id", path, np.int64)
-    sizes = [column(entries, key, path, np.int64) for key in ("height", "width")]
-    names = text_column(entries, "file_name", path)
-    order = np.argsort(ids, kind="stable")
-    packed = PackedBytes.pack(os.fsencode(names[row]) for row in order.tolist())
-    return ImageTable(directory, ids[order], np.stack(sizes, axis=1)[order], packed), names
-
-
-def _object_columns(entries: list[Any], path: Path) -> ObjectTable:
-    """Return the objects in file order, before they are assigned to images."""
-    return ObjectTable(
-        ends=np.zeros(0, np.int64),
-        ids=column(entries, "id", path, np.int64),
-        labels=column(entries, "category_id", path, np.int64),
-        boxes=column(entries, "bbox", path, np.float64, (4,)),
-        areas=column(entries, "area", path, np.float64),
-        is_crowd=column(entries, "iscrowd", path, np.int64, default=0) != 0,
-    )
-
-
-def _reordered(table: ObjectTable, order: NDArray[np.int64], ends: NDArray[np.int64]) -> ObjectTable:
-    return ObjectTable(
-        ends, table.ids[order], table.labels[order], table.boxes[order], table.areas[order], table.is_crowd[order]
-    )
-
-
-def _order_by_image(
-    image_ids: NDArray[np.int64], images: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of known images sorted by image, and the cumulative number of rows after each image."""
-    order = np.argsort(image_ids, kind="stable")
-    order = order[np.isin(image_ids[order], images)]
-    return order, np.searchsorted(image_ids[order], images, side="right")

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from chipperf.data.dataset_check import error, first_few
 from chipperf.data.imagefolder import files_below
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
+
+    from chipperf.data.dataset_check import DatasetFinding
+
+T = TypeVar("T")
 
 COCO_LAYOUT_HINT = (
     "expected DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json; "
     "`perf data check detr DIR` lists every problem"
 )
-_CULPRITS_SHOWN = 5
-
-
-class Fault(NamedTuple):
-    """A contradiction within an annotation file, or between the file and the files that it names.
-
-    Attributes:
-        code: Stable identifier of the fault type.
-        message: What is wrong, with the file, the number of affected entries, and the first of them.
-    """
-
-    code: str
-    message: str
+_LISTS = ("images", "annotations", "categories")
 
 
 def read_annotation_file(path: Path) -> dict[str, Any]:
@@ -54,142 +46,107 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise DataError(f"{path}: not a text in UTF-8: {error}", hint="copy it again") from error
-    for key in ("images", "annotations", "categories"):
+    for key in _LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise DataError(f"{path}: has no list {key!r}", hint="name a COCO annotation file")
     return document
 
 
-def column(
-    entries: list[Any], key: str, path: Path, dtype: DTypeLike, shape: tuple[int, ...] = (), default: Any = None
-) -> NDArray[Any]:
-    """Return the numbers under one key of all entries of a list.
+class AnnotationFile:
+    """The lists of an annotation file, and the contradictions found so far.
 
-    Args:
-        entries: The list.
-        key: The key.
-        path: The file, for error messages.
-        dtype: Type of the numbers.
-        shape: Shape of the value of one entry.
-        default: Value for a missing key; ``None`` makes a missing key an error.
+    A file that cannot be used raises :class:`DataError`; so do the columns of its lists for an entry that lacks the key
+    or has a value of another type. The error names the entry.
 
-    Raises:
-        DataError: An entry lacks the key or has a value of another type or shape; the error names the entry.
+    Attributes:
+        faults: What is wrong within the file, or between it and the files that it names; each with the number of
+            affected entries and the first of them.
     """
-    get: Callable[[Any], Any] = (
-        (lambda entry: entry[key]) if default is None else (lambda entry: entry.get(key, default))
-    )
 
-    def convert(chosen: list[Any]) -> NDArray[Any]:
-        values = np.array([get(entry) for entry in chosen], dtype).reshape(len(chosen), *shape)
-        if not np.isfinite(values).all():
-            raise ValueError("not a finite number")
-        return values
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        document = read_annotation_file(path)
+        self.images, self.annotations, self.categories = (document[key] for key in _LISTS)
+        self.faults: list[DatasetFinding] = []
 
-    try:
-        return convert(entries)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    def numbers(
+        self,
+        entries: list[Any],
+        key: str,
+        dtype: DTypeLike = np.int64,
+        shape: tuple[int, ...] = (),
+        default: int | None = None,
+    ) -> NDArray[Any]:
+        """Return the numbers under one key of all entries; without ``default``, every entry must have the key."""
+
+        def convert(chosen: list[Any]) -> NDArray[Any]:
+            found = [entry[key] if default is None else entry.get(key, default) for entry in chosen]
+            values = np.array(found, dtype).reshape(len(chosen), *shape)
+            if not np.isfinite(values).all():
+                raise ValueError("not a finite number")
+            return values
+
+        try:
+            return convert(entries)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            for entry in entries:
+                try:
+                    convert([entry])
+                except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                    raise self._bad_entry(entry, key) from error
+            raise
+
+    def values(self, entries: list[Any], key: str, wanted: type[T]) -> list[T]:
+        """Return the values of a type under one key of all entries of a list."""
         for entry in entries:
-            try:
-                convert([entry])
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                raise _bad_entry(entry, key, path) from error
-        raise
+            if not isinstance(entry, dict) or not isinstance(entry.get(key), wanted):
+                raise self._bad_entry(entry, key)
+        return [entry[key] for entry in entries]
 
+    def _bad_entry(self, entry: Any, key: str) -> DataError:
+        if not isinstance(entry, dict):
+            return DataError(f"{self._path}: {entry!r:.60} stands where an entry should", hint="put the file right")
+        named = (f"the entry with {name} {entry[name]!r}" for name in ("id", "image_id") if name in entry)
+        what = f"has {entry[key]!r:.60} as {key!r}" if key in entry else f"has no {key!r}"
+        return DataError(f"{self._path}: {next(named, 'an entry')} {what}", hint="put the file right")
 
-def text_column(entries: list[Any], key: str, path: Path) -> list[str]:
-    """Return the text under ``key`` of each entry; raises like :func:`column`."""
-    return _typed(entries, key, path, str)
+    def report(self, code: str, what: str, culprits: NDArray[np.int64]) -> None:
+        """Add a fault that names the first culprits, if there are any."""
+        if len(culprits):
+            self.faults.append(error(code, f"{self._path}: {len(culprits)} {what}: {first_few(culprits)}"))
 
+    def report_repeated(self, code: str, what: str, ids: NDArray[np.int64]) -> None:
+        """Add a fault for ids that occur more than once; ``what`` names the kind of id."""
+        values, counts = np.unique(ids, return_counts=True)
+        self.report(code, f"{what} occur more than once", values[counts > 1])
 
-def list_column(entries: list[Any], key: str, path: Path) -> list[list[Any]]:
-    """Return the list under ``key`` of each entry; raises like :func:`column`."""
-    return _typed(entries, key, path, list)
+    def report_unlisted(
+        self, code: str, what: str, ids: NDArray[np.int64], named: NDArray[np.int64], listed: NDArray[np.int64]
+    ) -> None:
+        """Add a fault for the objects ``ids`` that name an image or a category that is not listed."""
+        unknown = ~np.isin(named, listed)
+        self.report(code, f"{what} ({first_few(np.unique(named[unknown]))})", ids[unknown])
 
+    def report_categories(
+        self, categories: NDArray[np.int64], labels: NDArray[np.int64], ids: NDArray[np.int64], largest: int
+    ) -> None:
+        """Add faults for listed categories for which a model has no output, and for objects of other categories.
 
-def _typed(entries: list[Any], key: str, path: Path, wanted: type) -> list[Any]:
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get(key), wanted):
-            raise _bad_entry(entry, key, path)
-    return [entry[key] for entry in entries]
+        ``labels`` has the category of each object, and ``largest`` is the last category with an output.
+        """
+        outside = categories[(categories < 1) | (categories > largest)]
+        self.report("category-range", f"category ids are outside 1-{largest}", outside)
+        what = "annotations have a category that is not listed"
+        self.report_unlisted("category-unknown", what, ids, labels, categories)
 
-
-def _bad_entry(entry: Any, key: str, path: Path) -> DataError:
-    if not isinstance(entry, dict):
-        return DataError(f"{path}: {entry!r:.60} stands where an entry should", hint="put the file right")
-    who = next((f"the entry with {name} {entry[name]!r}" for name in ("id", "image_id") if name in entry), "an entry")
-    what = f"has {entry[key]!r:.60} as {key!r}" if key in entry else f"has no {key!r}"
-    return DataError(f"{path}: {who} {what}", hint="put the file right")
-
-
-def category_faults(
-    categories: NDArray[np.int64], labels: NDArray[np.int64], ids: NDArray[np.int64], largest: int, path: Path
-) -> Iterator[Fault]:
-    """Find category ids that are too large, and objects of categories that are not listed.
-
-    Args:
-        categories: Ids of the listed categories.
-        labels: Category ids of the objects.
-        ids: Ids of the objects.
-        largest: Largest category id for which a model has an output.
-        path: The file.
-    """
-    outside = categories[(categories < 1) | (categories > largest)]
-    yield from listed_faults("category-range", f"category ids are outside 1-{largest}", outside, path)
-    unknown = ~np.isin(labels, categories)
-    what = f"annotations have a category that is not listed ({first_few(np.unique(labels[unknown]))})"
-    yield from listed_faults("category-unknown", what, ids[unknown], path)
-
-
-def unknown_image_faults(
-    ids: NDArray[np.int64], image_ids: NDArray[np.int64], images: NDArray[np.int64], path: Path
-) -> Iterator[Fault]:
-    """Find objects of images that are not listed.
-
-    Args:
-        ids: Ids of the objects.
-        image_ids: Image id of each object.
-        images: Ids of the listed images.
-        path: The file.
-    """
-    unknown = ~np.isin(image_ids, images)
-    what = f"annotations name an image that is not listed ({first_few(np.unique(image_ids[unknown]))})"
-    yield from listed_faults("image-unknown", what, ids[unknown], path)
-
-
-def repeated_id_faults(code: str, what: str, ids: NDArray[np.int64], path: Path) -> Iterator[Fault]:
-    """Find ids that occur more than once; ``what`` names the kind of id."""
-    values, counts = np.unique(ids, return_counts=True)
-    yield from listed_faults(code, f"{what} occur more than once", values[counts > 1], path)
-
-
-def absent_file_faults(what: str, code: str, names: list[str], directory: Path, path: Path) -> Iterator[Fault]:
-    """Find listed files that do not exist, by listing the directory once.
-
-    Args:
-        what: Name of the kind of file.
-        code: Identifier of the fault.
-        names: Names of the files.
-        directory: Directory that must hold the files.
-        path: The annotation file.
-    """
-    try:
-        present = set(files_below(directory))
-    except DataError as error:
-        yield Fault("layout", error.message)
-        return
-    missing = [name for name in names if name not in present]
-    if missing:
-        yield Fault(code, f"{path}: {len(missing)} {what} are listed, but not in {directory}: {first_few(missing)}")
-
-
-def listed_faults(code: str, what: str, culprits: NDArray[np.int64], path: Path) -> Iterator[Fault]:
-    """Yield a fault that names the first culprits, if there are any."""
-    if len(culprits):
-        yield Fault(code, f"{path}: {len(culprits)} {what}: {first_few(culprits)}")
-
-
-def first_few(culprits: Sequence[Any] | NDArray[Any]) -> str:
-    """Return the first culprits in one clause, and whether there are more."""
-    shown = ", ".join(str(culprit) for culprit in culprits[:_CULPRITS_SHOWN])
-    return shown + (", …" if len(culprits) > _CULPRITS_SHOWN else "")
+    def report_absent(self, code: str, what: str, entries: list[Any], directory: Path) -> None:
+        """Add a fault for files of the entries that do not exist, after one listing of their directory."""
+        try:
+            present = set(files_below(directory))
+        except DataError as problem:
+            self.faults.append(error("layout", problem.message))
+            return
+        missing = [entry["file_name"] for entry in entries if entry["file_name"] not in present]
+        if missing:
+            listed = f"{len(missing)} {what} are listed, but not in {directory}"
+            self.faults.append(error(code, f"{self._path}: {listed}: {first_few(missing)}"))

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from chipperf.data.coco import read_file, require_size
+from chipperf.data.coco import require_size
 from chipperf.data.coco_transforms import (
     FULL_RESOLUTION,
     DetectionEvaluationTransform,
     DetectionSample,
     DetectionTrainingTransform,
 )
-from chipperf.data.decode import decode_rgb, whole_decoder_name
-from chipperf.data.loader import ImageLoader, LoaderChoices, TrainingLoader, data_loader
-from chipperf.data.samplers import EvaluationSampler, TrainingBatchSampler
+from chipperf.data.decode import decode_rgb, read_file, whole_decoder_name
+from chipperf.data.loader import (
+    EvaluationSampler,
+    ImageLoader,
+    LoaderChoices,
+    TrainingBatchSampler,
+    TrainingLoader,
+)
 from chipperf.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chipperf.data.coco import CocoSplit
-    from chipperf.data.dataset import SampleKey
+    from chipperf.data.coco import CocoSplit, Objects
+    from chipperf.data.loader import SampleKey
     from chipperf.data.transforms import Normalize
-
-Target = dict[str, Any]
-"""Target of one image, see :meth:`DetectionBatch.targets`."""
 
 
 class DetectionBatch(NamedTuple):
@@ -62,20 +65,7 @@ class DetectionBatch(NamedTuple):
     sizes: torch.Tensor
     orig_sizes: torch.Tensor
 
-    def to(self, device: torch.device) -> DetectionBatch:
-        """Return the batch with its tensors on ``device``; copies from pinned memory are asynchronous."""
-        return self._replace(
-            images=self.images.to(device, non_blocking=True),
-            mask=self.mask.to(device, non_blocking=True),
-            boxes=self.boxes.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            areas=self.areas.to(device, non_blocking=True),
-            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
-            sizes=self.sizes.to(device, non_blocking=True),
-            orig_sizes=self.orig_sizes.to(device, non_blocking=True),
-        )
-
-    def targets(self) -> list[Target]:
+    def targets(self) -> list[dict[str, Any]]:
         """Return one dictionary of views per image.
 
         Its keys are ``image_id`` (int), ``boxes``, ``labels``, ``area``, ``iscrowd`` (always 0, because crowds are left
@@ -129,23 +119,9 @@ class Padding:
         return self.fixed_side, self.fixed_side
 
 
-class DetectionTransform(Protocol):
-    """Transforms an image together with its objects."""
-
-    def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
-        """Return sample ``index`` as transformed in ``epoch``."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedSample:
-    """A transformed sample and its origin.
-
-    Attributes:
-        sample: The transformed sample.
-        image_id: COCO image id.
-        orig_size: Height and width of the image file in pixels.
-    """
+    """A transformed sample, its COCO image id, and height and width of the image file in pixels."""
 
     sample: DetectionSample
     image_id: int
@@ -153,28 +129,17 @@ class LoadedSample:
 
 
 class CocoDataset(Dataset[LoadedSample]):
-    """Transformed samples of a split.
+    """Transformed samples of a split, with masks if wanted."""
 
-    Args:
-        split: Images and annotations.
-        transform: Transform of an image and its annotations.
-        masks: Whether to load masks.
-    """
-
-    def __init__(self, split: CocoSplit, transform: DetectionTransform, *, masks: bool) -> None:
+    def __init__(
+        self, split: CocoSplit, transform: DetectionTrainingTransform | DetectionEvaluationTransform, *, masks: bool
+    ) -> None:
         self._split = split
         self._transform = transform
         self._masks = masks
 
-    def __len__(self) -> int:
-        return len(self._split.images)
-
     def __getitem__(self, key: SampleKey) -> LoadedSample:
-        """Return one sample.
-
-        Raises:
-            DataError: The image or its annotation cannot be used; the error names it.
-        """
+        """Return one sample; raises :class:`DataError` that names an image or annotation that cannot be used."""
         images = self._split.images
         path = images.path(key.sample)
         pixels = decode_rgb(read_file(path), path)
@@ -184,52 +149,54 @@ class CocoDataset(Dataset[LoadedSample]):
         return LoadedSample(seen, int(images.ids[key.sample]), whole.size)
 
 
-class Collate:
-    """Combines samples into a batch.
+def collate(loaded: Sequence[LoadedSample], padding: Padding) -> DetectionBatch:
+    """Combine samples into a padded batch."""
+    samples = [item.sample for item in loaded]
+    objects = [sample.objects for sample in samples]
+    sizes = [sample.size for sample in samples]
+    height, width = padding.size(*zip(*sizes, strict=True))
+    images = np.zeros((len(samples), height, width, 3), np.uint8)
+    padded = np.ones((len(samples), height, width), np.bool_)
+    for number, (sample, (rows, columns)) in enumerate(zip(samples, sizes, strict=True)):
+        images[number, :rows, :columns] = sample.pixels
+        padded[number, :rows, :columns] = False
+    return DetectionBatch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        mask=torch.from_numpy(padded),
+        image_ids=[item.image_id for item in loaded],
+        counts=[len(found.labels) for found in objects],
+        boxes=torch.from_numpy(np.concatenate([_relative_boxes(sample) for sample in samples])),
+        labels=torch.from_numpy(np.concatenate([found.labels for found in objects])),
+        areas=torch.from_numpy(np.concatenate([found.areas for found in objects])),
+        masks=_padded_masks(objects, height, width),
+        sizes=torch.tensor(sizes),
+        orig_sizes=torch.tensor([item.orig_size for item in loaded]),
+    )
 
-    Args:
-        padding: Size of the batch.
-    """
 
-    def __init__(self, padding: Padding) -> None:
-        self._padding = padding
+def _relative_boxes(sample: DetectionSample) -> Any:
+    height, width = sample.size
+    left_top, right_bottom = sample.objects.boxes[:, :2], sample.objects.boxes[:, 2:]
+    centered = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
+    return centered / np.array([width, height, width, height], np.float32)
 
-    def __call__(self, loaded: Sequence[LoadedSample]) -> DetectionBatch:
-        """Return the padded batch.
 
-        Raises:
-            ConfigError: An image does not fit into batches of the fixed size.
-        """
-        samples = [item.sample for item in loaded]
-        objects = [sample.objects for sample in samples]
-        sizes = [sample.size for sample in samples]
-        height, width = self._padding.size(*zip(*sizes, strict=True))
-        images = np.zeros((len(samples), height, width, 3), np.uint8)
-        padded = np.ones((len(samples), height, width), np.bool_)
-        for number, (sample, (rows, columns)) in enumerate(zip(samples, sizes, strict=True)):
-            images[number, :rows, :columns] = sample.pixels
-            padded[number, :rows, :columns] = False
-        return DetectionBatch(
-            images=torch.from_numpy(images).permute(0, 3, 1, 2),
-            mask=torch.from_numpy(padded),
-            image_ids=[item.image_id for item in loaded],
-            counts=[len(found.labels) for found in objects],
-            boxes=torch.from_numpy(np.concatenate([_relative_boxes(sample) for sample in samples])),
-            labels=torch.from_numpy(np.concatenate([found.labels for found in objects])),
-            areas=torch.from_numpy(np.concatenate([found.areas for found in objects])),
-            masks=_padded_masks(samples, height, width),
-            sizes=torch.tensor(sizes),
-            orig_sizes=torch.tensor([item.orig_size for item in loaded]),
-        )
+def _padded_masks(objects: Sequence[Objects], height: int, width: int) -> torch.Tensor | None:
+    padded = np.zeros((sum(len(found.labels) for found in objects), height, width), np.bool_)
+    start = 0
+    for found in objects:
+        if found.masks is None:
+            return None
+        count, rows, columns = found.masks.shape
+        padded[start : start + count, :rows, :columns] = found.masks
+        start += count
+    return torch.from_numpy(padded)
 
 
 def normalize_padded(normalize: Normalize, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Normalize uint8 images ``(B, 3, H, W)``; padding becomes 0, the mean color, as in the reference.
 
-    Args:
-        normalize: The normalization.
-        images: Padded images, on the device of ``normalize``.
-        mask: bool of shape ``(B, H, W)``, true on padding.
+    ``mask`` is true on padding, bool of shape ``(B, H, W)``.
     """
     return normalize(images).masked_fill_(mask.unsqueeze(1), 0)
 
@@ -246,32 +213,17 @@ def build_detection_training_loader(
     padding: Padding | None = None,
     options: LoaderChoices | None = None,
 ) -> TrainingLoader[DetectionBatch]:
-    """Build the loader of augmented training batches.
+    """Build the loader of augmented training batches, see :func:`.build_training_loader`.
 
     Args:
-        split: Training split.
-        batch_size: Samples per rank and step.
-        seed: Seed of the run; it determines order and augmentation.
-        rank: Rank of this process.
-        world_size: Number of processes.
         resolution: Largest shorter side of the images in pixels.
         masks: Whether to learn masks.
         padding: Size of the batches; by default that of the largest image.
-        options: Settings of worker processes and memory.
-
-    Raises:
-        ConfigError: The split has fewer samples than one global batch.
     """
     sampler = TrainingBatchSampler(len(split.images), batch_size, seed, rank, world_size)
     dataset = CocoDataset(split, DetectionTrainingTransform(seed, resolution), masks=masks)
-    loader, settings = data_loader(
-        dataset,
-        Collate(padding or Padding()),
-        options or LoaderChoices(),
-        decoder=whole_decoder_name(),
-        batch_sampler=sampler,
-    )
-    return TrainingLoader(loader, settings, sampler)
+    collate_padded = partial(collate, padding=padding or Padding())
+    return TrainingLoader(dataset, collate_padded, options, sampler, decoder=whole_decoder_name())
 
 
 def build_detection_evaluation_loader(
@@ -286,43 +238,12 @@ def build_detection_evaluation_loader(
 ) -> ImageLoader[DetectionBatch]:
     """Build the loader of this rank's evaluation batches; all ranks together load every sample exactly once.
 
-    Args:
-        split: Evaluation split.
-        batch_size: Samples per batch; the last batch may be smaller.
-        rank: Rank of this process.
-        world_size: Number of processes.
-        resolution: Shorter side of the images in pixels.
-        padding: Size of the batches; by default that of the largest image.
-        options: Settings of worker processes and memory.
+    The arguments are those of :func:`build_detection_training_loader`; the last batch may be smaller, and the shorter
+    side of every image has ``resolution`` pixels.
     """
     sampler = EvaluationSampler(len(split.images), rank, world_size)
     dataset = CocoDataset(split, DetectionEvaluationTransform(resolution), masks=False)
-    loader, settings = data_loader(
-        dataset,
-        Collate(padding or Padding()),
-        options or LoaderChoices(),
-        decoder=whole_decoder_name(),
-        sampler=sampler,
-        batch_size=batch_size,
+    collate_padded = partial(collate, padding=padding or Padding())
+    return ImageLoader(
+        dataset, collate_padded, options, decoder=whole_decoder_name(), sampler=sampler, batch_size=batch_size
     )
-    return ImageLoader(loader, settings)
-
-
-def _relative_boxes(sample: DetectionSample) -> Any:
-    height, width = sample.size
-    left_top, right_bottom = sample.objects.boxes[:, :2], sample.objects.boxes[:, 2:]
-    centered = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], axis=1)
-    return centered / np.array([width, height, width, height], np.float32)
-
-
-def _padded_masks(samples: Sequence[DetectionSample], height: int, width: int) -> torch.Tensor | None:
-    masks = [sample.objects.masks for sample in samples]
-    padded = np.zeros((sum(len(sample.objects.labels) for sample in samples), height, width), np.bool_)
-    start = 0
-    for drawn in masks:
-        if drawn is None:
-            return None
-        count, rows, columns = drawn.shape
-        padded[start : start + count, :rows, :columns] = drawn
-        start += count
-    return torch.from_numpy(padded)

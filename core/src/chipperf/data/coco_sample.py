@@ -10,7 +10,6 @@ between compressors, so the content digest covers the pixels of the maps.
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
 import json
 import math
@@ -31,16 +30,16 @@ from chipperf.data.coco import (
     instances_name,
     panoptic_name,
 )
-from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256
 from chipperf.data.sample import (
+    GeneratedDataset,
     checks,
-    default_sample_root,
     encode,
-    ensure_generated,
     linear_wave,
     map_in_order,
+    rgb_levels,
     rings,
     shading,
+    start_image,
 )
 from chipperf.errors import ConfigError
 
@@ -60,7 +59,6 @@ THINGS = {1: "circle", 2: "square", 3: "triangle", 5: "ring", 8: "cross"}
 STUFF = {92: "stripes", 95: "checks", 101: "rings"}
 """Names by category id; things have ids up to 90 and stuff has larger ids, as in COCO."""
 
-_PORTRAIT_SHARE = 0.25
 _EMPTY_SHARE = 0.06
 _CLOSE_UP_SHARE = 0.6
 _CLOSE_UP_RADII = (0.3, 0.46)
@@ -68,24 +66,17 @@ _RADII = (0.14, 0.3)
 _MOST_OBJECTS = 4
 _CROWD_SHARE = 0.15
 _PLACEMENT_ATTEMPTS = 20
-_ESTIMATED_BYTES_PER_PIXEL = 0.5
-_GREY_SEGMENT_ID = 1 + 256 + 65536
-_UNLABELLED_BAND_PX = 3
+_GRAY_SEGMENT_ID = 1 + 256 + 65536
+"""Segment ids are multiples of it: their colors in panoptic maps are gray, so all three channels matter."""
+
+_UNLABELED_BAND_PX = 3
 _UNLABELED_COLOR = [100, 100, 100]
 _PNG_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CocoSampleOptions:
-    """Contents of a sample dataset.
-
-    Attributes:
-        train_samples: Training images.
-        val_samples: Evaluation images.
-        width: Longer side of an image in pixels.
-        height: Shorter side of an image in pixels.
-        seed: Seed of the generator.
-    """
+    """Contents of a sample dataset: number of images, and longer and shorter side of an image in pixels."""
 
     train_samples: int = 600
     val_samples: int = 100
@@ -111,13 +102,14 @@ SIZES = {
 }
 """``demo`` has images of COCO's size; ``tiny`` is enough to check that all parts run."""
 
+_Circle = tuple[float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
     """An annotated part of a scene.
 
     Attributes:
-        category_id: Category of the region.
         mask: 1 on the region's pixels, uint8 of shape ``(height, width)``.
         segmentation: COCO's description of the mask; ``None`` for stuff, which is only in panoptic maps.
         is_crowd: Whether it is a crowd: several objects as one region.
@@ -131,12 +123,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A generated image and its regions.
-
-    Attributes:
-        pixels: RGB, uint8 of shape ``(height, width, 3)``.
-        regions: Things first, then stuff; they do not overlap.
-    """
+    """A generated image of shape ``(height, width, 3)``, and its regions without overlap: things, then stuff."""
 
     pixels: NDArray[np.uint8]
     regions: tuple[Region, ...]
@@ -144,10 +131,15 @@ class Scene:
     @property
     def segment_map(self) -> NDArray[np.int32]:
         """Segment id of each pixel, shape ``(height, width)``; 0 is no segment."""
-        height, width = self.pixels.shape[:2]
-        ids = np.array([0, *(segment_id(number) for number in range(len(self.regions)))], np.int32)
-        segments: NDArray[np.int32] = ids[_region_numbers(height, width, self.regions)]
-        return segments
+        return _region_numbers(self.pixels.shape[:2], self.regions).astype(np.int32) * _GRAY_SEGMENT_ID
+
+
+def _region_numbers(shape: tuple[int, ...], regions: Sequence[Region]) -> NDArray[np.uint8]:
+    """Return the region number of each pixel, counted from 1; 0 is no region."""
+    numbers = np.zeros(shape, np.uint8)
+    for number, region in enumerate(regions, start=1):
+        numbers += np.uint8(number) * region.mask
+    return numbers
 
 
 def ensure_coco_sample(
@@ -155,115 +147,131 @@ def ensure_coco_sample(
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Return the directory of a sample dataset; generate it if it does not exist.
+    """Return the directory of a sample dataset; generate it if it does not exist, see :class:`.GeneratedDataset`.
 
-    Args:
-        options: Contents of the dataset; by default the size ``demo``.
-        root: Directory that holds sample datasets; by default in the user's cache directory.
-        progress: Called with the number of finished images and the total number.
-
-    Raises:
-        DataError: The directory cannot be written, the disk is full, or something else has that name.
+    By default it has the size ``demo``. ``progress`` is called with the number of finished images and the total number.
     """
     options = options or SIZES["demo"]
-    images = options.train_samples + options.val_samples
-    return ensure_generated(
-        root or default_sample_root(),
-        options.directory_name,
-        partial(_generate, options, progress),
-        coco_files,
-        estimated_bytes=int(images * options.width * options.height * _ESTIMATED_BYTES_PER_PIXEL),
-    )
-
-
-def segment_id(number: int) -> int:
-    """Return the panoptic id of a scene's region; its color is gray, so all three channels matter."""
-    return (number + 1) * _GREY_SEGMENT_ID
+    return GeneratedDataset(
+        directory_name=options.directory_name,
+        name="chipperf-coco-sample",
+        generator_version=COCO_GENERATOR_VERSION,
+        options=asdict(options),
+        train_samples=options.train_samples,
+        eval_samples=options.val_samples,
+        target={SAMPLE_TARGET_KEY: TARGET_BBOX_MAP},
+        bytes_per_pixel=0.5,
+        generate=partial(_generate, options, progress),
+        files=coco_files,
+    ).ensure(root)
 
 
 def render_scene(options: CocoSampleOptions, split: str, number: int) -> Scene:
     """Return image ``number`` of a split with its annotations; portrait images swap width and height."""
-    key = hashlib.sha256(f"coco/{options.seed}/{split}/{number}".encode()).digest()
-    rng = np.random.RandomState(np.frombuffer(key, np.uint32))
-    height, width = options.height, options.width
-    if rng.random_sample() < _PORTRAIT_SHARE:
-        height, width = width, height
-    things = _place_things(height, width, rng)
-    stuff = _divide_ground(height, width, rng, things)
-    pixels = _paint(height, width, rng, (*things, *stuff))
-    return Scene(pixels, (*things, *stuff))
+    canvas = _Canvas(*start_image(f"coco/{options.seed}/{split}/{number}", options.height, options.width))
+    things = canvas.place_things()
+    regions = (*things, *canvas.divide_ground(things))
+    return Scene(canvas.paint(regions), regions)
 
 
-def _place_things(height: int, width: int, rng: np.random.RandomState) -> list[Region]:
-    """Place one large thing (in more than half of the images) or several smaller ones."""
-    things: list[Region] = []
-    taken: list[tuple[float, float, float]] = []
-    if rng.random_sample() < _EMPTY_SHARE:
+@dataclass(frozen=True, slots=True)
+class _Canvas:
+    """Draws one scene. A circle is center x, center y and radius in pixels."""
+
+    rng: np.random.RandomState
+    height: int
+    width: int
+
+    def place_things(self) -> list[Region]:
+        """Place one large thing (in more than half of the images) or several smaller ones."""
+        things: list[Region] = []
+        taken: list[_Circle] = []
+        if self.rng.random_sample() < _EMPTY_SHARE:
+            return things
+        is_close_up = self.rng.random_sample() < _CLOSE_UP_SHARE
+        radii = _CLOSE_UP_RADII if is_close_up else _RADII
+        for _ in range(1 if is_close_up else self.rng.randint(2, _MOST_OBJECTS + 1)):
+            circle = self._free_circle(radii, taken)
+            if circle is not None:
+                taken.append(circle)
+                category_id = tuple(THINGS)[self.rng.randint(len(THINGS))]
+                is_crowd = len(things) > 0 and self.rng.random_sample() < _CROWD_SHARE
+                draw = self._crowd if is_crowd else self._thing
+                things.append(draw(category_id, circle))
         return things
-    is_close_up = rng.random_sample() < _CLOSE_UP_SHARE
-    radii = _CLOSE_UP_RADII if is_close_up else _RADII
-    for _ in range(1 if is_close_up else rng.randint(2, _MOST_OBJECTS + 1)):
-        circle = _free_circle(height, width, rng, radii, taken)
-        if circle is not None:
-            taken.append(circle)
-            category_id = tuple(THINGS)[rng.randint(len(THINGS))]
-            is_crowd = len(things) > 0 and rng.random_sample() < _CROWD_SHARE
-            draw = _crowd if is_crowd else _thing
-            things.append(draw(category_id, circle, height, width, rng))
-    return things
 
+    def _free_circle(self, radii: tuple[float, float], taken: Sequence[_Circle]) -> _Circle | None:
+        """Return a circle in the image that touches no taken one, if one is found."""
+        for _ in range(_PLACEMENT_ATTEMPTS):
+            radius = self.rng.uniform(*radii) * min(self.height, self.width)
+            x = self.rng.uniform(radius, self.width - radius)
+            y = self.rng.uniform(radius, self.height - radius)
+            if all(
+                math.sqrt((x - other_x) ** 2 + (y - other_y) ** 2) > radius + r + 4 for other_x, other_y, r in taken
+            ):
+                return x, y, radius
+        return None
 
-def _free_circle(
-    height: int,
-    width: int,
-    rng: np.random.RandomState,
-    radii: tuple[float, float],
-    taken: Sequence[tuple[float, float, float]],
-) -> tuple[float, float, float] | None:
-    """Return center x, center y and radius of a circle in the image that touches no taken one, if one is found."""
-    for _ in range(_PLACEMENT_ATTEMPTS):
-        radius = rng.uniform(*radii) * min(height, width)
-        x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
-        if all(math.sqrt((x - other_x) ** 2 + (y - other_y) ** 2) > radius + r + 4 for other_x, other_y, r in taken):
-            return x, y, radius
-    return None
+    def _thing(self, category_id: int, circle: _Circle) -> Region:
+        name = THINGS[category_id]
+        outline = self._outline(name, circle)
+        mask = draw_segmentation([outline], self.height, self.width)
+        if name != "ring":
+            return Region(category_id, mask, [outline])
+        x, y, radius = circle
+        mask -= draw_segmentation([_polygon(x, y, _CIRCLE * (0.5 * radius))], self.height, self.width)
+        code = coco_mask.encode(np.asfortranarray(mask))
+        return Region(category_id, mask, {"size": [self.height, self.width], "counts": code["counts"].decode()})
 
+    def _crowd(self, category_id: int, circle: _Circle) -> Region:
+        """Return many small shapes as one region in run-length code, like COCO's crowds."""
+        x, y, radius = circle
+        mask = np.zeros((self.height, self.width), np.uint8)
+        for row in (-0.5, 0.0, 0.5):
+            for column in (-0.5, 0.0, 0.5):
+                small = (x + column * radius, y + row * radius, self.rng.uniform(0.15, 0.2) * radius)
+                mask |= draw_segmentation([self._outline(THINGS[category_id], small)], self.height, self.width)
+        changes = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=0))
+        counts = np.diff(np.concatenate([[0], changes, [mask.size]]))
+        code = {"size": [self.height, self.width], "counts": counts.tolist()}
+        return Region(category_id, mask, code, is_crowd=True)
 
-def _thing(
-    category_id: int, circle: tuple[float, float, float], height: int, width: int, rng: np.random.RandomState
-) -> Region:
-    name = THINGS[category_id]
-    outline = _outline(name, circle, rng)
-    mask = draw_segmentation([outline], height, width)
-    if name != "ring":
-        return Region(category_id, mask, [outline])
-    x, y, radius = circle
-    mask -= draw_segmentation([_polygon(x, y, _CIRCLE * (0.5 * radius))], height, width)
-    code = coco_mask.encode(np.asfortranarray(mask))
-    return Region(category_id, mask, {"size": [height, width], "counts": code["counts"].decode()})
+    def _outline(self, name: str, circle: _Circle) -> list[float]:
+        x, y, radius = circle
+        angle = self.rng.uniform(-0.3, 0.3)
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        return _polygon(x, y, (_OUTLINES[name] * radius) @ turn)
 
+    def divide_ground(self, things: Sequence[Region]) -> list[Region]:
+        """Divide the area without things at a slanted horizon; a band along the horizon stays unlabeled."""
+        upper, lower = self.rng.permutation(tuple(STUFF))[:2].tolist()
+        slope = self.rng.uniform(-0.2, 0.2)
+        horizon = self.height * self.rng.uniform(0.3, 0.7) + (np.arange(self.width) - self.width / 2) * slope
+        rows, edge = np.arange(self.height, dtype=np.int16)[:, None], horizon.astype(np.int16)
+        free = _region_numbers((self.height, self.width), things) == 0
+        parts = ((upper, (rows < edge) & free), (lower, (rows >= edge + _UNLABELED_BAND_PX) & free))
+        return [Region(category, pixels.astype(np.uint8), None) for category, pixels in parts if pixels.any()]
 
-def _crowd(
-    category_id: int, circle: tuple[float, float, float], height: int, width: int, rng: np.random.RandomState
-) -> Region:
-    """Return many small shapes as one region in run-length code, like COCO's crowds."""
-    x, y, radius = circle
-    mask = np.zeros((height, width), np.uint8)
-    for row in (-0.5, 0.0, 0.5):
-        for column in (-0.5, 0.0, 0.5):
-            small = (x + column * radius, y + row * radius, rng.uniform(0.15, 0.2) * radius)
-            mask |= draw_segmentation([_outline(THINGS[category_id], small, rng)], height, width)
-    changes = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=0))
-    counts = np.diff(np.concatenate([[0], changes, [mask.size]]))
-    return Region(category_id, mask, {"size": [height, width], "counts": counts.tolist()}, is_crowd=True)
-
-
-def _outline(name: str, circle: tuple[float, float, float], rng: np.random.RandomState) -> list[float]:
-    x, y, radius = circle
-    corners = _OUTLINES[name] * radius
-    angle = rng.uniform(-0.3, 0.3)
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    return _polygon(x, y, corners @ turn)
+    def paint(self, regions: Sequence[Region]) -> NDArray[np.uint8]:
+        """Paint stuff as dull textures and things as bright areas, with a brightness ramp and grain."""
+        shape = (self.height, self.width)
+        colors = [_UNLABELED_COLOR]
+        light = shading(*shape, self.rng) // 3
+        light += np.frombuffer(self.rng.bytes(self.height * self.width), np.int8).reshape(shape) >> 4
+        for region in regions:
+            if region.category_id in STUFF:
+                colors.append(self.rng.randint(90, 150, 3).tolist())
+                texture = _TEXTURES[STUFF[region.category_id]](*shape, self.rng)
+                light += ((24 * texture) >> 7) * region.mask
+            else:
+                hue = (tuple(THINGS).index(region.category_id) + self.rng.uniform(-0.2, 0.2)) / len(THINGS) % 1
+                saturation, value = self.rng.uniform(0.8, 1), self.rng.uniform(0.8, 1)
+                colors.append(rgb_levels(hue, saturation=saturation, value=value))
+        numbers = _region_numbers(shape, regions)
+        pixels = np.empty((*shape, 3), np.uint8)
+        for channel, levels in enumerate(np.array(colors, np.int16).T):
+            pixels[:, :, channel] = np.clip(levels[numbers] + light, 0, 255)
+        return pixels
 
 
 def _polygon(x: float, y: float, corners: NDArray[np.float64]) -> list[float]:
@@ -271,81 +279,20 @@ def _polygon(x: float, y: float, corners: NDArray[np.float64]) -> list[float]:
     return polygon
 
 
-def _divide_ground(height: int, width: int, rng: np.random.RandomState, things: Sequence[Region]) -> list[Region]:
-    """Divide the area without things at a slanted horizon; a band along the horizon stays unlabeled."""
-    upper, lower = rng.permutation(tuple(STUFF))[:2].tolist()
-    slope = rng.uniform(-0.2, 0.2)
-    horizon = height * rng.uniform(0.3, 0.7) + (np.arange(width) - width / 2) * slope
-    rows, edge = np.arange(height, dtype=np.int16)[:, None], horizon.astype(np.int16)
-    covered = _region_numbers(height, width, things) > 0
-    parts = ((upper, (rows < edge) & ~covered), (lower, (rows >= edge + _UNLABELLED_BAND_PX) & ~covered))
-    return [Region(category, pixels.astype(np.uint8), None) for category, pixels in parts if pixels.any()]
-
-
-def _paint(height: int, width: int, rng: np.random.RandomState, regions: Sequence[Region]) -> NDArray[np.uint8]:
-    """Paint stuff as dull textures and things as bright areas, with a brightness ramp and grain."""
-    colors = [_UNLABELED_COLOR]
-    light = shading(height, width, rng) // 3
-    light += np.frombuffer(rng.bytes(height * width), np.int8).reshape(height, width) >> 4
-    for region in regions:
-        if region.category_id in STUFF:
-            colors.append(rng.randint(90, 150, 3).tolist())
-            texture = _TEXTURES[STUFF[region.category_id]](height, width, rng)
-            light += ((24 * texture) >> 7) * region.mask
-        else:
-            colors.append(_hue(region.category_id, rng))
-    numbers = _region_numbers(height, width, regions)
-    pixels = np.empty((height, width, 3), np.uint8)
-    for channel, levels in enumerate(np.array(colors, np.int16).T):
-        pixels[:, :, channel] = np.clip(levels[numbers] + light, 0, 255)
-    return pixels
-
-
-def _region_numbers(height: int, width: int, regions: Sequence[Region]) -> NDArray[np.uint8]:
-    """Return the region number of each pixel, counted from 1; 0 is no region."""
-    numbers = np.zeros((height, width), np.uint8)
-    for number, region in enumerate(regions, start=1):
-        numbers += np.uint8(number) * region.mask
-    return numbers
-
-
-def _hue(category_id: int, rng: np.random.RandomState) -> list[int]:
-    hue = (tuple(THINGS).index(category_id) + rng.uniform(-0.2, 0.2)) / len(THINGS) % 1
-    return [round(255 * part) for part in colorsys.hsv_to_rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.8, 1))]
-
-
-def _generate(options: CocoSampleOptions, progress: Callable[[int, int], None] | None, directory: Path) -> None:
-    splits = ((TRAIN_SPLIT, options.train_samples), (EVAL_SPLIT, options.val_samples))
-    jobs = [(split, number) for split, samples in splits for number in range(samples)]
-    for split, _ in splits:
-        (directory / split).mkdir()
-        (directory / f"panoptic_{split}").mkdir()
-    (directory / "annotations").mkdir()
-    content = hashlib.sha256()
-    described: dict[str, list[_Described]] = {split: [] for split, _ in splits}
-    for (split, _), written in zip(
-        jobs, map_in_order(partial(_write, options, directory), jobs, progress), strict=True
-    ):
-        described[split].append(written)
-        content.update(written.digest)
-    for split, images in described.items():
+def _generate(options: CocoSampleOptions, progress: Callable[[int, int], None] | None, directory: Path) -> str:
+    for name in (TRAIN_SPLIT, EVAL_SPLIT, f"panoptic_{TRAIN_SPLIT}", f"panoptic_{EVAL_SPLIT}", "annotations"):
+        (directory / name).mkdir()
+    jobs = [(TRAIN_SPLIT, number) for number in range(options.train_samples)]
+    jobs += [(EVAL_SPLIT, number) for number in range(options.val_samples)]
+    described = list(map_in_order(partial(_write, options, directory), jobs, progress))
+    content = hashlib.sha256(b"".join(image.digest for image in described))
+    train, val = described[: options.train_samples], described[options.train_samples :]
+    for split, images in ((TRAIN_SPLIT, train), (EVAL_SPLIT, val)):
         for name, document in ((instances_name(split), _instances(images)), (panoptic_name(split), _panoptic(images))):
             text = json.dumps(document, separators=(",", ":")).encode()
             (directory / name).write_bytes(text)
             content.update(hashlib.sha256(text).digest())
-    manifest = {
-        "name": "chipperf-coco-sample",
-        "version": f"{COCO_GENERATOR_VERSION}",
-        "kind": "generated sample, not a benchmark dataset",
-        "generator_version": COCO_GENERATOR_VERSION,
-        "options": asdict(options),
-        "train_samples": options.train_samples,
-        "eval_samples": options.val_samples,
-        "content_sha256": content.hexdigest(),
-        "listing_sha256": listing_sha256(directory, coco_files(directory)),
-        SAMPLE_TARGET_KEY: TARGET_BBOX_MAP,
-    }
-    (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return content.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,20 +318,18 @@ def _write(options: CocoSampleOptions, directory: Path, job: tuple[str, int]) ->
     height, width = segments.shape
     return _Described(
         image={"id": image_id, "file_name": f"{name}.jpg", "height": height, "width": width},
-        regions=[_describe(region) for region in scene.regions],
+        regions=[
+            {
+                "category_id": region.category_id,
+                "iscrowd": int(region.is_crowd),
+                "area": int(region.mask.sum(dtype=np.int64)),
+                "bbox": coco_mask.toBbox(coco_mask.encode(np.asfortranarray(region.mask))).tolist(),
+                "segmentation": region.segmentation,
+            }
+            for region in scene.regions
+        ],
         digest=hashlib.sha256(data).digest() + hashlib.sha256(colors.tobytes()).digest(),
     )
-
-
-def _describe(region: Region) -> dict[str, Any]:
-    code = coco_mask.encode(np.asfortranarray(region.mask))
-    return {
-        "category_id": region.category_id,
-        "iscrowd": int(region.is_crowd),
-        "area": int(region.mask.sum(dtype=np.int64)),
-        "bbox": coco_mask.toBbox(code).tolist(),
-        "segmentation": region.segmentation,
-    }
 
 
 def _instances(images: Sequence[_Described]) -> dict[str, Any]:
@@ -404,7 +349,7 @@ def _instances(images: Sequence[_Described]) -> dict[str, Any]:
 def _panoptic(images: Sequence[_Described]) -> dict[str, Any]:
     def segment(number: int, region: dict[str, Any]) -> dict[str, Any]:
         kept = {key: region[key] for key in ("category_id", "iscrowd", "area", "bbox")}
-        return {"id": segment_id(number), **kept}
+        return {"id": number * _GRAY_SEGMENT_ID, **kept}
 
     return {
         "images": [described.image for described in images],
@@ -412,7 +357,7 @@ def _panoptic(images: Sequence[_Described]) -> dict[str, Any]:
             {
                 "image_id": described.image["id"],
                 "file_name": described.image["file_name"].replace(".jpg", ".png"),
-                "segments_info": [segment(number, region) for number, region in enumerate(described.regions)],
+                "segments_info": [segment(number, region) for number, region in enumerate(described.regions, start=1)],
             }
             for described in images
         ],

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from chipperf.data.transforms import resize
+from chipperf.data.transforms import draw_integer, resize, shorter_side_to
 from chipperf.data.turbojpeg import Box
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ class DetectionTrainingTransform:
     """Random flip, scale and crop.
 
     The random numbers of a sample depend only on (seed, epoch, sample index), so a run sees the same pixels with any
-    number of workers and ranks.
-
-    Args:
-        seed: Seed of the run.
-        resolution: Largest shorter side of the result in pixels; all other sizes scale with it.
+    number of workers and ranks. ``resolution`` is the largest shorter side of a result in pixels.
     """
 
     def __init__(self, seed: int, resolution: int = FULL_RESOLUTION) -> None:
@@ -70,13 +66,7 @@ class DetectionTrainingTransform:
         self._longest_side = _scaled(LONGEST_SIDE, resolution)
 
     def __call__(self, sample: DetectionSample, epoch: int, index: int) -> DetectionSample:
-        """Return the sample as transformed for an epoch.
-
-        Args:
-            sample: The sample from the dataset.
-            epoch: Epoch for which the sample is loaded.
-            index: Index of the sample in the dataset.
-        """
+        """Return sample ``index`` of the dataset as transformed for an epoch."""
         rng = random.Random(f"{self._seed}/{epoch}/{index}")
         if rng.random() < 0.5:
             sample = flip(sample)
@@ -88,19 +78,14 @@ class DetectionTrainingTransform:
 
     def _crop_box(self, rng: random.Random, height: int, width: int) -> Box:
         crop_height, crop_width = (
-            _integer(rng, min(self._smallest_crop, side), min(self._largest_crop, side)) for side in (height, width)
+            draw_integer(rng, min(self._smallest_crop, side), min(self._largest_crop, side)) for side in (height, width)
         )
-        return Box(
-            _integer(rng, 0, height - crop_height), _integer(rng, 0, width - crop_width), crop_height, crop_width
-        )
+        top, left = draw_integer(rng, 0, height - crop_height), draw_integer(rng, 0, width - crop_width)
+        return Box(top, left, crop_height, crop_width)
 
 
 class DetectionEvaluationTransform:
-    """Resize of the shorter side.
-
-    Args:
-        resolution: Shorter side of the result in pixels; the limit of the longer side scales with it.
-    """
+    """Resize of the shorter side to ``resolution`` pixels; the limit of the longer side scales with it."""
 
     def __init__(self, resolution: int = FULL_RESOLUTION) -> None:
         self._shorter_side = resolution
@@ -115,18 +100,6 @@ class DetectionEvaluationTransform:
 def largest_size(resolution: int = FULL_RESOLUTION) -> int:
     """Return the largest possible side in pixels after either transform."""
     return _scaled(LONGEST_SIDE, resolution)
-
-
-def shorter_side_to(length: int, height: int, width: int, *, longest: int | None = None) -> tuple[int, int]:
-    """Return height and width with the shorter side scaled to ``length`` and the longer side rounded down.
-
-    The scale is smaller if the longer side would exceed ``longest``.
-    """
-    shorter, longer = min(height, width), max(height, width)
-    if longest is not None and longer / shorter * length > longest:
-        length = max(1, round(longest * shorter / longer))
-    longer = int(length * longer / shorter)
-    return (length, longer) if height <= width else (longer, length)
 
 
 def flip(sample: DetectionSample) -> DetectionSample:
@@ -192,9 +165,4 @@ def _scaled(length: int, resolution: int) -> int:
 
 
 def _choose(rng: random.Random, values: tuple[int, ...]) -> int:
-    return values[_integer(rng, 0, len(values) - 1)]
-
-
-def _integer(rng: random.Random, low: int, high: int) -> int:
-    """Draw from ``low`` to ``high`` inclusive with ``random()``, whose sequence is the same in all Python versions."""
-    return low + int(rng.random() * (high - low + 1))
+    return values[draw_integer(rng, 0, len(values) - 1)]

@@ -1,32 +1,29 @@
-"""Findings and common parts of dataset checks.
-
-A check lists all problems.
-"""
+"""Findings and common parts of dataset checks, which list all problems."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
 from chipperf.data.decode import decode_rgb, read_size
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from chipperf.data.dataset_identity import ReferenceDataset
-
-Severity = Literal["error", "warning"]
-"""``error``: training fails or measures something else. ``warning``: for information."""
 
 _HEADER_BYTES = 64 * 1024
 _FILES_PER_TASK = 64
 _THREADS = min(32, 4 * (os.cpu_count() or 1))
+_CULPRITS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +31,12 @@ class DatasetFinding:
     """One problem of a dataset directory.
 
     Attributes:
-        severity: Whether the problem must be fixed.
+        severity: ``error``: training fails or measures something else. ``warning``: for information.
         code: Stable identifier of the problem type.
         message: What is wrong, with the file or directory and numbers.
     """
 
-    severity: Severity
+    severity: Literal["error", "warning"]
     code: str
     message: str
 
@@ -49,9 +46,6 @@ class CheckReport:
     """Result of checking one directory.
 
     Attributes:
-        root: The directory.
-        train_samples: Samples in the training split.
-        eval_samples: Samples in the evaluation split.
         classes: Classes in the training split; ``None`` if the samples have none.
         images_read: Images whose header or pixels were read; ``None`` if the samples are not images.
         fully_decoded: True if every sample was read completely.
@@ -83,16 +77,63 @@ class CheckReport:
         return text
 
 
-def check_manifest(root: Path, files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
-    """Check that the files of a sample dataset are unchanged since it was generated.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageListing:
+    """Numbers, paths of the image files, and problems that the check of a layout found, before any image is read."""
+
+    train_samples: int = 0
+    eval_samples: int = 0
+    classes: int = 0
+    images: list[str] = field(default_factory=list)
+    findings: list[DatasetFinding] = field(default_factory=list)
+
+
+def check_images(
+    root: str | os.PathLike[str],
+    list_images: Callable[[Path], ImageListing],
+    list_files: Callable[[Path], Iterable[str]],
+    expected: ReferenceDataset | None,
+    *,
+    full: bool,
+    progress: Callable[[int, int], None] | None,
+) -> CheckReport:
+    """Check layout, manifest, counts and files of a directory of images.
 
     Args:
-        root: Directory of the dataset.
-        files: Lists the files that the manifest covers.
+        list_images: Checks the layout.
+        list_files: Lists the files that the manifest of a sample dataset covers.
+        expected: Dataset with the required sizes; ``None`` accepts any sizes.
+        full: Whether to decode every image. Otherwise only headers are read.
+        progress: Called with the number of images read and the total number.
     """
+    root = Path(root)
+    if root.is_dir():
+        listing = list_images(root)
+        findings = [*listing.findings, *_check_manifest(root, list_files)]
+        if expected is not None:
+            findings += check_counts(
+                listing.train_samples, listing.eval_samples, listing.classes, expected, noun="images"
+            )
+        findings += _read_images(listing.images, full, progress)
+    else:
+        listing = ImageListing()
+        findings = [error("layout", f"{root} is not a directory")]
+    return CheckReport(
+        root=str(root),
+        train_samples=listing.train_samples,
+        eval_samples=listing.eval_samples,
+        classes=listing.classes,
+        images_read=len(listing.images),
+        fully_decoded=full,
+        findings=tuple(findings),
+    )
+
+
+def _check_manifest(root: Path, list_files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
+    """Check that the files of a sample dataset are unchanged since it was generated."""
     try:
         manifest = read_manifest(root)
-        if manifest is None or manifest.get("listing_sha256") == listing_sha256(root, files(root)):
+        if manifest is None or manifest.get("listing_sha256") == listing_sha256(root, list_files(root)):
             return []
     except DataError as problem:
         return [error("manifest", problem.message)]
@@ -115,31 +156,22 @@ def check_counts(
     ]
 
 
-def read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[DatasetFinding]:
-    """Yield the problems of image files.
+def _read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[DatasetFinding]:
+    def read(batch: list[str]) -> list[DatasetFinding | None]:
+        return [_read_image(path, full) for path in batch]
 
-    Args:
-        paths: The files.
-        full: Whether to decode the files. Otherwise only headers are read.
-        progress: Called with the number of files read and the total number.
-    """
     done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         batches = (paths[start : start + _FILES_PER_TASK] for start in range(0, len(paths), _FILES_PER_TASK))
         # The number of pending tasks is bounded: a million tasks would need much memory, and Ctrl-C would wait for
         # them.
-        while tasks := [pool.submit(_read_batch, batch, full) for batch in islice(batches, 4 * _THREADS)]:
+        while tasks := [pool.submit(read, batch) for batch in islice(batches, 4 * _THREADS)]:
             for task in tasks:
-                count, findings = task.result()
-                yield from findings
-                done += count
+                findings = task.result()
+                yield from filter(None, findings)
+                done += len(findings)
                 if progress is not None:
                     progress(done, len(paths))
-
-
-def _read_batch(paths: Iterable[str], full: bool) -> tuple[int, list[DatasetFinding]]:
-    read = [_read_image(path, full) for path in paths]
-    return len(read), [finding for finding in read if finding is not None]
 
 
 def _read_image(path: str, full: bool) -> DatasetFinding | None:
@@ -171,3 +203,16 @@ def error(code: str, message: str) -> DatasetFinding:
 def warning(code: str, message: str) -> DatasetFinding:
     """Return a finding for information."""
     return DatasetFinding(severity="warning", code=code, message=message)
+
+
+def first_few(culprits: Sequence[Any] | NDArray[Any]) -> str:
+    """Return the first culprits in one clause, and whether there are more."""
+    shown = ", ".join(str(culprit) for culprit in culprits[:_CULPRITS_SHOWN])
+    return shown + (", …" if len(culprits) > _CULPRITS_SHOWN else "")
+
+
+def raise_first(findings: Iterable[DatasetFinding], hint: str) -> None:
+    """Raise the first finding that must be fixed, if there is one, as a :class:`DataError`."""
+    for finding in findings:
+        if finding.severity == "error":
+            raise DataError(finding.message, hint=hint)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 MANIFEST_NAME = "dataset.json"
 """File at the root of a sample dataset that describes it."""
 
-LISTING_METHOD = "sha256 of sorted relative paths and sizes"
-CONTENT_METHOD = "sha256 of all file contents at generation; paths and sizes verified"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceDataset:
@@ -42,16 +39,13 @@ class ReferenceDataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetIdentity:
-    """The dataset in a run's record.
+    """The dataset in a run's record, with sizes as in :class:`ReferenceDataset`.
 
     Attributes:
         name: Name of a published dataset, the name in a sample dataset's manifest, or the directory's base name.
         version: Version of a sample dataset; ``None`` if the files state none.
         fingerprint: Hexadecimal digest of the dataset.
         fingerprint_method: Input of the digest.
-        train_samples: Samples in the training split.
-        eval_samples: Samples in the evaluation split.
-        classes: Number of classes; ``None`` if the samples have none.
         is_sample: Whether the dataset is a generated sample.
         target: Target quality, as a fraction, if the dataset states one.
     """
@@ -83,7 +77,6 @@ def identify_directory(
     enough.
 
     Args:
-        root: The directory.
         paths: Paths of the dataset's files relative to ``root``, in a fixed order.
         train_samples: Samples in the training split.
         eval_samples: Samples in the evaluation split.
@@ -100,7 +93,7 @@ def identify_directory(
         name=reference.name if is_reference else root.resolve().name,
         version=None,
         fingerprint=listing_sha256(root, paths),
-        fingerprint_method=LISTING_METHOD,
+        fingerprint_method="sha256 of sorted relative paths and sizes",
         train_samples=train_samples,
         eval_samples=eval_samples,
         classes=classes,
@@ -108,45 +101,8 @@ def identify_directory(
         target=None,
     )
     manifest = read_manifest(root)
-    return found if manifest is None else _as_sample(found, root, manifest, target_key)
-
-
-def listing_sha256(root: Path, paths: Iterable[str]) -> str:
-    """Return the digest of the paths and sizes in bytes of files.
-
-    Args:
-        root: Directory of the dataset.
-        paths: Paths relative to ``root``.
-
-    Raises:
-        DataError: A file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        size_bytes = _size_bytes(os.path.join(root, path))
-        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
-    return digest.hexdigest()
-
-
-def read_manifest(root: Path) -> dict[str, Any] | None:
-    """Return the manifest of a sample dataset, or ``None`` if the directory has none.
-
-    Raises:
-        DataError: The manifest cannot be read.
-    """
-    path = root / MANIFEST_NAME
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint=f"remove {root} and generate it again") from error
-    if not isinstance(manifest, dict):
-        raise DataError(f"{path} is not a dataset manifest", hint=f"remove {root} and generate it again")
-    return manifest
-
-
-def _as_sample(found: DatasetIdentity, root: Path, manifest: dict[str, Any], target_key: str) -> DatasetIdentity:
+    if manifest is None:
+        return found
     if manifest.get("listing_sha256") != found.fingerprint:
         raise DataError(
             f"{root}: the files are not those of its {MANIFEST_NAME}: files were added, removed or changed",
@@ -158,7 +114,7 @@ def _as_sample(found: DatasetIdentity, root: Path, manifest: dict[str, Any], tar
             name=manifest["name"],
             version=manifest["version"],
             fingerprint=manifest["content_sha256"],
-            fingerprint_method=CONTENT_METHOD,
+            fingerprint_method="sha256 of all file contents at generation; paths and sizes verified",
             is_sample=True,
             target=manifest[target_key],
         )
@@ -167,8 +123,28 @@ def _as_sample(found: DatasetIdentity, root: Path, manifest: dict[str, Any], tar
         raise DataError(f"{path} lacks the key {error}", hint=f"remove {root} and generate it again") from error
 
 
-def _size_bytes(path: str) -> int:
+def listing_sha256(root: Path, paths: Iterable[str]) -> str:
+    """Return the digest of the paths, relative to ``root``, and sizes in bytes of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        file = os.path.join(root, path)
+        try:
+            size_bytes = os.stat(file).st_size
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
+    return digest.hexdigest()
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """Return the manifest of a sample dataset, or ``None`` if the directory has none."""
+    path = root / MANIFEST_NAME
     try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint=f"remove {root} and generate it again") from error
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is not a dataset manifest", hint=f"remove {root} and generate it again")
+    return manifest

@@ -1,8 +1,12 @@
-"""Decoding of image files of any format to RGB, like Pillow's ``convert("RGB")`` in the reference loader."""
+"""Reading image files of any format, and decoding to RGB like Pillow's ``convert("RGB")`` in the reference loader.
+
+All functions that take a file's content name the file as ``name`` in errors.
+"""
 
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +17,8 @@ from chipperf.data.turbojpeg import Box, TurboJpegError, load_turbojpeg
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _JPEG_START = b"\xff\xd8"
@@ -23,10 +29,7 @@ _CMYK_COLORSPACES = ("CMYK", "YCCK")
 
 def decoder_name() -> str:
     """Return the name of the decoder that :func:`decode_region` uses for JPEG files, for a run's record."""
-    turbojpeg = load_turbojpeg()
-    if turbojpeg is not None:
-        return "libjpeg-turbo 3 region"
-    return whole_decoder_name()
+    return whole_decoder_name() if load_turbojpeg() is None else "libjpeg-turbo 3 region"
 
 
 def whole_decoder_name() -> str:
@@ -34,12 +37,17 @@ def whole_decoder_name() -> str:
     return f"simplejpeg {simplejpeg.__version__} whole"
 
 
-def read_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return height and width in pixels without decoding.
+def read_file(path: str) -> bytes:
+    """Return the content of a file; raises :class:`DataError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
-    Args:
-        data: Content of the file, or at least its header.
-        name: Name of the file for error messages.
+
+def read_size(data: bytes, name: str) -> tuple[int, int]:
+    """Return height and width in pixels from at least the header of a file, without decoding.
 
     Raises:
         DataError: The file has no image header.
@@ -53,7 +61,7 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
             return int(height), int(width)
         except (TurboJpegError, ValueError):
             pass
-    with _open(data, name) as image:
+    with _pillow_image(data, name) as image:
         return image.height, image.width
 
 
@@ -62,10 +70,6 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
 
     libjpeg-turbo decodes JPEG. Pillow decodes other formats, and JPEG files that libjpeg-turbo refuses or warns about.
     So Pillow decides what is readable: CMYK, palettes, grayscale, 16 bits, misnamed files.
-
-    Args:
-        data: Content of the file.
-        name: Name of the file for error messages.
 
     Raises:
         DataError: The data are empty, truncated or not an image.
@@ -77,22 +81,19 @@ def decode_rgb(data: bytes, name: str) -> NDArray[np.uint8]:
                 return pixels
         except ValueError:
             pass
-    with _open(data, name) as image:
-        return _to_rgb(image, name)
+    with _pillow_image(data, name) as image:
+        if image.mode.startswith("I"):
+            high_byte = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
+            return np.repeat(high_byte[:, :, None], 3, axis=2)
+        if image.mode == "P" and "transparency" in image.info:
+            return np.array(image.convert("RGBA").convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def decode_region(data: bytes, box: Box, name: str) -> NDArray[np.uint8]:
     """Decode a rectangle of an image to RGB, with the same pixels as ``decode_rgb(data)``.
 
-    With libjpeg-turbo 3, only this rectangle of a JPEG is decoded.
-
-    Args:
-        data: Content of the file.
-        box: Rectangle inside the image.
-        name: Name of the file for error messages.
-
-    Returns:
-        Pixels of shape ``(box.height, box.width, 3)``; rows need not be contiguous.
+    With libjpeg-turbo 3, only this rectangle of a JPEG is decoded. Rows of the result need not be contiguous.
 
     Raises:
         DataError: The data are empty, truncated or not an image.
@@ -107,34 +108,21 @@ def decode_region(data: bytes, box: Box, name: str) -> NDArray[np.uint8]:
     return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+@contextmanager
+def _pillow_image(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Open an image with Pillow; any error in the block becomes a :class:`DataError`."""
     if not data:
         raise DataError(
             f"{name}: the file is empty", hint="replace or remove it; `perf data check DIR` lists all such files"
         )
     try:
-        return Image.open(io.BytesIO(data))
-    except Exception as error:
-        raise _unreadable(name, error) from error
-
-
-def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
     # Pillow's format plugins raise many exception types for damaged data (OSError, SyntaxError, struct.error,
     # ValueError, …).
-    try:
-        if image.mode.startswith("I"):
-            high_byte = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
-            return np.repeat(high_byte[:, :, None], 3, axis=2)
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        return np.array(image.convert("RGB"))
     except Exception as error:
-        raise _unreadable(name, error) from error
-
-
-def _unreadable(name: str, error: Exception) -> DataError:
-    reason = "not a known image format" if isinstance(error, UnidentifiedImageError) else str(error)
-    return DataError(
-        f"{name}: cannot be decoded: {reason}",
-        hint="replace or remove it; `perf data check --full DIR` lists all such files",
-    )
+        reason = "not a known image format" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(
+            f"{name}: cannot be decoded: {reason}",
+            hint="replace or remove it; `perf data check --full DIR` lists all such files",
+        ) from error

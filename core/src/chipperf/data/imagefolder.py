@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chipperf.data.dataset_check import ImageListing, check_images, error, first_few, raise_first, warning
 from chipperf.data.dataset_identity import identify_directory
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from chipperf.data.dataset_check import CheckReport, DatasetFinding
     from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset
 
 TRAIN_SPLIT = "train"
@@ -26,37 +29,53 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".t
 _LAYOUT_HINT = (
     "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg; `perf data check CASE DIR` lists every problem"
 )
-_NAMES_SHOWN = 5
+
+
+class PackedBytes:
+    """Byte strings in one buffer, which forked loader processes share without copying it.
+
+    Every forked worker would copy a list of a million ``str`` page by page, because reference counting writes to it.
+    """
+
+    def __init__(self, items: Iterable[bytes] = ()) -> None:
+        self._data = bytearray()
+        self._ends = array("Q")
+        for item in items:
+            self.append(item)
+
+    def append(self, item: bytes) -> None:
+        """Add a string at the end."""
+        self._data += item
+        self._ends.append(len(self._data))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> bytes:
+        return bytes(self._data[self._ends[index - 1] if index else 0 : self._ends[index]])
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """The image files of one split, stored so that workers share them without copying.
 
-    Every forked worker would copy a list of a million ``str`` page by page, because reference counting writes to it.
-    Flat buffers are not copied.
-
     Attributes:
-        directory: Directory of the split.
         classes: Class names in sorted order; a label is an index into it.
-        names: Paths relative to ``directory``, as concatenated file-system bytes.
-        ends: Offset in ``names`` at which each path ends.
+        names: Paths relative to ``directory``.
         class_ends: Cumulative number of samples after each class.
     """
 
     directory: Path
     classes: tuple[str, ...]
-    names: bytes
-    ends: array[int]
+    names: PackedBytes
     class_ends: array[int]
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.names)
 
     def relative_path(self, index: int) -> str:
         """Return the path of a sample relative to the split's directory."""
-        start = self.ends[index - 1] if index else 0
-        return os.fsdecode(self.names[start : self.ends[index]])
+        return os.fsdecode(self.names[index])
 
     def path(self, index: int) -> str:
         """Return the path of a sample."""
@@ -69,13 +88,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """A dataset directory with two splits of the same classes.
-
-    Attributes:
-        root: Directory that holds ``train`` and ``val``.
-        train: Training split.
-        val: Evaluation split.
-    """
+    """A dataset directory with two splits of the same classes."""
 
     root: Path
     train: Split
@@ -94,58 +107,113 @@ def scan_imagefolder(root: str | os.PathLike[str]) -> ImageFolder:
         DataError: A directory is missing, unreadable or empty, a class has no image, or the two splits differ in their
             classes.
     """
-    root = Path(root)
-    if not root.is_dir():
-        what = "is not a directory" if root.exists() else "does not exist"
-        raise DataError(f"data directory {root} {what}", hint=_LAYOUT_HINT)
+    root = require_directory(root, _LAYOUT_HINT)
     train, val = scan_split(root / TRAIN_SPLIT), scan_split(root / EVAL_SPLIT)
     if train.classes != val.classes:
-        raise DataError(f"{root}: {describe_class_difference(train.classes, val.classes)}", hint=_LAYOUT_HINT)
+        raise DataError(f"{root}: {_describe_class_difference(train.classes, val.classes)}", hint=_LAYOUT_HINT)
     return ImageFolder(root, train, val)
 
 
+def require_directory(root: str | os.PathLike[str], hint: str) -> Path:
+    """Return the path of a dataset directory; raises :class:`DataError` if it is not a directory."""
+    root = Path(root)
+    if not root.is_dir():
+        what = "is not a directory" if root.exists() else "does not exist"
+        raise DataError(f"data directory {root} {what}", hint=hint)
+    return root
+
+
 def scan_split(directory: Path) -> Split:
-    """List the images of one split in one pass over its directory tree.
+    """List the images of one split like :func:`scan_imagefolder`, in one pass over its directory tree."""
+    split, findings = _read_split(directory)
+    raise_first(findings, _LAYOUT_HINT)
+    return split
 
-    Raises:
-        DataError: The directory is missing or unreadable, has no classes, or a class has no image.
-    """
-    classes = class_directories(directory)
-    if not classes:
-        raise DataError(f"{directory} holds no class directories", hint=_LAYOUT_HINT)
-    names = bytearray()
-    ends, class_ends = array("Q"), array("Q")
+
+def check_imagefolder(
+    root: str | os.PathLike[str],
+    expected: ReferenceDataset | None = None,
+    *,
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Check layout, counts and files of a dataset directory, see :func:`.check_images`."""
+    return check_images(root, _list_images, imagefolder_files, expected, full=full, progress=progress)
+
+
+def _list_images(root: Path) -> ImageListing:
+    (train, findings), (val, others) = (_read_split(root / name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
+    findings += others
+    if train.classes and val.classes and train.classes != val.classes:
+        findings.append(error("class-difference", _describe_class_difference(train.classes, val.classes)))
+    return ImageListing(
+        train_samples=len(train),
+        eval_samples=len(val),
+        classes=len(train.classes),
+        images=[split.path(index) for split in (train, val) for index in range(len(split))],
+        findings=findings,
+    )
+
+
+def _read_split(directory: Path) -> tuple[Split, list[DatasetFinding]]:
+    """Return the images of one split, and the problems of its directories."""
+    names, class_ends = PackedBytes(), array("Q")
+    try:
+        classes = _class_directories(directory)
+    except DataError as problem:
+        return Split(directory, (), names, class_ends), [error("layout", problem.message)]
+    findings = [] if classes else [error("no-classes", f"{directory} holds no class directories")]
+    for name, count in Counter(name.casefold() for name in classes).items():
+        if count > 1:
+            same = ", ".join(other for other in classes if other.casefold() == name)
+            findings.append(
+                warning("case-only-difference", f"{directory}: classes differ in upper and lower case only: {same}")
+            )
     for name in classes:
-        prefix = os.fsencode(name) + b"/"
-        paths = sorted(path for path in _walk(os.path.join(directory, name)) if is_image_name(path))
-        if not paths:
-            raise DataError(f"class directory {directory / name} holds no images", hint=_LAYOUT_HINT)
-        for path in paths:
-            names += prefix + os.fsencode(path)
-            ends.append(len(names))
-        class_ends.append(len(ends))
-    return Split(directory, classes, bytes(names), ends, class_ends)
+        images, problems = _list_class(directory / name)
+        for path in images:
+            names.append(os.fsencode(f"{name}/{path}"))
+        class_ends.append(len(names))
+        findings += problems
+    return Split(directory, classes, names, class_ends), findings
 
 
-def class_directories(directory: Path) -> tuple[str, ...]:
-    """Return the sorted names of the directories directly below a split's directory.
+def _list_class(directory: Path) -> tuple[list[str], list[DatasetFinding]]:
+    try:
+        paths = files_below(directory)
+    except DataError as problem:
+        return [], [error("layout", problem.message)]
+    images = [path for path in paths if _is_image_name(path)]
+    findings = [
+        warning("not-an-image", f"{directory / path} is ignored: its name is not that of an image")
+        for path in paths
+        if not _is_image_name(path)
+    ]
+    if not images:
+        findings.append(error("empty-class", f"class directory {directory} holds no images"))
+    return images, findings
 
-    Raises:
-        DataError: The directory is missing or cannot be read.
-    """
+
+def _class_directories(directory: Path) -> tuple[str, ...]:
     try:
         with os.scandir(directory) as entries:
             return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
     except OSError as error:
-        raise DataError(f"cannot list {directory}: {error.strerror}", hint=_LAYOUT_HINT) from error
+        raise DataError(f"cannot list {directory}: {error.strerror}") from error
+
+
+def _describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
+    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+    parts = [
+        f"{len(names)} class(es) only in {split}: {first_few(names)}"
+        for split, names in ((TRAIN_SPLIT, only_train), (EVAL_SPLIT, only_val))
+        if names
+    ]
+    return "train and val have different classes; " + "; ".join(parts)
 
 
 def identify_imagefolder(folder: ImageFolder, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a directory of classified images, see :func:`.identify_directory`.
-
-    Raises:
-        DataError: A sample dataset was changed after it was generated, or a file disappeared.
-    """
+    """Identify a directory of classified images, see :func:`.identify_directory`."""
     return identify_directory(
         folder.root,
         imagefolder_files(folder.root),
@@ -158,43 +226,18 @@ def identify_imagefolder(folder: ImageFolder, reference: ReferenceDataset) -> Da
 
 
 def imagefolder_files(root: Path) -> Iterator[str]:
-    """Yield the path, relative to ``root``, of every image in both splits of an ImageFolder directory.
-
-    Raises:
-        DataError: A directory cannot be read.
-    """
+    """Yield the path, relative to ``root``, of every image in both splits of an ImageFolder directory."""
     for split in (TRAIN_SPLIT, EVAL_SPLIT):
-        yield from (f"{split}/{path}" for path in files_below(root / split) if is_image_name(path))
+        yield from (f"{split}/{path}" for path in files_below(root / split) if _is_image_name(path))
 
 
 def files_below(directory: Path) -> list[str]:
-    """Return the sorted paths, relative to ``directory``, of all files below it.
+    """Return the sorted paths, relative to ``directory``, of all files below it; symbolic links are followed.
 
     Raises:
         DataError: The directory or one below it cannot be read.
     """
-    return sorted(_walk(str(directory)))
-
-
-def is_image_name(path: str) -> bool:
-    """Return whether a file is an image, by its suffix."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
-    """Return one clause that names the classes that only one of the two splits has."""
-    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
-    parts = [
-        f"{len(names)} class(es) only in {split}: {', '.join(names[:_NAMES_SHOWN])}"
-        + (", …" if len(names) > _NAMES_SHOWN else "")
-        for split, names in ((TRAIN_SPLIT, only_train), (EVAL_SPLIT, only_val))
-        if names
-    ]
-    return "train and val have different classes; " + "; ".join(parts)
-
-
-def _walk(directory: str) -> Iterator[str]:
-    """Yield the relative path of every file below ``directory``; symbolic links are followed."""
+    found = []
     pending = [""]
     while pending:
         relative = pending.pop()
@@ -205,6 +248,11 @@ def _walk(directory: str) -> Iterator[str]:
                     if entry.is_dir():
                         pending.append(f"{path}/")
                     else:
-                        yield path
+                        found.append(path)
         except OSError as error:
             raise DataError(f"cannot list {os.path.join(directory, relative)}: {error.strerror}") from error
+    return sorted(found)
+
+
+def _is_image_name(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES

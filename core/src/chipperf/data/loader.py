@@ -1,19 +1,18 @@
-"""Loaders of training and evaluation batches."""
+"""Samplers that choose each rank's samples and their order, loaders of batches, and those of classified images."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from chipperf.data.dataset import ImageFolderDataset, SampleKey
-from chipperf.data.decode import decoder_name
-from chipperf.data.samplers import EvaluationSampler, TrainingBatchSampler
+from chipperf.data.decode import decoder_name, read_file
 from chipperf.data.transforms import EvaluationTransform, TrainingTransform, resize_name
-from chipperf.errors import DataError
+from chipperf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +23,88 @@ B = TypeVar("B")
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """uint8 images of shape ``(N, 3, H, W)``, channels last in memory, and int64 labels of shape ``(N,)``."""
+
+
+class SampleKey(NamedTuple):
+    """Index of the sample to load, and the epoch for which it is loaded.
+
+    The epoch is part of the key because persistent workers keep the dataset with which they started.
+    """
+
+    epoch: int
+    sample: int
+
+
+class TrainingBatchSampler(Sampler[list[SampleKey]]):
+    """Batches of one rank, from a new permutation of the dataset in every epoch.
+
+    Global batch ``k`` of an epoch is the ``k``-th slice of the permutation, and every rank takes an equal part of it.
+    Each sample occurs at most once per epoch, and each step trains the same number of samples on every rank. Samples at
+    the end that do not fill a global batch are left out.
+
+    Args:
+        samples: Number of samples in the dataset.
+        batch_size: Samples per rank and step.
+
+    Attributes:
+        steps_per_epoch: Number of steps in a full epoch.
+
+    Raises:
+        ConfigError: The dataset has fewer samples than one global batch.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._global_batch = batch_size * world_size
+        if samples < self._global_batch:
+            raise ConfigError(
+                f"the training split has {samples} samples, fewer than one global batch of {batch_size} x {world_size}",
+                hint="lower the batch size or the number of devices, or use more data",
+            )
+        self.steps_per_epoch = samples // self._global_batch
+        self._samples = samples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._rank = rank
+        self._epoch = 0
+        self._first_step = 0
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Set the epoch of the next iteration and its first step.
+
+        Raises:
+            ConfigError: The epoch has no such step.
+        """
+        if not 0 <= first_step < self.steps_per_epoch:
+            raise ConfigError(f"step {first_step} is outside an epoch of {self.steps_per_epoch} steps")
+        self._epoch = epoch
+        self._first_step = first_step
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch - self._first_step
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        # numpy's compatibility policy freezes the sequence of the legacy generator, so an order stays reproducible.
+        permutation = np.random.RandomState([self._seed % 2**32, self._epoch]).permutation(self._samples)
+        for step in range(self._first_step, self.steps_per_epoch):
+            start = step * self._global_batch + self._rank * self._batch_size
+            indices = permutation[start : start + self._batch_size].tolist()
+            yield [SampleKey(self._epoch, index) for index in indices]
+
+
+class EvaluationSampler(Sampler[SampleKey]):
+    """The samples ``rank, rank + world_size, …``: every sample is on exactly one rank, without padding.
+
+    Ranks may differ by one sample, so evaluation must use no per-step collective and only reduce counters at the end.
+    """
+
+    def __init__(self, samples: int, rank: int = 0, world_size: int = 1) -> None:
+        self._indices = range(rank, samples, world_size)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        return (SampleKey(0, index) for index in self._indices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +128,8 @@ class LoaderChoices:
 class LoaderSettings:
     """Effective settings of a loader, for a run's record.
 
-    Attributes:
-        workers: Worker processes per rank.
-        prefetch_factor: Batches that each worker prepares ahead; ``None`` without workers.
-        pin_memory: Whether to copy batches to page-locked memory.
-        persistent_workers: Whether workers stay alive after an epoch.
-        start_method: Start method of workers; ``None`` without workers.
-        decoder: Decoder of JPEG files.
-        resize: Implementation of the resize.
+    Those of :class:`LoaderChoices` about workers are ``None`` without workers. Persistent workers stay alive after an
+    epoch. ``decoder`` and ``resize`` name implementations.
     """
 
     workers: int
@@ -67,11 +142,48 @@ class LoaderSettings:
 
 
 class ImageLoader(Generic[B]):
-    """Iterable over batches; a file that cannot be decoded stops the iteration with a :class:`DataError`."""
+    """Iterable over batches; a file that cannot be decoded stops the iteration with a :class:`DataError`.
 
-    def __init__(self, loader: DataLoader[Any], settings: LoaderSettings) -> None:
-        self._loader = loader
-        self.settings = settings
+    Args:
+        dataset: Samples, indexed by :class:`SampleKey`.
+        collate: Combines a list of samples into a batch, in the loader's processes.
+        sampling: Arguments of torch's ``DataLoader`` for the sampler and batch size.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], B],
+        options: LoaderChoices | None,
+        *,
+        decoder: str,
+        **sampling: Any,
+    ) -> None:
+        options = options or LoaderChoices()
+        has_workers = options.workers > 0
+        self._loader: DataLoader[Any] = DataLoader(
+            _Batches(dataset, collate),
+            num_workers=options.workers,
+            prefetch_factor=options.prefetch_factor if has_workers else None,
+            pin_memory=options.pin_memory,
+            persistent_workers=has_workers,
+            multiprocessing_context=options.start_method if has_workers else None,
+            worker_init_fn=_leave_process_group if has_workers else None,
+            # A separate generator: a loader draws a seed when it starts its processes, and a resumed run starts them
+            # again.
+            generator=torch.Generator().manual_seed(0),
+            collate_fn=_already_collated,
+            **sampling,
+        )
+        self.settings = LoaderSettings(
+            workers=options.workers,
+            prefetch_factor=self._loader.prefetch_factor,
+            pin_memory=options.pin_memory,
+            persistent_workers=has_workers,
+            start_method=options.start_method or torch.multiprocessing.get_start_method() if has_workers else None,
+            decoder=decoder,
+            resize=resize_name(),
+        )
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -92,24 +204,37 @@ class ImageLoader(Generic[B]):
 
 
 class TrainingLoader(ImageLoader[B]):
-    """Loader of one rank's part of the training split."""
+    """Loader of one rank's part of the training split; a full epoch has ``steps_per_epoch`` steps."""
 
-    def __init__(self, loader: DataLoader[Any], settings: LoaderSettings, sampler: TrainingBatchSampler) -> None:
-        super().__init__(loader, settings)
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], B],
+        options: LoaderChoices | None,
+        sampler: TrainingBatchSampler,
+        *,
+        decoder: str,
+    ) -> None:
+        super().__init__(dataset, collate, options, decoder=decoder, batch_sampler=sampler)
+        self.steps_per_epoch = sampler.steps_per_epoch
         self._sampler = sampler
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in a full epoch."""
-        return self._sampler.steps_per_epoch
-
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
-        """Set the epoch of the next iteration and its first step.
-
-        Raises:
-            ConfigError: The epoch has no such step.
-        """
+        """Set the epoch of the next iteration and its first step, see :meth:`TrainingBatchSampler.set_epoch`."""
         self._sampler.set_epoch(epoch, first_step)
+
+
+class ImageFolderDataset(Dataset[tuple[torch.Tensor, int]]):
+    """Pairs of a transformed image and its label."""
+
+    def __init__(self, split: Split, transform: TrainingTransform | EvaluationTransform) -> None:
+        self._split = split
+        self._transform = transform
+
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int]:
+        """Return the uint8 image of shape ``(3, height, width)`` and its label."""
+        path = self._split.path(key.sample)
+        return self._transform(read_file(path), path, key.epoch, key.sample), self._split.label(key.sample)
 
 
 def build_training_loader(
@@ -125,23 +250,16 @@ def build_training_loader(
     """Build the loader of randomly cropped and flipped training batches.
 
     Args:
-        split: Training split.
         batch_size: Samples per rank and step.
         seed: Seed of the run; it determines order and crops.
-        rank: Rank of this process.
-        world_size: Number of processes.
         image_size: Height and width of the images in pixels.
-        options: Settings of worker processes and memory.
 
     Raises:
         ConfigError: The split has fewer samples than one global batch.
     """
     sampler = TrainingBatchSampler(len(split), batch_size, seed, rank, world_size)
     dataset = ImageFolderDataset(split, TrainingTransform(seed, image_size))
-    loader, settings = data_loader(
-        dataset, _collate, options or LoaderChoices(), decoder=decoder_name(), batch_sampler=sampler
-    )
-    return TrainingLoader(loader, settings, sampler)
+    return TrainingLoader(dataset, _collate, options, sampler, decoder=decoder_name())
 
 
 def build_evaluation_loader(
@@ -156,59 +274,12 @@ def build_evaluation_loader(
 ) -> ImageLoader[Batch]:
     """Build the loader of this rank's evaluation batches; all ranks together load every sample exactly once.
 
-    Args:
-        split: Evaluation split.
-        batch_size: Samples per batch; the last batch may be smaller.
-        rank: Rank of this process.
-        world_size: Number of processes.
-        resize_to: Length of the shorter side after the resize, in pixels.
-        image_size: Height and width of the central crop after the resize, in pixels.
-        options: Settings of worker processes and memory.
+    The arguments are those of :func:`build_training_loader`; the last batch may be smaller, and ``resize_to`` is the
+    length of an image's shorter side in pixels before the central crop to ``image_size``.
     """
     sampler = EvaluationSampler(len(split), rank, world_size)
     dataset = ImageFolderDataset(split, EvaluationTransform(resize_to, image_size))
-    loader, settings = data_loader(
-        dataset, _collate, options or LoaderChoices(), decoder=decoder_name(), sampler=sampler, batch_size=batch_size
-    )
-    return ImageLoader(loader, settings)
-
-
-def data_loader(
-    dataset: Dataset[Any], collate: Callable[[list[Any]], Any], options: LoaderChoices, *, decoder: str, **sampling: Any
-) -> tuple[DataLoader[Any], LoaderSettings]:
-    """Return the torch loader for an :class:`ImageLoader`, and its effective settings.
-
-    Args:
-        dataset: Samples, indexed by :class:`SampleKey`.
-        collate: Combines a list of samples into a batch, in the loader's processes.
-        options: Settings of worker processes and memory.
-        decoder: Name of the decoder in use.
-        sampling: Arguments of torch's ``DataLoader`` for the sampler and batch size.
-    """
-    has_workers = options.workers > 0
-    loader = DataLoader(
-        _ErrorsAsItems(dataset),
-        num_workers=options.workers,
-        prefetch_factor=options.prefetch_factor if has_workers else None,
-        pin_memory=options.pin_memory,
-        persistent_workers=has_workers,
-        multiprocessing_context=options.start_method if has_workers else None,
-        worker_init_fn=_leave_process_group if has_workers else None,
-        # A separate generator: a loader draws a seed when it starts its processes, and a resumed run starts them again.
-        generator=torch.Generator().manual_seed(0),
-        collate_fn=_CollateUnlessError(collate),
-        **sampling,
-    )
-    settings = LoaderSettings(
-        workers=options.workers,
-        prefetch_factor=loader.prefetch_factor,
-        pin_memory=options.pin_memory,
-        persistent_workers=has_workers,
-        start_method=options.start_method or torch.multiprocessing.get_start_method() if has_workers else None,
-        decoder=decoder,
-        resize=resize_name(),
-    )
-    return loader, settings
+    return ImageLoader(dataset, _collate, options, decoder=decoder_name(), sampler=sampler, batch_size=batch_size)
 
 
 def _leave_process_group(worker: int) -> None:
@@ -216,30 +287,22 @@ def _leave_process_group(worker: int) -> None:
     os.setpgid(0, 0)
 
 
-class _ErrorsAsItems(Dataset[Any]):
-    """Returns a :class:`DataError` instead of raising it, because torch would turn it into traceback text."""
+class _Batches(Dataset[Any]):
+    """Loads batches; returns a :class:`DataError` instead of raising it, because torch would turn it into text."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
+    def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
         self._dataset = dataset
+        self._collate = collate
 
-    def __getitem__(self, key: SampleKey) -> Any:
+    def __getitems__(self, keys: list[SampleKey]) -> Any:
         try:
-            return self._dataset[key]
+            return self._collate([self._dataset[key] for key in keys])
         except DataError as error:
             return error
 
 
-class _CollateUnlessError:
-    """Collates samples, or returns the first :class:`DataError` among them."""
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self._collate = collate
-
-    def __call__(self, samples: list[Any]) -> Any:
-        for sample in samples:
-            if isinstance(sample, DataError):
-                return sample
-        return self._collate(samples)
+def _already_collated(batch: Any) -> Any:
+    return batch
 
 
 def _collate(samples: list[tuple[torch.Tensor, int]]) -> Batch:

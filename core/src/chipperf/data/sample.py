@@ -17,8 +17,9 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import platformdirs
@@ -29,7 +30,7 @@ from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, imagefolder_files
 from chipperf.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,23 +42,13 @@ GENERATOR_VERSION = 1
 
 _JPEG_QUALITY = 90
 _PORTRAIT_SHARE = 0.25
-_ESTIMATED_BYTES_PER_PIXEL = 0.7
 _PHASES = 256
 _WAVE = np.round(127 * np.sin(2 * np.pi * np.arange(_PHASES) / _PHASES)).astype(np.int16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOptions:
-    """Contents of a sample dataset.
-
-    Attributes:
-        classes: Number of classes.
-        train_per_class: Training images per class.
-        val_per_class: Evaluation images per class.
-        width: Longer side of an image in pixels.
-        height: Shorter side of an image in pixels.
-        seed: Seed of the generator.
-    """
+    """Contents of a sample dataset: images per class, and longer and shorter side of an image in pixels."""
 
     classes: int = 10
     train_per_class: int = 100
@@ -72,23 +63,10 @@ class SampleOptions:
                 raise ConfigError(f"sample dataset: {name} must be at least 1, not {getattr(self, name)}")
 
     @property
-    def images(self) -> int:
-        """Number of images in both splits."""
-        return self.classes * (self.train_per_class + self.val_per_class)
-
-    @property
     def directory_name(self) -> str:
         """Name that is unique to the options and the generator version."""
         counts = f"{self.classes}x{self.train_per_class}x{self.val_per_class}"
         return f"sample-v{GENERATOR_VERSION}-{counts}-{self.width}x{self.height}-seed{self.seed}"
-
-    @property
-    def target_top1(self) -> float:
-        """Top-1 accuracy, as a fraction, that any model that learns reaches in a short run.
-
-        It is five times the chance level, but at most 0.5, so that a small model reaches it quickly.
-        """
-        return min(0.5, 5 / self.classes)
 
 
 def default_sample_root() -> Path:
@@ -96,110 +74,130 @@ def default_sample_root() -> Path:
     return Path(platformdirs.user_cache_dir("chipperf")) / "datasets"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedDataset:
+    """A sample dataset that is generated when it is needed.
+
+    Attributes:
+        directory_name: Name that is unique to the options and the generator version.
+        options: Contents of the dataset.
+        target: Quality that a short run reaches, as a fraction, by its key in the manifest.
+        bytes_per_pixel: Estimated size on disk.
+        generate: Writes the dataset to a directory, and returns the digest of its content.
+        files: Lists the files whose paths and sizes the manifest's ``listing_sha256`` covers.
+    """
+
+    directory_name: str
+    name: str
+    generator_version: int
+    options: Mapping[str, int]
+    train_samples: int
+    eval_samples: int
+    target: Mapping[str, float]
+    bytes_per_pixel: float
+    generate: Callable[[Path], str]
+    files: Callable[[Path], Iterable[str]]
+
+    def ensure(self, root: Path | None) -> Path:
+        """Return the dataset's directory below ``root``; generate the dataset if it does not exist.
+
+        It is generated under a temporary name and renamed when it is complete. ``root`` is by default in the user's
+        cache directory.
+
+        Raises:
+            DataError: The directory cannot be written, the disk is full, or something else has that name.
+        """
+        root = root or default_sample_root()
+        destination = root / self.directory_name
+        if destination.exists():
+            self._require_complete(destination)
+            return destination
+        pixels = (self.train_samples + self.eval_samples) * self.options["width"] * self.options["height"]
+        needed_bytes = int(pixels * self.bytes_per_pixel)
+        no_space = DataError(
+            f"no space for the sample dataset in {root}: about {needed_bytes} bytes are needed",
+            hint="free some space or name a directory on another disk",
+        )
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(root).free < needed_bytes:
+                raise no_space
+            with tempfile.TemporaryDirectory(prefix=f".{self.directory_name}-", dir=root) as temporary:
+                directory = Path(temporary)
+                self._write_manifest(directory, self.generate(directory))
+                self._publish(directory, destination)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise no_space from error
+            raise DataError(
+                f"cannot write the sample dataset to {root}: {error.strerror}",
+                hint="name another directory that you may write to",
+            ) from error
+        return destination
+
+    def _require_complete(self, directory: Path) -> None:
+        manifest = read_manifest(directory)
+        if manifest is None or manifest.get("listing_sha256") != listing_sha256(directory, self.files(directory)):
+            raise DataError(
+                f"{directory} is not a complete sample dataset, or was changed",
+                hint=f"remove {directory} and try again",
+            )
+
+    def _write_manifest(self, directory: Path, content_sha256: str) -> None:
+        manifest = {
+            "name": self.name,
+            "version": f"{self.generator_version}",
+            "kind": "generated sample, not a benchmark dataset",
+            "generator_version": self.generator_version,
+            "options": self.options,
+            "train_samples": self.train_samples,
+            "eval_samples": self.eval_samples,
+            "content_sha256": content_sha256,
+            "listing_sha256": listing_sha256(directory, self.files(directory)),
+            **self.target,
+        }
+        (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+    def _publish(self, directory: Path, destination: Path) -> None:
+        try:
+            directory.rename(destination)
+        except OSError:
+            # Another process generated the same dataset first.
+            if not destination.exists():
+                raise
+            self._require_complete(destination)
+        else:
+            destination.chmod(0o755)
+            # TemporaryDirectory removes its directory on exit, so the directory must exist.
+            directory.mkdir()
+
+
 def ensure_sample_dataset(
     options: SampleOptions | None = None,
     root: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Return the directory of a sample dataset; generate it if it does not exist.
+    """Return the directory of a sample dataset; generate it if it does not exist, see :class:`GeneratedDataset`.
 
-    The dataset is generated under a temporary name and renamed when it is complete.
-
-    Args:
-        options: Contents of the dataset.
-        root: Directory that holds sample datasets; by default in the user's cache directory.
-        progress: Called with the number of finished images and the total number.
-
-    Raises:
-        DataError: The directory cannot be written, the disk is full, or something else has that name.
+    ``progress`` is called with the number of finished images and the total number.
     """
     options = options or SampleOptions()
-    return ensure_generated(
-        root or default_sample_root(),
-        options.directory_name,
-        lambda directory: _generate(options, directory, progress),
-        imagefolder_files,
-        estimated_bytes=int(options.images * options.width * options.height * _ESTIMATED_BYTES_PER_PIXEL),
-    )
+    return GeneratedDataset(
+        directory_name=options.directory_name,
+        name=f"chipperf-sample-{options.classes}",
+        generator_version=GENERATOR_VERSION,
+        options=asdict(options),
+        train_samples=options.classes * options.train_per_class,
+        eval_samples=options.classes * options.val_per_class,
+        # Five times the chance level, which any model that learns reaches in a short run; a small one also reaches 0.5.
+        target={"target_top1": min(0.5, 5 / options.classes)},
+        bytes_per_pixel=0.7,
+        generate=partial(_generate, options, progress),
+        files=imagefolder_files,
+    ).ensure(root)
 
 
-def ensure_generated(
-    root: Path,
-    name: str,
-    generate: Callable[[Path], None],
-    files: Callable[[Path], Iterable[str]],
-    *,
-    estimated_bytes: int,
-) -> Path:
-    """Return the directory ``name`` below ``root``; generate it if it does not exist.
-
-    The dataset is generated under a temporary name and renamed when it is complete.
-
-    Args:
-        root: Directory that holds sample datasets.
-        name: Name of the dataset's directory.
-        generate: Writes the dataset, with its manifest, to a directory.
-        files: Lists the files whose paths and sizes the manifest's ``listing_sha256`` covers.
-        estimated_bytes: Estimated size of the dataset.
-
-    Raises:
-        DataError: The directory cannot be written, the disk is full, or something else has that name.
-    """
-    destination = root / name
-    if destination.exists():
-        _require_complete(destination, files)
-        return destination
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        _require_space(root, estimated_bytes)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as partial:
-            generate(Path(partial))
-            _publish(Path(partial), destination, files)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(root, estimated_bytes) from error
-        raise DataError(
-            f"cannot write the sample dataset to {root}: {error.strerror}",
-            hint="name another directory that you may write to",
-        ) from error
-    return destination
-
-
-def _require_complete(directory: Path, files: Callable[[Path], Iterable[str]]) -> None:
-    manifest = read_manifest(directory)
-    if manifest is None or manifest.get("listing_sha256") != listing_sha256(directory, files(directory)):
-        raise DataError(
-            f"{directory} is not a complete sample dataset, or was changed", hint=f"remove {directory} and try again"
-        )
-
-
-def _require_space(root: Path, needed_bytes: int) -> None:
-    if shutil.disk_usage(root).free < needed_bytes:
-        raise _no_space(root, needed_bytes)
-
-
-def _no_space(root: Path, needed_bytes: int) -> DataError:
-    return DataError(
-        f"no space for the sample dataset in {root}: about {needed_bytes} bytes are needed",
-        hint="free some space or name a directory on another disk",
-    )
-
-
-def _publish(partial: Path, destination: Path, files: Callable[[Path], Iterable[str]]) -> None:
-    try:
-        partial.rename(destination)
-    except OSError:
-        # Another process generated the same dataset first.
-        if not destination.exists():
-            raise
-        _require_complete(destination, files)
-    else:
-        destination.chmod(0o755)
-        # TemporaryDirectory removes its directory on exit, so the directory must exist.
-        partial.mkdir()
-
-
-def _generate(options: SampleOptions, directory: Path, progress: Callable[[int, int], None] | None) -> None:
+def _generate(options: SampleOptions, progress: Callable[[int, int], None] | None, directory: Path) -> str:
     jobs = [
         (split, label, number)
         for split, per_class in ((TRAIN_SPLIT, options.train_per_class), (EVAL_SPLIT, options.val_per_class))
@@ -221,8 +219,7 @@ def _generate(options: SampleOptions, directory: Path, progress: Callable[[int, 
     content = hashlib.sha256()
     for relative, digest in map_in_order(write, jobs, progress):
         content.update(f"{relative} {digest}\n".encode())
-    manifest = _manifest(options, content.hexdigest(), listing_sha256(directory, imagefolder_files(directory)))
-    (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return content.hexdigest()
 
 
 def map_in_order(
@@ -230,10 +227,7 @@ def map_in_order(
 ) -> Iterator[R]:
     """Yield the function's results in the order of the jobs, computed with one thread per core.
 
-    Args:
-        function: Called with one job.
-        jobs: Arguments of the calls.
-        progress: Called with the number of finished jobs and the total number.
+    ``progress`` is called with the number of finished jobs and the total number.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -246,21 +240,6 @@ def map_in_order(
             raise
 
 
-def _manifest(options: SampleOptions, content_sha256: str, listing: str) -> dict[str, Any]:
-    return {
-        "name": f"chipperf-sample-{options.classes}",
-        "version": f"{GENERATOR_VERSION}",
-        "kind": "generated sample, not a benchmark dataset",
-        "generator_version": GENERATOR_VERSION,
-        "options": asdict(options),
-        "train_samples": options.classes * options.train_per_class,
-        "eval_samples": options.classes * options.val_per_class,
-        "content_sha256": content_sha256,
-        "listing_sha256": listing,
-        "target_top1": options.target_top1,
-    }
-
-
 def class_names(classes: int) -> tuple[str, ...]:
     """Return one descriptive name per class, in label order."""
     digits = len(str(classes - 1))
@@ -270,18 +249,18 @@ def class_names(classes: int) -> tuple[str, ...]:
     )
 
 
+def _hue_degrees(label: int, classes: int) -> int:
+    return label * 360 // classes
+
+
 def render(options: SampleOptions, split: str, label: int, number: int) -> NDArray[np.uint8]:
     """Return the RGB pixels of one image, shape ``(height, width, 3)``; portrait images swap width and height."""
-    key = hashlib.sha256(f"{options.seed}/{split}/{label}/{number}".encode()).digest()
-    rng = np.random.RandomState(np.frombuffer(key, np.uint32))
-    height, width = options.height, options.width
-    if rng.random_sample() < _PORTRAIT_SHARE:
-        height, width = width, height
-    pattern = tuple(_PATTERNS.values())[label % len(_PATTERNS)]
-    wave = pattern(height, width, rng)
+    rng, height, width = start_image(f"{options.seed}/{split}/{label}/{number}", options.height, options.width)
+    wave = tuple(_PATTERNS.values())[label % len(_PATTERNS)](height, width, rng)
     shade = shading(height, width, rng)
     hue = (_hue_degrees(label, options.classes) + rng.uniform(-0.25, 0.25) * 360 / options.classes) / 360 % 1
-    light, dark = _color(hue, rng, bright=True), _color(hue, rng, bright=False)
+    light = rgb_levels(hue, value=rng.uniform(0.7, 0.95), saturation=rng.uniform(0.5, 0.9))
+    dark = rgb_levels(hue, value=rng.uniform(0.15, 0.4), saturation=rng.uniform(0.5, 0.9))
     pixels = np.empty((height, width, 3), np.uint8)
     for channel in range(3):
         middle, swing = (light[channel] + dark[channel]) // 2, (light[channel] - dark[channel]) // 2
@@ -291,20 +270,23 @@ def render(options: SampleOptions, split: str, label: int, number: int) -> NDArr
     return pixels
 
 
+def start_image(key: str, height: int, width: int) -> tuple[np.random.RandomState, int, int]:
+    """Return the random numbers of the image with a key, and its height and width, swapped in portrait images."""
+    rng = np.random.RandomState(np.frombuffer(hashlib.sha256(key.encode()).digest(), np.uint32))
+    if rng.random_sample() < _PORTRAIT_SHARE:
+        return rng, width, height
+    return rng, height, width
+
+
 def encode(pixels: NDArray[np.uint8]) -> bytes:
     """Return the JPEG file of an image, with the chroma subsampling of most photographs."""
     data: bytes = simplejpeg.encode_jpeg(pixels, quality=_JPEG_QUALITY, colorsubsampling="420")
     return data
 
 
-def _hue_degrees(label: int, classes: int) -> int:
-    return label * 360 // classes
-
-
-def _color(hue: float, rng: np.random.RandomState, *, bright: bool) -> list[int]:
-    value = rng.uniform(0.7, 0.95) if bright else rng.uniform(0.15, 0.4)
-    red, green, blue = colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 0.9), value)
-    return [round(255 * red), round(255 * green), round(255 * blue)]
+def rgb_levels(hue: float, *, saturation: float, value: float) -> list[int]:
+    """Return red, green and blue from 0 to 255 of a color whose parts are fractions."""
+    return [round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value)]
 
 
 def shading(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
@@ -326,14 +308,6 @@ def linear_wave(height: int, width: int, rng: np.random.RandomState, degrees: fl
     phase = rng.randint(_PHASES * 256) + rows * step_y + columns * step_x
     wave: NDArray[np.int16] = _WAVE[phase >> 8 & _PHASES - 1]
     return wave
-
-
-def _stripes_horizontal(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
-    return linear_wave(height, width, rng, 90)
-
-
-def _stripes_vertical(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
-    return linear_wave(height, width, rng, 0)
 
 
 def _stripes_diagonal(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int16]:
@@ -358,10 +332,10 @@ def rings(height: int, width: int, rng: np.random.RandomState) -> NDArray[np.int
     return wave
 
 
-_PATTERNS = {
-    "stripes-horizontal": _stripes_horizontal,
+_PATTERNS: dict[str, Callable[[int, int, np.random.RandomState], NDArray[np.int16]]] = {
+    "stripes-horizontal": partial(linear_wave, degrees=90),
     "rings": rings,
-    "stripes-vertical": _stripes_vertical,
+    "stripes-vertical": partial(linear_wave, degrees=0),
     "checks": checks,
     "stripes-diagonal": _stripes_diagonal,
 }

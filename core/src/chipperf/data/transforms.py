@@ -28,20 +28,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation of the RGB channels on the scale 0–1."""
 
-CROP_AREA = (0.08, 1.0)
-CROP_RATIO = (3 / 4, 4 / 3)
+_CROP_AREA = (0.08, 1.0)
+_CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 
 
 class TrainingTransform:
-    """Random resized crop and horizontal flip of an encoded image.
+    """Random resized crop of an encoded image to ``size`` x ``size`` pixels, and horizontal flip.
 
     The random numbers of a sample depend only on (seed, epoch, sample index), so a run sees the same pixels with any
     number of workers and ranks.
-
-    Args:
-        seed: Seed of the run.
-        size: Height and width of the result in pixels.
     """
 
     def __init__(self, seed: int, size: int = 224) -> None:
@@ -49,16 +45,10 @@ class TrainingTransform:
         self._size = size
 
     def __call__(self, data: bytes, name: str, epoch: int, index: int) -> torch.Tensor:
-        """Return the uint8 crop of shape ``(3, size, size)``, channels last in memory.
-
-        Args:
-            data: Content of the image file.
-            name: Name of the file for error messages.
-            epoch: Epoch for which the sample is loaded.
-            index: Index of the sample in the dataset.
+        """Return the uint8 crop of shape ``(3, size, size)``, channels last in memory, of sample ``index`` in an epoch.
 
         Raises:
-            DataError: The file cannot be decoded.
+            DataError: The file cannot be decoded; the error has its ``name``.
         """
         rng = random.Random(f"{self._seed}/{epoch}/{index}")
         box = random_resized_crop_box(*read_size(data, name), rng)
@@ -67,48 +57,26 @@ class TrainingTransform:
 
 
 class EvaluationTransform:
-    """Resize of the shorter side and central crop of an encoded image.
-
-    Args:
-        resize_to: Length of the resized image's shorter side in pixels.
-        size: Height and width of the result in pixels.
-    """
+    """Resize of an encoded image's shorter side to ``resize_to`` pixels, and central crop of ``size`` x ``size``."""
 
     def __init__(self, resize_to: int = 256, size: int = 224) -> None:
         self._resize_to = resize_to
         self._size = size
 
     def __call__(self, data: bytes, name: str, epoch: int, index: int) -> torch.Tensor:
-        """Return the uint8 crop of shape ``(3, size, size)``, channels last in memory.
-
-        Epoch and index have no effect.
-
-        Raises:
-            DataError: The file cannot be decoded.
-        """
+        """Return the crop like :class:`TrainingTransform`; epoch and index have no effect."""
         pixels = decode_rgb(data, name)
-        height, width = _shorter_side_to(self._resize_to, *pixels.shape[:2])
+        height, width = shorter_side_to(self._resize_to, *pixels.shape[:2])
         top, left = round((height - self._size) / 2), round((width - self._size) / 2)
         return resize(pixels, height, width)[:, top : top + self._size, left : left + self._size]
 
 
 class Normalize:
-    """Scales collated uint8 images to float32 with zero mean and unit standard deviation per channel.
+    """Scales collated uint8 images on a device to float32 with zero mean and unit standard deviation per channel."""
 
-    Args:
-        device: Device of the images.
-        mean: Mean per channel on the scale 0–1.
-        std: Standard deviation per channel on the scale 0–1.
-    """
-
-    def __init__(
-        self,
-        device: torch.device,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-    ) -> None:
-        self._scale = torch.tensor([1 / (255 * deviation) for deviation in std], device=device)
-        offset = [-average / deviation for average, deviation in zip(mean, std, strict=True)]
+    def __init__(self, device: torch.device) -> None:
+        self._scale = torch.tensor([1 / (255 * deviation) for deviation in IMAGENET_STD], device=device)
+        offset = [-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
         self._offset = torch.tensor(offset, device=device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -126,13 +94,7 @@ class Normalize:
         return normalized
 
 
-def random_resized_crop_box(
-    height: int,
-    width: int,
-    rng: random.Random,
-    area: tuple[float, float] = CROP_AREA,
-    ratio: tuple[float, float] = CROP_RATIO,
-) -> Box:
+def random_resized_crop_box(height: int, width: int, rng: random.Random) -> Box:
     """Draw a crop with the distribution of torchvision's ``RandomResizedCrop``.
 
     The area fraction and the logarithm of the aspect ratio are uniform. After ten crops that do not fit the image, the
@@ -140,31 +102,41 @@ def random_resized_crop_box(
 
     Only ``rng.random()`` is used, because its sequence is the same in all Python versions.
     """
-    log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
+    log_ratio = (math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1]))
     for _ in range(_CROP_ATTEMPTS):
-        crop_area = height * width * _uniform(rng, *area)
+        crop_area = height * width * _uniform(rng, *_CROP_AREA)
         aspect = math.exp(_uniform(rng, *log_ratio))
         crop_width = round(math.sqrt(crop_area * aspect))
         crop_height = round(math.sqrt(crop_area / aspect))
         if 0 < crop_width <= width and 0 < crop_height <= height:
-            top = int(rng.random() * (height - crop_height + 1))
-            left = int(rng.random() * (width - crop_width + 1))
+            top, left = draw_integer(rng, 0, height - crop_height), draw_integer(rng, 0, width - crop_width)
             return Box(top, left, crop_height, crop_width)
-    crop_width = min(width, round(height * ratio[1]))
-    crop_height = min(height, round(width / ratio[0]))
+    crop_width = min(width, round(height * _CROP_RATIO[1]))
+    crop_height = min(height, round(width / _CROP_RATIO[0]))
     return Box((height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width)
 
 
+def draw_integer(rng: random.Random, low: int, high: int) -> int:
+    """Draw from ``low`` to ``high`` inclusive with ``random()``, whose sequence is the same in all Python versions."""
+    return low + int(rng.random() * (high - low + 1))
+
+
+def shorter_side_to(length: int, height: int, width: int, *, longest: int | None = None) -> tuple[int, int]:
+    """Return height and width with the shorter side scaled to ``length``; the longer is rounded down as in torchvision.
+
+    The scale is smaller if the longer side would exceed ``longest``.
+    """
+    shorter, longer = min(height, width), max(height, width)
+    if longest is not None and longer / shorter * length > longest:
+        length = max(1, round(longest * shorter / longer))
+    longer = int(length * longer / shorter)
+    return (length, longer) if height <= width else (longer, length)
+
+
 def resize(pixels: NDArray[np.uint8], height: int, width: int) -> torch.Tensor:
-    """Resize RGB pixels bilinearly with antialiasing.
+    """Resize RGB pixels ``(h, w, 3)`` bilinearly with antialiasing.
 
-    Args:
-        pixels: Pixels of shape ``(h, w, 3)``.
-        height: Height of the result.
-        width: Width of the result.
-
-    Returns:
-        uint8 tensor of shape ``(3, height, width)``, channels last in memory.
+    The result has shape ``(3, height, width)``, channels last in memory.
     """
     # torch recognizes views in this order as channels last. After a permutation first, torch would transpose the
     # pixels.
@@ -185,13 +157,6 @@ def resize_name() -> str:
 def _has_native_uint8_resize() -> bool:
     # On other machines torch rounds uint8 resizes differently from Pillow, and is slower than in float32.
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-
-
-def _shorter_side_to(length: int, height: int, width: int) -> tuple[int, int]:
-    """Return the size with the shorter side scaled to ``length``; the longer side is rounded down as in torchvision."""
-    if height <= width:
-        return length, int(length * width / height)
-    return int(length * height / width), length
 
 
 def _uniform(rng: random.Random, low: float, high: float) -> float:

@@ -76,11 +76,7 @@ class TurboJpeg:
         self._threads = threading.local()
 
     def read_size(self, data: bytes) -> tuple[int, int]:
-        """Return height and width in pixels.
-
-        Raises:
-            TurboJpegError: ``data`` does not start with a valid JPEG header.
-        """
+        """Return height and width in pixels from the header; raises like :meth:`decode_region`."""
         handle = self._read_header(data)
         return self._library.tj3Get(handle, _PARAM_HEIGHT), self._library.tj3Get(handle, _PARAM_WIDTH)
 
@@ -111,11 +107,7 @@ class TurboJpeg:
         return pixels[:, box.left - left : box.left - left + box.width]
 
     def _read_header(self, data: bytes) -> int:
-        handle = self._handle()
-        self._check(handle, self._library.tj3DecompressHeader(handle, data, len(data)))
-        return handle
-
-    def _handle(self) -> int:
+        """Return this thread's handle after it read the header of ``data``."""
         handle: int | None = getattr(self._threads, "handle", None)
         if handle is None:
             handle = self._library.tj3Init(_INIT_DECOMPRESS)
@@ -123,6 +115,7 @@ class TurboJpeg:
                 raise TurboJpegError("cannot create a decoder")
             self._library.tj3Set(handle, _PARAM_STOP_ON_WARNING, 1)
             self._threads.handle = handle
+        self._check(handle, self._library.tj3DecompressHeader(handle, data, len(data)))
         return handle
 
     def _check(self, handle: int, status: int) -> None:

@@ -29,11 +29,11 @@ from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import HyperparametersRecord, Topology
 from chipperf.records.store import read_record
-from chipperf.run.assignment import require_free_cards
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.planned_record import planned_record
+from chipperf.run.ranks import require_free_cards
 from chipperf.run.rendezvous import is_loopback
 from chipperf.run.telemetry_process import read_idle_memory
 

@@ -15,7 +15,8 @@ from chipperf.plugin.types import Rank
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
-from chipperf.run.failure import INTERRUPTED, first_failure, rank_log_name, reported_recurring
+from chipperf.run.directory import rank_log_name
+from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
 from chipperf.run.programs import program
 from chipperf.run.rendezvous import LOOPBACK, listen
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize

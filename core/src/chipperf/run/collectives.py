@@ -31,16 +31,15 @@ class Collectives:
 
     def barrier(self) -> None:
         """Wait for all ranks. Uses an all-reduce and reads its result back, because then no backend returns early."""
-        if self._active:
-            self.sum_counts([1])
+        self.sum_counts([1])
 
     def sum_counts(self, values: Sequence[int]) -> list[int]:
         """Return the sums over ranks."""
-        return self._reduce(values, dist.ReduceOp.SUM) if self._active else list(values)
+        return self._reduce(values, dist.ReduceOp.SUM)
 
     def max_counts(self, values: Sequence[int]) -> list[int]:
         """Return the maxima over ranks."""
-        return self._reduce(values, dist.ReduceOp.MAX) if self._active else list(values)
+        return self._reduce(values, dist.ReduceOp.MAX)
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """Return the means over ranks, in float32."""
@@ -77,8 +76,8 @@ class Collectives:
         return [_load(bytes(part[: int(size)].cpu().numpy())) for part, size in zip(parts, sizes, strict=True)]
 
     def _reduce(self, values: Sequence[int], operation: dist.ReduceOp.RedOpType) -> list[int]:
-        if not values:
-            return []
+        if not self._active or not values:
+            return list(values)
         tensor = torch.tensor(values, dtype=torch.int64, device=self._device)
         dist.all_reduce(tensor, op=operation)
         return [int(value) for value in tensor.tolist()]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chipperf.errors import DeviceError, PerfError
 from chipperf.hardware import run_tool
 from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.run.programs import program
-from chipperf.run.ranks import rank_from_environment
+from chipperf.run.ranks import describe_card, rank_from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,37 +43,35 @@ class Inspection:
 
 
 def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], timeout_s: float) -> None:
-    """Compute on the rank's device in a child process.
-
-    Args:
-        vendor: Name of the vendor's entry point.
-        local_rank: The rank, for messages.
-        environment: The worker's environment, with the launcher's and the vendor's variables.
-        timeout_s: Time limit of the child.
+    """Compute on the rank's device in a child process, see :func:`inspect_device`.
 
     Raises:
         DeviceError: The child did not finish in time, failed, or got a wrong result. The message names the card.
     """
     inspection = inspect_device(vendor, environment, timeout_s)
-    if inspection.fault is None:
-        return
-    raise DeviceError(
-        f"{inspection.card or f'the device of local rank {local_rank}'} does not compute: {inspection.fault}",
-        hint="check the card and its driver, or exclude it with the vendor's visible-devices variable; "
-        "--no-device-check trains without this check",
-    )
+    if inspection.fault is not None:
+        raise DeviceError(
+            f"{inspection.card or f'the device of local rank {local_rank}'} does not compute: {inspection.fault}",
+            hint="check the card and its driver, or exclude it with the vendor's visible-devices variable; "
+            "--no-device-check trains without this check",
+        )
 
 
 def inspect_device(vendor: str, environment: Mapping[str, str], timeout_s: float) -> Inspection:
-    """Load a vendor's stack and compute on its device, in a child process with a time limit."""
+    """Load a vendor's stack and compute on its device, in a child process with a time limit.
+
+    ``environment`` is the worker's, with the launcher's and the vendor's variables.
+    """
     output = run_tool([*program("chipperf.run.device_check"), vendor], timeout_s=timeout_s, environment=environment)
-    reports = [json.loads(line) for line in output.stdout.splitlines() if line.startswith('{"device_check"')]
-    passed = any(report["device_check"] == "passed" for report in reports)
-    fault = next((report["fault"] for report in reports if "fault" in report), output.problem or "it ended silently")
+    facts: dict[str, Any] = {}
+    for line in output.stdout.splitlines():
+        if line.startswith('{"device_check"'):
+            facts |= json.loads(line)["device_check"]
+    fault = facts.get("fault", output.problem or "it ended silently")
     return Inspection(
-        card=next((report["card"] for report in reports if "card" in report), ""),
-        runtime=next((report["runtime"] for report in reports if "runtime" in report), {}),
-        fault=None if passed else fault,
+        card=facts.get("card", ""),
+        runtime=facts.get("runtime", {}),
+        fault=None if facts.get("passed") else fault,
     )
 
 
@@ -84,26 +82,28 @@ def main(vendor: str) -> None:
         session = bind(find_vendor(vendor))
         runtime = session.load_runtime()
         versions = {name: getattr(runtime, name) for name in ("torch", "framework", "driver", "sdk", "collectives")}
-        print(json.dumps({"device_check": "loaded", "runtime": versions}), flush=True)
+        _report(runtime=versions)
 
         import torch
 
         device = session.device_init(rank)
-        info = session.device_info(device)
-        identity = f"{info.name} {info.uuid or info.pci_bus_id or f'#{info.index}'}"
-        print(json.dumps({"device_check": "begun", "card": identity}), flush=True)
+        _report(card=describe_card(session.device_info(device)))
         # The sums of these small integers stay below 256, so they are exact in every floating-point format.
         integers = torch.arange(_SIZE * _SIZE).reshape(_SIZE, _SIZE).remainder(3) - 1
         operand = integers.float().to(device)
         product = operand @ operand.T
         session.synchronize(device)
         if not torch.equal(product.cpu().long(), integers @ integers.T):
-            print(json.dumps({"device_check": "failed", "fault": "a product of small integers is wrong"}), flush=True)
+            _report(fault="a product of small integers is wrong")
             return
-        print(json.dumps({"device_check": "passed"}), flush=True)
+        _report(passed=True)
         session.device_teardown(device)
     except PerfError as error:
-        print(json.dumps({"device_check": "failed", "fault": error.message}), flush=True)
+        _report(fault=error.message)
+
+
+def _report(**facts: object) -> None:
+    print(json.dumps({"device_check": facts}), flush=True)
 
 
 if __name__ == "__main__":

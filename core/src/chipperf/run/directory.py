@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,59 +14,46 @@ from chipperf.records.files import disk_full, write_atomically
 from chipperf.records.store import RECORD_NAME, has_live_process, process_files, record_text, write_process_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from chipperf.records.schema import Record
-
 
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Size of the reserved space. It is larger than the record of a full ImageNet run with its ten thousand windows."""
 
 
-@dataclass(frozen=True, slots=True)
+def rank_log_name(rank: int) -> str:
+    """Return the path of a rank's log, relative to the run's directory."""
+    return f"logs/rank{rank}.log"
+
+
+@dataclass
 class RunDirectory:
-    """Paths inside a run's directory."""
+    """A run's directory.
+
+    Attributes:
+        plan: The plan that the launcher writes for the workers.
+        events: Event log of the main process, one JSON object per line.
+        progress: Latest progress of the main process. The file is overwritten.
+        process: Id of the launcher's process, which shows whether a run was killed.
+        checkpoints: Directory of the checkpoints until the run completes.
+    """
 
     path: Path
 
-    @property
-    def record(self) -> Path:
-        """The run's record."""
-        return self.path / RECORD_NAME
-
-    @property
-    def plan(self) -> Path:
-        """The plan that the launcher writes for the workers."""
-        return self.path / "plan.json"
-
-    @property
-    def events(self) -> Path:
-        """Event log of the main process, one JSON object per line."""
-        return self.path / "events.jsonl"
-
-    @property
-    def progress(self) -> Path:
-        """Latest progress of the main process. The file is overwritten."""
-        return self.path / "progress.json"
-
-    @property
-    def process(self) -> Path:
-        """Id of the launcher's process, which shows whether a run was killed."""
-        return self.path / "process.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Directory of the checkpoints until the run completes."""
-        return self.path / "checkpoints"
-
-    @property
-    def _reserve(self) -> Path:
-        return self.path / ".reserve"
+    def __post_init__(self) -> None:
+        self.record = self.path / RECORD_NAME
+        self.plan = self.path / "plan.json"
+        self.events = self.path / "events.jsonl"
+        self.progress = self.path / "progress.json"
+        self.process = self.path / "process.json"
+        self.checkpoints = self.path / "checkpoints"
+        self._reserve = self.path / ".reserve"
 
     def log(self, rank: int) -> Path:
         """Log of one rank's output."""
-        return self.path / "logs" / f"rank{rank}.log"
+        return self.path / rank_log_name(rank)
 
     def telemetry(self, node_rank: int) -> Path:
         """Telemetry of one machine's devices, one JSON object per line."""
@@ -83,44 +70,30 @@ class RunDirectory:
             UsageError: The directory cannot be written, or contains another run.
             RecordError: The disk is full.
         """
-        try:
+        with self._explained_errors("choose another directory with --out"):
             if self.record.exists() or self.plan.exists():
                 raise UsageError(
                     f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
                 )
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             self._occupy()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._reserve.unlink(missing_ok=True)
-                raise disk_full(self.path) from error
-            raise UsageError(
-                f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
-            ) from error
 
     def join(self, index: int) -> None:
-        """Prepare the directory for a further launcher of the run, on the same or on another machine.
-
-        Args:
-            index: Number of this launcher in the run.
+        """Prepare the directory for the further launcher ``index`` of the run, on the same or on another machine.
 
         Raises:
             UsageError: The directory cannot be written.
         """
         try:
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            self._identify(f"launcher{index}")
+            write_process_file(self._process_file(f"launcher{index}"))
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
             ) from error
 
     def write_plan(self, text: str) -> None:
-        """Replace ``plan.json``.
-
-        Raises:
-            RecordError: It cannot be written.
-        """
+        """Replace the plan; raises :class:`RecordError` if it cannot be written."""
         write_atomically(self.plan, text)
 
     def reopen(self) -> None:
@@ -131,21 +104,27 @@ class RunDirectory:
             RecordError: The disk is full.
         """
         self.require_ended()
-        try:
+        with self._explained_errors("check its permissions"):
             self.forget_failures()
             self._occupy()
+
+    @contextmanager
+    def _explained_errors(self, hint: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._reserve.unlink(missing_ok=True)
                 raise disk_full(self.path) from error
-            raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint="check its permissions") from error
+            raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint=hint) from error
+
+    def _occupy(self) -> None:
+        """Reserve space, and write the id of the launcher's process."""
+        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+        write_process_file(self.process)
 
     def require_ended(self) -> None:
-        """Check that the run has ended.
-
-        Raises:
-            UsageError: The launcher or one of its ranks is alive.
-        """
+        """Raise :class:`UsageError` if the launcher or one of its ranks is alive."""
         if self.has_live_process():
             raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
 
@@ -153,11 +132,6 @@ class RunDirectory:
         """Remove the failures that ranks reported in the previous session."""
         for failure in self.path.glob("logs/rank*.failure.json"):
             failure.unlink(missing_ok=True)
-
-    def _occupy(self) -> None:
-        """Reserve space, and write the id of the launcher's process."""
-        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
-        write_process_file(self.process)
 
     def remove_checkpoints(self) -> None:
         """Remove the checkpoints of a completed run."""
@@ -190,11 +164,7 @@ class RunDirectory:
         self._write_with_reserve(self.record, record_text(record))
 
     def write_failure(self, rank: int, text: str) -> None:
-        """Write the failure of a rank. On a full disk, use the reserved space.
-
-        Raises:
-            RecordError: The failure cannot be written.
-        """
+        """Write the failure of a rank like a record."""
         self._write_with_reserve(self.failure(rank), text)
 
     def release_reserve(self) -> None:
@@ -206,20 +176,14 @@ class RunDirectory:
     def leave(self, index: int, ranks: Iterable[int]) -> None:
         """Remove the process files of a launcher and its ranks."""
         for role in (f"launcher{index}", *(f"rank{rank}" for rank in ranks)):
-            self._role(role).unlink(missing_ok=True)
+            self._process_file(role).unlink(missing_ok=True)
 
     def register_rank(self, rank: int) -> None:
-        """Write the id of this process, which may live slightly longer than the launcher.
-
-        On a full disk, the file is not written.
-        """
+        """Write the id of this process, which may live slightly longer than the launcher, if the disk is not full."""
         with suppress(OSError):
-            self._identify(f"rank{rank}")
+            write_process_file(self._process_file(f"rank{rank}"))
 
-    def _identify(self, role: str) -> None:
-        write_process_file(self._role(role))
-
-    def _role(self, role: str) -> Path:
+    def _process_file(self, role: str) -> Path:
         return self.process.with_name(f"process-{role}.json")
 
     def has_live_process(self) -> bool:

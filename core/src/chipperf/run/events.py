@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chipperf.errors import RecordError
 
@@ -27,29 +26,16 @@ class EventLog:
         self._file = path.open("a", encoding="utf-8") if path else None
 
     def write(self, event: str, value: object = None, **metadata: object) -> None:
-        """Append an event.
-
-        Args:
-            event: Name of the event in MLPerf, for example ``run_start``.
-            value: What it carries; JSON-serialisable.
-            **metadata: Where it belongs: epoch, step.
+        """Append an event with MLPerf's name, for example ``run_start``; the metadata are its epoch and step.
 
         Raises:
             RecordError: The event cannot be written, for example because the disk is full.
         """
-        entry: dict[str, Any] = {
-            "event": event.upper(),
-            "value": value,
-            "metadata": {
-                "rank": self._rank,
-                "time_ms": time.time_ns() // 1_000_000,
-                "monotonic_ns": time.monotonic_ns(),
-                **metadata,
-            },
-        }
+        clocks = {"time_ms": time.time_ns() // 1_000_000, "monotonic_ns": time.monotonic_ns()}
+        entry = {"event": event.upper(), "value": value, "metadata": {"rank": self._rank, **clocks, **metadata}}
         line = json.dumps(entry, ensure_ascii=False)
         try:
-            print(f"[PerfLog] {line}", file=sys.stdout, flush=True)
+            print(f"[PerfLog] {line}", flush=True)
             if self._file:
                 self._file.write(line + "\n")
                 self._file.flush()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, TrainingStopped, VendorHookError
 from chipperf.records.schema import Failure
+from chipperf.run.directory import rank_log_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,27 +59,24 @@ def ignore_signals() -> None:
     saving takes too long, the launcher kills the rank.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, _do_nothing)
+        signal.signal(number, lambda signum, frame: None)
 
 
 def describe(error: BaseException, rank: int) -> Failure:
     """Return the failure for an exception, with its class."""
+    failure_class, message, hint = type(error).__name__, _one_line(error), None
     # A library may have put Python's own handler of Ctrl-C back.
     if isinstance(error, (TrainingStopped, KeyboardInterrupt)):
-        return Failure(failure_class=INTERRUPTED, message="interrupted", rank=rank)
-    if isinstance(error, TrainingError):
-        return Failure(failure_class=error.failure_class, message=error.message, rank=rank, hint=error.hint)
-    if isinstance(error, PerfError):
-        return Failure(failure_class=type(error).__name__, message=error.message, rank=rank, hint=error.hint)
-    if "OutOfMemory" in type(error).__name__:
-        hint = "lower batch_size, or raise accumulate_steps instead"
-        return Failure(failure_class="out_of_memory", message=_one_line(error), rank=rank, hint=hint)
-    return Failure(
-        failure_class=type(error).__name__,
-        message=_one_line(error),
-        rank=rank,
-        hint=f"the traceback is at the end of {rank_log_name(rank)}",
-    )
+        failure_class, message = INTERRUPTED, "interrupted"
+    elif isinstance(error, PerfError):
+        message, hint = error.message, error.hint
+        if isinstance(error, TrainingError):
+            failure_class = error.failure_class
+    elif "OutOfMemory" in failure_class:
+        failure_class, hint = "out_of_memory", "lower batch_size, or raise accumulate_steps instead"
+    else:
+        hint = f"the traceback is at the end of {rank_log_name(rank)}"
+    return Failure(failure_class=failure_class, message=message, rank=rank, hint=hint)
 
 
 def would_recur(error: BaseException) -> bool:
@@ -89,11 +87,6 @@ def would_recur(error: BaseException) -> bool:
     if isinstance(error, (DeviceError, VendorHookError)):
         return False
     return isinstance(error, (PerfError, MemoryError)) or "OutOfMemory" in type(error).__name__
-
-
-def rank_log_name(rank: int) -> str:
-    """Return the path of a rank's log, relative to the run's directory."""
-    return f"logs/rank{rank}.log"
 
 
 def first_failure(directory: RunDirectory, ranks: Iterable[int]) -> tuple[Failure, int] | None:
@@ -128,7 +121,3 @@ def _one_line(error: BaseException) -> str:
 def _stop(signum: int, frame: FrameType | None) -> None:
     ignore_signals()
     raise TrainingStopped
-
-
-def _do_nothing(signum: int, frame: FrameType | None) -> None:
-    return

@@ -22,22 +22,14 @@ class RunPlan(BaseModel):
     """All settings of a run.
 
     Attributes:
-        run_id: Unique name of the run.
         created_at: Time of planning, UTC.
         started_s: ``time.monotonic()`` at the start of this session's launcher.
         vendor: Name of the vendor's entry point.
-        case: Name of the case.
-        case_version: Version of the case.
-        preset: Name of the case's preset.
-        precision: Requested precision.
         hyperparameters: The values and their differences from the base.
         limits: Limits with which the user shortened the run.
-        topology: Machines and processes.
-        data_root: Directory of the dataset.
         stated_environment: Facts about the machine that the user stated.
         device_check_timeout_s: Time limit for the first kernel of each device; ``None`` skips the check.
         idle_memory_bytes: Memory in use on each device of this machine before the workers started.
-        warnings: Warnings for the record.
         max_restarts: How many times processes that died are started again.
         hang_timeout_s: Time without progress after which the run is ended; ``None`` for no limit.
         shared_directory: True if the ranks of all machines write into one directory, so that checkpoints are complete.
@@ -80,11 +72,7 @@ class RunPlan(BaseModel):
 
 
 def read_plan(path: Path) -> RunPlan:
-    """Read a plan.
-
-    Raises:
-        RecordError: The plan is missing or invalid.
-    """
+    """Read a plan; raises :class:`RecordError` if it is missing or invalid."""
     try:
         return RunPlan.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import chipperf
 from chipperf.languages import in_language
@@ -24,9 +24,13 @@ from chipperf.records.schema import (
 )
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Title
     from chipperf.run.plan import RunPlan
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
@@ -48,18 +52,11 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
         hyperparameters=plan.hyperparameters,
         limits=plan.limits,
         seed=int(plan.hyperparameters.values["seed"]),
-        dataset=Dataset.model_validate(
-            {
-                **all_missing(Dataset, NOT_REACHED),
-                "name": plan.data_root.name,
-                "fingerprint_method": "",
-                "is_sample": False,
-            }
-        ),
+        dataset=_not_reached(Dataset, name=plan.data_root.name, fingerprint_method="", is_sample=False),
         loader=NOT_REACHED,
         environment=_machine_environment(plan),
         knobs=[],
-        metrics=Metrics.model_validate(all_missing(Metrics, NOT_REACHED)),
+        metrics=_not_reached(Metrics),
         warnings=list(plan.warnings),
     )
 
@@ -83,17 +80,21 @@ def titles(title: Title) -> Titles:
 
 
 def _machine_environment(plan: RunPlan) -> Environment:
-    read = {
-        "machine": machine.read_machine(),
-        "cpu": machine.read_cpu(),
-        "cpu_cores": machine.read_cores(),
-        "memory_bytes": machine.read_memory_bytes(),
-        "network": machine.read_network(),
-        "os": machine.read_os(),
-        "kernel": platform.release(),
-        "container": machine.read_container(),
-        "python": platform.python_version(),
-        "distributions": machine.read_distributions(),
-    }
-    facts = Environment.model_validate({**all_missing(Environment, NOT_REACHED), **read})
+    facts = _not_reached(
+        Environment,
+        machine=machine.read_machine(),
+        cpu=machine.read_cpu(),
+        cpu_cores=machine.read_cores(),
+        memory_bytes=machine.read_memory_bytes(),
+        network=machine.read_network(),
+        os=machine.read_os(),
+        kernel=platform.release(),
+        container=machine.read_container(),
+        python=platform.python_version(),
+        distributions=machine.read_distributions(),
+    )
     return facts.model_copy(update={**plan.stated_environment, "stated": sorted(plan.stated_environment)})
+
+
+def _not_reached(model: type[M], **known: Any) -> M:
+    return model.model_validate({**all_missing(model, NOT_REACHED), **known})

@@ -23,8 +23,7 @@ class Progress:
 
     Attributes:
         phase: Current activity of the main rank.
-        step: Number of finished optimizer steps.
-        steps: Number of planned optimizer steps.
+        step: Finished optimizer steps, of ``steps`` planned ones.
         samples_per_s: Global throughput since the previous report. It is not a measurement.
         loss: Mean training loss of the last window; ``None`` before the first window.
         evaluation: Result of the latest evaluation as text.
@@ -44,23 +43,18 @@ class ProgressFile:
     Args:
         path: File to overwrite; ``None`` to write no file.
         world_size: Number of ranks. Each uses the same number of samples.
+
+    Attributes:
+        loss: Mean training loss of the last window.
     """
 
     def __init__(self, path: Path | None, world_size: int) -> None:
         self._path = path
         self._world_size = world_size
+        self.loss: float | None = None
         self._progress = Progress()
         self._samples = 0
         self._reported_s = time.monotonic()
-
-    @property
-    def loss(self) -> float | None:
-        """Mean training loss of the last window."""
-        return self._progress.loss
-
-    @loss.setter
-    def loss(self, value: float) -> None:
-        self._progress.loss = value
 
     def phase(self, name: str) -> None:
         """Report the start of a phase."""
@@ -95,6 +89,7 @@ class ProgressFile:
     def _write(self) -> None:
         if self._path is None:
             return
+        self._progress.loss = self.loss
         temporary = self._path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps(asdict(self._progress)), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The rank of a process, in the variables that torch's launcher sets."""
+"""The rank of a process, and checks before training that every rank has its own card, which is free."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from chipperf.errors import PluginError
+from chipperf.errors import DeviceError, PluginError
 from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
+
+BUSY_FRACTION = 0.05
+"""Fraction of a card's memory. More memory in use before a run means that another program uses the card; drivers use
+less."""
+
+_DRIVER_BYTES = 2**30
 
 
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
-    """Return this process's rank. Without a launcher, return the rank of a job of one process.
+    """Return this process's rank from the variables of torch's launcher; without a launcher, of a job of one process.
 
     Raises:
         PluginError: A variable is not a number, or the numbers contradict each other.
@@ -63,3 +71,81 @@ def _loopback_interface() -> str | None:
     """Return the name of the loopback interface: ``lo`` on Linux, ``lo0`` on BSD and macOS."""
     names = {name for _, name in socket.if_nameindex()}
     return next((name for name in ("lo", "lo0") if name in names), None)
+
+
+def require_free_cards(
+    info: VendorInfo,
+    devices: Sequence[ProbedDevice],
+    idle_memory_bytes: Mapping[str, int],
+    processes: int,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Check that each process has its own card, which no other program uses.
+
+    Args:
+        info: The vendor. Processes on the CPU share it.
+        devices: The vendor's visible devices on this machine.
+        idle_memory_bytes: Memory in use on each device, by :func:`device_key`, if the vendor reports it.
+        processes: Number of processes to start on this machine.
+        environment: Environment with the variables that select cards.
+
+    Raises:
+        DeviceError: There are fewer cards than processes, variables select different cards, or a card is in use.
+    """
+    if info.device_type == "cpu":
+        return
+    # Libraries differ in which variable they use.
+    chosen = {name: environment[name] for name in info.visible_devices_env if name in environment}
+    if len(set(chosen.values())) > 1:
+        listed = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        raise DeviceError(f"{listed} choose different cards", hint="set one of them, or all alike")
+    if processes > len(devices):
+        raise DeviceError(
+            f"{processes} processes need one card each, and {info.name} has {len(devices)} on this machine",
+            hint="lower --nproc"
+            + "".join(f", or show more cards with {name}" for name in info.visible_devices_env[:1]),
+        )
+    for device in devices[:processes]:
+        used_bytes = idle_memory_bytes.get(device_key(device))
+        if used_bytes is None or device.total_bytes is None:
+            continue
+        if used_bytes > max(_DRIVER_BYTES, BUSY_FRACTION * device.total_bytes):
+            raise DeviceError(
+                f"{describe_card(device)} is in use: {used_bytes / 2**30:.1f} GiB of its memory before training begins",
+                hint="wait for the other program, or exclude the card; with --no-device-check both use the card",
+            )
+
+
+def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, device_type: str) -> None:
+    """Check that no two ranks use the same card.
+
+    Args:
+        devices: The device of every rank.
+        ranks_per_node: Number of ranks per machine. Bus addresses are unique only within a machine.
+        device_type: torch's type of the device. Ranks on the CPU share it.
+
+    Raises:
+        DeviceError: Two ranks have the same UUID or, on one machine, the same bus address.
+    """
+    if device_type == "cpu":
+        return
+    owners: dict[tuple[object, ...], int] = {}
+    for rank, device in enumerate(devices):
+        node = rank // ranks_per_node
+        identity = (device.uuid,) if device.uuid else (node, device.pci_bus_id or device.index)
+        if identity in owners:
+            raise DeviceError(
+                f"ranks {owners[identity]} and {rank} are on one card: {describe_card(device)}",
+                hint="make a different card visible to each process, or all cards to all processes",
+            )
+        owners[identity] = rank
+
+
+def describe_card(device: DeviceInfo | ProbedDevice) -> str:
+    """Return a card's name with its UUID, bus address or index."""
+    return f"{device.name} {device.uuid or device.pci_bus_id or f'#{device.index}'}"
+
+
+def device_key(device: DeviceInfo | ProbedDevice) -> str:
+    """Return the UUID, bus address, or name and index of a device, by which telemetry knows it."""
+    return device.uuid or device.pci_bus_id or describe_card(device)

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +25,10 @@ from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.records.schema import Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
 from chipperf.run.programs import program
+from chipperf.run.ranks import device_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from types import TracebackType
 
     from chipperf.plugin.types import ProbedDevice
     from chipperf.records.schema import Metrics
@@ -35,15 +36,24 @@ if TYPE_CHECKING:
 INTERVAL_S = 1.0
 _STOP_S = 5.0
 
+_COMBINED: Mapping[str, Callable[[list[Any]], float]] = {
+    "mean_w": statistics.fmean,
+    "max_w": max,
+    "energy_j": sum,
+    "mean_temperature_c": statistics.fmean,
+    "max_temperature_c": max,
+    "mean_utilization_percent": statistics.fmean,
+    "used_peak_bytes": max,
+}
+"""How each value of a summary is made, first from all devices of a machine and then from all machines."""
+
 
 class TelemetrySampler:
     """Runs the sampling process during a block and summarizes its readings.
 
     Args:
-        session: The vendor.
         path: File to which the readings are appended, one JSON object per line.
-        devices: Devices of this machine.
-        idle_memory_bytes: Memory in use on each device before the run.
+        idle_memory_bytes: Memory in use on each device before the run, see :func:`read_idle_memory`.
         run_session: How many times the run's processes have been started, including this time.
     """
 
@@ -55,28 +65,19 @@ class TelemetrySampler:
         idle_memory_bytes: Mapping[str, int],
         run_session: int = 1,
     ) -> None:
-        self._run_session = run_session
-        self._idle_memory_bytes = idle_memory_bytes
+        serialized = json.dumps([asdict(device) for device in devices])
+        self._arguments = [session.entry.name, str(path), serialized, str(run_session)]
         self._path = path
-        self._devices = devices
-        self._vendor = session.entry.name
+        self._idle_memory_bytes = idle_memory_bytes
         self._supported = Capability.TELEMETRY in session.vendor_info().capabilities
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> None:
         if self._supported:
-            devices = json.dumps([asdict(device) for device in self._devices])
-            self._process = subprocess.Popen(
-                [
-                    *program("chipperf.run.telemetry_process"),
-                    *(self._vendor, str(self._path), devices, str(self._run_session)),
-                ],
-                stdin=subprocess.PIPE,
-            )
+            command = [*program("chipperf.run.telemetry_process"), *self._arguments]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._process and self._process.stdin:
             # Closing the pipe is not enough, because forked loader workers have a copy of its end.
             with suppress(BrokenPipeError), self._process.stdin as stdin:
@@ -95,24 +96,15 @@ class TelemetrySampler:
 
 
 def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[str, int]:
-    """Return the memory in use on each device before a run, by the device's key in readings. Omits unknown values."""
+    """Return the memory in use on each device before a run, by :func:`.device_key`. Omits unknown values."""
     if Capability.TELEMETRY not in session.vendor_info().capabilities:
         return {}
     idle = {}
     for probed in devices:
-        device = DeviceInfo(
-            index=probed.index,
-            name=probed.name,
-            uuid=probed.uuid,
-            pci_bus_id=probed.pci_bus_id,
-            total_bytes=probed.total_bytes,
-        )
-        try:
-            used_bytes = session.telemetry(device).memory_used_bytes
-        except PerfError:
-            continue
-        if used_bytes is not None:
-            idle[_key(device)] = used_bytes
+        with suppress(PerfError):
+            used_bytes = session.telemetry(DeviceInfo(**asdict(probed))).memory_used_bytes
+            if used_bytes is not None:
+                idle[device_key(probed)] = used_bytes
     return idle
 
 
@@ -124,48 +116,46 @@ def read_telemetry(path: Path) -> list[dict[str, Any]]:
         return []
     readings = []
     for line in lines:
-        try:
+        with suppress(ValueError, AttributeError):
             readings.append(upgrade_reading(json.loads(line)))
-        except (ValueError, AttributeError):
-            continue
     return readings
 
 
 def summarize(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> Power | Missing:
-    """Return energy, power, temperature, utilization and peak memory over all devices.
-
-    Args:
-        readings: Readings of a telemetry file.
-        idle_memory_bytes: Memory in use on each device before the run. It is subtracted from the run's peak.
+    """Return energy, power, temperature, utilization and peak memory, less the idle memory, over all devices.
 
     Energy is the sum over devices of the trapezoidal integral of the power over the device's readings. If a run was
     interrupted, the energies of its sessions are added, without the time between them.
     """
     if not readings:
         return Missing(missing="failed", reason="no telemetry was read")
-    by_device: dict[str, list[dict[str, Any]]] = {}
     by_session: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for reading in readings:
-        by_device.setdefault(reading["device"], []).append(reading)
         by_session.setdefault((reading["device"], reading.get("session", 1)), []).append(reading)
     powers_w = _values(readings, "power_w")
     temperatures_c = _values(readings, "temperature_c")
-    utilizations_percent = _values(readings, "utilization_percent")
     energies_j = [_energy_j(series) for series in by_session.values()]
-    used_peak_bytes = _peak_over_idle_bytes(readings, idle_memory_bytes)
+    values: dict[str, list[Any]] = {
+        "mean_w": powers_w,
+        "max_w": powers_w,
+        "energy_j": [] if None in energies_j else energies_j,
+        "mean_temperature_c": temperatures_c,
+        "max_temperature_c": temperatures_c,
+        "mean_utilization_percent": _values(readings, "utilization_percent"),
+        "used_peak_bytes": [
+            max(0, int(reading["memory_used_bytes"]) - idle_memory_bytes.get(reading["device"], 0))
+            for reading in readings
+            if reading.get("memory_used_bytes") is not None
+        ],
+    }
     unknown = Missing(missing="unknown", reason="the device does not tell")
+    combined: dict[str, Any] = {
+        name: combine(values[name]) if values[name] else unknown for name, combine in _COMBINED.items()
+    }
     return Power(
-        samples=min(len(series) for series in by_device.values()),
-        mean_w=statistics.fmean(powers_w) if powers_w else unknown,
-        max_w=max(powers_w) if powers_w else unknown,
-        energy_j=sum(energy for energy in energies_j if energy is not None)
-        if energies_j and None not in energies_j
-        else unknown,
-        mean_temperature_c=statistics.fmean(temperatures_c) if temperatures_c else unknown,
-        max_temperature_c=max(temperatures_c, default=unknown),
-        mean_utilization_percent=statistics.fmean(utilizations_percent) if utilizations_percent else unknown,
-        used_peak_bytes=unknown if used_peak_bytes is None else used_peak_bytes,
-        source=next((r["source"] for r in readings if _tells_anything(r)), readings[0]["source"]),
+        samples=min(Counter(reading["device"] for reading in readings).values()),
+        source=next(filter(_tells_anything, readings), readings[0])["source"],
+        **combined,
     )
 
 
@@ -177,40 +167,16 @@ def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> 
     known = [power for power in powers if isinstance(power, Power)]
     if not known or len(known) < len(powers):
         return {"power": next((power for power in powers if isinstance(power, Missing)), metrics.power)}
-
-    def over(name: str, combine: Callable[[list[Any]], float]) -> Any:
+    combined: dict[str, Any] = {}
+    for name, combine in _COMBINED.items():
         values = [getattr(power, name) for power in known]
-        return next((value for value in values if isinstance(value, Missing)), None) or combine(values)
-
-    power = Power(
-        samples=min(power.samples for power in known),
-        mean_w=over("mean_w", statistics.fmean),
-        max_w=over("max_w", max),
-        energy_j=over("energy_j", sum),
-        mean_temperature_c=over("mean_temperature_c", statistics.fmean),
-        max_temperature_c=over("max_temperature_c", max),
-        mean_utilization_percent=over("mean_utilization_percent", statistics.fmean),
-        used_peak_bytes=over("used_peak_bytes", max),
-        source=known[0].source,
-    )
+        missing = next((value for value in values if isinstance(value, Missing)), None)
+        combined[name] = combine(values) if missing is None else missing
+    power = Power(samples=min(power.samples for power in known), source=known[0].source, **combined)
     changes: dict[str, Any] = {"power": power}
     if isinstance(metrics.memory, Memory) and not isinstance(metrics.memory.device_peak_bytes, Missing):
         changes["memory"] = metrics.memory.model_copy(update={"device_peak_bytes": power.used_peak_bytes})
     return changes
-
-
-def _key(device: DeviceInfo) -> str:
-    return device.uuid or device.pci_bus_id or f"{device.name} #{device.index}"
-
-
-def _peak_over_idle_bytes(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str, int]) -> int | None:
-    """Return the highest memory use of any device, minus its memory in use before the run."""
-    used = [
-        max(0, int(reading["memory_used_bytes"]) - idle_memory_bytes.get(reading["device"], 0))
-        for reading in readings
-        if reading.get("memory_used_bytes") is not None
-    ]
-    return max(used, default=None)
 
 
 def _tells_anything(reading: Mapping[str, Any]) -> bool:
@@ -246,7 +212,7 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: 
                     reading = session.telemetry(device)
                 except PerfError as error:
                     reading = TelemetrySample(source=f"failed: {error.message}")
-                entry = {"time_s": time.monotonic(), "session": run_session, "device": _key(device)}
+                entry = {"time_s": time.monotonic(), "session": run_session, "device": device_key(device)}
                 file.write(json.dumps(entry | asdict(reading)) + "\n")
             file.flush()
             next_s = max(next_s + INTERVAL_S, time.monotonic())

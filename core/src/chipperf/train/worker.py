@@ -18,14 +18,13 @@ from chipperf.errors import RecordError, TrainingStopped
 from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import RunFailed, RunFinished, RunStarted
-from chipperf.run.assignment import describe_card, require_distinct_cards
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
 from chipperf.run.failure import DUMP_SIGNAL, describe, ignore_signals, report_failure
 from chipperf.run.lifeline import end_with_launcher
 from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.progress import ProgressFile
-from chipperf.run.ranks import rank_from_environment
+from chipperf.run.ranks import describe_card, rank_from_environment, require_distinct_cards
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.spans import Spans
 from chipperf.train.worker_environment import APPLIED_VARIABLE

@@ -20,7 +20,7 @@ _WIDTH_HEIGHT: Final = {"tiny": (128, 96), "real": (500, 375)}
 
 
 def _check(root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:
-    from chipperf.data.imagefolder_check import check_imagefolder
+    from chipperf.data.imagefolder import check_imagefolder
 
     return check_imagefolder(root, expected, full=full, progress=progress)
 

@@ -20,7 +20,7 @@ _WIDTH_HEIGHT: Final = {"tiny": (128, 96), "real": (640, 480)}
 
 
 def _check(root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:
-    from chipperf.data.coco_check import check_coco
+    from chipperf.data.coco import check_coco
 
     return check_coco(root, expected, full=full, progress=progress)
 

@@ -24,7 +24,8 @@ from chipperf.cases.detr.panoptic_quality import (
     panoptic_quality,
 )
 from chipperf.data.coco import EVAL_SPLIT, instances_name
-from chipperf.data.coco_annotations import first_few, read_annotation_file
+from chipperf.data.coco_annotations import read_annotation_file
+from chipperf.data.dataset_check import first_few
 from chipperf.errors import DataError, TrainingError
 
 if TYPE_CHECKING:
