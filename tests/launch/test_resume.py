@@ -22,6 +22,7 @@ from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import list_checkpoints, newest_valid
 from chipperf.records.files import write_atomically
+from chipperf.records.process_files import hold_process_file
 from chipperf.records.schema import Failure, Missing, Status, Throughput
 from chipperf.records.store import read_record
 from chipperf.run.collectives import Collectives
@@ -304,13 +305,12 @@ def test_run_without_a_checkpoint_cannot_be_resumed(stopped: RunDirectory, damag
 
 @pytest.mark.parametrize("name", ["process.json", "process-rank1.json"])
 def test_living_run_is_not_resumed(stopped: RunDirectory, name: str) -> None:
-    me = psutil.Process()
-    (stopped.path / name).write_text(
-        json.dumps({"pid": me.pid, "created": me.create_time(), "host": os.uname().nodename})
-    )
+    held = hold_process_file(stopped.path / name)
 
     with pytest.raises(UsageError, match="is still running"):
         resume(stopped, torch.__version__, started_s=50.0)
+
+    os.close(held)
 
 
 def test_checkpoint_of_another_run_is_refused(stopped: RunDirectory, make_plan: MakePlan) -> None:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+from chipperf.records.process_files import hold_process_file
 
 WAIT_S = 60
 
@@ -84,13 +85,12 @@ def main() -> int:
     if action in ("kill parent", "outlive parent"):
         parent = psutil.Process(os.getppid())
         write(out, record, state="running")
-        process = psutil.Process()
-        identity = {"pid": process.pid, "created": process.create_time(), "host": os.uname().nodename}
-        (out / "process.json").write_text(json.dumps(identity))
+        held = hold_process_file(out / "process.json")
         parent.kill()
         if action == "outlive parent":
             (place / "pid").write_text(str(os.getpid()))
             time.sleep(WAIT_S)
+        os.close(held)
     write(out, record, state="completed")
     return 0
 

@@ -66,6 +66,7 @@ class Watch:
         conversation = self._conversation
         decides = self._group is None or self._group.launcher.is_first
         while not self._ended.wait(_INTERVAL_S):
+            self._directory.show_life()
             self.verdict = self._fault() if decides else None
             if self.verdict is not None and conversation is not None:
                 conversation.halt(self.verdict)

@@ -1,22 +1,18 @@
-"""Finding and reading records on disk, and the process files that tell a killed run from a running one.
-
-Each process of a run writes a file ``process*.json`` into the run's directory and removes it when it ends.
-"""
+"""Finding and reading records on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, first_fault
+from chipperf.records.process_files import has_live_process
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
 from chipperf.records.upgrade import upgrade
 
@@ -102,7 +98,7 @@ def _parse_record(text: bytes, file: Path) -> Record:
         raise RecordError(f"{file}: {first_fault(error)}", hint=hint) from error
     if lacking := unstated_field(record):
         raise RecordError(f"{file}: {lacking}: Field required", hint=hint)
-    if record.status.state == "running" and not has_live_process(file.parent):
+    if record.status.state == "running" and not has_live_process(file.parent, thorough=False):
         killed = Failure(failure_class="killed", message="the run's processes are gone and left no result")
         return record.model_copy(update={"status": Status(state="killed", failure=killed)})
     return record
@@ -126,36 +122,3 @@ def _require_known_version(file: Path, content: Any) -> None:
                 f"{file} has {key} {written}; this chipperf reads up to {known}",
                 hint=f"it was written by chipperf {writer}: pip install --upgrade chipperf",
             )
-
-
-def write_process_file(path: Path) -> None:
-    """Write the identity of this process to ``path``.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    process = psutil.Process()
-    identity = {"pid": process.pid, "created": process.create_time(), "host": platform.node()}
-    path.write_text(json.dumps(identity), encoding="utf-8")
-
-
-def process_files(directory: Path) -> list[Path]:
-    """Return the process files in the directory of a run."""
-    return list(directory.glob("process*.json"))
-
-
-def has_live_process(directory: Path) -> bool:
-    """Return whether a process of the run may be alive. A process of another machine counts as alive."""
-    return any(map(_is_alive, process_files(directory)))
-
-
-def _is_alive(file: Path) -> bool:
-    try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-        if written["host"] != platform.node():
-            return True
-        found = psutil.Process(written["pid"])
-        # Without a parent that waits for it, an ended process keeps its number as a zombie.
-        return abs(found.create_time() - written["created"]) < 1 and found.status() != psutil.STATUS_ZOMBIE
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return False

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.files import disk_full, write_atomically
-from chipperf.records.store import RECORD_NAME, has_live_process, process_files, record_text, write_process_file
+from chipperf.records.process_files import has_live_process, hold_process_file, process_files
+from chipperf.records.store import RECORD_NAME, record_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +37,7 @@ class RunDirectory:
         plan: The plan that the launcher writes for the workers.
         events: Event log of the main process, one JSON object per line.
         progress: Latest progress of the main process. The file is overwritten.
-        process: Id of the launcher's process, which shows whether a run was killed.
+        process: File that the first launcher locks while it lives.
         checkpoints: Directory of the checkpoints until the run completes.
     """
 
@@ -50,6 +51,7 @@ class RunDirectory:
         self.process = self.path / "process.json"
         self.checkpoints = self.path / "checkpoints"
         self._reserve = self.path / ".reserve"
+        self._held: list[int] = []
 
     def log(self, rank: int) -> Path:
         """Log of one rank's output."""
@@ -71,12 +73,21 @@ class RunDirectory:
             RecordError: The disk is full.
         """
         with self._explained_errors("choose another directory with --out"):
-            if self.record.exists() or self.plan.exists():
-                raise UsageError(
-                    f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
-                )
+            self._require_no_run()
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             self._occupy()
+            try:
+                # Another process may have created, or even finished, a run here in between.
+                self._require_no_run()
+            except UsageError:
+                self.release_reserve()
+                raise
+
+    def _require_no_run(self) -> None:
+        if self.record.exists() or self.plan.exists():
+            raise UsageError(
+                f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
+            )
 
     def join(self, index: int) -> None:
         """Prepare the directory for the further launcher ``index`` of the run, on the same or on another machine.
@@ -86,7 +97,7 @@ class RunDirectory:
         """
         try:
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            write_process_file(self._process_file(f"launcher{index}"))
+            self._held.append(hold_process_file(self._process_file(f"launcher{index}")))
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
@@ -114,14 +125,17 @@ class RunDirectory:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._reserve.unlink(missing_ok=True)
                 raise disk_full(self.path) from error
             raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint=hint) from error
 
     def _occupy(self) -> None:
-        """Reserve space, and write the id of the launcher's process."""
-        self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
-        write_process_file(self.process)
+        """Let no other process use the directory, and reserve space."""
+        self._held.append(hold_process_file(self.process))
+        try:
+            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
+        except OSError:
+            self.release_reserve()
+            raise
 
     def require_ended(self) -> None:
         """Raise :class:`UsageError` if the launcher or one of its ranks is alive."""
@@ -170,25 +184,37 @@ class RunDirectory:
     def release_reserve(self) -> None:
         """Release the reserved space after the run has written everything."""
         self._reserve.unlink(missing_ok=True)
-        for process in process_files(self.path):
-            process.unlink(missing_ok=True)
+        self._release(process_files(self.path))
 
     def leave(self, index: int, ranks: Iterable[int]) -> None:
         """Remove the process files of a launcher and its ranks."""
-        for role in (f"launcher{index}", *(f"rank{rank}" for rank in ranks)):
-            self._process_file(role).unlink(missing_ok=True)
+        self._release(self._process_file(role) for role in (f"launcher{index}", *(f"rank{rank}" for rank in ranks)))
+
+    def _release(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        while self._held:
+            os.close(self._held.pop())
+
+    def show_life(self) -> None:
+        """Touch the files that this launcher holds, for machines that do not see its locks."""
+        for descriptor in self._held:
+            with suppress(OSError):
+                os.utime(descriptor)
 
     def register_rank(self, rank: int) -> None:
-        """Write the id of this process, which may live slightly longer than the launcher, if the disk is not full."""
-        with suppress(OSError):
-            write_process_file(self._process_file(f"rank{rank}"))
+        """Hold a file while this process lives, also after an exec. It may live slightly longer than the launcher."""
+        # The disk may be full, or a loader of a rank that was killed still holds the file.
+        with suppress(OSError, UsageError):
+            self._held.append(hold_process_file(self._process_file(f"rank{rank}")))
+            os.set_inheritable(self._held[-1], True)
 
     def _process_file(self, role: str) -> Path:
         return self.process.with_name(f"process-{role}.json")
 
     def has_live_process(self) -> bool:
-        """Return whether the launcher or a rank is alive. Return True if it is unknown, as for other machines."""
-        return has_live_process(self.path)
+        """Return whether the launcher or a rank is alive. This can take some seconds after a run on another machine."""
+        return has_live_process(self.path, thorough=True)
 
     def _write_with_reserve(self, path: Path, text: str) -> None:
         try:
