@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chipperf.cli.certify import certify
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import print_json, print_table
 from chipperf.contract.check import LEVELS, all_checks, find_check
 from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import Statement, make_statement
@@ -50,11 +51,13 @@ def list_checks(as_json: bool = JSON_OPTION) -> None:
     """
     checks = all_checks()
     if as_json:
-        print_json([_describe(check) for check in checks])
+        fields = ("id", "level", "since", "capability", "ranks", "summary", "fault", "advisory")
+        print_json([{field: getattr(check, field) for field in fields} for check in checks])
         return
     rows = [(check.id, f"L{check.level}", check.since, check.capability or "-", check.summary) for check in checks]
     print_table(("check", "level", "since", "capability", "a conforming plugin"), rows)
-    counts = ", ".join(f"L{level} {name} {_count(level)}" for level, name in LEVELS.items())
+    levels = [check.level for check in checks]
+    counts = ", ".join(f"L{level} {name} {levels.count(level)}" for level, name in LEVELS.items())
     typer.echo(f"{len(checks)} checks: {counts}")
 
 
@@ -81,8 +84,9 @@ def run(
     entry = installed.find_vendor(vendor)
     known_failures = read_waivers(waivers) if waivers else {}
     checks = _chosen(only, level)
-    if statement:
-        _require_writable(statement)
+    # Before the checks take minutes.
+    if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
+        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
     # When a scheduler ends the job, the checks' files must be removed.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Runner(entry, timeout_factor=timeout_factor) as runner:
@@ -103,12 +107,6 @@ def run(
     if asked and (readiness.no_device or readiness.device_fault):
         reason = readiness.device_fault or f"no device: {readiness.no_device}"
         raise PluginError(f"level {highest} was asked for and did not run: {reason}")
-
-
-def _require_writable(statement: Path) -> None:
-    """Check that the file can be written, before the checks take minutes."""
-    if statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK):
-        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
 
 
 def _chosen(only: list[str], level: int | None) -> list[Check]:
@@ -138,11 +136,11 @@ def _carry_out(runner: Runner, checks: Sequence[Check], *, quiet: bool) -> list[
 def _print(report: Statement, results: Sequence[CheckResult]) -> None:
     rows = []
     for judged, result in zip(report.results, results, strict=True):
-        remark = judged.message if judged.verdict != "passed" else ""
-        reason = (
-            f" [{judged.waiver.kind}: {judged.waiver.reason}]" if judged.waiver and judged.verdict == "waived" else ""
-        )
-        note = f"{result.check.summary}\n{remark}{reason}" if remark else result.check.summary
+        note = result.check.summary
+        if judged.verdict != "passed" and judged.message:
+            note = f"{note}\n{judged.message}"
+            if judged.waiver and judged.verdict == "waived":
+                note = f"{note} [{judged.waiver.kind}: {judged.waiver.reason}]"
         rows.append((judged.check, f"L{judged.level}", _MARKS[judged.verdict], f"{judged.seconds:.1f} s", note))
     print_table(("check", "level", "result", "time", ""), rows)
     for result, judged in zip(results, report.results, strict=True):
@@ -151,20 +149,3 @@ def _print(report: Statement, results: Sequence[CheckResult]) -> None:
     if report.simulated:
         typer.echo("simulated: fake modules stand in for the vendor's stack; nothing above level 0 is claimed")
     typer.echo(report.line)
-
-
-def _describe(check: Check) -> dict[str, object]:
-    return {
-        "id": check.id,
-        "level": check.level,
-        "since": check.since,
-        "capability": check.capability,
-        "ranks": check.ranks,
-        "summary": check.summary,
-        "fault": check.fault,
-        "advisory": check.advisory,
-    }
-
-
-def _count(level: int) -> int:
-    return sum(check.level == level for check in all_checks())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import print_json, print_table
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.imported import write_imports
@@ -44,22 +44,30 @@ def import_documents(
     names = read_card_names(cards)
     facts = RunFacts(vendor=vendor, case=case, topology=_topology(topology), precision=precision)
     imports = [_import(file, names, facts) for file in files]
-    directories = write_imports(imports, out)
+    directories = iter(write_imports(imports, out))
+    placed = [[(next(directories), each.record) for each in imported.records] for imported in imports]
     if as_json:
-        remaining = iter(directories)
-        print_json([_describe(each, list(islice(remaining, len(each.records)))) for each in imports])
+        print_json(
+            [
+                {
+                    "files": [file.name for file in imported.files],
+                    "records": [str(directory) for directory, _ in records],
+                    "not_understood": [text.model_dump() for text in imported.not_understood],
+                }
+                for imported, records in zip(imports, placed, strict=True)
+            ]
+        )
         return
-    records = [each.record for imported in imports for each in imported.records]
     rows = [
         (directory, record.topology.label, record.precision.requested, record.vendor.name)
-        for directory, record in zip(directories, records, strict=True)
+        for records in placed
+        for directory, record in records
     ]
     print_table(("record", "topology", "precision", "vendor"), rows)
-    for each in imports:
-        for text in each.not_understood:
-            typer.echo(f"not understood: {text}", err=True)
-    count = sum(len(each.not_understood) for each in imports)
-    typer.echo(f"{len(rows)} records; {count} texts not understood")
+    not_understood = [text for imported in imports for text in imported.not_understood]
+    for text in not_understood:
+        typer.echo(f"not understood: {text}", err=True)
+    typer.echo(f"{len(rows)} records; {len(not_understood)} texts not understood")
 
 
 def _import(file: Path, names: CardNames, facts: RunFacts) -> Import:
@@ -81,11 +89,3 @@ def _topology(text: str | None) -> Topology | None:
     if not match:
         raise UsageError(f"--topology {text!r} is not machines x cards", hint="for example --topology 1x8")
     return Topology(nnodes=int(match[1]), nproc_per_node=int(match[2]))
-
-
-def _describe(imported: Import, directories: list[Path]) -> dict[str, object]:
-    return {
-        "files": [file.name for file in imported.files],
-        "records": [str(directory) for directory in directories],
-        "not_understood": [text.model_dump() for text in imported.not_understood],
-    }

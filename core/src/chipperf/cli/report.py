@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from chipperf.cli.command_groups import DefaultCommandGroup
+from chipperf.cli.command_groups import group_with_default
+from chipperf.cli.command_options import language_option
 from chipperf.cli.import_documents import import_documents
-from chipperf.cli.language import language_option, note_fonts
-from chipperf.cli.output import require_directory
+from chipperf.cli.output import note, note_fonts, require_directory, write_file
 from chipperf.errors import UsageError
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
-from chipperf.report.convergence_curves import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, render_view, template_directory
@@ -29,23 +27,11 @@ if TYPE_CHECKING:
 
     from chipperf.languages import Language
     from chipperf.records.schema import Record
-    from chipperf.records.store import StoredRecord
 
-
-class ReportFormat(str, Enum):
-    """File format of a report."""
-
-    MD = "md"
-    HTML = "html"
-
-
-class ReportGroup(DefaultCommandGroup):
-    """``perf report RUN...`` is short for ``perf report render RUN...``."""
-
-    default_command = "render"
-
-
-app = typer.Typer(cls=ReportGroup, help="Render a vendor's report from records, or import reports as records.")
+# "perf report RUN..." is short for "perf report render RUN...".
+app = typer.Typer(
+    cls=group_with_default("render"), help="Render a vendor's report from records, or import reports as records."
+)
 app.command("import")(import_documents)
 
 
@@ -56,8 +42,8 @@ def report(
         [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
     ),
     lang: str = language_option("Language of the report; a page has all and shows this one first."),
-    report_format: ReportFormat = typer.Option(
-        ReportFormat.MD, "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
+    report_format: Literal["md", "html"] = typer.Option(
+        "md", "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
     ),
     out: Path | None = typer.Option(
         None,
@@ -70,23 +56,22 @@ def report(
 
     Example: perf report runs/* --lang zh --out README.md && perf report runs/* --format html --out report.html
     """
-    if report_format is ReportFormat.HTML:
+    if report_format == "html":
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
-        html = _html([read_stored(path) for path in runs], lang, templates)
+        html = _web_page(runs, lang, templates)
         if out is None:
             typer.echo(html, nl=False)
             return
         require_directory(out)
-        write_atomically(out, html)
-        typer.echo(f"wrote {out}", err=True)
+        write_file(out, html)
         return
     records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
     vendor_templates = find_vendor_templates(records)
     view = build_view(records, baseline=baselines)
     if out is None:
         if view.convergence:
-            typer.echo("note: without --out there is no picture of the convergence curves", err=True)
+            note("without --out there is no picture of the convergence curves")
         text = render_view(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
@@ -107,32 +92,29 @@ def report(
     # The report is written last, so that the files it links exist.
     if content:
         content.write()
-        _note_about_picture(content.links, lang)
+        if content.links.png is None:
+            note("no picture, matplotlib is not installed: pip install 'chipperf[plot]'")
+        elif content.links.language:
+            note_fonts(content.links.language, lang, content.links.unwritten)
     write_atomically(provenance_file(out), provenance_text(provenance))
     write_atomically(out, page.text)
     for path in (*(content.files if content else ()), provenance_file(out), out):
         typer.echo(f"wrote {path}", err=True)
 
 
-def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) -> str:
+def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> str:
     from chipperf.web.board import summarize
     from chipperf.web.pages import render_runs
 
-    records = [run.record for run in runs]
+    stored = [read_stored(path) for path in runs]
+    records = [run.record for run in stored]
     return render_runs(
         records,
-        [summarize(run.record, digest=run.sha256) for run in runs],
+        [summarize(run.record, digest=run.sha256) for run in stored],
         language=lang,
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),
     )
-
-
-def _note_about_picture(links: CurveFiles, lang: Language) -> None:
-    if links.png is None:
-        typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
-    elif links.language:
-        note_fonts(links.language, lang, links.unwritten)
 
 
 def find_vendor_templates(records: Sequence[Record]) -> Path | None:
@@ -144,5 +126,5 @@ def find_vendor_templates(records: Sequence[Record]) -> Path | None:
     for entry in installed.vendors():
         if entry.name == vendor:
             return template_directory(entry)
-    typer.echo(f"note: the plugin of vendor {vendor!r} is not installed; rendering without its templates", err=True)
+    note(f"the plugin of vendor {vendor!r} is not installed; rendering without its templates")
     return None

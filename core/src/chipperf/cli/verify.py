@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.output import JSON_OPTION, print_json
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import counted, note, print_json
 from chipperf.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -38,12 +39,18 @@ def verify(
         print_json([_describe(result) for result in results])
     else:
         for result in results:
-            _print(result)
+            for text in result.notes:
+                note(f"{result.file}: {text}")
+            for difference in result.differences:
+                typer.echo(str(difference))
+            if not result.differences:
+                equal = counted(len(result.records), "record")
+                typer.echo(f"{result.file}: {result.cells} cells and facts equal {equal}")
     differences = sum(len(result.differences) for result in results)
     if differences:
         wrong = sum(bool(result.differences) for result in results)
         raise CheckFailed(
-            f"{differences} difference{'s' if differences > 1 else ''} in {wrong} of {len(results)} reports",
+            f"{counted(differences, 'difference')} in {wrong} of {len(results)} reports",
             hint="render the report again, or find out who changed it: docs/verify.md",
         )
 
@@ -66,16 +73,6 @@ def verify_reports(
     finder = RecordFinder(runs)
     where = Templates(user=templates, of_vendor=find_vendor_templates)
     return [verify_report(report, finder, where, baseline=baseline) for report in reports]
-
-
-def _print(result: ReportResult) -> None:
-    for note in result.notes:
-        typer.echo(f"note: {result.file}: {note}", err=True)
-    for difference in result.differences:
-        typer.echo(str(difference))
-    if not result.differences:
-        count = len(result.records)
-        typer.echo(f"{result.file}: {result.cells} cells and facts equal {count} record{'' if count == 1 else 's'}")
 
 
 def _describe(result: ReportResult) -> dict[str, object]:

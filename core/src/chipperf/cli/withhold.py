@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import note, print_json, print_table
 from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def withhold(
     for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
     for field, told in result.still_told:
-        typer.echo(f"note: the record still has {field}, which tells of {told}", err=True)
+        note(f"the record still has {field}, which tells of {told}")
     if base:
-        typer.echo(f"note: with a ratio, whoever knows the value of run {base.run_id} knows this one's", err=True)
+        note(f"with a ratio, whoever knows the value of run {base.run_id} knows this one's")
 
 
 def reveal(
@@ -106,7 +107,7 @@ def reveal(
     shown = {each.field for each in revealed}
     for committed in record.withheld:
         if committed.field not in shown:
-            typer.echo(f"note: {committed.field} remains withheld", err=True)
+            note(f"{committed.field} remains withheld")
     wrong = [f"{each.field}: {each.problem}" for each in revealed if each.problem]
     if wrong:
         raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")

@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from chipperf.suites.machines import Machine
     from chipperf.suites.suite_plan import SuitePlan
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
@@ -35,7 +37,6 @@ class Attempt(BaseModel):
 
     Attributes:
         directory: The run's directory, relative to the suite's.
-        started_at: Start of the attempt.
         port: Port on machine 0 where the machines meet, if there are several.
         seconds: Duration.
         exit_code: Exit code of ``perf train``.
@@ -56,12 +57,16 @@ class NextAttempt(BaseModel):
     """The next attempt at a run.
 
     Attributes:
+        run: Name of the run.
+        number: Number of earlier attempts in the suite.
         directory: The run's directory, relative to the suite's.
         resumes: Whether the attempt continues the run in this directory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    run: str
+    number: int
     directory: str
     resumes: bool
 
@@ -74,12 +79,6 @@ class SuiteRun(BaseModel):
     planned: PlannedRun
     state: RunState = "waiting"
     attempts: list[Attempt] = []
-
-    @property
-    def next_directory(self) -> str:
-        """Directory for a new attempt. A directory that contains a run is never reused."""
-        count = len(self.attempts)
-        return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
 
 
 class SuiteState(BaseModel):
@@ -120,6 +119,13 @@ class SuiteDirectory:
     def state(self) -> Path:
         """File that contains the state of the runs."""
         return self.path / "suite.json"
+
+    def log(self, attempt: NextAttempt, node_rank: int = 0) -> Path:
+        """Return the file for the output of ``perf train`` on a machine.
+
+        It is outside the run's directory, because a run that fails early does not create its directory.
+        """
+        return self.path / f"{attempt.directory}{f'.node{node_rank}' if node_rank else ''}.log"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -165,21 +171,29 @@ class SuiteDirectory:
             state.going_on = False
             self.write(state)
 
-    def next_attempt(self, run: SuiteRun) -> NextAttempt:
-        """Return the next attempt at a run. An interrupted run is resumed if it has a checkpoint."""
-        if run.state == "interrupted" and run.attempts:
-            last = run.attempts[-1].directory
-            if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
-                return NextAttempt(directory=last, resumes=True)
-        return NextAttempt(directory=run.next_directory, resumes=False)
+    def next_attempt(self, run: SuiteRun, *, number: int = 0) -> NextAttempt:
+        """Return the next attempt at a run. An interrupted run is resumed if it has a checkpoint.
 
-    def arguments(self, planned: PlannedRun, attempt: NextAttempt) -> list[str]:
-        """Return the arguments of ``perf train`` for an attempt, without the machine's number and the rendezvous."""
+        Otherwise the attempt gets a directory of its own: one that contains a run is never reused.
+        """
+        name = directory = run.planned.name
+        if run.attempts:
+            last = run.attempts[-1].directory
+            checkpoints = RunDirectory(self.path / last).checkpoints
+            if run.state == "interrupted" and newest_complete_step(checkpoints) is not None:
+                return NextAttempt(run=name, number=number, directory=last, resumes=True)
+            directory = f"{name}-attempt-{len(run.attempts) + 1}"
+        return NextAttempt(run=name, number=number, directory=directory, resumes=False)
+
+    def arguments(self, planned: PlannedRun, attempt: NextAttempt, machine: Machine | None) -> list[str]:
+        """Return the arguments of ``perf train`` for an attempt on a machine."""
         where = self.path / attempt.directory
+        place = [] if machine is None or planned.nnodes == 1 else machine.options(attempt.number)
         if not attempt.resumes:
-            return [*planned.arguments, f"--out={where}"]
-        topology = [f"--nproc={planned.nproc}", f"--nnodes={planned.nnodes}"] if planned.nnodes > 1 else []
-        return [f"--resume={where}", *topology]
+            return [*planned.arguments, f"--out={where}", *place]
+        nnodes, nproc = planned.topology.split("x")
+        topology = [] if planned.nnodes == 1 else [f"--nproc={nproc}", f"--nnodes={nnodes}"]
+        return [f"--resume={where}", *topology, *place]
 
     def require_no_suite(self) -> None:
         """Check that no suite was started in this directory before.
@@ -221,7 +235,10 @@ class SuiteDirectory:
         require_same([run.planned for run in state.runs], plan)
         for run in state.runs:
             if run.state == "running":
-                self._settle(run)
+                directory = RunDirectory(self.path / run.attempts[-1].directory)
+                directory.require_ended()
+                # The run may have continued after its suite was killed.
+                run.state = "completed" if _has_completed(directory) else "interrupted"
         return state
 
     def load(self) -> SuiteState | None:
@@ -254,37 +271,22 @@ class SuiteDirectory:
         Raises:
             RecordError: A summary cannot be written.
         """
-        configurations: dict[str, list[SuiteRun]] = {}
-        for run in state.runs:
-            configurations.setdefault(run.planned.configuration, []).append(run)
-        return {name: self._summary(name, runs) for name, runs in configurations.items()}
+        configurations = groupby(state.runs, key=lambda run: run.planned.configuration)
+        return {name: self._summary(name, list(runs)) for name, runs in configurations}
 
     def _summary(self, configuration: str, runs: Sequence[SuiteRun]) -> Repeats:
         root = self.path / configuration
         begun = [
-            RepeatedRun.model_validate(
-                {
-                    "directory": run.attempts[-1].directory.removeprefix(f"{configuration}/"),
-                    "seed": run.planned.seed,
-                    "state": "interrupted" if run.state in ("waiting", "running") else run.state,
-                }
+            RepeatedRun(
+                directory=run.attempts[-1].directory.removeprefix(f"{configuration}/"),
+                seed=run.planned.seed,
+                state=run.state if run.state == "completed" or run.state == "failed" else "interrupted",
             )
             for run in runs
             if run.attempts
         ]
         to = root / REPEATS_FILE if root.is_dir() else None
         return summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
-
-    def _settle(self, run: SuiteRun) -> None:
-        """Set the state of a run whose suite was killed. The run may have continued after that."""
-        directory = RunDirectory(self.path / run.attempts[-1].directory)
-        if directory.has_live_process():
-            raise UsageError(f"the run in {directory.path} is still running", hint="wait for its end, or stop it first")
-        try:
-            completed = read_record(directory.path).status.state == "completed"
-        except RecordError:
-            completed = False
-        run.state = "completed" if completed else "interrupted"
 
 
 def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
@@ -307,6 +309,13 @@ def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
             f"the suite was begun with another plan: {listed}{more}",
             hint="put the file back as it was, or choose another --out",
         )
+
+
+def _has_completed(directory: RunDirectory) -> bool:
+    try:
+        return read_record(directory.path).status.state == "completed"
+    except RecordError:
+        return False
 
 
 def _first_line(error: Exception) -> str:

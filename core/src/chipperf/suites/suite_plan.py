@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,19 +14,15 @@ from chipperf.durations import parse_duration
 from chipperf.errors import ConfigError, DataError, PerfError
 from chipperf.plugin import installed, selection
 from chipperf.records.repeats import repeat_seeds
-from chipperf.records.schema import Topology
-from chipperf.suites.file import RunOptions, keys_of, read_suite_file
+from chipperf.suites.file import MatrixRow, RunOptions, parse_case_key, read_suite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from pathlib import Path
 
     from chipperf.precisions import Precision
     from chipperf.records.schema import Setting
     from chipperf.suites.file import RunEntry
-
-_DEFAULTS = RunOptions(precision=["fp32"], topology=["1x1"], repeats=1, preset="full", device_check=True)
-"""Options that neither the entry nor ``[defaults]`` sets: the defaults of ``perf train``."""
 
 
 class PlannedRun(BaseModel):
@@ -35,10 +31,7 @@ class PlannedRun(BaseModel):
     Attributes:
         configuration: Name of the configuration, which all its repeats share, and of their directory.
         repeat: Number of the repeat, from 1.
-        case: Name of the case.
-        precision: Precision.
-        topology: Machines x devices.
-        seed: Seed.
+        topology: Machines x devices, for example ``1x8``.
         arguments: Arguments of ``perf train``, except ``--out``, the machine's number and the rendezvous.
         config_sha256: SHA-256 of the configuration file, if there is one.
     """
@@ -62,12 +55,7 @@ class PlannedRun(BaseModel):
     @property
     def nnodes(self) -> int:
         """Number of machines that the run needs."""
-        return _topology(self.topology).nnodes
-
-    @property
-    def nproc(self) -> int:
-        """Number of processes on each machine."""
-        return _topology(self.topology).nproc_per_node
+        return int(self.topology.partition("x")[0])
 
 
 class SuitePlan(BaseModel):
@@ -99,112 +87,100 @@ def plan_suite(path: Path) -> SuitePlan:
     origins: dict[str, str] = {}
     for number, entry in enumerate(file.run, start=1):
         place = f"{path}: [[run]] {number}"
-        options = _overlaid(_overlaid(_DEFAULTS, file.defaults), entry)
-        for row in _rows(entry, options, place, ignored):
-            for precision in options.precision or ():
-                try:
-                    configuration = _configuration(row, precision, options, entry.name, path.parent)
-                except PerfError as error:
-                    raise type(error)(f"{place}: {error.message}", hint=error.hint) from error
-                name = configuration[0].configuration
-                if name in origins:
-                    raise ConfigError(
-                        f"{place} plans {name}, as {origins[name]} does", hint="give one of the two a name of its own"
-                    )
-                origins[name] = f"[[run]] {number}"
-                runs += configuration
+        options = _overlaid(file.defaults, entry)
+        for row, precision in product(_rows(entry, options, place), options.precision):
+            ignored.update(dict.fromkeys(row.ignored))
+            name = "-".join(part for part in (entry.name, row.case, precision, row.topology) if part)
+            try:
+                configuration = _configuration(name, row, precision, options, path.parent)
+            except PerfError as error:
+                raise type(error)(f"{place}: {error.message}", hint=error.hint) from error
+            if name in origins:
+                raise ConfigError(
+                    f"{place} plans {name}, as {origins[name]} does", hint="give one of the two a name of its own"
+                )
+            origins[name] = f"[[run]] {number}"
+            runs += configuration
     return SuitePlan(runs=tuple(runs), ignored=tuple(ignored))
+
+
+def option_arguments(options: Mapping[str, object]) -> list[str]:
+    """Return options of ``perf train`` as arguments.
+
+    Args:
+        options: Value by name without dashes; ``None`` if the option is not given, a list if it is repeated.
+    """
+    arguments = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            arguments.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            items = value if isinstance(value, list | tuple) else [value]
+            arguments += [f"--{name}={item}" for item in items]
+    return arguments
 
 
 def _overlaid(below: RunOptions, above: RunOptions) -> RunOptions:
     """Return the options of both. The options of ``above`` take precedence, those in ``set`` key by key."""
-    given = {
-        key: value
-        for key in above.model_fields_set & set(RunOptions.model_fields)
-        if (value := getattr(above, key)) is not None
-    }
-    given["set"] = {**below.set, **above.set}
-    return RunOptions.model_construct(**{**{key: getattr(below, key) for key in RunOptions.model_fields}, **given})
+    given = {key: getattr(above, key) for key in above.model_fields_set & RunOptions.model_fields.keys()}
+    return below.model_copy(update=given | {"set": below.set | above.set})
 
 
-class _Row(NamedTuple):
-    """A configuration without its precision, from an entry or one of its FlagPerf keys."""
-
-    case: str
-    topology: str
-    repeats: int
-    data: Path | None
-
-
-def _rows(entry: RunEntry, options: RunOptions, place: str, ignored: dict[str, None]) -> Iterator[_Row]:
-    """Yield the entry's configurations without their precisions, and note the ignored parts of its keys."""
+def _rows(entry: RunEntry, options: RunOptions, place: str) -> list[MatrixRow]:
     if entry.case is not None:
-        for case, topology in product(entry.case, options.topology or ()):
-            yield _Row(case, topology, options.repeats or 1, options.data)
-        return
-    for key in keys_of(entry, place):
-        ignored.update(dict.fromkeys(f"{key.text}: {text}" for text in key.ignored))
-        yield _Row(key.case, f"{key.nnodes}x{key.nproc}", key.repeats, key.data or options.data)
+        pairs = product(entry.case, options.topology)
+        return [MatrixRow(case, topology, options.repeats, options.data) for case, topology in pairs]
+    rows = [parse_case_key(text, f"{place}: case_keys") for text in entry.case_keys or ()]
+    return [row._replace(data=row.data or options.data) for row in rows]
 
 
 def _configuration(
-    row: _Row, precision: Precision, options: RunOptions, prefix: str | None, root: Path
+    name: str, row: MatrixRow, precision: Precision, options: RunOptions, root: Path
 ) -> list[PlannedRun]:
     """Return the repeats of one configuration. Refuse everything that ``perf train`` would refuse."""
-    chosen_case = find_case(row.case)
-    topology = _topology(row.topology)
+    case = find_case(row.case)
     if options.vendor is not None and options.vendor != selection.AUTO:
         installed.find_vendor(options.vendor)
     if options.budget is not None:
         parse_duration(options.budget, "budget")
-    data = None if row.data is None else (root / row.data.expanduser()).resolve()
+    paths = (row.data, options.config)
+    data, config = (None if path is None else (root / path.expanduser()).resolve() for path in paths)
     if data is not None and not data.is_dir():
         raise DataError(f"the dataset directory {data} does not exist", hint="paths are relative to the suite's file")
-    config = None if options.config is None else (root / options.config.expanduser()).resolve()
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
-    own: dict[str, Setting] = {**options.set}
-    if options.seed is not None:
-        own["seed"] = options.seed
-    values = resolve(chosen_case, preset=options.preset or "full", file=file.hyperparameters, command_line=own).values
-    fixed = [
-        row.case,
-        f"--precision={precision}",
-        f"--nproc={topology.nproc_per_node}",
-        *([f"--nnodes={topology.nnodes}"] if topology.nnodes > 1 else []),
-        *_given(
-            preset=options.preset,
-            vendor=options.vendor,
-            data=data,
-            config=config,
-            max_epochs=options.max_epochs,
-            max_steps=options.max_steps,
-            budget=options.budget,
-        ),
-        *([] if options.device_check else ["--no-device-check"]),
-        *(f"--set={key}={_text(value)}" for key, value in options.set.items() if key != "seed"),
-    ]
+    own = options.set if options.seed is None else options.set | {"seed": options.seed}
+    values = resolve(case, preset=options.preset, file=file.hyperparameters, command_line=own).values
+    nnodes, nproc = row.topology.split("x")
+    arguments = option_arguments(
+        {
+            "precision": precision,
+            "nproc": nproc,
+            "nnodes": None if nnodes == "1" else nnodes,
+            "preset": options.preset,
+            "vendor": options.vendor,
+            "data": data,
+            "config": config,
+            "max-epochs": options.max_epochs,
+            "max-steps": options.max_steps,
+            "budget": options.budget,
+            "device-check": None if options.device_check else False,
+            "set": [f"{key}={_text(value)}" for key, value in options.set.items() if key != "seed"],
+        }
+    )
+    config_sha256 = hashlib.sha256(config.read_bytes()).hexdigest() if config else None
     return [
         PlannedRun(
-            configuration="-".join(part for part in (prefix, row.case, precision, row.topology) if part),
+            configuration=name,
             repeat=repeat,
             case=row.case,
             precision=precision,
             topology=row.topology,
             seed=seed,
-            arguments=(*fixed, f"--seed={seed}"),
-            config_sha256=hashlib.sha256(config.read_bytes()).hexdigest() if config else None,
+            arguments=(row.case, *arguments, f"--seed={seed}"),
+            config_sha256=config_sha256,
         )
         for repeat, seed in enumerate(repeat_seeds(values.seed, row.repeats), start=1)
     ]
-
-
-def _topology(label: str) -> Topology:
-    nnodes, nproc = map(int, label.split("x"))
-    return Topology(nnodes=nnodes, nproc_per_node=nproc)
-
-
-def _given(**options: object) -> list[str]:
-    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
 
 
 def _text(value: Setting) -> str:
