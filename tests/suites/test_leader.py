@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf.errors import ConfigError, TrainingError
 from chipperf.suites import machines
-from chipperf.suites.machines import Machine, _FirstMachine, leading
+from chipperf.suites.machines import Follower, Machine, leading
 from chipperf.suites.state import NextAttempt, SuiteDirectory
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 from support import wait_for
@@ -36,11 +36,11 @@ def place() -> Machine:
     return Machine(0, "localhost", port - machines._PORTS + 1)
 
 
-def follow(place: Machine, plan: SuitePlan, root: Path) -> _FirstMachine:
-    return _FirstMachine(Machine(1, place.host, place.port), plan, SuiteDirectory(root))
+def follow(place: Machine, plan: SuitePlan, root: Path) -> Follower:
+    return Follower(Machine(1, place.host, place.port), plan, SuiteDirectory(root))
 
 
-def heard(other: _FirstMachine) -> NextAttempt:
+def heard(other: Follower) -> NextAttempt:
     """Return what goes on, as soon as it is heard: what one end writes may reach the other a moment later."""
 
     def listen() -> NextAttempt | None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import ConfigError, PerfError
-from chipperf.suites.file import parse_case_key
-from chipperf.suites.suite_plan import plan_suite
+from chipperf.suites.suite_plan import parse_case_key, plan_suite
 
 if TYPE_CHECKING:
     from chipperf.suites.suite_plan import SuitePlan

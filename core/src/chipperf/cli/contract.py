@@ -5,32 +5,47 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chipperf.cli.certify import certify
-from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cases.case_data import SampleSize
+from chipperf.cases.registry import case_names, find_case
+from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
+from chipperf.cli.live import run_progress
 from chipperf.cli.output import print_json, print_table
 from chipperf.contract.check import LEVELS, all_checks, find_check
 from chipperf.contract.check_runner import Runner
+from chipperf.contract.equivalence_plot import write_plot
+from chipperf.contract.isolation import ForkServer
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
-from chipperf.plugin import installed
+from chipperf.plugin import installed, selection
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.precisions import precision_of
 from chipperf.records.files import write_atomically
+from chipperf.report.figures import require_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.contract.check import Check
     from chipperf.contract.check_runner import CheckResult
+    from chipperf.contract.equivalence import Certificate
+    from chipperf.plugin.installed import PluginEntry
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
-app.command("certify")(certify)
+
+_CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
+"""Only a device that hangs needs longer. The user can interrupt earlier."""
 
 _MARKS = {
     "passed": "ok",
@@ -41,6 +56,75 @@ _MARKS = {
     "not_applicable": "n/a",
     "not_run": "not run",
 }
+
+
+@app.command("certify")
+def certify(
+    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
+    case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
+    size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
+    steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
+    precision: str = PRECISION_OPTION,
+    data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
+    out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
+) -> None:
+    """Certify that the first steps of training follow the CPU reference in fp32.
+
+    Both sides start from the same weights and take the same batches; loss and gradients are compared after every step.
+    Exit code 4 if a difference is larger than the precision allows.
+
+    Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
+    """
+    names = [find_case(name).name for name in case] or list(case_names())
+    if data is not None and (len(names) != 1 or not data.is_dir()):
+        raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
+    require_matplotlib("contract")
+    entry = selection.select_vendor(vendor).entry
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}", hint="choose another --out") from error
+    request = {
+        "entry": asdict(entry),
+        "cases": names,
+        "size": size,
+        "steps": steps,
+        "precision": precision_of(precision),
+        "data": str(data.resolve()) if data else None,
+    }
+    settings = EnvironmentSettings(case=names[0], precision=precision_of(precision))
+    certificate = _compare(entry, settings, request)
+    write_atomically(out / "equivalence.json", certificate.model_dump_json(indent=2) + "\n")
+    write_plot(certificate, out / "equivalence.png")
+    for comparison in certificate.comparisons:
+        typer.echo(comparison.summary)
+    typer.echo(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}", err=True)
+    if not certificate.within:
+        raise CheckFailed(
+            f"{entry} does not follow the CPU reference in {precision}",
+            hint="'perf contract run' checks operators and precision one by one",
+        )
+
+
+def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[str, object]) -> Certificate:
+    """Compare in a process with the plugin's environment, and show the progress."""
+    from chipperf.contract.equivalence import Certificate
+
+    wanted = {variable.name: variable.value for variable in bind(entry).environment(Rank(), settings)}
+    with tempfile.TemporaryDirectory(prefix="chipperf-certify-") as scratch:
+        progress = Path(scratch) / "progress.json"
+        # The user's settings take precedence, as in a run.
+        server = ForkServer({**wanted, **os.environ})
+        with closing(server), run_progress(progress, "certify"):
+            arguments = {**request, "progress": str(progress)}
+            outcome = server.call("chipperf.contract.equivalence:certify", arguments, timeout_s=_CERTIFY_TIMEOUT_S)
+    if outcome.fault:
+        last_words = f"; its last words: {outcome.output.splitlines()[-1]}" if outcome.output else ""
+        raise PluginError(
+            f"{entry}: the comparison ended early: {outcome.fault}{last_words}",
+            hint="'perf contract run' finds out which part of the plugin is at fault",
+        )
+    return Certificate.model_validate(outcome.value)
 
 
 @app.command("list")

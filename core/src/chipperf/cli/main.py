@@ -68,24 +68,25 @@ def main() -> NoReturn:
     try:
         app()
     except PerfError as error:
-        _fail(error, error.exit_code)
+        _fail(error)
     except ModuleNotFoundError as error:
         if error.name not in _TRAIN_MODULES:
             raise
-        missing = PluginError(
-            f"{error.name} is not installed", hint="pip install 'chipperf[train]', or the vendor's own build of it"
+        _fail(
+            PluginError(
+                f"{error.name} is not installed", hint="pip install 'chipperf[train]', or the vendor's own build of it"
+            )
         )
-        _fail(missing, missing.exit_code)
     sys.exit(0)
 
 
 _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch", "torchvision")
 
 
-def _fail(error: PerfError, code: int) -> NoReturn:
+def _fail(error: PerfError) -> NoReturn:
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exc()
     typer.echo(f"perf: error: {error.message}", err=True)
     if error.hint:
         typer.echo(f"  hint: {error.hint}", err=True)
-    sys.exit(code)
+    sys.exit(error.exit_code)

@@ -13,14 +13,7 @@ from chipperf.cli.output import print_table
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
-from chipperf.records.repeats import (
-    ENOUGH_REPEATS,
-    REPEATS_FILE,
-    RepeatedRun,
-    Repeats,
-    repeat_seeds,
-    summarize_repeats,
-)
+from chipperf.records.repeats import ENOUGH_REPEATS, REPEATS_FILE, RepeatedRun, Repeats, repeat_seeds, summarize_repeats
 from chipperf.records.schema import Missing
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.execution import state_after
@@ -43,7 +36,7 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
         context: The command line of ``perf train``.
         case: Name of the case.
         count: Number of runs.
-        first_seed: Seed of the first run.
+        first_seed: Seed of the first run. Each further run has the next number.
         out: Directory that contains the runs' directories.
 
     Raises:

@@ -18,7 +18,7 @@ from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
 from chipperf.suites.execution import execute
-from chipperf.suites.machines import Machine, follow, leading, machine_from_options
+from chipperf.suites.machines import Follower, Machine, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
 
@@ -81,7 +81,8 @@ def suite(
     if machine is not None and machine.node_rank > 0:
         with sequence.stopping_at_signals():
             tell = partial(typer.echo, err=True)
-            codes = follow(plan, directory, machine, sequence, resume=resume, retry_failed=retry_failed, tell=tell)
+            follower = Follower(machine, plan, directory)
+            codes = follower.follow(sequence, resume=resume, retry_failed=retry_failed, tell=tell)
         _require_joined(codes, machine, interrupted=sequence.interrupted)
         return
     with directory.locked(), sequence.stopping_at_signals():

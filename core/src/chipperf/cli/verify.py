@@ -36,7 +36,20 @@ def verify(
     """
     results = verify_reports(reports, runs, templates, baseline)
     if as_json:
-        print_json([_describe(result) for result in results])
+        print_json(
+            [
+                {
+                    "file": str(result.file),
+                    "equal": not result.differences,
+                    "with_provenance": result.with_provenance,
+                    "records": {run: str(file) for run, file in result.records.items()},
+                    "cells": result.cells,
+                    "differences": [difference.as_json() for difference in result.differences],
+                    "notes": result.notes,
+                }
+                for result in results
+            ]
+        )
     else:
         for result in results:
             for text in result.notes:
@@ -73,15 +86,3 @@ def verify_reports(
     finder = RecordFinder(runs)
     where = Templates(user=templates, of_vendor=find_vendor_templates)
     return [verify_report(report, finder, where, baseline=baseline) for report in reports]
-
-
-def _describe(result: ReportResult) -> dict[str, object]:
-    return {
-        "file": str(result.file),
-        "equal": not result.differences,
-        "with_provenance": result.with_provenance,
-        "records": {run: str(file) for run, file in result.records.items()},
-        "cells": result.cells,
-        "differences": [difference.as_json() for difference in result.differences],
-        "notes": result.notes,
-    }

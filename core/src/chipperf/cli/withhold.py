@@ -11,6 +11,10 @@ import typer
 from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.errors import CheckFailed, UsageError
+from chipperf.records import withholding
+from chipperf.records.store import read_record
+from chipperf.report.comparability import require_comparable
+from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -38,11 +42,6 @@ def withhold(
 
     Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
     """
-    from chipperf.records.store import read_record
-    from chipperf.records.withholding import withhold as take_out
-    from chipperf.records.withholding import write_public, write_secrets
-    from chipperf.run.directory import RunDirectory
-
     private = secrets or out.with_name(f"{out.name}.secrets.json")
     if out.exists():
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
@@ -50,11 +49,11 @@ def withhold(
         raise UsageError(f"{private} would lie in what is published", hint="choose another --secrets")
     record = read_record(run)
     base = _comparable(ratio_to, record)
-    result = take_out(record, fields, reason, ratio_to=base)
+    result = withholding.withhold(record, fields, reason, ratio_to=base)
     private.parent.mkdir(parents=True, exist_ok=True)
     # The private file is written first: without its salt, a commitment cannot be proved.
-    write_secrets(private, result.secrets)
-    write_public(out, result.record)
+    withholding.write_secrets(private, result.secrets)
+    withholding.write_public(out, result.record)
     for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
     for field, told in result.still_told:
@@ -82,13 +81,9 @@ def reveal(
 
     Example: perf reveal public/demo --secrets public/demo.secrets.json --field metrics.p_core
     """
-    from chipperf.records.store import read_record
-    from chipperf.records.withholding import fill_in, json_path, read_secrets, write_secrets
-    from chipperf.records.withholding import reveal as check
-
-    content = read_secrets(secrets)
+    content = withholding.read_secrets(secrets)
     if fields:
-        wanted = {json_path(field) for field in fields}
+        wanted = {withholding.json_path(field) for field in fields}
         chosen = [value for value in content.values if value.field in wanted]
         absent = wanted - {value.field for value in chosen}
         if absent:
@@ -97,8 +92,8 @@ def reveal(
     record = read_record(run)
     base = _comparable(ratio_to, record)
     if base and ratio_secrets:
-        base = fill_in(base, read_secrets(ratio_secrets))
-    revealed = check(record, content, ratio_to=base)
+        base = withholding.fill_in(base, withholding.read_secrets(ratio_secrets))
+    revealed = withholding.reveal(record, content, ratio_to=base)
     if as_json:
         print_json([{"field": each.field, "value": each.value, "problem": each.problem} for each in revealed])
     else:
@@ -112,7 +107,7 @@ def reveal(
     if wrong:
         raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")
     if out is not None:
-        write_secrets(out, content)
+        withholding.write_secrets(out, content)
         typer.echo(f"wrote {out}", err=True)
 
 
@@ -126,9 +121,6 @@ def _shown(value: JsonValue) -> str:
 
 def _comparable(run: Path | None, record: Record) -> Record | None:
     """Return the base run of a ratio. Refuse a run that is not comparable with the record."""
-    from chipperf.records.store import read_record
-    from chipperf.report.comparability import require_comparable
-
     if run is None:
         return None
     base = read_record(run)

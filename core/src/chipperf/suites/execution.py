@@ -40,7 +40,7 @@ def execute(
         runs: The runs of ``state`` to execute.
         state: State of all runs. It is changed.
         directory: The suite's directory.
-        sequence: Starts the processes and handles signals.
+        sequence: Starts the processes.
         show: Shows a run after each start and end.
         leader: Announces the current run to the other machines; ``None`` with one machine.
 

@@ -182,69 +182,8 @@ def _joined_key(node_rank: int) -> str:
     return f"joined/{node_rank}"
 
 
-def follow(
-    plan: SuitePlan,
-    directory: SuiteDirectory,
-    machine: Machine,
-    sequence: ProcessSequence,
-    *,
-    resume: bool,
-    retry_failed: bool,
-    tell: Callable[[str], None],
-) -> list[int]:
-    """Join the attempts of machine 0 that need this machine, until the suite ends or a signal comes.
-
-    Args:
-        plan: The plan on this machine.
-        directory: The suite's directory, which all machines share.
-        machine: This machine.
-        sequence: Starts the processes and handles signals.
-        resume: Whether a suite is continued.
-        retry_failed: Whether failed runs are repeated.
-        tell: Shows a line.
-
-    Returns:
-        Exit codes of the joined runs.
-
-    Raises:
-        ConfigError: The suite of machine 0 has another plan.
-        RecordError: The state of the suite cannot be read, or its directory cannot be written.
-        TrainingError: The suite of machine 0 does not start in time, or its signs of life stop.
-        UsageError: The suite has ended, and ``resume`` is false.
-    """
-    codes: list[int] = []
-    state = directory.load()
-    if state is not None and not state.going_on:
-        if not resume:
-            directory.require_no_suite()
-        require_same([run.planned for run in state.runs], plan)
-        if not any(run.planned.nnodes > machine.node_rank for run in state.select(retry_failed=retry_failed)):
-            tell("no run that needs this machine is left")
-            return codes
-    tell(f"machine {machine.node_rank} waits for the suite of machine 0 in {directory.path}")
-    planned = {run.name: run for run in plan.runs if run.nnodes > machine.node_rank}
-    first = _FirstMachine(machine, plan, directory)
-    joined = -1
-    try:
-        while not sequence.interrupted:
-            first.listen()
-            if first.has_ended:
-                break
-            attempt = first.attempt
-            if attempt is None or attempt.number == joined or attempt.run not in planned:
-                time.sleep(_POLL_S)
-                continue
-            joined = attempt.number
-            code = _join(planned[attempt.run], attempt, first, sequence, tell)
-            if code is not None:
-                codes.append(code)
-    finally:
-        first.leave()
-    return codes
-
-
-class _FirstMachine:
-    """The suite of machine 0, as another machine reads it from the channel.
+class Follower:
+    """Another machine of a suite, which joins the attempts of machine 0.
 
     Attributes:
         attempt: The current attempt on several machines, as read last; ``None`` if there is none.
@@ -252,14 +191,60 @@ class _FirstMachine:
     """
 
     def __init__(self, machine: Machine, plan: SuitePlan, directory: SuiteDirectory) -> None:
-        self.machine = machine
-        self.directory = directory
         self.attempt: NextAttempt | None = None
         self.has_ended = False
+        self._machine = machine
         self._plan = plan
+        self._directory = directory
         self._channel: Channel | None = None
         self._signs = SignsOfLife([0])
         self._has_begun = False
+
+    def follow(
+        self, sequence: ProcessSequence, *, resume: bool, retry_failed: bool, tell: Callable[[str], None]
+    ) -> list[int]:
+        """Join the attempts that need this machine, until the suite ends or a signal comes. Return their exit codes.
+
+        Args:
+            sequence: Starts the processes.
+            resume: Whether a suite is continued.
+            retry_failed: Whether failed runs are repeated.
+            tell: Shows a line.
+
+        Raises:
+            ConfigError: The suite of machine 0 has another plan.
+            RecordError: The state of the suite cannot be read, or its directory cannot be written.
+            TrainingError: The suite of machine 0 does not start in time, or its signs of life stop.
+            UsageError: The suite has ended, and ``resume`` is false.
+        """
+        planned = {run.name: run for run in self._plan.runs if run.nnodes > self._machine.node_rank}
+        state = self._directory.load()
+        if state is not None and not state.going_on:
+            if not resume:
+                self._directory.require_no_suite()
+            require_same([run.planned for run in state.runs], self._plan)
+            if not any(run.planned.name in planned for run in state.select(retry_failed=retry_failed)):
+                tell("no run that needs this machine is left")
+                return []
+        tell(f"machine {self._machine.node_rank} waits for the suite of machine 0 in {self._directory.path}")
+        codes: list[int] = []
+        joined = -1
+        try:
+            while not sequence.interrupted:
+                self.listen()
+                if self.has_ended:
+                    break
+                attempt = self.attempt
+                if attempt is None or attempt.number == joined or attempt.run not in planned:
+                    time.sleep(_POLL_S)
+                    continue
+                joined = attempt.number
+                code = self._join(planned[attempt.run], attempt, sequence, tell)
+                if code is not None:
+                    codes.append(code)
+        finally:
+            self.leave()
+        return codes
 
     def listen(self) -> None:
         """Read the state of the suite from machine 0. If there is no answer, keep the last state.
@@ -280,12 +265,12 @@ class _FirstMachine:
         silence_s = self._signs.silence_s(0)
         if self._has_begun and silence_s > LOST_S:
             raise TrainingError(
-                f"machine 0's suite in {self.directory.path} has given no sign of life for {LOST_S:g} s",
+                f"machine 0's suite in {self._directory.path} has given no sign of life for {LOST_S:g} s",
                 hint="look after machine 0; start the suite with --resume on all machines to go on",
             )
         if not self._has_begun and silence_s > BEGIN_S:
             raise TrainingError(
-                f"machine 0 began no suite in {self.directory.path} within {BEGIN_S:g} s",
+                f"machine 0 began no suite in {self._directory.path} within {BEGIN_S:g} s",
                 hint="start the same command on all machines, with an --out that all of them share",
             )
 
@@ -300,45 +285,40 @@ class _FirstMachine:
         """Tell machine 0 that this machine leaves the suite."""
         with suppress(ChannelLost):
             if self._channel is not None:
-                self._channel.write(_joined_key(self.machine.node_rank), _LEFT)
+                self._channel.write(_joined_key(self._machine.node_rank), _LEFT)
 
     def _connect(self) -> Channel:
-        channel = Channel(self.machine.host, self.machine.suite_port, timeout_s=_CONNECT_S)
+        channel = Channel(self._machine.host, self._machine.suite_port, timeout_s=_CONNECT_S)
         theirs = SuitePlan.model_validate_json(channel.wait_for(_PLAN_KEY, _CONNECT_S))
         require_same(theirs.runs, self._plan)
-        channel.write(_joined_key(self.machine.node_rank), _HERE)
+        channel.write(_joined_key(self._machine.node_rank), _HERE)
         self._has_begun = True
         return channel
 
+    def _join(
+        self, planned: PlannedRun, attempt: NextAttempt, sequence: ProcessSequence, tell: Callable[[str], None]
+    ) -> int | None:
+        """Run this machine's part of an attempt and return its exit code; ``None`` if it was not started."""
+        log = self._directory.log(attempt, self._machine.node_rank)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {log}: {error.strerror}", hint="all machines have to be able to write to --out"
+            ) from error
+        left_s: float | None = None
 
-def _join(
-    planned: PlannedRun,
-    attempt: NextAttempt,
-    first: _FirstMachine,
-    sequence: ProcessSequence,
-    tell: Callable[[str], None],
-) -> int | None:
-    """Run this machine's part of an attempt and return its exit code; ``None`` if it was not started."""
-    log = first.directory.log(attempt, first.machine.node_rank)
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {log}: {error.strerror}", hint="all machines have to be able to write to --out"
-        ) from error
-    left_s: float | None = None
+        def is_overdue() -> bool:
+            nonlocal left_s
+            if self.is_at(attempt):
+                return False
+            left_s = left_s or time.monotonic()
+            return time.monotonic() - left_s > OVERDUE_S
 
-    def is_overdue() -> bool:
-        nonlocal left_s
-        if first.is_at(attempt):
-            return False
-        left_s = left_s or time.monotonic()
-        return time.monotonic() - left_s > OVERDUE_S
-
-    tell(f"{planned.name}: joins")
-    arguments = first.directory.arguments(planned, attempt, first.machine)
-    code = sequence.run([*TRAIN_COMMAND, *arguments], output=log, is_overdue=is_overdue)
-    if code is not None:
-        tell(f"{planned.name}: {'completed' if code == 0 else printed_cause(code, log)}")
-    return code
+        tell(f"{planned.name}: joins")
+        arguments = self._directory.arguments(planned, attempt, self._machine)
+        code = sequence.run([*TRAIN_COMMAND, *arguments], output=log, is_overdue=is_overdue)
+        if code is not None:
+            tell(f"{planned.name}: {'completed' if code == 0 else printed_cause(code, log)}")
+        return code

@@ -21,7 +21,7 @@ from chipperf.run.directory import RunDirectory
 from chipperf.suites.suite_plan import PlannedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from chipperf.suites.machines import Machine
@@ -38,8 +38,6 @@ class Attempt(BaseModel):
     Attributes:
         directory: The run's directory, relative to the suite's.
         port: Port on machine 0 where the machines meet, if there are several.
-        seconds: Duration.
-        exit_code: Exit code of ``perf train``.
         error: Reason why the attempt did not complete.
     """
 
@@ -57,7 +55,6 @@ class NextAttempt(BaseModel):
     """The next attempt at a run.
 
     Attributes:
-        run: Name of the run.
         number: Number of earlier attempts in the suite.
         directory: The run's directory, relative to the suite's.
         resumes: Whether the attempt continues the run in this directory.
@@ -85,11 +82,8 @@ class SuiteState(BaseModel):
     """Content of ``suite.json``.
 
     Attributes:
-        version: Version of this format.
-        file: The suite's file.
         session: How many times the suite was started or continued.
         going_on: Whether the suite is running. Stays true if the suite is killed.
-        runs: All runs in order.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -101,7 +95,7 @@ class SuiteState(BaseModel):
     runs: list[SuiteRun]
 
     def count(self, state: RunState) -> int:
-        """Return the number of runs in a state."""
+        """Count the runs in a state."""
         return sum(run.state == state for run in self.runs)
 
     def select(self, *, retry_failed: bool) -> list[SuiteRun]:
@@ -271,22 +265,21 @@ class SuiteDirectory:
         Raises:
             RecordError: A summary cannot be written.
         """
-        configurations = groupby(state.runs, key=lambda run: run.planned.configuration)
-        return {name: self._summary(name, list(runs)) for name, runs in configurations}
-
-    def _summary(self, configuration: str, runs: Sequence[SuiteRun]) -> Repeats:
-        root = self.path / configuration
-        begun = [
-            RepeatedRun(
-                directory=run.attempts[-1].directory.removeprefix(f"{configuration}/"),
-                seed=run.planned.seed,
-                state=run.state if run.state == "completed" or run.state == "failed" else "interrupted",
-            )
-            for run in runs
-            if run.attempts
-        ]
-        to = root / REPEATS_FILE if root.is_dir() else None
-        return summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
+        summaries = {}
+        for name, repeats in groupby(state.runs, key=lambda run: run.planned.configuration):
+            runs, root = list(repeats), self.path / name
+            begun = [
+                RepeatedRun(
+                    directory=run.attempts[-1].directory.removeprefix(f"{name}/"),
+                    seed=run.planned.seed,
+                    state=run.state if run.state == "completed" or run.state == "failed" else "interrupted",
+                )
+                for run in runs
+                if run.attempts
+            ]
+            to = root / REPEATS_FILE if root.is_dir() else None
+            summaries[name] = summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
+        return summaries
 
 
 def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
