@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
+from chipperf.cases.base import Case
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json, print_table
 from chipperf.errors import PluginLoadError
-
-if TYPE_CHECKING:
-    from chipperf.cases.base import Case
 
 
 def cases(

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 class LazyCommands(Mapping[str, Any]):
-    """Commands by name. Each is imported at its first use.
-
-    Args:
-        places: By name, ``module:attribute`` of a command's function or of a group's :class:`typer.Typer`.
-    """
+    """Commands by name. Each is imported at its first use, from ``module:attribute``: a function or a Typer."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
@@ -36,9 +29,6 @@ class LazyCommands(Mapping[str, Any]):
             # get_group makes a group: typer would turn a single command into the program itself, without its name.
             self._imported[name] = typer.main.get_group(app).commands[name]
         return self._imported[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import typer
 
 from chipperf.languages import DEFAULT, LANGUAGES
 from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON.")
 PRECISION_OPTION = typer.Option(DEFAULT_PRECISION, "--precision", help=f"{either(PRECISIONS)}.")

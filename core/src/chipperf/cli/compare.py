@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import typer
 
@@ -18,17 +19,12 @@ from chipperf.compare.peak_rates import installed_peak
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
+from chipperf.languages import Language
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import differences
 from chipperf.report.curve_files import points_csv
-from chipperf.report.curves import Axis, common_places, median_at
+from chipperf.report.curves import Axis, Curve, Curves, common_places, median_at
 from chipperf.report.figures import PictureFormat, require_matplotlib
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from chipperf.languages import Language
-    from chipperf.report.curves import Curve, Curves, Quantity
 
 ComparisonFormat = Literal["table", "markdown", "csv", "json"]
 
@@ -38,12 +34,7 @@ _LARGEST_TABLE = 20
 
 _PICTURES: dict[str, PictureFormat] = {".png": "png", ".svg": "svg"}
 _FORMATS: dict[str, ComparisonFormat] = {".md": "markdown", ".csv": "csv", ".json": "json"}
-_WRITERS: dict[ComparisonFormat, Callable[[Comparison], str]] = {
-    "markdown": as_markdown,
-    "csv": as_csv,
-    "json": json_text,
-}
-_QUANTITIES: dict[str, Quantity] = {"accuracy": "quality", "loss": "loss"}
+_WRITERS: dict[str, Callable[[Comparison], str]] = {"markdown": as_markdown, "csv": as_csv, "json": json_text}
 
 
 def compare(
@@ -96,7 +87,7 @@ def compare(
         if out.suffix in _PICTURES:
             require_matplotlib("plot")
     comparison = compare_columns(_read(paths, topology, precision))
-    curves = compare_curves(comparison, _QUANTITIES[curve], axis=axis)
+    curves = compare_curves(comparison, "loss" if curve == "loss" else "quality", axis=axis)
     if out is not None:
         _write_curves(curves, comparison, lang, out)
     if curves.not_on:
@@ -137,18 +128,15 @@ def _write_comparison(comparison: Comparison, output: ComparisonFormat, out: Pat
     if output == "table" and out is None:
         # Printed directly on the terminal, with its width and styles.
         _print_comparison(comparison)
-        return
-    if output == "table":
+    elif out is None:
+        typer.echo(_WRITERS[output](comparison), nl=False)
+    elif output == "table":
         text = io.StringIO()
         with redirect_stdout(text):
             _print_comparison(comparison)
-        content = text.getvalue()
+        write_file(out, text.getvalue())
     else:
-        content = _WRITERS[output](comparison)
-    if out is None:
-        typer.echo(content, nl=False)
-    else:
-        write_file(out, content)
+        write_file(out, _WRITERS[output](comparison))
 
 
 def _print_comparison(comparison: Comparison) -> None:

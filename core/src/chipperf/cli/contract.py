@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import typer
 from rich.console import Console
@@ -20,27 +21,20 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
 from chipperf.cli.live import run_progress
 from chipperf.cli.output import print_json, print_table
-from chipperf.contract.check import LEVELS, all_checks, find_check
-from chipperf.contract.check_runner import Runner
+from chipperf.contract.check import LEVELS, Check, all_checks, find_check
+from chipperf.contract.check_runner import CheckResult, Runner
 from chipperf.contract.equivalence_plot import write_plot
 from chipperf.contract.isolation import ForkServer
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
 from chipperf.plugin import installed, selection
+from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.precisions import precision_of
 from chipperf.records.files import write_atomically
 from chipperf.report.figures import require_matplotlib
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chipperf.contract.check import Check
-    from chipperf.contract.check_runner import CheckResult
-    from chipperf.contract.equivalence import Certificate
-    from chipperf.plugin.installed import PluginEntry
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
 
@@ -75,6 +69,9 @@ def certify(
 
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
+    # Imported here, because the other subcommands do not need it.
+    from chipperf.contract.equivalence import Certificate
+
     names = [find_case(name).name for name in case] or list(case_names())
     if data is not None and (len(names) != 1 or not data.is_dir()):
         raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
@@ -93,7 +90,7 @@ def certify(
         "data": str(data.resolve()) if data else None,
     }
     settings = EnvironmentSettings(case=names[0], precision=precision_of(precision))
-    certificate = _compare(entry, settings, request)
+    certificate = Certificate.model_validate(_compare(entry, settings, request))
     write_atomically(out / "equivalence.json", certificate.model_dump_json(indent=2) + "\n")
     write_plot(certificate, out / "equivalence.png")
     for comparison in certificate.comparisons:
@@ -106,10 +103,8 @@ def certify(
         )
 
 
-def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[str, object]) -> Certificate:
-    """Compare in a process with the plugin's environment, and show the progress."""
-    from chipperf.contract.equivalence import Certificate
-
+def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[str, object]) -> Any:
+    """Compare in a process with the plugin's environment, and show the progress. Return the certificate as JSON."""
     wanted = {variable.name: variable.value for variable in bind(entry).environment(Rank(), settings)}
     with tempfile.TemporaryDirectory(prefix="chipperf-certify-") as scratch:
         progress = Path(scratch) / "progress.json"
@@ -124,7 +119,7 @@ def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[st
             f"{entry}: the comparison ended early: {outcome.fault}{last_words}",
             hint="'perf contract run' finds out which part of the plugin is at fault",
         )
-    return Certificate.model_validate(outcome.value)
+    return outcome.value
 
 
 @app.command("list")

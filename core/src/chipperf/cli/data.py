@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,9 +13,6 @@ from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.live import counting_progress
 from chipperf.cli.output import print_json
 from chipperf.errors import CheckFailed, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
 

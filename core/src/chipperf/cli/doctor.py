@@ -6,11 +6,12 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -20,16 +21,12 @@ from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json
 from chipperf.errors import PerfError, did_you_mean
 from chipperf.plugin import installed
+from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ProbeOutcome, probe_vendors
 from chipperf.plugin.registration import REQUIRED_HOOKS
 from chipperf.plugin.session import bind
 from chipperf.records.environment import read_distributions
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chipperf.plugin.installed import PluginEntry
 
 _GROUPS = (installed.VENDOR_GROUP, installed.OBSERVER_GROUP, CASE_GROUP)
 
@@ -53,9 +50,8 @@ def doctor(
 
 def _print(findings: Mapping[str, Any]) -> None:
     typer.echo(f"chipperf {findings['chipperf']}, Python {findings['python']}, {findings['platform']}")
-    typer.echo(
-        f"perf on PATH: {findings['perf']['on_path']}" + ("" if findings["perf"]["is_this"] else ", not this one")
-    )
+    not_this = "" if findings["perf"]["is_this"] else ", not this one"
+    typer.echo(f"perf on PATH: {findings['perf']['on_path']}{not_this}")
     typer.echo("installed: " + ", ".join(f"{name} {version}" for name, version in findings["distributions"].items()))
     for vendor in findings["vendors"]:
         state = "available" if vendor["available"] else "not available"

@@ -13,8 +13,6 @@ import chipperf
 from chipperf.cli.command_groups import lazy_group
 from chipperf.errors import PerfError, PluginError
 
-DEBUG_VARIABLE = "PERF_DEBUG"
-
 COMMANDS = {
     "train": "chipperf.cli.train:train",
     "suite": "chipperf.cli.suite:suite",
@@ -72,11 +70,8 @@ def main() -> NoReturn:
     except ModuleNotFoundError as error:
         if error.name not in _TRAIN_MODULES:
             raise
-        _fail(
-            PluginError(
-                f"{error.name} is not installed", hint="pip install 'chipperf[train]', or the vendor's own build of it"
-            )
-        )
+        hint = "pip install 'chipperf[train]', or the vendor's own build of it"
+        _fail(PluginError(f"{error.name} is not installed", hint=hint))
     sys.exit(0)
 
 
@@ -84,7 +79,7 @@ _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch",
 
 
 def _fail(error: PerfError) -> NoReturn:
-    if os.environ.get(DEBUG_VARIABLE):
+    if os.environ.get("PERF_DEBUG"):
         traceback.print_exc()
     typer.echo(f"perf: error: {error.message}", err=True)
     if error.hint:

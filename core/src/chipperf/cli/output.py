@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -11,13 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chipperf.errors import UsageError
+from chipperf.languages import Language
 from chipperf.records.files import write_atomically
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from chipperf.languages import Language
 
 
 def print_json(value: object) -> None:
@@ -41,13 +38,7 @@ def note(text: str) -> None:
 
 
 def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
-    """Print notes on the texts that a picture omits because no font has their characters.
-
-    Args:
-        drawn: Language of the picture.
-        wanted: Requested language.
-        unwritten: Numbers of the curves whose names are not in the picture.
-    """
+    """Print notes if no font has the wanted language of a picture, or the names of its curves with these numbers."""
     if drawn != wanted:
         note(
             f"the picture is labeled in English, no font for the language {wanted!r} was found: install one, "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,38 +12,33 @@ from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.output import print_table
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
+from chipperf.launch.options import TrainOptions, check_options
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
+from chipperf.records.columns import Unit
 from chipperf.records.repeats import ENOUGH_REPEATS, REPEATS_FILE, RepeatedRun, Repeats, repeat_seeds, summarize_repeats
-from chipperf.records.schema import Missing
+from chipperf.records.schema import Missing, Number
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.execution import state_after
 from chipperf.suites.suite_plan import option_arguments
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from chipperf.records.repeats import Aggregate
-    from chipperf.records.schema import Number
 
 _OWN_PARAMETERS = ("case", "repeat", "seed", "out")
 """Parameters of ``perf train`` that are given to each run in another way."""
 
 
-def repeat_training(context: typer.Context, case: str, *, count: int, first_seed: int, out: Path | None) -> None:
-    """Run ``perf train`` with the same options once for each seed, and aggregate the runs' results.
-
-    Args:
-        context: The command line of ``perf train``.
-        case: Name of the case.
-        count: Number of runs.
-        first_seed: Seed of the first run. Each further run has the next number.
-        out: Directory that contains the runs' directories.
+def repeat_training(context: typer.Context, options: TrainOptions, *, count: int) -> None:
+    """Run ``perf train`` with the options on its command line once for each seed, and aggregate the runs' results.
 
     Raises:
-        UsageError: The directory already contains a run.
+        UsageError: The options are not for one machine, or the directory already contains a run.
         TrainingError: A run did not complete.
     """
-    root = out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
+    case = options.case
+    first_seed = check_options(options).hyperparameters().values.seed
+    if options.launcher is not None:
+        raise UsageError(
+            "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
+        )
+    root = options.out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
     seeds = {f"repeat-{place}": seed for place, seed in enumerate(repeat_seeds(first_seed, count), start=1)}
     _require_free(root, seeds)
     require_torch()
@@ -74,9 +69,9 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
         )
 
 
-def shown(value: Number, of: Aggregate) -> str:
+def shown(value: Number, unit: Unit) -> str:
     """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
-    text = in_unit(value, of.unit, as_percent=True)
+    text = in_unit(value, unit, as_percent=True)
     return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 
 
@@ -93,7 +88,7 @@ def _print_repeats(repeats: Repeats) -> None:
     print_table(
         ["metric", "unit", "result", "lowest", "highest", "runs"],
         [
-            [name, one.unit, *(shown(value, one) for value in (one.value, one.lowest, one.highest)), len(one.values)]
+            [name, one.unit, *(shown(each, one.unit) for each in (one.value, one.lowest, one.highest)), len(one.values)]
             for name, one in repeats.metrics.items()
         ],
     )

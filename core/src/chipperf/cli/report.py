@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import typer
 
@@ -15,24 +16,16 @@ from chipperf.cli.output import note, note_fonts, print_json, print_table, requi
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.imported import write_imports
+from chipperf.languages import Language
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import Topology
+from chipperf.records.schema import Record, Topology
 from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, render_view, template_directory
 from chipperf.report.tracing import read_traced
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chipperf.documents.card_names import CardNames
-    from chipperf.importing.flagperf_log import RunFacts
-    from chipperf.importing.imported import Import
-    from chipperf.languages import Language
-    from chipperf.records.schema import Record
 
 # "perf report RUN..." is short for "perf report render RUN...".
 app = typer.Typer(
@@ -59,11 +52,22 @@ def import_documents(
 
     Example: perf report import README.md --out imported && perf report imported/* --lang en
     """
-    from chipperf.importing.flagperf_log import RunFacts
+    from chipperf.documents.markdown import read_text
+    from chipperf.importing.document_import import import_document
+    from chipperf.importing.flagperf_log import RunFacts, import_log
 
     names = read_card_names(cards)
     facts = RunFacts(vendor=vendor, case=case, topology=_topology(topology), precision=precision)
-    imports = [_import(file, names, facts) for file in files]
+    imports = []
+    for file in files:
+        if file.is_dir():
+            raise DocumentError(f"{file} is a directory", hint="name README.md or rank0.out.log in it")
+        if file.suffix == ".log":
+            imported = import_log(file, names=names, facts=facts)
+        else:
+            text = read_text(file)
+            imported = import_document(text, str(file), names=names, vendor=vendor, case=case, path=file)
+        imports.append(imported)
     directories = iter(write_imports(imports, out))
     placed = [[(next(directories), each.record) for each in imported.records] for imported in imports]
     if as_json:
@@ -72,7 +76,7 @@ def import_documents(
                 {
                     "files": [file.name for file in imported.files],
                     "records": [str(directory) for directory, _ in records],
-                    "not_understood": [text.model_dump() for text in imported.not_understood],
+                    "not_understood": [found.model_dump() for found in imported.not_understood],
                 }
                 for imported, records in zip(imports, placed, strict=True)
             ]
@@ -84,22 +88,10 @@ def import_documents(
         for directory, record in records
     ]
     print_table(("record", "topology", "precision", "vendor"), rows)
-    not_understood = [text for imported in imports for text in imported.not_understood]
-    for text in not_understood:
-        typer.echo(f"not understood: {text}", err=True)
+    not_understood = [found for imported in imports for found in imported.not_understood]
+    for found in not_understood:
+        typer.echo(f"not understood: {found}", err=True)
     typer.echo(f"{len(rows)} records; {len(not_understood)} texts not understood")
-
-
-def _import(file: Path, names: CardNames, facts: RunFacts) -> Import:
-    from chipperf.documents.markdown import read_text
-    from chipperf.importing.document_import import import_document
-    from chipperf.importing.flagperf_log import import_log
-
-    if file.is_dir():
-        raise DocumentError(f"{file} is a directory", hint="name README.md or rank0.out.log in it")
-    if file.suffix == ".log":
-        return import_log(file, names=names, facts=facts)
-    return import_document(read_text(file), str(file), names=names, vendor=facts.vendor, case=facts.case, path=file)
 
 
 def _topology(text: str | None) -> Topology | None:
@@ -195,12 +187,11 @@ def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> s
 
 def find_vendor_templates(records: Sequence[Record]) -> Path | None:
     """Return the ``templates`` directory in the vendor's package. Does not import the vendor's plugin."""
-    names = {record.vendor.name for record in records}
-    if len(names) != 1:
+    vendors = list({record.vendor.name for record in records})
+    if len(vendors) != 1:
         return None
-    (vendor,) = names
     for entry in installed.vendors():
-        if entry.name == vendor:
+        if entry.name == vendors[0]:
             return template_directory(entry)
-    note(f"the plugin of vendor {vendor!r} is not installed; rendering without its templates")
+    note(f"the plugin of vendor {vendors[0]!r} is not installed; rendering without its templates")
     return None

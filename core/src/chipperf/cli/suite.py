@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,15 +17,11 @@ from chipperf.cli.repeat import shown
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
+from chipperf.records.repeats import Repeats
 from chipperf.suites.execution import execute
 from chipperf.suites.machines import Follower, Machine, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chipperf.records.repeats import Repeats
 
 _SHOWN_METRICS = tuple(column.name for column in columns_of("suite"))
 
@@ -106,26 +102,17 @@ def _print_plan(
     state: SuiteState, left: list[SuiteRun], directory: SuiteDirectory, machine: Machine | None, *, as_json: bool
 ) -> None:
     to_do = [run for run in left if run.planned.nnodes > (machine.node_rank if machine else 0)]
-    commands = []
+    rows = []
     for run in state.runs:
+        name, seed = run.planned.name, run.planned.seed
         arguments = directory.arguments(run.planned, directory.next_attempt(run), machine)
-        commands.append(shlex.join(["perf", "train", *arguments]))
+        command = shlex.join(["perf", "train", *arguments])
+        rows.append({"name": name, "state": run.state, "seed": seed, "command": command, "runs_now": run in to_do})
     if as_json:
-        print_json(
-            [
-                {
-                    "name": run.planned.name,
-                    "state": run.state,
-                    "seed": run.planned.seed,
-                    "command": command,
-                    "runs_now": run in to_do,
-                }
-                for run, command in zip(state.runs, commands, strict=True)
-            ]
-        )
+        print_json(rows)
         return
-    for run, command in zip(state.runs, commands, strict=True):
-        text = command if run in to_do else f"{run.state}, not run again"
+    for run, row in zip(state.runs, rows, strict=True):
+        text = row["command"] if run in to_do else f"{run.state}, not run again"
         if run in left and run not in to_do:
             text = "does not need this machine"
         typer.echo(f"{run.planned.name}: {text}")
@@ -140,18 +127,15 @@ def _print_summary(summaries: Mapping[str, Repeats]) -> None:
             for name, repeats in summaries.items()
         ],
     )
-    statistics = sorted(
-        {one.statistic.replace("_", " ") for all_ in summaries.values() for one in all_.metrics.values()}
-    )
-    typer.echo(f"values: {' or '.join(statistics)} of completed runs, with lowest and highest; throughput in samples/s")
+    statistics = {one.statistic.replace("_", " ") for each in summaries.values() for one in each.metrics.values()}
+    which = " or ".join(sorted(statistics))
+    typer.echo(f"values: {which} of completed runs, with lowest and highest; throughput in samples/s")
 
 
 def _cell(repeats: Repeats, metric: str) -> str:
     one = repeats.metrics[metric]
-    result = shown(one.value, one)
-    if len(one.values) < 2 or result == shown(one.lowest, one) == shown(one.highest, one):
-        return result
-    return f"{result} ({shown(one.lowest, one)}-{shown(one.highest, one)})"
+    result, lowest, highest = (shown(value, one.unit) for value in (one.value, one.lowest, one.highest))
+    return result if len(one.values) < 2 or result == lowest == highest else f"{result} ({lowest}-{highest})"
 
 
 def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,24 +13,15 @@ from chipperf.cli.command_options import PRECISION_OPTION, typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.durations import parse_duration
 from chipperf.errors import UsageError
-from chipperf.launch.job import plan_job, plan_resumed_job, process_start_s, run_job
-from chipperf.launch.launcher_info import find_launcher
-from chipperf.launch.options import TrainOptions, check_options
+from chipperf.launch.job import Job, JobResult, plan_job, plan_resumed_job, process_start_s, run_job
+from chipperf.launch.launcher_info import LauncherInfo, find_launcher
+from chipperf.launch.options import TrainOptions
+from chipperf.plugin.selection import Selection
 from chipperf.precisions import precision_of
 from chipperf.records.columns import columns_of
-from chipperf.records.schema import Limits, Missing
-from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
-
-    from chipperf.launch.job import Job, JobResult
-    from chipperf.launch.launcher_info import LauncherInfo
-    from chipperf.plugin.selection import Selection
-    from chipperf.records.schema import Failure, Record, Setting
-    from chipperf.run.directory import RunDirectory
-    from chipperf.run.plan import RunPlan
+from chipperf.records.schema import Failure, Limits, Missing, Record, Setting
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan
 
 _PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
 """Options that are needed again to resume a run on several machines, because they tell where the launchers meet."""
@@ -146,12 +138,7 @@ def train(
     # Imported here, because the end-to-end time of a single run includes its imports.
     from chipperf.cli.repeat import repeat_training
 
-    first_seed = check_options(options).hyperparameters().values.seed
-    if launcher is not None:
-        raise UsageError(
-            "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
-        )
-    repeat_training(context, case, count=repeat, first_seed=first_seed, out=out)
+    repeat_training(context, options, count=repeat)
 
 
 def _resume(

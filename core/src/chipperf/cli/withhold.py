@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
@@ -12,14 +12,10 @@ from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records import withholding
+from chipperf.records.schema import Record
 from chipperf.records.store import read_record
 from chipperf.report.comparability import require_comparable
 from chipperf.run.directory import RunDirectory
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
-
-    from chipperf.records.schema import Record
 
 _LONGEST_VALUE = 60
 
@@ -111,7 +107,7 @@ def reveal(
         typer.echo(f"wrote {out}", err=True)
 
 
-def _shown(value: JsonValue) -> str:
+def _shown(value: Any) -> str:
     """Return a value as one short text. A throughput is shown by its median, and long texts are cut."""
     if isinstance(value, dict) and "median" in value:
         value = value["median"]

@@ -34,13 +34,11 @@ def execute(
     show: Callable[[SuiteRun], None],
     leader: Leader | None = None,
 ) -> None:
-    """Execute runs of a suite. Write the state to disk after each change.
+    """Execute runs of a suite. Change the state, and write it to disk, after each start and end.
 
     Args:
         runs: The runs of ``state`` to execute.
-        state: State of all runs. It is changed.
-        directory: The suite's directory.
-        sequence: Starts the processes.
+        state: State of all runs.
         show: Shows a run after each start and end.
         leader: Announces the current run to the other machines; ``None`` with one machine.
 

@@ -31,14 +31,8 @@ ended attempt does not join the next one."""
 
 _LAST_PORT = 2**16 - 1
 
-_PLAN_KEY = "plan"
-"""The plan of machine 0, written when its suite starts."""
-
-_ATTEMPT_KEY = "attempt"
-"""The current attempt on several machines, a :class:`NextAttempt`; empty between attempts."""
-
-_END_KEY = "end"
-"""Written when the suite of machine 0 ends."""
+_PLAN_KEY, _ATTEMPT_KEY, _END_KEY = "plan", "attempt", "end"
+"""Machine 0 writes its plan, its current :class:`NextAttempt` on several machines or an empty text, and its end."""
 
 _HERE, _LEFT = "here", "left"
 """Texts that a machine writes at :func:`_joined_key` when it joins and when it leaves the suite."""
@@ -112,24 +106,22 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
     return Machine(launcher.index, launcher.host, launcher.port)
 
 
+@dataclass(frozen=True, slots=True)
 class Leader:
     """Machine 0, which tells the other machines through the channel which attempts to join."""
 
-    def __init__(self, machine: Machine, channel: Channel) -> None:
-        self.machine = machine
-        self._channel = channel
+    machine: Machine
+    channel: Channel
 
     @contextmanager
     def announced(self, attempt: NextAttempt) -> Iterator[None]:
         """Let the others join an attempt while the block runs."""
-        self._tell(attempt.model_dump_json())
-        yield
-        self._tell("")
-
-    def _tell(self, text: str) -> None:
         # This process holds the store. If it does not answer, the run fails, because the others do not join it.
         with suppress(ChannelLost):
-            self._channel.write(_ATTEMPT_KEY, text)
+            self.channel.write(_ATTEMPT_KEY, attempt.model_dump_json())
+        yield
+        with suppress(ChannelLost):
+            self.channel.write(_ATTEMPT_KEY, "")
 
 
 @contextmanager
@@ -206,7 +198,6 @@ class Follower:
         """Join the attempts that need this machine, until the suite ends or a signal comes. Return their exit codes.
 
         Args:
-            sequence: Starts the processes.
             resume: Whether a suite is continued.
             retry_failed: Whether failed runs are repeated.
             tell: Shows a line.

@@ -151,11 +151,7 @@ class SuiteDirectory:
 
     @contextmanager
     def at_work(self, state: SuiteState) -> Iterator[None]:
-        """Mark the suite as running in its state while the block runs.
-
-        Raises:
-            RecordError: The state cannot be written.
-        """
+        """Mark the suite as running in its state, on disk too, while the block runs."""
         state.session += 1
         state.going_on = True
         self.write(state)
@@ -190,11 +186,7 @@ class SuiteDirectory:
         return [f"--resume={where}", *topology, *place]
 
     def require_no_suite(self) -> None:
-        """Check that no suite was started in this directory before.
-
-        Raises:
-            UsageError: A suite was started here.
-        """
+        """Raise a UsageError if a suite was started in this directory before."""
         if self.state.exists():
             raise UsageError(
                 f"{self.path} already holds a suite", hint="continue it with --resume, or choose another --out"
@@ -246,17 +238,15 @@ class SuiteDirectory:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
+            cause = (
+                error.errors()[0]["msg"] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
+            )
             raise RecordError(
-                f"cannot read {self.state}: {_first_line(error)}",
-                hint="it was edited or is incomplete; choose another --out",
+                f"cannot read {self.state}: {cause}", hint="it was edited or is incomplete; choose another --out"
             ) from error
 
     def write(self, state: SuiteState) -> None:
-        """Replace the state atomically.
-
-        Raises:
-            RecordError: The state cannot be written.
-        """
+        """Replace the state atomically, or raise a RecordError."""
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
     def summarize(self, state: SuiteState) -> dict[str, Repeats]:
@@ -309,9 +299,3 @@ def _has_completed(directory: RunDirectory) -> bool:
         return read_record(directory.path).status.state == "completed"
     except RecordError:
         return False
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return str(error.errors()[0]["msg"])
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TOPOLOGY = r"^[1-9][0-9]*x[1-9][0-9]*$"
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 _Count = Annotated[int, Field(ge=1)]
-_Name = Annotated[str, Field(pattern=_NAME)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _Topology = Annotated[str, Field(pattern=_TOPOLOGY)]
 _Path = Annotated[Path, Field(strict=False)]
 
@@ -80,7 +79,6 @@ class RunEntry(RunOptions):
 
     Attributes:
         name: First part of the names of its runs. It distinguishes entries that differ only in options.
-        case: Names of cases.
         case_keys: FlagPerf's keys, which set case, topology and repeats.
     """
 
@@ -146,8 +144,7 @@ class SuitePlan(BaseModel):
 class MatrixRow(NamedTuple):
     """A configuration of a suite without its precision, from an entry or one of its FlagPerf keys.
 
-    Attributes:
-        ignored: The parts of a key that have no effect here, and what is used instead.
+    ``ignored`` has the parts of a key that have no effect here, and what is used instead.
     """
 
     case: str
@@ -190,10 +187,9 @@ def plan_suite(path: Path) -> SuitePlan:
 
 
 def option_arguments(options: Mapping[str, object]) -> list[str]:
-    """Return options of ``perf train`` as arguments.
+    """Return options of ``perf train``, by name without dashes, as arguments.
 
-    Args:
-        options: Value by name without dashes; ``None`` if the option is not given, a list if it is repeated.
+    The value of an option that is not given is ``None``, and of a repeated one a list.
     """
     arguments = []
     for name, value in options.items():
@@ -273,11 +269,7 @@ def _text(value: Setting) -> str:
 
 
 def _read_suite_file(path: Path) -> SuiteFile:
-    """Read a suite's file: TOML if its name ends so, otherwise FlagPerf's case keys.
-
-    Raises:
-        ConfigError: The file cannot be read, or an entry is unknown or has the wrong type. The message names the place.
-    """
+    """Read a suite's file: TOML if its name ends so, otherwise FlagPerf's case keys."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
