@@ -105,7 +105,8 @@ def _print_plan(
     rows = []
     for run in state.runs:
         name, seed = run.planned.name, run.planned.seed
-        arguments = directory.arguments(run.planned, directory.next_attempt(run), machine)
+        place = machine.options() if machine and run.planned.nnodes > 1 else []
+        arguments = directory.arguments(run.planned, directory.next_attempt(run), place)
         command = shlex.join(["perf", "train", *arguments])
         rows.append({"name": name, "state": run.state, "seed": seed, "command": command, "runs_now": run in to_do})
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import nullcontext
 from datetime import datetime, timezone
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.errors import RecordError
 from chipperf.launch.sequence import TRAIN_COMMAND
 from chipperf.records.store import read_record
-from chipperf.suites.state import Attempt
+from chipperf.suites.state import Attempt, printed_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from chipperf.suites.machines import Leader
     from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
-_ERROR_PREFIX = "perf: error: "
-_OUTPUT_TAIL_BYTES = 8192
-
 
 def execute(
     runs: Sequence[SuiteRun],
@@ -32,7 +28,7 @@ def execute(
     sequence: ProcessSequence,
     *,
     show: Callable[[SuiteRun], None],
-    leader: Leader | None = None,
+    leader: Leader | None,
 ) -> None:
     """Execute runs of a suite. Change the state, and write it to disk, after each start and end.
 
@@ -58,7 +54,7 @@ def execute(
         start_s = time.monotonic()
         log = directory.log(attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = directory.arguments(run.planned, attempt, joint.machine if joint else None)
+        arguments = directory.arguments(run.planned, attempt, joint.machine.options(attempt.number) if joint else [])
         with joint.announced(attempt) if joint else nullcontext():
             code = sequence.run([*TRAIN_COMMAND, *arguments], output=log)
         if code is None:
@@ -86,19 +82,3 @@ def _cause(code: int, run: Path, log: Path) -> str:
     except RecordError:
         failure = None
     return failure.message if failure else printed_cause(code, log)
-
-
-def printed_cause(code: int, log: Path) -> str:
-    """Return the cause of a failure from the last lines of output, or else from the exit code."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in reversed(lines):
-        if line.startswith(_ERROR_PREFIX):
-            return line.removeprefix(_ERROR_PREFIX)
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}" + (f": {lines[-1]}" if lines else "")

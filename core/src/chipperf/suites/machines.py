@@ -14,8 +14,7 @@ from chipperf.launch.launcher_group import JOIN_S
 from chipperf.launch.launcher_info import from_options
 from chipperf.launch.sequence import TRAIN_COMMAND
 from chipperf.launch.signs_of_life import SignsOfLife
-from chipperf.suites.execution import printed_cause
-from chipperf.suites.state import NextAttempt, require_same
+from chipperf.suites.state import NextAttempt, printed_cause, require_same
 from chipperf.suites.suite_plan import SuitePlan
 
 if TYPE_CHECKING:
@@ -308,7 +307,7 @@ class Follower:
             return time.monotonic() - left_s > OVERDUE_S
 
         tell(f"{planned.name}: joins")
-        arguments = self._directory.arguments(planned, attempt, self._machine)
+        arguments = self._directory.arguments(planned, attempt, self._machine.options(attempt.number))
         code = sequence.run([*TRAIN_COMMAND, *arguments], output=log, is_overdue=is_overdue)
         if code is not None:
             tell(f"{planned.name}: {'completed' if code == 0 else printed_cause(code, log)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,15 +22,16 @@ from chipperf.run.directory import RunDirectory
 from chipperf.suites.suite_plan import PlannedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from chipperf.suites.machines import Machine
     from chipperf.suites.suite_plan import SuitePlan
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 
 _LISTED_CHANGES = 5
+_ERROR_PREFIX = "perf: error: "
+_OUTPUT_TAIL_BYTES = 8192
 
 
 class Attempt(BaseModel):
@@ -175,10 +177,9 @@ class SuiteDirectory:
             directory = f"{name}-attempt-{len(run.attempts) + 1}"
         return NextAttempt(run=name, number=number, directory=directory, resumes=False)
 
-    def arguments(self, planned: PlannedRun, attempt: NextAttempt, machine: Machine | None) -> list[str]:
-        """Return the arguments of ``perf train`` for an attempt on a machine."""
+    def arguments(self, planned: PlannedRun, attempt: NextAttempt, place: Sequence[str]) -> list[str]:
+        """Return the arguments of ``perf train`` for an attempt, with the options of one of several machines last."""
         where = self.path / attempt.directory
-        place = [] if machine is None or planned.nnodes == 1 else machine.options(attempt.number)
         if not attempt.resumes:
             return [*planned.arguments, f"--out={where}", *place]
         nnodes, nproc = planned.topology.split("x")
@@ -292,6 +293,22 @@ def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
             f"the suite was begun with another plan: {listed}{more}",
             hint="put the file back as it was, or choose another --out",
         )
+
+
+def printed_cause(code: int, log: Path) -> str:
+    """Return the cause of a failure from the last lines of output, or else from the exit code."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in reversed(lines):
+        if line.startswith(_ERROR_PREFIX):
+            return line.removeprefix(_ERROR_PREFIX)
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
 
 
 def _has_completed(directory: RunDirectory) -> bool:
