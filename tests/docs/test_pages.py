@@ -14,7 +14,7 @@ from chipperf.cases.classification.resnet50 import CASE
 from chipperf.cases.config import STATEABLE_FACTS, read_config_file, resolve
 from chipperf.plugin.registration import REQUIRED_HOOKS, VENDOR_HOOKS
 from chipperf.records.schema import Interruption, Memory, Metrics, MissingKind, Power, StepBreakdown
-from chipperf.suites.file import RunEntry
+from chipperf.suites.suite_plan import RunEntry
 from documents import LINKED_PAGES, README, README_ZH, ROOT, TOML_PAGE, anchors, blocks, links
 
 try:

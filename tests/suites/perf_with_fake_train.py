@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from chipperf.cli import main, repeat, suite
-from chipperf.suites import follower
+from chipperf.cli import main, repeat
+from chipperf.suites import execution, machines
 
-repeat.TRAIN_COMMAND = suite.TRAIN_COMMAND = (  # type: ignore[misc]
+repeat.TRAIN_COMMAND = execution.TRAIN_COMMAND = machines.TRAIN_COMMAND = (  # type: ignore[misc]
     sys.executable,
     str(Path(__file__).with_name("fake_train.py")),
 )
-follower.BEGIN_S = float(os.environ.get("FAKE_BEGIN_S", follower.BEGIN_S))  # type: ignore[misc]
-follower.LOST_S = float(os.environ.get("FAKE_LOST_S", follower.LOST_S))  # type: ignore[misc]
-follower._LEAVE_S = float(os.environ.get("FAKE_LEAVE_S", follower._LEAVE_S))  # type: ignore[misc]
+machines.BEGIN_S = float(os.environ.get("FAKE_BEGIN_S", machines.BEGIN_S))  # type: ignore[misc]
+machines.LOST_S = float(os.environ.get("FAKE_LOST_S", machines.LOST_S))  # type: ignore[misc]
+machines.OVERDUE_S = float(os.environ.get("FAKE_LEAVE_S", machines.OVERDUE_S))  # type: ignore[misc]
 main.main()

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import ConfigError, TrainingError
-from chipperf.suites import follower, leader, machines
-from chipperf.suites.follower import _FirstMachine
-from chipperf.suites.leader import leading
-from chipperf.suites.machines import Machine
+from chipperf.suites import machines
+from chipperf.suites.machines import Follower, Machine, leading
 from chipperf.suites.state import NextAttempt, SuiteDirectory
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 from support import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from chipperf.suites.machines import JointAttempt
 
 RUN = PlannedRun(
     configuration="resnet50-fp32-2x1",
@@ -30,7 +26,7 @@ RUN = PlannedRun(
     arguments=("resnet50", "--seed=1"),
 )
 PLAN = SuitePlan(runs=(RUN,), ignored=())
-ATTEMPT = NextAttempt(directory="resnet50-fp32-2x1/repeat-1", resumes=False)
+ATTEMPT = NextAttempt(run=RUN.name, number=3, directory=RUN.name, resumes=False)
 
 
 @pytest.fixture
@@ -40,14 +36,14 @@ def place() -> Machine:
     return Machine(0, "localhost", port - machines._PORTS + 1)
 
 
-def follow(place: Machine, plan: SuitePlan, root: Path) -> _FirstMachine:
-    return _FirstMachine(Machine(1, place.host, place.port), plan, SuiteDirectory(root))
+def follow(place: Machine, plan: SuitePlan, root: Path) -> Follower:
+    return Follower(Machine(1, place.host, place.port), plan, SuiteDirectory(root))
 
 
-def heard(other: _FirstMachine) -> JointAttempt:
+def heard(other: Follower) -> NextAttempt:
     """Return what goes on, as soon as it is heard: what one end writes may reach the other a moment later."""
 
-    def listen() -> JointAttempt | None:
+    def listen() -> NextAttempt | None:
         other.listen()
         return other.attempt
 
@@ -62,11 +58,10 @@ def test_others_hear_what_runs_and_that_it_ended(place: Machine, tmp_path: Path)
         other.listen()
         assert (other.attempt, other.has_ended) == (None, False)
 
-        announced = first.joint_attempt(RUN, ATTEMPT, number=3)
-        assert (announced.run, announced.attempt, announced.port) == (RUN.name, ATTEMPT, place.port + 3)
-        with first.announced(announced):
+        assert place.port_of_attempt(ATTEMPT.number) == place.port + 3
+        with first.announced(ATTEMPT):
             joint = heard(other)
-            assert joint == announced
+            assert joint == ATTEMPT
             assert other.is_at(joint)
 
         wait_for(lambda: not other.is_at(joint))
@@ -87,7 +82,7 @@ def test_suite_waits_until_the_others_know_its_end(
 
     with leading(place, PLAN):
         other.listen()
-        monkeypatch.setattr(leader.time, "sleep", hear)
+        monkeypatch.setattr(machines.time, "sleep", hear)
 
     assert other.has_ended
     assert waits
@@ -112,12 +107,12 @@ def test_port_that_is_taken_is_named(place: Machine) -> None:
 def test_suite_that_vanished_leaves_its_attempt_alone(
     place: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with leading(place, PLAN) as first, first.announced(first.joint_attempt(RUN, ATTEMPT, number=0)):
+    with leading(place, PLAN) as first, first.announced(ATTEMPT):
         other = follow(place, PLAN, tmp_path)
         joint = heard(other)
         other._channel = None
-        monkeypatch.setattr(follower, "Channel", lost)
-        monkeypatch.setattr(follower, "LOST_S", -1.0)
+        monkeypatch.setattr(machines, "Channel", lost)
+        monkeypatch.setattr(machines, "LOST_S", -1.0)
 
         assert other.is_at(joint)
         with pytest.raises(TrainingError, match="has given no sign of life"):
@@ -125,4 +120,4 @@ def test_suite_that_vanished_leaves_its_attempt_alone(
 
 
 def lost(*place: object, **options: object) -> None:
-    raise follower.ChannelLost("nobody")
+    raise machines.ChannelLost("nobody")

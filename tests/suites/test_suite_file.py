@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import ConfigError, PerfError
-from chipperf.suites.case_keys import parse_case_key, parse_case_key_lines
-from chipperf.suites.suite_plan import plan_suite
+from chipperf.suites.suite_plan import parse_case_key, plan_suite
 
 if TYPE_CHECKING:
     from chipperf.suites.suite_plan import SuitePlan
@@ -179,10 +178,10 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
 def test_a_case_key_is_read_as_flagperf_writes_it(line: str) -> None:
     key = parse_case_key(line, "file:1")
 
-    assert (key.case, key.nnodes, key.nproc, key.repeats) == ("resnet50", 1, 8, 3)
+    assert (key.case, key.topology, key.repeats) == ("resnet50", "1x8", 3)
     assert key.data == (Path("/data/imagenet") if "/data" in line else None)
-    assert any("A100" in text for text in key.ignored)
-    assert any("pytorch_1.13" in text for text in key.ignored)
+    assert any("hardware 'A100'" in text for text in key.ignored)
+    assert any("framework 'pytorch_1.13'" in text for text in key.ignored)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +197,9 @@ def test_a_case_key_is_read_as_flagperf_writes_it(line: str) -> None:
         ("resnet50:paddle_2.3:A100:1:8:1", "framework 'paddle_2.3' is not pytorch"),
     ],
 )
-def test_a_key_that_cannot_be_run_is_refused_with_its_line(line: str, message: str) -> None:
+def test_a_key_that_cannot_be_run_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(ConfigError, match="cases.txt:2: ") as caught:
-        parse_case_key_lines(f"# first\n{line}\n", Path("cases.txt"))
+        plan(tmp_path, f"# first\n{line}\n", "cases.txt")
     assert message in caught.value.message
 
 

@@ -11,7 +11,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from chipperf.cli.suite_overview import _Picture
+from chipperf.cli.live import _SuitePicture
 from chipperf.suites.state import Attempt, SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import PlannedRun
 from fake_training import PROGRAM
@@ -40,7 +40,7 @@ def run(number: int) -> SuiteRun:
     )
 
 
-def drawn(picture: _Picture) -> list[str]:
+def drawn(picture: _SuitePicture) -> list[str]:
     console = Console(file=io.StringIO(), width=140)
     console.print(picture.draw())
     assert isinstance(console.file, io.StringIO)
@@ -62,8 +62,8 @@ def test_a_long_suite_shows_the_runs_around_the_current_one(tmp_path: Path) -> N
     directory.mkdir(parents=True)
     progress = {"phase": "training", "step": 3, "steps": 9, "samples_per_s": 12.34}
     (directory / "progress.json").write_text(json.dumps(progress))
-    picture = _Picture(state, SuiteDirectory(tmp_path))
-    picture.began(current)
+    picture = _SuitePicture(state, SuiteDirectory(tmp_path))
+    picture.show(current)
 
     lines = drawn(picture)
 

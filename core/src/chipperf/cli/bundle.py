@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.command_groups import DefaultCommandGroup
-from chipperf.cli.output import JSON_OPTION, print_json, require_directory
+from chipperf.cli.command_groups import group_with_default
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import counted, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chipperf.verify.report_verification import ReportResult
-
 _TEMPLATES = typer.Option(None, "--templates", help="The --templates that the reports were made with.")
 
-
-class BundleGroup(DefaultCommandGroup):
-    """``perf bundle RUN...`` is short for ``perf bundle pack RUN...``."""
-
-    default_command = "pack"
-
-
-app = typer.Typer(cls=BundleGroup, help="Pack runs and reports for submission, or check a bundle.")
+# "perf bundle RUN..." is short for "perf bundle pack RUN...".
+app = typer.Typer(cls=group_with_default("pack"), help="Pack runs and reports for submission, or check a bundle.")
 
 
 @app.command("pack")
@@ -49,7 +38,10 @@ def pack_runs(
 
     require_directory(out)
     results = verify_reports(reports, runs, templates)
-    _require_equal(results, hint="render the report again, of these runs and their baselines: perf report --out")
+    _require_equal(
+        [str(difference) for result in results for difference in result.differences],
+        hint="render the report again, of these runs and their baselines: perf report --out",
+    )
     manifest = pack(runs, reports, out)
     size_bytes = sum(file.size_bytes for file in manifest.files)
     typer.echo(
@@ -85,35 +77,26 @@ def check(
                 raise CheckFailed(f"{bundle}: {run.record} is of run {run_id}, not {run.run_id}")
         records = [root / run.record for run in manifest.runs]
         results = verify_reports([root / report for report in manifest.reports], records, templates)
-        described = {
-            "bundle": str(bundle),
-            "runs": [run.run_id for run in manifest.runs],
-            "reports": [
-                {
-                    "file": name,
-                    "equal": not result.differences,
-                    "differences": [str(difference).replace(f"{root}/", "") for difference in result.differences],
-                }
-                for name, result in zip(manifest.reports, results, strict=True)
-            ],
-            "files": len(manifest.files),
-        }
-        if as_json:
-            print_json(described)
-        else:
-            typer.echo(
-                f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "
-                f"{len(manifest.reports)} reports"
-            )
-        _require_equal(results, root=root, hint="see which record and which page differ with perf verify")
+    found = [[str(each).replace(f"{root}/", "") for each in result.differences] for result in results]
+    if as_json:
+        reports = [
+            {"file": name, "equal": not differences, "differences": differences}
+            for name, differences in zip(manifest.reports, found, strict=True)
+        ]
+        run_ids = [run.run_id for run in manifest.runs]
+        print_json({"bundle": str(bundle), "runs": run_ids, "reports": reports, "files": len(manifest.files)})
+    else:
+        typer.echo(
+            f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "
+            f"{len(manifest.reports)} reports"
+        )
+    _require_equal(
+        [text for texts in found for text in texts], hint="see which record and which page differ with perf verify"
+    )
 
 
-def _require_equal(results: Sequence[ReportResult], *, hint: str, root: Path | None = None) -> None:
-    differences = [str(difference) for result in results for difference in result.differences]
-    if root:
-        differences = [difference.replace(f"{root}/", "") for difference in differences]
+def _require_equal(differences: list[str], *, hint: str) -> None:
     for difference in differences:
         typer.echo(difference, err=True)
     if differences:
-        count = len(differences)
-        raise CheckFailed(f"{count} difference{'s' if count > 1 else ''} between reports and records", hint=hint)
+        raise CheckFailed(f"{counted(len(differences), 'difference')} between reports and records", hint=hint)

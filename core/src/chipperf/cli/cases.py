@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from chipperf.cases.base import Case
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import print_json, print_table
 from chipperf.errors import PluginLoadError
 
 
@@ -18,31 +20,28 @@ def cases(
     Example: perf cases resnet50
     """
     if name:
-        _print_case(name, as_json)
+        _print_case(find_case(name), as_json)
         return
-    rows = [_summarize(known) for known in case_names()]
+    rows = []
+    for known in case_names():
+        try:
+            case = find_case(known)
+            rows.append({"name": known, "version": case.version, "summary": case.summary})
+        except PluginLoadError as error:
+            # A broken case must not hide the others.
+            rows.append({"name": known, "version": "broken", "summary": error.message})
     if as_json:
         print_json(rows)
     else:
-        print_table(("case", "version", "summary"), [(row["name"], row["version"], row["summary"]) for row in rows])
+        print_table(("case", "version", "summary"), [tuple(row.values()) for row in rows])
 
 
-def _summarize(name: str) -> dict[str, str]:
-    try:
-        case = find_case(name)
-    except PluginLoadError as error:
-        # A broken case must not hide the others.
-        return {"name": name, "version": "broken", "summary": error.message}
-    return {"name": name, "version": case.version, "summary": case.summary}
-
-
-def _print_case(name: str, as_json: bool) -> None:
-    case = find_case(name)
+def _print_case(case: Case, as_json: bool) -> None:
     base = case.base.model_dump()
     if as_json:
         hyperparameters = {key: {"role": str(case.base.role(key)), "base": base[key]} for key in base}
         presets = {preset: dict(values) for preset, values in case.presets.items()}
-        print_json({"name": name, "version": case.version, "hyperparameters": hyperparameters, "presets": presets})
+        print_json({"name": case.name, "version": case.version, "hyperparameters": hyperparameters, "presets": presets})
         return
     print_table(("hyperparameter", "role", "base"), [(key, case.base.role(key), base[key]) for key in base])
     for preset, values in case.presets.items():

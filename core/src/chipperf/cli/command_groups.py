@@ -1,24 +1,17 @@
-"""Commands that are imported on demand, so that each loads only the modules it needs."""
+"""Groups of commands: imported on demand, so that each command loads only what it needs, or with a default command."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 class LazyCommands(Mapping[str, Any]):
-    """Commands by name. Each is imported at its first use.
-
-    Args:
-        places: By name, ``module:attribute`` of a command's function or of a group's :class:`typer.Typer`.
-    """
+    """Commands by name. Each is imported at its first use, from ``module:attribute``: a function or a Typer."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
@@ -27,11 +20,15 @@ class LazyCommands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._imported:
             module, _, attribute = self._places[name].partition(":")
-            self._imported[name] = _make_command(name, getattr(import_module(module), attribute))
+            found = getattr(import_module(module), attribute)
+            app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name)
+            else:
+                app.command(name)(found)
+            # get_group makes a group: typer would turn a single command into the program itself, without its name.
+            self._imported[name] = typer.main.get_group(app).commands[name]
         return self._imported[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -51,30 +48,22 @@ def lazy_group(places: Mapping[str, str]) -> type[TyperGroup]:
     return LazyGroup
 
 
-def _make_command(name: str, found: Any) -> Any:
-    # get_group makes a group: typer would turn a single command into the program itself, without its name.
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    if isinstance(found, typer.Typer):
-        app.add_typer(found, name=name)
-    else:
-        app.command(name)(found)
-    return typer.main.get_group(app).commands[name]
+def group_with_default(default: str) -> type[TyperGroup]:
+    """Return the class of a group that passes arguments that do not begin with a command to its default command."""
 
+    class DefaultCommandGroup(TyperGroup):
+        default_command = default
 
-class DefaultCommandGroup(TyperGroup):
-    """Passes arguments that do not begin with one of its commands to its default command."""
+        def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+            if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+                args = [default, *args]
+            return super().parse_args(ctx, args)
 
-    default_command: ClassVar[str]
+        def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+            """Write the default command's help, then the names of all commands."""
+            command: Any = self.commands[default]
+            with command.make_context(ctx.info_name, [], parent=ctx.parent, resilient_parsing=True) as own:
+                command.format_help(own, formatter)
+            self.format_commands(ctx, formatter)
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Insert the default command before arguments that do not begin with a command."""
-        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
-            args = [self.default_command, *args]
-        return super().parse_args(ctx, args)
-
-    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        """Write the default command's help, then the names of all commands."""
-        command: Any = self.commands[self.default_command]
-        with command.make_context(ctx.info_name, [], parent=ctx.parent, resilient_parsing=True) as own:
-            command.format_help(own, formatter)
-        self.format_commands(ctx, formatter)
+    return DefaultCommandGroup

@@ -3,77 +3,38 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import typer
 
-from chipperf.cli.language import language_option, note_fonts
-from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_directory
+from chipperf.cli.command_options import JSON_OPTION, language_option
+from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
 from chipperf.compare.peak_rates import installed_peak
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
-from chipperf.records.files import write_atomically
+from chipperf.languages import Language
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import differences
 from chipperf.report.curve_files import points_csv
-from chipperf.report.curves import common_places, median_at
+from chipperf.report.curves import Axis, Curve, Curves, common_places, median_at
 from chipperf.report.figures import PictureFormat, require_matplotlib
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from chipperf.languages import Language
-    from chipperf.report.curves import Axis, Curve, Curves, Quantity
+ComparisonFormat = Literal["table", "markdown", "csv", "json"]
 
 _RUNS_BESIDE = 3
 _LARGEST_TABLE = 20
 """Largest number of points of a curve on the terminal. The file has all points."""
 
 _PICTURES: dict[str, PictureFormat] = {".png": "png", ".svg": "svg"}
-
-
-class CurveOf(str, Enum):
-    """Quantity of a curve."""
-
-    ACCURACY = "accuracy"
-    LOSS = "loss"
-
-
-class AxisOf(str, Enum):
-    """Unit of a curve's axis."""
-
-    EPOCH = "epoch"
-    STEP = "step"
-    TIME = "time"
-
-
-class ComparisonFormat(str, Enum):
-    """Output format of a comparison."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    JSON = "json"
-
-
-_FORMATS = {".md": ComparisonFormat.MARKDOWN, ".csv": ComparisonFormat.CSV, ".json": ComparisonFormat.JSON}
-_WRITERS: dict[ComparisonFormat, Callable[[Comparison], str]] = {
-    ComparisonFormat.MARKDOWN: as_markdown,
-    ComparisonFormat.CSV: as_csv,
-    ComparisonFormat.JSON: json_text,
-}
-_AXIS_TITLES: dict[Axis, str] = {"epoch": "epoch", "step": "step", "time": "time (s)"}
-_EXTREME: dict[Quantity, str] = {"quality": "best", "loss": "lowest"}
-
-_QUANTITIES: dict[CurveOf, Quantity] = {CurveOf.ACCURACY: "quality", CurveOf.LOSS: "loss"}
+_FORMATS: dict[str, ComparisonFormat] = {".md": "markdown", ".csv": "csv", ".json": "json"}
+_WRITERS: dict[str, Callable[[Comparison], str]] = {"markdown": as_markdown, "csv": as_csv, "json": json_text}
 
 
 def compare(
@@ -87,10 +48,10 @@ def compare(
     ),
     topology: str | None = typer.Option(None, "--topology", help="Only runs and rows on it, for example 1x8."),
     precision: str | None = typer.Option(None, "--precision", help="Only runs and rows that requested it."),
-    curve: CurveOf | None = typer.Option(
+    curve: Literal["accuracy", "loss"] | None = typer.Option(
         None, "--curve", help="Compare over training: accuracy (the case's quality, mAP for one) or training loss."
     ),
-    axis: AxisOf | None = typer.Option(
+    axis: Axis | None = typer.Option(
         None, "--axis", help="Unit of the curve's axis. [epoch for accuracy, step for loss, if all runs can be on it]"
     ),
     lang: str = language_option("Language of the picture."),
@@ -113,20 +74,25 @@ def compare(
         chosen = _choose_format(output, out, as_json=as_json)
         if out is not None:
             require_directory(out)
-        comparison = compare_columns(_read(paths, topology, precision), peak_of=installed_peak)
-        _write_comparison(comparison, chosen, out)
+        _write_comparison(compare_columns(_read(paths, topology, precision), peak_of=installed_peak), chosen, out)
         return
-    if output not in (None, ComparisonFormat.JSON):
-        raise UsageError(f"--format {output.value} does not apply to a curve", hint="write its points: --out FILE.csv")
+    if output not in (None, "json"):
+        raise UsageError(f"--format {output} does not apply to a curve", hint="write its points: --out FILE.csv")
     if out is not None:
-        _check_picture(out)
+        if out.suffix not in (*_PICTURES, ".csv"):
+            raise UsageError(
+                f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings"
+            )
+        require_directory(out)
+        if out.suffix in _PICTURES:
+            require_matplotlib("plot")
     comparison = compare_columns(_read(paths, topology, precision))
-    curves = compare_curves(comparison, _QUANTITIES[curve], axis=axis.value if axis else None)
+    curves = compare_curves(comparison, "loss" if curve == "loss" else "quality", axis=axis)
     if out is not None:
-        _write(curves, comparison, lang, out)
+        _write_curves(curves, comparison, lang, out)
     if curves.not_on:
-        typer.echo(f"note: the axis is the {curves.axis}, because {curves.not_on}", err=True)
-    if as_json or output is ComparisonFormat.JSON:
+        note(f"the axis is the {curves.axis}, because {curves.not_on}")
+    if as_json or output == "json":
         print_json(_curves_data(curves, comparison))
     else:
         _print_curves(curves, comparison)
@@ -152,50 +118,25 @@ def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json
     if suffix in _PICTURES:
         raise UsageError(f"--out {out}: a picture is of a curve", hint="add --curve accuracy, or loss")
     if as_json:
-        if output not in (None, ComparisonFormat.JSON):
-            raise UsageError(f"--json contradicts --format {output.value}", hint="give one of the two")
-        return ComparisonFormat.JSON
-    return output or _FORMATS.get(suffix, ComparisonFormat.TABLE)
+        if output not in (None, "json"):
+            raise UsageError(f"--json contradicts --format {output}", hint="give one of the two")
+        return "json"
+    return output or _FORMATS.get(suffix, "table")
 
 
 def _write_comparison(comparison: Comparison, output: ComparisonFormat, out: Path | None) -> None:
-    if output is ComparisonFormat.TABLE and out is None:
+    if output == "table" and out is None:
         # Printed directly on the terminal, with its width and styles.
         _print_comparison(comparison)
-        return
-    if output is ComparisonFormat.TABLE:
+    elif out is None:
+        typer.echo(_WRITERS[output](comparison), nl=False)
+    elif output == "table":
         text = io.StringIO()
         with redirect_stdout(text):
             _print_comparison(comparison)
-        content = text.getvalue()
+        write_file(out, text.getvalue())
     else:
-        content = _WRITERS[output](comparison)
-    if out is None:
-        typer.echo(content, nl=False)
-    else:
-        write_atomically(out, content)
-        typer.echo(f"wrote {out}", err=True)
-
-
-def _check_picture(out: Path) -> None:
-    if out.suffix not in (*_PICTURES, ".csv"):
-        raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
-    require_directory(out)
-    if out.suffix in _PICTURES:
-        require_matplotlib("plot")
-
-
-def _write(curves: Curves, comparison: Comparison, lang: Language, out: Path) -> None:
-    if out.suffix == ".csv":
-        write_atomically(out, points_csv(curves))
-    else:
-        from chipperf.report.curve_figure import draw_curves
-
-        kind = _PICTURES[out.suffix]
-        picture = draw_curves(curves, comparison.case.report, lang, [kind])
-        write_atomically(out, picture.files[kind])
-        note_fonts(picture.language, lang, picture.unwritten)
-    typer.echo(f"wrote {out}", err=True)
+        write_file(out, _WRITERS[output](comparison))
 
 
 def _print_comparison(comparison: Comparison) -> None:
@@ -203,8 +144,8 @@ def _print_comparison(comparison: Comparison) -> None:
         typer.echo(line)
     typer.echo()
     _print_beside(headers(comparison), rows(comparison))
-    for note in notes(comparison):
-        typer.echo(f"\n{note}")
+    for text in notes(comparison):
+        typer.echo(f"\n{text}")
     if comparison.footnotes:
         typer.echo("\nFootnotes")
         for place, footnote in enumerate(comparison.footnotes, start=1):
@@ -222,52 +163,59 @@ def _print_beside(columns: Sequence[str], cells: Mapping[str, Sequence[str]]) ->
         print_table(["", *columns[part]], [[title, *values[part]] for title, values in cells.items()])
 
 
-def _print_curves(curves: Curves, comparison: Comparison) -> None:
-    def shown(value: float) -> str:
-        return text_or_marker(number(value), "en") if curves.quantity == "loss" else _quality(value, comparison)
+def _write_curves(curves: Curves, comparison: Comparison, lang: Language, out: Path) -> None:
+    if out.suffix == ".csv":
+        write_file(out, points_csv(curves))
+        return
+    from chipperf.report.curve_figure import draw_curves
 
-    columns = [
-        "",
-        "curve",
-        "runs",
-        "seeds",
-        "points",
-        f"last {_AXIS_TITLES[curves.axis]}",
-        _EXTREME[curves.quantity],
-        "target",
-    ]
-    rows = [
+    kind = _PICTURES[out.suffix]
+    picture = draw_curves(curves, comparison.case.report, lang, [kind])
+    note_fonts(picture.language, lang, picture.unwritten)
+    write_file(out, picture.files[kind])
+
+
+def _print_curves(curves: Curves, comparison: Comparison) -> None:
+    is_loss = curves.quantity == "loss"
+
+    def shown(value: float) -> str:
+        return text_or_marker(number(value), "en") if is_loss else _quality(value, comparison)
+
+    numbers = [str(curve.number) for curve in curves.curves]
+    titles = ["", "curve", "runs", "seeds", "points", f"last {'time (s)' if curves.axis == 'time' else curves.axis}"]
+    print_table(
+        # The target is a quality, so only quality curves show it.
+        [*titles, *(["lowest"] if is_loss else ["best", "target"])],
         [
-            curve.number,
-            curve.name if curve.finished else f"{curve.name}, not completed",
-            len(curve.runs),
-            ", ".join(text_or_marker(seed, "en") for seed in curve.seeds),
-            curve.points,
-            number(curve.last_place),
-            shown(curve.lowest if curves.quantity == "loss" else curve.best),
-            _target(curve, comparison),
-        ]
-        for curve in curves.curves
-    ]
-    # The target is a quality, so only quality curves show it.
-    count = len(columns) - (curves.quantity == "loss")
-    print_table(columns[:count], [row[:count] for row in rows])
+            [
+                curve.number,
+                curve.name if curve.finished else f"{curve.name}, not completed",
+                len(curve.runs),
+                ", ".join(text_or_marker(seed, "en") for seed in curve.seeds),
+                curve.points,
+                number(curve.last_place),
+                *([shown(curve.lowest)] if is_loss else [shown(curve.best), _target(curve, comparison)]),
+            ]
+            for curve in curves.curves
+        ],
+    )
     different = differences([curve.runs[0].record for curve in curves.curves], comparison.case)
     if different:
         typer.echo("\nThe curves differ in")
-        numbers = [str(curve.number) for curve in curves.curves]
         _print_beside(numbers, {difference.name: difference.values for difference in different})
     places = common_places(curves)
     if not places:
         typer.echo(f"\nThere is no {curves.axis} at which all curves have a value.")
         return
-    typer.echo(f"\nMedians at {_which(places)} {curves.axis}s that all curves have")
+    count, last = len(places), len(places) - 1
+    if count > _LARGEST_TABLE:
+        # Evenly spaced, including the first and the last.
+        places = [places[round(index * last / (_LARGEST_TABLE - 1))] for index in range(_LARGEST_TABLE)]
+    which = "all" if count == len(places) else f"{len(places)} of {count}"
+    typer.echo(f"\nMedians at {which} {curves.axis}s that all curves have")
     print_table(
-        [curves.axis, *(str(curve.number) for curve in curves.curves)],
-        [
-            [number(place), *(shown(median_at(curve, place)) for curve in curves.curves)]
-            for place in _evenly(places, _LARGEST_TABLE)
-        ],
+        [curves.axis, *numbers],
+        [[number(place), *(shown(median_at(curve, place)) for curve in curves.curves)] for place in places],
     )
 
 
@@ -276,17 +224,6 @@ def _target(curve: Curve, comparison: Comparison) -> str:
         return "none"
     reached = "reached" if len(curve.runs) == 1 else f"reached by {curve.reached} of {len(curve.runs)}"
     return f"{_quality(curve.target, comparison)} {reached if curve.reached else 'not reached'}"
-
-
-def _which(places: Sequence[float]) -> str:
-    return "all" if len(places) <= _LARGEST_TABLE else f"{_LARGEST_TABLE} of {len(places)}"
-
-
-def _evenly(places: Sequence[float], count: int) -> list[float]:
-    """Return at most ``count`` of the places, evenly spaced, including the first and the last."""
-    if len(places) <= count:
-        return list(places)
-    return [places[round(index * (len(places) - 1) / (count - 1))] for index in range(count)]
 
 
 def _curves_data(curves: Curves, comparison: Comparison) -> dict[str, Any]:

@@ -5,31 +5,41 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chipperf.cli.certify import certify
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
-from chipperf.contract.check import LEVELS, all_checks, find_check
-from chipperf.contract.check_runner import Runner
+from chipperf.cases.case_data import SampleSize
+from chipperf.cases.registry import case_names, find_case
+from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
+from chipperf.cli.live import run_progress
+from chipperf.cli.output import print_json, print_table
+from chipperf.contract.check import LEVELS, Check, all_checks, find_check
+from chipperf.contract.check_runner import CheckResult, Runner
+from chipperf.contract.equivalence_plot import write_plot
+from chipperf.contract.isolation import ForkServer
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
 from chipperf.errors import CheckFailed, PluginError, UsageError
-from chipperf.plugin import installed
+from chipperf.plugin import installed, selection
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.precisions import precision_of
 from chipperf.records.files import write_atomically
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chipperf.contract.check import Check
-    from chipperf.contract.check_runner import CheckResult
+from chipperf.report.figures import require_matplotlib
 
 app = typer.Typer(no_args_is_help=True, help="Check a vendor plugin against the contract and the CPU reference.")
-app.command("certify")(certify)
+
+_CERTIFY_TIMEOUT_S: Final = 24 * 3600.0
+"""Only a device that hangs needs longer. The user can interrupt earlier."""
 
 _MARKS = {
     "passed": "ok",
@@ -42,6 +52,76 @@ _MARKS = {
 }
 
 
+@app.command("certify")
+def certify(
+    vendor: str = typer.Option(..., "--vendor", help="Vendor plugin to certify."),
+    case: list[str] = typer.Option([], "--case", help="Only this case; may be repeated. [all]"),
+    size: SampleSize = typer.Option("tiny", "--size", help="Size of the samples: tiny, or real as in the benchmark."),
+    steps: int = typer.Option(20, "--steps", min=1, help="Optimizer steps to compare."),
+    precision: str = PRECISION_OPTION,
+    data: Path = typer.Option(None, "--data", help="Dataset directory of the case; a generated sample if not given."),
+    out: Path = typer.Option(..., "--out", help="Directory for equivalence.json and equivalence.png."),
+) -> None:
+    """Certify that the first steps of training follow the CPU reference in fp32.
+
+    Both sides start from the same weights and take the same batches; loss and gradients are compared after every step.
+    Exit code 4 if a difference is larger than the precision allows.
+
+    Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
+    """
+    # Imported here, because the other subcommands do not need it.
+    from chipperf.contract.equivalence import Certificate
+
+    names = [find_case(name).name for name in case] or list(case_names())
+    if data is not None and (len(names) != 1 or not data.is_dir()):
+        raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")
+    require_matplotlib("contract")
+    entry = selection.select_vendor(vendor).entry
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}", hint="choose another --out") from error
+    request = {
+        "entry": asdict(entry),
+        "cases": names,
+        "size": size,
+        "steps": steps,
+        "precision": precision_of(precision),
+        "data": str(data.resolve()) if data else None,
+    }
+    settings = EnvironmentSettings(case=names[0], precision=precision_of(precision))
+    certificate = Certificate.model_validate(_compare(entry, settings, request))
+    write_atomically(out / "equivalence.json", certificate.model_dump_json(indent=2) + "\n")
+    write_plot(certificate, out / "equivalence.png")
+    for comparison in certificate.comparisons:
+        typer.echo(comparison.summary)
+    typer.echo(f"wrote {out / 'equivalence.json'} and {out / 'equivalence.png'}", err=True)
+    if not certificate.within:
+        raise CheckFailed(
+            f"{entry} does not follow the CPU reference in {precision}",
+            hint="'perf contract run' checks operators and precision one by one",
+        )
+
+
+def _compare(entry: PluginEntry, settings: EnvironmentSettings, request: dict[str, object]) -> Any:
+    """Compare in a process with the plugin's environment, and show the progress. Return the certificate as JSON."""
+    wanted = {variable.name: variable.value for variable in bind(entry).environment(Rank(), settings)}
+    with tempfile.TemporaryDirectory(prefix="chipperf-certify-") as scratch:
+        progress = Path(scratch) / "progress.json"
+        # The user's settings take precedence, as in a run.
+        server = ForkServer({**wanted, **os.environ})
+        with closing(server), run_progress(progress, "certify"):
+            arguments = {**request, "progress": str(progress)}
+            outcome = server.call("chipperf.contract.equivalence:certify", arguments, timeout_s=_CERTIFY_TIMEOUT_S)
+    if outcome.fault:
+        last_words = f"; its last words: {outcome.output.splitlines()[-1]}" if outcome.output else ""
+        raise PluginError(
+            f"{entry}: the comparison ended early: {outcome.fault}{last_words}",
+            hint="'perf contract run' finds out which part of the plugin is at fault",
+        )
+    return outcome.value
+
+
 @app.command("list")
 def list_checks(as_json: bool = JSON_OPTION) -> None:
     """List every check: its id, level, the capability it needs, and what a conforming plugin does.
@@ -50,11 +130,13 @@ def list_checks(as_json: bool = JSON_OPTION) -> None:
     """
     checks = all_checks()
     if as_json:
-        print_json([_describe(check) for check in checks])
+        fields = ("id", "level", "since", "capability", "ranks", "summary", "fault", "advisory")
+        print_json([{field: getattr(check, field) for field in fields} for check in checks])
         return
     rows = [(check.id, f"L{check.level}", check.since, check.capability or "-", check.summary) for check in checks]
     print_table(("check", "level", "since", "capability", "a conforming plugin"), rows)
-    counts = ", ".join(f"L{level} {name} {_count(level)}" for level, name in LEVELS.items())
+    levels = [check.level for check in checks]
+    counts = ", ".join(f"L{level} {name} {levels.count(level)}" for level, name in LEVELS.items())
     typer.echo(f"{len(checks)} checks: {counts}")
 
 
@@ -81,8 +163,9 @@ def run(
     entry = installed.find_vendor(vendor)
     known_failures = read_waivers(waivers) if waivers else {}
     checks = _chosen(only, level)
-    if statement:
-        _require_writable(statement)
+    # Before the checks take minutes.
+    if statement and (statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK)):
+        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
     # When a scheduler ends the job, the checks' files must be removed.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Runner(entry, timeout_factor=timeout_factor) as runner:
@@ -103,12 +186,6 @@ def run(
     if asked and (readiness.no_device or readiness.device_fault):
         reason = readiness.device_fault or f"no device: {readiness.no_device}"
         raise PluginError(f"level {highest} was asked for and did not run: {reason}")
-
-
-def _require_writable(statement: Path) -> None:
-    """Check that the file can be written, before the checks take minutes."""
-    if statement.is_dir() or not os.access(statement.absolute().parent, os.W_OK):
-        raise UsageError(f"cannot write {statement}", hint="name a file in a directory that exists and is yours")
 
 
 def _chosen(only: list[str], level: int | None) -> list[Check]:
@@ -138,11 +215,11 @@ def _carry_out(runner: Runner, checks: Sequence[Check], *, quiet: bool) -> list[
 def _print(report: Statement, results: Sequence[CheckResult]) -> None:
     rows = []
     for judged, result in zip(report.results, results, strict=True):
-        remark = judged.message if judged.verdict != "passed" else ""
-        reason = (
-            f" [{judged.waiver.kind}: {judged.waiver.reason}]" if judged.waiver and judged.verdict == "waived" else ""
-        )
-        note = f"{result.check.summary}\n{remark}{reason}" if remark else result.check.summary
+        note = result.check.summary
+        if judged.verdict != "passed" and judged.message:
+            note = f"{note}\n{judged.message}"
+            if judged.waiver and judged.verdict == "waived":
+                note = f"{note} [{judged.waiver.kind}: {judged.waiver.reason}]"
         rows.append((judged.check, f"L{judged.level}", _MARKS[judged.verdict], f"{judged.seconds:.1f} s", note))
     print_table(("check", "level", "result", "time", ""), rows)
     for result, judged in zip(results, report.results, strict=True):
@@ -151,20 +228,3 @@ def _print(report: Statement, results: Sequence[CheckResult]) -> None:
     if report.simulated:
         typer.echo("simulated: fake modules stand in for the vendor's stack; nothing above level 0 is claimed")
     typer.echo(report.line)
-
-
-def _describe(check: Check) -> dict[str, object]:
-    return {
-        "id": check.id,
-        "level": check.level,
-        "since": check.since,
-        "capability": check.capability,
-        "ranks": check.ranks,
-        "summary": check.summary,
-        "fault": check.fault,
-        "advisory": check.advisory,
-    }
-
-
-def _count(level: int) -> int:
-    return sum(check.level == level for check in all_checks())

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
+from chipperf.cases.registry import find_case
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.live import counting_progress
-from chipperf.cli.output import JSON_OPTION, print_json
+from chipperf.cli.output import print_json
 from chipperf.errors import CheckFailed, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from chipperf.cases.case_data import CaseData
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -39,7 +36,7 @@ def sample(
     """
     given = {"classes": classes, "train_per_class": train_per_class, "val_per_class": val_per_class, "size": size}
     options = {name: value for name, value in given.items() if value is not None}
-    data = _data_of(case)
+    data = find_case(case).data
     if data.ensure_sample is None:
         raise UsageError(
             f"case {case} has no sample dataset", hint="train it with --data DIR, the directory of a dataset"
@@ -66,7 +63,7 @@ def check(
 
     Exits with 4 if there are faults. Example: perf data check resnet50 /data/imagenet
     """
-    data = _data_of(case)
+    data = find_case(case).data
     if data.check is None:
         raise UsageError(
             f"case {case} brings no check of its data",
@@ -83,12 +80,6 @@ def check(
     if not report.ok:
         faults = sum(finding.severity == "error" for finding in report.findings)
         raise CheckFailed(f"{directory} has {faults} faults", hint="put them right before training")
-
-
-def _data_of(case: str) -> CaseData:
-    from chipperf.cases.registry import find_case
-
-    return find_case(case).data
 
 
 def _spelled(options: Iterable[str]) -> str:

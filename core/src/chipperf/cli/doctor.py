@@ -6,29 +6,27 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 import chipperf
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
-from chipperf.cli.output import JSON_OPTION, print_json
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import print_json
 from chipperf.errors import PerfError, did_you_mean
 from chipperf.plugin import installed
+from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ProbeOutcome, probe_vendors
 from chipperf.plugin.registration import REQUIRED_HOOKS
 from chipperf.plugin.session import bind
 from chipperf.records.environment import read_distributions
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chipperf.plugin.installed import PluginEntry
 
 _GROUPS = (installed.VENDOR_GROUP, installed.OBSERVER_GROUP, CASE_GROUP)
 
@@ -52,9 +50,8 @@ def doctor(
 
 def _print(findings: Mapping[str, Any]) -> None:
     typer.echo(f"chipperf {findings['chipperf']}, Python {findings['python']}, {findings['platform']}")
-    typer.echo(
-        f"perf on PATH: {findings['perf']['on_path']}" + ("" if findings["perf"]["is_this"] else ", not this one")
-    )
+    not_this = "" if findings["perf"]["is_this"] else ", not this one"
+    typer.echo(f"perf on PATH: {findings['perf']['on_path']}{not_this}")
     typer.echo("installed: " + ", ".join(f"{name} {version}" for name, version in findings["distributions"].items()))
     for vendor in findings["vendors"]:
         state = "available" if vendor["available"] else "not available"
@@ -80,6 +77,20 @@ def _examine(compute: bool) -> dict[str, Any]:
     on_path = shutil.which("perf")
     is_this = on_path is not None and Path(on_path).resolve().parent == Path(sys.executable).parent.resolve()
     vendors = [_describe(outcome, compute) for outcome in probe_vendors(unambiguous)]
+    warnings = [
+        f"several distributions provide vendor {name!r}: uninstall all but one"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    if find_spec("torch") is None:
+        warnings.append("torch is not installed: 'perf train' needs chipperf[train] or the vendor's own build of torch")
+    warnings += _metadata_warnings()
+    for vendor in vendors:
+        settings = vendor["visible_devices"]
+        if len(set(settings.values())) > 1:
+            listed = ", ".join(f"{name}={value}" for name, value in settings.items())
+            warnings.append(f"{vendor['name']}: {listed} contradict each other; {next(iter(settings))} wins")
+    if not is_this:
+        warnings.append(f"'perf' on PATH is {on_path or 'missing'}, not this program: type 'chipperf'")
     return {
         "chipperf": chipperf.__version__,
         "python": platform.python_version(),
@@ -87,82 +98,53 @@ def _examine(compute: bool) -> dict[str, Any]:
         "perf": {"on_path": on_path, "is_this": is_this},
         "distributions": {item.name: item.version for item in read_distributions()},
         "vendors": vendors,
-        "warnings": [
-            *_installation_warnings(names),
-            *_metadata_warnings(),
-            *(warning for vendor in vendors for warning in _visibility_warnings(vendor)),
-            *([] if is_this else [f"'perf' on PATH is {on_path or 'missing'}, not this program: type 'chipperf'"]),
-        ],
+        "warnings": warnings,
     }
 
 
 def _describe(outcome: ProbeOutcome, compute: bool) -> dict[str, Any]:
     entry = outcome.entry
-    description = {
+    visible, trains = _inspect(entry)
+    computed = {}
+    if compute and outcome.available and trains is True:
+        inspection = inspect_device(entry.name, os.environ, DEFAULT_TIMEOUT_S)
+        computed = {name: value for name, value in inspection.runtime.items() if value}
+        computed["compute"] = "ok" if inspection.fault is None else inspection.fault
+    return {
         "name": entry.name,
         "distribution": entry.source,
         "available": outcome.available,
         "reason": outcome.reason,
         "driver": outcome.result.driver_version if outcome.result else None,
         "devices": [asdict(device) for device in outcome.result.devices] if outcome.result else [],
-        **_inspect(entry),
-        "compute": {},
+        "visible_devices": visible,
+        "trains": trains,
+        "compute": computed,
     }
-    if compute and outcome.available and description["trains"] is True:
-        description["compute"] = _compute(entry)
-    return description
 
 
-def _inspect(entry: PluginEntry) -> dict[str, Any]:
-    """Return facts from the plugin. ``trains`` is true, or the reason why the plugin cannot train."""
+def _inspect(entry: PluginEntry) -> tuple[dict[str, str], bool | str]:
+    """Return the vendor's visible-devices variables, and true or the reason why the plugin cannot train."""
     try:
         session = bind(entry, purpose="inspect")
     except PerfError as error:
-        return {"visible_devices": {}, "trains": error.message}
-    info = session.vendor_info()
-    visible = {name: os.environ[name] for name in info.visible_devices_env if name in os.environ}
+        return {}, error.message
+    visible = {name: os.environ[name] for name in session.vendor_info().visible_devices_env if name in os.environ}
     missing = sorted(hook for hook in REQUIRED_HOOKS if not session.has(hook))
-    return {"visible_devices": visible, "trains": f"the plugin lacks {', '.join(missing)}" if missing else True}
-
-
-def _compute(entry: PluginEntry) -> dict[str, str]:
-    inspection = inspect_device(entry.name, os.environ, DEFAULT_TIMEOUT_S)
-    result = "ok" if inspection.fault is None else inspection.fault
-    return {**{name: value for name, value in inspection.runtime.items() if value}, "compute": result}
-
-
-def _installation_warnings(vendor_names: list[str]) -> list[str]:
-    warnings = [
-        f"several distributions provide vendor {name!r}: uninstall all but one"
-        for name in sorted({name for name in vendor_names if vendor_names.count(name) > 1})
-    ]
-    if find_spec("torch") is None:
-        warnings.append("torch is not installed: 'perf train' needs chipperf[train] or the vendor's own build of torch")
-    return warnings
+    return visible, f"the plugin lacks {', '.join(missing)}" if missing else True
 
 
 def _metadata_warnings() -> list[str]:
     """Return warnings about entry points in unknown groups and about entry points whose module does not exist."""
     warnings = []
-    for distribution in distributions():
-        for entry in distribution.entry_points:
-            if not entry.group.startswith("chipperf"):
-                continue
-            who = f"{distribution.metadata['Name']} {distribution.version}: entry point {entry.name!r}"
-            if entry.group not in _GROUPS:
-                warnings.append(
-                    f"{who} is in group {entry.group!r}, which nothing reads{did_you_mean(entry.group, _GROUPS)}"
-                )
-            elif find_spec(entry.module.partition(".")[0]) is None:
-                warnings.append(
-                    f"{who} names {entry.module}, which is gone: stale metadata, reinstall the distribution"
-                )
+    found = ((distribution, entry) for distribution in distributions() for entry in distribution.entry_points)
+    for distribution, entry in found:
+        if not entry.group.startswith("chipperf"):
+            continue
+        who = f"{distribution.metadata['Name']} {distribution.version}: entry point {entry.name!r}"
+        if entry.group not in _GROUPS:
+            near = did_you_mean(entry.group, _GROUPS)
+            warnings.append(f"{who} is in group {entry.group!r}, which nothing reads{near}")
+        elif find_spec(entry.module.partition(".")[0]) is None:
+            warnings.append(f"{who} names {entry.module}, which is gone: stale metadata, reinstall the distribution")
     return warnings
-
-
-def _visibility_warnings(vendor: Mapping[str, Any]) -> list[str]:
-    settings = vendor["visible_devices"]
-    if len(set(settings.values())) < 2:
-        return []
-    listed = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return [f"{vendor['name']}: {listed} contradict each other; {next(iter(settings))} wins"]

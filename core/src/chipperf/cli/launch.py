@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.registry import find_case
-from chipperf.cli.command_line import typed_parameters
+from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.train import train
 from chipperf.errors import RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit
@@ -16,7 +16,7 @@ from chipperf.records.files import write_atomically
 
 app = typer.Typer(no_args_is_help=True, help="Hand runs to a scheduler.", rich_markup_mode=None)
 
-_OWN = {"nnodes": "--nodes", "nproc": "--nproc", "node_rank": None, "rendezvous": None, "out": "--directory"}
+_OWN = {"nnodes": "--nodes", "nproc": "--nproc", "node_rank": "--nodes", "rendezvous": "--nodes", "out": "--directory"}
 """Parameters of ``perf train`` that the script sets, and the options of ``perf launch`` that determine them."""
 
 _NOT_UNDERSTOOD: type[Exception] = typer.BadParameter.__bases__[0]
@@ -78,7 +78,5 @@ def _check_arguments(case: str, arguments: list[str]) -> None:
         raise UsageError(f"perf train does not take these options: {error}", hint="see perf train --help") from error
     for parameter in typed_parameters(context):
         if parameter.name in _OWN:
-            instead = _OWN[parameter.name]
-            raise UsageError(
-                f"the script sets {parameter.opts[0]} itself", hint=f"leave it out; {instead or '--nodes'} sets it here"
-            )
+            hint = f"leave it out; {_OWN[parameter.name]} sets it here"
+            raise UsageError(f"the script sets {parameter.opts[0]} itself", hint=hint)

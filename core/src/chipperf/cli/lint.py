@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import typer
 
-from chipperf.cli.output import print_table
+from chipperf.cli.output import counted, print_table
 from chipperf.errors import CheckFailed, UsageError
-
-if TYPE_CHECKING:
-    from chipperf.lint.rule import Rule
-
-
-class LintFormat(str, Enum):
-    """Output format of the findings."""
-
-    TEXT = "text"
-    JSON = "json"
-    SARIF = "sarif"
-    GITHUB = "github"
 
 
 def lint(
@@ -30,7 +17,9 @@ def lint(
     case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
     config: Path | None = typer.Option(None, "--config", help="Configurations of the runs. [config beside each file]"),
     against: list[Path] = typer.Option([], "--against", help="Run behind the reports; may be repeated."),
-    output: LintFormat = typer.Option(LintFormat.TEXT, "--format", help="How findings are written."),
+    output: Literal["text", "json", "sarif", "github"] = typer.Option(
+        "text", "--format", help="How findings are written."
+    ),
     select: list[str] = typer.Option([], "--select", help="Check only these rules, for example L04,L12."),
     ignore: list[str] = typer.Option([], "--ignore", help="Do not check these rules."),
     cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
@@ -52,7 +41,8 @@ def lint(
 
     rules = choose_rules(_split(select), _split(ignore))
     if list_rules:
-        _list(rules)
+        rows = [(rule.id, rule.name, rule.severity, rule.evidence or "-", rule.summary) for rule in rules]
+        print_table(("rule", "name", "severity", "needs", "in a good document"), rows)
         return
     if not paths:
         raise UsageError("there is nothing to check", hint="name files or directories: perf lint README.md")
@@ -65,11 +55,11 @@ def lint(
         config=config,
         records=[read_record(path) for path in against],
     )
-    typer.echo(write(result, rules, output.value), nl=False)
+    typer.echo(write(result, rules, output), nl=False)
     errors = result.count("error")
     if errors:
         raise CheckFailed(
-            f"{errors} error{_plural(errors)} in {len(result.files)} document{_plural(len(result.files))}",
+            f"{counted(errors, 'error')} in {counted(len(result.files), 'document')}",
             hint="docs/lint.md explains every rule, and how to accept a finding",
         )
     if not result.files:
@@ -78,14 +68,5 @@ def lint(
         )
 
 
-def _plural(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
 def _split(ids: list[str]) -> list[str]:
     return [id.strip().upper() for text in ids for id in text.split(",") if id.strip()]
-
-
-def _list(rules: tuple[Rule, ...]) -> None:
-    rows = [(rule.id, rule.name, rule.severity, rule.evidence or "-", rule.summary) for rule in rules]
-    print_table(("rule", "name", "severity", "needs", "in a good document"), rows)

@@ -13,8 +13,6 @@ import chipperf
 from chipperf.cli.command_groups import lazy_group
 from chipperf.errors import PerfError, PluginError
 
-DEBUG_VARIABLE = "PERF_DEBUG"
-
 COMMANDS = {
     "train": "chipperf.cli.train:train",
     "suite": "chipperf.cli.suite:suite",
@@ -68,24 +66,22 @@ def main() -> NoReturn:
     try:
         app()
     except PerfError as error:
-        _fail(error, error.exit_code)
+        _fail(error)
     except ModuleNotFoundError as error:
         if error.name not in _TRAIN_MODULES:
             raise
-        missing = PluginError(
-            f"{error.name} is not installed", hint="pip install 'chipperf[train]', or the vendor's own build of it"
-        )
-        _fail(missing, missing.exit_code)
+        hint = "pip install 'chipperf[train]', or the vendor's own build of it"
+        _fail(PluginError(f"{error.name} is not installed", hint=hint))
     sys.exit(0)
 
 
 _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch", "torchvision")
 
 
-def _fail(error: PerfError, code: int) -> NoReturn:
-    if os.environ.get(DEBUG_VARIABLE):
+def _fail(error: PerfError) -> NoReturn:
+    if os.environ.get("PERF_DEBUG"):
         traceback.print_exc()
     typer.echo(f"perf: error: {error.message}", err=True)
     if error.hint:
         typer.echo(f"  hint: {error.hint}", err=True)
-    sys.exit(code)
+    sys.exit(error.exit_code)

@@ -1,9 +1,11 @@
-"""Output of listings: tables for people, JSON for programs."""
+"""Output of commands: tables for people, JSON for programs, notes, and files."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -11,13 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chipperf.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-
-JSON_OPTION = typer.Option(False, "--json", help="Print JSON.")
+from chipperf.languages import Language
+from chipperf.records.files import write_atomically
 
 
 def print_json(value: object) -> None:
@@ -35,6 +32,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     Console().print(table)
 
 
+def note(text: str) -> None:
+    """Print a note on standard error."""
+    typer.echo(f"note: {text}", err=True)
+
+
+def note_fonts(drawn: Language, wanted: Language, unwritten: Sequence[int]) -> None:
+    """Print notes if no font has the wanted language of a picture, or the names of its curves with these numbers."""
+    if drawn != wanted:
+        note(
+            f"the picture is labeled in English, no font for the language {wanted!r} was found: install one, "
+            "such as Noto Sans CJK for Chinese"
+        )
+    if unwritten:
+        note(f"the picture has no names for these curves, no font was found for them: {', '.join(map(str, unwritten))}")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, for example ``2 records``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def require_directory(out: Path) -> None:
     """Check, before any work is done, that the directory of an output file exists.
 
@@ -43,3 +61,13 @@ def require_directory(out: Path) -> None:
     """
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
+
+
+def write_file(out: Path, content: str | bytes) -> None:
+    """Replace a file atomically, and name it on standard error.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    write_atomically(out, content)
+    typer.echo(f"wrote {out}", err=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import print_json, print_table
 from chipperf.plugin import installed
 from chipperf.plugin.scaffold import NewPlugin, create_plugin
 
@@ -44,11 +45,8 @@ def new(
 
     Example: perf plugins new acme --title "ACME"
     """
-    plugin = NewPlugin(
-        name=name,
-        title=name if title is None else title,
-        device_type=name if device_type is None else device_type,
-    )
+    title = name if title is None else title
+    plugin = NewPlugin(name=name, title=title, device_type=name if device_type is None else device_type)
     project = directory / plugin.distribution
     for file in create_plugin(plugin, project):
         typer.echo(project / file)

@@ -7,7 +7,6 @@ import platform
 import re
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,10 +14,8 @@ from chipperf.errors import CheckFailed, UsageError
 from chipperf.hardware import run_tool
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
+from chipperf.plugin.types import ToolCommand
 from chipperf.records.files import write_atomically
-
-if TYPE_CHECKING:
-    from chipperf.plugin.types import ToolCommand
 
 _TIMEOUT_S = 30.0
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
@@ -56,11 +53,7 @@ def record_tools(
 
 
 class Anonymizer:
-    """Replaces texts that identify a machine. Equal texts get equal substitutes of the same length.
-
-    Args:
-        commands: Commands whose private patterns apply to all outputs.
-    """
+    """Replaces texts that identify a machine. Equal texts get equal substitutes of the same length."""
 
     def __init__(self, commands: tuple[ToolCommand, ...]) -> None:
         patterns = [pattern for command in commands for pattern in command.private_patterns]
@@ -82,13 +75,8 @@ class Anonymizer:
 
 def _record(command: ToolCommand, out: Path, anonymous: Anonymizer) -> dict[str, object]:
     output = run_tool(command.argv, timeout_s=_TIMEOUT_S)
-    file = f"{command.name}.txt"
-    if output.stdout:
+    file = f"{command.name}.txt" if output.stdout else None
+    if file:
         write_atomically(out / file, anonymous(output.stdout))
     problem = None if output.problem is None else anonymous(output.problem)
-    return {
-        "name": command.name,
-        "argv": list(command.argv),
-        "file": file if output.stdout else None,
-        "problem": problem,
-    }
+    return {"name": command.name, "argv": list(command.argv), "file": file, "problem": problem}

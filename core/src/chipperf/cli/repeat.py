@@ -2,74 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.command_line import typed_parameters
+from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.output import print_table
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError
+from chipperf.launch.options import TrainOptions, check_options
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
-from chipperf.records.repeats import (
-    ENOUGH_REPEATS,
-    REPEATS_FILE,
-    RepeatedRun,
-    Repeats,
-    repeat_seeds,
-    summarize_repeats,
-)
-from chipperf.records.schema import Missing
+from chipperf.records.columns import Unit
+from chipperf.records.repeats import ENOUGH_REPEATS, REPEATS_FILE, RepeatedRun, Repeats, repeat_seeds, summarize_repeats
+from chipperf.records.schema import Missing, Number
 from chipperf.run.directory import RunDirectory
+from chipperf.suites.execution import state_after
+from chipperf.suites.suite_plan import option_arguments
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chipperf.records.repeats import Aggregate
-    from chipperf.records.schema import Number
-
-_OWN_OPTIONS = ("repeat", "seed", "out")
-"""Options of ``perf train`` that differ in each run."""
+_OWN_PARAMETERS = ("case", "repeat", "seed", "out")
+"""Parameters of ``perf train`` that are given to each run in another way."""
 
 
-def repeat_training(context: typer.Context, case: str, *, count: int, first_seed: int, out: Path | None) -> None:
-    """Run ``perf train`` with the same options once for each seed, and aggregate the runs' results.
-
-    Args:
-        context: The command line of ``perf train``.
-        case: Name of the case.
-        count: Number of runs.
-        first_seed: Seed of the first run.
-        out: Directory that contains the runs' directories.
+def repeat_training(context: typer.Context, options: TrainOptions, *, count: int) -> None:
+    """Run ``perf train`` with the options on its command line once for each seed, and aggregate the runs' results.
 
     Raises:
-        UsageError: The directory already contains a run.
+        UsageError: The options are not for one machine, or the directory already contains a run.
         TrainingError: A run did not complete.
     """
-    root = out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
-    seeds = repeat_seeds(first_seed, count)
-    names = [f"repeat-{place}" for place in range(1, count + 1)]
-    _require_free(root, names)
+    case = options.case
+    first_seed = check_options(options).hyperparameters().values.seed
+    if options.launcher is not None:
+        raise UsageError(
+            "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
+        )
+    root = options.out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
+    seeds = {f"repeat-{place}": seed for place, seed in enumerate(repeat_seeds(first_seed, count), start=1)}
+    _require_free(root, seeds)
     require_torch()
-    arguments = given_arguments(context, without=_OWN_OPTIONS)
+    typed = [parameter for parameter in typed_parameters(context) if parameter.name not in _OWN_PARAMETERS]
+    same = option_arguments({each.opts[0].removeprefix("--"): context.params[each.name] for each in typed})
     sequence = ProcessSequence()
     runs: list[RepeatedRun] = []
     repeats = Repeats(case=case, planned=count, runs=[], metrics={})
     with sequence.stopping_at_signals():
-        for name, seed in zip(names, seeds, strict=True):
+        for name, seed in seeds.items():
             if sequence.interrupted:
                 break
             typer.echo(f"{name} of {count}: seed {seed}", err=True)
-            code = sequence.run([*TRAIN_COMMAND, *arguments, f"--seed={seed}", f"--out={root / name}"])
+            code = sequence.run([*TRAIN_COMMAND, case, *same, f"--seed={seed}", f"--out={root / name}"])
             if code is None:
                 break
-            state = "completed" if code == 0 else "interrupted" if sequence.interrupted else "failed"
-            runs.append(RepeatedRun.model_validate({"directory": name, "seed": seed, "state": state}))
+            runs.append(RepeatedRun(directory=name, seed=seed, state=state_after(code, sequence)))
             root.mkdir(parents=True, exist_ok=True)
             repeats = summarize_repeats(case, count, runs, root, to=root / REPEATS_FILE)
-    print_repeats(repeats)
+    _print_repeats(repeats)
     typer.echo(f"repeats: {root / REPEATS_FILE}")
     if repeats.completed < count:
         how = "stopped by a signal: " if sequence.interrupted else ""
@@ -80,49 +69,29 @@ def repeat_training(context: typer.Context, case: str, *, count: int, first_seed
         )
 
 
-def given_arguments(context: typer.Context, *, without: Sequence[str]) -> list[str]:
-    """Return the arguments of a command line without the parameters in ``without``."""
-    arguments = []
-    for parameter in typed_parameters(context):
-        name = parameter.name or ""
-        if name in without:
-            continue
-        value = context.params[name]
-        if parameter.param_type_name == "argument":
-            arguments.append(str(value))
-        elif isinstance(value, bool):
-            arguments.append((parameter.opts if value else parameter.secondary_opts)[0])
-        else:
-            items = value if isinstance(value, (list, tuple)) else [value]
-            arguments += [f"{parameter.opts[0]}={item}" for item in items]
-    return arguments
+def shown(value: Number, unit: Unit) -> str:
+    """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
+    text = in_unit(value, unit, as_percent=True)
+    return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
 
 
-def print_repeats(repeats: Repeats) -> None:
-    """Print one line for each metric."""
+def _require_free(root: Path, names: Iterable[str]) -> None:
+    hint = "choose another --out; runs are never overwritten"
+    if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
+        raise UsageError(f"{root} already holds runs", hint=hint)
+    for name in names:
+        if RunDirectory(root / name).plan.exists():
+            raise UsageError(f"{root / name} already holds a run", hint=hint)
+
+
+def _print_repeats(repeats: Repeats) -> None:
     print_table(
         ["metric", "unit", "result", "lowest", "highest", "runs"],
         [
-            [name, one.unit, *(shown(value, one) for value in (one.value, one.lowest, one.highest)), len(one.values)]
+            [name, one.unit, *(shown(each, one.unit) for each in (one.value, one.lowest, one.highest)), len(one.values)]
             for name, one in repeats.metrics.items()
         ],
     )
     statistics = {one.statistic.replace("_", " ") for one in repeats.metrics.values()}
     few = f"; fewer than {ENOUGH_REPEATS} say nothing about the spread" if repeats.completed < ENOUGH_REPEATS else ""
     typer.echo(f"result: {', '.join(statistics) or 'none'} of {repeats.completed} completed runs{few}")
-
-
-def shown(value: Number, of: Aggregate) -> str:
-    """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
-    text = in_unit(value, of.unit, as_percent=True)
-    return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
-
-
-def _require_free(root: Path, names: Sequence[str]) -> None:
-    if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
-        raise UsageError(f"{root} already holds runs", hint="choose another --out; runs are never overwritten")
-    for name in names:
-        if RunDirectory(root / name).plan.exists():
-            raise UsageError(
-                f"{root / name} already holds a run", hint="choose another --out; runs are never overwritten"
-            )

@@ -2,51 +2,105 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import typer
 
-from chipperf.cli.command_groups import DefaultCommandGroup
-from chipperf.cli.import_documents import import_documents
-from chipperf.cli.language import language_option, note_fonts
-from chipperf.cli.output import require_directory
-from chipperf.errors import UsageError
+from chipperf.cli.command_groups import group_with_default
+from chipperf.cli.command_options import JSON_OPTION, language_option
+from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
+from chipperf.documents.card_names import read_card_names
+from chipperf.errors import DocumentError, UsageError
+from chipperf.importing.imported import write_imports
+from chipperf.languages import Language
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
+from chipperf.records.schema import Record, Topology
 from chipperf.records.store import read_stored
 from chipperf.report.build import build_view
-from chipperf.report.convergence_curves import CurveFiles
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, render_view, template_directory
 from chipperf.report.tracing import read_traced
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chipperf.languages import Language
-    from chipperf.records.schema import Record
-    from chipperf.records.store import StoredRecord
+# "perf report RUN..." is short for "perf report render RUN...".
+app = typer.Typer(
+    cls=group_with_default("render"), help="Render a vendor's report from records, or import reports as records."
+)
 
 
-class ReportFormat(str, Enum):
-    """File format of a report."""
+@app.command("import")
+def import_documents(
+    files: list[Path] = typer.Argument(
+        ..., help="Case documents (README.md), or FlagPerf's rank0.out.log beside its monitor logs.", metavar="FILE..."
+    ),
+    out: Path = typer.Option(Path("imported"), "--out", help="Directory in which each record gets a directory."),
+    vendor: str | None = typer.Option(None, "--vendor", help="Whose they are, if they do not tell."),
+    case: str | None = typer.Option(None, "--case", help="Which case they are on, if they do not tell."),
+    topology: str | None = typer.Option(None, "--topology", help="Of a log: machines x cards per machine, as 1x8."),
+    precision: str | None = typer.Option(None, "--precision", help="Of a log: precision of the run."),
+    cards: list[Path] = typer.Option([], "--cards", help="File with further names of vendors and cards, as TOML."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Import hand-written case documents and FlagPerf's logs as records, every value with its line and column.
 
-    MD = "md"
-    HTML = "html"
+    Texts that stand in one of the layout's places and do not fit it are printed; they stay among the records' remarks.
+
+    Example: perf report import README.md --out imported && perf report imported/* --lang en
+    """
+    from chipperf.documents.markdown import read_text
+    from chipperf.importing.document_import import import_document
+    from chipperf.importing.flagperf_log import RunFacts, import_log
+
+    names = read_card_names(cards)
+    facts = RunFacts(vendor=vendor, case=case, topology=_topology(topology), precision=precision)
+    imports = []
+    for file in files:
+        if file.is_dir():
+            raise DocumentError(f"{file} is a directory", hint="name README.md or rank0.out.log in it")
+        if file.suffix == ".log":
+            imported = import_log(file, names=names, facts=facts)
+        else:
+            text = read_text(file)
+            imported = import_document(text, str(file), names=names, vendor=vendor, case=case, path=file)
+        imports.append(imported)
+    directories = iter(write_imports(imports, out))
+    placed = [[(next(directories), each.record) for each in imported.records] for imported in imports]
+    if as_json:
+        print_json(
+            [
+                {
+                    "files": [file.name for file in imported.files],
+                    "records": [str(directory) for directory, _ in records],
+                    "not_understood": [found.model_dump() for found in imported.not_understood],
+                }
+                for imported, records in zip(imports, placed, strict=True)
+            ]
+        )
+        return
+    rows = [
+        (directory, record.topology.label, record.precision.requested, record.vendor.name)
+        for records in placed
+        for directory, record in records
+    ]
+    print_table(("record", "topology", "precision", "vendor"), rows)
+    not_understood = [found for imported in imports for found in imported.not_understood]
+    for found in not_understood:
+        typer.echo(f"not understood: {found}", err=True)
+    typer.echo(f"{len(rows)} records; {len(not_understood)} texts not understood")
 
 
-class ReportGroup(DefaultCommandGroup):
-    """``perf report RUN...`` is short for ``perf report render RUN...``."""
-
-    default_command = "render"
-
-
-app = typer.Typer(cls=ReportGroup, help="Render a vendor's report from records, or import reports as records.")
-app.command("import")(import_documents)
+def _topology(text: str | None) -> Topology | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if not match:
+        raise UsageError(f"--topology {text!r} is not machines x cards", hint="for example --topology 1x8")
+    return Topology(nnodes=int(match[1]), nproc_per_node=int(match[2]))
 
 
 @app.command("render")
@@ -56,8 +110,8 @@ def report(
         [], "--baseline", help="Run to compare the convergence curves with; may be repeated.", metavar="RUN"
     ),
     lang: str = language_option("Language of the report; a page has all and shows this one first."),
-    report_format: ReportFormat = typer.Option(
-        ReportFormat.MD, "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
+    report_format: Literal["md", "html"] = typer.Option(
+        "md", "--format", help="md: the vendor's case document. html: a page of any runs, for any browser."
     ),
     out: Path | None = typer.Option(
         None,
@@ -70,23 +124,22 @@ def report(
 
     Example: perf report runs/* --lang zh --out README.md && perf report runs/* --format html --out report.html
     """
-    if report_format is ReportFormat.HTML:
+    if report_format == "html":
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
-        html = _html([read_stored(path) for path in runs], lang, templates)
+        html = _web_page(runs, lang, templates)
         if out is None:
             typer.echo(html, nl=False)
             return
         require_directory(out)
-        write_atomically(out, html)
-        typer.echo(f"wrote {out}", err=True)
+        write_file(out, html)
         return
     records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
     vendor_templates = find_vendor_templates(records)
     view = build_view(records, baseline=baselines)
     if out is None:
         if view.convergence:
-            typer.echo("note: without --out there is no picture of the convergence curves", err=True)
+            note("without --out there is no picture of the convergence curves")
         text = render_view(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(text, nl=False)
         return
@@ -107,42 +160,38 @@ def report(
     # The report is written last, so that the files it links exist.
     if content:
         content.write()
-        _note_about_picture(content.links, lang)
+        if content.links.png is None:
+            note("no picture, matplotlib is not installed: pip install 'chipperf[plot]'")
+        elif content.links.language:
+            note_fonts(content.links.language, lang, content.links.unwritten)
     write_atomically(provenance_file(out), provenance_text(provenance))
     write_atomically(out, page.text)
     for path in (*(content.files if content else ()), provenance_file(out), out):
         typer.echo(f"wrote {path}", err=True)
 
 
-def _html(runs: Sequence[StoredRecord], lang: Language, templates: Path | None) -> str:
+def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> str:
     from chipperf.web.board import summarize
     from chipperf.web.pages import render_runs
 
-    records = [run.record for run in runs]
+    stored = [read_stored(path) for path in runs]
+    records = [run.record for run in stored]
     return render_runs(
         records,
-        [summarize(run.record, digest=run.sha256) for run in runs],
+        [summarize(run.record, digest=run.sha256) for run in stored],
         language=lang,
         user_templates=templates,
         vendor_templates=find_vendor_templates(records),
     )
 
 
-def _note_about_picture(links: CurveFiles, lang: Language) -> None:
-    if links.png is None:
-        typer.echo("note: no picture, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
-    elif links.language:
-        note_fonts(links.language, lang, links.unwritten)
-
-
 def find_vendor_templates(records: Sequence[Record]) -> Path | None:
     """Return the ``templates`` directory in the vendor's package. Does not import the vendor's plugin."""
-    names = {record.vendor.name for record in records}
-    if len(names) != 1:
+    vendors = list({record.vendor.name for record in records})
+    if len(vendors) != 1:
         return None
-    (vendor,) = names
     for entry in installed.vendors():
-        if entry.name == vendor:
+        if entry.name == vendors[0]:
             return template_directory(entry)
-    typer.echo(f"note: the plugin of vendor {vendor!r} is not installed; rendering without its templates", err=True)
+    note(f"the plugin of vendor {vendors[0]!r} is not installed; rendering without its templates")
     return None

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.language import language_option
+from chipperf.cli.command_options import language_option
 from chipperf.cli.live import counting_progress
+from chipperf.cli.output import note
 from chipperf.report.figures import has_matplotlib
 from chipperf.web.site_files import build_site
 
@@ -29,13 +30,13 @@ def site(
     with counting_progress("making pages") as tell:
         made = build_site(directory, out, language=lang, user_templates=templates, tell=tell)
     for problem in made.problems[:_SHOWN_PROBLEMS]:
-        typer.echo(f"note: not readable: {problem.place}: {problem.message}", err=True)
+        note(f"not readable: {problem.place}: {problem.message}")
     if len(made.problems) > _SHOWN_PROBLEMS:
-        typer.echo(f"note: {len(made.problems) - _SHOWN_PROBLEMS} more are listed on the page", err=True)
+        note(f"{len(made.problems) - _SHOWN_PROBLEMS} more are listed on the page")
     if made.copies:
-        typer.echo(f"note: copies of other records, left out: {made.copies}", err=True)
+        note(f"copies of other records, left out: {made.copies}")
     if not has_matplotlib():
-        typer.echo("note: no charts, matplotlib is not installed: pip install 'chipperf[plot]'", err=True)
+        note("no charts, matplotlib is not installed: pip install 'chipperf[plot]'")
     elif made.uncharted:
-        typer.echo(f"note: pages of runs without charts, because there are so many: {made.uncharted}", err=True)
+        note(f"pages of runs without charts, because there are so many: {made.uncharted}")
     typer.echo(f"wrote {made.index}, pages of runs: {made.runs}", err=True)

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import typer
 
-from chipperf.cli.command_line import typed_parameters
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION, typed_parameters
+from chipperf.cli.live import describe_end, suite_progress
+from chipperf.cli.output import note, print_json, print_table
 from chipperf.cli.repeat import shown
-from chipperf.cli.suite_overview import describe, suite_overview
 from chipperf.errors import TrainingError, UsageError
-from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence, require_torch
+from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
+from chipperf.records.repeats import Repeats
 from chipperf.suites.execution import execute
-from chipperf.suites.follower import follow
-from chipperf.suites.leader import leading
-from chipperf.suites.machines import Machine, machine_from_options
+from chipperf.suites.machines import Follower, Machine, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chipperf.records.repeats import Repeats
-    from chipperf.suites.suite_plan import SuitePlan
 
 _SHOWN_METRICS = tuple(column.name for column in columns_of("suite"))
 
@@ -66,8 +60,13 @@ def suite(
         raise UsageError("--retry-failed belongs to --resume", hint="a suite that begins has no failed runs")
     plan = plan_suite(file)
     for text in plan.ignored:
-        typer.echo(f"note: {text}", err=True)
-    machine = _machine(context, plan, node_rank, rendezvous, dry_run=dry_run)
+        note(text)
+    typed = {parameter.name for parameter in typed_parameters(context)}
+    machine = None
+    if not dry_run or typed & {"node_rank", "rendezvous"}:
+        # Slurm sets the number of the machine for every program, even for one that runs alone.
+        is_alone = plan.nnodes == 1 and "node_rank" not in typed
+        machine = machine_from_options(plan.nnodes, None if is_alone else node_rank, rendezvous)
     directory = SuiteDirectory(out or Path("runs") / file.stem)
     if dry_run:
         state = directory.read(plan) if resume else directory.begin(plan, file)
@@ -75,15 +74,11 @@ def suite(
         return
     require_torch()
     sequence = ProcessSequence()
-    if machine is not None and not machine.is_first:
+    if machine is not None and machine.node_rank > 0:
         with sequence.stopping_at_signals():
-            codes = follow(
-                *(plan, directory, machine, sequence),
-                resume=resume,
-                retry_failed=retry_failed,
-                command=TRAIN_COMMAND,
-                tell=lambda text: typer.echo(text, err=True),
-            )
+            tell = partial(typer.echo, err=True)
+            follower = Follower(machine, plan, directory)
+            codes = follower.follow(sequence, resume=resume, retry_failed=retry_failed, tell=tell)
         _require_joined(codes, machine, interrupted=sequence.interrupted)
         return
     with directory.locked(), sequence.stopping_at_signals():
@@ -92,9 +87,9 @@ def suite(
         with (
             leading(machine, plan) if machine is not None else nullcontext() as leader,
             directory.at_work(state),
-            suite_overview(state, directory) as overview,
+            suite_progress(state, directory) as show,
         ):
-            execute(to_do, state, directory, sequence, overview, command=TRAIN_COMMAND, leader=leader)
+            execute(to_do, state, directory, sequence, show=show, leader=leader)
         summaries = directory.summarize(state)
     if as_json:
         print_json({name: repeats.model_dump(mode="json") for name, repeats in summaries.items()})
@@ -103,47 +98,26 @@ def suite(
     _require_completed(state, file, directory, machine, interrupted=sequence.interrupted)
 
 
-def _machine(
-    context: typer.Context, plan: SuitePlan, node_rank: int | None, rendezvous: str | None, *, dry_run: bool
-) -> Machine | None:
-    """Return this machine as one of the suite's machines. A dry run may omit the options."""
-    if rendezvous is None and "node_rank" not in [parameter.name for parameter in typed_parameters(context)]:
-        if dry_run:
-            return None
-        if plan.nnodes == 1:
-            # Slurm sets the number of the machine for every program, even for one that runs alone.
-            node_rank = None
-    return machine_from_options(plan.nnodes, node_rank, rendezvous)
-
-
 def _print_plan(
     state: SuiteState, left: list[SuiteRun], directory: SuiteDirectory, machine: Machine | None, *, as_json: bool
 ) -> None:
-    node_rank = machine.node_rank if machine else 0
-    to_do = [run for run in left if run.planned.nnodes > node_rank]
-    if as_json:
-        print_json([_plan_data(run, directory, machine) | {"runs_now": run in to_do} for run in state.runs])
-        return
+    to_do = [run for run in left if run.planned.nnodes > (machine.node_rank if machine else 0)]
+    rows = []
     for run in state.runs:
-        text = f"{run.state}, not run again"
-        if run in to_do:
-            text = _plan_data(run, directory, machine)["command"]
-        elif run in left:
+        name, seed = run.planned.name, run.planned.seed
+        place = machine.options() if machine and run.planned.nnodes > 1 else []
+        arguments = directory.arguments(run.planned, directory.next_attempt(run), place)
+        command = shlex.join(["perf", "train", *arguments])
+        rows.append({"name": name, "state": run.state, "seed": seed, "command": command, "runs_now": run in to_do})
+    if as_json:
+        print_json(rows)
+        return
+    for run, row in zip(state.runs, rows, strict=True):
+        text = row["command"] if run in to_do else f"{run.state}, not run again"
+        if run in left and run not in to_do:
             text = "does not need this machine"
         typer.echo(f"{run.planned.name}: {text}")
     typer.echo(f"{len(to_do)} of {len(state.runs)} runs would be started")
-
-
-def _plan_data(run: SuiteRun, directory: SuiteDirectory, machine: Machine | None) -> dict[str, Any]:
-    command = ["perf", "train", *directory.arguments(run.planned, directory.next_attempt(run))]
-    if machine is not None and run.planned.nnodes > 1:
-        command += machine.options(machine.port)
-    return {
-        "name": run.planned.name,
-        "state": run.state,
-        "seed": run.planned.seed,
-        "command": shlex.join(command),
-    }
 
 
 def _print_summary(summaries: Mapping[str, Repeats]) -> None:
@@ -154,26 +128,18 @@ def _print_summary(summaries: Mapping[str, Repeats]) -> None:
             for name, repeats in summaries.items()
         ],
     )
-    statistics = sorted(
-        {one.statistic.replace("_", " ") for all_ in summaries.values() for one in all_.metrics.values()}
-    )
-    typer.echo(f"values: {' or '.join(statistics)} of completed runs, with lowest and highest; throughput in samples/s")
+    statistics = {one.statistic.replace("_", " ") for each in summaries.values() for one in each.metrics.values()}
+    which = " or ".join(sorted(statistics))
+    typer.echo(f"values: {which} of completed runs, with lowest and highest; throughput in samples/s")
 
 
 def _cell(repeats: Repeats, metric: str) -> str:
     one = repeats.metrics[metric]
-    result = shown(one.value, one)
-    if len(one.values) < 2 or result == shown(one.lowest, one) == shown(one.highest, one):
-        return result
-    return f"{result} ({shown(one.lowest, one)}-{shown(one.highest, one)})"
+    result, lowest, highest = (shown(value, one.unit) for value in (one.value, one.lowest, one.highest))
+    return result if len(one.values) < 2 or result == lowest == highest else f"{result} ({lowest}-{highest})"
 
 
 def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) -> None:
-    """Check that all runs completed on this machine.
-
-    Raises:
-        TrainingError: A joined run did not complete on this machine, or a signal came.
-    """
     completed = codes.count(0)
     if interrupted or completed < len(codes):
         how = "stopped by a signal: " if interrupted else ""
@@ -186,20 +152,15 @@ def _require_joined(codes: list[int], machine: Machine, *, interrupted: bool) ->
 def _require_completed(
     state: SuiteState, file: Path, directory: SuiteDirectory, machine: Machine | None, *, interrupted: bool
 ) -> None:
-    """Check that all runs completed.
-
-    Raises:
-        TrainingError: A run did not complete. The message names the runs, and the hint how to continue.
-    """
     rest = [run for run in state.runs if run.state != "completed"]
     if not rest:
         return
     for run in rest:
         if run.state in ("failed", "interrupted"):
-            typer.echo(f"{run.planned.name} {run.state} {describe(run)}".rstrip(), err=True)
+            typer.echo(f"{run.planned.name} {run.state} {describe_end(run)}".rstrip(), err=True)
     how = "stopped by a signal: " if interrupted else ""
     only_failed = all(run.state == "failed" for run in rest)
-    place = machine.options(machine.port) if machine else []
+    place = machine.options() if machine else []
     again = shlex.join(["perf", "suite", str(file), f"--out={directory.path}", *place, "--resume"])
     raise TrainingError(
         f"{how}{state.count('completed')} of {len(state.runs)} runs completed, {state.count('failed')} failed",

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from chipperf.cases.config import parse_assignments
-from chipperf.cli.command_line import typed_parameters
+from chipperf.cli.command_options import PRECISION_OPTION, typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
-from chipperf.cli.repeat import repeat_training
 from chipperf.durations import parse_duration
 from chipperf.errors import UsageError
-from chipperf.launch.job import plan_job, plan_resumed_job, process_start_s, run_job
-from chipperf.launch.launcher_info import find_launcher
-from chipperf.launch.options import TrainOptions, check_options
-from chipperf.precisions import DEFAULT_PRECISION, PRECISIONS, either, precision_of
+from chipperf.launch.job import Job, JobResult, plan_job, plan_resumed_job, process_start_s, run_job
+from chipperf.launch.launcher_info import LauncherInfo, find_launcher
+from chipperf.launch.options import TrainOptions
+from chipperf.plugin.selection import Selection
+from chipperf.precisions import precision_of
 from chipperf.records.columns import columns_of
-from chipperf.records.schema import Limits, Missing
-from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
+from chipperf.records.schema import Failure, Limits, Missing, Record, Setting
+from chipperf.run.directory import RunDirectory
+from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S, RunPlan
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
-
-    from chipperf.launch.job import Job, JobResult
-    from chipperf.launch.launcher_info import LauncherInfo
-    from chipperf.plugin.selection import Selection
-    from chipperf.records.schema import Record, Setting
-    from chipperf.run.directory import RunDirectory
-    from chipperf.run.plan import RunPlan
+_PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
+"""Options that are needed again to resume a run on several machines, because they tell where the launchers meet."""
 
 
 def train(
@@ -38,7 +32,7 @@ def train(
     case: str = typer.Argument(None, help="What to train; 'perf cases' lists it.", show_default=False),
     data: Path | None = typer.Option(None, "--data", help="Dataset directory; the generated sample if not given."),
     vendor: str | None = typer.Option(None, "--vendor", help="Vendor, or 'auto'; else the variable PERF_VENDOR."),
-    precision: str = typer.Option(DEFAULT_PRECISION, "--precision", help=f"{either(PRECISIONS)}."),
+    precision: str = PRECISION_OPTION,
     preset: str = typer.Option("full", "--preset", help="A preset of the case; 'full' is the benchmark."),
     nproc: int = typer.Option(1, "--nproc", min=1, help="Worker processes on each machine, one per device."),
     nnodes: int = typer.Option(1, "--nnodes", min=1, help="Machines; start the same command on each."),
@@ -103,15 +97,10 @@ def train(
     One process per device is started here. Under torchrun, or as several tasks of srun, it is these that train.
     """
     started_s = process_start_s()
-    typed = _typed_options(context)
+    typed = [each.opts[0] for each in typed_parameters(context) if each.name not in ("case", "resume")]
     launcher = find_launcher(nnodes=nnodes, nproc=nproc, node_rank=node_rank, rendezvous=rendezvous, typed=typed)
     if resume is not None:
-        _require_unchanged(resume, typed, launcher)
-        job = plan_resumed_job(resume, case=case, launcher=launcher, started_s=started_s)
-        if job is None:
-            typer.echo(f"the run in {resume} is complete: there is nothing to resume")
-            return
-        _run(job)
+        _resume(resume, case, typed, launcher, started_s)
         return
     if case is None:
         raise UsageError(
@@ -146,12 +135,25 @@ def train(
     if repeat == 1:
         _run(plan_job(options, started_s=started_s, observer=_Terminal()))
         return
-    first_seed = check_options(options).hyperparameters().values.seed
-    if launcher is not None:
+    # Imported here, because the end-to-end time of a single run includes its imports.
+    from chipperf.cli.repeat import repeat_training
+
+    repeat_training(context, options, count=repeat)
+
+
+def _resume(
+    path: Path, case: str | None, typed: Sequence[str], launcher: LauncherInfo | None, started_s: float
+) -> None:
+    changing = [option for option in typed if launcher is None or option not in _PLACE_OPTIONS]
+    if changing:
         raise UsageError(
-            "--repeat is for runs on one machine", hint="start each repeat by itself, with --seed and --out of its own"
+            f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
         )
-    repeat_training(context, case, count=repeat, first_seed=first_seed, out=out)
+    job = plan_resumed_job(path, case=case, launcher=launcher, started_s=started_s)
+    if job is None:
+        typer.echo(f"the run in {path} is complete: there is nothing to resume")
+    else:
+        _run(job)
 
 
 class _Terminal:
@@ -179,29 +181,11 @@ class _Terminal:
         return run_progress(directory.progress, plan.case)
 
 
-_PLACE_OPTIONS = ("--nnodes", "--nproc", "--node-rank", "--rdzv")
-"""Options that are needed again to resume a run on several machines, because they tell where the launchers meet."""
-
-
-def _typed_options(context: typer.Context) -> list[str]:
-    """Return the names of the options on the command line, without ``--resume``."""
-    return [parameter.opts[0] for parameter in typed_parameters(context) if parameter.name not in ("case", "resume")]
-
-
-def _require_unchanged(path: Path, typed: Sequence[str], launcher: LauncherInfo | None) -> None:
-    """Refuse options that cannot change a run that has started."""
-    changing = [option for option in typed if launcher is None or option not in _PLACE_OPTIONS]
-    if changing:
-        raise UsageError(
-            f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
-        )
-
-
 def _run(job: Job) -> None:
     """Run the job and print its result."""
     result = run_job(job, _Terminal())
     if result.status.failure:
-        _print_failure(result)
+        _print_failure(result, result.status.failure)
         raise typer.Exit(result.exit_code)
     if result.record is not None:
         _print_summary(result.record)
@@ -209,22 +193,18 @@ def _run(job: Job) -> None:
         typer.echo(f"report: perf report {result.directory.path} --lang zh")
 
 
-def _print_failure(result: JobResult) -> None:
-    failure = result.status.failure
-    if failure is None:
-        return
+def _print_failure(result: JobResult, failure: Failure) -> None:
     who = "" if failure.rank is None else f"rank {failure.rank}: "
-    typer.echo(f"perf: error: {who}{failure.message}", err=True)
+    lines = [f"perf: error: {who}{failure.message}"]
     if result.record is None:
-        typer.echo("  the record is written by the first machine", err=True)
-        return
-    if failure.hint:
-        typer.echo(f"  hint: {failure.hint}", err=True)
-    typer.echo(f"  the record of the {result.status.state} run is {result.directory.record}", err=True)
-    if result.checkpoint_step is not None:
-        typer.echo(
-            f"  to continue after step {result.checkpoint_step}: perf train --resume {result.directory.path}", err=True
-        )
+        lines.append("  the record is written by the first machine")
+    else:
+        lines += [f"  hint: {failure.hint}"] if failure.hint else []
+        lines.append(f"  the record of the {result.status.state} run is {result.directory.record}")
+        if result.checkpoint_step is not None:
+            again = f"perf train --resume {result.directory.path}"
+            lines.append(f"  to continue after step {result.checkpoint_step}: {again}")
+    typer.echo("\n".join(lines), err=True)
 
 
 def _print_summary(record: Record) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.output import JSON_OPTION, print_json
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import counted, note, print_json
 from chipperf.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -35,15 +36,34 @@ def verify(
     """
     results = verify_reports(reports, runs, templates, baseline)
     if as_json:
-        print_json([_describe(result) for result in results])
+        print_json(
+            [
+                {
+                    "file": str(result.file),
+                    "equal": not result.differences,
+                    "with_provenance": result.with_provenance,
+                    "records": {run: str(file) for run, file in result.records.items()},
+                    "cells": result.cells,
+                    "differences": [difference.as_json() for difference in result.differences],
+                    "notes": result.notes,
+                }
+                for result in results
+            ]
+        )
     else:
         for result in results:
-            _print(result)
+            for text in result.notes:
+                note(f"{result.file}: {text}")
+            for difference in result.differences:
+                typer.echo(str(difference))
+            if not result.differences:
+                equal = counted(len(result.records), "record")
+                typer.echo(f"{result.file}: {result.cells} cells and facts equal {equal}")
     differences = sum(len(result.differences) for result in results)
     if differences:
         wrong = sum(bool(result.differences) for result in results)
         raise CheckFailed(
-            f"{differences} difference{'s' if differences > 1 else ''} in {wrong} of {len(results)} reports",
+            f"{counted(differences, 'difference')} in {wrong} of {len(results)} reports",
             hint="render the report again, or find out who changed it: docs/verify.md",
         )
 
@@ -66,25 +86,3 @@ def verify_reports(
     finder = RecordFinder(runs)
     where = Templates(user=templates, of_vendor=find_vendor_templates)
     return [verify_report(report, finder, where, baseline=baseline) for report in reports]
-
-
-def _print(result: ReportResult) -> None:
-    for note in result.notes:
-        typer.echo(f"note: {result.file}: {note}", err=True)
-    for difference in result.differences:
-        typer.echo(str(difference))
-    if not result.differences:
-        count = len(result.records)
-        typer.echo(f"{result.file}: {result.cells} cells and facts equal {count} record{'' if count == 1 else 's'}")
-
-
-def _describe(result: ReportResult) -> dict[str, object]:
-    return {
-        "file": str(result.file),
-        "equal": not result.differences,
-        "with_provenance": result.with_provenance,
-        "records": {run: str(file) for run, file in result.records.items()},
-        "cells": result.cells,
-        "differences": [difference.as_json() for difference in result.differences],
-        "notes": result.notes,
-    }

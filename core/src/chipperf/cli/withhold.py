@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
-from chipperf.cli.output import JSON_OPTION, print_json, print_table
+from chipperf.cli.command_options import JSON_OPTION
+from chipperf.cli.output import note, print_json, print_table
 from chipperf.errors import CheckFailed, UsageError
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue
-
-    from chipperf.records.schema import Record
+from chipperf.records import withholding
+from chipperf.records.schema import Record
+from chipperf.records.store import read_record
+from chipperf.report.comparability import require_comparable
+from chipperf.run.directory import RunDirectory
 
 _LONGEST_VALUE = 60
 
@@ -37,11 +38,6 @@ def withhold(
 
     Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
     """
-    from chipperf.records.store import read_record
-    from chipperf.records.withholding import withhold as take_out
-    from chipperf.records.withholding import write_public, write_secrets
-    from chipperf.run.directory import RunDirectory
-
     private = secrets or out.with_name(f"{out.name}.secrets.json")
     if out.exists():
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
@@ -49,17 +45,17 @@ def withhold(
         raise UsageError(f"{private} would lie in what is published", hint="choose another --secrets")
     record = read_record(run)
     base = _comparable(ratio_to, record)
-    result = take_out(record, fields, reason, ratio_to=base)
+    result = withholding.withhold(record, fields, reason, ratio_to=base)
     private.parent.mkdir(parents=True, exist_ok=True)
     # The private file is written first: without its salt, a commitment cannot be proved.
-    write_secrets(private, result.secrets)
-    write_public(out, result.record)
+    withholding.write_secrets(private, result.secrets)
+    withholding.write_public(out, result.record)
     for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
     for field, told in result.still_told:
-        typer.echo(f"note: the record still has {field}, which tells of {told}", err=True)
+        note(f"the record still has {field}, which tells of {told}")
     if base:
-        typer.echo(f"note: with a ratio, whoever knows the value of run {base.run_id} knows this one's", err=True)
+        note(f"with a ratio, whoever knows the value of run {base.run_id} knows this one's")
 
 
 def reveal(
@@ -81,13 +77,9 @@ def reveal(
 
     Example: perf reveal public/demo --secrets public/demo.secrets.json --field metrics.p_core
     """
-    from chipperf.records.store import read_record
-    from chipperf.records.withholding import fill_in, json_path, read_secrets, write_secrets
-    from chipperf.records.withholding import reveal as check
-
-    content = read_secrets(secrets)
+    content = withholding.read_secrets(secrets)
     if fields:
-        wanted = {json_path(field) for field in fields}
+        wanted = {withholding.json_path(field) for field in fields}
         chosen = [value for value in content.values if value.field in wanted]
         absent = wanted - {value.field for value in chosen}
         if absent:
@@ -96,8 +88,8 @@ def reveal(
     record = read_record(run)
     base = _comparable(ratio_to, record)
     if base and ratio_secrets:
-        base = fill_in(base, read_secrets(ratio_secrets))
-    revealed = check(record, content, ratio_to=base)
+        base = withholding.fill_in(base, withholding.read_secrets(ratio_secrets))
+    revealed = withholding.reveal(record, content, ratio_to=base)
     if as_json:
         print_json([{"field": each.field, "value": each.value, "problem": each.problem} for each in revealed])
     else:
@@ -106,16 +98,16 @@ def reveal(
     shown = {each.field for each in revealed}
     for committed in record.withheld:
         if committed.field not in shown:
-            typer.echo(f"note: {committed.field} remains withheld", err=True)
+            note(f"{committed.field} remains withheld")
     wrong = [f"{each.field}: {each.problem}" for each in revealed if each.problem]
     if wrong:
         raise CheckFailed("; ".join(wrong), hint="ask for the values of this very record")
     if out is not None:
-        write_secrets(out, content)
+        withholding.write_secrets(out, content)
         typer.echo(f"wrote {out}", err=True)
 
 
-def _shown(value: JsonValue) -> str:
+def _shown(value: Any) -> str:
     """Return a value as one short text. A throughput is shown by its median, and long texts are cut."""
     if isinstance(value, dict) and "median" in value:
         value = value["median"]
@@ -125,9 +117,6 @@ def _shown(value: JsonValue) -> str:
 
 def _comparable(run: Path | None, record: Record) -> Record | None:
     """Return the base run of a ratio. Refuse a run that is not comparable with the record."""
-    from chipperf.records.store import read_record
-    from chipperf.report.comparability import require_comparable
-
     if run is None:
         return None
     base = read_record(run)

@@ -1,14 +1,27 @@
-"""The machines of a suite, and the keys and ports through which they communicate."""
+"""Several machines that run one suite: machine 0 announces its attempts through a channel, and the others join them."""
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
-from chipperf.errors import UsageError
+from chipperf.errors import PerfError, RecordError, TrainingError, UsageError
+from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
+from chipperf.launch.launcher_group import JOIN_S
 from chipperf.launch.launcher_info import from_options
-from chipperf.suites.state import NextAttempt
+from chipperf.launch.sequence import TRAIN_COMMAND
+from chipperf.suites.state import NextAttempt, printed_cause, require_same
+from chipperf.suites.suite_plan import SuitePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chipperf.launch.sequence import ProcessSequence
+    from chipperf.suites.state import SuiteDirectory
+    from chipperf.suites.suite_plan import PlannedRun
 
 _PORTS = 16
 """The suite itself listens on the last port. Attempts use the others in turn, so that a machine that still waits for an
@@ -16,35 +29,28 @@ ended attempt does not join the next one."""
 
 _LAST_PORT = 2**16 - 1
 
-PLAN_KEY = "plan"
-"""The plan of machine 0, written when its suite starts."""
+_PLAN_KEY, _ATTEMPT_KEY, _END_KEY = "plan", "attempt", "end"
+"""Machine 0 writes its plan, its current :class:`NextAttempt` on several machines or an empty text, and its end."""
 
-ATTEMPT_KEY = "attempt"
-"""The current :class:`JointAttempt`; empty between attempts."""
+_HERE, _LEFT = "here", "left"
+"""Texts that a machine writes at :func:`_joined_key` when it joins and when it leaves the suite."""
 
-END_KEY = "end"
-"""Written when the suite of machine 0 ends."""
+BEGIN_S = JOIN_S
+"""Time within which the suite of machine 0 must start."""
 
-HERE, LEFT = "here", "left"
-"""Texts that a machine writes at :func:`joined_key` when it joins and when it leaves the suite."""
+LOST_S = 60.0
+"""Time without a sign of life after which the suite of machine 0 counts as gone."""
 
+OVERDUE_S = 60.0
+"""Time within which a run must end here after it ended on machine 0. The launchers of a run use the same limit."""
 
-class JointAttempt(BaseModel):
-    """An attempt on several machines.
+_BEAT_S = 1.0
+_POLL_S = 0.5
+_CONNECT_S = 2.0
+_LEAVE_S = 5.0
+"""Time within which the other machines must read that the suite has ended."""
 
-    Attributes:
-        number: Number of earlier attempts in the suite.
-        run: Name of the run.
-        attempt: Directory of the attempt, and whether it resumes a run.
-        port: Port on machine 0 where the machines of the attempt meet.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    number: int
-    run: str
-    attempt: NextAttempt
-    port: int
+_LEAVE_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,6 @@ class Machine:
     host: str
     port: int
 
-    @property
-    def is_first(self) -> bool:
-        """True if this machine decides what runs."""
-        return self.node_rank == 0
-
     def port_of_attempt(self, number: int) -> int:
         """Return the port for an attempt. ``number`` counts all attempts of the suite."""
         return self.port + number % (_PORTS - 1)
@@ -75,10 +76,10 @@ class Machine:
         """Port of the channel on which machine 0 announces attempts."""
         return self.port + _PORTS - 1
 
-    def options(self, port: int) -> list[str]:
-        """Return the options of ``perf train`` for this machine's number and the rendezvous."""
+    def options(self, number: int = 0) -> list[str]:
+        """Return the options of ``perf train`` for this machine's number and the rendezvous of an attempt."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return [f"--node-rank={self.node_rank}", f"--rdzv={host}:{port}"]
+        return [f"--node-rank={self.node_rank}", f"--rdzv={host}:{self.port_of_attempt(number)}"]
 
 
 def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | None) -> Machine | None:
@@ -103,6 +104,211 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
     return Machine(launcher.index, launcher.host, launcher.port)
 
 
-def joined_key(node_rank: int) -> str:
-    """Return the key at which a machine writes that it joined or left."""
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Machine 0, which tells the other machines through the channel which attempts to join."""
+
+    machine: Machine
+    channel: Channel
+
+    @contextmanager
+    def announced(self, attempt: NextAttempt) -> Iterator[None]:
+        """Let the others join an attempt while the block runs."""
+        # This process holds the store. If it does not answer, the run fails, because the others do not join it.
+        with suppress(ChannelLost):
+            self.channel.write(_ATTEMPT_KEY, attempt.model_dump_json())
+        yield
+        with suppress(ChannelLost):
+            self.channel.write(_ATTEMPT_KEY, "")
+
+
+@contextmanager
+def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
+    """Let the other machines of a suite find this machine while the block runs.
+
+    Raises:
+        TrainingError: The port is taken, or ``--rdzv`` does not name this machine.
+    """
+    try:
+        channel = Channel(machine.host, machine.suite_port, listens=True)
+        signs = SignsOfLife(())
+        signs.send(channel, 0)
+        # A machine that has read the plan expects signs of life.
+        channel.write(_PLAN_KEY, plan.model_dump_json())
+    except ChannelLost as error:
+        raise TrainingError(
+            f"machine 0 cannot listen on {machine.host}:{machine.suite_port}: {error}",
+            hint="--rdzv names this machine, and the first of 16 free ports",
+        ) from error
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_BEAT_S):
+            with suppress(ChannelLost):
+                signs.send(channel, 0)
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield Leader(machine, channel)
+    finally:
+        with suppress(ChannelLost):
+            channel.write(_END_KEY, "")
+            _wait_until_all_left(channel, range(1, plan.nnodes))
+        ended.set()
+        beating.join()
+        channel.close()
+
+
+def _wait_until_all_left(channel: Channel, machines: range) -> None:
+    """Keep the store until every joined machine knows that the suite has ended."""
+    deadline_s = time.monotonic() + _LEAVE_S
+    while any(channel.read(_joined_key(node_rank)) == _HERE for node_rank in machines):
+        if time.monotonic() > deadline_s:
+            return
+        time.sleep(_LEAVE_POLL_S)
+
+
+def _joined_key(node_rank: int) -> str:
     return f"joined/{node_rank}"
+
+
+class Follower:
+    """Another machine of a suite, which joins the attempts of machine 0.
+
+    Attributes:
+        attempt: The current attempt on several machines, as read last; ``None`` if there is none.
+        has_ended: Whether the suite has ended.
+    """
+
+    def __init__(self, machine: Machine, plan: SuitePlan, directory: SuiteDirectory) -> None:
+        self.attempt: NextAttempt | None = None
+        self.has_ended = False
+        self._machine = machine
+        self._plan = plan
+        self._directory = directory
+        self._channel: Channel | None = None
+        self._signs = SignsOfLife([0])
+        self._has_begun = False
+
+    def follow(
+        self, sequence: ProcessSequence, *, resume: bool, retry_failed: bool, tell: Callable[[str], None]
+    ) -> list[int]:
+        """Join the attempts that need this machine, until the suite ends or a signal comes. Return their exit codes.
+
+        Args:
+            resume: Whether a suite is continued.
+            retry_failed: Whether failed runs are repeated.
+            tell: Shows a line.
+
+        Raises:
+            ConfigError: The suite of machine 0 has another plan.
+            RecordError: The state of the suite cannot be read, or its directory cannot be written.
+            TrainingError: The suite of machine 0 does not start in time, or its signs of life stop.
+            UsageError: The suite has ended, and ``resume`` is false.
+        """
+        planned = {run.name: run for run in self._plan.runs if run.nnodes > self._machine.node_rank}
+        state = self._directory.load()
+        if state is not None and not state.going_on:
+            if not resume:
+                self._directory.require_no_suite()
+            require_same([run.planned for run in state.runs], self._plan)
+            if not any(run.planned.name in planned for run in state.select(retry_failed=retry_failed)):
+                tell("no run that needs this machine is left")
+                return []
+        tell(f"machine {self._machine.node_rank} waits for the suite of machine 0 in {self._directory.path}")
+        codes: list[int] = []
+        joined = -1
+        try:
+            while not sequence.interrupted:
+                self.listen()
+                if self.has_ended:
+                    break
+                attempt = self.attempt
+                if attempt is None or attempt.number == joined or attempt.run not in planned:
+                    time.sleep(_POLL_S)
+                    continue
+                joined = attempt.number
+                code = self._join(planned[attempt.run], attempt, sequence, tell)
+                if code is not None:
+                    codes.append(code)
+        finally:
+            self.leave()
+        return codes
+
+    def listen(self) -> None:
+        """Read the state of the suite from machine 0. If there is no answer, keep the last state.
+
+        Raises:
+            ConfigError: The suite has another plan.
+            TrainingError: There was no sign of life for too long.
+        """
+        try:
+            channel = self._channel = self._channel or self._connect()
+            self._signs.listen(channel)
+            text = channel.read(_ATTEMPT_KEY)
+            self.attempt = NextAttempt.model_validate_json(text) if text else None
+            self.has_ended = channel.read(_END_KEY) is not None
+        except ChannelLost:
+            # A machine or network may be slow once.
+            self._channel = None
+        silence_s = self._signs.silence_s(0)
+        if self._has_begun and silence_s > LOST_S:
+            raise TrainingError(
+                f"machine 0's suite in {self._directory.path} has given no sign of life for {LOST_S:g} s",
+                hint="look after machine 0; start the suite with --resume on all machines to go on",
+            )
+        if not self._has_begun and silence_s > BEGIN_S:
+            raise TrainingError(
+                f"machine 0 began no suite in {self._directory.path} within {BEGIN_S:g} s",
+                hint="start the same command on all machines, with an --out that all of them share",
+            )
+
+    def is_at(self, attempt: NextAttempt) -> bool:
+        """Return whether machine 0 still runs an attempt. Without an answer, the last state counts."""
+        # The launchers of the run detect on their own that machine 0 is gone.
+        with suppress(PerfError):
+            self.listen()
+        return self.attempt == attempt
+
+    def leave(self) -> None:
+        """Tell machine 0 that this machine leaves the suite."""
+        with suppress(ChannelLost):
+            if self._channel is not None:
+                self._channel.write(_joined_key(self._machine.node_rank), _LEFT)
+
+    def _connect(self) -> Channel:
+        channel = Channel(self._machine.host, self._machine.suite_port, timeout_s=_CONNECT_S)
+        theirs = SuitePlan.model_validate_json(channel.wait_for(_PLAN_KEY, _CONNECT_S))
+        require_same(theirs.runs, self._plan)
+        channel.write(_joined_key(self._machine.node_rank), _HERE)
+        self._has_begun = True
+        return channel
+
+    def _join(
+        self, planned: PlannedRun, attempt: NextAttempt, sequence: ProcessSequence, tell: Callable[[str], None]
+    ) -> int | None:
+        """Run this machine's part of an attempt and return its exit code; ``None`` if it was not started."""
+        log = self._directory.log(attempt, self._machine.node_rank)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {log}: {error.strerror}", hint="all machines have to be able to write to --out"
+            ) from error
+        left_s: float | None = None
+
+        def is_overdue() -> bool:
+            nonlocal left_s
+            if self.is_at(attempt):
+                return False
+            left_s = left_s or time.monotonic()
+            return time.monotonic() - left_s > OVERDUE_S
+
+        tell(f"{planned.name}: joins")
+        arguments = self._directory.arguments(planned, attempt, self._machine.options(attempt.number))
+        code = sequence.run([*TRAIN_COMMAND, *arguments], output=log, is_overdue=is_overdue)
+        if code is not None:
+            tell(f"{planned.name}: {'completed' if code == 0 else printed_cause(code, log)}")
+        return code

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 
 _LISTED_CHANGES = 5
+_ERROR_PREFIX = "perf: error: "
+_OUTPUT_TAIL_BYTES = 8192
 
 
 class Attempt(BaseModel):
@@ -35,10 +39,7 @@ class Attempt(BaseModel):
 
     Attributes:
         directory: The run's directory, relative to the suite's.
-        started_at: Start of the attempt.
         port: Port on machine 0 where the machines meet, if there are several.
-        seconds: Duration.
-        exit_code: Exit code of ``perf train``.
         error: Reason why the attempt did not complete.
     """
 
@@ -56,12 +57,15 @@ class NextAttempt(BaseModel):
     """The next attempt at a run.
 
     Attributes:
+        number: Number of earlier attempts in the suite.
         directory: The run's directory, relative to the suite's.
         resumes: Whether the attempt continues the run in this directory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    run: str
+    number: int
     directory: str
     resumes: bool
 
@@ -75,22 +79,13 @@ class SuiteRun(BaseModel):
     state: RunState = "waiting"
     attempts: list[Attempt] = []
 
-    @property
-    def next_directory(self) -> str:
-        """Directory for a new attempt. A directory that contains a run is never reused."""
-        count = len(self.attempts)
-        return self.planned.name if count == 0 else f"{self.planned.name}-attempt-{count + 1}"
-
 
 class SuiteState(BaseModel):
     """Content of ``suite.json``.
 
     Attributes:
-        version: Version of this format.
-        file: The suite's file.
         session: How many times the suite was started or continued.
         going_on: Whether the suite is running. Stays true if the suite is killed.
-        runs: All runs in order.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -102,7 +97,7 @@ class SuiteState(BaseModel):
     runs: list[SuiteRun]
 
     def count(self, state: RunState) -> int:
-        """Return the number of runs in a state."""
+        """Count the runs in a state."""
         return sum(run.state == state for run in self.runs)
 
     def select(self, *, retry_failed: bool) -> list[SuiteRun]:
@@ -120,6 +115,13 @@ class SuiteDirectory:
     def state(self) -> Path:
         """File that contains the state of the runs."""
         return self.path / "suite.json"
+
+    def log(self, attempt: NextAttempt, node_rank: int = 0) -> Path:
+        """Return the file for the output of ``perf train`` on a machine.
+
+        It is outside the run's directory, because a run that fails early does not create its directory.
+        """
+        return self.path / f"{attempt.directory}{f'.node{node_rank}' if node_rank else ''}.log"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -151,11 +153,7 @@ class SuiteDirectory:
 
     @contextmanager
     def at_work(self, state: SuiteState) -> Iterator[None]:
-        """Mark the suite as running in its state while the block runs.
-
-        Raises:
-            RecordError: The state cannot be written.
-        """
+        """Mark the suite as running in its state, on disk too, while the block runs."""
         state.session += 1
         state.going_on = True
         self.write(state)
@@ -165,28 +163,31 @@ class SuiteDirectory:
             state.going_on = False
             self.write(state)
 
-    def next_attempt(self, run: SuiteRun) -> NextAttempt:
-        """Return the next attempt at a run. An interrupted run is resumed if it has a checkpoint."""
-        if run.state == "interrupted" and run.attempts:
-            last = run.attempts[-1].directory
-            if newest_complete_step(RunDirectory(self.path / last).checkpoints) is not None:
-                return NextAttempt(directory=last, resumes=True)
-        return NextAttempt(directory=run.next_directory, resumes=False)
+    def next_attempt(self, run: SuiteRun, *, number: int = 0) -> NextAttempt:
+        """Return the next attempt at a run. An interrupted run is resumed if it has a checkpoint.
 
-    def arguments(self, planned: PlannedRun, attempt: NextAttempt) -> list[str]:
-        """Return the arguments of ``perf train`` for an attempt, without the machine's number and the rendezvous."""
+        Otherwise the attempt gets a directory of its own: one that contains a run is never reused.
+        """
+        name = directory = run.planned.name
+        if run.attempts:
+            last = run.attempts[-1].directory
+            checkpoints = RunDirectory(self.path / last).checkpoints
+            if run.state == "interrupted" and newest_complete_step(checkpoints) is not None:
+                return NextAttempt(run=name, number=number, directory=last, resumes=True)
+            directory = f"{name}-attempt-{len(run.attempts) + 1}"
+        return NextAttempt(run=name, number=number, directory=directory, resumes=False)
+
+    def arguments(self, planned: PlannedRun, attempt: NextAttempt, place: Sequence[str]) -> list[str]:
+        """Return the arguments of ``perf train`` for an attempt, with the options of one of several machines last."""
         where = self.path / attempt.directory
         if not attempt.resumes:
-            return [*planned.arguments, f"--out={where}"]
-        topology = [f"--nproc={planned.nproc}", f"--nnodes={planned.nnodes}"] if planned.nnodes > 1 else []
-        return [f"--resume={where}", *topology]
+            return [*planned.arguments, f"--out={where}", *place]
+        nnodes, nproc = planned.topology.split("x")
+        topology = [] if planned.nnodes == 1 else [f"--nproc={nproc}", f"--nnodes={nnodes}"]
+        return [f"--resume={where}", *topology, *place]
 
     def require_no_suite(self) -> None:
-        """Check that no suite was started in this directory before.
-
-        Raises:
-            UsageError: A suite was started here.
-        """
+        """Raise a UsageError if a suite was started in this directory before."""
         if self.state.exists():
             raise UsageError(
                 f"{self.path} already holds a suite", hint="continue it with --resume, or choose another --out"
@@ -221,7 +222,10 @@ class SuiteDirectory:
         require_same([run.planned for run in state.runs], plan)
         for run in state.runs:
             if run.state == "running":
-                self._settle(run)
+                directory = RunDirectory(self.path / run.attempts[-1].directory)
+                directory.require_ended()
+                # The run may have continued after its suite was killed.
+                run.state = "completed" if _has_completed(directory) else "interrupted"
         return state
 
     def load(self) -> SuiteState | None:
@@ -235,17 +239,15 @@ class SuiteDirectory:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
+            cause = (
+                error.errors()[0]["msg"] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
+            )
             raise RecordError(
-                f"cannot read {self.state}: {_first_line(error)}",
-                hint="it was edited or is incomplete; choose another --out",
+                f"cannot read {self.state}: {cause}", hint="it was edited or is incomplete; choose another --out"
             ) from error
 
     def write(self, state: SuiteState) -> None:
-        """Replace the state atomically.
-
-        Raises:
-            RecordError: The state cannot be written.
-        """
+        """Replace the state atomically, or raise a RecordError."""
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
     def summarize(self, state: SuiteState) -> dict[str, Repeats]:
@@ -254,37 +256,21 @@ class SuiteDirectory:
         Raises:
             RecordError: A summary cannot be written.
         """
-        configurations: dict[str, list[SuiteRun]] = {}
-        for run in state.runs:
-            configurations.setdefault(run.planned.configuration, []).append(run)
-        return {name: self._summary(name, runs) for name, runs in configurations.items()}
-
-    def _summary(self, configuration: str, runs: Sequence[SuiteRun]) -> Repeats:
-        root = self.path / configuration
-        begun = [
-            RepeatedRun.model_validate(
-                {
-                    "directory": run.attempts[-1].directory.removeprefix(f"{configuration}/"),
-                    "seed": run.planned.seed,
-                    "state": "interrupted" if run.state in ("waiting", "running") else run.state,
-                }
-            )
-            for run in runs
-            if run.attempts
-        ]
-        to = root / REPEATS_FILE if root.is_dir() else None
-        return summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
-
-    def _settle(self, run: SuiteRun) -> None:
-        """Set the state of a run whose suite was killed. The run may have continued after that."""
-        directory = RunDirectory(self.path / run.attempts[-1].directory)
-        if directory.has_live_process():
-            raise UsageError(f"the run in {directory.path} is still running", hint="wait for its end, or stop it first")
-        try:
-            completed = read_record(directory.path).status.state == "completed"
-        except RecordError:
-            completed = False
-        run.state = "completed" if completed else "interrupted"
+        summaries = {}
+        for name, repeats in groupby(state.runs, key=lambda run: run.planned.configuration):
+            runs, root = list(repeats), self.path / name
+            begun = [
+                RepeatedRun(
+                    directory=run.attempts[-1].directory.removeprefix(f"{name}/"),
+                    seed=run.planned.seed,
+                    state=run.state if run.state == "completed" or run.state == "failed" else "interrupted",
+                )
+                for run in runs
+                if run.attempts
+            ]
+            to = root / REPEATS_FILE if root.is_dir() else None
+            summaries[name] = summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
+        return summaries
 
 
 def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
@@ -309,7 +295,24 @@ def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return str(error.errors()[0]["msg"])
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+def printed_cause(code: int, log: Path) -> str:
+    """Return the cause of a failure from the last lines of output, or else from the exit code."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _OUTPUT_TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in reversed(lines):
+        if line.startswith(_ERROR_PREFIX):
+            return line.removeprefix(_ERROR_PREFIX)
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}" + (f": {lines[-1]}" if lines else "")
+
+
+def _has_completed(directory: RunDirectory) -> bool:
+    try:
+        return read_record(directory.path).status.state == "completed"
+    except RecordError:
+        return False

@@ -1,32 +1,97 @@
-"""The plan of a suite: all runs of its file, checked before the first one starts."""
+"""The plan of a suite: all runs of its file, checked before the first one starts.
+
+The file is TOML with a matrix of runs, or a list of FlagPerf's case keys.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
 from chipperf.durations import parse_duration
-from chipperf.errors import ConfigError, DataError, PerfError
+from chipperf.errors import ConfigError, DataError, PerfError, did_you_mean
 from chipperf.plugin import installed, selection
+from chipperf.precisions import DEFAULT_PRECISION, Precision
 from chipperf.records.repeats import repeat_seeds
-from chipperf.records.schema import Topology
-from chipperf.suites.file import RunOptions, keys_of, read_suite_file
+from chipperf.records.schema import Setting
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from chipperf.precisions import Precision
-    from chipperf.records.schema import Setting
-    from chipperf.suites.file import RunEntry
+_TOPOLOGY = r"^[1-9][0-9]*x[1-9][0-9]*$"
 
-_DEFAULTS = RunOptions(precision=["fp32"], topology=["1x1"], repeats=1, preset="full", device_check=True)
-"""Options that neither the entry nor ``[defaults]`` sets: the defaults of ``perf train``."""
+_Count = Annotated[int, Field(ge=1)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_Topology = Annotated[str, Field(pattern=_TOPOLOGY)]
+_Path = Annotated[Path, Field(strict=False)]
+
+_T = TypeVar("_T")
+_OneOrMore = Annotated[
+    list[_T], Field(min_length=1), BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+]
+"""A list, or one item without brackets."""
+
+_KEY_FIELDS = ("model", "framework", "hardware", "nnodes", "nproc", "repeat")
+_KEY = re.compile(r"""^["']?(?P<key>[^\s"',]+?)["']?(?:\s*[:,\s]\s*["']?(?P<data>/[^"',\s]*)["']?)?\s*,?$""")
+_FRAMEWORK = "pytorch"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RunOptions(_Table):
+    """Options of ``[defaults]`` and of every ``[[run]]``, with the defaults of ``perf train``.
+
+    A list is one dimension of the matrix. Paths are relative to the suite's file.
+    """
+
+    precision: _OneOrMore[Precision] = [DEFAULT_PRECISION]
+    topology: _OneOrMore[_Topology] = ["1x1"]
+    repeats: _Count = 1
+    vendor: str | None = None
+    preset: str = "full"
+    data: _Path | None = None
+    config: _Path | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    max_epochs: _Count | None = None
+    max_steps: _Count | None = None
+    budget: str | None = None
+    device_check: bool = True
+    set: dict[str, Setting] = {}
+
+
+class RunEntry(RunOptions):
+    """One ``[[run]]``: a matrix of cases, precisions, topologies and repeats, or FlagPerf's keys for some of these.
+
+    Attributes:
+        name: First part of the names of its runs. It distinguishes entries that differ only in options.
+        case_keys: FlagPerf's keys, which set case, topology and repeats.
+    """
+
+    name: _Name | None = None
+    case: _OneOrMore[str] | None = None
+    case_keys: _OneOrMore[str] | None = None
+
+
+class SuiteFile(_Table):
+    """Content of a suite's file."""
+
+    defaults: RunOptions = RunOptions()
+    run: Annotated[list[RunEntry], Field(min_length=1)]
 
 
 class PlannedRun(BaseModel):
@@ -35,10 +100,7 @@ class PlannedRun(BaseModel):
     Attributes:
         configuration: Name of the configuration, which all its repeats share, and of their directory.
         repeat: Number of the repeat, from 1.
-        case: Name of the case.
-        precision: Precision.
-        topology: Machines x devices.
-        seed: Seed.
+        topology: Machines x devices, for example ``1x8``.
         arguments: Arguments of ``perf train``, except ``--out``, the machine's number and the rendezvous.
         config_sha256: SHA-256 of the configuration file, if there is one.
     """
@@ -62,12 +124,7 @@ class PlannedRun(BaseModel):
     @property
     def nnodes(self) -> int:
         """Number of machines that the run needs."""
-        return _topology(self.topology).nnodes
-
-    @property
-    def nproc(self) -> int:
-        """Number of processes on each machine."""
-        return _topology(self.topology).nproc_per_node
+        return int(self.topology.partition("x")[0])
 
 
 class SuitePlan(BaseModel):
@@ -84,6 +141,19 @@ class SuitePlan(BaseModel):
         return max(run.nnodes for run in self.runs)
 
 
+class MatrixRow(NamedTuple):
+    """A configuration of a suite without its precision, from an entry or one of its FlagPerf keys.
+
+    ``ignored`` has the parts of a key that have no effect here, and what is used instead.
+    """
+
+    case: str
+    topology: str
+    repeats: int
+    data: Path | None
+    ignored: tuple[str, ...] = ()
+
+
 def plan_suite(path: Path) -> SuitePlan:
     """Read a suite's file and expand its matrix.
 
@@ -93,119 +163,215 @@ def plan_suite(path: Path) -> SuitePlan:
         ConfigError: An entry is unknown, has the wrong type or is not possible. The message names the place.
         DataError: A dataset's directory does not exist.
     """
-    file = read_suite_file(path)
+    file = _read_suite_file(path)
     runs: list[PlannedRun] = []
     ignored: dict[str, None] = {}
     origins: dict[str, str] = {}
     for number, entry in enumerate(file.run, start=1):
         place = f"{path}: [[run]] {number}"
-        options = _overlaid(_overlaid(_DEFAULTS, file.defaults), entry)
-        for row in _rows(entry, options, place, ignored):
-            for precision in options.precision or ():
-                try:
-                    configuration = _configuration(row, precision, options, entry.name, path.parent)
-                except PerfError as error:
-                    raise type(error)(f"{place}: {error.message}", hint=error.hint) from error
-                name = configuration[0].configuration
-                if name in origins:
-                    raise ConfigError(
-                        f"{place} plans {name}, as {origins[name]} does", hint="give one of the two a name of its own"
-                    )
-                origins[name] = f"[[run]] {number}"
-                runs += configuration
+        options = _overlaid(file.defaults, entry)
+        for row, precision in product(_rows(entry, options, place), options.precision):
+            ignored.update(dict.fromkeys(row.ignored))
+            name = "-".join(part for part in (entry.name, row.case, precision, row.topology) if part)
+            try:
+                configuration = _configuration(name, row, precision, options, path.parent)
+            except PerfError as error:
+                raise type(error)(f"{place}: {error.message}", hint=error.hint) from error
+            if name in origins:
+                raise ConfigError(
+                    f"{place} plans {name}, as {origins[name]} does", hint="give one of the two a name of its own"
+                )
+            origins[name] = f"[[run]] {number}"
+            runs += configuration
     return SuitePlan(runs=tuple(runs), ignored=tuple(ignored))
+
+
+def option_arguments(options: Mapping[str, object]) -> list[str]:
+    """Return options of ``perf train``, by name without dashes, as arguments.
+
+    The value of an option that is not given is ``None``, and of a repeated one a list.
+    """
+    arguments = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            arguments.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            items = value if isinstance(value, list | tuple) else [value]
+            arguments += [f"--{name}={item}" for item in items]
+    return arguments
 
 
 def _overlaid(below: RunOptions, above: RunOptions) -> RunOptions:
     """Return the options of both. The options of ``above`` take precedence, those in ``set`` key by key."""
-    given = {
-        key: value
-        for key in above.model_fields_set & set(RunOptions.model_fields)
-        if (value := getattr(above, key)) is not None
-    }
-    given["set"] = {**below.set, **above.set}
-    return RunOptions.model_construct(**{**{key: getattr(below, key) for key in RunOptions.model_fields}, **given})
+    given = {key: getattr(above, key) for key in above.model_fields_set & RunOptions.model_fields.keys()}
+    return below.model_copy(update=given | {"set": below.set | above.set})
 
 
-class _Row(NamedTuple):
-    """A configuration without its precision, from an entry or one of its FlagPerf keys."""
-
-    case: str
-    topology: str
-    repeats: int
-    data: Path | None
-
-
-def _rows(entry: RunEntry, options: RunOptions, place: str, ignored: dict[str, None]) -> Iterator[_Row]:
-    """Yield the entry's configurations without their precisions, and note the ignored parts of its keys."""
+def _rows(entry: RunEntry, options: RunOptions, place: str) -> list[MatrixRow]:
     if entry.case is not None:
-        for case, topology in product(entry.case, options.topology or ()):
-            yield _Row(case, topology, options.repeats or 1, options.data)
-        return
-    for key in keys_of(entry, place):
-        ignored.update(dict.fromkeys(f"{key.text}: {text}" for text in key.ignored))
-        yield _Row(key.case, f"{key.nnodes}x{key.nproc}", key.repeats, key.data or options.data)
+        pairs = product(entry.case, options.topology)
+        return [MatrixRow(case, topology, options.repeats, options.data) for case, topology in pairs]
+    rows = [parse_case_key(text, f"{place}: case_keys") for text in entry.case_keys or ()]
+    return [row._replace(data=row.data or options.data) for row in rows]
 
 
 def _configuration(
-    row: _Row, precision: Precision, options: RunOptions, prefix: str | None, root: Path
+    name: str, row: MatrixRow, precision: Precision, options: RunOptions, root: Path
 ) -> list[PlannedRun]:
     """Return the repeats of one configuration. Refuse everything that ``perf train`` would refuse."""
-    chosen_case = find_case(row.case)
-    topology = _topology(row.topology)
+    case = find_case(row.case)
     if options.vendor is not None and options.vendor != selection.AUTO:
         installed.find_vendor(options.vendor)
     if options.budget is not None:
         parse_duration(options.budget, "budget")
-    data = None if row.data is None else (root / row.data.expanduser()).resolve()
+    paths = (row.data, options.config)
+    data, config = (None if path is None else (root / path.expanduser()).resolve() for path in paths)
     if data is not None and not data.is_dir():
         raise DataError(f"the dataset directory {data} does not exist", hint="paths are relative to the suite's file")
-    config = None if options.config is None else (root / options.config.expanduser()).resolve()
     file = read_config_file(config) if config else ConfigFile(hyperparameters={}, environment={})
-    own: dict[str, Setting] = {**options.set}
-    if options.seed is not None:
-        own["seed"] = options.seed
-    values = resolve(chosen_case, preset=options.preset or "full", file=file.hyperparameters, command_line=own).values
-    fixed = [
-        row.case,
-        f"--precision={precision}",
-        f"--nproc={topology.nproc_per_node}",
-        *([f"--nnodes={topology.nnodes}"] if topology.nnodes > 1 else []),
-        *_given(
-            preset=options.preset,
-            vendor=options.vendor,
-            data=data,
-            config=config,
-            max_epochs=options.max_epochs,
-            max_steps=options.max_steps,
-            budget=options.budget,
-        ),
-        *([] if options.device_check else ["--no-device-check"]),
-        *(f"--set={key}={_text(value)}" for key, value in options.set.items() if key != "seed"),
-    ]
+    own = options.set if options.seed is None else options.set | {"seed": options.seed}
+    values = resolve(case, preset=options.preset, file=file.hyperparameters, command_line=own).values
+    nnodes, nproc = row.topology.split("x")
+    arguments = option_arguments(
+        {
+            "precision": precision,
+            "nproc": nproc,
+            "nnodes": None if nnodes == "1" else nnodes,
+            "preset": options.preset,
+            "vendor": options.vendor,
+            "data": data,
+            "config": config,
+            "max-epochs": options.max_epochs,
+            "max-steps": options.max_steps,
+            "budget": options.budget,
+            "device-check": None if options.device_check else False,
+            "set": [f"{key}={_text(value)}" for key, value in options.set.items() if key != "seed"],
+        }
+    )
+    config_sha256 = hashlib.sha256(config.read_bytes()).hexdigest() if config else None
     return [
         PlannedRun(
-            configuration="-".join(part for part in (prefix, row.case, precision, row.topology) if part),
+            configuration=name,
             repeat=repeat,
             case=row.case,
             precision=precision,
             topology=row.topology,
             seed=seed,
-            arguments=(*fixed, f"--seed={seed}"),
-            config_sha256=hashlib.sha256(config.read_bytes()).hexdigest() if config else None,
+            arguments=(row.case, *arguments, f"--seed={seed}"),
+            config_sha256=config_sha256,
         )
         for repeat, seed in enumerate(repeat_seeds(values.seed, row.repeats), start=1)
     ]
 
 
-def _topology(label: str) -> Topology:
-    nnodes, nproc = map(int, label.split("x"))
-    return Topology(nnodes=nnodes, nproc_per_node=nproc)
-
-
-def _given(**options: object) -> list[str]:
-    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
-
-
 def _text(value: Setting) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_suite_file(path: Path) -> SuiteFile:
+    """Read a suite's file: TOML if its name ends so, otherwise FlagPerf's case keys."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="name a suite's file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text: byte {error.start} is not UTF-8") from error
+    if path.suffix != ".toml":
+        return SuiteFile(run=[RunEntry(case_keys=_case_keys(text, path))])
+    try:
+        file = SuiteFile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
+    except ValidationError as error:
+        raise _explain(error.errors()[0], path) from error
+    for number, entry in enumerate(file.run, start=1):
+        place = f"{path}: [[run]] {number}"
+        if (entry.case is None) == (entry.case_keys is None):
+            raise ConfigError(f"{place} needs either case or case_keys", hint='for example case = "resnet50"')
+        for key in ("topology", "repeats"):
+            if entry.case_keys is not None and key in entry.model_fields_set:
+                raise ConfigError(f"{place} sets {key}, which its case_keys say already", hint=f"leave out {key}")
+    return file
+
+
+def parse_case_key(text: str, place: str) -> MatrixRow:
+    """Parse a key ``model:framework:hardware:nnodes:nproc:repeat``. A dataset's directory may follow it.
+
+    Args:
+        text: A line of FlagPerf's ``test_conf.py``, with or without its quotes, or a bare key.
+        place: File and line, for the error.
+
+    Raises:
+        ConfigError: The text is not a key, or has another framework. The message names the place and the field.
+    """
+    hint = f"write {':'.join(_KEY_FIELDS)}, for example resnet50:pytorch_1.13:A100:1:8:1"
+    match = _KEY.match(text.strip())
+    fields = match["key"].split(":") if match else []
+    if match is None or len(fields) != len(_KEY_FIELDS) or not all(fields):
+        raise ConfigError(f"{place}: {text.strip()!r} is not a case key", hint=hint)
+    model, framework, hardware, *numbers = fields
+    for name, number in zip(_KEY_FIELDS[3:], numbers, strict=True):
+        if not (number.isascii() and number.isdigit()) or int(number) < 1:
+            raise ConfigError(f"{place}: {name} is {number!r}, not a number from 1 on", hint=hint)
+    if framework.partition("_")[0] != _FRAMEWORK:
+        raise ConfigError(
+            f"{place}: framework {framework!r} is not {_FRAMEWORK}", hint="cases of other frameworks cannot be run"
+        )
+    nnodes, nproc, repeats = map(int, numbers)
+    ignored = (
+        f"{match['key']}: hardware {hardware!r}: the vendor is chosen by the key vendor, PERF_VENDOR or its devices",
+        f"{match['key']}: framework {framework!r}: the torch that is installed is used",
+    )
+    return MatrixRow(model, f"{nnodes}x{nproc}", repeats, Path(match["data"]) if match["data"] else None, ignored)
+
+
+def _case_keys(text: str, path: Path) -> list[str]:
+    """Return the keys of a file with one on each line, without comments and brackets of a Python dictionary."""
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.partition("#")[0].strip()
+        if content and not re.fullmatch(r"(\w+\s*=\s*)?[{}\[\]],?", content):
+            parse_case_key(content, f"{path}:{number}")
+            keys.append(content)
+    if not keys:
+        raise ConfigError(f"{path} names no runs", hint="write one case key per line, or a suite as .toml")
+    return keys
+
+
+def _explain(fault: Mapping[str, Any], path: Path) -> ConfigError:
+    """Return the error for a fault. It names the table, because TOML's parser keeps no line numbers."""
+    top, *inner = fault["loc"]
+    place = f"{path}: "
+    model: type[_Table] = SuiteFile
+    if inner and top == "run":
+        number, *inner = inner
+        place, model = f"{path}: [[run]] {number + 1}: ", RunEntry
+    elif inner:
+        place, model = f"{path}: [{top}]: ", RunOptions
+    keys = [part for part in inner if isinstance(part, str)] or [top]
+    # What follows the key are pydantic's names for the members of a union.
+    key = ".".join(keys[: 2 if keys[0] == "set" else 1])
+    if fault["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        return ConfigError(
+            f"{place}unknown key {key!r}{did_you_mean(key, known)}", hint=f"keys here: {', '.join(known)}"
+        )
+    if fault["type"] == "missing":
+        return ConfigError(f"{place}{key} is missing", hint="a suite has at least one [[run]]")
+    return ConfigError(f"{place}{key}: {_message(fault)}", hint="docs/suites.md lists keys and values")
+
+
+def _message(fault: Mapping[str, Any]) -> str:
+    value = fault["input"]
+    shown = "a table" if isinstance(value, dict) else repr(value)
+    if fault["loc"] == ("run",):
+        return "runs are tables, each below a line [[run]] with two brackets"
+    if "set" in fault["loc"] and fault["loc"][-1] != "set":
+        return f"{shown} is neither a number, a truth value nor a text"
+    if fault["type"] == "literal_error":
+        known = str(fault["ctx"]["expected"]).replace("'", "")
+        near = did_you_mean(value, known.replace(" or ", ", ").split(", ")) if isinstance(value, str) else ""
+        return f"{shown} is none of {known}{near}"
+    if fault["type"] == "string_pattern_mismatch" and fault["ctx"]["pattern"] == _TOPOLOGY:
+        return f"{shown} is not machines x devices, for example 1x8"
+    return f"{shown}: {fault['msg']}"
