@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from chipperf.plugin.types import VendorInfo
 
@@ -46,27 +46,17 @@ class _File(BaseModel):
     vendors: dict[str, VendorNames]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Mention:
-    """A name found in a text.
+    """A name as written, and its meaning.
 
     Attributes:
-        text: The name as written.
-        start: Index of its first character.
+        text: The name.
         vendor: The vendor that the name belongs to.
         card: The card's name in reports; ``None`` for a vendor or a server.
         machine: True for a server.
     """
 
-    text: str
-    start: int
-    vendor: str
-    card: str | None = None
-    machine: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
     text: str
     vendor: str
     card: str | None = None
@@ -77,7 +67,7 @@ class CardNames:
     """All known names."""
 
     def __init__(self) -> None:
-        self._names: dict[str, _Name] = {}
+        self._names: dict[str, Mention] = {}
         self._pattern: re.Pattern[str] | None = None
         self._vendors: set[str] = set()
         self._memory_bytes: dict[tuple[str, str], set[int]] = {}
@@ -113,27 +103,20 @@ class CardNames:
         if self._pattern is None:
             longest_first = sorted(self._names, key=len, reverse=True)
             self._pattern = re.compile("|".join(_word(name) for name in longest_first) or r"(?!)", re.IGNORECASE)
-        found = []
-        for match in self._pattern.finditer(text):
-            # With IGNORECASE, some letters match although their lower case differs.
-            name = self._names.get(match[0].casefold())
-            if name is None:
-                continue
-            found.append(
-                Mention(text=match[0], start=match.start(), vendor=name.vendor, card=name.card, machine=name.machine)
-            )
-        return found
+        # With IGNORECASE, some letters match although their lower case differs.
+        found = ((match[0], self._names.get(match[0].casefold())) for match in self._pattern.finditer(text))
+        return [replace(name, text=written) for written, name in found if name]
 
     def add(self, vendor: str, names: VendorNames) -> None:
         """Add a vendor's names. A known name keeps its meaning."""
         self._vendors.add(vendor)
         for title in (vendor, *names.titles):
-            self._put(_Name(title, vendor))
+            self._put(Mention(title, vendor))
         for machine in names.machines:
-            self._put(_Name(machine, vendor, machine=True))
+            self._put(Mention(machine, vendor, machine=True))
         for card, others in names.cards.items():
             for text in (card, *others):
-                self._put(_Name(text, vendor, card=card))
+                self._put(Mention(text, vendor, card=card))
 
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
@@ -149,7 +132,7 @@ class CardNames:
                 self._memory_bytes.setdefault((info.name, device.short_name), set()).add(device.memory_bytes)
         self.add(info.name, VendorNames(titles=in_all_languages(info.title), cards=cards))
 
-    def _put(self, name: _Name) -> None:
+    def _put(self, name: Mention) -> None:
         self._names.setdefault(name.text.casefold(), name)
         self._pattern = None
 
@@ -172,15 +155,11 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
 @cache
 def _installed() -> tuple[VendorInfo, ...]:
     infos = []
-    for entry in _unique(installed.vendors()):
+    for entry in {entry.name: entry for entry in installed.vendors()}.values():
         # Ignore a broken plugin; `perf doctor` reports it.
         with suppress(PluginError):
             infos.append(bind(entry, purpose="inspect").vendor_info())
     return tuple(infos)
-
-
-def _unique(entries: Iterable[installed.PluginEntry]) -> list[installed.PluginEntry]:
-    return list({entry.name: entry for entry in entries}.values())
 
 
 def _add_file(names: CardNames, path: Path) -> None:

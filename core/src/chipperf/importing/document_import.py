@@ -336,7 +336,7 @@ def _memory(cell: cells.MemoryCell) -> Memory:
 def _global_batch_size(row: DocumentRow, batch_size: Setting | None) -> int | Missing:
     if row.topology is None or not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         return UNKNOWN
-    return batch_size * row.topology.cards
+    return batch_size * row.topology.card_count
 
 
 def _row_key(row: DocumentRow, changes: Mapping[str, Any]) -> Hashable:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.problem import Problem
+from chipperf.lint.linted_document import Problem
 from chipperf.lint.rule import all_rules
 
 if TYPE_CHECKING:
@@ -48,21 +48,18 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
             continue
         match = _COMMENT.fullmatch(comment.text)
         ids = tuple(re.findall(r"\w+", match[2])) if match else ()
-        reason = (match[3] or "").strip() if match else ""
         if match is None or not ids:
-            problems.append(
-                Problem(place=comment.place, message=f"not a waiver: {comment.text[:60]!r}; write ignore L04: reason")
-            )
+            problems.append(Problem(comment.place, f"not a waiver: {comment.text[:60]!r}; write ignore L04: reason"))
             continue
         unknown = [id for id in ids if id not in known]
         if unknown:
-            problems.append(Problem(place=comment.place, message=f"a waiver for {unknown[0]!r}, which is no rule"))
+            problems.append(Problem(comment.place, f"a waiver for {unknown[0]!r}, which is no rule"))
+        reason = (match[3] or "").strip()
         if not reason:
-            problems.append(Problem(place=comment.place, message=f"the waiver for {', '.join(ids)} has no reason"))
+            problems.append(Problem(comment.place, f"the waiver for {', '.join(ids)} has no reason"))
             continue
-        first, last = (
-            (1, len(document.lines)) if match[1] == "ignore-file" else _next_block(document, comment.last_line)
-        )
+        whole_file = (1, len(document.lines))
+        first, last = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
         waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
     return waivers, problems
 
@@ -72,9 +69,7 @@ def unused(waivers: list[IgnoreComment], checked: set[str]) -> Iterator[Problem]
     for waiver in waivers:
         idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
         if idle:
-            yield Problem(
-                place=waiver.place, message=f"the waiver for {', '.join(idle)} accepts nothing", severity="warning"
-            )
+            yield Problem(waiver.place, f"the waiver for {', '.join(idle)} accepts nothing", severity="warning")
 
 
 def _next_block(document: Markdown, line: int) -> tuple[int, int]:

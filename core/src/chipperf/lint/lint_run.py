@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
@@ -11,16 +12,14 @@ from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
 from chipperf.lint.ignore_comments import read_ignore_comments, unused
-from chipperf.lint.linted_document import Corpus, LintedDocument
-from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.linted_document import Corpus, LintedDocument, NotChecked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.lint.ignore_comments import IgnoreComment
-    from chipperf.lint.problem import Severity
+    from chipperf.lint.linted_document import Problem, Severity
     from chipperf.lint.rule import Rule
     from chipperf.records.schema import Record
 
@@ -68,7 +67,7 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     unchecked: list[Unchecked] = field(default_factory=list)
 
-    def count(self, severity: Literal["error", "warning"]) -> int:
+    def count(self, severity: Severity) -> int:
         """Return the number of findings of a severity, without those that a waiver accepts."""
         return sum(finding.severity == severity and finding.reason is None for finding in self.findings)
 
@@ -106,14 +105,15 @@ def lint(
         try:
             document = read_document(read_text(path), name)
         except DocumentError as error:
-            result.findings.append(_unreadable(name, error))
+            result.findings.append(_unreadable(name, error.message))
             result.files.append(name)
             continue
         if not named and not document.is_report:
             result.skipped.append(name)
             continue
         case_name = case or identify_case(document, path)
-        beside = config or _beside(path)
+        beside = path.parent / "config"
+        configs = config or (beside if beside.is_dir() else None)
         corpus.subjects.append(
             LintedDocument(
                 path=path,
@@ -123,7 +123,7 @@ def lint(
                 vendor=vendor or identify_vendor(document, names, path),
                 case_name=case_name,
                 case=installed_cases().get(case_name or ""),
-                configs=read_configs(beside) if beside else None,
+                configs=read_configs(configs) if configs else None,
                 records=tuple(record for record in records if record.case.name == case_name),
                 corpus=corpus,
             )
@@ -141,29 +141,24 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
     for rule in rules:
         try:
             for problem in rule.function(subject):
-                reason = _accept(waivers, rule.id, problem)
-                findings.append(_finding(rule.id, rule.severity, subject, problem, reason))
+                waiver = next((each for each in waivers if each.covers(rule.id, problem.place.line)), None)
+                if waiver:
+                    waiver.used.add(rule.id)
+                reason = waiver.reason if waiver else None
+                findings.append(_finding(subject, rule.id, rule.severity, problem, reason))
             checked.add(rule.id)
-        except NotChecked as reason:
-            result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(reason)))
+        except NotChecked as error:
+            result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(error)))
     for problem in (*faults, *unused(waivers, checked)):
-        findings.append(_finding(WAIVER_RULE, "error", subject, problem, None))
+        findings.append(_finding(subject, WAIVER_RULE, "error", problem))
     result.findings += sorted(findings, key=lambda each: (each.place, each.rule))
 
 
-def _accept(waivers: Iterable[IgnoreComment], rule_id: str, problem: Problem) -> str | None:
-    for waiver in waivers:
-        if waiver.covers(rule_id, problem.place.line):
-            waiver.used.add(rule_id)
-            return waiver.reason
-    return None
-
-
 def _finding(
-    rule_id: str, severity: Severity, subject: LintedDocument, problem: Problem, reason: str | None
+    subject: LintedDocument, rule: str, severity: Severity, problem: Problem, reason: str | None = None
 ) -> Finding:
     return Finding(
-        rule=rule_id,
+        rule=rule,
         severity=problem.severity or severity,
         file=subject.name,
         place=problem.place,
@@ -172,11 +167,10 @@ def _finding(
     )
 
 
-def _unreadable(name: str, error: DocumentError) -> Finding:
-    place, message = Place(1, 1), error.message
-    parts = message.removeprefix(f"{name}:").split(":", 2)
-    if message.startswith(f"{name}:") and len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit():
-        place, message = Place(int(parts[0]), int(parts[1])), parts[2].strip()
+def _unreadable(name: str, message: str) -> Finding:
+    match = re.match(rf"{re.escape(name)}:(\d+):(\d+):\s*", message)
+    place = Place(int(match[1]), int(match[2])) if match else Place(1, 1)
+    message = message[match.end() :] if match else message
     return Finding(rule=WAIVER_RULE, severity="error", file=name, place=place, message=message)
 
 
@@ -184,24 +178,16 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     """Yield each file once, and whether the user named it."""
     seen: set[Path] = set()
     for path in paths:
-        if path.is_dir():
-            found = [(each, False) for each in sorted(_below(path))]
-        elif path.exists():
-            found = [(path, True)]
-        else:
+        if not path.exists():
             raise UsageError(f"{path} does not exist", hint="name files or directories")
-        for each, named in found:
+        found = sorted(_documents_below(path)) if path.is_dir() else [path]
+        for each in found:
             if each not in seen:
                 seen.add(each)
-                yield each, named
+                yield each, each is path
 
 
-def _below(directory: Path) -> Iterator[Path]:
+def _documents_below(directory: Path) -> Iterator[Path]:
     for path in directory.rglob("*"):
         if path.suffix.casefold() in _SUFFIXES and not _SKIPPED_DIRECTORIES & set(path.parts) and path.is_file():
             yield path
-
-
-def _beside(path: Path) -> Path | None:
-    directory = path.parent / "config"
-    return directory if directory.is_dir() else None

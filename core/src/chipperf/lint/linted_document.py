@@ -1,16 +1,15 @@
-"""A document under lint, its evidence, and the other documents of the same lint."""
+"""A document under lint, its evidence, the other documents of the same lint, and what a rule says of it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
-from chipperf.lint.problem import NotChecked, Problem
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 
@@ -23,10 +22,31 @@ if TYPE_CHECKING:
     from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.lint.configs import ConfigDirectory
     from chipperf.records.plausibility import Check
-    from chipperf.records.schema import Record, Setting
+    from chipperf.records.schema import Record
+
+Severity = Literal["error", "warning"]
 
 SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
 """Columns whose equal numbers in two reports are not a coincidence."""
+
+
+class NotChecked(Exception):
+    """The evidence that a rule needs is missing. The message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A place at which a document breaks a rule.
+
+    Attributes:
+        place: Line and column.
+        message: Description of the fault, with the values in the document.
+        severity: Severity; ``None`` is the rule's own.
+    """
+
+    place: Place
+    message: str
+    severity: Severity | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -116,79 +136,30 @@ class LintedDocument:
             if (file := row.cells.get("config_file")) and (name := parse_config_name(file.text)):
                 yield "the configuration's name", Located(name.card, file.place)
 
-
-def implausible(subject: LintedDocument, *checks: Check) -> Iterator[Problem]:
-    """Yield the contradictions in the records of the document's runs."""
-    found = [(record, finding) for record in subject.records for finding in check_record(record)]
-    if "scaling" in checks:
-        found += check_scaling(subject.records)
-    for record, finding in found:
-        if finding.check in checks:
-            yield Problem(place=subject.start, message=f"run {record.run_id}: {finding.text}")
-
-
-def number(row: DocumentRow, column: str) -> float | None:
-    """Return the number in a row's cell, or ``None``."""
-    text = row.text(column)
-    return cells.number(text) if text is not None and cells.marker(text) is None else None
+    def implausible(self, *checks: Check) -> Iterator[Problem]:
+        """Yield the contradictions in the records of the document's runs."""
+        found = [(record, finding) for record in self.records for finding in check_record(record)]
+        if "scaling" in checks:
+            found += check_scaling(self.records)
+        for record, finding in found:
+            if finding.check in checks:
+                yield Problem(self.start, f"run {record.run_id}: {finding.text}")
 
 
-def quality(row: DocumentRow) -> float | None:
-    """Return a row's result as a fraction, or ``None``."""
-    text = row.text("quality")
-    return cells.quality(text) if text is not None and cells.marker(text) is None else None
-
-
-def memory(row: DocumentRow) -> cells.MemoryCell | None:
-    """Return a row's memory, or ``None``."""
-    text = row.text("mem")
-    return cells.memory(text) if text is not None and cells.marker(text) is None else None
-
-
-def hyperparameters(row: DocumentRow) -> Mapping[str, Setting] | None:
-    """Return a row's ``fix_hp``, with the batch size as ``bs``; ``None`` if the row does not state it."""
-    text = row.text("fix_hp")
-    missing = cells.marker(text) if text is not None else None
-    if text is None or (missing is not None and missing.missing != "not_applicable"):
-        return None
-    if missing is not None:
-        return {}
-    values, _ = cells.assignments(text)
-    return {("bs" if key == "batch_size" else key): value for key, value in values.items()}
-
-
-def precision_and_batch(row: DocumentRow) -> tuple[str, Setting | None] | None:
-    """Return precision and batch size per card, which must be equal in rows whose throughputs are compared."""
-    values = hyperparameters(row)
-    return None if values is None else (row.precision, values.get("bs"))
-
-
-@dataclass(slots=True, eq=False)
 class Corpus:
-    """All documents of one lint, and look-up tables for rules that compare documents."""
+    """All documents of one lint, and look-up tables for rules that compare documents.
 
-    subjects: list[LintedDocument] = field(default_factory=list)
-    _tables: _Tables | None = None
+    A table is made on first use, after all documents have been added.
+    """
 
-    @property
-    def tables(self) -> _Tables:
-        """Look-up tables, made on first use."""
-        if self._tables is None:
-            self._tables = _Tables(self.subjects)
-        return self._tables
-
-
-class _Tables:
-    """Look-up tables of documents by their content."""
-
-    def __init__(self, subjects: Sequence[LintedDocument]) -> None:
-        self._subjects = subjects
+    def __init__(self) -> None:
+        self.subjects: list[LintedDocument] = []
 
     @cached_property
     def by_fact(self) -> Mapping[tuple[str, str], list[LintedDocument]]:
         """Documents by environment field and its text."""
         found: dict[tuple[str, str], list[LintedDocument]] = defaultdict(list)
-        for subject in self._subjects:
+        for subject in self.subjects:
             for key, fact in subject.document.facts.items():
                 if cells.marker(fact.text) is None:
                     found[key, fact.text].append(subject)
@@ -198,20 +169,20 @@ class _Tables:
     def networks(self) -> Mapping[tuple[str, str], set[str]]:
         """Networks by vendor and accelerator."""
         found: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for subject in self._subjects:
+        for subject in self.subjects:
             card, network = (subject.document.facts.get(key) for key in ("card_title", "network"))
             if subject.vendor and card and network and cells.marker(network.text) is None:
                 found[subject.vendor, card.text].add(wording.normal(network.text))
         return found
 
     @cached_property
-    def by_number(self) -> Mapping[tuple[str, str, float], list[LintedDocument]]:
+    def by_number(self) -> Mapping[tuple[str | None, str, float | None], list[LintedDocument]]:
         """Documents by case, column and number, for numbers too long to be equal by coincidence."""
-        found: dict[tuple[str, str, float], list[LintedDocument]] = defaultdict(list)
-        for subject in self._subjects:
+        found: dict[tuple[str | None, str, float | None], list[LintedDocument]] = defaultdict(list)
+        for subject in self.subjects:
             for row in subject.rows:
                 for column in SPEEDS:
-                    value = number(row, column)
+                    value = row.number(column)
                     if subject.case_name and value is not None and value >= 100:
                         found[subject.case_name, column, value].append(subject)
         return found
@@ -220,7 +191,7 @@ class _Tables:
     def quality_kinds(self) -> Mapping[str, Mapping[str, list[LintedDocument]]]:
         """Documents by case and kind of result."""
         found: dict[str, dict[str, list[LintedDocument]]] = defaultdict(lambda: defaultdict(list))
-        for subject in self._subjects:
+        for subject in self.subjects:
             header = subject.document.headers.get("quality")
             kind = wording.quality_kind(header.text) if header else None
             if subject.case_name and kind:
@@ -231,8 +202,8 @@ class _Tables:
     def phrases(self) -> Mapping[str, set[str]]:
         """Words of the rows, by topology of several machines."""
         found: dict[str, set[str]] = defaultdict(set)
-        for subject in self._subjects:
+        for subject in self.subjects:
             for row in subject.rows:
                 if row.topology and row.topology.nnodes > 1 and row.topology.phrase:
-                    found[row.topology.shape].add(row.topology.phrase)
+                    found[row.shape].add(row.topology.phrase)
         return found

@@ -10,8 +10,7 @@ from chipperf.catalog import Catalog, require_id, summary_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chipperf.lint.linted_document import LintedDocument
-    from chipperf.lint.problem import Problem, Severity
+    from chipperf.lint.linted_document import LintedDocument, Problem, Severity
 
 
 Function: TypeAlias = "Callable[[LintedDocument], Iterator[Problem]]"
@@ -24,18 +23,18 @@ class Rule:
     Attributes:
         id: Stable name, for example ``L04``.
         name: Stable name in words, for example ``blank-cell``.
-        summary: What is true of a good document. The first line of the function's docstring.
         severity: ``error`` fails the lint.
+        summary: What is true of a good document. The first line of the function's docstring.
         why: Why the rule matters to readers of the report.
         fix: How to correct the document.
         evidence: Evidence that the rule needs in addition to the document; empty if none.
-        function: Yields problems, or raises :class:`NotChecked`.
+        function: Yields problems, or raises :class:`~chipperf.lint.linted_document.NotChecked`.
     """
 
     id: str
     name: str
-    summary: str
     severity: Severity
+    summary: str
     why: str
     fix: str
     evidence: str
