@@ -59,11 +59,6 @@ class DocumentRow:
     old_layout: bool
 
     @property
-    def line(self) -> int:
-        """Line of the row."""
-        return self.label.place.line
-
-    @property
     def card(self) -> str:
         """Text before the topology; empty without a topology."""
         return self.topology.card if self.topology else ""

@@ -1,4 +1,9 @@
-"""Linting documents: running the rules and applying the waivers."""
+"""Linting documents: running the rules, and applying the waivers in the documents.
+
+A waiver is a comment that accepts findings, with the reason: ``<!-- perf lint: ignore L04: no 2x8 machine here -->``
+accepts findings of rule L04 in the next block. ``ignore-file`` accepts them in the whole document. Several rules are
+separated by commas.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +16,24 @@ from chipperf.documents.document_identity import identify_case, identify_vendor,
 from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.ignore_comments import read_ignore_comments, unused
-from chipperf.lint.linted_document import Corpus, LintedDocument, NotChecked
+from chipperf.lint.linted_document import Corpus, LintedDocument, NotChecked, Problem
+from chipperf.lint.rule import all_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.lint.linted_document import Problem, Severity
+    from chipperf.documents.markdown import Markdown
+    from chipperf.lint.linted_document import Severity
     from chipperf.lint.rule import Rule
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"
 """Id of findings on unreadable documents and wrong waivers."""
 
+_COMMENT: Final = re.compile(r"perf[ -]lint:\s*(ignore-file|ignore)\s+([\w\s,]*?)\s*(?::\s*(.*))?", re.DOTALL)
+_MENTION: Final = re.compile(r"perf[ -]lint\b")
 _SUFFIXES: Final = (".md", ".markdown")
 _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
 
@@ -53,14 +61,7 @@ class Unchecked:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """The result of a lint.
-
-    Attributes:
-        files: The checked documents.
-        skipped: Markdown files that are not case documents.
-        findings: Findings in the order of files, lines and rules.
-        unchecked: Rules without evidence.
-    """
+    """The checked documents, skipped Markdown files, findings by file, line and rule, and rules without evidence."""
 
     files: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -85,15 +86,8 @@ def lint(
     """Check documents, and all Markdown files in directories and their subdirectories.
 
     Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document.
-
-    Args:
-        paths: Files and directories.
-        rules: The rules.
-        names: Names of vendors and cards.
-        vendor: Vendor of the documents; by default detected for each.
-        case: Case of the documents; by default detected for each.
-        config: Configurations; by default the directory ``config`` next to each document.
-        records: Records of the documents' runs.
+    Vendor and case are by default detected for each document, and the configurations of its runs are by default those
+    in the directory ``config`` next to it.
 
     Raises:
         UsageError: A path or ``config`` does not exist.
@@ -149,7 +143,7 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
             checked.add(rule.id)
         except NotChecked as error:
             result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(error)))
-    for problem in (*faults, *unused(waivers, checked)):
+    for problem in (*faults, *_unused(waivers, checked)):
         findings.append(_finding(subject, WAIVER_RULE, "error", problem))
     result.findings += sorted(findings, key=lambda each: (each.place, each.rule))
 
@@ -165,6 +159,63 @@ def _finding(
         message=problem.message,
         reason=reason,
     )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class IgnoreComment:
+    """One waiver: its rules, lines and reason."""
+
+    rules: tuple[str, ...]
+    reason: str
+    place: Place
+    first_line: int
+    last_line: int
+    used: set[str] = field(default_factory=set)
+
+    def covers(self, rule_id: str, line: int) -> bool:
+        """Return whether the waiver accepts a finding of a rule in a line."""
+        return rule_id in self.rules and self.first_line <= line <= self.last_line
+
+
+def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[Problem]]:
+    """Return a document's waivers, and the problems of malformed waivers."""
+    waivers: list[IgnoreComment] = []
+    problems: list[Problem] = []
+    known = {rule.id for rule in all_rules()}
+    for comment in document.comments:
+        if not _MENTION.match(comment.text):
+            continue
+        match = _COMMENT.fullmatch(comment.text)
+        ids = tuple(re.findall(r"\w+", match[2])) if match else ()
+        if match is None or not ids:
+            problems.append(Problem(comment.place, f"not a waiver: {comment.text[:60]!r}; write ignore L04: reason"))
+            continue
+        unknown = [id for id in ids if id not in known]
+        if unknown:
+            problems.append(Problem(comment.place, f"a waiver for {unknown[0]!r}, which is no rule"))
+        reason = (match[3] or "").strip()
+        if not reason:
+            problems.append(Problem(comment.place, f"the waiver for {', '.join(ids)} has no reason"))
+            continue
+        whole_file = (1, len(document.lines))
+        first, last = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
+        waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
+    return waivers, problems
+
+
+def _unused(waivers: list[IgnoreComment], checked: set[str]) -> Iterator[Problem]:
+    """Yield the waivers of rules that ran and found nothing there: such waivers would hide a new fault."""
+    for waiver in waivers:
+        idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
+        if idle:
+            yield Problem(waiver.place, f"the waiver for {', '.join(idle)} accepts nothing", severity="warning")
+
+
+def _next_block(document: Markdown, line: int) -> tuple[int, int]:
+    for block in document.blocks:
+        if block.last_line > line or block.place.line >= line:
+            return min(block.place.line, line), block.last_line
+    return line, line
 
 
 def _unreadable(name: str, message: str) -> Finding:

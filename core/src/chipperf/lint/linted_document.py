@@ -36,13 +36,7 @@ class NotChecked(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A place at which a document breaks a rule.
-
-    Attributes:
-        place: Line and column.
-        message: Description of the fault, with the values in the document.
-        severity: Severity; ``None`` is the rule's own.
-    """
+    """A place at which a document breaks a rule, and what is wrong. Without a severity it has the rule's."""
 
     place: Place
     message: str
@@ -54,10 +48,7 @@ class LintedDocument:
     """A document and its context.
 
     Attributes:
-        path: The file.
         name: Name of the file in findings.
-        document: Content of the file.
-        names: Names of vendors and cards.
         vendor: Vendor of the report; ``None`` if unknown.
         case_name: Name of the case; ``None`` if unknown.
         case: The case, if it is installed.

@@ -1,9 +1,9 @@
-"""Rules on cells: blank cells, numbers, units and placeholders."""
+"""Rules on cells: blank cells, numbers, units, memory and placeholders."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
@@ -11,6 +11,7 @@ from chipperf.languages import in_all_languages
 from chipperf.lint.linted_document import NotChecked, Problem
 from chipperf.lint.rule import rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
+from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,9 @@ _PLACEHOLDER: Final = re.compile(
 )
 _PERCENT: Final = re.compile("[%％]")
 _MIN_DIGITS: Final = 3
+_GIB: Final = 2**30
+_FULL: Final = 0.985
+_DATA_SHEET_TOLERANCE: Final = 0.05
 
 
 @rule(
@@ -59,7 +63,7 @@ def _settings(row: DocumentRow) -> tuple[str | None, str | None]:
 
 
 def _row(row: DocumentRow) -> str:
-    return f"row {row.label.text!r}" if row.label.text else f"row in line {row.line}"
+    return f"row {row.label.text!r}" if row.label.text else f"row in line {row.label.place.line}"
 
 
 @rule(
@@ -113,6 +117,54 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
 
 
 @rule(
+    "L15",
+    "memory",
+    why="a total that is not the card's, or that is used up to the last byte, was not read from the card",
+    fix="write used/total in GiB, both read from the device",
+)
+def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
+    """Used memory is less than the total, and the total is the card's in every row and in one spelling."""
+    totals: dict[str, dict[str, DocumentRow]] = defaultdict(dict)
+    for row in subject.rows:
+        value = row.memory
+        if value is None:
+            continue
+        cell = row.cells["mem"]
+        _, separator, total = cell.text.partition("/")
+        if separator and len(cell.text.split()) > 1:
+            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
+        if isinstance(value.total_bytes, Missing):
+            continue
+        if value.used_bytes > value.total_bytes:
+            yield Problem(cell.place, f"mem {cell.text!r} uses more than there is")
+        elif value.used_bytes >= value.total_bytes * _FULL:
+            yield Problem(
+                cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
+            )
+        totals[row.card][total.strip()] = row
+        sizes = _data_sheet_sizes(subject, row.card)
+        if sizes and not any(abs(value.total_bytes - size) <= size * _DATA_SHEET_TOLERANCE for size in sizes):
+            known = " or ".join(f"{size / _GIB:g}" for size in sorted(sizes))
+            yield Problem(
+                cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} GiB by its data sheet"
+            )
+    for card, spellings in totals.items():
+        if len(spellings) > 1:
+            last = list(spellings.values())[-1]
+            yield Problem(last.cells["mem"].place, f"totals of {card or 'the card'} differ: {', '.join(spellings)}")
+    yield from subject.implausible("memory")
+
+
+def _data_sheet_sizes(subject: LintedDocument, card: str) -> set[int]:
+    return {
+        size
+        for mention in subject.names.find(card)
+        if mention.vendor == subject.vendor and mention.card
+        for size in subject.names.memory_bytes(mention.vendor, mention.card)
+    }
+
+
+@rule(
     "L25",
     "number",
     why="a reader and a program must get the same number, with enough digits to tell values apart",
@@ -139,12 +191,7 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
                 break
 
 
-@rule(
-    "L30",
-    "placeholder",
-    why="the author meant to come back",
-    fix="write the value, or why there is none",
-)
+@rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
 def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     """No text of a template is left standing."""
     document = subject.document

@@ -97,8 +97,7 @@ def _against_records(subject: LintedDocument) -> Iterator[Problem]:
         ):
             text = ",".join(f"{key}={value}" for key, value in recorded[0].items()) or "/"
             yield Problem(
-                row.cells["fix_hp"].place,
-                f"fix_hp {row.text('fix_hp')!r}, but run {matching[0].run_id} had {text!r}",
+                row.cells["fix_hp"].place, f"fix_hp {row.text('fix_hp')!r}, but run {matching[0].run_id} had {text!r}"
             )
 
 

@@ -38,8 +38,7 @@ def cards_are_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]:
     for what, located in subject.card_places():
         if name := _foreign_name(subject, located):
             yield Problem(
-                located.place,
-                f"{what} {located.text!r} names {name.text!r} of {name.vendor}; the report is {vendor}'s",
+                located.place, f"{what} {located.text!r} names {name.text!r} of {name.vendor}; the report is {vendor}'s"
             )
 
 
@@ -152,8 +151,7 @@ def nothing_is_copied_from_other_vendors(subject: LintedDocument) -> Iterator[Pr
     for other, keys in facts.items():
         if len(keys) >= _MIN_SHARED_FACTS:
             yield Problem(
-                subject.document.facts[keys[0]].place,
-                f"{len(keys)} facts of the environment are those of {other.name}",
+                subject.document.facts[keys[0]].place, f"{len(keys)} facts of the environment are those of {other.name}"
             )
             break
     numbers: dict[LintedDocument, list[str]] = defaultdict(list)

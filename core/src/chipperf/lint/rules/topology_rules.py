@@ -1,8 +1,9 @@
-"""Rules on topology: the machines and cards of rows, and the growth of throughput with them."""
+"""Rules on topology: the machines and cards of rows, and how memory and throughput depend on them."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
 
 _SLACK: Final = 1.05
+_MEMORY_TOLERANCE: Final = 1.1
+_GIB: Final = 2**30
 
 
 @rule(
@@ -72,6 +75,31 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
 
 
 @rule(
+    "L16",
+    "memory-topology",
+    severity="warning",
+    why="a card needs the same memory beside seven others: rows that differ have different batch sizes",
+    fix="state the batch size of each row in fix_hp",
+)
+def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
+    """Rows that state the same hyperparameters and precision use about the same memory per card."""
+    groups: dict[tuple[str, str, str], list[tuple[int, DocumentRow]]] = defaultdict(list)
+    for row in subject.rows:
+        value, stated = row.memory, row.hyperparameters
+        if value and stated is not None and row.topology:
+            groups[row.card, row.precision, str(stated.get("bs"))].append((value.used_bytes, row))
+    for rows in groups.values():
+        least, lower = min(rows, key=lambda each: each[0])
+        most, higher = max(rows, key=lambda each: each[0])
+        if least and most > least * _MEMORY_TOLERANCE:
+            yield Problem(
+                higher.cells["mem"].place,
+                f"{higher.label.text!r} uses {most / _GIB:.1f} GiB, {lower.label.text!r} "
+                f"{least / _GIB:.1f} GiB, with the same hyperparameters",
+            )
+
+
+@rule(
     "L17",
     "scaling",
     severity="warning",
@@ -97,8 +125,7 @@ def throughput_grows_with_cards(subject: LintedDocument) -> Iterator[Problem]:
         short, long = fewer.number("e2e_time"), more.number("e2e_time")
         if short and long and long > short * _SLACK:
             yield Problem(
-                more.cells["e2e_time"].place,
-                f"{names}: e2e_time grows from {short:g} s to {long:g} s with more cards",
+                more.cells["e2e_time"].place, f"{names}: e2e_time grows from {short:g} s to {long:g} s with more cards"
             )
     yield from subject.implausible("scaling")
 
