@@ -48,14 +48,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A name as written, and its meaning.
-
-    Attributes:
-        text: The name.
-        vendor: The vendor that the name belongs to.
-        card: The card's name in reports; ``None`` for a vendor or a server.
-        machine: True for a server.
-    """
+    """A name as written, its vendor, and the card's name in reports, ``None`` for a vendor or a server."""
 
     text: str
     vendor: str
@@ -79,7 +72,7 @@ class CardNames:
         return frozenset(self._vendors)
 
     def info(self, vendor: str) -> VendorInfo | None:
-        """Return the info of the vendor's plugin, or ``None`` if the plugin is not installed."""
+        """Return the info of the vendor's plugin, or ``None`` if it is not installed."""
         return self._infos.get(vendor)
 
     def titles(self, vendor: str) -> tuple[str, ...]:
@@ -110,13 +103,13 @@ class CardNames:
     def add(self, vendor: str, names: VendorNames) -> None:
         """Add a vendor's names. A known name keeps its meaning."""
         self._vendors.add(vendor)
-        for title in (vendor, *names.titles):
-            self._put(Mention(title, vendor))
-        for machine in names.machines:
-            self._put(Mention(machine, vendor, machine=True))
+        mentions = [Mention(title, vendor) for title in (vendor, *names.titles)]
+        mentions += [Mention(machine, vendor, machine=True) for machine in names.machines]
         for card, others in names.cards.items():
-            for text in (card, *others):
-                self._put(Mention(text, vendor, card=card))
+            mentions += [Mention(text, vendor, card) for text in (card, *others)]
+        for mention in mentions:
+            self._names.setdefault(mention.text.casefold(), mention)
+        self._pattern = None
 
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
@@ -131,10 +124,6 @@ class CardNames:
             if device.memory_bytes:
                 self._memory_bytes.setdefault((info.name, device.short_name), set()).add(device.memory_bytes)
         self.add(info.name, VendorNames(titles=in_all_languages(info.title), cards=cards))
-
-    def _put(self, name: Mention) -> None:
-        self._names.setdefault(name.text.casefold(), name)
-        self._pattern = None
 
 
 def read_card_names(files: Sequence[Path] = ()) -> CardNames:

@@ -162,21 +162,18 @@ def read_document(text: str, name: str) -> CaseDocument:
     generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
     imported = next((match for comment in comments if (match := _IMPORTED_MARK.search(comment))), None)
     by_chipperf = generated and (imported is None or imported[1] == "chipperf")
+    # A report of chipperf's is in the language of its headings, others are in that of their script.
+    language = wording.language_of_headings(heading.text for heading in parsed.headings) if generated else None
+    script = "zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else ENGLISH
     document = CaseDocument(
         name=name,
         markdown=parsed,
-        language=_language(text, parsed, generated=generated),
+        language=language or script,
         generated=generated,
         metrics_definition="chipperf" if by_chipperf else "flagperf",
     )
     _Reader(document).read()
     return document
-
-
-def _language(text: str, parsed: Markdown, *, generated: bool) -> Language:
-    """Return the language of a document: a report of chipperf's is in that of its headings, others by their script."""
-    own = wording.language_of_headings(heading.text for heading in parsed.headings) if generated else None
-    return own or ("zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else ENGLISH)
 
 
 class _Reader:

@@ -103,11 +103,9 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comment:
-    """An HTML comment: its content and its lines."""
+class Comment(Located):
+    """An HTML comment."""
 
-    text: str
-    place: Place
     last_line: int
 
 

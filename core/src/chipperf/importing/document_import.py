@@ -16,8 +16,7 @@ from chipperf.importing.imported import (
     ImportSource,
     NotUnderstood,
     SourceFile,
-    blank_record,
-    with_values,
+    imported_record,
 )
 from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.columns import columns_of
@@ -25,7 +24,6 @@ from chipperf.records.schema import (
     UNKNOWN,
     UNKNOWN_NAME,
     HyperparameterChange,
-    HyperparametersRecord,
     Memory,
     Missing,
     Titles,
@@ -64,13 +62,8 @@ def import_document(
     Content that has no field in a record becomes a remark. Text in the layout's places that does not fit the layout is
     also listed as not understood.
 
-    Args:
-        text: The document.
-        name: Name of the document in messages and sources.
-        names: Names of vendors and cards.
-        vendor: The document's vendor; by default detected.
-        case: The document's case; by default detected.
-        path: Path of the document. Its directories may name vendor and case.
+    Vendor and case are by default detected, also from the directories of ``path``. ``name`` is the document's name in
+    messages and sources.
 
     Raises:
         DocumentError: The document has no row that can be read, or its vendor or case is unknown.
@@ -112,29 +105,33 @@ class _Importer:
         dataset = self._dataset()
         report_title = self._report_title()
         rows = self._rows()
-        self._general_remarks()
+        for key, general in document.general.items():
+            if not self._says_the_usual(key, general.value.text):
+                self._remark(f"{general.label.text}: {general.value.text}", general.value)
+            if not wording.is_standard_remark(general.remark.text):
+                self._remark(f"{general.label.text}: {general.remark.text}", general.remark)
         for located in document.remarks:
             self._remark(located.text, located)
         places = enumerate(self._remarks.values())
         shared = (*self._shared, *(self._source(f"remarks.{index}", place) for index, place in places))
         records = []
         for index, (topology, changes, sources) in enumerate(rows, start=1):
-            record = blank_record(
+            record = imported_record(
                 run_id=f"imported-{self._sha256[:8]}-{index}",
                 vendor=self._vendor,
                 case=self._case_name,
                 topology=Topology(nnodes=topology.nnodes, nproc_per_node=topology.nproc_per_node),
                 names=self._names,
                 metrics_definition=document.metrics_definition,
+                values={
+                    **changes,
+                    "vendor": {"report_title": report_title},
+                    "environment": {**environment, **changes["environment"]},
+                    "dataset": {"name": dataset},
+                    "remarks": list(self._remarks),
+                },
             )
-            values = {
-                **changes,
-                "vendor": {"report_title": record.vendor.report_title.model_copy(update=report_title)},
-                "environment": {**environment, **changes["environment"]},
-                "dataset": {"name": dataset},
-                "remarks": list(self._remarks),
-            }
-            records.append(ImportedRecord(with_values(record, values), (*sources, *shared)))
+            records.append(ImportedRecord(record, (*sources, *shared)))
         return Import(
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),
@@ -173,13 +170,6 @@ class _Importer:
             return dict.fromkeys(Titles.model_fields, title.text)
         language = self._document.language
         return {language if language in Titles.model_fields else ENGLISH: title.text}
-
-    def _general_remarks(self) -> None:
-        for key, row in self._document.general.items():
-            if not self._says_the_usual(key, row.value.text):
-                self._remark(f"{row.label.text}: {row.value.text}", row.value)
-            if not wording.is_standard_remark(row.remark.text):
-                self._remark(f"{row.label.text}: {row.remark.text}", row.remark)
 
     def _says_the_usual(self, key: str, text: str) -> bool:
         if key in ("card_short_name", "dataset") or cells.marker(text) is not None:
@@ -228,7 +218,7 @@ class _Importer:
                 metrics[field] = self._reported(row, column, cell)
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
-        hyperparameters = HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+        hyperparameters: dict[str, Any] = {}
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
@@ -247,21 +237,27 @@ class _Importer:
         return values, sources
 
     def _reported(self, row: DocumentRow, column: Column, cell: Located) -> float | Memory | Missing:
-        missing = cells.marker(cell.text)
-        if missing is not None:
+        if missing := cells.marker(cell.text):
             return missing
         in_bytes = column.unit == "bytes"
         value = cells.memory(cell.text) if in_bytes else cells.in_unit(cell.text, column.unit)
         if value is None:
             self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
             return UNKNOWN
-        return _memory(value) if isinstance(value, cells.MemoryCell) else value
+        if not isinstance(value, cells.MemoryCell):
+            return value
+        return Memory(
+            allocated_peak_bytes=UNKNOWN,
+            reserved_peak_bytes=UNKNOWN,
+            device_peak_bytes=value.used_bytes,
+            total_bytes=value.total_bytes,
+            allocator_source=_MEMORY_SOURCE,
+            device_source=_MEMORY_SOURCE,
+        )
 
-    def _hyperparameters(self, row: DocumentRow, cell: Located) -> HyperparametersRecord:
-        missing = cells.marker(cell.text)
-        if missing is not None:
-            changes: list[HyperparameterChange] | Missing = [] if missing.missing == "not_applicable" else missing
-            return HyperparametersRecord(values={}, changes=changes, global_batch_size=UNKNOWN)
+    def _hyperparameters(self, row: DocumentRow, cell: Located) -> dict[str, Any]:
+        if missing := cells.marker(cell.text):
+            return {"changes": [] if missing.missing == "not_applicable" else missing}
         written, rest = cells.assignments(cell.text)
         values: dict[str, Setting] = {}
         for key, value in written.items():
@@ -273,18 +269,21 @@ class _Importer:
         if rest:
             self._misread(row, "fix_hp", cell, f"not key=value: {', '.join(rest)}")
         if not values:
-            return HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+            return {}
         order = hyperparameter_order(self._case) if self._case else {}
         base = self._case.base.model_dump() if self._case else {}
         ordered = dict(sorted(values.items(), key=lambda item: order.get(item[0], len(order))))
-        return HyperparametersRecord(
-            values=ordered,
-            changes=[
+        found: dict[str, Any] = {
+            "values": ordered,
+            "changes": [
                 HyperparameterChange(key=key, base=base.get(key, UNKNOWN), value=value, origin="vendor")
                 for key, value in ordered.items()
             ],
-            global_batch_size=_global_batch_size(row, ordered.get("batch_size")),
-        )
+        }
+        batch_size = values.get("batch_size")
+        if isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1:
+            found["global_batch_size"] = batch_size * row.card_count
+        return found
 
     def _misread(self, row: DocumentRow, column: str, cell: Located, reason: str) -> None:
         self._list(cell, f"{column}: {reason}")
@@ -301,26 +300,9 @@ class _Importer:
         return ImportSource.at(located, self._document.name, field)
 
 
-def _memory(cell: cells.MemoryCell) -> Memory:
-    return Memory(
-        allocated_peak_bytes=UNKNOWN,
-        reserved_peak_bytes=UNKNOWN,
-        device_peak_bytes=cell.used_bytes,
-        total_bytes=cell.total_bytes,
-        allocator_source=_MEMORY_SOURCE,
-        device_source=_MEMORY_SOURCE,
-    )
-
-
-def _global_batch_size(row: DocumentRow, batch_size: Setting | None) -> int | Missing:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        return UNKNOWN
-    return batch_size * row.card_count
-
-
 def _row_key(row: DocumentRow, values: Mapping[str, Any]) -> Hashable:
     """Return what differs between the rows of a document; of two equal ones the second is not imported."""
-    changes = values["hyperparameters"].changes
+    changes = values["hyperparameters"].get("changes", UNKNOWN)
     if not isinstance(changes, Missing):
         changes = tuple((change.key, setting(change.value, exact=True)) for change in changes)
     return values["environment"]["row_label"], row.shape, values["precision"]["requested"], changes

@@ -23,8 +23,7 @@ from chipperf.importing.imported import (
     ImportSource,
     NotUnderstood,
     SourceFile,
-    blank_record,
-    with_values,
+    imported_record,
 )
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
@@ -67,10 +66,7 @@ class RunFacts:
 def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
     """Return the record of a FlagPerf run.
 
-    Args:
-        path: Log of the main process. Monitor logs in the same directory are read too.
-        names: Names of vendors and cards.
-        facts: Known facts of the run.
+    ``path`` is the log of the main process. Monitor logs in the same directory are read too.
 
     Raises:
         DocumentError: The log cannot be read or has no event, or vendor, case or topology is unknown.
@@ -98,16 +94,14 @@ def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
             log.sources.append(ImportSource.at(peak, monitor.name, "metrics.memory"))
         lines = read.not_understood
         log.not_understood += [NotUnderstood.at(each, monitor.name, "no reading of a device") for each in lines]
-    record = with_values(
-        blank_record(
-            run_id=f"imported-{file.sha256[:8]}",
-            vendor=vendor,
-            case=case,
-            topology=topology,
-            names=names,
-            metrics_definition="flagperf",
-        ),
-        {
+    record = imported_record(
+        run_id=f"imported-{file.sha256[:8]}",
+        vendor=vendor,
+        case=case,
+        topology=topology,
+        names=names,
+        metrics_definition="flagperf",
+        values={
             "metrics": metrics,
             "status": log.status(),
             "precision": {"requested": facts.precision or UNKNOWN_NAME},

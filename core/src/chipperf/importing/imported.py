@@ -112,7 +112,6 @@ class Import:
     """The content that was read from a document or log.
 
     Attributes:
-        files: The files that were read.
         records: One record per row or run.
         not_understood: Texts that did not become a value of a record. They are also in the records' remarks.
         generated_lines: Lines that chipperf itself wrote, which repeat its tables.
@@ -124,19 +123,28 @@ class Import:
     generated_lines: int = 0
 
 
-def blank_record(
-    *, run_id: str, vendor: str, case: str, topology: Topology, names: CardNames, metrics_definition: MetricsDefinition
+def imported_record(
+    *,
+    run_id: str,
+    vendor: str,
+    case: str,
+    topology: Topology,
+    names: CardNames,
+    metrics_definition: MetricsDefinition,
+    values: Mapping[str, object],
 ) -> Record:
     """Return an imported record in which all other values are unknown.
 
-    Neither the vendor's plugin nor the case need be installed. ``metrics_definition`` is the one that the values will
-    follow.
+    Neither the vendor's plugin nor the case need be installed.
+
+    ``metrics_definition`` is the one that the values follow. ``values`` are by field; a dictionary has those of a part
+    of the record.
     """
     info = names.info(vendor)
     title = next(iter(names.titles(vendor)), vendor)
     plain = Titles(zh=title, en=title)
     installed = installed_cases().get(case)
-    return Record(
+    record = Record(
         metrics_definition=metrics_definition,
         kind="imported",
         run_id=run_id,
@@ -170,18 +178,17 @@ def blank_record(
         knobs=[],
         metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
     )
+    # Validated again, because model_copy does not.
+    return Record.model_validate(_updated(record, values).model_dump())
 
 
-def with_values(record: Record, values: Mapping[str, object]) -> Record:
-    """Return a record with values by field. A mapping has the values of a part of the record by their field.
-
-    Validates the result, because :meth:`model_copy` does not.
-    """
-    update = {
-        name: getattr(record, name).model_copy(update=value) if isinstance(value, dict) else value
-        for name, value in values.items()
-    }
-    return Record.model_validate(record.model_copy(update=update).model_dump())
+def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:
+    changes = dict(values)
+    for name, value in values.items():
+        inner = getattr(part, name)
+        if isinstance(inner, BaseModel) and isinstance(value, dict):
+            changes[name] = _updated(inner, value)
+    return part.model_copy(update=changes)
 
 
 def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:

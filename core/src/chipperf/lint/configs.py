@@ -59,10 +59,8 @@ class ConfigDirectory:
     """All configuration of a vendor's runs of a case.
 
     Attributes:
-        path: Path of the directory or file.
         configs: Configurations for one topology or for all topologies.
         common: Values for all configurations.
-        variables: Environment variables.
         unreadable: Files that are named like a configuration and cannot be loaded, with the reason.
         base: The case's base configuration; empty if not found.
     """
@@ -193,6 +191,5 @@ def _base(directory: Path) -> Mapping[str, Assigned]:
     """Return FlagPerf's base configuration, from ``benchmarks`` next to the vendor's directory."""
     case_directory = directory.absolute().parent
     case, _, framework = case_directory.name.partition("-")
-    training = case_directory.parent.parent
-    base = training / "benchmarks" / case / framework / "config" / "_base.py" if framework else None
-    return _values(base, _python, {}) if base and base.is_file() else {}
+    base = case_directory.parent.parent / "benchmarks" / case / framework / "config" / "_base.py"
+    return _values(base, _python, {}) if framework and base.is_file() else {}

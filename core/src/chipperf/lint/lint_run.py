@@ -16,8 +16,7 @@ from chipperf.documents.document_identity import identify_case, identify_vendor,
 from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.linted_document import Corpus, LintedDocument, NotChecked, Problem
-from chipperf.lint.rule import all_rules
+from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, all_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.markdown import Markdown
-    from chipperf.lint.linted_document import Severity
-    from chipperf.lint.rule import Rule
+    from chipperf.lint.rule import Rule, Severity
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"
@@ -130,35 +128,36 @@ def lint(
 
 def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
     waivers, faults = read_ignore_comments(subject.document.markdown)
-    findings = []
+    found: list[tuple[str, Severity, Problem, str | None]] = []
     checked = set()
     for rule in rules:
         try:
             for problem in rule.function(subject):
-                waiver = next((each for each in waivers if each.covers(rule.id, problem.place.line)), None)
-                if waiver:
-                    waiver.used.add(rule.id)
-                reason = waiver.reason if waiver else None
-                findings.append(_finding(subject, rule.id, rule.severity, problem, reason))
+                accepting = next((each for each in waivers if each.covers(rule.id, problem.place.line)), None)
+                if accepting:
+                    accepting.used.add(rule.id)
+                found.append((rule.id, rule.severity, problem, accepting.reason if accepting else None))
             checked.add(rule.id)
         except NotChecked as error:
             result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(error)))
-    for problem in (*faults, *_unused(waivers, checked)):
-        findings.append(_finding(subject, WAIVER_RULE, "error", problem))
-    result.findings += sorted(findings, key=lambda each: (each.place, each.rule))
-
-
-def _finding(
-    subject: LintedDocument, rule: str, severity: Severity, problem: Problem, reason: str | None = None
-) -> Finding:
-    return Finding(
-        rule=rule,
-        severity=problem.severity or severity,
-        file=subject.name,
-        place=problem.place,
-        message=problem.message,
-        reason=reason,
-    )
+    for waiver in waivers:
+        # A waiver of a rule that found nothing there would hide a new fault.
+        idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
+        if idle:
+            message = f"the waiver for {', '.join(idle)} accepts nothing"
+            faults.append(Problem(waiver.place, message, severity="warning"))
+    found += [(WAIVER_RULE, "error", problem, None) for problem in faults]
+    result.findings += [
+        Finding(
+            rule=id,
+            severity=problem.severity or severity,
+            file=subject.name,
+            place=problem.place,
+            message=problem.message,
+            reason=reason,
+        )
+        for id, severity, problem, reason in sorted(found, key=lambda each: (each[2].place, each[0]))
+    ]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -201,14 +200,6 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
         first, last = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
         waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
     return waivers, problems
-
-
-def _unused(waivers: list[IgnoreComment], checked: set[str]) -> Iterator[Problem]:
-    """Yield the waivers of rules that ran and found nothing there: such waivers would hide a new fault."""
-    for waiver in waivers:
-        idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
-        if idle:
-            yield Problem(waiver.place, f"the waiver for {', '.join(idle)} accepts nothing", severity="warning")
 
 
 def _next_block(document: Markdown, line: int) -> tuple[int, int]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.languages import in_all_languages
-from chipperf.lint.linted_document import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(

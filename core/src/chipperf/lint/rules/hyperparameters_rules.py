@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.base import Role
 from chipperf.errors import did_you_mean
-from chipperf.lint.linted_document import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.lint.configs import Assigned, Config, ConfigDirectory
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
     from chipperf.records.schema import Record
 
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")

@@ -11,8 +11,7 @@ from urllib.parse import unquote
 
 from chipperf.documents import markdown
 from chipperf.errors import DocumentError
-from chipperf.lint.linted_document import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.markdown import Markdown
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")

@@ -7,16 +7,14 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from chipperf.documents import cells
-from chipperf.lint.linted_document import SPEEDS, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import SPEEDS, Problem, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.card_names import Mention
     from chipperf.documents.markdown import Located
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8
@@ -113,7 +111,12 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
     if several and (network is None or not network.text):
         place = network.place if network else several.label.place
         yield Problem(place, f"there is a {several.shape} row, and the environment names no network")
-    yield from _shared_kernel(subject, vendor)
+    if kernel := facts.get("kernel"):
+        same = subject.corpus.by_fact.get(("kernel", kernel.text), [])
+        others = sorted({other.vendor for other in same if other.vendor and other.vendor != vendor})
+        if others and len(same) >= _MIN_KERNELS:
+            message = f"kernel {kernel.text!r} stands in {len(same)} reports, of {', '.join(others)} too"
+            yield Problem(kernel.place, message)
     card = facts.get("card_title")
     if network and card and len(networks := subject.corpus.networks.get((vendor, card.text), set())) > 1:
         yield Problem(
@@ -121,16 +124,6 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
             f"network {network.text!r} differs from that of other reports on {card.text!r}: "
             f"{len(networks)} spellings or bandwidths",
         )
-
-
-def _shared_kernel(subject: LintedDocument, vendor: str) -> Iterator[Problem]:
-    kernel = subject.document.facts.get("kernel")
-    if kernel is None or cells.marker(kernel.text) is not None:
-        return
-    same = subject.corpus.by_fact.get(("kernel", kernel.text), [])
-    others = sorted({other.vendor for other in same if other.vendor and other.vendor != vendor})
-    if others and len(same) >= _MIN_KERNELS:
-        yield Problem(kernel.place, f"kernel {kernel.text!r} stands in {len(same)} reports, of {', '.join(others)} too")
 
 
 @rule(

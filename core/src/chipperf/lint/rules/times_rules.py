@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents import cells
 from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Table
-from chipperf.lint.linted_document import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from chipperf.documents.case_document import DocumentRow
     from chipperf.documents.markdown import Place
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _SPREAD_COLUMNS: Final = 6
 """Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""
