@@ -57,19 +57,14 @@ class Mention:
 
 
 class CardNames:
-    """All known names."""
+    """All known names, and the vendors that have one."""
 
     def __init__(self) -> None:
+        self.vendors: set[str] = set()
         self._names: dict[str, Mention] = {}
         self._pattern: re.Pattern[str] | None = None
-        self._vendors: set[str] = set()
         self._memory_bytes: dict[tuple[str, str], set[int]] = {}
         self._infos: dict[str, VendorInfo] = {}
-
-    @property
-    def vendors(self) -> frozenset[str]:
-        """All vendors with a known name."""
-        return frozenset(self._vendors)
 
     def info(self, vendor: str) -> VendorInfo | None:
         """Return the info of the vendor's plugin, or ``None`` if it is not installed."""
@@ -102,7 +97,7 @@ class CardNames:
 
     def add(self, vendor: str, names: VendorNames) -> None:
         """Add a vendor's names. A known name keeps its meaning."""
-        self._vendors.add(vendor)
+        self.vendors.add(vendor)
         mentions = [Mention(title, vendor) for title in (vendor, *names.titles)]
         mentions += [Mention(machine, vendor, machine=True) for machine in names.machines]
         for card, others in names.cards.items():
@@ -116,7 +111,7 @@ class CardNames:
         self._infos[info.name] = info
         if info.name == installed.REFERENCE_VENDOR:
             # The reference's name is a common word, which occurs in the texts of all vendors.
-            self._vendors.add(info.name)
+            self.vendors.add(info.name)
             return
         cards: dict[str, tuple[str, ...]] = {}
         for device in info.known_devices:

@@ -119,14 +119,13 @@ class CaseDocument:
 
     Attributes:
         name: Name of the file in messages.
-        language: Main language of the document.
         generated: True if chipperf rendered the document.
         metrics_definition: Definition of the metrics that its numbers follow.
         title: Heading of the vendor's own section.
         facts: Environment by field of the record's environment.
         general: General table by the kind of the row.
         headers: Header of the performance table by column.
-        remarks: All other text, in its order.
+        remarks: All other text.
         not_understood: Text in the layout's places that does not fit the layout.
         generated_lines: Lines of notes and evidence from chipperf, which repeat the tables.
     """

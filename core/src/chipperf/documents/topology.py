@@ -12,14 +12,16 @@ _SHAPE: Final = r"(\d{1,4})\s*[x×X*]\s*(\d{1,4})"
 _BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*[）)]")
 _CONFIG_NAME: Final = re.compile(rf"(?:config_)?(.*?)[_x×]?{_SHAPE}(?:[_.].*)?", re.DOTALL)
 _MAX_NAME: Final = 200
-_DIGITS: Final = {text: value for value, text in enumerate("零一二三四五六七八九")} | {"两": 2, "双": 2, "单": 1}
+_NUMBERS: Final = {
+    **{text: value for value, text in enumerate("零一二三四五六七八九")},
+    **{"两": 2, "双": 2, "单": 1, "one": 1, "single": 1, "two": 2, "dual": 2},
+}
 _COUNT: Final = r"(?:\d{1,4}|[单双两一二三四五六七八九])"
 _ZH_WORDS: Final = re.compile(rf"({_COUNT})机\s*({_COUNT})卡$")
 _EN_COUNT: Final = r"(?:\d{1,4}|one|two|single|dual)"
 _EN_WORDS: Final = re.compile(
     rf"(?:^|(?<=\s))({_EN_COUNT})[\s-]+(?:machines?|nodes?)[\s,]+({_EN_COUNT})[\s-]+cards?(\s+each)?$", re.IGNORECASE
 )
-_EN_DIGITS: Final = {"one": 1, "single": 1, "two": 2, "dual": 2}
 
 
 def topology_words(nnodes: int, nproc_per_node: int) -> Phrase:
@@ -122,4 +124,4 @@ def _words(label: str, counts: tuple[int, int] | None) -> tuple[tuple[int, int] 
 
 
 def _count(text: str) -> int:
-    return int(text) if text.isdigit() else _DIGITS.get(text) or _EN_DIGITS[text.lower()]
+    return int(text) if text.isdigit() else _NUMBERS[text.lower()]

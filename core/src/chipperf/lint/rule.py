@@ -46,16 +46,10 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LintedDocument:
-    """A document and its context.
+    """A document, its evidence, and all documents of the same lint.
 
-    Attributes:
-        name: Name of the file in findings.
-        vendor: Vendor of the report; ``None`` if unknown.
-        case_name: Name of the case; ``None`` if unknown.
-        case: The case, if it is installed.
-        configs: Configurations of its runs, if found.
-        records: Records of its runs, if given.
-        corpus: All documents of this lint.
+    Vendor and case name are ``None`` if unknown, the case if it is not installed, the configurations if there are none.
+    ``name`` is the file's name in findings.
     """
 
     path: Path
@@ -206,11 +200,9 @@ Function: TypeAlias = "Callable[[LintedDocument], Iterator[Problem]]"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule.
+    """One rule, with a stable id such as ``L04`` and a stable name such as ``blank-cell``.
 
     Attributes:
-        id: Stable id, for example ``L04``.
-        name: Stable name, for example ``blank-cell``.
         severity: ``error`` fails the lint.
         summary: What is true of a good document. The first line of the function's docstring.
         why: Why the rule matters to readers of the report.
