@@ -9,7 +9,7 @@ import pytest
 from chipperf.documents.card_names import read_card_names
 from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse
-from chipperf.lint.ignore_comments import read_ignore_comments
+from chipperf.lint.lint_run import read_ignore_comments
 from chipperf.lint.result_formats import FORMATS
 from chipperf.lint.rule import Rule
 from documents import ROOT, blocks

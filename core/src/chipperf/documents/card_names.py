@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from chipperf.plugin.types import VendorInfo
 
@@ -46,27 +46,10 @@ class _File(BaseModel):
     vendors: dict[str, VendorNames]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mention:
-    """A name found in a text.
-
-    Attributes:
-        text: The name as written.
-        start: Index of its first character.
-        vendor: The vendor that the name belongs to.
-        card: The card's name in reports; ``None`` for a vendor or a server.
-        machine: True for a server.
-    """
-
-    text: str
-    start: int
-    vendor: str
-    card: str | None = None
-    machine: bool = False
-
-
 @dataclass(frozen=True, slots=True)
-class _Name:
+class Mention:
+    """A name as written, its vendor, and the card's name in reports, ``None`` for a vendor or a server."""
+
     text: str
     vendor: str
     card: str | None = None
@@ -74,22 +57,17 @@ class _Name:
 
 
 class CardNames:
-    """All known names."""
+    """All known names, and the vendors that have one."""
 
     def __init__(self) -> None:
-        self._names: dict[str, _Name] = {}
+        self.vendors: set[str] = set()
+        self._names: dict[str, Mention] = {}
         self._pattern: re.Pattern[str] | None = None
-        self._vendors: set[str] = set()
         self._memory_bytes: dict[tuple[str, str], set[int]] = {}
         self._infos: dict[str, VendorInfo] = {}
 
-    @property
-    def vendors(self) -> frozenset[str]:
-        """All vendors with a known name."""
-        return frozenset(self._vendors)
-
     def info(self, vendor: str) -> VendorInfo | None:
-        """Return the info of the vendor's plugin, or ``None`` if the plugin is not installed."""
+        """Return the info of the vendor's plugin, or ``None`` if it is not installed."""
         return self._infos.get(vendor)
 
     def titles(self, vendor: str) -> tuple[str, ...]:
@@ -113,34 +91,27 @@ class CardNames:
         if self._pattern is None:
             longest_first = sorted(self._names, key=len, reverse=True)
             self._pattern = re.compile("|".join(_word(name) for name in longest_first) or r"(?!)", re.IGNORECASE)
-        found = []
-        for match in self._pattern.finditer(text):
-            # With IGNORECASE, some letters match although their lower case differs.
-            name = self._names.get(match[0].casefold())
-            if name is None:
-                continue
-            found.append(
-                Mention(text=match[0], start=match.start(), vendor=name.vendor, card=name.card, machine=name.machine)
-            )
-        return found
+        # With IGNORECASE, some letters match although their lower case differs.
+        found = ((match[0], self._names.get(match[0].casefold())) for match in self._pattern.finditer(text))
+        return [replace(name, text=written) for written, name in found if name]
 
     def add(self, vendor: str, names: VendorNames) -> None:
         """Add a vendor's names. A known name keeps its meaning."""
-        self._vendors.add(vendor)
-        for title in (vendor, *names.titles):
-            self._put(_Name(title, vendor))
-        for machine in names.machines:
-            self._put(_Name(machine, vendor, machine=True))
+        self.vendors.add(vendor)
+        mentions = [Mention(title, vendor) for title in (vendor, *names.titles)]
+        mentions += [Mention(machine, vendor, machine=True) for machine in names.machines]
         for card, others in names.cards.items():
-            for text in (card, *others):
-                self._put(_Name(text, vendor, card=card))
+            mentions += [Mention(text, vendor, card) for text in (card, *others)]
+        for mention in mentions:
+            self._names.setdefault(mention.text.casefold(), mention)
+        self._pattern = None
 
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
         if info.name == installed.REFERENCE_VENDOR:
             # The reference's name is a common word, which occurs in the texts of all vendors.
-            self._vendors.add(info.name)
+            self.vendors.add(info.name)
             return
         cards: dict[str, tuple[str, ...]] = {}
         for device in info.known_devices:
@@ -148,10 +119,6 @@ class CardNames:
             if device.memory_bytes:
                 self._memory_bytes.setdefault((info.name, device.short_name), set()).add(device.memory_bytes)
         self.add(info.name, VendorNames(titles=in_all_languages(info.title), cards=cards))
-
-    def _put(self, name: _Name) -> None:
-        self._names.setdefault(name.text.casefold(), name)
-        self._pattern = None
 
 
 def read_card_names(files: Sequence[Path] = ()) -> CardNames:
@@ -172,15 +139,11 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
 @cache
 def _installed() -> tuple[VendorInfo, ...]:
     infos = []
-    for entry in _unique(installed.vendors()):
+    for entry in {entry.name: entry for entry in installed.vendors()}.values():
         # Ignore a broken plugin; `perf doctor` reports it.
         with suppress(PluginError):
             infos.append(bind(entry, purpose="inspect").vendor_info())
     return tuple(infos)
-
-
-def _unique(entries: Iterable[installed.PluginEntry]) -> list[installed.PluginEntry]:
-    return list({entry.name: entry for entry in entries}.values())
 
 
 def _add_file(names: CardNames, path: Path) -> None:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
-from chipperf.documents import markdown, wording
-from chipperf.documents.cells import marker
+from chipperf.documents import cells, markdown, wording
 from chipperf.documents.markdown import Block, Located, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
 from chipperf.languages import ENGLISH, list_separator
 from chipperf.records.columns import WINDOWED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chipperf.documents.cells import MemoryCell
     from chipperf.documents.markdown import Markdown
     from chipperf.languages import Language
+    from chipperf.records.schema import Setting
 
 _TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
 _IMPORTED_MARK: Final = re.compile(r"chipperf imported values; metric definitions: (\w+)")
@@ -42,8 +46,7 @@ class DocumentRow:
     """A row of the performance table.
 
     Attributes:
-        label: Text of the configuration.
-        topology: Topology in that text; ``None`` if it has none.
+        topology: Topology in the label; ``None`` if it has none.
         cells: Cells by column. A missing cell of the row has an empty text.
         unknown: Cells of unknown columns, each after its header.
         old_layout: True for FlagPerf's first layout, which has no ``p_*`` columns.
@@ -56,20 +59,58 @@ class DocumentRow:
     old_layout: bool
 
     @property
-    def line(self) -> int:
-        """Line of the row."""
-        return self.label.place.line
+    def card(self) -> str:
+        """Text before the topology; empty without a topology."""
+        return self.topology.card if self.topology else ""
+
+    @property
+    def shape(self) -> str:
+        """Topology, for example ``1x8``; empty without one."""
+        return self.topology.shape if self.topology else ""
+
+    @property
+    def card_count(self) -> int:
+        """All cards; 0 without a topology."""
+        return self.topology.card_count if self.topology else 0
 
     @property
     def precision(self) -> str:
         """Precision in lower case; empty if the row has none."""
-        cell = self.cells.get("precision")
-        return cell.text.casefold() if cell and marker(cell.text) is None else ""
+        return self.known("precision").casefold()
+
+    @property
+    def quality(self) -> float | None:
+        """Result as a fraction."""
+        return cells.quality(self.known("quality"))
+
+    @property
+    def memory(self) -> MemoryCell | None:
+        """Used and total memory."""
+        return cells.memory(self.known("mem"))
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Setting] | None:
+        """``fix_hp``, with the batch size as ``bs``; ``None`` if the row does not state it."""
+        text = self.text("fix_hp")
+        missing = None if text is None else cells.marker(text)
+        if text is None or (missing and missing.missing != "not_applicable"):
+            return None
+        values, _ = ({}, []) if missing else cells.assignments(text)
+        return {("bs" if key == "batch_size" else key): value for key, value in values.items()}
 
     def text(self, column: str) -> str | None:
         """Return a cell's text, or ``None`` if the table has no such column."""
         cell = self.cells.get(column)
         return cell.text if cell else None
+
+    def known(self, column: str) -> str:
+        """Return a cell's text, empty if there is none or if it marks a missing value."""
+        text = self.text(column)
+        return "" if text is None or cells.marker(text) else text
+
+    def number(self, column: str) -> float | None:
+        """Return the number in a cell."""
+        return cells.number(self.known(column))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,16 +119,13 @@ class CaseDocument:
 
     Attributes:
         name: Name of the file in messages.
-        markdown: The parsed document.
-        language: Main language of the document.
         generated: True if chipperf rendered the document.
         metrics_definition: Definition of the metrics that its numbers follow.
         title: Heading of the vendor's own section.
         facts: Environment by field of the record's environment.
         general: General table by the kind of the row.
         headers: Header of the performance table by column.
-        rows: Rows of the performance tables.
-        remarks: All other text, in its order.
+        remarks: All other text.
         not_understood: Text in the layout's places that does not fit the layout.
         generated_lines: Lines of notes and evidence from chipperf, which repeat the tables.
     """
@@ -123,22 +161,18 @@ def read_document(text: str, name: str) -> CaseDocument:
     generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
     imported = next((match for comment in comments if (match := _IMPORTED_MARK.search(comment))), None)
     by_chipperf = generated and (imported is None or imported[1] == "chipperf")
+    # A report of chipperf's is in the language of its headings, others are in that of their script.
+    language = wording.language_of_headings(heading.text for heading in parsed.headings) if generated else None
+    script = "zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else ENGLISH
     document = CaseDocument(
         name=name,
         markdown=parsed,
-        language=_language(text, parsed, generated=generated),
+        language=language or script,
         generated=generated,
         metrics_definition="chipperf" if by_chipperf else "flagperf",
     )
     _Reader(document).read()
     return document
-
-
-def _language(text: str, parsed: Markdown, *, generated: bool) -> Language:
-    """Return the language of a document: a report of chipperf's is in that of its headings, others by their script."""
-    headings = (block.text for block in parsed.blocks if not isinstance(block, Table) and block.kind == "heading")
-    own = wording.language_of_headings(headings) if generated else None
-    return own or ("zh" if len(_IDEOGRAPH.findall(text)) * 10 > len(text) else ENGLISH)
 
 
 class _Reader:
@@ -147,9 +181,10 @@ class _Reader:
     def __init__(self, document: CaseDocument) -> None:
         self._document = document
         self._section = "beginning"
+        # A fact whose value follows below its label, and the depth of the label.
         self._open_fact: tuple[str, int] | None = None
         self._in_notes = False
-        self._last_heading: Located | None = None
+        self._last_heading: Block | None = None
 
     def read(self) -> None:
         for block in self._document.markdown.blocks:
@@ -159,32 +194,30 @@ class _Reader:
                 self._heading(block)
             elif self._is_generated_text(block):
                 self._document.generated_lines += block.last_line - block.place.line + 1
+            elif self._open_fact and block.kind == "paragraph" and block.depth:
+                self._continue_fact(self._open_fact[0], block)
             elif block.kind == "item":
                 self._item(block)
             else:
-                self._text(block)
+                self._remark(block)
 
-    def _heading(self, block: Block) -> None:
-        kind = wording.heading_kind(block.text)
-        heading = Located(block.text, block.place)
+    def _heading(self, heading: Block) -> None:
+        document, kind = self._document, wording.heading_kind(heading.text)
         self._open_fact = None
         self._in_notes = False
         if self._section == "evidence" and kind not in ("remarks", "title"):
-            self._document.generated_lines += 1
+            document.generated_lines += 1
             return
-        if kind == "evidence" and not self._document.generated:
+        if kind == "evidence" and not document.generated:
             kind = None
-        if kind == "environment" and self._document.title is None and self._section == "other" and self._last_heading:
+        if kind == "environment" and document.title is None and self._section == "other" and self._last_heading:
             # If the title has the vendor's own wording, it is the heading above the environment.
-            self._document.title = self._last_heading
-            if self._document.remarks and self._document.remarks[-1] == self._last_heading:
-                self._document.remarks.pop()
-        if kind == "title":
-            if self._document.title is None:
-                self._document.title = heading
-            else:
-                self._remark(heading)
-        elif kind is None or (kind == "curve" and not self._document.generated):
+            document.title = self._last_heading
+            if document.remarks and document.remarks[-1] == self._last_heading:
+                document.remarks.pop()
+        if kind == "title" and document.title is None:
+            document.title = heading
+        elif kind in (None, "title") or (kind == "curve" and not document.generated):
             self._remark(heading)
         self._section = kind or "other"
         self._last_heading = heading
@@ -203,19 +236,18 @@ class _Reader:
         if wording.normal(block.text) in wording.TABLE_LABELS:
             return
         if self._section == "remarks":
-            self._remark(Located(block.text, block.place))
+            self._remark(block)
             return
         if self._open_fact and block.depth > self._open_fact[1]:
             self._continue_fact(self._open_fact[0], block)
             return
         self._open_fact = None
-        match = _LABEL_END.search(block.text)
-        key = wording.FACTS.get(wording.normal(block.text[: match.start()])) if match else None
-        if match is None or key is None:
-            self._remark(Located(block.text, block.place))
-            return
-        value = Located(block.text[match.end() :].strip(), block.value or block.place)
-        self._fact(key, value, block)
+        label, *value = _LABEL_END.split(block.text, maxsplit=1)
+        key = wording.FACTS.get(wording.normal(label)) if value else None
+        if key is None:
+            self._remark(block)
+        else:
+            self._fact(key, Located(value[0].strip(), block.value or block.place), block)
 
     def _fact(self, key: str, value: Located, block: Block) -> None:
         facts = self._document.facts
@@ -227,23 +259,15 @@ class _Reader:
                 facts["machine"] = Located(machine, value.place)
                 value = Located(card, value.place)
         if key in facts:
-            self._remark(Located(block.text, block.place))
+            self._remark(block)
             return
         facts[key] = value
         if not value.text:
             self._open_fact = (key, block.depth)
 
     def _continue_fact(self, key: str, block: Block) -> None:
-        before = self._document.facts[key]
-        text = f"{before.text}; {block.text}" if before.text else block.text
-        self._document.facts[key] = Located(text, before.place if before.text else block.place)
-
-    def _text(self, block: Block) -> None:
-        text = Located(block.text, block.place)
-        if self._open_fact and block.kind == "paragraph" and block.depth:
-            self._continue_fact(self._open_fact[0], block)
-        else:
-            self._remark(text)
+        facts, before = self._document.facts, self._document.facts[key]
+        facts[key] = Located(f"{before.text}; {block.text}", before.place) if before.text else block
 
     def _remark(self, text: Located) -> None:
         if text.text:
@@ -254,10 +278,9 @@ class _Reader:
             self._document.generated_lines += table.last_line - table.place.line + 1
             return
         self._open_fact = None
-        columns = [self._column(header) for header in table.header]
-        known = [column for column in columns if column]
+        columns = [self._column(header.text) for header in table.header]
         first = [wording.normal(row[0].text) if row else "" for row in table.rows]
-        if "configuration" in known and len(known) >= _MIN_KNOWN_COLUMNS:
+        if "configuration" in columns and sum(map(bool, columns)) >= _MIN_KNOWN_COLUMNS:
             self._performance(table, columns)
         elif sum(label in wording.GENERAL for label in first) >= _MIN_KNOWN_ROWS:
             self._general(table)
@@ -266,10 +289,9 @@ class _Reader:
                 for cell in row:
                     self._remark(cell)
 
-    def _column(self, header: Located) -> str | None:
-        name = wording.without_unit(header.text)
-        key = wording.COLUMNS.get(wording.normal(name))
-        if key:
+    def _column(self, header: str) -> str | None:
+        name = wording.without_unit(header)
+        if key := wording.COLUMNS.get(wording.normal(name)):
             return key
         general = self._document.general.get("quality")
         named = wording.refers_to_column(general.value.text) if general else None
@@ -288,42 +310,37 @@ class _Reader:
             for cell in rest:
                 self._unknown(f"{label.text}: {cell.text}" if cell.text else "", cell.place)
 
-    def _performance(self, table: Table, columns: list[str | None]) -> None:
-        # A second column with the same name is unknown, because we cannot decide which of the two is right.
-        unique = [None if column in columns[:index] else column for index, column in enumerate(columns)]
-        for column, header in zip(unique, table.header, strict=True):
-            if column:
-                self._document.headers.setdefault(column, header)
-        old_layout = not set(WINDOWED) & set(unique)
-        for cells in table.rows:
-            if cells:
-                self._document.rows.append(self._row(table, unique, cells, old_layout=old_layout))
-
-    def _row(
-        self, table: Table, columns: list[str | None], cells: tuple[Located, ...], *, old_layout: bool
-    ) -> DocumentRow:
-        end = Place(cells[-1].place.line, cells[-1].place.column + len(cells[-1].text))
-        known = {column: Located("", end) for column in columns if column}
-        unknown = []
-        for index, cell in enumerate(cells):
-            column = columns[index] if index < len(columns) else None
-            if column:
-                known[column] = cell
-            elif cell.text:
-                unknown.append((table.header[index].text if index < len(columns) else "", cell))
-        label = known["configuration"]
-        if not label.text:
-            label = Located("", cells[0].place)
-        config_name = known["config_file"].text if "config_file" in known else ""
-        return DocumentRow(
-            label=label,
-            topology=parse_row_label(label.text, config_name),
-            cells=known,
-            unknown=unknown,
-            old_layout=old_layout,
-        )
-
     def _unknown(self, text: str, place: Place) -> None:
         if text:
             self._document.not_understood.append(Located(text, place))
             self._document.remarks.append(Located(text, place))
+
+    def _performance(self, table: Table, columns: list[str | None]) -> None:
+        # A second column with the same name is unknown, because we cannot decide which of the two is right.
+        columns = [None if column in columns[:index] else column for index, column in enumerate(columns)]
+        for column, header in zip(columns, table.header, strict=True):
+            if column:
+                self._document.headers.setdefault(column, header)
+        for row in table.rows:
+            if row:
+                self._document.rows.append(_performance_row(table, columns, row))
+
+
+def _performance_row(table: Table, columns: list[str | None], row: tuple[Located, ...]) -> DocumentRow:
+    end = Place(row[-1].place.line, row[-1].place.column + len(row[-1].text))
+    known = {column: Located("", end) for column in columns if column}
+    unknown = []
+    for column, header, cell in zip_longest(columns, table.header, row):
+        if cell and column:
+            known[column] = cell
+        elif cell and cell.text:
+            unknown.append((header.text if header else "", cell))
+    label = known["configuration"]
+    config_file = known.get("config_file")
+    return DocumentRow(
+        label=label if label.text else Located("", row[0].place),
+        topology=parse_row_label(label.text, config_file.text if config_file else ""),
+        cells=known,
+        unknown=unknown,
+        old_layout=not set(WINDOWED) & set(columns),
+    )

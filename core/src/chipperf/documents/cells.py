@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.format import MARKERS, REASON_IN_MARKER
@@ -64,7 +64,7 @@ def number(text: str) -> float | None:
     (1237.6, 28661.0, None)
     """
     decimal = _leading_number(text, _UNIT)
-    return _finite(decimal) if decimal is not None else None
+    return None if decimal is None else float(decimal)
 
 
 def quality(text: str) -> float | None:
@@ -78,8 +78,8 @@ def quality(text: str) -> float | None:
     if decimal is None:
         return None
     is_percent = stripped != text.rstrip() or decimal > 1
-    fraction = _finite(decimal / 100 if is_percent else decimal)
-    return fraction if fraction is not None and fraction <= 1 else None
+    fraction = float(decimal / 100 if is_percent else decimal)
+    return fraction if fraction <= 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,8 @@ def memory(text: str) -> MemoryCell | None:
     """Return a memory cell's values. ``24.8/32.0``, ``29.3/64`` and ``30.9/ 32.0`` are used and total GiB."""
     used_text, separator, total_text = text.partition("/")
     used = _gib(used_text)
-    total = marker(total_text.strip()) if separator else UNKNOWN
-    size = total if total is not None else _gib(total_text)
-    if used is None or size is None:
-        return None
-    return MemoryCell(used, size)
+    total = (marker(total_text.strip()) or _gib(total_text)) if separator else UNKNOWN
+    return None if used is None or total is None else MemoryCell(used, total)
 
 
 def in_unit(text: str, unit: Unit) -> float | None:
@@ -146,15 +143,8 @@ def _leading_number(text: str, unit: re.Pattern[str]) -> Decimal | None:
     match = _NUMBER.match(text)
     if match is None or not unit.fullmatch(text, match.end()):
         return None
-    try:
-        return Decimal(match[0].replace(",", ""))
-    except InvalidOperation:
-        return None
-
-
-def _finite(value: Decimal) -> float | None:
-    converted = float(value)
-    return converted if math.isfinite(converted) else None
+    decimal = Decimal(match[0].replace(",", ""))
+    return decimal if math.isfinite(float(decimal)) else None
 
 
 def _gib(text: str) -> int | None:

@@ -14,7 +14,7 @@ from chipperf.errors import PluginLoadError
 from chipperf.languages import in_all_languages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from chipperf.cases.base import Case
@@ -50,11 +50,16 @@ def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None 
 
 def identify_case(document: CaseDocument, path: Path | None = None) -> str | None:
     """Return the name of a document's case, or ``None``. If the case is installed, return its installed name."""
-    stated = next(_statements(document, path), None)
-    if stated is None:
+    model = document.general.get("model")
+    stated = [model.value.text] if model and marker(model.value.text) is None else []
+    stated += [match[1] for link in document.markdown.links if (match := _BENCHMARK_LINK.search(link.target))]
+    if path is not None and (match := _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)):
+        stated.append(match[1])
+    if not stated:
         return None
-    case = find_case_by_model(stated)
-    return case.name if case else slug(stated)
+    # The first statement is the most reliable one.
+    case = find_case_by_model(stated[0])
+    return case.name if case else slug(stated[0])
 
 
 @cache
@@ -80,15 +85,3 @@ def find_case_by_model(model: str) -> Case | None:
 def slug(text: str) -> str:
     """Return a name for files and records: letters, digits, underscores and hyphens."""
     return re.sub(r"[^\w-]+", "_", text.casefold()).strip("_") or "unnamed"
-
-
-def _statements(document: CaseDocument, path: Path | None) -> Iterator[str]:
-    """Yield texts that may name the model, the most reliable first."""
-    model = document.general.get("model")
-    if model and marker(model.value.text) is None:
-        yield model.value.text
-    for link in document.markdown.links:
-        if match := _BENCHMARK_LINK.search(link.target):
-            yield match[1]
-    if path is not None and (match := _CASE_DIRECTORY.fullmatch(path.absolute().parent.name)):
-        yield match[1]

@@ -71,12 +71,13 @@ def number(value: float | Missing, *, exact: bool = False) -> str | Missing:
     if isinstance(value, Missing):
         return value
     if exact:
-        return _trimmed(f"{Decimal(repr(float(value))):f}")
-    if value == 0:
+        text = f"{Decimal(repr(float(value))):f}"
+    elif value == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(value)))
-    text = f"{value:.{max(0, _SIGNIFICANT_DIGITS - 1 - magnitude)}f}"
-    return _trimmed(text)
+    else:
+        magnitude = math.floor(math.log10(abs(value)))
+        text = f"{value:.{max(0, _SIGNIFICANT_DIGITS - 1 - magnitude)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def quality(value: float | Missing, *, as_percent: bool, exact: bool = False) -> str | Missing:
@@ -120,11 +121,7 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
 def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
     """Return a reported value as its unit is written; see :mod:`chipperf.records.columns`.
 
-    Args:
-        value: The value.
-        unit: Its unit.
-        as_percent: True if the case writes its quality in percent.
-        exact: Leaves out no digit.
+    ``as_percent`` says whether the case writes its quality in percent. With ``exact`` the value has all digits.
     """
     if unit == "fraction":
         return quality(value, as_percent=as_percent, exact=exact)
@@ -152,14 +149,6 @@ def escape_markdown(text: str) -> str:
     is safe in paragraphs, list items and table cells.
     """
     pieces = _LINK.split(_WHITESPACE.sub(" ", text))
-    escaped = "".join(piece if index % 2 else _escape(piece) for index, piece in enumerate(pieces))
+    pieces[::2] = [_UNDERSCORE_AT_WORD_EDGE.sub(r"\\_", piece.translate(_MARKDOWN)) for piece in pieces[::2]]
     # At the start of a list item these characters would start a heading, a quotation or another list.
-    return _BLOCK_START.sub(r"\g<0>\\", escaped)
-
-
-def _trimmed(text: str) -> str:
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _escape(text: str) -> str:
-    return _UNDERSCORE_AT_WORD_EDGE.sub(r"\\_", text.translate(_MARKDOWN))
+    return _BLOCK_START.sub(r"\g<0>\\", "".join(pieces))

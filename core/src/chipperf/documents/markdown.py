@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from markdown_it import MarkdownIt
@@ -41,6 +42,7 @@ _INLINE: Final = _Parser("commonmark")
 _MARKUP: Final = re.compile(r"[\\`*_\[\]<>&!]")
 _COMMENT: Final = re.compile(r"<!--(.*?)-->", re.DOTALL)
 _LINE_BREAK_TAG: Final = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_BREAKS: Final = ("softbreak", "hardbreak")
 _WHITESPACE: Final = re.compile(r"\s+")
 _LINE_START: Final = re.compile(r"[\s>]*(?:(?:[-*+]|\d+[.)])\s+)*")
 
@@ -74,22 +76,15 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A heading, list item, paragraph, code block or piece of HTML.
+class Block(Located):
+    """A heading, list item, paragraph, code block or piece of HTML. Web links keep the form ``[text](address)``.
 
     Attributes:
-        kind: Kind of the block.
-        text: Text on one line. Web links keep the form ``[text](address)``.
-        place: Start of the text.
-        last_line: Last line of the block.
         depth: Level of a heading, or nesting of a list item (1 is outermost); otherwise 0.
         value: Start of the value in a list item ``label: value``.
-        links: Links and images in the block.
     """
 
     kind: BlockKind
-    text: str
-    place: Place
     last_line: int
     depth: int = 0
     value: Place | None = None
@@ -108,11 +103,9 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comment:
-    """An HTML comment: its content and its lines."""
+class Comment(Located):
+    """An HTML comment."""
 
-    text: str
-    place: Place
     last_line: int
 
 
@@ -130,6 +123,13 @@ class Markdown:
         for block in self.blocks:
             yield from block.links
 
+    @property
+    def headings(self) -> Iterator[Block]:
+        """Every heading."""
+        for block in self.blocks:
+            if isinstance(block, Block) and block.kind == "heading":
+                yield block
+
 
 def read_text(path: Path) -> str:
     """Return a document's text.
@@ -143,17 +143,8 @@ def read_text(path: Path) -> str:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a file that exists") from error
-    return decode(content, str(path))
-
-
-def decode(content: bytes, name: str) -> str:
-    """Return the text of a document called ``name``.
-
-    Raises:
-        DocumentError: The document is larger than :data:`MAX_BYTES` or not UTF-8. The message says where.
-    """
     if len(content) > MAX_BYTES:
-        raise DocumentError(f"{name} is larger than {MAX_BYTES // 2**20} MiB", hint="a case document is a page or two")
+        raise DocumentError(f"{path} is larger than {MAX_BYTES // 2**20} MiB", hint="a case document is a page or two")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,7 +152,7 @@ def decode(content: bytes, name: str) -> str:
         line = before.count(b"\n") + 1
         column = len(before.rpartition(b"\n")[2].decode("utf-8", errors="replace")) + 1
         raise DocumentError(
-            f"{name}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8", hint="save the file as UTF-8"
+            f"{path}:{line}:{column}: byte 0x{content[error.start]:02x} is not UTF-8", hint="save the file as UTF-8"
         ) from error
 
 
@@ -171,40 +162,7 @@ def parse(text: str, name: str = "document") -> Markdown:
     Raises:
         DocumentError: A table has more than :data:`MAX_TABLE_ROWS` rows.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")
-    lines = text.split("\n")
-    blocks: list[Block | Table] = []
-    comments: list[Comment] = []
-    references: dict[str, Any] = {}
-    tokens = iter(_BLOCKS.parse(text, references))
-    item_depth = 0
-    item_begins = False
-    for token in tokens:
-        if token.type == "heading_open":
-            inline = next(tokens)
-            inside = _inside(inline.content, references)
-            blocks.append(_block("heading", inline, inside, lines, depth=int(token.tag[1:])))
-        elif token.type == "list_item_open":
-            item_depth += 1
-            item_begins = True
-        elif token.type == "list_item_close":
-            item_depth -= 1
-            item_begins = False
-        elif token.type == "table_open":
-            blocks.append(_table(tokens, token, lines, references, name))
-        elif token.type == "inline":
-            kind: BlockKind = "item" if item_begins else "paragraph"
-            inside = _inside(token.content, references)
-            blocks.append(_block(kind, token, inside, lines, depth=item_depth))
-            comments.extend(_inline_comments(token, inside, lines))
-            item_begins = False
-        elif token.type in ("fence", "code_block"):
-            blocks.append(_verbatim("code", token, token.content))
-        elif token.type == "html_block":
-            comments.extend(_comments(token.content, (token.map or (0, 1))[0], lines))
-            if (content := _COMMENT.sub("", token.content)).strip():
-                blocks.append(_verbatim("html", token, content))
-    return Markdown(blocks=tuple(blocks), comments=tuple(comments), lines=tuple(lines))
+    return _Reader(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"), name).read()
 
 
 def one_line(text: str) -> str:
@@ -212,46 +170,126 @@ def one_line(text: str) -> str:
     return _WHITESPACE.sub(" ", text).strip()
 
 
-def _inside(source: str, references: dict[str, Any]) -> Sequence[Token] | None:
-    """Return the tokens of inline Markdown, or ``None`` for plain text."""
-    if not _MARKUP.search(source):
-        return None
-    (inline,) = _INLINE.parseInline(source, references)
-    return inline.children or ()
+class _Reader:
+    """Makes blocks of the tokens of one document."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self._name = name
+        self._lines = text.split("\n")
+        self._references: dict[str, Any] = {}
+        self._tokens = iter(_BLOCKS.parse(text, self._references))
+        self._comments: list[Comment] = []
+
+    def read(self) -> Markdown:
+        blocks: list[Block | Table] = []
+        item_depth = 0
+        item_begins = False
+        for token in self._tokens:
+            if token.type == "heading_open":
+                blocks.append(self._block("heading", next(self._tokens), depth=int(token.tag[1:])))
+            elif token.type == "list_item_open":
+                item_depth += 1
+                item_begins = True
+            elif token.type == "list_item_close":
+                item_depth -= 1
+                item_begins = False
+            elif token.type == "table_open":
+                blocks.append(self._table(token))
+            elif token.type == "inline":
+                blocks.append(self._block("item" if item_begins else "paragraph", token, depth=item_depth))
+                item_begins = False
+            elif token.type in ("fence", "code_block"):
+                blocks.append(_verbatim("code", token, token.content))
+            elif token.type == "html_block":
+                self._add_comments(token.content, _lines_of(token)[0])
+                if (content := _COMMENT.sub("", token.content)).strip():
+                    blocks.append(_verbatim("html", token, content))
+        return Markdown(blocks=tuple(blocks), comments=tuple(self._comments), lines=tuple(self._lines))
+
+    def _inline(self, source: str) -> tuple[str, Sequence[Token]]:
+        """Return the text of inline Markdown, and its tokens, none for plain text."""
+        if not _MARKUP.search(source):
+            return one_line(source), ()
+        (inline,) = _INLINE.parseInline(source, self._references)
+        children = inline.children or ()
+        return _plain(children), children
+
+    def _block(self, kind: BlockKind, token: Token, *, depth: int) -> Block:
+        first, last = _lines_of(token)
+        text, children = self._inline(token.content)
+        if kind != "heading":
+            self._add_inline_comments(children, first)
+        first_line = token.content.partition("\n")[0]
+        place = Place(first + 1, max(self._lines[first].find(first_line), 0) + 1)
+        colon = re.search(r"[:：]\s*", first_line)
+        value = Place(place.line, place.column + colon.end()) if colon and kind == "item" else None
+        links = tuple(self._links(children, first, last))
+        return Block(kind=kind, text=text, place=place, last_line=last, depth=depth, value=value, links=links)
+
+    def _links(self, children: Sequence[Token], first: int, last: int) -> Iterator[Link]:
+        for child in children:
+            if child.type in ("link_open", "image"):
+                is_image = child.type == "image"
+                target = str(child.attrGet("src" if is_image else "href") or "")
+                yield Link(target=target, is_image=is_image, place=self._place_of(target, first, last))
+
+    def _table(self, opened: Token) -> Table:
+        first, last = _lines_of(opened)
+        rows: list[tuple[Located, ...]] = []
+        links: list[Link] = []
+        for token in takewhile(lambda token: token.type != "table_close", self._tokens):
+            if token.type != "tr_open":
+                continue
+            index = _lines_of(token)[0]
+            row = []
+            for source, place in split_row(self._lines[index], index):
+                text, children = self._inline(source)
+                row.append(Located(text, place))
+                links.extend(self._links(children, index, index + 1))
+            rows.append(tuple(row))
+            if len(rows) > MAX_TABLE_ROWS + 1:
+                raise DocumentError(
+                    f"{self._name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",
+                    hint="split the document: a performance table has one row per configuration",
+                )
+        header, *body = rows
+        return Table(header=header, rows=tuple(body), place=Place(first + 1, 1), last_line=last, links=tuple(links))
+
+    def _add_inline_comments(self, children: Sequence[Token], line: int) -> None:
+        for child in children:
+            if child.type in _BREAKS:
+                line += 1
+            elif child.type == "html_inline":
+                self._add_comments(child.content, line)
+                line += child.content.count("\n")
+
+    def _add_comments(self, content: str, first: int) -> None:
+        """Add the comments in HTML that starts in line ``first``, counted from 0."""
+        for match in _COMMENT.finditer(content):
+            line = first + content.count("\n", 0, match.start())
+            place = self._place_of(match[0].partition("\n")[0], line, line + 1)
+            self._comments.append(
+                Comment(text=match[1].strip(), place=place, last_line=place.line + match[0].count("\n"))
+            )
+
+    def _place_of(self, wanted: str, first: int, last: int) -> Place:
+        """Return the place of a text between two lines, or the start of the first one."""
+        for number, line in enumerate(self._lines[first:last], start=first + 1):
+            if wanted and (column := line.find(wanted)) >= 0:
+                return Place(number, column + 1)
+        line = self._lines[first]
+        return Place(first + 1, len(line) - len(line.lstrip()) + 1)
 
 
-def _block(
-    kind: BlockKind, inline: Token, inside: Sequence[Token] | None, lines: Sequence[str], *, depth: int
-) -> Block:
-    first, last = inline.map or (0, 1)
-    place = _find(lines, first, inline.content)
-    raw_first_line = inline.content.partition("\n")[0]
-    colon = re.search(r"[:：]\s*", raw_first_line)
-    value = Place(place.line, place.column + colon.end()) if colon and kind == "item" else None
-    return Block(
-        kind=kind,
-        text=_text(inline.content, inside),
-        place=place,
-        last_line=last,
-        depth=depth,
-        value=value,
-        links=tuple(_links(inside or (), lines, first, last)),
-    )
+def _lines_of(token: Token) -> tuple[int, int]:
+    """Return the first line of a token and the line after its last one, counted from 0."""
+    first, last = token.map or (0, 1)
+    return first, last
 
 
 def _verbatim(kind: BlockKind, token: Token, content: str) -> Block:
-    first, last = token.map or (0, 1)
+    first, last = _lines_of(token)
     return Block(kind=kind, text=one_line(content), place=Place(first + 1, 1), last_line=last)
-
-
-def _find(lines: Sequence[str], index: int, content: str) -> Place:
-    wanted = content.partition("\n")[0]
-    line = lines[index] if index < len(lines) else ""
-    return Place(index + 1, max(line.find(wanted), 0) + 1)
-
-
-def _text(source: str, inside: Sequence[Token] | None) -> str:
-    return one_line(source) if inside is None else _plain(inside)
 
 
 def _plain(children: Sequence[Token]) -> str:
@@ -259,67 +297,19 @@ def _plain(children: Sequence[Token]) -> str:
     parts: list[str] = []
     targets: list[str] = []
     for child in children:
-        if child.type in ("softbreak", "hardbreak"):
-            parts.append(" ")
-        elif child.type == "link_open":
+        is_html = child.type == "html_inline"
+        if child.type == "link_open":
             targets.append(str(child.attrGet("href") or ""))
             parts.append("[")
         elif child.type == "link_close":
-            parts.append(f"]({targets.pop()})" if targets else "]")
+            parts.append(f"]({targets.pop()})")
         elif child.type == "image":
             parts.append(f"![{child.content}]({child.attrGet('src') or ''})")
-        elif child.type == "html_inline":
-            if _LINE_BREAK_TAG.fullmatch(child.content):
-                parts.append(" ")
-            elif not child.content.startswith("<!--"):
-                parts.append(child.content)
-        else:
+        elif child.type in _BREAKS or (is_html and _LINE_BREAK_TAG.fullmatch(child.content)):
+            parts.append(" ")
+        elif not (is_html and child.content.startswith("<!--")):
             parts.append(child.content)
     return one_line("".join(parts))
-
-
-def _links(children: Sequence[Token], lines: Sequence[str], first: int, last: int) -> Iterator[Link]:
-    for child in children:
-        if child.type in ("link_open", "image"):
-            is_image = child.type == "image"
-            target = str(child.attrGet("src" if is_image else "href") or "")
-            yield Link(target=target, is_image=is_image, place=_place_of(lines, first, last, target))
-
-
-def _place_of(lines: Sequence[str], first: int, last: int, wanted: str) -> Place:
-    for index in range(first, min(last, len(lines))):
-        if wanted and (column := lines[index].find(wanted)) >= 0:
-            return Place(index + 1, column + 1)
-    line = lines[first] if first < len(lines) else ""
-    return Place(first + 1, len(line) - len(line.lstrip()) + 1)
-
-
-def _table(
-    tokens: Iterator[Token], opened: Token, lines: Sequence[str], references: dict[str, Any], name: str
-) -> Table:
-    first, last = opened.map or (0, 1)
-    rows: list[tuple[Located, ...]] = []
-    links: list[Link] = []
-    for token in tokens:
-        if token.type == "table_close":
-            break
-        if token.type == "tr_open":
-            index = (token.map or (first, last))[0]
-            row = []
-            for source, place in split_row(lines[index], index):
-                inside = _inside(source, references)
-                row.append(Located(_text(source, inside), place))
-                links.extend(_links(inside or (), lines, index, index + 1))
-            rows.append(tuple(row))
-            if len(rows) > MAX_TABLE_ROWS + 1:
-                raise DocumentError(
-                    f"{name}:{index + 1}:1: the table has more than {MAX_TABLE_ROWS} rows",
-                    hint="split the document: a performance table has one row per configuration",
-                )
-    header, *body = rows or [()]
-    return Table(
-        header=header, rows=tuple(body), place=Place(first + 1, 1), last_line=max(last, first + 1), links=tuple(links)
-    )
 
 
 def split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
@@ -338,22 +328,3 @@ def split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
         text = raw.strip()
         offset = len(raw) - len(raw.lstrip()) if text else min(1, len(raw))
         yield text.replace("\\|", "|"), Place(index + 1, column + offset + 1)
-
-
-def _inline_comments(inline: Token, inside: Sequence[Token] | None, lines: Sequence[str]) -> Iterator[Comment]:
-    line = (inline.map or (0, 1))[0]
-    for child in inside or ():
-        if child.type in ("softbreak", "hardbreak"):
-            line += 1
-        elif child.type == "html_inline":
-            yield from _comments(child.content, line, lines)
-            line += child.content.count("\n")
-
-
-def _comments(content: str, first: int, lines: Sequence[str]) -> Iterator[Comment]:
-    """Return the comments in HTML that starts in line ``first``, counted from 0."""
-    for match in _COMMENT.finditer(content):
-        line = first + content.count("\n", 0, match.start())
-        opening = match[0].partition("\n")[0]
-        place = _place_of(lines, line, line + 1, opening)
-        yield Comment(text=match[1].strip(), place=place, last_line=place.line + match[0].count("\n"))

@@ -12,7 +12,7 @@ from chipperf.languages import LANGUAGES, in_all_languages, in_language, pattern
 from chipperf.records.columns import columns_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from chipperf.languages import Language, Phrase
 
@@ -31,13 +31,12 @@ def without_unit(text: str) -> str:
     return _BRACKETED_END.sub("", text) or text
 
 
+def _labels(spellings: Iterable[Phrase | str]) -> set[str]:
+    return {normal(label) for spelling in spellings for label in in_all_languages(spelling)}
+
+
 def _by_label(labels: Mapping[str, tuple[Phrase | str, ...]]) -> Mapping[str, str]:
-    return {normal(label): key for key, spellings in labels.items() for label in _in_all_languages(spellings)}
-
-
-def _in_all_languages(spellings: Iterable[Phrase | str]) -> Iterator[str]:
-    for spelling in spellings:
-        yield from in_all_languages(spelling)
+    return {label: key for key, spellings in labels.items() for label in _labels(spellings)}
 
 
 FACTS: Final = _by_label(
@@ -140,8 +139,8 @@ def language_of_headings(headings: Iterable[str]) -> Language | None:
     return best if counts[best] else None
 
 
-TABLE_LABELS: Final = set(map(normal, _in_all_languages((phrase("General"), phrase("Performance")))))
-NOTES_LABELS: Final = set(map(normal, in_all_languages(phrase("Notes"))))
+TABLE_LABELS: Final = _labels((phrase("General"), phrase("Performance")))
+NOTES_LABELS: Final = _labels((phrase("Notes"),))
 
 _REMARKS: Final = (
     phrase("one of %(precisions)s"),
@@ -157,7 +156,7 @@ _SEE: Final = phrase(', see "Performance"')
 _REFERENCE: Final = re.compile(
     rf"(.+?)(?:\s*[,，]\s*(?:见|see)\s*[“\"']?(?:性能指标|Performance)[”\"']?|{pattern(_SEE)})", re.IGNORECASE
 )
-_NOTHING: Final = {"", "na", "没有", *map(normal, in_all_languages(phrase("none")))}
+_NOTHING: Final = _labels(("", "na", "没有", phrase("none")))
 
 
 def is_standard_remark(text: str) -> bool:

@@ -10,15 +10,20 @@ from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.errors import DocumentError
-from chipperf.importing.blank import blank_record
-from chipperf.importing.imported import Import, ImportedRecord, ImportSource, NotUnderstood, SourceFile
+from chipperf.importing.imported import (
+    Import,
+    ImportedRecord,
+    ImportSource,
+    NotUnderstood,
+    SourceFile,
+    imported_record,
+)
 from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import (
     UNKNOWN,
     UNKNOWN_NAME,
     HyperparameterChange,
-    HyperparametersRecord,
     Memory,
     Missing,
     Titles,
@@ -27,14 +32,15 @@ from chipperf.records.schema import (
 from chipperf.report.row_identity import SHORT_KEYS, hyperparameter_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Hashable, Mapping
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.documents.markdown import Located
+    from chipperf.documents.topology import RowLabel
     from chipperf.records.columns import Column
-    from chipperf.records.schema import Record, Setting, Text
+    from chipperf.records.schema import Setting, Text
 
 _MEMORY_SOURCE = "imported document"
 _LONG_KEYS = {short: key for key, short in SHORT_KEYS.items()}
@@ -56,13 +62,8 @@ def import_document(
     Content that has no field in a record becomes a remark. Text in the layout's places that does not fit the layout is
     also listed as not understood.
 
-    Args:
-        text: The document.
-        name: Name of the document in messages and sources.
-        names: Names of vendors and cards.
-        vendor: The document's vendor; by default detected.
-        case: The document's case; by default detected.
-        path: Path of the document. Its directories may name vendor and case.
+    Vendor and case are by default detected, also from the directories of ``path``. ``name`` is the document's name in
+    messages and sources.
 
     Raises:
         DocumentError: The document has no row that can be read, or its vendor or case is unknown.
@@ -104,25 +105,33 @@ class _Importer:
         dataset = self._dataset()
         report_title = self._report_title()
         rows = self._rows()
-        self._general_remarks()
+        for key, general in document.general.items():
+            if not self._says_the_usual(key, general.value.text):
+                self._remark(f"{general.label.text}: {general.value.text}", general.value)
+            if not wording.is_standard_remark(general.remark.text):
+                self._remark(f"{general.label.text}: {general.remark.text}", general.remark)
         for located in document.remarks:
             self._remark(located.text, located)
-        remarks = list(self._remarks)
-        shared = (*self._shared, *self._remark_sources())
+        places = enumerate(self._remarks.values())
+        shared = (*self._shared, *(self._source(f"remarks.{index}", place) for index, place in places))
         records = []
-        for index, (row, changes, sources) in enumerate(rows, start=1):
-            record = self._blank(index, row)
-            label = changes.pop("row_label")
-            update: dict[str, Any] = {
-                **changes,
-                "vendor": record.vendor.model_copy(update={"report_title": report_title(record.vendor.report_title)}),
-                "environment": record.environment.model_copy(update={**environment, "row_label": label}),
-                "dataset": record.dataset.model_copy(update={"name": dataset}),
-                "metrics": record.metrics.model_copy(update=changes["metrics"]),
-                "precision": record.precision.model_copy(update={"requested": changes["precision"]}),
-                "remarks": remarks,
-            }
-            records.append(ImportedRecord(_checked(record, update), (*sources, *shared)))
+        for index, (topology, changes, sources) in enumerate(rows, start=1):
+            record = imported_record(
+                run_id=f"imported-{self._sha256[:8]}-{index}",
+                vendor=self._vendor,
+                case=self._case_name,
+                topology=Topology(nnodes=topology.nnodes, nproc_per_node=topology.nproc_per_node),
+                names=self._names,
+                metrics_definition=document.metrics_definition,
+                values={
+                    **changes,
+                    "vendor": {"report_title": report_title},
+                    "environment": {**environment, **changes["environment"]},
+                    "dataset": {"name": dataset},
+                    "remarks": list(self._remarks),
+                },
+            )
+            records.append(ImportedRecord(record, (*sources, *shared)))
         return Import(
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),
@@ -130,31 +139,12 @@ class _Importer:
             generated_lines=document.generated_lines,
         )
 
-    def _blank(self, index: int, row: DocumentRow) -> Record:
-        topology = row.topology
-        nnodes, nproc = (topology.nnodes, topology.nproc_per_node) if topology else (1, 1)
-        return blank_record(
-            run_id=f"imported-{self._sha256[:8]}-{index}",
-            vendor=self._vendor,
-            case=self._case_name,
-            topology=Topology(nnodes=nnodes, nproc_per_node=nproc),
-            names=self._names,
-            metrics_definition=self._document.metrics_definition,
-        )
-
     def _environment(self) -> dict[str, Text]:
-        facts: dict[str, Text] = {}
-        for key, located in self._document.facts.items():
-            facts[key] = self._text(f"environment.{key}", located)
-        short = self._document.general.get("card_short_name")
-        if short:
-            facts["card_short_name"] = self._text("environment.card_short_name", short.value)
-        return facts
-
-    def _text(self, field: str, located: Located) -> Text:
-        self._shared.append(self._source(field, located))
-        missing = cells.marker(located.text)
-        return located.text if missing is None else missing
+        facts = dict(self._document.facts)
+        if short := self._document.general.get("card_short_name"):
+            facts["card_short_name"] = short.value
+        self._shared += [self._source(f"environment.{key}", located) for key, located in facts.items()]
+        return {key: cells.marker(located.text) or located.text for key, located in facts.items()}
 
     def _dataset(self) -> str:
         row = self._document.general.get("dataset")
@@ -164,30 +154,22 @@ class _Importer:
         if row is None or cells.marker(text) is not None:
             return UNKNOWN_NAME
         self._shared.append(self._source("dataset.name", row.value))
-        if self._case:
-            reference = self._case.data.reference
-            if wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
-                return reference.name
+        reference = self._case.data.reference if self._case else None
+        if reference and wording.normal(text) in (wording.normal(reference.name), wording.normal(reference.title)):
+            return reference.name
         return text
 
-    def _report_title(self) -> Callable[[Titles], Titles]:
+    def _report_title(self) -> dict[str, str]:
+        """Return the title by the languages in which it is known."""
         title = self._document.title
         if title is None or not title.text:
-            return lambda titles: titles
+            return {}
         self._shared.append(self._source("vendor.report_title", title))
-        changed = dict.fromkeys(Titles.model_fields, title.text)
-        # Without a plugin the title in the other languages is unknown.
-        if self._names.info(self._vendor) is not None:
-            language = self._document.language
-            changed = {language if language in changed else ENGLISH: title.text}
-        return lambda titles: titles.model_copy(update=changed)
-
-    def _general_remarks(self) -> None:
-        for key, row in self._document.general.items():
-            if not self._says_the_usual(key, row.value.text):
-                self._remark(f"{row.label.text}: {row.value.text}", row.value)
-            if not wording.is_standard_remark(row.remark.text):
-                self._remark(f"{row.label.text}: {row.remark.text}", row.remark)
+        if self._names.info(self._vendor) is None:
+            # Without a plugin the title in the other languages is unknown.
+            return dict.fromkeys(Titles.model_fields, title.text)
+        language = self._document.language
+        return {language if language in Titles.model_fields else ENGLISH: title.text}
 
     def _says_the_usual(self, key: str, text: str) -> bool:
         if key in ("card_short_name", "dataset") or cells.marker(text) is not None:
@@ -201,29 +183,31 @@ class _Importer:
             return wording.says_nothing(text)
         return key != "task" and wording.refers_to_column(text) is not None
 
-    def _rows(self) -> list[tuple[DocumentRow, dict[str, Any], list[ImportSource]]]:
+    def _rows(self) -> list[tuple[RowLabel, dict[str, Any], list[ImportSource]]]:
+        """Return topology, values and sources of each row that can be read."""
         rows = []
         seen: dict[Hashable, DocumentRow] = {}
         for row in self._document.rows:
+            whole_row = " | ".join(cell.text for cell in row.cells.values() if cell.text)
             if row.topology is None:
                 self._list(row.label, "no topology such as 1x8 can be read from it")
-                self._remark(" | ".join(cell.text for cell in row.cells.values() if cell.text), row.label)
+                self._remark(whole_row, row.label)
                 continue
             remarks_before = dict(self._remarks)
-            changes, sources = self._row(row)
-            key = _row_key(row, changes)
+            values, sources = self._row(row)
+            key = _row_key(row, values)
             if key in seen:
                 self._remarks = remarks_before
-                self._list(row.label, f"line {seen[key].line} has the same card, topology, precision and fix_hp")
-                self._remark(" | ".join(cell.text for cell in row.cells.values() if cell.text), row.label)
+                self._list(
+                    row.label, f"line {seen[key].label.place.line} has the same card, topology, precision and fix_hp"
+                )
+                self._remark(whole_row, row.label)
                 continue
             seen[key] = row
-            rows.append((row, changes, sources))
+            rows.append((row.topology, values, sources))
         return rows
 
     def _row(self, row: DocumentRow) -> tuple[dict[str, Any], list[ImportSource]]:
-        label = row.topology.card if row.topology else ""
-        label_marker = cells.marker(label)
         sources = [self._source("topology", row.label)]
         metrics: dict[str, Any] = {}
         for column in columns_of("report"):
@@ -232,45 +216,48 @@ class _Importer:
                 field = column.field.split(".")[1]
                 sources.append(self._source(f"metrics.{field}", cell))
                 metrics[field] = self._reported(row, column, cell)
-        precision = UNKNOWN_NAME
         if cell := row.cells.get("precision"):
             sources.append(self._source("precision.requested", cell))
-            precision = cell.text if cells.marker(cell.text) is None else UNKNOWN_NAME
-        hyperparameters = HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+        hyperparameters: dict[str, Any] = {}
         if cell := row.cells.get("fix_hp"):
             sources.append(self._source("hyperparameters.changes", cell))
             hyperparameters = self._hyperparameters(row, cell)
         for name in _TEXT_COLUMNS:
-            cell = row.cells.get(name)
-            if cell and cells.marker(cell.text) is None:
-                self._remark(f"{row.label.text}: {self._document.headers[name].text} {cell.text}", cell)
+            if text := row.known(name):
+                self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
         for header, cell in row.unknown:
             self._list(cell, f"the column {header!r} is unknown" if header else "the table has no such column")
             self._remark(f"{row.label.text}: {header} {cell.text}", cell)
-        changes = {
-            "row_label": label if label_marker is None else label_marker,
+        values = {
+            "environment": {"row_label": cells.marker(row.card) or row.card},
             "metrics": metrics,
-            "precision": precision,
+            "precision": {"requested": row.known("precision") or UNKNOWN_NAME},
             "hyperparameters": hyperparameters,
         }
-        return changes, sources
+        return values, sources
 
     def _reported(self, row: DocumentRow, column: Column, cell: Located) -> float | Memory | Missing:
-        missing = cells.marker(cell.text)
-        if missing is not None:
+        if missing := cells.marker(cell.text):
             return missing
         in_bytes = column.unit == "bytes"
         value = cells.memory(cell.text) if in_bytes else cells.in_unit(cell.text, column.unit)
         if value is None:
             self._misread(row, column.key, cell, "not used/total in GiB" if in_bytes else "not a number")
             return UNKNOWN
-        return _memory(value) if isinstance(value, cells.MemoryCell) else value
+        if not isinstance(value, cells.MemoryCell):
+            return value
+        return Memory(
+            allocated_peak_bytes=UNKNOWN,
+            reserved_peak_bytes=UNKNOWN,
+            device_peak_bytes=value.used_bytes,
+            total_bytes=value.total_bytes,
+            allocator_source=_MEMORY_SOURCE,
+            device_source=_MEMORY_SOURCE,
+        )
 
-    def _hyperparameters(self, row: DocumentRow, cell: Located) -> HyperparametersRecord:
-        missing = cells.marker(cell.text)
-        if missing is not None:
-            changes: list[HyperparameterChange] | Missing = [] if missing.missing == "not_applicable" else missing
-            return HyperparametersRecord(values={}, changes=changes, global_batch_size=UNKNOWN)
+    def _hyperparameters(self, row: DocumentRow, cell: Located) -> dict[str, Any]:
+        if missing := cells.marker(cell.text):
+            return {"changes": [] if missing.missing == "not_applicable" else missing}
         written, rest = cells.assignments(cell.text)
         values: dict[str, Setting] = {}
         for key, value in written.items():
@@ -282,19 +269,21 @@ class _Importer:
         if rest:
             self._misread(row, "fix_hp", cell, f"not key=value: {', '.join(rest)}")
         if not values:
-            return HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN)
+            return {}
         order = hyperparameter_order(self._case) if self._case else {}
+        base = self._case.base.model_dump() if self._case else {}
         ordered = dict(sorted(values.items(), key=lambda item: order.get(item[0], len(order))))
-        return HyperparametersRecord(
-            values=ordered,
-            changes=[self._change(key, value) for key, value in ordered.items()],
-            global_batch_size=_global_batch_size(row, ordered.get("batch_size")),
-        )
-
-    def _change(self, key: str, value: Setting) -> HyperparameterChange:
-        known = self._case.base.model_dump() if self._case else {}
-        base = known.get(key, UNKNOWN)
-        return HyperparameterChange(key=key, base=base, value=value, origin="vendor")
+        found: dict[str, Any] = {
+            "values": ordered,
+            "changes": [
+                HyperparameterChange(key=key, base=base.get(key, UNKNOWN), value=value, origin="vendor")
+                for key, value in ordered.items()
+            ],
+        }
+        batch_size = values.get("batch_size")
+        if isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size >= 1:
+            found["global_batch_size"] = batch_size * row.card_count
+        return found
 
     def _misread(self, row: DocumentRow, column: str, cell: Located, reason: str) -> None:
         self._list(cell, f"{column}: {reason}")
@@ -304,52 +293,16 @@ class _Importer:
         if text:
             self._remarks.setdefault(text, located)
 
-    def _remark_sources(self) -> list[ImportSource]:
-        return [self._source(f"remarks.{index}", place) for index, place in enumerate(self._remarks.values())]
-
     def _list(self, located: Located, reason: str) -> None:
-        place = located.place
-        self._not_understood.append(
-            NotUnderstood(
-                file=self._document.name, line=place.line, column=place.column, text=located.text, reason=reason
-            )
-        )
+        self._not_understood.append(NotUnderstood.at(located, self._document.name, reason))
 
     def _source(self, field: str, located: Located) -> ImportSource:
-        place = located.place
-        return ImportSource(
-            field=field, file=self._document.name, line=place.line, column=place.column, text=located.text
-        )
+        return ImportSource.at(located, self._document.name, field)
 
 
-def _memory(cell: cells.MemoryCell) -> Memory:
-    return Memory(
-        allocated_peak_bytes=UNKNOWN,
-        reserved_peak_bytes=UNKNOWN,
-        device_peak_bytes=cell.used_bytes,
-        total_bytes=cell.total_bytes,
-        allocator_source=_MEMORY_SOURCE,
-        device_source=_MEMORY_SOURCE,
-    )
-
-
-def _global_batch_size(row: DocumentRow, batch_size: Setting | None) -> int | Missing:
-    if row.topology is None or not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        return UNKNOWN
-    return batch_size * row.topology.cards
-
-
-def _row_key(row: DocumentRow, changes: Mapping[str, Any]) -> Hashable:
-    changed = changes["hyperparameters"].changes
-    written = (
-        changed
-        if isinstance(changed, Missing)
-        else tuple((change.key, setting(change.value, exact=True)) for change in changed)
-    )
-    shape = row.topology.shape if row.topology else ""
-    return (changes["row_label"], shape, changes["precision"], written)
-
-
-def _checked(record: Record, update: Mapping[str, Any]) -> Record:
-    """Return the record with ``update``, and validate it, because :meth:`model_copy` does not."""
-    return type(record).model_validate(record.model_copy(update=dict(update)).model_dump())
+def _row_key(row: DocumentRow, values: Mapping[str, Any]) -> Hashable:
+    """Return what differs between the rows of a document; of two equal ones the second is not imported."""
+    changes = values["hyperparameters"].get("changes", UNKNOWN)
+    if not isinstance(changes, Missing):
+        changes = tuple((change.key, setting(change.value, exact=True)) for change in changes)
+    return values["environment"]["row_label"], row.shape, values["precision"]["requested"], changes

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from chipperf.documents.document_identity import slug
+import chipperf
+from chipperf.documents.document_identity import installed_cases, slug
 from chipperf.errors import UsageError
+from chipperf.plugin.types import API_VERSION
 from chipperf.records.files import write_atomically
+from chipperf.records.schema import (
+    UNKNOWN,
+    UNKNOWN_NAME,
+    CaseRecord,
+    Dataset,
+    Distribution,
+    Environment,
+    HyperparametersRecord,
+    Limits,
+    Metrics,
+    PrecisionRecord,
+    Record,
+    Status,
+    Titles,
+    Topology,
+    Vendor,
+    all_missing,
+)
 from chipperf.run.directory import RunDirectory
+from chipperf.run.planned_record import titles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from chipperf.records.schema import Record
+    from chipperf.documents.card_names import CardNames
+    from chipperf.documents.markdown import Located
+    from chipperf.records.schema import MetricsDefinition
 
 SOURCES_FILE: Final = "sources.json"
 """Name of the file, next to an imported record, with the sources of its values."""
@@ -36,6 +60,11 @@ class ImportSource(_Model):
     column: int = Field(ge=1)
     text: str
 
+    @classmethod
+    def at(cls, located: Located, file: str, field: str) -> ImportSource:
+        """Return the source of a field's value."""
+        return cls(field=field, file=file, line=located.place.line, column=located.place.column, text=located.text)
+
 
 class NotUnderstood(_Model):
     """A text in one of the layout's places that does not fit the layout."""
@@ -45,6 +74,11 @@ class NotUnderstood(_Model):
     column: int = Field(ge=1)
     text: str
     reason: str
+
+    @classmethod
+    def at(cls, located: Located, file: str, reason: str) -> NotUnderstood:
+        """Return a text that was not understood for a reason."""
+        return cls(file=file, line=located.place.line, column=located.place.column, text=located.text, reason=reason)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.text!r}: {self.reason}"
@@ -78,7 +112,6 @@ class Import:
     """The content that was read from a document or log.
 
     Attributes:
-        files: The files that were read.
         records: One record per row or run.
         not_understood: Texts that did not become a value of a record. They are also in the records' remarks.
         generated_lines: Lines that chipperf itself wrote, which repeat its tables.
@@ -88,6 +121,74 @@ class Import:
     records: tuple[ImportedRecord, ...]
     not_understood: tuple[NotUnderstood, ...]
     generated_lines: int = 0
+
+
+def imported_record(
+    *,
+    run_id: str,
+    vendor: str,
+    case: str,
+    topology: Topology,
+    names: CardNames,
+    metrics_definition: MetricsDefinition,
+    values: Mapping[str, object],
+) -> Record:
+    """Return an imported record in which all other values are unknown.
+
+    Neither the vendor's plugin nor the case need be installed.
+
+    ``metrics_definition`` is the one that the values follow. ``values`` are by field; a dictionary has those of a part
+    of the record.
+    """
+    info = names.info(vendor)
+    title = next(iter(names.titles(vendor)), vendor)
+    plain = Titles(zh=title, en=title)
+    installed = installed_cases().get(case)
+    record = Record(
+        metrics_definition=metrics_definition,
+        kind="imported",
+        run_id=run_id,
+        chipperf_version=chipperf.__version__,
+        created_at=datetime.now(timezone.utc).replace(microsecond=0),
+        status=Status(state="completed"),
+        vendor=Vendor(
+            name=vendor,
+            title=titles(info.title) if info else plain,
+            report_title=titles(info.report_title) if info else plain,
+            device_type=info.device_type if info else UNKNOWN_NAME,
+            api_version=info.api_version if info else API_VERSION,
+            # No plugin ran. The importer wrote the record.
+            plugin=Distribution(name="chipperf", version=chipperf.__version__),
+        ),
+        case=CaseRecord(
+            name=case,
+            version=installed.version if installed else UNKNOWN_NAME,
+            preset="full",
+            metric=installed.metric if installed else UNKNOWN_NAME,
+            target=installed.base.target if installed else UNKNOWN,
+        ),
+        topology=topology,
+        precision=PrecisionRecord(requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False),
+        hyperparameters=HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
+        limits=Limits(),
+        seed=UNKNOWN,
+        dataset=Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
+        loader=UNKNOWN,
+        environment=Environment(),
+        knobs=[],
+        metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
+    )
+    # Validated again, because model_copy does not.
+    return Record.model_validate(_updated(record, values).model_dump())
+
+
+def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:
+    changes = dict(values)
+    for name, value in values.items():
+        inner = getattr(part, name)
+        if isinstance(inner, BaseModel) and isinstance(value, dict):
+            changes[name] = _updated(inner, value)
+    return part.model_copy(update=changes)
 
 
 def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
@@ -101,8 +202,7 @@ def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
         RecordError: A file cannot be written.
     """
     records = [(imported, each) for imported in imports for each in imported.records]
-    names = _directory_names(imports)
-    directories = [out / name for name in names]
+    directories = [out / name for name in _directory_names(imports)]
     for directory in directories:
         if directory.exists():
             raise UsageError(f"{directory} exists", hint="choose another --out; records are never overwritten")
@@ -129,11 +229,6 @@ def _directory_names(imports: Sequence[Import]) -> list[str]:
             record = each.record
             case = f"{record.vendor.name[:40]}-{record.case.name[:40]}"
             stem = slug(f"{case}-{row:0{digits}}-{record.topology.label}-{record.precision.requested[:40]}")
-            name = next(name for name in _numbered(stem) if name not in names)
-            names[name] = None
+            candidates = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+            names[next(name for name in candidates if name not in names)] = None
     return list(names)
-
-
-def _numbered(stem: str) -> Iterator[str]:
-    yield stem
-    yield from (f"{stem}-{number}" for number in count(2))

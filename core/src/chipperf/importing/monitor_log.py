@@ -17,7 +17,7 @@ from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.records.schema import UNKNOWN, Memory, Missing, Power
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 MAX_LISTED_LINES: Final = 20
 """Largest number of lines listed as not understood, because a failing tool prints its message every few seconds."""
@@ -58,20 +58,14 @@ def read_monitor_log(text: str, source: str) -> MonitorLog | None:
     """Return the content of a device monitor's log, or ``None`` if it has no reading of a device.
 
     The memory is the highest reading of any device, as the tool printed it, because reports contain this number. The
-    memory that was in use before the run is not subtracted.
-
-    Args:
-        text: The log.
-        source: Name of the log in the record.
+    memory that was in use before the run is not subtracted. ``source`` is the log's name in the record.
     """
     readings: list[_Reading] = []
     unknown: list[Located] = []
-    peak = -1
-    peak_place = None
+    peak, peak_place = -1, None
     for number, line in enumerate(text.splitlines(), start=1):
-        stamp = _TIME.fullmatch(line.strip())
-        if stamp:
-            if (seconds := _seconds(stamp[0])) is not None:
+        if _TIME.fullmatch(line.strip()):
+            if (seconds := _seconds(line.strip())) is not None:
                 readings.append(_Reading(seconds))
             continue
         if not readings or not line.strip():
@@ -80,8 +74,7 @@ def read_monitor_log(text: str, source: str) -> MonitorLog | None:
         if not found and not _TABLE_LINE.match(line) and len(unknown) < MAX_LISTED_LINES:
             unknown.append(Located(one_line(line)[:200], Place(number, 1)))
         if (match := _MEMORY.search(line)) and int(match[1]) > peak:
-            peak = int(match[1])
-            peak_place = Place(number, match.start() + 1)
+            peak, peak_place = int(match[1]), Place(number, match.start() + 1)
     readings = [reading for reading in readings if reading.powers_w or reading.used_bytes]
     if not readings:
         return None
@@ -96,6 +89,7 @@ def _seconds(stamp: str) -> float | None:
 
 
 def _take(line: str, reading: _Reading) -> bool:
+    """Add the values in a line to a reading, and return whether there are any."""
     temperature, power, memory = _TEMPERATURE.search(line), _POWER.search(line), _MEMORY.search(line)
     utilizations = _UTILIZATION.findall(line)
     if temperature:
@@ -112,17 +106,18 @@ def _take(line: str, reading: _Reading) -> bool:
 
 
 def _power(readings: Sequence[_Reading], source: str) -> Power:
-    powers = [value for reading in readings for value in reading.powers_w]
-    temperatures = [value for reading in readings for value in reading.temperatures_c]
-    utilizations = [value for reading in readings for value in reading.utilizations_percent]
+    def reduce(function: Callable[[list[float]], float], name: str) -> float | Missing:
+        values = [value for reading in readings for value in getattr(reading, name)]
+        return function(values) if values else UNKNOWN
+
     return Power(
         samples=len(readings),
-        mean_w=statistics.fmean(powers) if powers else UNKNOWN,
-        max_w=max(powers) if powers else UNKNOWN,
+        mean_w=reduce(statistics.fmean, "powers_w"),
+        max_w=reduce(max, "powers_w"),
         energy_j=_energy_j(readings),
-        mean_temperature_c=statistics.fmean(temperatures) if temperatures else UNKNOWN,
-        max_temperature_c=max(temperatures) if temperatures else UNKNOWN,
-        mean_utilization_percent=statistics.fmean(utilizations) if utilizations else UNKNOWN,
+        mean_temperature_c=reduce(statistics.fmean, "temperatures_c"),
+        max_temperature_c=reduce(max, "temperatures_c"),
+        mean_utilization_percent=reduce(statistics.fmean, "utilizations_percent"),
         used_peak_bytes=UNKNOWN,
         source=source,
     )
@@ -140,14 +135,13 @@ def _energy_j(readings: Sequence[_Reading]) -> float | Missing:
 
 def _memory(readings: Sequence[_Reading], source: str) -> Memory | Missing:
     used = [value for reading in readings for value in reading.used_bytes]
-    totals = {value for reading in readings for value in reading.totals_bytes}
     if not used:
         return UNKNOWN
     return Memory(
         allocated_peak_bytes=UNKNOWN,
         reserved_peak_bytes=UNKNOWN,
         device_peak_bytes=max(used),
-        total_bytes=max(totals),
+        total_bytes=max(value for reading in readings for value in reading.totals_bytes),
         allocator_source="",
         device_source=source,
     )

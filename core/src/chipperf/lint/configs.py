@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.documents.markdown import Place, read_text
-from chipperf.documents.topology import ConfigName, parse_config_name
+from chipperf.documents.markdown import read_text
+from chipperf.documents.topology import CardTopology, parse_config_name
 from chipperf.errors import ConfigError, DocumentError
 
 if sys.version_info >= (3, 11):
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_FILE: Final = "environment_variables.sh"
 _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)
-_SPECIAL: Final = ("_base.py", "config_common.py", "__init__.py")
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -51,12 +50,8 @@ class Config:
     """One configuration file. ``topology`` is ``None`` if the file's name has no topology."""
 
     path: Path
-    topology: ConfigName | None
+    topology: CardTopology | None
     values: Mapping[str, Assigned]
-
-    def get(self, *keys: str) -> Any:
-        """Return the value of the first key that is set, or ``None``."""
-        return next((self.values[key].value for key in keys if key in self.values), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +59,8 @@ class ConfigDirectory:
     """All configuration of a vendor's runs of a case.
 
     Attributes:
-        path: Path of the directory or file.
         configs: Configurations for one topology or for all topologies.
         common: Values for all configurations.
-        variables: Environment variables, with their lines.
         unreadable: Files that are named like a configuration and cannot be loaded, with the reason.
         base: The case's base configuration; empty if not found.
     """
@@ -88,9 +81,12 @@ class ConfigDirectory:
         ]
 
     def value(self, config: Config, *keys: str) -> Any:
-        """Return a value of a configuration, or else the value for all configurations."""
-        own = config.get(*keys)
-        return own if own is not None else next((self.common[key].value for key in keys if key in self.common), None)
+        """Return the value of the first key that a configuration sets, or else that all configurations set."""
+        for values in (config.values, self.common):
+            value = next((values[key].value for key in keys if key in values), None)
+            if value is not None:
+                return value
+        return None
 
 
 @lru_cache(maxsize=4096)
@@ -107,37 +103,41 @@ def read_configs(path: Path) -> ConfigDirectory:
     else:
         raise ConfigError(f"there is no configuration at {path}", hint="name a directory or file with --config")
     configs: list[Config] = []
-    common: dict[str, Assigned] = {}
-    variables: dict[str, Assigned] = {}
+    common: Mapping[str, Assigned] = {}
+    variables: Mapping[str, Assigned] = {}
     unreadable: dict[Path, str] = {}
     for file in files:
         if file.name == ENVIRONMENT_FILE:
-            variables = _variables(file, unreadable)
+            variables = _values(file, _variables, unreadable)
         elif file.suffix not in (".py", ".toml"):
             if file.name.startswith("config_"):
                 unreadable[file] = "its name does not end in .py, so that nothing loads it"
         elif file.name == "config_common.py":
-            common = dict(_values(file, unreadable) or {})
-        elif file.name not in _SPECIAL and (values := _values(file, unreadable)) is not None:
-            configs.append(Config(path=file, topology=parse_config_name(file.stem), values=values))
-    directory = path if path.is_dir() else path.parent
+            common = _values(file, _python, unreadable)
+        elif file.name not in ("_base.py", "__init__.py"):
+            values = _values(file, _toml if file.suffix == ".toml" else _python, unreadable)
+            if file not in unreadable:
+                configs.append(Config(path=file, topology=parse_config_name(file.stem), values=values))
     return ConfigDirectory(
         path=path,
         configs=tuple(configs),
         common=common,
         variables=variables,
         unreadable=unreadable,
-        base=_base(directory),
+        base=_base(path if path.is_dir() else path.parent),
     )
 
 
-def _values(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned] | None:
+def _values(
+    path: Path, read: Callable[[str], Iterator[tuple[str, Assigned]]], unreadable: dict[Path, str]
+) -> Mapping[str, Assigned]:
     try:
-        text = read_text(path)
-        return dict(_toml(text) if path.suffix == ".toml" else _python(text))
-    except (DocumentError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return dict(read(read_text(path)))
+    except DocumentError as error:
+        unreadable[path] = error.message
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         unreadable[path] = f"{type(error).__name__}: {error}"
-        return None
+    return {}
 
 
 def _toml(text: str) -> Iterator[tuple[str, Assigned]]:
@@ -182,29 +182,14 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:
     return None
 
 
-def _variables(path: Path, unreadable: dict[Path, str]) -> dict[str, Assigned]:
-    try:
-        text = read_text(path)
-    except DocumentError as error:
-        unreadable[path] = error.message
-        return {}
-    return {
-        match[1]: Assigned(match[2].strip("\"'"), text.count("\n", 0, match.start(1)) + 1)
-        for match in _VARIABLE.finditer(text)
-    }
+def _variables(text: str) -> Iterator[tuple[str, Assigned]]:
+    for match in _VARIABLE.finditer(text):
+        yield match[1], Assigned(match[2].strip("\"'"), text.count("\n", 0, match.start(1)) + 1)
 
 
 def _base(directory: Path) -> Mapping[str, Assigned]:
     """Return FlagPerf's base configuration, from ``benchmarks`` next to the vendor's directory."""
     case_directory = directory.absolute().parent
     case, _, framework = case_directory.name.partition("-")
-    training = case_directory.parent.parent
-    base = training / "benchmarks" / case / framework / "config" / "_base.py" if framework else None
-    if base is None or not base.is_file():
-        return {}
-    return _values(base, {}) or {}
-
-
-def place_of(assigned: Assigned) -> Place:
-    """Return the place where a value is set."""
-    return Place(assigned.line, 1)
+    base = case_directory.parent.parent / "benchmarks" / case / framework / "config" / "_base.py"
+    return _values(base, _python, {}) if framework and base.is_file() else {}

@@ -1,32 +1,37 @@
-"""Linting documents: running the rules and applying the waivers."""
+"""Linting documents: running the rules, and applying the waivers in the documents.
+
+A waiver is a comment that accepts findings, with the reason: ``<!-- perf lint: ignore L04: no 2x8 machine here -->``
+accepts findings of rule L04 in the next block. ``ignore-file`` accepts them in the whole document. Several rules are
+separated by commas.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
 from chipperf.documents.markdown import Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.ignore_comments import read_ignore_comments, unused
-from chipperf.lint.linted_document import Corpus, LintedDocument
-from chipperf.lint.problem import NotChecked, Problem
+from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, all_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.lint.ignore_comments import IgnoreComment
-    from chipperf.lint.problem import Severity
-    from chipperf.lint.rule import Rule
+    from chipperf.documents.markdown import Markdown
+    from chipperf.lint.rule import Rule, Severity
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"
 """Id of findings on unreadable documents and wrong waivers."""
 
+_COMMENT: Final = re.compile(r"perf[ -]lint:\s*(ignore-file|ignore)\s+([\w\s,]*?)\s*(?::\s*(.*))?", re.DOTALL)
+_MENTION: Final = re.compile(r"perf[ -]lint\b")
 _SUFFIXES: Final = (".md", ".markdown")
 _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
 
@@ -54,21 +59,14 @@ class Unchecked:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """The result of a lint.
-
-    Attributes:
-        files: The checked documents.
-        skipped: Markdown files that are not case documents.
-        findings: Findings in the order of files, lines and rules.
-        unchecked: Rules without evidence.
-    """
+    """The checked documents, skipped Markdown files, findings by file, line and rule, and rules without evidence."""
 
     files: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unchecked: list[Unchecked] = field(default_factory=list)
 
-    def count(self, severity: Literal["error", "warning"]) -> int:
+    def count(self, severity: Severity) -> int:
         """Return the number of findings of a severity, without those that a waiver accepts."""
         return sum(finding.severity == severity and finding.reason is None for finding in self.findings)
 
@@ -86,15 +84,8 @@ def lint(
     """Check documents, and all Markdown files in directories and their subdirectories.
 
     Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document.
-
-    Args:
-        paths: Files and directories.
-        rules: The rules.
-        names: Names of vendors and cards.
-        vendor: Vendor of the documents; by default detected for each.
-        case: Case of the documents; by default detected for each.
-        config: Configurations; by default the directory ``config`` next to each document.
-        records: Records of the documents' runs.
+    Vendor and case are by default detected for each document, and the configurations of its runs are by default those
+    in the directory ``config`` next to it.
 
     Raises:
         UsageError: A path or ``config`` does not exist.
@@ -106,14 +97,15 @@ def lint(
         try:
             document = read_document(read_text(path), name)
         except DocumentError as error:
-            result.findings.append(_unreadable(name, error))
+            result.findings.append(_unreadable(name, error.message))
             result.files.append(name)
             continue
         if not named and not document.is_report:
             result.skipped.append(name)
             continue
         case_name = case or identify_case(document, path)
-        beside = config or _beside(path)
+        beside = path.parent / "config"
+        configs = config or (beside if beside.is_dir() else None)
         corpus.subjects.append(
             LintedDocument(
                 path=path,
@@ -123,7 +115,7 @@ def lint(
                 vendor=vendor or identify_vendor(document, names, path),
                 case_name=case_name,
                 case=installed_cases().get(case_name or ""),
-                configs=read_configs(beside) if beside else None,
+                configs=read_configs(configs) if configs else None,
                 records=tuple(record for record in records if record.case.name == case_name),
                 corpus=corpus,
             )
@@ -136,47 +128,91 @@ def lint(
 
 def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
     waivers, faults = read_ignore_comments(subject.document.markdown)
-    findings = []
+    found: list[tuple[str, Severity, Problem, str | None]] = []
     checked = set()
     for rule in rules:
         try:
             for problem in rule.function(subject):
-                reason = _accept(waivers, rule.id, problem)
-                findings.append(_finding(rule.id, rule.severity, subject, problem, reason))
+                accepting = next((each for each in waivers if each.covers(rule.id, problem.place.line)), None)
+                if accepting:
+                    accepting.used.add(rule.id)
+                found.append((rule.id, rule.severity, problem, accepting.reason if accepting else None))
             checked.add(rule.id)
-        except NotChecked as reason:
-            result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(reason)))
-    for problem in (*faults, *unused(waivers, checked)):
-        findings.append(_finding(WAIVER_RULE, "error", subject, problem, None))
-    result.findings += sorted(findings, key=lambda each: (each.place, each.rule))
-
-
-def _accept(waivers: Iterable[IgnoreComment], rule_id: str, problem: Problem) -> str | None:
+        except NotChecked as error:
+            result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(error)))
     for waiver in waivers:
-        if waiver.covers(rule_id, problem.place.line):
-            waiver.used.add(rule_id)
-            return waiver.reason
-    return None
+        # A waiver of a rule that found nothing there would hide a new fault.
+        idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
+        if idle:
+            message = f"the waiver for {', '.join(idle)} accepts nothing"
+            faults.append(Problem(waiver.place, message, severity="warning"))
+    found += [(WAIVER_RULE, "error", problem, None) for problem in faults]
+    result.findings += [
+        Finding(
+            rule=id,
+            severity=problem.severity or severity,
+            file=subject.name,
+            place=problem.place,
+            message=problem.message,
+            reason=reason,
+        )
+        for id, severity, problem, reason in sorted(found, key=lambda each: (each[2].place, each[0]))
+    ]
 
 
-def _finding(
-    rule_id: str, severity: Severity, subject: LintedDocument, problem: Problem, reason: str | None
-) -> Finding:
-    return Finding(
-        rule=rule_id,
-        severity=problem.severity or severity,
-        file=subject.name,
-        place=problem.place,
-        message=problem.message,
-        reason=reason,
-    )
+@dataclass(slots=True, kw_only=True, eq=False)
+class IgnoreComment:
+    """One waiver: its rules, lines and reason."""
+
+    rules: tuple[str, ...]
+    reason: str
+    place: Place
+    first_line: int
+    last_line: int
+    used: set[str] = field(default_factory=set)
+
+    def covers(self, rule_id: str, line: int) -> bool:
+        """Return whether the waiver accepts a finding of a rule in a line."""
+        return rule_id in self.rules and self.first_line <= line <= self.last_line
 
 
-def _unreadable(name: str, error: DocumentError) -> Finding:
-    place, message = Place(1, 1), error.message
-    parts = message.removeprefix(f"{name}:").split(":", 2)
-    if message.startswith(f"{name}:") and len(parts) == 3 and parts[0].isdigit() and parts[1].isdigit():
-        place, message = Place(int(parts[0]), int(parts[1])), parts[2].strip()
+def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[Problem]]:
+    """Return a document's waivers, and the problems of malformed waivers."""
+    waivers: list[IgnoreComment] = []
+    problems: list[Problem] = []
+    known = {rule.id for rule in all_rules()}
+    for comment in document.comments:
+        if not _MENTION.match(comment.text):
+            continue
+        match = _COMMENT.fullmatch(comment.text)
+        ids = tuple(re.findall(r"\w+", match[2])) if match else ()
+        if match is None or not ids:
+            problems.append(Problem(comment.place, f"not a waiver: {comment.text[:60]!r}; write ignore L04: reason"))
+            continue
+        unknown = [id for id in ids if id not in known]
+        if unknown:
+            problems.append(Problem(comment.place, f"a waiver for {unknown[0]!r}, which is no rule"))
+        reason = (match[3] or "").strip()
+        if not reason:
+            problems.append(Problem(comment.place, f"the waiver for {', '.join(ids)} has no reason"))
+            continue
+        whole_file = (1, len(document.lines))
+        first, last = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
+        waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
+    return waivers, problems
+
+
+def _next_block(document: Markdown, line: int) -> tuple[int, int]:
+    for block in document.blocks:
+        if block.last_line > line or block.place.line >= line:
+            return min(block.place.line, line), block.last_line
+    return line, line
+
+
+def _unreadable(name: str, message: str) -> Finding:
+    match = re.match(rf"{re.escape(name)}:(\d+):(\d+):\s*", message)
+    place = Place(int(match[1]), int(match[2])) if match else Place(1, 1)
+    message = message[match.end() :] if match else message
     return Finding(rule=WAIVER_RULE, severity="error", file=name, place=place, message=message)
 
 
@@ -184,24 +220,16 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     """Yield each file once, and whether the user named it."""
     seen: set[Path] = set()
     for path in paths:
-        if path.is_dir():
-            found = [(each, False) for each in sorted(_below(path))]
-        elif path.exists():
-            found = [(path, True)]
-        else:
+        if not path.exists():
             raise UsageError(f"{path} does not exist", hint="name files or directories")
-        for each, named in found:
+        found = sorted(_documents_below(path)) if path.is_dir() else [path]
+        for each in found:
             if each not in seen:
                 seen.add(each)
-                yield each, named
+                yield each, each is path
 
 
-def _below(directory: Path) -> Iterator[Path]:
+def _documents_below(directory: Path) -> Iterator[Path]:
     for path in directory.rglob("*"):
         if path.suffix.casefold() in _SUFFIXES and not _SKIPPED_DIRECTORIES & set(path.parts) and path.is_file():
             yield path
-
-
-def _beside(path: Path) -> Path | None:
-    directory = path.parent / "config"
-    return directory if directory.is_dir() else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import chipperf
@@ -12,25 +13,17 @@ import chipperf
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from chipperf.lint.lint_run import Finding, Result
+    from chipperf.lint.lint_run import Result
     from chipperf.lint.rule import Rule
-
-Format = Literal["text", "json", "sarif", "github"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 _SARIF_SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _FAULT_NAME: Final = "document"
+_DESCRIPTION: Final = ("id", "name", "severity", "summary", "why", "fix", "evidence")
 
 
-def write(result: Result, rules: Sequence[Rule], format: Format) -> str:
+def write(result: Result, rules: Sequence[Rule], format: str) -> str:
     """Return a result in one of :data:`FORMATS`."""
-    writers: Mapping[Format, Callable[[Result, Sequence[Rule]], str]] = {
-        "text": _text,
-        "json": _json,
-        "sarif": _sarif,
-        "github": _github,
-    }
-    return writers[format](result, rules)
+    return FORMATS[format](result, rules)
 
 
 def _text(result: Result, rules: Sequence[Rule]) -> str:
@@ -50,9 +43,8 @@ def _text(result: Result, rules: Sequence[Rule]) -> str:
 
 
 def _summary(result: Result) -> Iterator[str]:
-    unchecked: dict[tuple[str, str], int] = Counter((each.rule, each.reason) for each in result.unchecked)
     by_reason: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for (rule, reason), count in unchecked.items():
+    for (rule, reason), count in Counter((each.rule, each.reason) for each in result.unchecked).items():
         by_reason[reason, count].append(rule)
     for (reason, count), ids in by_reason.items():
         files = "" if len(result.files) == 1 else f" in {count} of {len(result.files)} files"
@@ -74,36 +66,22 @@ def _json(result: Result, rules: Sequence[Rule]) -> str:
         "skipped": result.skipped,
         "errors": result.count("error"),
         "warnings": result.count("warning"),
-        "findings": [_finding(finding) for finding in result.findings],
-        "not_checked": [{"rule": each.rule, "file": each.file, "reason": each.reason} for each in result.unchecked],
-        "rules": [describe(rule) for rule in rules],
+        "findings": [
+            {
+                "rule": each.rule,
+                "severity": each.severity,
+                "file": each.file,
+                "line": each.place.line,
+                "column": each.place.column,
+                "message": each.message,
+                "accepted": each.reason,
+            }
+            for each in result.findings
+        ],
+        "not_checked": [asdict(each) for each in result.unchecked],
+        "rules": [{name: getattr(rule, name) for name in _DESCRIPTION} for rule in rules],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def describe(rule: Rule) -> dict[str, str]:
-    """Return a rule's description for listings."""
-    return {
-        "id": rule.id,
-        "name": rule.name,
-        "severity": rule.severity,
-        "summary": rule.summary,
-        "why": rule.why,
-        "fix": rule.fix,
-        "evidence": rule.evidence,
-    }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "rule": finding.rule,
-        "severity": finding.severity,
-        "file": finding.file,
-        "line": finding.place.line,
-        "column": finding.place.column,
-        "message": finding.message,
-        "accepted": finding.reason,
-    }
 
 
 def _sarif(result: Result, rules: Sequence[Rule]) -> str:
@@ -122,7 +100,23 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
             for rule in rules
         ],
     }
-    results = [_sarif_result(finding) for finding in result.findings]
+    results = [
+        {
+            "ruleId": finding.rule,
+            "level": finding.severity,
+            "message": {"text": finding.message},
+            "locations": [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": quote(finding.file)},
+                        "region": {"startLine": finding.place.line, "startColumn": finding.place.column},
+                    }
+                }
+            ],
+            "suppressions": [{"kind": "inSource", "justification": finding.reason}] if finding.reason else [],
+        }
+        for finding in result.findings
+    ]
     notes = [
         {"level": "note", "message": {"text": f"{each.file}: {each.rule} not checked: {each.reason}"}}
         for each in result.unchecked
@@ -133,26 +127,8 @@ def _sarif(result: Result, rules: Sequence[Rule]) -> str:
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
         "results": results,
     }
-    return (
-        json.dumps({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
-    )
-
-
-def _sarif_result(finding: Finding) -> dict[str, Any]:
-    location = {
-        "physicalLocation": {
-            "artifactLocation": {"uri": quote(finding.file)},
-            "region": {"startLine": finding.place.line, "startColumn": finding.place.column},
-        }
-    }
-    suppressions = [] if finding.reason is None else [{"kind": "inSource", "justification": finding.reason}]
-    return {
-        "ruleId": finding.rule,
-        "level": finding.severity,
-        "message": {"text": finding.message},
-        "locations": [location],
-        "suppressions": suppressions,
-    }
+    content = {"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _github(result: Result, rules: Sequence[Rule]) -> str:
@@ -176,3 +152,12 @@ def _message(text: str) -> str:
 
 def _property(text: str) -> str:
     return _message(text).replace(":", "%3A").replace(",", "%2C")
+
+
+FORMATS: Final[Mapping[str, Callable[[Result, Sequence[Rule]], str]]] = {
+    "text": _text,
+    "json": _json,
+    "sarif": _sarif,
+    "github": _github,
+}
+"""Function that writes a result, by the name of its format."""

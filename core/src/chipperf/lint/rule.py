@@ -1,31 +1,210 @@
-"""The rules of lint: declaring, listing and selecting them."""
+"""The rules of lint: what a rule is given, what it says, and how rules are declared, listed and selected."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from chipperf.catalog import Catalog, require_id, summary_of
+from chipperf.documents import cells, wording
+from chipperf.documents.markdown import Located, Place
+from chipperf.documents.topology import parse_config_name
+from chipperf.records.columns import columns_of
+from chipperf.records.plausibility import check_record, check_scaling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from chipperf.lint.linted_document import LintedDocument
-    from chipperf.lint.problem import Problem, Severity
+    from chipperf.cases.base import Case
+    from chipperf.documents.card_names import CardNames
+    from chipperf.documents.case_document import CaseDocument, DocumentRow
+    from chipperf.lint.configs import ConfigDirectory
+    from chipperf.records.plausibility import Check
+    from chipperf.records.schema import Record
+
+Severity = Literal["error", "warning"]
+
+SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
+"""Columns whose equal numbers in two reports are not a coincidence."""
+
+
+class NotChecked(Exception):
+    """The evidence that a rule needs is missing. The message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A place at which a document breaks a rule, and what is wrong. Without a severity it has the rule's."""
+
+    place: Place
+    message: str
+    severity: Severity | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LintedDocument:
+    """A document, its evidence, and all documents of the same lint.
+
+    Vendor and case name are ``None`` if unknown, the case if it is not installed, the configurations if there are none.
+    ``name`` is the file's name in findings.
+    """
+
+    path: Path
+    name: str
+    document: CaseDocument
+    names: CardNames
+    vendor: str | None
+    case_name: str | None
+    case: Case | None
+    configs: ConfigDirectory | None
+    records: tuple[Record, ...]
+    corpus: Corpus
+
+    @property
+    def rows(self) -> Sequence[DocumentRow]:
+        """Rows of the performance table."""
+        return self.document.rows
+
+    @property
+    def start(self) -> Place:
+        """Place for faults of the whole document: the performance table, or the beginning."""
+        header = self.document.headers.get("configuration")
+        return header.place if header else Place(1, 1)
+
+    def need_vendor(self) -> str:
+        """Return the vendor, or raise :class:`NotChecked`."""
+        if self.vendor is None:
+            raise NotChecked("nothing tells whose report it is: --vendor NAME")
+        return self.vendor
+
+    def need_case(self) -> Case:
+        """Return the case, or raise :class:`NotChecked`."""
+        if self.case is None:
+            raise NotChecked(
+                f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+            )
+        return self.case
+
+    def need_configs(self) -> ConfigDirectory:
+        """Return the configurations, or raise :class:`NotChecked`."""
+        if self.configs is None:
+            raise NotChecked("no configurations beside it: --config DIR")
+        return self.configs
+
+    def need_reference_dataset(self) -> Case:
+        """Return the case if the document is on the case's reference dataset, or raise :class:`NotChecked`."""
+        case = self.need_case()
+        reference = case.data.reference
+        row = self.document.general.get("dataset")
+        text = wording.normal(row.value.text) if row else ""
+        if text not in ("", wording.normal(reference.name), wording.normal(reference.title)):
+            raise NotChecked("it is not on the dataset the case is defined on")
+        return case
+
+    def declares_changes(self) -> bool:
+        """Return whether the general table declares additional changes."""
+        row = self.document.general.get("changes")
+        return row is not None and not wording.says_nothing(row.value.text)
+
+    def card_places(self) -> Iterator[tuple[str, Located]]:
+        """Yield every text that names the card, each with a description."""
+        if fact := self.document.facts.get("card_title"):
+            yield "the accelerator", fact
+        if short := self.document.general.get("card_short_name"):
+            yield "the short name", short.value
+        for row in self.rows:
+            card = row.topology.card if row.topology else row.label.text
+            if row.label.text.startswith(card):
+                yield "the row's label", Located(card, row.label.place)
+            if (file := row.cells.get("config_file")) and (name := parse_config_name(file.text)):
+                yield "the configuration's name", Located(name.card, file.place)
+
+    def implausible(self, *checks: Check) -> Iterator[Problem]:
+        """Yield the contradictions in the records of the document's runs."""
+        found = [(record, finding) for record in self.records for finding in check_record(record)]
+        if "scaling" in checks:
+            found += check_scaling(self.records)
+        for record, finding in found:
+            if finding.check in checks:
+                yield Problem(self.start, f"run {record.run_id}: {finding.text}")
+
+
+class Corpus:
+    """All documents of one lint, and look-up tables for rules that compare documents.
+
+    A table is made on first use, after all documents have been added.
+    """
+
+    def __init__(self) -> None:
+        self.subjects: list[LintedDocument] = []
+
+    @cached_property
+    def by_fact(self) -> Mapping[tuple[str, str], list[LintedDocument]]:
+        """Documents by environment field and its text."""
+        found: dict[tuple[str, str], list[LintedDocument]] = defaultdict(list)
+        for subject in self.subjects:
+            for key, fact in subject.document.facts.items():
+                if cells.marker(fact.text) is None:
+                    found[key, fact.text].append(subject)
+        return found
+
+    @cached_property
+    def networks(self) -> Mapping[tuple[str, str], set[str]]:
+        """Networks by vendor and accelerator."""
+        found: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for subject in self.subjects:
+            card, network = (subject.document.facts.get(key) for key in ("card_title", "network"))
+            if subject.vendor and card and network and cells.marker(network.text) is None:
+                found[subject.vendor, card.text].add(wording.normal(network.text))
+        return found
+
+    @cached_property
+    def by_number(self) -> Mapping[tuple[str | None, str, float | None], list[LintedDocument]]:
+        """Documents by case, column and number, for numbers too long to be equal by coincidence."""
+        found: dict[tuple[str | None, str, float | None], list[LintedDocument]] = defaultdict(list)
+        for subject in self.subjects:
+            for row in subject.rows:
+                for column in SPEEDS:
+                    value = row.number(column)
+                    if subject.case_name and value is not None and value >= 100:
+                        found[subject.case_name, column, value].append(subject)
+        return found
+
+    @cached_property
+    def quality_kinds(self) -> Mapping[str, Mapping[str, list[LintedDocument]]]:
+        """Documents by case and kind of result."""
+        found: dict[str, dict[str, list[LintedDocument]]] = defaultdict(lambda: defaultdict(list))
+        for subject in self.subjects:
+            header = subject.document.headers.get("quality")
+            kind = wording.quality_kind(header.text) if header else None
+            if subject.case_name and kind:
+                found[subject.case_name][kind].append(subject)
+        return found
+
+    @cached_property
+    def phrases(self) -> Mapping[str, set[str]]:
+        """Words of the rows, by topology of several machines."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for subject in self.subjects:
+            for row in subject.rows:
+                if row.topology and row.topology.nnodes > 1 and row.topology.phrase:
+                    found[row.shape].add(row.topology.phrase)
+        return found
 
 
 Function: TypeAlias = "Callable[[LintedDocument], Iterator[Problem]]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule.
+    """One rule, with a stable id such as ``L04`` and a stable name such as ``blank-cell``.
 
     Attributes:
-        id: Stable name, for example ``L04``.
-        name: Stable name in words, for example ``blank-cell``.
-        summary: What is true of a good document. The first line of the function's docstring.
         severity: ``error`` fails the lint.
+        summary: What is true of a good document. The first line of the function's docstring.
         why: Why the rule matters to readers of the report.
         fix: How to correct the document.
         evidence: Evidence that the rule needs in addition to the document; empty if none.
@@ -34,8 +213,8 @@ class Rule:
 
     id: str
     name: str
-    summary: str
     severity: Severity
+    summary: str
     why: str
     fix: str
     evidence: str
@@ -50,20 +229,7 @@ def rule(
     :class:`Rule` describes the arguments.
     """
     require_id(id, r"L\d{2}", "L04")
-
-    def decorate(function: Function) -> Rule:
-        return Rule(
-            id=id,
-            name=name,
-            summary=summary_of(function, id),
-            severity=severity,
-            why=why,
-            fix=fix,
-            evidence=evidence,
-            function=function,
-        )
-
-    return decorate
+    return lambda function: Rule(id, name, severity, summary_of(function, id), why, fix, evidence, function)
 
 
 _RULES: Final = Catalog("chipperf.lint.rules", Rule, noun="rule", listing="perf lint --list")

@@ -1,30 +1,32 @@
-"""Rules on cells: blank cells, numbers, units and placeholders."""
+"""Rules on cells: blank cells, numbers, units, memory and placeholders."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.languages import in_all_languages
-from chipperf.lint.linted_document import number
-from chipperf.lint.problem import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
+from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.documents.markdown import Located
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(
     r"\b(?:\w*placeholder\w*|todo|tbd|fixme|lorem ipsum)\b|\bx{3,}\b|待补充|待填|待定|占位", re.IGNORECASE
 )
+_PERCENT: Final = re.compile("[%％]")
 _MIN_DIGITS: Final = 3
+_GIB: Final = 2**30
+_FULL: Final = 0.985
+_DATA_SHEET_TOLERANCE: Final = 0.05
 
 
 @rule(
@@ -39,35 +41,28 @@ def no_cell_is_blank(subject: LintedDocument) -> Iterator[Problem]:
         for column, cell in row.cells.items():
             header = subject.document.headers[column].text
             if not cell.text:
-                yield Problem(place=cell.place, message=f"{_row(row)}: {header} is blank")
+                yield Problem(cell.place, f"{_row(row)}: {header} is blank")
             elif _FOREIGN_MARKS.fullmatch(cell.text):
-                yield Problem(place=cell.place, message=f"{_row(row)}: {header} is {cell.text!r}; the mark is '/'")
+                yield Problem(cell.place, f"{_row(row)}: {header} is {cell.text!r}; the mark is '/'")
     for general in subject.document.general.values():
         if not general.value.text:
-            yield Problem(place=general.value.place, message=f"{general.label.text} is blank")
+            yield Problem(general.value.place, f"{general.label.text} is blank")
     for key, fact in subject.document.facts.items():
         if not fact.text:
-            yield Problem(place=fact.place, message=f"{key} is blank")
-    yield from _swapped_marks(subject)
-
-
-def _swapped_marks(subject: LintedDocument) -> Iterator[Problem]:
-    """Yield each 1x8 row with ``/`` as its end-to-end time whose 1x1 row has a blank one: they look swapped."""
-    single = [row for row in subject.rows if row.topology and row.topology.cards == 1]
+            yield Problem(fact.place, f"{key} is blank")
+    on_one_card = {_settings(row) for row in subject.rows if row.card_count == 1 and row.text("e2e_time") == ""}
     for row in subject.rows:
-        if row.topology and row.topology.shape == "1x8" and row.text("e2e_time") == "/":
-            partner = next((one for one in single if one.text("e2e_time") == "" and _same_run(one, row)), None)
-            if partner:
-                cell = row.cells["e2e_time"]
-                yield Problem(place=cell.place, message="e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
+        if row.shape == "1x8" and row.text("e2e_time") == "/" and _settings(row) in on_one_card:
+            place = row.cells["e2e_time"].place
+            yield Problem(place, "e2e_time of 1x8 is '/' and of 1x1 blank: they look swapped")
 
 
-def _same_run(one: DocumentRow, other: DocumentRow) -> bool:
-    return one.text("precision") == other.text("precision") and one.text("fix_hp") == other.text("fix_hp")
+def _settings(row: DocumentRow) -> tuple[str | None, str | None]:
+    return row.text("precision"), row.text("fix_hp")
 
 
 def _row(row: DocumentRow) -> str:
-    return f"row {row.label.text!r}" if row.label.text else f"row in line {row.line}"
+    return f"row {row.label.text!r}" if row.label.text else f"row in line {row.label.place.line}"
 
 
 @rule(
@@ -78,66 +73,94 @@ def _row(row: DocumentRow) -> str:
 )
 def one_unit_per_metric(subject: LintedDocument) -> Iterator[Problem]:
     """Results have one unit, that of the case, and are of a metric that suits the task."""
-    written = [
-        (row, cell) for row in subject.rows if (cell := row.cells.get("quality")) and cells.marker(cell.text) is None
-    ]
-    percent = Counter("%" in cell.text or "％" in cell.text for _, cell in written)
-    for row, cell in written:
-        has_sign = "%" in cell.text or "％" in cell.text
-        value = cells.quality(cell.text)
+    written = [row for row in subject.rows if row.known("quality")]
+    any_sign = any(_PERCENT.search(row.known("quality")) for row in written)
+    for row in written:
+        cell = row.cells["quality"]
+        said = f"{_row(row)}: {cell.text!r}"
+        has_sign = _PERCENT.search(cell.text) is not None
         if "&" in cell.text:
-            yield Problem(place=cell.place, message=f"{_row(row)}: {cell.text!r} is two results in one cell")
-        elif len(percent) > 1 and not has_sign:
-            yield Problem(place=cell.place, message=f"{_row(row)}: {cell.text!r} has no %, other rows have")
-        elif value is not None and subject.case:
-            yield from _unit_of_case(subject, row, cell, has_sign=has_sign)
+            yield Problem(cell.place, f"{said} is two results in one cell")
+        elif any_sign and not has_sign:
+            yield Problem(cell.place, f"{said} has no %, other rows have")
+        elif subject.case and row.quality is not None and not row.old_layout:
+            as_percent = subject.case.report.quality_as_percent
+            if as_percent and not has_sign:
+                yield Problem(cell.place, f"{said} has no %, case {subject.case.name} has")
+            elif has_sign and not as_percent:
+                yield Problem(cell.place, f"{said} is a percentage, case {subject.case.name}'s a fraction")
     yield from _metric(subject)
-
-
-def _unit_of_case(subject: LintedDocument, row: DocumentRow, cell: Located, *, has_sign: bool) -> Iterator[Problem]:
-    if row.old_layout or subject.case is None:
-        return
-    as_percent = subject.case.report.quality_as_percent
-    if as_percent and not has_sign:
-        yield Problem(place=cell.place, message=f"{_row(row)}: {cell.text!r} has no %, case {subject.case.name} has")
-    elif has_sign and not as_percent:
-        yield Problem(
-            place=cell.place,
-            message=f"{_row(row)}: {cell.text!r} is a percentage, case {subject.case.name}'s a fraction",
-        )
 
 
 def _metric(subject: LintedDocument) -> Iterator[Problem]:
     header = subject.document.headers.get("quality")
     kind = wording.quality_kind(header.text) if header else None
-    task = subject.document.general.get("task")
     if subject.case:
-        own = wording.quality_kind(subject.case.report.quality_column)
+        report = subject.case.report
+        own = wording.quality_kind(report.quality_column)
         if header and kind and kind != own:
+            yield Problem(header.place, f"{header.text!r} is {kind}, the result of {subject.case.name} is {own}")
+        task = subject.document.general.get("task")
+        said = wording.normal(task.value.text) if task else ""
+        titles = [wording.normal(title) for title in in_all_languages(report.task)]
+        if task and not any(said in title or title in said for title in titles):
             yield Problem(
-                place=header.place,
-                message=f"{header.text!r} is {kind}, the result of {subject.case.name} is {own}",
-            )
-        titles = subject.case.report.task
-        if (
-            task
-            and task.value.text
-            and not any(
-                wording.normal(task.value.text) in wording.normal(title)
-                or wording.normal(title) in wording.normal(task.value.text)
-                for title in in_all_languages(titles)
-            )
-        ):
-            yield Problem(
-                place=task.value.place,
-                message=f"task {task.value.text!r} is not that of {subject.case.name}: {titles.en}",
+                task.value.place, f"task {task.value.text!r} is not that of {subject.case.name}: {report.task.en}"
             )
     elif header and kind and subject.case_name:
-        kinds = subject.corpus.tables.quality_kinds.get(subject.case_name, {})
+        kinds = subject.corpus.quality_kinds.get(subject.case_name, {})
         others = sorted(other for other in kinds if other != kind)
         if others:
             name = kinds[others[0]][0].name
-            yield Problem(place=header.place, message=f"{header.text!r} is {kind}, in {name} it is {others[0]}")
+            yield Problem(header.place, f"{header.text!r} is {kind}, in {name} it is {others[0]}")
+
+
+@rule(
+    "L15",
+    "memory",
+    why="a total that is not the card's, or that is used up to the last byte, was not read from the card",
+    fix="write used/total in GiB, both read from the device",
+)
+def memory_fits_the_card(subject: LintedDocument) -> Iterator[Problem]:
+    """Used memory is less than the total, and the total is the card's in every row and in one spelling."""
+    totals: dict[str, dict[str, DocumentRow]] = defaultdict(dict)
+    for row in subject.rows:
+        value = row.memory
+        if value is None:
+            continue
+        cell = row.cells["mem"]
+        _, separator, total = cell.text.partition("/")
+        if separator and len(cell.text.split()) > 1:
+            yield Problem(cell.place, f"mem {cell.text!r} has spaces in it")
+        if isinstance(value.total_bytes, Missing):
+            continue
+        if value.used_bytes > value.total_bytes:
+            yield Problem(cell.place, f"mem {cell.text!r} uses more than there is")
+        elif value.used_bytes >= value.total_bytes * _FULL:
+            yield Problem(
+                cell.place, f"mem {cell.text!r} is full to the last percent; the total is perhaps not the device's"
+            )
+        totals[row.card][total.strip()] = row
+        sizes = _data_sheet_sizes(subject, row.card)
+        if sizes and not any(abs(value.total_bytes - size) <= size * _DATA_SHEET_TOLERANCE for size in sizes):
+            known = " or ".join(f"{size / _GIB:g}" for size in sorted(sizes))
+            yield Problem(
+                cell.place, f"total {value.total_bytes / _GIB:g} GiB; {row.card} has {known} GiB by its data sheet"
+            )
+    for card, spellings in totals.items():
+        if len(spellings) > 1:
+            last = list(spellings.values())[-1]
+            yield Problem(last.cells["mem"].place, f"totals of {card or 'the card'} differ: {', '.join(spellings)}")
+    yield from subject.implausible("memory")
+
+
+def _data_sheet_sizes(subject: LintedDocument, card: str) -> set[int]:
+    return {
+        size
+        for mention in subject.names.find(card)
+        if mention.vendor == subject.vendor and mention.card
+        for size in subject.names.memory_bytes(mention.vendor, mention.card)
+    }
 
 
 @rule(
@@ -150,31 +173,24 @@ def numbers_are_numbers(subject: LintedDocument) -> Iterator[Problem]:
     """What stands in a column of numbers is a number or a marker, and has digits enough."""
     for row in subject.rows:
         for column in columns_of("report"):
-            cell = row.cells.get(column.key)
-            if cell is None or cells.marker(cell.text) is not None or "&" in cell.text:
+            text = row.known(column.key)
+            if not text or "&" in text:
                 continue
             # Results that are not a fraction, such as a perplexity, are numbers too.
-            if cells.in_unit(cell.text, column.unit) is None and (
-                column.unit != "fraction" or cells.number(cell.text) is None
-            ):
-                yield Problem(place=cell.place, message=f"{_row(row)}: {column.key} {cell.text!r} is not a number")
-        values = [(name, row.cells[name]) for name in THROUGHPUTS if number(row, name) is not None]
+            is_number = column.unit == "fraction" and cells.number(text) is not None
+            if cells.in_unit(text, column.unit) is None and not is_number:
+                yield Problem(row.cells[column.key].place, f"{_row(row)}: {column.key} {text!r} is not a number")
+        values = [(name, row.cells[name]) for name in THROUGHPUTS if row.number(name) is not None]
         same = Counter(cell.text for _, cell in values)
         for name, cell in values:
             if same[cell.text] > 1 and len(re.sub(r"\D", "", cell.text).strip("0")) < _MIN_DIGITS:
                 yield Problem(
-                    place=cell.place,
-                    message=f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput",
+                    cell.place, f"{_row(row)}: {name} {cell.text!r} is rounded until it equals another throughput"
                 )
                 break
 
 
-@rule(
-    "L30",
-    "placeholder",
-    why="the author meant to come back",
-    fix="write the value, or why there is none",
-)
+@rule("L30", "placeholder", why="the author meant to come back", fix="write the value, or why there is none")
 def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
     """No text of a template is left standing."""
     document = subject.document
@@ -189,9 +205,7 @@ def no_placeholder_is_left(subject: LintedDocument) -> Iterator[Problem]:
         texts += row.cells.values()
     for located in texts:
         if match := _PLACEHOLDER.search(located.text):
-            yield Problem(place=located.place, message=f"{match[0]!r} is left in {located.text[:60]!r}")
+            yield Problem(located.place, f"{match[0]!r} is left in {located.text[:60]!r}")
     short = document.general.get("card_short_name")
     if short and re.fullmatch(r".*\w\s*[/\\]", short.value.text):
-        yield Problem(
-            place=short.value.place, message=f"short name {short.value.text!r} has a mark for nothing behind it"
-        )
+        yield Problem(short.value.place, f"short name {short.value.text!r} has a mark for nothing behind it")

@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Final
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
-from chipperf.lint.problem import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.schema import METRICS_VERSION, Missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
 _OFF: Final = ("", "0", "false", "off", "no", "float32", "fp32")
-_CASE_KEY: Final = re.compile(
-    r"[\"']([\w.-]+):([a-z]+)[\w]*?_(\d+\.\d+)[\w.]*:([\w.-]+):\d+:\d+:\d+[\"']", re.IGNORECASE
-)
+_CASE_KEY: Final = re.compile(r"[\"']([\w.-]+):[a-z]+\w*?_(\d+\.\d+)[\w.]*:([\w.-]+):\d+:\d+:\d+[\"']", re.IGNORECASE)
 _VERSION: Final = re.compile(r"(?:py)?torch[-_ +:v]*(\d+\.\d+)", re.IGNORECASE)
 
 
@@ -37,15 +33,12 @@ _VERSION: Final = re.compile(r"(?:py)?torch[-_ +:v]*(\d+\.\d+)", re.IGNORECASE)
 def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     """Every row's precision is in the legend, and a setting that changes the arithmetic is stated."""
     general = subject.document.general.get("precision")
-    legend = _LEGEND.search(general.remark.text) if general else None
-    listed = legend[legend.lastindex or 0] if legend else ""
-    allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)} if legend else set()
-    for row in subject.rows:
-        if allowed and row.precision and row.precision not in allowed:
-            yield Problem(
-                place=row.cells["precision"].place,
-                message=f"{row.precision!r} is not in the legend {listed!r}",
-            )
+    if general and (legend := _LEGEND.search(general.remark.text)):
+        listed = legend[legend.lastindex or 0]
+        allowed = {part.strip().casefold() for part in re.split(r"[/、,，]", listed)}
+        for row in subject.rows:
+            if row.precision and row.precision not in allowed:
+                yield Problem(row.cells["precision"].place, f"{row.precision!r} is not in the legend {listed!r}")
     full = next((row for row in subject.rows if row.precision == "fp32"), None)
     if full is None or subject.configs is None:
         return
@@ -53,8 +46,8 @@ def precisions_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     for name, assigned in subject.configs.variables.items():
         if _REDUCING.search(name) and str(assigned.value).casefold() not in _OFF and name not in text:
             yield Problem(
-                place=full.cells["precision"].place,
-                message=f"fp32, but line {assigned.line} of the environment variables sets {name}={assigned.value}",
+                full.cells["precision"].place,
+                f"fp32, but line {assigned.line} of the environment variables sets {name}={assigned.value}",
             )
 
 
@@ -69,44 +62,30 @@ def framework_is_that_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """The framework's version is that of the case's key or of the records."""
     facts = [fact for key in ("framework", "dependencies", "container") if (fact := subject.document.facts.get(key))]
     stated = next(((fact, match) for fact in facts if (match := _VERSION.search(fact.text))), None)
-    expected = _recorded_versions(subject) or _case_key_versions(subject)
+    recorded = [record.environment.torch for record in subject.records]
+    expected = {".".join(version.split(".")[:2]) for version in recorded if not isinstance(version, Missing)}
+    expected = expected or _case_key_versions(subject)
     if not expected:
         raise NotChecked("neither a record nor a test_conf.py tells the version")
     if stated is None:
         raise NotChecked("the environment names no version of torch")
     fact, match = stated
     if match[1] not in expected:
-        yield Problem(
-            place=fact.place,
-            message=f"{match[0]!r} in the environment, {' or '.join(sorted(expected))} in the case's key",
-        )
-
-
-def _recorded_versions(subject: LintedDocument) -> set[str]:
-    versions = [record.environment.torch for record in subject.records]
-    return {".".join(version.split(".")[:2]) for version in versions if not isinstance(version, Missing)}
+        yield Problem(fact.place, f"{match[0]!r} in the environment, {' or '.join(sorted(expected))} in the case's key")
 
 
 def _case_key_versions(subject: LintedDocument) -> set[str]:
+    """Return the versions in the keys of the case, those of the vendor's cards if there are any."""
     above = subject.path.absolute().parents
     if subject.case_name is None or len(above) < 3:
         return set()
-    keys = _case_keys(above[2] / "run_benchmarks" / "config" / "test_conf.py")
-    matching = [(card, version) for case, version, card in keys if case.casefold() == subject.case_name]
-    own = {
-        version
-        for card, version in matching
-        if any(mention.vendor == subject.vendor for mention in subject.names.find(card))
-    }
-    return own or {version for _, version in matching}
-
-
-def _case_keys(path: Path) -> list[tuple[str, str, str]]:
     try:
-        text = read_text(path)
+        text = read_text(above[2] / "run_benchmarks" / "config" / "test_conf.py")
     except DocumentError:
-        return []
-    return [(match[1], match[3], match[4]) for match in _CASE_KEY.finditer(text)]
+        return set()
+    keys = [match for match in _CASE_KEY.finditer(text) if match[1].casefold() == subject.case_name]
+    own = [key for key in keys if any(name.vendor == subject.vendor for name in subject.names.find(key[3]))]
+    return {key[2] for key in own or keys}
 
 
 @rule(
@@ -122,15 +101,15 @@ def evidence_is_of_this_version(subject: LintedDocument) -> Iterator[Problem]:
     if not subject.records:
         raise NotChecked("no records: --against RUN")
     for record in subject.records:
+        definitions, own = record.metrics_definition, subject.document.metrics_definition
         if record.metrics_version < METRICS_VERSION:
             yield Problem(
-                place=subject.start,
-                message=f"run {record.run_id} follows metric definitions {record.metrics_version}, these are "
+                subject.start,
+                f"run {record.run_id} follows metric definitions {record.metrics_version}, these are "
                 f"{METRICS_VERSION} now",
             )
-        elif record.metrics_definition != "chipperf" and subject.document.metrics_definition == "chipperf":
+        elif definitions != "chipperf" and own == "chipperf":
             yield Problem(
-                place=subject.start,
-                message=f"run {record.run_id} follows the definitions of {record.metrics_definition}, "
-                "the report those of chipperf",
+                subject.start,
+                f"run {record.run_id} follows the definitions of {definitions}, the report those of chipperf",
             )

@@ -7,12 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.base import Role
-from chipperf.documents import cells
 from chipperf.errors import did_you_mean
-from chipperf.lint.configs import place_of
-from chipperf.lint.linted_document import hyperparameters
-from chipperf.lint.problem import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS, precision_of
 from chipperf.records.schema import Missing
 
@@ -20,13 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chipperf.cases.base import Case
-    from chipperf.documents.case_document import DocumentRow
     from chipperf.lint.configs import Assigned, Config, ConfigDirectory
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
     from chipperf.records.schema import Record
 
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")
-_LR_KEYS: Final = ("lr",)
 _EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")
 _REDUCED: Final = tuple(name for name, means in PRECISIONS.items() if means.autocast_type)
 """Precisions that a configuration must request. TF32 is not one of them, because it is a switch of the stack."""
@@ -36,37 +30,13 @@ _ANY_REDUCED_KEY: Final = "fp16"
 
 _FRAMEWORK_KEYS: Final = frozenset(
     {
-        *(
-            "vendor",
-            "dist_backend",
-            "ddp_type",
-            "local_rank",
-            "device",
-            "gradient_accumulation_steps",
-        ),
+        *("vendor", "dist_backend", "ddp_type", "local_rank", "device", "gradient_accumulation_steps"),
         *_REDUCED,
         *("do_train", "log_freq", "cudnn_benchmark", "cudnn_deterministic", "data_dir", "name", "num_workers", "seed"),
         *("train_batch_size", "eval_batch_size", "lr", "weight_decay", "momentum", "max_epoch", "max_steps", "epochs"),
-        *(
-            "lr_steps",
-            "lr_step_size",
-            "lr_gamma",
-            "lr_backbone",
-            "lr_drop",
-            "clip_max_norm",
-            "print_freq",
-            "eval_steps",
-        ),
-        *(
-            "target_acc",
-            "target_acc1",
-            "target_accuracy",
-            "target_mAP",
-            "target_map",
-            "eval_interval_samples",
-            "warmup",
-        ),
-        *("training_event", "optimizer", "sync_bn", "workers", "config_path", "save_checkpoint"),
+        *("lr_steps", "lr_step_size", "lr_gamma", "lr_backbone", "lr_drop", "clip_max_norm", "print_freq", "warmup"),
+        *("target_acc", "target_acc1", "target_accuracy", "target_mAP", "target_map", "eval_interval_samples"),
+        *("training_event", "optimizer", "sync_bn", "workers", "config_path", "save_checkpoint", "eval_steps"),
     }
 )
 
@@ -85,54 +55,49 @@ def fix_hp_is_what_ran(subject: LintedDocument) -> Iterator[Problem]:
         return
     configs, case = subject.need_configs(), subject.need_case()
     for row in subject.rows:
-        stated = hyperparameters(row)
-        candidates = configs.of_topology(row.topology.shape) if row.topology else []
+        stated = row.hyperparameters
+        candidates = configs.of_topology(row.shape) if row.topology else []
         if stated is None or not candidates:
             continue
         differences = [_differences(stated, config, configs, case) for config in candidates]
         if all(differences):
-            config = candidates[0]
             yield Problem(
-                place=row.cells["fix_hp"].place,
-                message=f"{row.topology.shape if row.topology else ''} {row.precision}: fix_hp "
-                f"{row.text('fix_hp')!r}, but {config.path.name} has {', '.join(differences[0])}",
+                row.cells["fix_hp"].place,
+                f"{row.shape} {row.precision}: fix_hp {row.text('fix_hp')!r}, but {candidates[0].path.name} has "
+                f"{', '.join(differences[0])}",
             )
 
 
 def _differences(stated: Mapping[str, Any], config: Config, configs: ConfigDirectory, case: Case) -> list[str]:
     found = []
-    for key, keys, base in (("bs", _BATCH_KEYS, case.base.batch_size), ("lr", _LR_KEYS, case.base.lr)):
+    for key, keys, base in (("bs", _BATCH_KEYS, case.base.batch_size), ("lr", ("lr",), case.base.lr)):
         configured = configs.value(config, *keys)
         in_force = base if configured is None else configured
         said = stated.get(key, base)
         if isinstance(in_force, int | float) and isinstance(said, int | float) and not _equal(in_force, said):
-            origin = "" if configured is not None else ", the case's base"
+            origin = ", the case's base" if configured is None else ""
             found.append(f"{key}={in_force:g}{origin}")
     return found
 
 
 def _against_records(subject: LintedDocument) -> Iterator[Problem]:
     for row in subject.rows:
-        stated = hyperparameters(row)
-        matching = [record for record in subject.records if _is_of(record, row)]
+        stated = row.hyperparameters
+        matching = [
+            record
+            for record in subject.records
+            if (record.topology.label, record.precision.requested.casefold()) == (row.shape, row.precision)
+        ]
         if stated is None or not matching:
             continue
         recorded = [_recorded(record, subject.case) for record in matching]
-        if not any(_same_values(stated, each) for each in recorded):
+        if not any(
+            stated.keys() == each.keys() and all(_equal(stated[key], each[key]) for key in each) for each in recorded
+        ):
             text = ",".join(f"{key}={value}" for key, value in recorded[0].items()) or "/"
             yield Problem(
-                place=row.cells["fix_hp"].place,
-                message=f"fix_hp {row.text('fix_hp')!r}, but run {matching[0].run_id} had {text!r}",
+                row.cells["fix_hp"].place, f"fix_hp {row.text('fix_hp')!r}, but run {matching[0].run_id} had {text!r}"
             )
-
-
-def _is_of(record: Record, row: DocumentRow) -> bool:
-    topology = row.topology
-    return (
-        topology is not None
-        and record.topology.label == topology.shape
-        and record.precision.requested.casefold() == row.precision
-    )
 
 
 def _recorded(record: Record, case: Case | None) -> dict[str, Any]:
@@ -140,16 +105,9 @@ def _recorded(record: Record, case: Case | None) -> dict[str, Any]:
     if isinstance(changes, Missing):
         return {}
     keys = case.base.keys() if case else ()
-    shown = [
-        change
-        for change in changes
-        if not case or change.key not in keys or case.base.role(change.key) is not Role.FREE
-    ]
-    return {("bs" if change.key == "batch_size" else change.key): change.value for change in shown}
-
-
-def _same_values(stated: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
-    return set(stated) == set(recorded) and all(_equal(stated[key], value) for key, value in recorded.items())
+    free = {key for key in keys if case and case.base.role(key) is Role.FREE}
+    shown = {change.key: change.value for change in changes if change.key not in free}
+    return {("bs" if key == "batch_size" else key): value for key, value in shown.items()}
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -169,29 +127,23 @@ def every_row_has_a_configuration(subject: LintedDocument) -> Iterator[Problem]:
     """There is a configuration for every row's card, topology and precision, and each can be loaded."""
     configs = subject.need_configs()
     for path, reason in configs.unreadable.items():
-        yield Problem(place=subject.start, message=f"{path.name} cannot be loaded: {reason}")
+        yield Problem(subject.start, f"{path.name} cannot be loaded: {reason}")
     if not configs.configs:
         raise NotChecked(f"no configuration in {configs.path}")
     for row in subject.rows:
         if row.topology is None:
             continue
-        shape = row.topology.shape
-        found = configs.of_topology(shape)
+        found = configs.of_topology(row.shape)
+        names = ", ".join(config.path.name for config in found or configs.configs)
         if not found:
-            names = ", ".join(config.path.name for config in configs.configs)
-            yield Problem(place=row.label.place, message=f"there is no configuration for {shape}; there are {names}")
+            yield Problem(row.label.place, f"there is no configuration for {row.shape}; there are {names}")
         elif row.precision in _REDUCED and not any(_sets_precision(config, configs, row.precision) for config in found):
-            yield Problem(
-                place=row.cells["precision"].place,
-                message=f"no configuration for {shape} sets {row.precision}: "
-                f"{', '.join(each.path.name for each in found)}",
-            )
+            place = row.cells["precision"].place
+            yield Problem(place, f"no configuration for {row.shape} sets {row.precision}: {names}")
 
 
 def _sets_precision(config: Config, configs: ConfigDirectory, precision: str) -> bool:
-    if config.path.suffix == ".toml":
-        return True
-    if precision in config.path.stem.casefold():
+    if config.path.suffix == ".toml" or precision in config.path.stem.casefold():
         return True
     arithmetic = PRECISIONS[precision_of(precision)].arithmetic
     keys = {_ANY_REDUCED_KEY, *(name for name in _REDUCED if PRECISIONS[name].arithmetic == arithmetic)}
@@ -210,33 +162,28 @@ def _sets_precision(config: Config, configs: ConfigDirectory, precision: str) ->
 )
 def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     """A run that was shortened is declared as such."""
+    changes = subject.document.general.get("changes")
+    place = changes.value.place if changes else subject.start
     if subject.records:
         shortened = [record for record in subject.records if record.limits.shortened or record.case.preset != "full"]
         if shortened and not subject.declares_changes():
-            yield Problem(
-                place=_changes_place(subject),
-                message=f"run {shortened[0].run_id} was shortened, and the report says no such thing",
-            )
+            yield Problem(place, f"run {shortened[0].run_id} was shortened, and the report says no such thing")
         return
     configs, case = subject.need_configs(), subject.need_case()
     if subject.declares_changes():
         return
-    shapes = {row.topology.shape for row in subject.rows if row.topology}
+    shapes = {row.shape for row in subject.rows if row.topology}
     for config in configs.configs:
-        if config.topology is None or config.topology.shape not in shapes:
-            continue
         epochs = configs.value(config, *_EPOCH_KEYS)
-        if isinstance(epochs, int | float) and not isinstance(epochs, bool) and epochs < case.base.epochs:
+        if config.topology and config.topology.shape in shapes and _is_number(epochs) and epochs < case.base.epochs:
             yield Problem(
-                place=_changes_place(subject),
-                message=f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, "
-                "and no change is declared",
+                place,
+                f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, and no change is declared",
             )
 
 
-def _changes_place(subject: LintedDocument) -> Any:
-    row = subject.document.general.get("changes")
-    return row.value.place if row else subject.start
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @rule(
@@ -248,26 +195,23 @@ def _changes_place(subject: LintedDocument) -> Any:
 )
 def targets_are_not_lowered(subject: LintedDocument) -> Iterator[Problem]:
     """No configuration of the vendor sets a lower target than the case's."""
-    configs = subject.need_configs()
-    base = {key: (target, "the base configuration") for key, target, _ in _targets(configs.base)}
-    if subject.case is None and not base:
-        subject.need_case()
+    configs, case = subject.need_configs(), subject.case
+    base = {key: target for key, target, _ in _targets(configs.base)}
+    if not base:
+        case = subject.need_case()
     for config in configs.configs:
         for key, target, _ in _targets(config.values):
-            case = subject.case
-            asked, who = (case.base.target, f"case {case.name} {case.version}") if case else base.get(key, (0.0, ""))
+            asked = case.base.target if case else base.get(key, 0.0)
+            who = f"case {case.name} {case.version}" if case else "the base configuration"
             if target < asked * (1 - 1e-9):
-                yield Problem(
-                    place=subject.start,
-                    message=f"{config.path.name} sets {key} to {target:g}, {who} asks for {asked:g}",
-                )
+                yield Problem(subject.start, f"{config.path.name} sets {key} to {target:g}, {who} asks for {asked:g}")
 
 
-def _targets(values: Mapping[str, Assigned]) -> Iterator[tuple[str, float, Assigned]]:
+def _targets(values: Mapping[str, Assigned]) -> Iterator[tuple[str, float, int]]:
+    """Yield key, value as a fraction, and line of each target."""
     for key, assigned in values.items():
-        value = assigned.value
-        if key.startswith("target") and isinstance(value, int | float) and not isinstance(value, bool):
-            yield key, value / 100 if value > 1 else float(value), assigned
+        if key.startswith("target") and _is_number(assigned.value):
+            yield key, assigned.value / 100 if assigned.value > 1 else float(assigned.value), assigned.line
 
 
 @rule(
@@ -279,34 +223,25 @@ def _targets(values: Mapping[str, Assigned]) -> Iterator[tuple[str, float, Assig
 )
 def targets_carry_a_version(subject: LintedDocument) -> Iterator[Problem]:
     """Targets and base values carry a version, and no result equals its target to the last digit."""
-    with_target = [row for row in subject.rows if _known(row, "target") and _known(row, "quality")]
+    with_target = [row for row in subject.rows if row.known("target") and row.known("quality")]
     if not with_target and subject.configs is None and not subject.records:
         raise NotChecked("no target beside a result, no configurations and no records")
     for row in with_target:
-        if row.cells["target"].text == row.cells["quality"].text:
-            yield Problem(
-                place=row.cells["quality"].place,
-                message=f"the result {row.text('quality')!r} is the target to the last digit",
-            )
+        if row.text("target") == row.text("quality"):
+            cell = row.cells["quality"]
+            yield Problem(cell.place, f"the result {cell.text!r} is the target to the last digit")
     for config in subject.configs.configs if subject.configs else ():
-        for key, target, assigned in _targets(config.values):
-            if not any("version" in name for name in config.values):
-                yield Problem(
-                    place=subject.start,
-                    message=f"{config.path.name}:{place_of(assigned).line} sets {key} to {target:g} without a version",
-                )
+        if any("version" in name for name in config.values):
+            continue
+        for key, target, line in _targets(config.values):
+            yield Problem(subject.start, f"{config.path.name}:{line} sets {key} to {target:g} without a version")
     for record in subject.records:
         if subject.case and record.case.name == subject.case.name and record.case.version != subject.case.version:
             yield Problem(
-                place=subject.start,
-                message=f"run {record.run_id} is of {record.case.name} {record.case.version}, the case is "
+                subject.start,
+                f"run {record.run_id} is of {record.case.name} {record.case.version}, the case is "
                 f"{subject.case.version} now",
             )
-
-
-def _known(row: DocumentRow, column: str) -> bool:
-    text = row.text(column)
-    return text is not None and cells.marker(text) is None
 
 
 @rule(
@@ -319,14 +254,11 @@ def _known(row: DocumentRow, column: str) -> bool:
 def configurations_have_no_unknown_keys(subject: LintedDocument) -> Iterator[Problem]:
     """Every key of a configuration is one that the case reads."""
     configs = subject.need_configs()
-    case = subject.case
-    own = frozenset(case.base.keys()) if case else frozenset()
+    own = frozenset(subject.case.base.keys() if subject.case else ())
     for config in configs.configs:
         known = own if config.path.suffix == ".toml" else _FRAMEWORK_KEYS | (configs.base.keys() or own)
         for key, assigned in config.values.items():
             if known and key not in known and not re.fullmatch(r"_\w+", key):
                 hint = " (did you mean 'lr'?)" if key == "learning_rate" else did_you_mean(key, known)
-                yield Problem(
-                    place=subject.start,
-                    message=f"{config.path.name}:{assigned.line} sets {key!r}, which nothing reads{hint}",
-                )
+                message = f"{config.path.name}:{assigned.line} sets {key!r}, which nothing reads{hint}"
+                yield Problem(subject.start, message)

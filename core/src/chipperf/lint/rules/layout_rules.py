@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from chipperf.documents import markdown
-from chipperf.documents.markdown import Block
 from chipperf.errors import DocumentError
-from chipperf.lint.problem import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.documents.markdown import Markdown
+    from chipperf.lint.rule import LintedDocument
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")
@@ -38,18 +39,17 @@ def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
             continue
         address, _, anchor = link.target.partition("#")
         target = subject.path.parent / unquote(address.partition("?")[0]) if address else subject.path
-        if not _exists(target):
+        # os.path, because an address may be no possible path, for which methods of Path raise an exception.
+        if not os.path.exists(target):
             if _is_within_reach(subject.path.parent, address):
-                yield Problem(place=link.place, message=f"{address!r} does not exist")
+                yield Problem(link.place, f"{address!r} does not exist")
             continue
         if not anchor:
             continue
-        page = target / "README.md" if _is_directory(target) else target
-        anchors = (
-            frozenset(_slugs(subject.document.markdown.blocks)) if not address else _anchors(page, _modified(page))
-        )
+        page = target / "README.md" if os.path.isdir(target) else target
+        anchors = _page_anchors(page) if address else _anchors(subject.document.markdown)
         if anchors is not None and unquote(anchor).casefold() not in anchors:
-            yield Problem(place=link.place, message=f"{address or 'this page'} has no heading for {'#' + anchor!r}")
+            yield Problem(link.place, f"{address or 'this page'} has no heading for {'#' + anchor!r}")
 
 
 def _is_within_reach(directory: Path, address: str) -> bool:
@@ -62,49 +62,28 @@ def _is_within_reach(directory: Path, address: str) -> bool:
     while parts and parts[0] == "..":
         climbed = climbed.parent
         parts.pop(0)
-    return climbed == directory or not parts or (len(parts) > 1 and _exists(climbed / parts[0]))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except (OSError, ValueError):
-        return 0
+    return climbed == directory or not parts or (len(parts) > 1 and os.path.exists(climbed / parts[0]))
 
 
 @lru_cache(maxsize=1024)
-def _anchors(path: Path, modified_ns: int) -> frozenset[str] | None:
+def _page_anchors(path: Path) -> frozenset[str] | None:
     if path.suffix.casefold() not in (".md", ".markdown"):
         return None
     try:
-        return frozenset(_slugs(markdown.parse(markdown.read_text(path)).blocks))
+        return _anchors(markdown.parse(markdown.read_text(path)))
     except DocumentError:
         return None
 
 
-def _slugs(blocks: Iterable[object]) -> Iterator[str]:
-    """Yield GitHub's anchors of the headings."""
-    seen: dict[str, int] = {}
-    for block in blocks:
-        if isinstance(block, Block) and block.kind == "heading":
-            slug = _NOT_IN_SLUG.sub("", block.text.casefold()).strip().replace(" ", "-")
-            count = seen.get(slug, 0)
-            seen[slug] = count + 1
-            yield f"{slug}-{count}" if count else slug
+def _anchors(page: Markdown) -> frozenset[str]:
+    """Return GitHub's anchors of the headings."""
+    seen: Counter[str] = Counter()
+    anchors = set()
+    for heading in page.headings:
+        slug = _NOT_IN_SLUG.sub("", heading.text.casefold()).strip().replace(" ", "-")
+        anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return frozenset(anchors)
 
 
 @rule(
@@ -121,6 +100,6 @@ def layout_is_the_current_one(subject: LintedDocument) -> Iterator[Problem]:
         raise NotChecked("there is no performance table")
     lacking = [column for column in reversed(THROUGHPUTS) if column not in document.headers]
     if any(row.old_layout for row in document.rows) or len(lacking) == len(THROUGHPUTS):
-        yield Problem(place=subject.start, message="the performance table is of the first layout, without p_* columns")
+        yield Problem(subject.start, "the performance table is of the first layout, without p_* columns")
     elif lacking:
-        yield Problem(place=subject.start, message=f"the performance table has no column {', '.join(lacking)}")
+        yield Problem(subject.start, f"the performance table has no column {', '.join(lacking)}")

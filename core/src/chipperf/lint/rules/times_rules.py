@@ -1,27 +1,24 @@
-"""Rules on times, throughputs and results, and their consistency."""
+"""Rules on times, throughputs, results and their curves, and their consistency."""
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Table
-from chipperf.lint.linted_document import implausible, number, quality
-from chipperf.lint.problem import NotChecked, Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from chipperf.documents.case_document import DocumentRow
     from chipperf.documents.markdown import Place
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _SPREAD_COLUMNS: Final = 6
 """Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""
@@ -53,17 +50,14 @@ def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
         for fast, slow in (("p_core", "p_train"), ("p_train", "p_whole")):
             upper, lower = _rate(row, fast, spreads), _rate(row, slow, spreads)
             if upper and lower and not in_order(upper, lower):
-                yield Problem(
-                    place=row.cells[fast].place,
-                    message=f"{fast} {upper.value:g} is less than {slow} {lower.value:g}",
-                )
+                yield Problem(row.cells[fast].place, f"{fast} {upper.value:g} is less than {slow} {lower.value:g}")
     yield from _lost_time(subject)
-    yield from implausible(subject, "times", "throughputs")
+    yield from subject.implausible("times", "throughputs")
 
 
 def _rate(row: DocumentRow, column: str, spreads: Mapping[tuple[str, str], Rate]) -> Rate | None:
-    value = number(row, column)
-    return None if value is None else spreads.get((column, row.text(column) or ""), Rate(value=value))
+    value = row.number(column)
+    return None if value is None else spreads.get((column, row.known(column)), Rate(value=value))
 
 
 def _spreads(subject: LintedDocument) -> Mapping[tuple[str, str], Rate]:
@@ -71,17 +65,15 @@ def _spreads(subject: LintedDocument) -> Mapping[tuple[str, str], Rate]:
     spreads = {}
     for record in subject.records:
         for column in WINDOWED:
-            measured = rate(getattr(record.metrics, column))
-            if measured:
+            if measured := rate(getattr(record.metrics, column)):
                 spreads[column, str(written(measured.value))] = measured
-    tables = subject.document.markdown.blocks if subject.document.generated else ()
-    for table in tables:
+    for table in subject.document.markdown.blocks if subject.document.generated else ():
         if isinstance(table, Table) and len(table.header) == _SPREAD_COLUMNS and table.header[3].text == "IQR":
             for row in table.rows:
                 texts = [cell.text for cell in row]
-                values = [cells.number(text) for text in texts[2:]]
-                if len(values) == _SPREAD_COLUMNS - 2 and None not in values:
-                    median, iqr, _, totals = (value or 0.0 for value in values)
+                values = [value for text in texts[2:] if (value := cells.number(text)) is not None]
+                if len(texts) == len(values) + 2 == _SPREAD_COLUMNS:
+                    median, iqr, _, totals = values
                     spreads[texts[1], texts[2]] = Rate(value=median, iqr=max(iqr, abs(totals - median)))
     return spreads
 
@@ -89,17 +81,14 @@ def _spreads(subject: LintedDocument) -> Mapping[tuple[str, str], Rate]:
 def _lost_time(subject: LintedDocument) -> Iterator[Problem]:
     shares = []
     for row in subject.rows:
-        whole, train = number(row, "p_whole"), number(row, "p_train")
+        whole, train = row.number("p_whole"), row.number("p_train")
         if whole and train and whole <= train:
-            shares.append((1 - whole / train, row))
+            shares.append((1 - whole / train, row.cells["p_whole"].place))
     least = min((share for share, _ in shares), default=0)
-    for share, row in shares:
+    for share, place in shares:
         if share > _LOST_SHARE and share > _LOST_FACTOR * max(least, 0.01):
-            yield Problem(
-                place=row.cells["p_whole"].place,
-                message=f"evaluation takes {share:.0%} of the time here and {least:.0%} in another row",
-                severity="warning",
-            )
+            message = f"evaluation takes {share:.0%} of the time here and {least:.0%} in another row"
+            yield Problem(place, message, severity="warning")
 
 
 @rule(
@@ -112,31 +101,27 @@ def _lost_time(subject: LintedDocument) -> Iterator[Problem]:
 def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Problem]:
     """End-to-end time times overall throughput is no more than the case's epochs, and no less unless it converged."""
     case = subject.need_reference_dataset()
-    samples = case.data.reference.train_samples
     implied = []
     for row in subject.rows:
-        seconds, rate = number(row, "e2e_time"), number(row, "p_whole")
-        if seconds and rate and not row.old_layout:
-            implied.append((seconds * rate / samples, row))
+        seconds, whole = row.number("e2e_time"), row.number("p_whole")
+        if seconds and whole and not row.old_layout:
+            implied.append((seconds * whole / case.data.reference.train_samples, row))
     most = max((epochs for epochs, _ in implied), default=0.0)
     for epochs, row in implied:
         place = row.cells["e2e_time"].place
         if epochs > case.base.epochs * (1 + _EPOCH_TOLERANCE):
-            yield Problem(
-                place=place,
-                message=f"e2e_time and p_whole imply {epochs:.1f} epochs, {case.name} has {case.base.epochs}",
-            )
+            yield Problem(place, f"e2e_time and p_whole imply {epochs:.1f} epochs, {case.name} has {case.base.epochs}")
         elif epochs < case.base.epochs * (1 - _EPOCH_TOLERANCE):
-            result = quality(row)
-            if subject.declares_changes() or (result is not None and result >= case.base.target):
+            converged = row.quality is not None and row.quality >= case.base.target
+            if converged or subject.declares_changes():
                 continue
             other = f", another row {most:.1f}" if most > epochs * (1 + _EPOCH_TOLERANCE) else ""
             yield Problem(
-                place=place,
-                message=f"e2e_time and p_whole imply {epochs:.1f} of {case.base.epochs} epochs{other}, and neither "
+                place,
+                f"e2e_time and p_whole imply {epochs:.1f} of {case.base.epochs} epochs{other}, and neither "
                 "convergence nor a change is stated",
             )
-    yield from implausible(subject, "epochs", "samples")
+    yield from subject.implausible("epochs", "samples")
 
 
 @rule(
@@ -149,20 +134,17 @@ def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Pr
 def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
     """A result below the case's target is declared as such."""
     case = subject.need_reference_dataset()
-    results = [(row, value) for row in subject.rows if (value := quality(row)) is not None]
+    results = [(row, value) for row in subject.rows if (value := row.quality) is not None]
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
     for row, value in results:
-        if value >= case.base.target:
-            continue
-        shape = row.topology.shape if row.topology else ""
-        if any(len(results) == 1 or shape in line for line in lines):
-            continue
-        text = row.text("quality")
-        yield Problem(
-            place=row.cells["quality"].place,
-            message=f"{text} is below the target {case.base.target:g} of {case.name} {case.version}, without a word",
-        )
-    yield from implausible(subject, "result")
+        declared = any(len(results) == 1 or row.shape in line for line in lines)
+        if value < case.base.target and not declared:
+            cell = row.cells["quality"]
+            yield Problem(
+                cell.place,
+                f"{cell.text} is below the target {case.base.target:g} of {case.name} {case.version}, without a word",
+            )
+    yield from subject.implausible("result")
 
 
 @rule(
@@ -175,43 +157,36 @@ def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
 )
 def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
     """The text counts a curve's progress in the unit in which its results are measured."""
-    for figure in _figures(subject):
-        axis = _axis_of_data(subject.path.parent / figure.address)
-        steps, epochs = _STEPS.search(figure.section), _EPOCHS.search(figure.section)
+    for address, place, section in _figures(subject):
+        axis = _axis_of_data(_data_of(subject, address, ".csv"))
+        steps, epochs = _STEPS.search(section), _EPOCHS.search(section)
         unit = "step" if steps and not epochs else "epoch" if epochs and not steps else None
         if axis and unit and axis != unit:
-            yield Problem(place=figure.place, message=f"the text counts {unit}s, the data of {figure.address} {axis}s")
+            yield Problem(place, f"the text counts {unit}s, the data of {address} {axis}s")
         elif axis is None and unit == "step" and subject.case:
             every = subject.case.base.evaluate_every_epochs
-            yield Problem(
-                place=figure.place,
-                message=f"the text counts steps; {subject.case.name} measures {subject.case.report.quality_column} "
-                + ("after every epoch" if every == 1 else f"every {every} epochs"),
-            )
+            measured = "after every epoch" if every == 1 else f"every {every} epochs"
+            metric = subject.case.report.quality_column
+            yield Problem(place, f"the text counts steps; {subject.case.name} measures {metric} {measured}")
 
 
-def _axis_of_data(figure: Path) -> str | None:
-    """Return the unit of the first column of the CSV file next to a figure."""
+def _axis_of_data(path: str) -> str | None:
+    """Return the unit of the first column of a CSV file."""
     try:
-        with figure.with_suffix(".csv").open(encoding="utf-8") as file:
-            header = file.readline(1000).casefold()
+        with open(path, encoding="utf-8") as file:
+            first = file.readline(1000).casefold().partition(",")[0]
     except (OSError, ValueError):
         return None
-    first = header.partition(",")[0]
     return "epoch" if "epoch" in first else "step" if "step" in first else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Figure:
-    """An image of a curve: its address, its place, and the text of its section."""
-
-    address: str
-    place: Place
-    section: str
+def _data_of(subject: LintedDocument, address: str, suffix: str) -> str:
+    """Return the path of a figure's data, which may not exist or be no possible path."""
+    return os.path.splitext(subject.path.parent / address)[0] + suffix
 
 
-def _figures(subject: LintedDocument) -> list[_Figure]:
-    """Return each image in a text or section on convergence.
+def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
+    """Return address, place and text of the section of each image in a text or section on convergence.
 
     Raises:
         NotChecked: There is no image, or chipperf drew the curves from their records.
@@ -230,7 +205,7 @@ def _figures(subject: LintedDocument) -> list[_Figure]:
         for block in blocks if _CURVE.search(text) else ():
             for link in block.links:
                 if link.is_image and "://" not in link.target:
-                    figures.append(_Figure(link.target, block.place, text))
+                    figures.append((link.target, block.place, text))
     if not figures:
         raise NotChecked("there is no figure of a curve")
     return figures
@@ -246,21 +221,11 @@ def _figures(subject: LintedDocument) -> list[_Figure]:
 )
 def curves_come_with_data(subject: LintedDocument) -> Iterator[Problem]:
     """A figure of convergence comes with its points and says how many runs it shows."""
-    for figure in _figures(subject):
-        picture = subject.path.parent / figure.address
-        linked = any(each.target.endswith(_DATA_SUFFIXES) for each in subject.document.markdown.links)
-        beside = any(_exists(picture, suffix) for suffix in _DATA_SUFFIXES)
+    linked = any(each.target.endswith(_DATA_SUFFIXES) for each in subject.document.markdown.links)
+    for address, place, section in _figures(subject):
+        beside = any(os.path.isfile(_data_of(subject, address, suffix)) for suffix in _DATA_SUFFIXES)
         lacking = [] if linked or beside else ["its points"]
-        if not _REPEATS.search(figure.section):
+        if not _REPEATS.search(section):
             lacking.append("the number of seeds")
         if lacking:
-            yield Problem(
-                place=figure.place, message=f"figure {figure.address!r} comes without {' and '.join(lacking)}"
-            )
-
-
-def _exists(picture: Path, suffix: str) -> bool:
-    try:
-        return picture.with_suffix(suffix).is_file()
-    except (OSError, ValueError):
-        return False
+            yield Problem(place, f"figure {address!r} comes without {' and '.join(lacking)}")

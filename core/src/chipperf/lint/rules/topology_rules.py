@@ -1,27 +1,28 @@
-"""Rules on topology: the machines and cards of rows, and the growth of throughput with them."""
+"""Rules on topology: the machines and cards of rows, and how memory and throughput depend on them."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.linted_document import hyperparameters, implausible, number, precision_and_batch, quality
-from chipperf.lint.problem import Problem
-from chipperf.lint.rule import rule
+from chipperf.lint.rule import Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.lint.linted_document import LintedDocument
+    from chipperf.lint.rule import LintedDocument
 
 _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
 
 _SLACK: Final = 1.05
+_MEMORY_TOLERANCE: Final = 1.1
+_GIB: Final = 2**30
 
 
 @rule(
@@ -35,17 +36,15 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
     for row in subject.rows:
         topology = row.topology
         if topology is None:
-            yield Problem(place=row.label.place, message=f"row {row.label.text!r} has no topology such as 1x8")
-        elif topology.words and topology.words != (topology.nnodes, topology.nproc_per_node):
+            yield Problem(row.label.place, f"row {row.label.text!r} has no topology such as 1x8")
+        elif topology.words:
             machines, cards = topology.words
             # Some reports state the number of cards of all machines.
-            if topology.nnodes == machines and cards == topology.cards:
-                continue
-            yield Problem(
-                place=row.label.place,
-                message=f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands "
-                f"{topology.shape}",
-            )
+            if topology.nnodes != machines or cards not in (topology.nproc_per_node, topology.card_count):
+                yield Problem(
+                    row.label.place,
+                    f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
+                )
 
 
 @rule(
@@ -61,23 +60,42 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
         topology = row.topology
         if topology is None or topology.nnodes == 1 or not topology.phrase:
             continue
-        if topology.words == (topology.nnodes, topology.cards) or topology.says_each or _says_total(subject, row):
+        if topology.words == (topology.nnodes, topology.card_count) or topology.says_each:
             continue
-        phrases = subject.corpus.tables.phrases.get(topology.shape, set())
-        others = sorted(phrases - {topology.phrase})
+        total = re.compile(rf"(?<!\d){topology.card_count}\s*(?:卡|cards|张)")
+        if any(row.shape in line and total.search(line) for line in subject.document.markdown.lines):
+            continue
+        others = sorted(subject.corpus.phrases.get(row.shape, set()) - {topology.phrase})
         also = f"; elsewhere it is {others[0]!r}" if others else ""
         yield Problem(
-            place=row.label.place,
-            message=f"{topology.phrase!r} for {topology.shape} does not say that these are {topology.cards} "
-            f"cards{also}",
+            row.label.place,
+            f"{topology.phrase!r} for {row.shape} does not say that these are {topology.card_count} cards{also}",
         )
 
 
-def _says_total(subject: LintedDocument, row: DocumentRow) -> bool:
-    if row.topology is None:
-        return False
-    total = re.compile(rf"(?<!\d){row.topology.cards}\s*(?:卡|cards|张)")
-    return any(row.topology.shape in line and total.search(line) for line in subject.document.markdown.lines)
+@rule(
+    "L16",
+    "memory-topology",
+    severity="warning",
+    why="a card needs the same memory beside seven others: rows that differ have different batch sizes",
+    fix="state the batch size of each row in fix_hp",
+)
+def memory_does_not_depend_on_topology(subject: LintedDocument) -> Iterator[Problem]:
+    """Rows that state the same hyperparameters and precision use about the same memory per card."""
+    groups: dict[tuple[str, str, str], list[tuple[int, DocumentRow]]] = defaultdict(list)
+    for row in subject.rows:
+        value, stated = row.memory, row.hyperparameters
+        if value and stated is not None and row.topology:
+            groups[row.card, row.precision, str(stated.get("bs"))].append((value.used_bytes, row))
+    for rows in groups.values():
+        least, lower = min(rows, key=lambda each: each[0])
+        most, higher = max(rows, key=lambda each: each[0])
+        if least and most > least * _MEMORY_TOLERANCE:
+            yield Problem(
+                higher.cells["mem"].place,
+                f"{higher.label.text!r} uses {most / _GIB:.1f} GiB, {lower.label.text!r} "
+                f"{least / _GIB:.1f} GiB, with the same hyperparameters",
+            )
 
 
 @rule(
@@ -90,42 +108,39 @@ def _says_total(subject: LintedDocument, row: DocumentRow) -> bool:
 def throughput_grows_with_cards(subject: LintedDocument) -> Iterator[Problem]:
     """More cards give more throughput at equal batch size per card, and not more than in proportion."""
     for one, other in _pairs(subject):
-        fewer, more = sorted((one, other), key=_cards)
-        column = next((name for name in THROUGHPUTS if number(fewer, name) and number(more, name)), None)
+        key = _comparable(one)
+        if one.card_count == other.card_count or key is None or key != _comparable(other):
+            continue
+        fewer, more = sorted((one, other), key=lambda row: row.card_count)
         names = f"{fewer.label.text!r} and {more.label.text!r}"
-        if column:
-            small, large = number(fewer, column) or 0, number(more, column) or 0
-            reached = efficiency(large, _cards(more), small, _cards(fewer))
+        if column := _common_throughput(one, other):
+            small, large = fewer.number(column) or 0, more.number(column) or 0
+            reached = efficiency(large, more.card_count, small, fewer.card_count)
+            place = more.cells[column].place
             if large <= small:
-                yield Problem(
-                    place=more.cells[column].place,
-                    message=f"{names}: {column} falls from {small:g} to {large:g} with more cards",
-                )
+                yield Problem(place, f"{names}: {column} falls from {small:g} to {large:g} with more cards")
             elif reached > MAX_EFFICIENCY:
-                yield Problem(
-                    place=more.cells[column].place,
-                    message=f"{names}: {column} grows to {reached:.0%} of what the cards allow",
-                )
-        short, long = number(fewer, "e2e_time"), number(more, "e2e_time")
+                yield Problem(place, f"{names}: {column} grows to {reached:.0%} of what the cards allow")
+        short, long = fewer.number("e2e_time"), more.number("e2e_time")
         if short and long and long > short * _SLACK:
             yield Problem(
-                place=more.cells["e2e_time"].place,
-                message=f"{names}: e2e_time grows from {short:g} s to {long:g} s with more cards",
+                more.cells["e2e_time"].place, f"{names}: e2e_time grows from {short:g} s to {long:g} s with more cards"
             )
-    yield from implausible(subject, "scaling")
+    yield from subject.implausible("scaling")
 
 
 def _pairs(subject: LintedDocument) -> Iterator[tuple[DocumentRow, DocumentRow]]:
-    for one, other in combinations([row for row in subject.rows if row.topology][:_MAX_ROWS], 2):
-        if one.topology and other.topology and one.topology.cards != other.topology.cards:
-            same_card = one.topology.card == other.topology.card
-            key = precision_and_batch(one)
-            if same_card and key is not None and key == precision_and_batch(other):
-                yield one, other
+    return combinations([row for row in subject.rows if row.topology][:_MAX_ROWS], 2)
 
 
-def _cards(row: DocumentRow) -> int:
-    return row.topology.cards if row.topology else 1
+def _comparable(row: DocumentRow) -> Hashable:
+    """Return what must be equal in rows whose throughputs are compared, or ``None`` if the row does not state it."""
+    stated = row.hyperparameters
+    return None if stated is None else (row.card, row.precision, stated.get("bs"))
+
+
+def _common_throughput(one: DocumentRow, other: DocumentRow) -> str | None:
+    return next((name for name in THROUGHPUTS if one.number(name) and other.number(name)), None)
 
 
 @rule(
@@ -138,28 +153,24 @@ def _cards(row: DocumentRow) -> int:
 def throughput_is_no_loss_of_time(subject: LintedDocument) -> Iterator[Problem]:
     """Of two rows of one topology and precision, the one with more throughput takes no longer and converges too."""
     target = subject.case.base.target if subject.case else None
-    for one, other in combinations([row for row in subject.rows if row.topology][:_MAX_ROWS], 2):
-        if _key(one) != _key(other) or hyperparameters(one) == hyperparameters(other):
+    for one, other in _pairs(subject):
+        if (one.card, one.shape, one.precision) != (other.card, other.shape, other.precision):
             continue
-        column = next((name for name in THROUGHPUTS if number(one, name) and number(other, name)), None)
-        if column is None:
+        column = _common_throughput(one, other)
+        if column is None or one.hyperparameters == other.hyperparameters:
             continue
-        slow, fast = sorted((one, other), key=lambda row: number(row, column) or 0)
-        before, after = number(slow, "e2e_time"), number(fast, "e2e_time")
-        gain = (number(fast, column) or 0) / (number(slow, column) or 1)
+        slow, fast = sorted((one, other), key=lambda row: row.number(column) or 0)
+        before, after = slow.number("e2e_time"), fast.number("e2e_time")
+        gain = (fast.number(column) or 0) / (slow.number(column) or 1)
         if gain <= 1:
             continue
         if before and after and after > before * _SLACK:
             yield Problem(
-                place=fast.cells["e2e_time"].place,
-                message=f"{column} {gain - 1:+.0%}, but e2e_time grows from {before:g} s to {after:g} s",
+                fast.cells["e2e_time"].place,
+                f"{column} {gain - 1:+.0%}, but e2e_time grows from {before:g} s to {after:g} s",
             )
-        elif target and (good := quality(slow)) and (bad := quality(fast)) and bad < target <= good:
+        elif target and (good := slow.quality) and (bad := fast.quality) and bad < target <= good:
             yield Problem(
-                place=fast.cells["quality"].place,
-                message=f"{column} {gain - 1:+.0%}, but the result falls from {good:g} to {bad:g}, below {target:g}",
+                fast.cells["quality"].place,
+                f"{column} {gain - 1:+.0%}, but the result falls from {good:g} to {bad:g}, below {target:g}",
             )
-
-
-def _key(row: DocumentRow) -> tuple[str, str, str]:
-    return (row.topology.card, row.topology.shape, row.precision) if row.topology else ("", "", "")
