@@ -15,7 +15,6 @@ import json
 import tempfile
 import time
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,7 @@ def evaluated_once(evaluator: DetectionEvaluator, batches: list[Batch]) -> Calla
         for ids, detections in batches:
             collector.add(ids, detections)
         quality = evaluator.evaluate(collector.collected(), alone, is_main=True)
-        return [-1.0 if value is None else value for value in asdict(quality.bbox).values()]
+        return [-1.0 if value is None else value for value in quality.bbox.values()]
 
     return run
 

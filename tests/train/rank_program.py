@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
+from chipperf.cases.classification.case import MOBILENETV2 as CASE
 from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
-from chipperf.cases.classification.mobilenetv2 import CASE
 from chipperf.cases.classification.workload import ClassificationWorkload
 from chipperf.cases.config import resolve
 from chipperf.cases.workload import WorkloadContext

@@ -17,13 +17,15 @@ import torch
 from chipperf import Rank
 from chipperf.cases.detr import evaluation
 from chipperf.cases.detr.evaluation import (
-    AveragePrecision,
+    COCO_RESULTS,
+    DETECTION,
     DetectionCollector,
     DetectionEvaluator,
     PanopticEvaluator,
     merge,
     require_every_image,
 )
+from chipperf.cases.detr.panoptic_quality import SegmentedImage
 from chipperf.cases.detr.postprocess import Detections
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
@@ -128,7 +130,7 @@ def test_panoptic_quality_does_not_depend_on_the_number_of_ranks(
 
 
 def test_figures_are_in_the_order_of_pycocotools() -> None:
-    assert list(AveragePrecision.__dataclass_fields__) == [
+    assert list(COCO_RESULTS) == [
         *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
         *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
     ]
@@ -155,8 +157,8 @@ def test_batches_of_several_images_are_taken_apart(split: InstanceSplit) -> None
         [codes for _, [codes] in single],
     )
     together, apart = collector.collected(), collect(split, ids)
-    for name in ("image_ids", "owners", "labels", "scores", "boxes"):
-        np.testing.assert_array_equal(getattr(together, name), getattr(apart, name))
+    for name in DETECTION.fields or ():
+        np.testing.assert_array_equal(together.rows[name], apart.rows[name])
     assert together.masks == apart.masks
 
 
@@ -164,16 +166,15 @@ def test_image_of_several_ranks_counts_once_in_the_first(split: InstanceSplit) -
     ids = split.images.ids.tolist()
     first, second = collect(split, ids[:6]), collect(split, ids[4:])
     merged = merge([second, first])
-    assert merged.image_ids.tolist() == ids
-    assert len(merged.owners) == len(merged.masks or ()) == QUERIES * len(ids)
-    assert merged.owners.tolist() == [image_id for image_id in ids for _ in range(QUERIES)]
+    assert len(merged.rows) == len(merged.masks or ()) == QUERIES * len(ids)
+    assert merged.rows["image"].tolist() == [image_id for image_id in ids for _ in range(QUERIES)]
 
 
 def test_rank_without_any_image_takes_part(split: InstanceSplit) -> None:
     ids = split.images.ids.tolist()
     merged = merge([DetectionCollector().collected(), collect(split, ids)])
-    assert len(merged.masks or ()) == len(merged.owners) == QUERIES * len(ids)
-    assert merged.boxes.dtype == merged.scores.dtype == np.float32
+    assert len(merged.masks or ()) == len(merged.rows) == QUERIES * len(ids)
+    assert merged.rows["box"].dtype == merged.rows["score"].dtype == np.float32
 
 
 def test_missing_and_foreign_images_are_errors(root: Path, split: InstanceSplit) -> None:
@@ -189,12 +190,12 @@ def test_missing_and_foreign_images_are_errors(root: Path, split: InstanceSplit)
         require_every_image(np.array([3, 7]), np.array([3]))
 
 
-@pytest.mark.parametrize("field", ["scores", "boxes"])
+@pytest.mark.parametrize("field", ["score", "box"])
 def test_prediction_that_is_not_finite_is_an_error_that_names_the_image(
     root: Path, split: InstanceSplit, field: str
 ) -> None:
     found = collect(split, split.images.ids.tolist())
-    getattr(found, field)[3 * QUERIES] = float("nan")
+    found.rows[field][3 * QUERIES] = float("nan")
     with pytest.raises(TrainingError, match=rf"on 1 images are not finite: image ids {split.images.ids[3]}$") as caught:
         DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
     assert caught.value.failure_class == "non_finite_prediction"
@@ -206,13 +207,13 @@ def test_detections_without_masks_have_no_mask_figures(root: Path, split: Instan
         collector.add([image_id], predict_boxes(split, image_id)[0])
     quality = DetectionEvaluator(root, split.images.ids).evaluate(collector.collected(), ALONE, is_main=True)
     assert quality.segm is None
-    assert quality.bbox.ap is not None
+    assert quality.bbox["ap"] is not None
 
 
 def test_figures_of_sizes_that_do_not_occur_are_none(root: Path, split: InstanceSplit) -> None:
     found = collect(split, split.images.ids.tolist())
     quality = DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
-    assert quality.bbox.ap_large is quality.bbox.ar_large is None
+    assert quality.bbox["ap_large"] is quality.bbox["ar_large"] is None
 
 
 def test_nothing_is_printed(root: Path, split: InstanceSplit, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,18 +254,11 @@ def test_true_segments_have_full_quality(panoptic: PanopticSplit) -> None:
     assert (quality.all.pq, quality.all.sq, quality.all.rq, quality.all.categories) == (1, 1, 1, 8)
 
 
-def perfect(panoptic: PanopticSplit, image_id: int) -> Any:
-    from chipperf.cases.detr.postprocess import PanopticSegmentation, Segment
-
+def perfect(panoptic: PanopticSplit, image_id: int) -> SegmentedImage:
     index = panoptic.images.position(image_id)
     rows = panoptic.table.rows(index)
-    segments = tuple(
-        Segment(id=segment, category_id=category, isthing=True, area=1)
-        for segment, category in zip(
-            panoptic.table.ids[rows].tolist(), panoptic.table.labels[rows].tolist(), strict=True
-        )
-    )
-    return PanopticSegmentation(ids=panoptic.segment_map(index), segments=segments)
+    ids, labels = panoptic.table.ids[rows], panoptic.table.labels[rows]
+    return SegmentedImage.from_map(panoptic.segment_map(index), ids, labels, np.zeros(len(ids), np.bool_))
 
 
 def test_panoptic_evaluation_misses_no_image_and_begins_anew(panoptic: PanopticSplit) -> None:

@@ -5,18 +5,23 @@ Importing a case does not import torch; only :attr:`Case.load_workload` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from chipperf.cases.case_data import CaseData
     from chipperf.cases.workload import Workload, WorkloadContext
     from chipperf.plugin.types import Title
+
+
+WorkloadFactory = Callable[["WorkloadContext[Any]"], "Workload"]
+"""Builds the torch part of a case on one worker."""
 
 
 class Role(str, Enum):
@@ -89,10 +94,8 @@ class ReportProfile:
 
     Attributes:
         model_title: The model's name in the general table.
-        task: Kind of task.
-        quality_column: Header of the result column, for example ``acc``.
-        quality_legend: Meaning of that column.
-        sample_noun: Word for one training sample.
+        quality_column: Header of the result column, for example ``acc``; ``quality_legend`` is its meaning.
+        sample_noun: Word for training samples.
         quality_as_percent: Whether the quality is printed as a percentage instead of a fraction.
     """
 
@@ -102,13 +105,6 @@ class ReportProfile:
     quality_legend: Title
     sample_noun: Title
     quality_as_percent: bool = True
-
-
-class WorkloadFactory(Protocol):
-    """Builds the torch part of a case."""
-
-    def __call__(self, context: WorkloadContext[Any]) -> Workload:
-        """Return the workload of one worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +118,6 @@ class Case:
         base: Base values; the class holds the fields' types and roles.
         presets: Named sets of values, which may replace locked values; ``full`` is the base.
         metric: Name of the quality, for example ``top1``.
-        report: Texts for reports.
-        data: Dataset of the case, and functions that check and generate data.
         load_workload: Imports torch and returns the factory of the case's workload.
         forward_flops: Floating-point operations of the forward pass of one training sample with the base values; a
             multiplication and an addition count as two. ``None`` if samples differ.

@@ -32,7 +32,7 @@ class DataCheck(Protocol):
         Args:
             root: The directory.
             expected: Dataset with the required sizes; ``None`` accepts any sizes.
-            full: Whether to read every sample completely. Otherwise only enough is read to tell that it is readable.
+            full: Whether to read every sample completely, not only enough to tell that it is readable.
             progress: Called with the number of samples read and the total number.
         """
 
@@ -58,16 +58,7 @@ class EnsureFewSamples(Protocol):
     """Generates data for a few steps."""
 
     def __call__(self, samples: int, size: SampleSize, root: Path | None = None) -> Path:
-        """Generate a dataset if it does not exist, and return its directory.
-
-        Args:
-            samples: Number of training samples.
-            size: Size of each sample.
-            root: Directory that holds generated datasets; by default in the user's cache directory.
-
-        Raises:
-            DataError: The dataset cannot be written.
-        """
+        """Generate a dataset of that many training samples; see :class:`EnsureSample`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
