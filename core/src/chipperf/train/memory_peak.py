@@ -6,27 +6,23 @@ all sessions of a resumed run.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from chipperf.plugin.types import MemoryStats
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import torch
 
     from chipperf.plugin.session import Session
-    from chipperf.run.collectives import Collectives
+
+_COUNTERS = tuple(field.name for field in fields(MemoryStats) if field.name.endswith("_bytes"))
 
 
 class PeakMemory:
-    """Peak memory of this rank's device.
-
-    Args:
-        session: Session of the vendor.
-        device: Device of the rank.
-    """
+    """Peak memory of this rank's device."""
 
     def __init__(self, session: Session, device: torch.device) -> None:
         self._session = session
@@ -42,11 +38,8 @@ class PeakMemory:
 
     def query(self) -> MemoryStats:
         """Return the device's counters; for a resumed run, the highest over all its sessions."""
-        now, earlier = self._session.memory_query(self._device), self._earlier
-        if earlier is None:
-            return now
-        before = _counters(earlier)
-        return _with_counters(now, {name: _higher(value, before[name]) for name, value in _counters(now).items()})
+        now = self._session.memory_query(self._device)
+        return now if self._earlier is None else highest([now, self._earlier])
 
     def state(self) -> dict[str, Any] | None:
         """Return the counters for a checkpoint."""
@@ -58,25 +51,10 @@ class PeakMemory:
         self._earlier = None if state is None else MemoryStats(**state)
 
 
-def highest_of_ranks(own: MemoryStats, collectives: Collectives, world_size: int) -> MemoryStats:
-    """Return the highest value of each counter over ranks; a counter that is unknown on a rank stays unknown."""
-    counters = _counters(own)
-    known = collectives.sum_counts([value is not None for value in counters.values()])
-    highest = collectives.max_counts([value or 0 for value in counters.values()])
-    combined = {
-        name: value if count == world_size else None
-        for name, value, count in zip(counters, highest, known, strict=True)
-    }
-    return _with_counters(own, combined)
-
-
-def _counters(stats: MemoryStats) -> dict[str, int | None]:
-    return {name: value for name, value in asdict(stats).items() if name.endswith("_bytes")}
-
-
-def _higher(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else max(one, other)
-
-
-def _with_counters(stats: MemoryStats, counters: Mapping[str, Any]) -> MemoryStats:
-    return replace(stats, **counters)
+def highest(stats: Sequence[MemoryStats]) -> MemoryStats:
+    """Return the first, with the highest value of each counter; a counter that is unknown in one stays unknown."""
+    counters: dict[str, int | None] = {}
+    for name in _COUNTERS:
+        values = [getattr(each, name) for each in stats]
+        counters[name] = None if None in values else max(values)
+    return replace(stats[0], **counters)  # type: ignore[arg-type]  # the counters have one type
