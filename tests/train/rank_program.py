@@ -25,10 +25,9 @@ from chipperf.records.schema import Limits
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
-from chipperf.train.context import RunContext
+from chipperf.train.context import RunContext, Spans
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.replica import Replica
-from chipperf.train.spans import Spans
 
 DEVICE = torch.device("cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -21,11 +22,10 @@ from chipperf.run.progress import ProgressFile
 from chipperf.train import context as context_module
 from chipperf.train import loop as loop_module
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
-from chipperf.train.context import RunContext
+from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.replica import Replica
-from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -216,8 +216,10 @@ def make_training(
     **hyperparameters: Any,
 ) -> Training:
     session = session or FakeSession()
+    # Spans keep the real clock.
+    clock = SimpleNamespace(perf_counter=session.device.perf_counter, monotonic=time.monotonic)
     for module in (context_module, loop_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=session.device.perf_counter))
+        monkeypatch.setattr(module, "time", clock)
     values: dict[str, Any] = {
         "model": "linear",
         "dataset": "memory",

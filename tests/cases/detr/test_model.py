@@ -72,7 +72,7 @@ def test_no_shape_depends_on_data(changes: dict[str, Any]) -> None:
 def test_backbone_gives_four_stages_and_dilation_doubles_the_last_ones_resolution() -> None:
     images = torch.zeros(1, 3, 32, 64, device="meta")
     with torch.device("meta"):
-        plain, dilated = Backbone("resnet50"), Backbone("resnet50", dilation=True)
+        plain, dilated = Backbone(DetrConfig()), Backbone(DetrConfig(dilation=True))
 
     assert [tuple(maps.shape[1:]) for maps in plain(images)] == [
         (256, 8, 16),
@@ -234,7 +234,7 @@ def test_layout_does_not_change_predictions() -> None:
 def test_backbone_loads_a_classifiers_weights(tmp_path: Path) -> None:
     classifier = torchvision.models.resnet18(weights=None)
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
-    backbone = Backbone("resnet18")
+    backbone = Backbone(small_config())
 
     backbone.load_weights(tmp_path / "weights.pth")
 
@@ -259,6 +259,6 @@ def test_unusable_weights_are_an_error_that_names_the_file(tmp_path: Path, conte
         torch.save(content, path)
 
     with pytest.raises(DataError, match=message) as caught:
-        Backbone("resnet18").load_weights(path)
+        Backbone(small_config()).load_weights(path)
     assert str(path) in caught.value.message
     assert "torchvision" in str(caught.value.hint)

@@ -15,7 +15,7 @@ from chipperf.errors import CheckFailed, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chipperf.cases.case_data import CaseData
+    from chipperf.cases.base import CaseData
 
 app = typer.Typer(help="Generate sample datasets and check real ones.", no_args_is_help=True, rich_markup_mode=None)
 

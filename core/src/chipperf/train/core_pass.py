@@ -91,16 +91,9 @@ def _break_down(
         return None
     undisturbed_s = sum(w.seconds for w in core.windows) / sum(w.steps for w in core.windows)
     undisturbed_s /= context.hyperparameters.accumulate_steps
-    mean_s = {name: sum(values) / len(values) for name, values in phases.items()}
-    return StepBreakdown(
-        step=step,
-        h2d_s=mean_s["h2d"],
-        forward_s=mean_s["forward"],
-        backward_s=mean_s["backward"],
-        optimizer_s=mean_s["optimizer"],
-        steps=DIAGNOSTIC_STEPS,
-        slowdown=(sum(steps_s) / len(steps_s)) / undisturbed_s,
-    )
+    slowdown = (sum(steps_s) / len(steps_s)) / undisturbed_s
+    means_s = {f"{name}_s": sum(values) / len(values) for name, values in phases.items()}
+    return StepBreakdown(step=step, steps=DIAGNOSTIC_STEPS, slowdown=slowdown, **means_s)
 
 
 def _time_ranks(
@@ -115,15 +108,11 @@ def _time_ranks(
         with replica.without_exchange():
             replica.backward(replica.forward(batch))
         _lap(context, durations_s, start_s)
-    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else None)
+    not_run = Missing(missing="not_run")
+    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else not_run)
     all_ranks = context.collectives.gather(own)
     return [
-        RankStep(
-            rank=rank,
-            step_s=step_s,
-            data_wait_s=Missing(missing="not_run") if wait_s is None else wait_s,
-            card=describe_card(device),
-        )
+        RankStep(rank=rank, step_s=step_s, data_wait_s=wait_s, card=describe_card(device))
         for rank, (device, (step_s, wait_s)) in enumerate(zip(context.devices, all_ranks, strict=True))
     ]
 

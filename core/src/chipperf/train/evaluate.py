@@ -44,14 +44,7 @@ def evaluate(context: RunContext, replica: Replica) -> Evaluation:
 
 
 def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation, elapsed_s: float) -> None:
-    """Add an evaluation to the curve, announce it, and record whether the target is met.
-
-    Args:
-        context: Context of this rank's run.
-        state: State of the run.
-        evaluation: Result over all ranks.
-        elapsed_s: Training time at the end of the evaluation.
-    """
+    """Add an evaluation that ended after ``elapsed_s`` to the curve, announce it, and record a met target."""
     point = EvaluationPoint(
         epoch=state.epochs,
         step=state.steps,

@@ -17,7 +17,7 @@ from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
 from chipperf.run.telemetry_process import TelemetrySampler
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
-from chipperf.train.context import RunContext
+from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from chipperf.run.events import EventLog
     from chipperf.run.plan import RunPlan
     from chipperf.run.progress import ProgressFile
-    from chipperf.train.spans import Spans
 
 
 def initialize(
@@ -64,13 +63,15 @@ def initialize(
     target = workload.target
     if target is None and workload.dataset.name == hyperparameters.dataset:
         target = hyperparameters.target
-    checkpoints = None
-    if plan.shared_directory:
-        names = [info.name for info in devices]
-        keep = hyperparameters.keep_checkpoints
-        checkpoints = CheckpointWriter(
-            directory.checkpoints, plan.run_id, plan.session, keep, rank, collectives, devices=names
-        )
+    checkpoints = CheckpointWriter(
+        directory.checkpoints,
+        run_id=plan.run_id,
+        session=plan.session,
+        keep=hyperparameters.keep_checkpoints,
+        rank=rank,
+        collectives=collectives,
+        devices=[info.name for info in devices],
+    )
     return RunContext(
         run_id=plan.run_id,
         session=session,
@@ -87,7 +88,7 @@ def initialize(
         events=events,
         progress=progress,
         spans=spans,
-        checkpoints=checkpoints,
+        checkpoints=checkpoints if plan.shared_directory else None,
         stop=StopRequest(rank),
         devices=devices,
     )

@@ -14,7 +14,7 @@ import signal
 import time
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from chipperf.errors import TrainingStopped
 from chipperf.plugin.types import Rank
@@ -23,27 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _AGREEMENT_S = 20.0
 """Time within which every rank must receive the signal. The launcher signals all, and kills them 30 seconds later."""
 
-
 _CONNECTION_S = 5.0
 """Time-out of a connection: a living launcher answers at once, a killed one never."""
-
-
-class Store(Protocol):
-    """Key-value store that all ranks share: the required part of the interface of torch's stores."""
-
-    def set(self, key: str, value: str) -> None:
-        """Store a value."""
-
-    def check(self, keys: list[str]) -> bool:
-        """Return whether all keys have a value, without waiting."""
-
-    def get(self, key: str) -> bytes:
-        """Return the value of an existing key."""
 
 
 class StopRequest:
@@ -52,21 +40,19 @@ class StopRequest:
     Args:
         rank: Place of this worker.
         connect: Returns a store that all ranks share; called after a signal, and never for a single rank.
+
+    Attributes:
+        requested: True if a signal was received.
     """
 
     def __init__(self, rank: Rank | None = None, connect: Callable[[], Store] | None = None) -> None:
         self._rank = rank or Rank()
         self._connect = connect or launcher_store
         self._store: Store | None = None
-        self._requested = False
+        self.requested = False
         self._immediate = False
         self._edge = 0
         self._told_s = 0.0
-
-    @property
-    def requested(self) -> bool:
-        """True if a signal was received."""
-        return self._requested
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -87,7 +73,7 @@ class StopRequest:
         """
         self._immediate = True
         try:
-            if self._requested:
+            if self.requested:
                 raise TrainingStopped
             yield
         finally:
@@ -96,14 +82,11 @@ class StopRequest:
     def reached(self, wait_for_device: Callable[[], object]) -> bool:
         """Return whether training stops at this edge; every rank must call this at every edge, in the same order.
 
-        Args:
-            wait_for_device: Waits until the device has finished all queued work.
-
         Raises:
             TrainingStopped: The other ranks did not receive the signal, or cannot be reached.
         """
         self._edge += 1
-        if not self._requested:
+        if not self.requested:
             return False
         if self._rank.world_size == 1:
             return True
@@ -126,7 +109,7 @@ class StopRequest:
         return False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._requested = True
+        self.requested = True
         if self._immediate:
             raise TrainingStopped
 
@@ -144,10 +127,7 @@ def launcher_store() -> Store:
     except (KeyError, ValueError) as error:
         raise RuntimeError("the launcher names no store") from error
     timeout = timedelta(seconds=_CONNECTION_S)
-    store: Store = distributed.TCPStore(  # type: ignore[attr-defined]
-        host, port, is_master=False, timeout=timeout
-    )
-    return store
+    return distributed.TCPStore(host, port, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
 
 
 def stop_key(rank: int) -> str:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MINIMUM_WINDOWS = 5
 """Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
 
-
 WindowKind = Literal["measured", "warmup", "restart"]
 """``warmup``: warm-up of a run. ``restart``: warm-up of a resumed run. Only ``measured`` counts for the throughput."""
 

@@ -20,7 +20,7 @@ from chipperf.run.failure import DUMP_SIGNAL, describe, report_failure
 from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.progress import ProgressFile
 from chipperf.run.ranks import rank_from_environment
-from chipperf.train.spans import Spans
+from chipperf.train.context import Spans
 
 if TYPE_CHECKING:
     from chipperf.plugin.session import Session

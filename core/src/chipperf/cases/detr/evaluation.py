@@ -9,20 +9,14 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from chipperf.cases.detr.panoptic_quality import (
-    MatchCounts,
-    PanopticQuality,
-    SegmentedImage,
-    match_segments,
-    panoptic_quality,
-)
+from chipperf.cases.detr.panoptic_quality import SegmentedImage, match_segments, panoptic_quality
 from chipperf.data.coco import EVAL_SPLIT, instances_name
 from chipperf.data.coco_annotations import first_few, read_annotation_file
 from chipperf.errors import DataError, TrainingError
@@ -33,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from chipperf.cases.detr.panoptic_quality import MatchCounts, PanopticQuality
     from chipperf.cases.detr.postprocess import Detections
     from chipperf.data.coco import PanopticSplit
     from chipperf.run.collectives import Collectives
@@ -67,50 +62,24 @@ class DetectionQuality:
     images: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectedDetections:
-    """Detections on some images; every image has at least one.
-
-    Attributes:
-        rows: Array of :data:`DETECTION`, shape ``(D,)``.
-        masks: One run-length code per detection; ``None`` if masks are not predicted.
-    """
+class CollectedDetections(NamedTuple):
+    """Detections on some images: rows of :data:`DETECTION`, at least one per image, and their masks if predicted."""
 
     rows: NDArray[np.void]
-    masks: tuple[RunLengthCode, ...] | None
+    masks: list[RunLengthCode] | None
 
 
-class DetectionCollector:
-    """Collects the detections of one rank, batch by batch."""
-
-    def __init__(self) -> None:
-        self._parts: list[CollectedDetections] = []
-
-    def add(
-        self,
-        image_ids: Sequence[int],
-        detections: Detections,
-        masks: Sequence[Sequence[RunLengthCode]] | None = None,
-    ) -> None:
-        """Add the detections of a batch.
-
-        Args:
-            image_ids: Ids of the ``B`` images, each once.
-            detections: ``Q`` detections per image.
-            masks: ``Q`` run-length codes per image, if masks are predicted.
-        """
-        queries = detections.labels.shape[1]
-        rows = np.empty(len(image_ids) * queries, DETECTION)
-        rows["image"] = np.repeat(np.array(image_ids, np.int64), queries)
-        rows["label"] = detections.labels.flatten().cpu().numpy()
-        rows["score"] = detections.scores.float().flatten().cpu().numpy()
-        rows["box"] = detections.boxes.float().flatten(0, 1).cpu().numpy()
-        codes = None if masks is None else tuple(code for codes in masks for code in codes)
-        self._parts.append(CollectedDetections(rows=rows, masks=codes))
-
-    def collected(self) -> CollectedDetections:
-        """Return all collected detections, each image once."""
-        return merge(self._parts)
+def collect(
+    image_ids: Sequence[int], detections: Detections, masks: Sequence[Sequence[RunLengthCode]] | None = None
+) -> CollectedDetections:
+    """Return the detections of a batch of images, with their masks if these are predicted."""
+    queries = detections.labels.shape[1]
+    rows = np.empty(len(image_ids) * queries, DETECTION)
+    rows["image"] = np.repeat(np.array(image_ids, np.int64), queries)
+    rows["label"] = detections.labels.flatten().cpu().numpy()
+    rows["score"] = detections.scores.float().flatten().cpu().numpy()
+    rows["box"] = detections.boxes.float().flatten(0, 1).cpu().numpy()
+    return CollectedDetections(rows, None if masks is None else [code for codes in masks for code in codes])
 
 
 def merge(parts: Sequence[CollectedDetections]) -> CollectedDetections:
@@ -122,30 +91,27 @@ def merge(parts: Sequence[CollectedDetections]) -> CollectedDetections:
     # A stable sort keeps the order of equal scores, so the result does not depend on which rank predicted an image.
     order = chosen[np.argsort(images[chosen], kind="stable")]
     masks = [mask for part in parts for mask in part.masks or ()]
-    return CollectedDetections(rows=rows[order], masks=tuple(masks[row] for row in order.tolist()) if masks else None)
+    return CollectedDetections(rows[order], [masks[row] for row in order.tolist()] if masks else None)
 
 
 class DetectionEvaluator:
-    """Evaluates detections on the evaluation split of a dataset.
-
-    Args:
-        root: Directory of the dataset.
-        image_ids: Ids of all images of the split.
-    """
+    """Evaluates detections on the evaluation split, with the ids ``image_ids``, of the dataset in ``root``."""
 
     def __init__(self, root: Path, image_ids: NDArray[np.int64]) -> None:
         self._annotations = root / instances_name(EVAL_SPLIT)
         self._image_ids = image_ids
         self._truth: COCO | None = None
 
-    def evaluate(self, collected: CollectedDetections, collectives: Collectives, *, is_main: bool) -> DetectionQuality:
-        """Return the quality of all ranks' detections; the main rank evaluates, and every rank gets the same result.
+    def evaluate(
+        self, parts: Sequence[CollectedDetections], collectives: Collectives, *, is_main: bool
+    ) -> DetectionQuality:
+        """Return the quality of all ranks' batches; the main rank evaluates, and every rank gets the same result.
 
         Raises:
             TrainingError: The ranks did not predict every image of the split, or a prediction is not finite.
             DataError: The annotation file cannot be used.
         """
-        merged = merge(collectives.gather(collected))
+        merged = merge(collectives.gather(merge(parts)))
         require_every_image(np.unique(merged.rows["image"]), self._image_ids)
         _require_finite(merged.rows)
         [quality, *_] = collectives.gather(self._evaluate(merged) if is_main else None)
@@ -300,7 +266,7 @@ def _as_annotations(detections: CollectedDetections, kind: OverlapKind) -> list[
         for number, (image_id, label, score) in enumerate(zip(*columns, strict=True), start=1)
     ]
     if kind == "segm":
-        codes = list(detections.masks or ())
+        codes = detections.masks or []
         areas = coco_mask.area(codes).tolist()
         return [
             row | {"segmentation": code, "area": area} for row, code, area in zip(common, codes, areas, strict=True)

@@ -42,7 +42,7 @@ class DetrConfig:
         feedforward_width: Hidden channels of the transformer's perceptrons.
         dropout: Dropout probability of an activation or attention weight of the transformer.
         backbone: torchvision's name of the ResNet.
-        dilation: Whether to dilate the backbone's last stage for twice the resolution ("DC5").
+        dilation: Whether to dilate the backbone's last stage instead of striding it, for twice the resolution ("DC5").
         train_whole_backbone: Whether to train the whole backbone with ordinary BatchNorm, without ImageNet weights.
         masks: Whether to predict masks too.
 
@@ -92,7 +92,7 @@ class Detr(nn.Module):
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
         width = config.width
-        self.backbone = Backbone(config.backbone, dilation=config.dilation, train_whole=config.train_whole_backbone)
+        self.backbone = Backbone(config)
         self.input_projection = nn.Conv2d(self.backbone.channels[-1], width, 1)
         self.queries = nn.Embedding(config.queries, width)
         self.transformer = Transformer(config)
@@ -100,9 +100,8 @@ class Detr(nn.Module):
         self.box_head = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
         )
-        finer_channels = self.backbone.channels[-2::-1]
-        self.mask_attention = MaskAttention(width, config.heads) if config.masks else None
-        self.mask_head = MaskHead(width, config.heads, finer_channels) if config.masks else None
+        self.mask_attention = MaskAttention(config) if config.masks else None
+        self.mask_head = MaskHead(config, self.backbone.channels[-2::-1]) if config.masks else None
 
     def forward(self, images: torch.Tensor, padding: torch.Tensor) -> DetrOutput:
         """Predict a set of objects for each image.
@@ -137,28 +136,23 @@ class Backbone(nn.Module):
     The reference starts from ImageNet weights, freezes the statistics and scales of every BatchNorm, because the
     batches of a detector are too small to estimate statistics, and does not train the stem and the first stage.
 
-    Args:
-        name: torchvision's name of the ResNet, for example ``resnet50``.
-        dilation: Whether to dilate the last stage instead of striding it: stride 16 instead of 32 ("DC5").
-        train_whole: Whether to train every stage, with ordinary BatchNorm, for training without ImageNet weights.
-
     Attributes:
         channels: Channels of the four stages' feature maps.
     """
 
-    def __init__(self, name: str, *, dilation: bool = False, train_whole: bool = False) -> None:
+    def __init__(self, config: DetrConfig) -> None:
         super().__init__()
         resnet = torchvision.models.get_model(
-            name,
+            config.backbone,
             weights=None,
-            norm_layer=nn.BatchNorm2d if train_whole else FrozenBatchNorm2d,
-            replace_stride_with_dilation=[False, False, dilation],
+            norm_layer=nn.BatchNorm2d if config.train_whole_backbone else FrozenBatchNorm2d,
+            replace_stride_with_dilation=[False, False, config.dilation],
         )
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         last = resnet.fc.in_features
         self.channels = (last // 8, last // 4, last // 2, last)
-        if not train_whole:
+        if not config.train_whole_backbone:
             self.conv1.requires_grad_(False)
             self.layer1.requires_grad_(False)
 
@@ -321,11 +315,11 @@ class MaskAttention(nn.Module):
     Carion et al. (2020), section 4.4 and figure 8, as :class:`MaskHead`.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, config: DetrConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
+        self.heads = config.heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.width, config.width)
         for projection in (self.query, self.key):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
@@ -347,17 +341,12 @@ class MaskAttention(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Convolutions that convert attention maps to mask logits, and add finer features at each resolution.
+    """Convolutions that convert attention maps to mask logits, and add finer features at each resolution."""
 
-    Args:
-        width: Channels of the transformer, a multiple of 16.
-        heads: Attention maps per object.
-        feature_channels: Channels of the backbone's features, from coarse to fine.
-    """
-
-    def __init__(self, width: int, heads: int, feature_channels: Sequence[int]) -> None:
+    def __init__(self, config: DetrConfig, feature_channels: Sequence[int]) -> None:
         super().__init__()
-        widths = [width + heads, width // 2, width // 4, width // 8, width // 16]
+        width = config.width
+        widths = [width + config.heads, width // 2, width // 4, width // 8, width // 16]
         self.entry = nn.Sequential(_block(widths[0], widths[0]), _block(widths[0], widths[1]))
         self.laterals = nn.ModuleList(
             nn.Conv2d(channels, lateral, 1) for channels, lateral in zip(feature_channels, widths[1:-1], strict=True)

@@ -84,25 +84,16 @@ def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return the generalized intersection over union of broadcast pairs of boxes, between -1 and 1.
+    """Return the generalized intersection over union of broadcast pairs of boxes ``(..., 4)``, between -1 and 1.
 
     Rezatofighi et al., "Generalized Intersection over Union" (2019): the IoU minus the fraction of the smallest
-    enclosing box that neither box covers. Boxes with zero area are allowed, and give finite values and gradients.
-
-    Args:
-        boxes: Corners, ``(..., 4)``.
-        others: Corners, in a shape that broadcasts with ``boxes``; ``boxes[:, None]`` and ``others[None]`` give the
-            matrix of all pairs.
+    enclosing box that neither box covers. Boxes are given by corners. Boxes with zero area are allowed, and give finite
+    values and gradients.
     """
-    overlap = _area(
-        torch.maximum(boxes[..., :2], others[..., :2]),
-        torch.minimum(boxes[..., 2:], others[..., 2:]),
-    )
-    enclosing = _area(
-        torch.minimum(boxes[..., :2], others[..., :2]),
-        torch.maximum(boxes[..., 2:], others[..., 2:]),
-    ).clamp(min=_SMALLEST_AREA)
-    union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - overlap
+    (low, high), (other_low, other_high) = boxes.split(2, dim=-1), others.split(2, dim=-1)
+    overlap = _area(torch.maximum(low, other_low), torch.minimum(high, other_high))
+    enclosing = _area(torch.minimum(low, other_low), torch.maximum(high, other_high)).clamp(min=_SMALLEST_AREA)
+    union = _area(low, high) + _area(other_low, other_high) - overlap
     return overlap / union.clamp(min=_SMALLEST_AREA) - (enclosing - union) / enclosing
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluator, PanopticEvaluator
+from chipperf.cases.detr.evaluation import DetectionEvaluator, PanopticEvaluator, collect
 from chipperf.cases.detr.loss import match, set_loss
 from chipperf.cases.detr.model import Detr, DetrConfig
 from chipperf.cases.detr.postprocess import (
@@ -146,7 +146,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
     ) -> Evaluation:
         """Return mAP of the boxes, and also mAP of the masks or panoptic quality if they are learned."""
-        collector, panoptic = DetectionCollector(), self._panoptic
+        parts, panoptic = [], self._panoptic
         with torch.inference_mode():
             for batch in self._eval_loader:
                 on_device = self.to_device(batch)
@@ -160,8 +160,8 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
                 elif output.masks is not None:
                     images_with_masks = zip(output.masks, _placements(batch), strict=True)
                     codes = [encode_masks(instance_masks(masks, placement)) for masks, placement in images_with_masks]
-                collector.add(batch.image_ids, found, codes)
-        quality = self._evaluator.evaluate(collector.collected(), collectives, is_main=self._rank.is_main)
+                parts.append(collect(batch.image_ids, found, codes))
+        quality = self._evaluator.evaluate(parts, collectives, is_main=self._rank.is_main)
         details = {f"bbox_{name}": value for name, value in quality.bbox.items() if value is not None}
         details |= {f"segm_{name}": value for name, value in (quality.segm or {}).items() if value is not None}
         all_classes = panoptic.evaluate(collectives).all if panoptic is not None else None
