@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,6 +168,8 @@ def point(step: int) -> EvaluationPoint:
     ],
 )
 def test_the_whole_schedule_is_projected(state: RunState, expected: float | None) -> None:
-    projected = projected_train_seconds(state, epochs=4, evaluate_every_epochs=1, evaluations_s=5.0 * len(state.curve))
+    h = SimpleNamespace(epochs=4, evaluate_every_epochs=1)
+
+    projected = projected_train_seconds(state, h, evaluations_s=5.0 * len(state.curve))
 
     assert projected == expected

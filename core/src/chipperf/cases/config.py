@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from chipperf.cases.base import Case, Hyperparameters
@@ -60,11 +60,8 @@ def resolve(
     """Resolve the hyperparameters: each source overrides the case's base values and earlier sources.
 
     Args:
-        case: The case.
         preset: Name of a preset of the case, the only source that may change locked keys.
         vendor: Name of the vendor of the overrides, for error messages.
-        vendor_overrides: Values from the vendor.
-        file: Values from the user's configuration file.
         command_line: Values from ``--set`` and ``--seed``.
 
     Raises:
@@ -166,6 +163,5 @@ def _validate(case: Case, values: Mapping[str, Any], who: str) -> Hyperparameter
         ) from error
 
 
-def _suggest(name: str, known: Iterable[str], what: str) -> str:
-    names = list(known)
-    return f"{what}: {', '.join(names)}{did_you_mean(name, names)}"
+def _suggest(name: str, known: Collection[str], what: str) -> str:
+    return f"{what}: {', '.join(known)}{did_you_mean(name, known)}"

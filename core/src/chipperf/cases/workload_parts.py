@@ -57,14 +57,15 @@ class ImageWorkload(Generic[H]):
         return iter(self._train_loader)
 
 
-def loader_options(context: WorkloadContext[Any]) -> LoaderChoices:
-    """Return the loader settings from the user's and the vendor's options."""
-    return LoaderChoices(
+def loader_arguments(context: WorkloadContext[Any], **arguments: Any) -> dict[str, Any]:
+    """Return the arguments that a case's loaders share: the ranks, the user's and the vendor's options, and more."""
+    options = LoaderChoices(
         workers=context.loader_workers,
         prefetch_factor=context.hyperparameters.prefetch_factor,
         pin_memory=context.loader_options.pin_memory,
         start_method=context.loader_options.start_method,
     )
+    return {"rank": context.rank.rank, "world_size": context.rank.world_size, "options": options, **arguments}
 
 
 def dataset_record(identity: DatasetIdentity) -> Dataset:

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """Context of one rank's training, with the devices of all ranks.
-
-    If ``checkpoints`` is ``None``, no checkpoints are written.
-    """
+    """Context of one rank's training, with the devices of all ranks; without ``checkpoints``, none are written."""
 
     run_id: str
     session: Session

@@ -66,11 +66,7 @@ def _read(seen: torch.Tensor, count: int) -> list[float]:
 
 
 def classify(product: Callable[[list[float]], list[float]]) -> str:
-    """Return the name of the arithmetic of a product with the identity matrix.
-
-    Args:
-        product: Takes at most :data:`_SIZE` values and returns them as the unit rounded them.
-    """
+    """Return the name of the arithmetic of a product, which takes values and returns them as the unit rounded them."""
     kept_bits = 0
     for bits, seen in zip(_BITS, product([1 + 2.0**-bits for bits in _BITS]), strict=True):
         if abs(seen - 1 - 2.0**-bits) > 2.0**-bits / 4:

@@ -102,7 +102,9 @@ class TrainingLoop:
         """Train and evaluate alternately; return False if all ranks stopped because of a signal."""
         state = self.state
         while state.time_to_target is None:
-            if self._evaluation_is_due():
+            evaluated_step = state.curve[-1].step if state.curve else 0
+            is_new = state.steps != evaluated_step and state.partial_window is None
+            if is_new and self.schedule.evaluates_after(state.steps):
                 goes_on = self._evaluate()
             elif state.steps < self.schedule.planned_steps:
                 goes_on = self._train_segment()
@@ -111,13 +113,6 @@ class TrainingLoop:
             if not goes_on:
                 return False
         return True
-
-    def _evaluation_is_due(self) -> bool:
-        state = self.state
-        evaluated_step = state.curve[-1].step if state.curve else 0
-        if state.steps == evaluated_step or state.partial_window is not None:
-            return False
-        return self.schedule.evaluates_after(state.steps)
 
     def _evaluate(self) -> bool:
         """Evaluate; return False if training stops now."""
@@ -182,9 +177,7 @@ class TrainingLoop:
         else:
             self._memory.end_warmup()
         steps, left = planned.end - planned.start, planned.end - state.steps
-        before = state.partial_window or PartialWindow(
-            first_step=planned.start, steps=steps, samples=0, nanoseconds=0, loss_sum=0.0
-        )
+        before = state.partial_window or PartialWindow(first_step=planned.start, steps=steps)
         state.partial_window = None
         samples = before.samples
         self.replica.loss_sum.fill_(before.loss_sum)

@@ -98,10 +98,8 @@ def _build_workload(
     plan: RunPlan, case: Case, session: Session, rank: Rank, device: torch.device, hyperparameters: Hyperparameters
 ) -> Workload:
     options = session.loader_options(device)
-    workers = hyperparameters.workers
-    if workers < 0 and options.workers_per_rank is not None:
-        workers = options.workers_per_rank
-    elif workers < 0:
+    workers = options.workers_per_rank if hyperparameters.workers < 0 else hyperparameters.workers
+    if workers is None:
         # This rank's share of the machine's cores, minus one for the training process.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = max(1, min(16, cores // rank.local_world_size - 1))
@@ -156,7 +154,7 @@ def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) 
             precision=plan.precision,
             world_size=world_size,
             hyperparameters=MappingProxyType(plan.hyperparameters.values),
-        ),
+        )
     )
 
 

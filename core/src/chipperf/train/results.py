@@ -32,6 +32,7 @@ from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
@@ -120,6 +121,9 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
     too_few = Missing(
         missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
+    projected_s: Number | None = projected_train_seconds(state, context.hyperparameters, context.spans.seconds("eval"))
+    if projected_s is None:
+        projected_s = Missing(missing="not_run", reason="the budget ended before a window")
     found = {
         "p_whole": state.samples / state.train_seconds if state.train_seconds else None,
         "p_train": train or too_few,
@@ -130,7 +134,7 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "quality": values[-1] if values else None,
         "best_quality": max(values, default=None),
         "time_to_target": state.time_to_target or _why_no_time_to_target(context, state),
-        "projected_train_seconds": _projection(context, state) if state.ended_by_budget else None,
+        "projected_train_seconds": projected_s if state.ended_by_budget else None,
         "memory": _memory(state.memory, power, context.session) if state.memory else None,
         "power": power,
         "train_samples": state.samples,
@@ -160,19 +164,7 @@ def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
     )
 
 
-def _projection(context: RunContext, state: RunState) -> Number:
-    seconds = projected_train_seconds(
-        state,
-        epochs=context.hyperparameters.epochs,
-        evaluate_every_epochs=context.hyperparameters.evaluate_every_epochs,
-        evaluations_s=context.spans.seconds("eval"),
-    )
-    return Missing(missing="not_run", reason="the budget ended before a window") if seconds is None else seconds
-
-
-def projected_train_seconds(
-    state: RunState, *, epochs: int, evaluate_every_epochs: int, evaluations_s: float
-) -> float | None:
+def projected_train_seconds(state: RunState, h: Hyperparameters, evaluations_s: float) -> float | None:
     """Return the projected training time of the whole schedule, or ``None`` if no window was measured.
 
     Each remaining step and evaluation is assumed to take the average time of the measured ones. The last epoch always
@@ -183,8 +175,8 @@ def projected_train_seconds(
     step_s = sum(window.seconds for window in state.windows) / sum(window.steps for window in state.windows)
     evaluation_s = evaluations_s / len(state.curve) if state.curve else 0.0
     epochs_done = state.steps // state.steps_per_epoch
-    evaluations = math.ceil(epochs / evaluate_every_epochs) - epochs_done // evaluate_every_epochs
-    return state.train_seconds + (epochs * state.steps_per_epoch - state.steps) * step_s + evaluations * evaluation_s
+    evaluations = math.ceil(h.epochs / h.evaluate_every_epochs) - epochs_done // h.evaluate_every_epochs
+    return state.train_seconds + (h.epochs * state.steps_per_epoch - state.steps) * step_s + evaluations * evaluation_s
 
 
 def _memory(stats: MemoryStats, power: Power | Missing, session: Session) -> Memory:
@@ -280,12 +272,8 @@ def _interruption_warnings(planned: Record) -> list[str]:
         return []
     gap_s = sum(interruption.gap_seconds for interruption in planned.interruptions)
     steps = ", ".join(str(interruption.step) for interruption in planned.interruptions)
-    return [
-        (
-            f"the run was interrupted and continued after step {steps}: e2e_time_s adds up its sessions and leaves out "
-            f"{gap_s:.0f} s between them"
-        )
-    ]
+    time = f"e2e_time_s adds up its sessions and leaves out {gap_s:.0f} s between them"
+    return [f"the run was interrupted and continued after step {steps}: {time}"]
 
 
 def _precision_warnings(precision: PrecisionPolicy, measured: EffectivePrecision) -> list[str]:

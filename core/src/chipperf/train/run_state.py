@@ -27,9 +27,9 @@ class PartialWindow:
 
     first_step: int
     steps: int
-    samples: int
-    nanoseconds: int
-    loss_sum: float
+    samples: int = 0
+    nanoseconds: int = 0
+    loss_sum: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -35,14 +35,11 @@ _CONNECTION_S = 5.0
 
 
 class StopRequest:
-    """Tracks whether a signal asked this rank to stop, and the edge at which all ranks stop.
+    """Tracks whether a signal asked this rank to stop (``requested``), and the edge at which all ranks stop.
 
     Args:
         rank: Place of this worker.
         connect: Returns a store that all ranks share; called after a signal, and never for a single rank.
-
-    Attributes:
-        requested: True if a signal was received.
     """
 
     def __init__(self, rank: Rank | None = None, connect: Callable[[], Store] | None = None) -> None:

@@ -78,12 +78,11 @@ def spread(durations_s: Sequence[float]) -> Spread | None:
         return None
     ordered = sorted(durations_s)
     mean_s = statistics.fmean(ordered)
-    deviation_s = statistics.pstdev(ordered)
     return Spread(
         p50_s=_percentile(ordered, 0.50),
         p90_s=_percentile(ordered, 0.90),
         p99_s=_percentile(ordered, 0.99),
-        cv=deviation_s / mean_s if mean_s > 0 else 0.0,
+        cv=statistics.pstdev(ordered) / mean_s if mean_s > 0 else 0.0,
     )
 
 

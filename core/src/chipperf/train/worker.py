@@ -41,9 +41,7 @@ def main(run_directory: Path) -> None:
             _run(plan, session, rank, directory, events)
         except BaseException as error:
             failure = describe(error, rank.rank)
-            session.notify(
-                RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message),
-            )
+            session.notify(RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message))
             # This also fails on a full disk, and must not hide the reason of the run's failure.
             with suppress(RecordError):
                 events.write("run_stop", "failed", reason=str(error))

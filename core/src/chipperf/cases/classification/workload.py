@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torchvision
 from torch.nn.functional import cross_entropy
 
 from chipperf.cases.workload import Evaluation, WorkloadContext
-from chipperf.cases.workload_parts import ImageWorkload, fused_if_possible, loader_options
+from chipperf.cases.workload_parts import ImageWorkload, fused_if_possible, loader_arguments
 from chipperf.data.imagefolder import identify_imagefolder, scan_imagefolder
 from chipperf.data.loader import build_evaluation_loader, build_training_loader
 from chipperf.errors import TrainingError
@@ -32,12 +32,7 @@ class ClassificationWorkload(ImageWorkload["ClassificationHyperparameters"]):
         h = context.hyperparameters
         folder = scan_imagefolder(context.data_root)
         identity = identify_imagefolder(folder, context.reference)
-        shared: dict[str, Any] = {
-            "rank": context.rank.rank,
-            "world_size": context.rank.world_size,
-            "image_size": h.image_size,
-            "options": loader_options(context),
-        }
+        shared = loader_arguments(context, image_size=h.image_size)
         train_loader = build_training_loader(folder.train, batch_size=h.batch_size, seed=h.seed, **shared)
         super().__init__(context, identity, train_loader)
         self._classes = len(folder.classes)

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 RunLengthCode = dict[str, Any]
 """COCO's compressed run-length code of a mask: ``size`` and ``counts``."""
 
-OverlapKind = Literal["bbox", "segm"]
-"""Whether boxes or masks are compared."""
-
 AveragePrecision = dict[str, float | None]
 """COCO's results by name, as fractions, in the order of :data:`COCO_RESULTS`; ``None`` if there is no such object."""
 
@@ -161,7 +158,7 @@ class QuickCocoEvaluation(COCOeval):  # type: ignore[misc]  # pycocotools has no
         }
 
 
-def average_precision(truth: COCO, detections: CollectedDetections, kind: OverlapKind) -> AveragePrecision:
+def average_precision(truth: COCO, detections: CollectedDetections, kind: Literal["bbox", "segm"]) -> AveragePrecision:
     """Return COCO's results for detections on the images of a split, computed by pycocotools."""
     content = {key: truth.dataset[key] for key in ("images", "categories")}
     predicted = coco_index(content | {"annotations": _as_annotations(detections, kind)})
@@ -258,7 +255,7 @@ def _require_finite(rows: NDArray[np.void]) -> None:
         )
 
 
-def _as_annotations(detections: CollectedDetections, kind: OverlapKind) -> list[dict[str, Any]]:
+def _as_annotations(detections: CollectedDetections, kind: Literal["bbox", "segm"]) -> list[dict[str, Any]]:
     rows = detections.rows
     columns = (rows["image"].tolist(), rows["label"].tolist(), rows["score"].tolist())
     common = [

@@ -111,7 +111,6 @@ def set_loss(
 
     Args:
         output: The model's predictions.
-        targets: The objects, on the same device.
         assignment: Result of :func:`match` for the objects.
         mean_over_ranks: Averages a scalar on the output's device over ranks; ``None`` for a single process.
 
@@ -129,13 +128,11 @@ def set_loss(
     classification = _classification_losses(logits, targets.labels, matches)
     l1, giou = (sums / objects for sums in _box_losses(boxes, targets.boxes, matches))
     weighted = (classification + BOX_L1_WEIGHT * l1 + BOX_GIOU_WEIGHT * giou).sum()
-    parts = {}
-    last = len(classification) - 1
+    parts: dict[str, torch.Tensor] = {}
     for layer in range(len(classification)):
-        suffix = "" if layer == last else f"_{layer}"
-        parts[f"loss_ce{suffix}"] = classification[layer]
-        parts[f"loss_bbox{suffix}"] = l1[layer]
-        parts[f"loss_giou{suffix}"] = giou[layer]
+        suffix = "" if layer == len(classification) - 1 else f"_{layer}"
+        layer_parts = {"ce": classification[layer], "bbox": l1[layer], "giou": giou[layer]}
+        parts |= {f"loss_{name}{suffix}": value for name, value in layer_parts.items()}
     if output.masks is not None and targets.masks is not None:
         sums_over_masks = _mask_losses(output.masks.float(), targets.masks, targets.counts, assignment[-1])
         focal, dice = (sums / objects for sums in sums_over_masks)

@@ -59,12 +59,7 @@ class Placement:
 
 
 def detections(output: DetrOutput, original_sizes: torch.Tensor) -> Detections:
-    """Return the last layer's objects in pixels.
-
-    Args:
-        output: The model's predictions.
-        original_sizes: Height and width of the images in their files, ``(B, 2)`` on the output's device.
-    """
+    """Return the last layer's objects in pixels of the files, whose heights and widths are ``(B, 2)`` on the device."""
     scores, labels = output.logits[-1].softmax(dim=-1)[..., :-1].max(dim=-1)
     width_height = original_sizes.flip(-1).to(output.boxes.dtype)
     boxes = cxcywh_to_xyxy(output.boxes[-1]) * width_height.repeat(1, 2)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,7 +18,7 @@ from chipperf.cases.detr.postprocess import (
 )
 from chipperf.cases.detr.targets import Targets, stack_targets
 from chipperf.cases.workload import Evaluation, WorkloadContext
-from chipperf.cases.workload_parts import ImageWorkload, fused_if_possible, loader_options
+from chipperf.cases.workload_parts import ImageWorkload, fused_if_possible, loader_arguments
 from chipperf.data.coco import PanopticSplit, identify_coco, scan_coco
 from chipperf.data.coco_batch import (
     DetectionBatch,
@@ -55,16 +55,9 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         h = context.hyperparameters
         data = scan_coco(context.data_root, h.targets)
         identity = identify_coco(data, context.reference)
-        padding = Padding(
-            multiple=h.padding_multiple, fixed_side=largest_size(h.resolution) if h.static_shapes else None
-        )
-        shared: dict[str, Any] = {
-            "rank": context.rank.rank,
-            "world_size": context.rank.world_size,
-            "resolution": h.resolution,
-            "padding": padding,
-            "options": loader_options(context),
-        }
+        fixed_side = largest_size(h.resolution) if h.static_shapes else None
+        padding = Padding(multiple=h.padding_multiple, fixed_side=fixed_side)
+        shared = loader_arguments(context, resolution=h.resolution, padding=padding)
         train_loader = build_detection_training_loader(
             data.train, batch_size=h.batch_size, seed=h.seed, masks=h.targets != "boxes", **shared
         )
@@ -172,9 +165,5 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
 
 def _placements(batch: DetectionBatch) -> list[Placement]:
     canvas = (batch.images.shape[-2], batch.images.shape[-1])
-    return [
-        Placement(canvas=canvas, size=(height, width), original_size=(original_height, original_width))
-        for (height, width), (original_height, original_width) in zip(
-            batch.sizes.tolist(), batch.orig_sizes.tolist(), strict=True
-        )
-    ]
+    sizes = zip(batch.sizes.tolist(), batch.orig_sizes.tolist(), strict=True)
+    return [Placement(canvas=canvas, size=tuple(size), original_size=tuple(original)) for size, original in sizes]
