@@ -15,13 +15,12 @@ import json
 import tempfile
 import time
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluator, coco_index
+from chipperf.cases.detr.evaluation import DetectionEvaluator, coco_index, collect
 from chipperf.cases.detr.postprocess import Detections
 from chipperf.data.coco import EVAL_SPLIT, instances_name
 from chipperf.plugin.types import Rank
@@ -118,11 +117,9 @@ def evaluated_once(evaluator: DetectionEvaluator, batches: list[Batch]) -> Calla
     alone = Collectives(Rank(), torch.device("cpu"))
 
     def run() -> list[float]:
-        collector = DetectionCollector()
-        for ids, detections in batches:
-            collector.add(ids, detections)
-        quality = evaluator.evaluate(collector.collected(), alone, is_main=True)
-        return [-1.0 if value is None else value for value in asdict(quality.bbox).values()]
+        parts = [collect(ids, detections) for ids, detections in batches]
+        quality = evaluator.evaluate(parts, alone, is_main=True)
+        return [-1.0 if value is None else value for value in quality.bbox.values()]
 
     return run
 

@@ -15,8 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from chipperf.cases.detr.loss import set_loss
-from chipperf.cases.detr.matcher import match
+from chipperf.cases.detr.loss import match, set_loss
 from chipperf.cases.registry import find_case
 from chipperf.cases.workload import WorkloadContext
 from chipperf.plugin.installed import find_vendor

@@ -68,10 +68,9 @@ def build_training(batch_size: int) -> tuple[RunContext, Replica, Iterator[Any]]
     from chipperf.run.collectives import Collectives
     from chipperf.run.events import EventLog
     from chipperf.run.progress import ProgressFile
-    from chipperf.train.context import RunContext
+    from chipperf.train.context import RunContext, Spans
     from chipperf.train.core_pass import POOL_BATCHES
     from chipperf.train.replica import Replica
-    from chipperf.train.spans import Spans
 
     session, rank = bind(find_vendor("cpu")), Rank()
     session.load_runtime()

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.cases.classification import mobilenetv2
+from chipperf.cases.classification.case import MOBILENETV2
 from chipperf.documents.document_identity import installed_cases
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
@@ -57,7 +57,7 @@ def trained_run(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def make_plan(tmp_path: Path) -> MakePlan:
     def make(**changes: Any) -> RunPlan:
-        values = mobilenetv2.CASE.base.model_dump()
+        values = MOBILENETV2.base.model_dump()
         decided: Mapping[str, Any] = {
             "run_id": "run-1",
             "created_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from chipperf.cases.classification.mobilenetv2 import CASE as MOBILENETV2
+from chipperf.cases.classification.case import MOBILENETV2
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case

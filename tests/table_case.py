@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from chipperf.cases.base import Case, Hyperparameters, ReportProfile
-from chipperf.cases.case_data import CaseData
+from chipperf.cases.base import Case, CaseData, Hyperparameters, ReportProfile
 from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.errors import DataError
 from chipperf.plugin.types import Title
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from chipperf.cases.case_data import Progress
+    from chipperf.cases.base import Progress
     from chipperf.data.dataset_check import CheckReport
     from numpy.typing import NDArray
     from support import FakeDistributions

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cases.base import Hyperparameters, Role
-from chipperf.cases.classification.mobilenetv2 import CASE as MOBILENETV2
-from chipperf.cases.classification.resnet50 import CASE as RESNET50
+from chipperf.cases.classification.case import MOBILENETV2, RESNET50
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.errors import PluginLoadError, UsageError
@@ -108,7 +107,7 @@ def test_unknown_case_names_the_nearest() -> None:
 
 GOOD = """
 from dataclasses import replace
-from chipperf.cases.classification.resnet50 import CASE as RESNET50
+from chipperf.cases.classification.case import RESNET50
 
 CASE = replace(RESNET50, name="resnet51")
 NAMESAKE = RESNET50

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf import LoaderOptions, Rank
+from chipperf.cases.classification.case import MOBILENETV2 as CASE
 from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
-from chipperf.cases.classification.mobilenetv2 import CASE
 from chipperf.cases.classification.workload import ClassificationWorkload
 from chipperf.cases.config import resolve
 from chipperf.cases.workload import WorkloadContext

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import CaseOverride, CaseOverrides
-from chipperf.cases.classification.mobilenetv2 import CASE
+from chipperf.cases.classification.case import MOBILENETV2 as CASE
 from chipperf.cases.config import parse_assignments, read_config_file, resolve
 from chipperf.errors import ConfigError, UsageError
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from chipperf.cases.classification import mobilenetv2, resnet50
+from chipperf.cases.classification.case import MOBILENETV2, RESNET50
 from torch.utils.flop_counter import FlopCounterMode
 
 
-@pytest.mark.parametrize("case", [resnet50.CASE, mobilenetv2.CASE], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [RESNET50, MOBILENETV2], ids=lambda case: case.name)
 def test_forward_pass_takes_as_much_arithmetic_as_the_case_says(case):
     size = case.base.image_size
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from chipperf.cases.base import Case, Hyperparameters, ReportProfile
-from chipperf.cases.case_data import CaseData
+from chipperf.cases.base import Case, CaseData, Hyperparameters, ReportProfile
 from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Dataset

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from chipperf.cases.classification import mobilenetv2
+from chipperf.cases.classification.case import MOBILENETV2
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.cli.main import app
 from chipperf.contract.check import Failed
@@ -245,12 +245,12 @@ def test_loss_falls_if_it_ends_lower(losses: list[float | None], falls: bool) ->
 
 
 def test_real_size_is_the_benchmarks_without_files_that_generated_data_lacks() -> None:
-    assert hyperparameters_of(mobilenetv2.CASE, "real").model_dump()["image_size"] == 224
+    assert hyperparameters_of(MOBILENETV2, "real").model_dump()["image_size"] == 224
     detr = hyperparameters_of(DETR, "real").model_dump()
     assert (detr["resolution"], detr["backbone_weights"]) == (800, "")
 
 
-@pytest.mark.parametrize("case", [mobilenetv2.CASE, DETR], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [MOBILENETV2, DETR], ids=lambda case: case.name)
 def test_sample_data_fills_the_batches(case: Any, tmp_path: Path) -> None:
     data = sample_data(case, "tiny", tmp_path)
     manifest = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
@@ -280,7 +280,7 @@ def reference() -> Session:
 
 def test_classifier_on_the_reference_itself_is_within(reference: Session, tmp_path: Path) -> None:
     device_policy = reference.precision("fp32", CPU)
-    case = mobilenetv2.CASE
+    case = MOBILENETV2
     found = compare(reference, CPU, device_policy, case, sample_data(case, "tiny", tmp_path), steps=1)
     assert found.within, found.summary
 

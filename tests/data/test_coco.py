@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from chipperf.cases.detr.case_data import COCO2017
+from chipperf.cases.detr.case import COCO2017
 from chipperf.data.coco import (
     decode_segment_map,
     draw_segmentation,

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from chipperf.cases.detr.case_data import COCO2017
+from chipperf.cases.detr.case import COCO2017
 from chipperf.data import dataset_check
 from chipperf.data.coco import check_coco
 from chipperf.data.dataset_identity import ReferenceDataset

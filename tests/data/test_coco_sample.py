@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from chipperf.cases.detr.case_data import COCO2017
+from chipperf.cases.detr.case import COCO2017
 from chipperf.data import coco_sample
 from chipperf.data.coco import decode_segment_map, draw_segmentation, identify_coco, scan_coco
 from chipperf.data.coco_sample import SIZES, STUFF, THINGS, CocoSampleOptions, ensure_coco_sample, render_scene

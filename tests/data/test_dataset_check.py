@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from chipperf.cases.classification.case_data import IMAGENET2012
+from chipperf.cases.classification.case import IMAGENET2012
 from chipperf.data import dataset_check
 from chipperf.data.dataset_identity import ReferenceDataset
 from chipperf.data.imagefolder import check_imagefolder

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import asdict, replace
 
 import pytest
-from chipperf.cases.classification.case_data import IMAGENET2012
+from chipperf.cases.classification.case import IMAGENET2012
 from chipperf.data.dataset_identity import listing_sha256
 from chipperf.data.imagefolder import identify_imagefolder, imagefolder_files, scan_imagefolder
 from chipperf.errors import DataError

@@ -9,8 +9,8 @@ import re
 import generate_schema
 import pytest
 from chipperf.cases.base import Role
+from chipperf.cases.classification.case import RESNET50 as CASE
 from chipperf.cases.classification.hyperparameters import PRESETS
-from chipperf.cases.classification.resnet50 import CASE
 from chipperf.cases.config import STATEABLE_FACTS, read_config_file, resolve
 from chipperf.plugin.registration import REQUIRED_HOOKS, VENDOR_HOOKS
 from chipperf.records.schema import Interruption, Memory, Metrics, MissingKind, Power, StepBreakdown

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chipperf.cases.classification import mobilenetv2
+from chipperf.cases.classification.case import MOBILENETV2
 from chipperf.errors import TrainingError, UsageError
 from chipperf.launch import job as job_module
 from chipperf.launch.channel import SECRET_VARIABLE
@@ -97,7 +97,7 @@ def make_job(make_plan: MakePlan, tmp_path: Path) -> Callable[..., Job]:
         return Job(
             plan=make_plan(**changes),
             session=bind(installed.find_vendor("cpu")),
-            case=mobilenetv2.CASE,
+            case=MOBILENETV2,
             out=tmp_path / "run",
             launcher=launcher,
         )
@@ -141,7 +141,7 @@ def test_sample_is_generated_before_the_time_of_the_run_begins(
         advance(1, 2)
         return tmp_path
 
-    case = replace(mobilenetv2.CASE, data=replace(mobilenetv2.CASE.data, ensure_sample=ensure_sample))
+    case = replace(MOBILENETV2, data=replace(MOBILENETV2.data, ensure_sample=ensure_sample))
     monkeypatch.setattr("chipperf.launch.options.find_case", lambda name: case)
     monkeypatch.setattr(job_module.time, "monotonic", lambda: clock_s[0])
 
@@ -152,7 +152,7 @@ def test_sample_is_generated_before_the_time_of_the_run_begins(
 
 
 def test_case_without_a_sample_needs_data(cpu: None, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = replace(mobilenetv2.CASE, data=replace(mobilenetv2.CASE.data, ensure_sample=None))
+    case = replace(MOBILENETV2, data=replace(MOBILENETV2.data, ensure_sample=None))
     monkeypatch.setattr("chipperf.launch.options.find_case", lambda name: case)
 
     with pytest.raises(UsageError, match="has no sample dataset"):
@@ -319,7 +319,7 @@ def stopped(make_job: Callable[..., Job], workers: list[Any], observer: Observer
     workers.clear()
     status = Status(state="interrupted", failure=Failure(failure_class="interrupted", message="stopped"))
     record = read_record(directory.path).model_copy(update={"status": status})
-    version = mobilenetv2.CASE.version
+    version = MOBILENETV2.version
     directory.write_record(record)
     directory.write_plan(read_plan(directory.plan).model_copy(update={"case_version": version}).model_dump_json())
     directory.release_reserve()

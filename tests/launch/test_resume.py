@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import torch
-from chipperf.cases.classification.mobilenetv2 import CASE
+from chipperf.cases.classification.case import MOBILENETV2 as CASE
 from chipperf.errors import DataError, DeviceError, PerfError, RecordError, TrainingError, UsageError, VendorHookError
 from chipperf.launch import resume as resume_module
 from chipperf.launch.local import _may_restart

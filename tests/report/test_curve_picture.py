@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from chipperf.cases.classification import resnet50
+from chipperf.cases.classification.case import RESNET50
 from chipperf.report import figures
 from chipperf.report.convergence_curves import build_convergence
 from chipperf.report.curve_figure import draw_curves, time_unit
@@ -15,7 +15,7 @@ from chipperf.report.curves import CurveRuns, build_curves, read_points
 from curve_records import curve, losses
 from factory import UNKNOWN, make_record
 
-PROFILE = resnet50.CASE.report
+PROFILE = RESNET50.report
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def no_chinese_font(monkeypatch):
 
 
 def curves_of(*records, baseline=()):
-    found = build_convergence(records, (), baseline, resnet50.CASE)
+    found = build_convergence(records, (), baseline, RESNET50)
     assert found
     return found.curves
 

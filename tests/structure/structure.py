@@ -49,7 +49,7 @@ def shared_file_names() -> dict[str, list[str]]:
     Files that are the same part of several packages are no second meaning: ``__init__.py``, the parts of vendors'
     plugins, the parts of each kind of case.
     """
-    parallel = {"__init__.py", "case.py", "case_data.py", "hyperparameters.py", "workload.py"}
+    parallel = {"__init__.py", "case.py", "hyperparameters.py", "workload.py"}
     found = _several((path.name, path) for path in sources(CORE) if path.name not in parallel)
     vendors = {path.name for vendor in VENDORS for path in sources(ROOT / "plugins" / vendor)}
     for name in sorted({path.name for path in sources(CORE)} & vendors - parallel):

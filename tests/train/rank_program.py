@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from chipperf import DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
+from chipperf.cases.classification.case import MOBILENETV2 as CASE
 from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
-from chipperf.cases.classification.mobilenetv2 import CASE
 from chipperf.cases.classification.workload import ClassificationWorkload
 from chipperf.cases.config import resolve
 from chipperf.cases.workload import WorkloadContext
@@ -25,10 +25,9 @@ from chipperf.records.schema import Limits
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
-from chipperf.train.context import RunContext
+from chipperf.train.context import RunContext, Spans
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.replica import Replica
-from chipperf.train.spans import Spans
 
 DEVICE = torch.device("cpu")
 

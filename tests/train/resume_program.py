@@ -26,11 +26,10 @@ from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
-from chipperf.train.context import RunContext
+from chipperf.train.context import RunContext, Spans
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 from tiny_training import StopAt
 

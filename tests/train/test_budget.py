@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.plugin.types import Rank
 from chipperf.records.schema import EvaluationPoint, Limits, Window
 from chipperf.run.collectives import Collectives
-from chipperf.train.budget import StepBudget, projected_train_seconds
+from chipperf.train.results import projected_train_seconds
 from chipperf.train.run_state import RunState
+from chipperf.train.schedule import StepBudget
 from chipperf.train.windows import MINIMUM_WINDOWS, throughput
 from tiny_training import DEVICE, make_training
 
@@ -166,8 +168,8 @@ def point(step: int) -> EvaluationPoint:
     ],
 )
 def test_the_whole_schedule_is_projected(state: RunState, expected: float | None) -> None:
-    projected = projected_train_seconds(
-        state, steps_per_epoch=25, epochs=4, evaluate_every_epochs=1, evaluations_s=5.0 * len(state.curve)
-    )
+    h = SimpleNamespace(epochs=4, evaluate_every_epochs=1)
+
+    projected = projected_train_seconds(state, h, evaluations_s=5.0 * len(state.curve))
 
     assert projected == expected

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def test_counter_that_one_rank_does_not_know_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     class OtherKnowsNothing(TwoRanks):
-        def sum_counts(self, values):  # type: ignore[no-untyped-def]
-            return list(values)
+        def gather(self, item):  # type: ignore[no-untyped-def]
+            return [item, MemoryStats(source="fake")]
 
     session = FakeSession(memory=MemoryStats(source="fake", peak_allocated_bytes=10))
     rank = Rank(world_size=2, local_world_size=2)

@@ -114,7 +114,7 @@ def test_all_ranks_stop_at_the_same_edge(count: int) -> None:
                 continue
             edges[number] += 1
             if is_told:
-                requests[number]._requested = True
+                requests[number].requested = True
             if requests[number].reached(nothing):
                 stopped_at[number] = edges[number]
         assert len(set(stopped_at)) == 1
@@ -128,14 +128,14 @@ def test_device_is_waited_for_only_after_a_signal() -> None:
 
     stop.reached(wait)
     assert waits == []
-    stop._requested = True
+    stop.requested = True
     stop.reached(wait)
     assert waits == [1]
 
 
 def test_rank_that_alone_was_told_stops_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     [stop, _] = ranks(2)
-    stop._requested = True
+    stop.requested = True
     assert not stop.reached(nothing)
     monkeypatch.setattr(stop_module, "_AGREEMENT_S", -1.0)
 
@@ -150,7 +150,7 @@ def test_without_a_store_a_signal_interrupts(monkeypatch: pytest.MonkeyPatch, va
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     stop = StopRequest(Rank(world_size=2))
-    stop._requested = True
+    stop.requested = True
 
     with pytest.raises(TrainingStopped):
         stop.reached(nothing)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from chipperf.records.schema import Window
-from chipperf.train.windows import (
-    MINIMUM_WINDOWS,
-    fitting_window_steps,
-    plan_window_lengths,
-    plan_windows,
-    segment_around,
-    spread,
-    throughput,
-)
+from chipperf.cases.base import Hyperparameters
+from chipperf.plugin.types import Rank
+from chipperf.records.schema import Limits, Window
+from chipperf.run.collectives import Collectives
+from chipperf.train.schedule import Schedule, StepBudget, fitting_window_steps, plan_window_lengths, plan_windows
+from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_training import DEVICE
 
 
 def windows(*rates: float, samples: int = 100) -> list[Window]:
@@ -103,6 +100,23 @@ def test_coefficient_of_variation_is_deviation_over_mean() -> None:
     assert measured.cv == pytest.approx(0.5)
 
 
+def schedule(last_step: int, *every: int) -> Schedule:
+    evaluate, checkpoint = (*every, 0, 0)[:2]
+    h = Hyperparameters(
+        model="linear",
+        dataset="memory",
+        target=0.9,
+        epochs=5,
+        batch_size=1,
+        lr=0.1,
+        eval_batch_size=1,
+        seed=0,
+        evaluate_every_steps=evaluate,
+        checkpoint_every_steps=checkpoint,
+    )
+    return Schedule(h, Limits(max_steps=last_step), 12, StepBudget(None, Rank(), Collectives(Rank(), DEVICE)))
+
+
 @pytest.mark.parametrize(
     ("step", "every", "expected"),
     [
@@ -120,16 +134,16 @@ def test_coefficient_of_variation_is_deviation_over_mean() -> None:
 def test_segment_ends_where_something_else_happens(
     step: int, every: tuple[int, ...], expected: tuple[int, int]
 ) -> None:
-    assert segment_around(step, steps_per_epoch=12, last_step=30, every=every) == expected
+    assert schedule(30, *every).segment(step) == expected
 
 
 def test_segments_follow_each_other_and_are_found_from_every_step() -> None:
-    step = 0
+    planned, step = schedule(50, 5, 7), 0
     while step < 50:
-        start, end = segment_around(step, steps_per_epoch=12, last_step=50, every=(5, 7))
+        start, end = planned.segment(step)
         assert start == step < end
         for inside in range(start, end):
-            assert segment_around(inside, steps_per_epoch=12, last_step=50, every=(5, 7)) == (start, end)
+            assert planned.segment(inside) == (start, end)
         step = end
     assert step == 50
 

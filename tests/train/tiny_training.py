@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,15 +19,13 @@ from chipperf.records.schema import Dataset, Limits, Loader
 from chipperf.run.collectives import Collectives
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
-from chipperf.train import batches as batches_module
 from chipperf.train import context as context_module
 from chipperf.train import loop as loop_module
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
-from chipperf.train.context import RunContext
+from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.replica import Replica
-from chipperf.train.spans import Spans
 from chipperf.train.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -176,6 +175,12 @@ class TwoRanks(Collectives):
     def max_counts(self, values: Sequence[int]) -> list[int]:
         return [3 * value for value in values]
 
+    def gather(self, item: Any) -> list[Any]:
+        if not isinstance(item, MemoryStats):
+            return [item]
+        counters = {name: value for name, value in asdict(item).items() if isinstance(value, int)}
+        return [item, replace(item, **{name: 3 * value for name, value in counters.items()})]
+
 
 @dataclass
 class Training:
@@ -211,8 +216,10 @@ def make_training(
     **hyperparameters: Any,
 ) -> Training:
     session = session or FakeSession()
-    for module in (batches_module, context_module, loop_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=session.device.perf_counter))
+    # Spans keep the real clock.
+    clock = SimpleNamespace(perf_counter=session.device.perf_counter, monotonic=time.monotonic)
+    for module in (context_module, loop_module):
+        monkeypatch.setattr(module, "time", clock)
     values: dict[str, Any] = {
         "model": "linear",
         "dataset": "memory",

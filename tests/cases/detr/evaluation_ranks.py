@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from chipperf import Rank
-from chipperf.cases.detr.evaluation import DetectionCollector, DetectionEvaluator, PanopticEvaluator
+from chipperf.cases.detr.evaluation import DetectionEvaluator, PanopticEvaluator, collect
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
 from chipperf.run.collectives import Collectives
 from generated_predictions import predict_boxes, predict_segments
@@ -29,12 +29,12 @@ def evaluate(root: Path, rank: Rank) -> dict[str, Any]:
     assert isinstance(instances, InstanceSplit)
     assert isinstance(panoptic, PanopticSplit)
     ids = instances.images.ids
-    collector, segments = DetectionCollector(), PanopticEvaluator(panoptic)
+    parts, segments = [], PanopticEvaluator(panoptic)
     for image_id in {2, *ids[rank.rank :: rank.world_size].tolist()}:
         detections, masks = predict_boxes(instances, image_id)
-        collector.add([image_id], detections, masks)
+        parts.append(collect([image_id], detections, masks))
         segments.add(image_id, predict_segments(panoptic, image_id))
-    quality = DetectionEvaluator(root, ids).evaluate(collector.collected(), collectives, is_main=rank.is_main)
+    quality = DetectionEvaluator(root, ids).evaluate(parts, collectives, is_main=rank.is_main)
     return {"detection": asdict(quality), "panoptic": asdict(segments.evaluate(collectives))}
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from chipperf.cases.detr.postprocess import Detections, PanopticSegmentation, Segment
+from chipperf.cases.detr.panoptic_quality import SegmentedImage
+from chipperf.cases.detr.postprocess import Detections
 from pycocotools import mask as coco_mask
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def predict_boxes(split: InstanceSplit, image_id: int) -> tuple[Detections, list
     return detections, [[{"size": code["size"], "counts": code["counts"].decode()} for code in codes]]
 
 
-def predict_segments(split: PanopticSplit, image_id: int) -> PanopticSegmentation:
+def predict_segments(split: PanopticSplit, image_id: int) -> SegmentedImage:
     """Return the true segments, shifted; one may be lost, one mislabeled, one cut in two."""
     rng = np.random.RandomState(image_id)
     index = split.images.position(image_id)
@@ -79,8 +80,6 @@ def predict_segments(split: PanopticSplit, image_id: int) -> PanopticSegmentatio
             pixels = pixels & ~left
         if fate != 3 or number == 0:
             add(pixels, category)
-    segments = tuple(
-        Segment(id=number, category_id=category, isthing=category in split.things, area=int((ids == number).sum()))
-        for number, category in enumerate(categories, start=1)
+    return SegmentedImage(
+        indices=ids, categories=np.array(categories, np.int64), is_crowd=np.zeros(len(categories), np.bool_)
     )
-    return PanopticSegmentation(ids=ids, segments=segments)

@@ -17,13 +17,15 @@ import torch
 from chipperf import Rank
 from chipperf.cases.detr import evaluation
 from chipperf.cases.detr.evaluation import (
-    AveragePrecision,
-    DetectionCollector,
+    COCO_RESULTS,
+    DETECTION,
     DetectionEvaluator,
     PanopticEvaluator,
+    collect,
     merge,
     require_every_image,
 )
+from chipperf.cases.detr.panoptic_quality import SegmentedImage
 from chipperf.cases.detr.postprocess import Detections
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
@@ -128,24 +130,20 @@ def test_panoptic_quality_does_not_depend_on_the_number_of_ranks(
 
 
 def test_figures_are_in_the_order_of_pycocotools() -> None:
-    assert list(AveragePrecision.__dataclass_fields__) == [
+    assert list(COCO_RESULTS) == [
         *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
         *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
     ]
 
 
-def collect(split: InstanceSplit, ids: list[int]) -> CollectedDetections:
-    collector = DetectionCollector()
-    for image_id in ids:
-        collector.add([image_id], *predict_boxes(split, image_id))
-    return collector.collected()
+def predict(split: InstanceSplit, ids: list[int]) -> CollectedDetections:
+    return merge([collect([image_id], *predict_boxes(split, image_id)) for image_id in ids])
 
 
 def test_batches_of_several_images_are_taken_apart(split: InstanceSplit) -> None:
     ids = split.images.ids[:3].tolist()
     single = [predict_boxes(split, image_id) for image_id in ids]
-    collector = DetectionCollector()
-    collector.add(
+    batch = collect(
         ids,
         Detections(
             scores=torch.cat([found.scores for found, _ in single]),
@@ -154,33 +152,32 @@ def test_batches_of_several_images_are_taken_apart(split: InstanceSplit) -> None
         ),
         [codes for _, [codes] in single],
     )
-    together, apart = collector.collected(), collect(split, ids)
-    for name in ("image_ids", "owners", "labels", "scores", "boxes"):
-        np.testing.assert_array_equal(getattr(together, name), getattr(apart, name))
+    together, apart = merge([batch]), predict(split, ids)
+    for name in DETECTION.fields or ():
+        np.testing.assert_array_equal(together.rows[name], apart.rows[name])
     assert together.masks == apart.masks
 
 
 def test_image_of_several_ranks_counts_once_in_the_first(split: InstanceSplit) -> None:
     ids = split.images.ids.tolist()
-    first, second = collect(split, ids[:6]), collect(split, ids[4:])
+    first, second = predict(split, ids[:6]), predict(split, ids[4:])
     merged = merge([second, first])
-    assert merged.image_ids.tolist() == ids
-    assert len(merged.owners) == len(merged.masks or ()) == QUERIES * len(ids)
-    assert merged.owners.tolist() == [image_id for image_id in ids for _ in range(QUERIES)]
+    assert len(merged.rows) == len(merged.masks or ()) == QUERIES * len(ids)
+    assert merged.rows["image"].tolist() == [image_id for image_id in ids for _ in range(QUERIES)]
 
 
 def test_rank_without_any_image_takes_part(split: InstanceSplit) -> None:
     ids = split.images.ids.tolist()
-    merged = merge([DetectionCollector().collected(), collect(split, ids)])
-    assert len(merged.masks or ()) == len(merged.owners) == QUERIES * len(ids)
-    assert merged.boxes.dtype == merged.scores.dtype == np.float32
+    merged = merge([merge([]), predict(split, ids)])
+    assert len(merged.masks or ()) == len(merged.rows) == QUERIES * len(ids)
+    assert merged.rows["box"].dtype == merged.rows["score"].dtype == np.float32
 
 
 def test_missing_and_foreign_images_are_errors(root: Path, split: InstanceSplit) -> None:
     ids = split.images.ids.tolist()
     evaluator = DetectionEvaluator(root, split.images.ids)
     with pytest.raises(TrainingError) as caught:
-        evaluator.evaluate(collect(split, ids[:-2]), ALONE, is_main=True)
+        evaluator.evaluate([predict(split, ids[:-2])], ALONE, is_main=True)
     assert caught.value.failure_class == "evaluation_count"
     assert caught.value.message == (
         f"evaluation covers 18 images, the split has 20: 2 are missing ({ids[-2]}, {ids[-1]})"
@@ -189,46 +186,44 @@ def test_missing_and_foreign_images_are_errors(root: Path, split: InstanceSplit)
         require_every_image(np.array([3, 7]), np.array([3]))
 
 
-@pytest.mark.parametrize("field", ["scores", "boxes"])
+@pytest.mark.parametrize("field", ["score", "box"])
 def test_prediction_that_is_not_finite_is_an_error_that_names_the_image(
     root: Path, split: InstanceSplit, field: str
 ) -> None:
-    found = collect(split, split.images.ids.tolist())
-    getattr(found, field)[3 * QUERIES] = float("nan")
+    found = predict(split, split.images.ids.tolist())
+    found.rows[field][3 * QUERIES] = float("nan")
     with pytest.raises(TrainingError, match=rf"on 1 images are not finite: image ids {split.images.ids[3]}$") as caught:
-        DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
+        DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
     assert caught.value.failure_class == "non_finite_prediction"
 
 
 def test_detections_without_masks_have_no_mask_figures(root: Path, split: InstanceSplit) -> None:
-    collector = DetectionCollector()
-    for image_id in split.images.ids.tolist():
-        collector.add([image_id], predict_boxes(split, image_id)[0])
-    quality = DetectionEvaluator(root, split.images.ids).evaluate(collector.collected(), ALONE, is_main=True)
+    found = [collect([image_id], predict_boxes(split, image_id)[0]) for image_id in split.images.ids.tolist()]
+    quality = DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
     assert quality.segm is None
-    assert quality.bbox.ap is not None
+    assert quality.bbox["ap"] is not None
 
 
 def test_figures_of_sizes_that_do_not_occur_are_none(root: Path, split: InstanceSplit) -> None:
-    found = collect(split, split.images.ids.tolist())
-    quality = DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
-    assert quality.bbox.ap_large is quality.bbox.ar_large is None
+    found = predict(split, split.images.ids.tolist())
+    quality = DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+    assert quality.bbox["ap_large"] is quality.bbox["ar_large"] is None
 
 
 def test_nothing_is_printed(root: Path, split: InstanceSplit, capsys: pytest.CaptureFixture[str]) -> None:
-    found = collect(split, split.images.ids.tolist())
-    DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
+    found = predict(split, split.images.ids.tolist())
+    DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
     assert capsys.readouterr().out == ""
 
 
 def test_annotations_are_read_once_for_all_evaluations(
     root: Path, split: InstanceSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = collect(split, split.images.ids.tolist())
+    found = predict(split, split.images.ids.tolist())
     evaluator = DetectionEvaluator(root, split.images.ids)
-    first = evaluator.evaluate(found, ALONE, is_main=True)
+    first = evaluator.evaluate([found], ALONE, is_main=True)
     monkeypatch.setattr(evaluation, "read_annotation_file", lambda path: pytest.fail("read again"))
-    assert evaluator.evaluate(found, ALONE, is_main=True) == first
+    assert evaluator.evaluate([found], ALONE, is_main=True) == first
 
 
 def test_objects_that_do_not_say_whether_they_are_crowds_are_none(
@@ -240,8 +235,8 @@ def test_objects_that_do_not_say_whether_they_are_crowds_are_none(
         del entry["iscrowd"]
     (tmp_path / "annotations").mkdir()
     (tmp_path / name).write_text(json.dumps(document))
-    found = collect(split, split.images.ids.tolist())
-    assert DetectionEvaluator(tmp_path, split.images.ids).evaluate(found, ALONE, is_main=True).images == 20
+    found = predict(split, split.images.ids.tolist())
+    assert DetectionEvaluator(tmp_path, split.images.ids).evaluate([found], ALONE, is_main=True).images == 20
 
 
 def test_true_segments_have_full_quality(panoptic: PanopticSplit) -> None:
@@ -253,18 +248,11 @@ def test_true_segments_have_full_quality(panoptic: PanopticSplit) -> None:
     assert (quality.all.pq, quality.all.sq, quality.all.rq, quality.all.categories) == (1, 1, 1, 8)
 
 
-def perfect(panoptic: PanopticSplit, image_id: int) -> Any:
-    from chipperf.cases.detr.postprocess import PanopticSegmentation, Segment
-
+def perfect(panoptic: PanopticSplit, image_id: int) -> SegmentedImage:
     index = panoptic.images.position(image_id)
     rows = panoptic.table.rows(index)
-    segments = tuple(
-        Segment(id=segment, category_id=category, isthing=True, area=1)
-        for segment, category in zip(
-            panoptic.table.ids[rows].tolist(), panoptic.table.labels[rows].tolist(), strict=True
-        )
-    )
-    return PanopticSegmentation(ids=panoptic.segment_map(index), segments=segments)
+    ids, labels = panoptic.table.ids[rows], panoptic.table.labels[rows]
+    return SegmentedImage.from_map(panoptic.segment_map(index), ids, labels, np.zeros(len(ids), np.bool_))
 
 
 def test_panoptic_evaluation_misses_no_image_and_begins_anew(panoptic: PanopticSplit) -> None:

@@ -8,8 +8,8 @@ from math import log
 import numpy as np
 import pytest
 import torch
-from chipperf.cases.detr.loss import LossWeights, set_loss
-from chipperf.cases.detr.matcher import UNMATCHED, match
+from chipperf.cases.detr import loss
+from chipperf.cases.detr.loss import UNMATCHED, match, set_loss
 from chipperf.cases.detr.model import DetrOutput
 from chipperf.cases.detr.targets import Targets, stack_targets
 from detr_examples import random_images, random_output, random_targets
@@ -79,17 +79,16 @@ def test_mask_losses_of_one_undecided_mask() -> None:
     assert losses["loss_dice"].item() == pytest.approx(1 - (2 * 4 + 1) / (8 + 8 + 1))
 
 
-def test_loss_is_the_weighted_sum_of_all_layers() -> None:
-    weights = LossWeights(classification=2, box_l1=3, box_giou=5, mask_focal=7, mask_dice=11)
+def test_loss_is_the_weighted_sum_of_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "BOX_L1_WEIGHT", 3)
+    monkeypatch.setattr(loss, "BOX_GIOU_WEIGHT", 7)
 
-    losses = loss_of(
-        random_output(2, layers=3, mask_size=(4, 4)), random_targets(2, 1, canvas=(16, 16)), weights=weights
-    )
+    losses = loss_of(random_output(2, layers=3, mask_size=(4, 4)), random_targets(2, 1, canvas=(16, 16)))
 
     assert set(losses) == {"loss", "loss_mask", "loss_dice"} | {
         f"loss_{part}{suffix}" for part in ("ce", "bbox", "giou") for suffix in ("", "_0", "_1")
     }
-    coefficients = {"ce": 2, "bbox": 3, "giou": 5, "mask": 7, "dice": 11}
+    coefficients = {"ce": 1, "bbox": 3, "giou": 7, "mask": 1, "dice": 1}
     expected = sum(coefficients[name.split("_")[1]] * value for name, value in losses.items() if name != "loss")
     torch.testing.assert_close(losses["loss"], expected)
     assert all(value.dtype == torch.float32 and value.dim() == 0 for value in losses.values())

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from chipperf.cases.detr.matcher import UNMATCHED, MatchingCosts, match, matching_costs
+from chipperf.cases.detr import loss
+from chipperf.cases.detr.loss import UNMATCHED, match, matching_costs
 from chipperf.cases.detr.targets import stack_targets
 from chipperf.errors import TrainingError
 from detr_examples import random_output, random_targets
@@ -40,7 +41,7 @@ def test_no_other_assignment_is_cheaper() -> None:
     assert (assignment[:, 1, 2] == UNMATCHED).all()
 
 
-def test_cost_is_made_of_class_distance_and_overlap() -> None:
+def test_cost_is_made_of_class_distance_and_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
     boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]])
     image = {"image_id": 1, "labels": torch.tensor([1]), "boxes": boxes[:1]}
@@ -49,13 +50,10 @@ def test_cost_is_made_of_class_distance_and_overlap() -> None:
 
     # The second box touches the first in a corner: their union is half of what encloses both.
     torch.testing.assert_close(costs[0, 0, :, 0], torch.tensor([-0.2 - 2, 5 * 1.0 - 0.8 + 2 * 0.5]))
-    only_class = matching_costs(
-        probabilities.log()[None, None],
-        boxes[None, None],
-        stack_targets([image]),
-        MatchingCosts(classification=3, box_l1=0, box_giou=0),
-    )
-    torch.testing.assert_close(only_class[0, 0, :, 0], torch.tensor([-0.6, -2.4]))
+    monkeypatch.setattr(loss, "BOX_L1_WEIGHT", 0)
+    monkeypatch.setattr(loss, "BOX_GIOU_WEIGHT", 0)
+    only_class = matching_costs(probabilities.log()[None, None], boxes[None, None], stack_targets([image]))
+    torch.testing.assert_close(only_class[0, 0, :, 0], torch.tensor([-0.2, -0.8]))
 
 
 def test_layers_are_matched_on_their_own() -> None:

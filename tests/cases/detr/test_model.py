@@ -8,12 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torchvision
-from chipperf.cases.detr.backbone import Backbone
-from chipperf.cases.detr.loss import set_loss
-from chipperf.cases.detr.matcher import match
-from chipperf.cases.detr.model import Detr, DetrConfig
-from chipperf.cases.detr.position import SinePositionEmbedding
-from chipperf.cases.detr.transformer import Transformer
+from chipperf.cases.detr.loss import match, set_loss
+from chipperf.cases.detr.model import Backbone, Detr, DetrConfig, Transformer, sine_positions
 from chipperf.errors import ConfigError, DataError
 from detr_examples import random_targets, small_config
 from torch import nn
@@ -76,7 +72,7 @@ def test_no_shape_depends_on_data(changes: dict[str, Any]) -> None:
 def test_backbone_gives_four_stages_and_dilation_doubles_the_last_ones_resolution() -> None:
     images = torch.zeros(1, 3, 32, 64, device="meta")
     with torch.device("meta"):
-        plain, dilated = Backbone("resnet50"), Backbone("resnet50", dilation=True)
+        plain, dilated = Backbone(DetrConfig()), Backbone(DetrConfig(dilation=True))
 
     assert [tuple(maps.shape[1:]) for maps in plain(images)] == [
         (256, 8, 16),
@@ -98,18 +94,17 @@ def test_boxes_are_fractions_and_masks_are_float32() -> None:
 
 
 def test_positions_do_not_depend_on_padding() -> None:
-    encode = SinePositionEmbedding(32)
     padding = torch.ones(1, 6, 8, dtype=torch.bool)
     padding[:, :4, :5] = False
 
-    alone = encode(torch.zeros(1, 4, 5, dtype=torch.bool))
-    padded = encode(padding)
+    alone = sine_positions(torch.zeros(1, 4, 5, dtype=torch.bool), 32)
+    padded = sine_positions(padding, 32)
 
     torch.testing.assert_close(padded[..., :4, :5], alone, rtol=0, atol=0)
 
 
 def test_positions_go_once_round_the_circle_in_the_first_channels() -> None:
-    encoded = SinePositionEmbedding(8)(torch.zeros(1, 4, 2, dtype=torch.bool))[0]
+    encoded = sine_positions(torch.zeros(1, 4, 2, dtype=torch.bool), 8)[0]
 
     torch.testing.assert_close(encoded[0, :, 0], torch.tensor([1.0, 0, -1, 0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(encoded[1, :, 0], torch.tensor([0.0, -1, 0, 1]), rtol=0, atol=1e-5)
@@ -118,7 +113,7 @@ def test_positions_go_once_round_the_circle_in_the_first_channels() -> None:
 
 
 def test_transformer_ignores_padded_tokens() -> None:
-    transformer = Transformer(width=16, heads=2, feedforward_width=32, encoder_layers=2, decoder_layers=2, dropout=0.0)
+    transformer = Transformer(small_config(width=16, heads=2, feedforward_width=32, encoder_layers=2))
     tokens, position, queries = torch.randn(1, 6, 16), torch.randn(1, 6, 16), torch.randn(3, 16)
     padding = torch.tensor([[False, False, False, False, True, True]])
     other_tokens = tokens.clone()
@@ -157,17 +152,6 @@ def test_whole_backbone_is_trained_on_request() -> None:
     assert isinstance(model.backbone.bn1, nn.BatchNorm2d)
 
 
-def test_frozen_detector_trains_the_mask_branch_alone() -> None:
-    names = trained_names(Detr(small_config(masks=True, freeze_detector=True)))
-
-    assert {name.split(".")[0] for name in names} == {"mask_attention", "mask_head"}
-
-
-def test_frozen_detector_without_masks_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="nothing is left to train"):
-        small_config(freeze_detector=True)
-
-
 def test_dilated_basic_blocks_are_an_error() -> None:
     with pytest.raises(ConfigError, match="cannot dilate resnet18"):
         small_config(dilation=True, backbone="resnet18")
@@ -175,8 +159,8 @@ def test_dilated_basic_blocks_are_an_error() -> None:
 
 MODES = pytest.mark.parametrize(
     "changes",
-    [{}, {"masks": True}, {"masks": True, "freeze_detector": True}, {"train_whole_backbone": True}],
-    ids=["detector", "masks", "masks_alone", "whole_backbone"],
+    [{}, {"masks": True}, {"train_whole_backbone": True}],
+    ids=["detector", "masks", "whole_backbone"],
 )
 
 
@@ -250,7 +234,7 @@ def test_layout_does_not_change_predictions() -> None:
 def test_backbone_loads_a_classifiers_weights(tmp_path: Path) -> None:
     classifier = torchvision.models.resnet18(weights=None)
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
-    backbone = Backbone("resnet18")
+    backbone = Backbone(small_config())
 
     backbone.load_weights(tmp_path / "weights.pth")
 
@@ -275,6 +259,6 @@ def test_unusable_weights_are_an_error_that_names_the_file(tmp_path: Path, conte
         torch.save(content, path)
 
     with pytest.raises(DataError, match=message) as caught:
-        Backbone("resnet18").load_weights(path)
+        Backbone(small_config()).load_weights(path)
     assert str(path) in caught.value.message
     assert "torchvision" in str(caught.value.hint)

@@ -34,12 +34,8 @@ def image(rows: Sequence[str], categories: dict[str, int], crowds: str = "") -> 
 
 
 def columns(counts: MatchCounts, category: int) -> tuple[float, int, int, int]:
-    return (
-        float(counts.iou[category]),
-        int(counts.tp[category]),
-        int(counts.fp[category]),
-        int(counts.fn[category]),
-    )
+    iou, tp, fp, fn = counts[:, category].tolist()
+    return iou, tp, fp, fn
 
 
 def test_hand_computed_image() -> None:
@@ -101,13 +97,14 @@ def test_groups_without_categories_have_no_quality() -> None:
 def test_list_of_segments_that_disagrees_with_the_map_is_an_error(ids: list[int], difference: str) -> None:
     segment_map = np.array([[0, 5, 7]], np.int32)
     with pytest.raises(ValueError, match=rf"differ in the segments \[{difference}\]"):
-        SegmentedImage.from_map(segment_map, np.array(ids), np.ones(len(ids), np.int64))
+        SegmentedImage.from_map(segment_map, np.array(ids), np.ones(len(ids), np.int64), np.zeros(len(ids), np.bool_))
 
 
 def test_order_of_the_listed_segments_does_not_matter() -> None:
     segment_map = np.array([[0, 5, 7, 7]], np.int32)
-    one = SegmentedImage.from_map(segment_map, np.array([5, 7]), np.array([1, 2]))
-    other = SegmentedImage.from_map(segment_map, np.array([7, 5]), np.array([2, 1]))
+    no_crowd = np.zeros(2, np.bool_)
+    one = SegmentedImage.from_map(segment_map, np.array([5, 7]), np.array([1, 2]), no_crowd)
+    other = SegmentedImage.from_map(segment_map, np.array([7, 5]), np.array([2, 1]), no_crowd)
     counts = match_segments(one, other, 4)
     assert columns(counts, 1) == columns(counts, 2) == (1, 1, 0, 0)
 
@@ -164,4 +161,4 @@ def test_counts_are_those_of_the_plain_definition(seed: int) -> None:
 
     for category in range(1, 5):
         assert columns(counts, category) == pytest.approx(tuple(plain[category]), abs=1e-12)
-    assert int(counts.tp.sum()) > 0
+    assert int(counts[1].sum()) > 0

@@ -18,8 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from chipperf.cases.detr.loss import set_loss
-from chipperf.cases.detr.matcher import match
+from chipperf.cases.detr.loss import match, set_loss
 from chipperf.cases.detr.model import Detr, DetrConfig, DetrOutput
 from chipperf.cases.detr.targets import stack_targets
 from detr_examples import random_images, small_config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,9 @@ from chipperf.cases.detr.postprocess import (
     panoptic_segmentation,
 )
 from pycocotools import mask as coco_mask
+
+if TYPE_CHECKING:
+    from chipperf.cases.detr.panoptic_quality import SegmentedImage
 
 THINGS = frozenset({0, 1})
 STUFF = 3
@@ -90,6 +95,10 @@ def columns(*logits: list[float]) -> torch.Tensor:
     return torch.tensor(logits)[:, None, :].repeat(1, 4, 1)
 
 
+def areas(result: SegmentedImage) -> list[int]:
+    return np.bincount(result.indices.ravel()).tolist()[1:]
+
+
 def test_pixels_go_to_the_highest_logit_and_things_stay_apart() -> None:
     masks = columns([5.0, 1, 1, 1], [1, 5, 1, 1], [1, 1, 5, 5])
 
@@ -97,10 +106,10 @@ def test_pixels_go_to_the_highest_logit_and_things_stay_apart() -> None:
 
     result = panoptic_segmentation(confident(1, 1, STUFF), masks, placement, THINGS)
 
-    assert result.ids.dtype == np.int32
-    assert result.ids.tolist() == [[1, 2, 3, 3]] * 8
+    assert result.indices.dtype == np.int32
+    assert result.indices.tolist() == [[1, 2, 3, 3]] * 8
     # In four rows, a column of four pixels would be noise.
-    assert [segment["area"] for segment in result.segments] == [8, 8, 16]
+    assert areas(result) == [8, 8, 16]
 
 
 def test_stuff_of_one_class_is_one_segment() -> None:
@@ -108,11 +117,9 @@ def test_stuff_of_one_class_is_one_segment() -> None:
 
     result = panoptic_segmentation(confident(STUFF, 0, STUFF), masks, whole((4, 6)), THINGS)
 
-    assert result.ids.tolist() == [[1, 1, 2, 2, 1, 1]] * 4
-    assert result.segments == (
-        {"id": 1, "category_id": STUFF, "isthing": False, "area": 16},
-        {"id": 2, "category_id": 0, "isthing": True, "area": 8},
-    )
+    assert result.indices.tolist() == [[1, 1, 2, 2, 1, 1]] * 4
+    assert result.categories.tolist() == [STUFF, 0]
+    assert areas(result) == [16, 8]
 
 
 def test_noise_is_dropped_and_its_pixels_go_to_the_next_best() -> None:
@@ -120,8 +127,8 @@ def test_noise_is_dropped_and_its_pixels_go_to_the_next_best() -> None:
 
     result = panoptic_segmentation(confident(0, 1, STUFF), masks, whole((4, 6)), THINGS)
 
-    assert result.ids.tolist() == [[1, 1, 1, 2, 2, 2]] * 4
-    assert [segment["category_id"] for segment in result.segments] == [0, STUFF]
+    assert result.indices.tolist() == [[1, 1, 1, 2, 2, 2]] * 4
+    assert result.categories.tolist() == [0, STUFF]
 
 
 def test_merged_stuff_keeps_its_pixels_when_noise_is_dropped() -> None:
@@ -129,14 +136,14 @@ def test_merged_stuff_keeps_its_pixels_when_noise_is_dropped() -> None:
 
     result = panoptic_segmentation(confident(STUFF, STUFF, 0, 1), masks, whole((4, 7)), THINGS)
 
-    assert result.ids.tolist() == [[1, 1, 1, 1, 2, 2, 2]] * 4
+    assert result.indices.tolist() == [[1, 1, 1, 1, 2, 2, 2]] * 4
 
 
 def test_everything_too_small_leaves_no_segment() -> None:
     result = panoptic_segmentation(confident(0), torch.ones(1, 2, 2), whole((2, 2)), THINGS)
 
-    assert not result.ids.any()
-    assert result.segments == ()
+    assert not result.indices.any()
+    assert result.categories.tolist() == []
 
 
 @pytest.mark.parametrize("probability", [0.84, 0.86])
@@ -145,15 +152,15 @@ def test_only_objects_above_the_threshold_count(probability: float) -> None:
 
     result = panoptic_segmentation(logits, torch.ones(1, 4, 4), whole((4, 4)), THINGS)
 
-    assert len(result.segments) == (probability > 0.85)
-    assert (result.ids == len(result.segments)).all()
+    assert len(result.categories) == (probability > 0.85)
+    assert (result.indices == len(result.categories)).all()
 
 
 def test_sure_of_no_object_is_no_object() -> None:
     result = panoptic_segmentation(confident(NO_OBJECT), torch.ones(1, 4, 4), whole((4, 6)), THINGS)
 
-    assert result.ids.shape == (4, 6)
-    assert result.segments == ()
+    assert result.indices.shape == (4, 6)
+    assert result.categories.tolist() == []
 
 
 def test_panoptic_map_loses_the_padding_and_gets_the_original_size() -> None:
@@ -162,8 +169,8 @@ def test_panoptic_map_loses_the_padding_and_gets_the_original_size() -> None:
 
     result = panoptic_segmentation(confident(0, STUFF), masks, placement, THINGS)
 
-    assert result.ids.tolist() == [[1, 1, 2, 2]] * 6
-    assert [segment["area"] for segment in result.segments] == [12, 12]
+    assert result.indices.tolist() == [[1, 1, 2, 2]] * 6
+    assert areas(result) == [12, 12]
 
 
 @pytest.mark.parametrize(("width", "expected"), [(4, [1, 2, 2, 3]), (9, [1, 1, 1, 2, 2, 2, 3, 3, 3])])
@@ -173,4 +180,4 @@ def test_panoptic_map_is_resized_by_the_pixels_under_the_centres(width: int, exp
 
     result = panoptic_segmentation(confident(0, 0, 1, STUFF), masks, placement, THINGS)
 
-    assert result.ids.tolist() == [expected] * 8
+    assert result.indices.tolist() == [expected] * 8

@@ -1,22 +1,35 @@
 """Definition of a case: a model, its data, its metric, and the roles of its hyperparameters.
 
-Importing a case does not import torch; only :attr:`Case.load_workload` does.
+Importing a case imports neither torch nor a data library; its functions import them when they are called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
-    from chipperf.cases.case_data import CaseData
     from chipperf.cases.workload import Workload, WorkloadContext
+    from chipperf.data.dataset_check import CheckReport
+    from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.plugin.types import Title
+
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished parts and the total number."""
+
+SampleSize = Literal["tiny", "real"]
+"""Size of each generated sample: as in the case's preset ``tiny``, or as in the benchmark."""
+
+WorkloadFactory = Callable[["WorkloadContext[Any]"], "Workload"]
+"""Builds the torch part of a case on one worker."""
 
 
 class Role(str, Enum):
@@ -89,10 +102,8 @@ class ReportProfile:
 
     Attributes:
         model_title: The model's name in the general table.
-        task: Kind of task.
-        quality_column: Header of the result column, for example ``acc``.
-        quality_legend: Meaning of that column.
-        sample_noun: Word for one training sample.
+        quality_column: Header of the result column, for example ``acc``; ``quality_legend`` is its meaning.
+        sample_noun: Word for training samples.
         quality_as_percent: Whether the quality is printed as a percentage instead of a fraction.
     """
 
@@ -104,11 +115,61 @@ class ReportProfile:
     quality_as_percent: bool = True
 
 
-class WorkloadFactory(Protocol):
-    """Builds the torch part of a case."""
+class DataCheck(Protocol):
+    """Checks a directory before training."""
 
-    def __call__(self, context: WorkloadContext[Any]) -> Workload:
-        """Return the workload of one worker."""
+    def __call__(self, root: Path, expected: ReferenceDataset | None, *, full: bool, progress: Progress) -> CheckReport:
+        """Return a report of all problems of a directory; raise no errors about them and change nothing.
+
+        Args:
+            root: The directory.
+            expected: Dataset with the required sizes; ``None`` accepts any sizes.
+            full: Whether to read every sample completely, not only enough to tell that it is readable.
+            progress: Called with the number of samples read and the total number.
+        """
+
+
+class EnsureSample(Protocol):
+    """Generates the default dataset of a case."""
+
+    def __call__(self, progress: Progress, root: Path | None = None, options: Mapping[str, Any] | None = None) -> Path:
+        """Generate the dataset if it does not exist, and return its directory.
+
+        Args:
+            progress: Called with the number of finished samples and the total number.
+            root: Directory that holds generated datasets; by default in the user's cache directory.
+            options: Values by name; the names are in :attr:`CaseData.sample_options`.
+
+        Raises:
+            UsageError: An option has an unknown value.
+            DataError: The dataset cannot be written.
+        """
+
+
+class EnsureFewSamples(Protocol):
+    """Generates data for a few steps."""
+
+    def __call__(self, samples: int, size: SampleSize, root: Path | None = None) -> Path:
+        """Generate a dataset of that many training samples; see :class:`EnsureSample`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseData:
+    """The data of a case.
+
+    Attributes:
+        reference: The dataset for which the case is defined.
+        check: Checks a directory; ``None`` if the case has no check.
+        ensure_sample: Generates the dataset for runs without ``--data``; ``None`` if there is no such dataset.
+        sample_options: Options of ``perf data sample`` that ``ensure_sample`` accepts, with their Python names.
+        ensure_few_samples: Generates data for a comparison of a few steps; ``None`` if it needs ``--data``.
+    """
+
+    reference: ReferenceDataset
+    check: DataCheck | None = None
+    ensure_sample: EnsureSample | None = None
+    sample_options: tuple[str, ...] = ()
+    ensure_few_samples: EnsureFewSamples | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +183,6 @@ class Case:
         base: Base values; the class holds the fields' types and roles.
         presets: Named sets of values, which may replace locked values; ``full`` is the base.
         metric: Name of the quality, for example ``top1``.
-        report: Texts for reports.
-        data: Dataset of the case, and functions that check and generate data.
         load_workload: Imports torch and returns the factory of the case's workload.
         forward_flops: Floating-point operations of the forward pass of one training sample with the base values; a
             multiplication and an addition count as two. ``None`` if samples differ.

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from chipperf.cases.base import Case, Hyperparameters
@@ -60,11 +60,8 @@ def resolve(
     """Resolve the hyperparameters: each source overrides the case's base values and earlier sources.
 
     Args:
-        case: The case.
         preset: Name of a preset of the case, the only source that may change locked keys.
-        vendor: Vendor that defines the overrides, for error messages.
-        vendor_overrides: Values from the vendor.
-        file: Values from the user's configuration file.
+        vendor: Name of the vendor of the overrides, for error messages.
         command_line: Values from ``--set`` and ``--seed``.
 
     Raises:
@@ -82,20 +79,22 @@ def resolve(
     layers.append(("file", "the configuration file", file or {}, {}))
     layers.append(("command line", "the command line", command_line or {}, {}))
 
-    merged: dict[str, Any] = case.base.model_dump()
+    base = case.base.model_dump()
+    merged, resolved = base, case.base
     sources: dict[str, tuple[Origin, str]] = {}
     for origin, who, values, reasons in layers:
         for key, value in values.items():
             _require_settable(case, key, origin, who)
-            _validate(case, merged | {key: value}, f"{who}: ")
-            merged[key] = value
+            merged = merged | {key: value}
+            resolved = _validate(case, merged, who)
             sources[key] = (origin, reasons.get(key, ""))
-    resolved = _validate(case, merged, "")
-    return Resolved(
-        values=resolved,
-        changes=tuple(_changes(case.base, resolved, sources)),
-        notes=vendor_overrides.notes if vendor_overrides else (),
+    final = resolved.model_dump()
+    changes = tuple(
+        HyperparameterChange(key=key, base=base[key], value=final[key], origin=origin, reason=reason)
+        for key, (origin, reason) in sources.items()
+        if base[key] != final[key]
     )
+    return Resolved(values=resolved, changes=changes, notes=vendor_overrides.notes if vendor_overrides else ())
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Setting]:
@@ -159,22 +158,10 @@ def _validate(case: Case, values: Mapping[str, Any], who: str) -> Hyperparameter
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f"{who}hyperparameter {key!r} cannot be {first['input']!r}: {first['msg']}",
+            f"{who}: hyperparameter {key!r} cannot be {first['input']!r}: {first['msg']}",
             hint=f"'perf cases {case.name}' lists keys and base values",
         ) from error
 
 
-def _changes(
-    base: Hyperparameters, resolved: Hyperparameters, sources: Mapping[str, tuple[Origin, str]]
-) -> list[HyperparameterChange]:
-    before, after = base.model_dump(), resolved.model_dump()
-    return [
-        HyperparameterChange(key=key, base=before[key], value=after[key], origin=origin, reason=reason)
-        for key, (origin, reason) in sources.items()
-        if before[key] != after[key]
-    ]
-
-
-def _suggest(name: str, known: Iterable[str], what: str) -> str:
-    names = list(known)
-    return f"{what}: {', '.join(names)}{did_you_mean(name, names)}"
+def _suggest(name: str, known: Collection[str], what: str) -> str:
+    return f"{what}: {', '.join(known)}{did_you_mean(name, known)}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from chipperf.cases.base import Case
-from chipperf.cases.classification import mobilenetv2, resnet50
-from chipperf.cases.detr import case
+from chipperf.cases.classification.case import MOBILENETV2, RESNET50
+from chipperf.cases.detr.case import CASE as DETR
 from chipperf.errors import PluginLoadError, UsageError, did_you_mean
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
-_BUILT_IN = {case.name: case for case in (resnet50.CASE, mobilenetv2.CASE, case.CASE)}
+_BUILT_IN = {case.name: case for case in (RESNET50, MOBILENETV2, DETR)}
 
 
 def case_names() -> tuple[str, ...]:

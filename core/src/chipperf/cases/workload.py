@@ -25,14 +25,10 @@ Batch = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadContext(Generic[H]):
-    """Inputs for building a workload.
+    """Inputs for building a workload on one rank.
 
     Attributes:
-        hyperparameters: Resolved values.
         reference: The dataset for which the case is defined.
-        data_root: The dataset's directory.
-        rank: Rank of this worker.
-        device: The worker's device.
         loader_options: Loader options from the vendor.
         loader_workers: Loader processes of this rank.
     """

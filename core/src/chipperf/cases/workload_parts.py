@@ -1,77 +1,81 @@
-"""Functions that the workloads of all cases share."""
+"""The parts that the workloads of several cases share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
 
 from chipperf.data.loader import LoaderChoices
+from chipperf.data.transforms import Normalize
 from chipperf.errors import ConfigError
 from chipperf.records.schema import Dataset, Loader, Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
+    from collections.abc import Callable, Iterator
 
     from chipperf.cases.base import Hyperparameters
-    from chipperf.cases.workload import WorkloadContext
+    from chipperf.cases.workload import Batch, WorkloadContext
     from chipperf.data.dataset_identity import DatasetIdentity
-    from chipperf.data.loader import LoaderSettings, TrainingLoader
+    from chipperf.data.loader import TrainingLoader
+
+H = TypeVar("H", bound="Hyperparameters")
 
 
-def loader_options(context: WorkloadContext[Any]) -> LoaderChoices:
-    """Return the loader settings from the user's and the vendor's options."""
-    return LoaderChoices(
+class ImageWorkload(Generic[H]):
+    """The part of a :class:`~.workload.Workload` that all cases on images share.
+
+    Raises:
+        ConfigError: An epoch has fewer batches than one optimizer step accumulates.
+    """
+
+    def __init__(
+        self, context: WorkloadContext[H], identity: DatasetIdentity, train_loader: TrainingLoader[Any]
+    ) -> None:
+        self._hyperparameters = context.hyperparameters
+        self._device = context.device
+        self._normalize = Normalize(context.device)
+        self._train_loader = train_loader
+        batches, accumulated = train_loader.steps_per_epoch, context.hyperparameters.accumulate_steps
+        self.steps_per_epoch = batches // accumulated
+        if self.steps_per_epoch == 0:
+            raise ConfigError(
+                f"accumulate_steps is {accumulated}, but an epoch has {batches} batches",
+                hint="lower accumulate_steps or batch_size, or use more data",
+            )
+        self.dataset = dataset_record(identity)
+        self.loader = Loader(**asdict(train_loader.settings))
+        self.target = identity.target
+        self.eval_samples = identity.eval_samples
+        self.memory_format = torch.contiguous_format
+        self.max_gradient_norm: float | None = None
+
+    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Yield this rank's batches of an epoch."""
+        self._train_loader.set_epoch(epoch, first_batch)
+        return iter(self._train_loader)
+
+
+def loader_arguments(context: WorkloadContext[Any], **arguments: Any) -> dict[str, Any]:
+    """Return the arguments that a case's loaders share: the ranks, the user's and the vendor's options, and more."""
+    options = LoaderChoices(
         workers=context.loader_workers,
         prefetch_factor=context.hyperparameters.prefetch_factor,
         pin_memory=context.loader_options.pin_memory,
         start_method=context.loader_options.start_method,
     )
-
-
-def optimizer_steps_per_epoch(loader: TrainingLoader[Any], hyperparameters: Hyperparameters) -> int:
-    """Return the optimizer steps of an epoch.
-
-    Raises:
-        ConfigError: An epoch has fewer batches than one optimizer step accumulates.
-    """
-    batches, accumulated = loader.steps_per_epoch, hyperparameters.accumulate_steps
-    steps = batches // accumulated
-    if steps == 0:
-        raise ConfigError(
-            f"accumulate_steps is {accumulated}, but an epoch has {batches} batches",
-            hint="lower accumulate_steps or batch_size, or use more data",
-        )
-    return steps
+    return {"rank": context.rank.rank, "world_size": context.rank.world_size, "options": options, **arguments}
 
 
 def dataset_record(identity: DatasetIdentity) -> Dataset:
     """Return the dataset's part of a record."""
-    return Dataset(
-        name=identity.name,
-        version=identity.version or Missing(missing="not_applicable", reason="the files state no version"),
-        fingerprint=identity.fingerprint,
-        fingerprint_method=identity.fingerprint_method,
-        train_samples=identity.train_samples,
-        eval_samples=identity.eval_samples,
-        classes=Missing(missing="not_applicable", reason="the samples have no classes")
-        if identity.classes is None
-        else identity.classes,
-        is_sample=identity.is_sample,
-    )
-
-
-def loader_record(settings: LoaderSettings) -> Loader:
-    """Return the input pipeline's part of a record."""
-    return Loader(
-        workers=settings.workers,
-        prefetch_factor=settings.prefetch_factor,
-        pin_memory=settings.pin_memory,
-        persistent_workers=settings.persistent_workers,
-        start_method=settings.start_method,
-        decoder=settings.decoder,
-        resize=settings.resize,
-    )
+    values = asdict(identity)
+    del values["target"]
+    for name, reason in (("version", "the files state no version"), ("classes", "the samples have no classes")):
+        if values[name] is None:
+            values[name] = Missing(missing="not_applicable", reason=reason)
+    return Dataset(**values)
 
 
 def fused_if_possible(

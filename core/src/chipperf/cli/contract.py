@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chipperf.cases.case_data import SampleSize
+from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
 from chipperf.cli.live import run_progress

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 import chipperf
-from chipperf.cases.case_data import SampleSize
+from chipperf.cases.base import SampleSize
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
 from chipperf.errors import PluginError, UsageError

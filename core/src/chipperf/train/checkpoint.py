@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import pickle
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -36,37 +37,24 @@ State = dict[str, Any]
 """Tensors, numbers and texts in dictionaries, lists and tuples, which ``torch.load`` reads without running code."""
 
 
+@dataclass(frozen=True, slots=True)
 class CheckpointWriter:
     """Writes a run's checkpoints; every rank has a writer, and all ranks write at the same step.
 
-    Args:
+    Attributes:
         directory: Directory of the run's checkpoints.
-        run_id: Id of the run.
         session: Number of starts of the run's processes, including this one.
         keep: Number of complete checkpoints to keep.
-        rank: Place of this worker.
-        collectives: Over all ranks.
         devices: Product name of each rank's device.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        run_id: str,
-        session: int,
-        keep: int,
-        rank: Rank,
-        collectives: Collectives,
-        devices: Sequence[str],
-    ) -> None:
-        self._directory = directory
-        self._run_id = run_id
-        self._session = session
-        self._keep = keep
-        self._rank = rank
-        self._collectives = collectives
-        self._devices = list(devices)
+    directory: Path
+    run_id: str
+    session: int
+    keep: int
+    rank: Rank
+    collectives: Collectives
+    devices: Sequence[str]
 
     def save(self, step: int, shared: State | None, own: State) -> str | None:
         """Write a checkpoint and remove old ones that are no longer needed.
@@ -80,36 +68,36 @@ class CheckpointWriter:
             ``None`` if the checkpoint was written. Otherwise the reason, the same on every rank; older checkpoints are
             intact.
         """
-        checkpoint = self._directory / checkpoint_name(self._session, step)
-        contents = {rank_file(self._rank.rank): own} | ({} if shared is None else {SHARED: shared})
+        checkpoint = self.directory / checkpoint_name(self.session, step)
+        contents = {rank_file(self.rank.rank): own} | ({} if shared is None else {SHARED: shared})
         written: dict[str, FileDigest] = {}
         fault = None
         try:
             # Parents are not created, so that the directory of a deleted run does not come back.
-            self._directory.mkdir(exist_ok=True)
+            self.directory.mkdir(exist_ok=True)
             checkpoint.mkdir(exist_ok=True)
             for name, content in contents.items():
                 written[name] = _write(checkpoint / name, content)
         except OSError as error:
             fault = _describe(error)
-        reports = self._collectives.gather((written, fault))
+        reports = self.collectives.gather((written, fault))
         fault = next((fault for _, fault in reports if fault), None)
-        if self._rank.is_main:
+        if self.rank.is_main:
             if fault is None:
                 files = {name: digest for digests, _ in reports for name, digest in digests.items()}
                 fault = self._complete(checkpoint, step, files)
             if fault is not None:
                 remove(checkpoint)
-        return self._collectives.gather(fault)[0]
+        return self.collectives.gather(fault)[0]
 
     def _complete(self, checkpoint: Path, step: int, files: Mapping[str, FileDigest]) -> str | None:
         manifest = CheckpointManifest(
-            run_id=self._run_id,
+            run_id=self.run_id,
             step=step,
-            world_size=self._rank.world_size,
+            world_size=self.rank.world_size,
             written_at=datetime.now(timezone.utc),
             torch=torch.__version__,
-            devices=self._devices,
+            devices=list(self.devices),
             files=dict(sorted(files.items())),
         )
         try:
@@ -120,7 +108,7 @@ class CheckpointWriter:
             return error.message
         except OSError as error:
             return _describe(error)
-        prune(self._directory, self._keep)
+        prune(self.directory, self.keep)
         return None
 
 

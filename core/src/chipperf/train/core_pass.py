@@ -14,6 +14,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from chipperf.records.schema import Missing, RankStep, StepBreakdown
+from chipperf.run.assignment import describe_card
 from chipperf.train.windows import MINIMUM_WINDOWS, LocalWindow, combine_windows, spread, throughput
 
 if TYPE_CHECKING:
@@ -32,15 +33,8 @@ DIAGNOSTIC_STEPS = 10
 """Steps of a pass that waits for the device within each step."""
 
 
-def measure_core(context: RunContext, replica: Replica, state: RunState, cards: Sequence[str] = ()) -> None:
-    """Measure the throughput with device-resident batches and the phases of a step; this changes the weights.
-
-    Args:
-        context: Context of this rank's run.
-        replica: The trained model.
-        state: Receives the measurements.
-        cards: Name of each rank's device.
-    """
+def measure_core(context: RunContext, replica: Replica, state: RunState) -> None:
+    """Measure the throughput with device-resident batches and the phases of a step; this changes the weights."""
     with context.spans.measure("core_pass"):
         pool = list(islice(context.workload.epoch_batches(0), POOL_BATCHES))
         batches = cycle([context.workload.to_device(batch) for batch in pool])
@@ -52,21 +46,13 @@ def measure_core(context: RunContext, replica: Replica, state: RunState, cards: 
     with context.spans.measure("diagnostic_pass"):
         state.breakdown = _break_down(context, replica, cycle(pool), state.core)
         if context.rank.world_size > 1:
-            state.rank_steps = _time_ranks(context, replica, cycle(pool), state.data_waits_s, cards)
+            state.rank_steps = _time_ranks(context, replica, cycle(pool), state.data_waits_s)
 
 
 def core_window(
     context: RunContext, replica: Replica, batches: Iterator[Batch], steps_done: int, steps: int
 ) -> LocalWindow:
-    """Run optimizer steps on device-resident batches between two edges.
-
-    Args:
-        context: Context of this rank's run.
-        replica: The model.
-        batches: This rank's batches, on the device.
-        steps_done: Optimizer steps of the training.
-        steps: Length of the window in steps.
-    """
+    """Run optimizer steps on device-resident batches between two edges, after ``steps_done`` steps of training."""
     replica.loss_sum.zero_()
     samples = 0
     start_s = context.edge()
@@ -105,24 +91,13 @@ def _break_down(
         return None
     undisturbed_s = sum(w.seconds for w in core.windows) / sum(w.steps for w in core.windows)
     undisturbed_s /= context.hyperparameters.accumulate_steps
-    mean_s = {name: sum(values) / len(values) for name, values in phases.items()}
-    return StepBreakdown(
-        step=step,
-        h2d_s=mean_s["h2d"],
-        forward_s=mean_s["forward"],
-        backward_s=mean_s["backward"],
-        optimizer_s=mean_s["optimizer"],
-        steps=DIAGNOSTIC_STEPS,
-        slowdown=(sum(steps_s) / len(steps_s)) / undisturbed_s,
-    )
+    slowdown = (sum(steps_s) / len(steps_s)) / undisturbed_s
+    means_s = {f"{name}_s": sum(values) / len(values) for name, values in phases.items()}
+    return StepBreakdown(step=step, steps=DIAGNOSTIC_STEPS, slowdown=slowdown, **means_s)
 
 
 def _time_ranks(
-    context: RunContext,
-    replica: Replica,
-    batches: Iterator[Batch],
-    data_waits_s: Sequence[float],
-    cards: Sequence[str],
+    context: RunContext, replica: Replica, batches: Iterator[Batch], data_waits_s: Sequence[float]
 ) -> list[RankStep]:
     """Time each rank's own part of a step."""
     durations_s: list[float] = []
@@ -133,16 +108,12 @@ def _time_ranks(
         with replica.without_exchange():
             replica.backward(replica.forward(batch))
         _lap(context, durations_s, start_s)
-    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else None)
+    not_run = Missing(missing="not_run")
+    own = (statistics.median(durations_s), statistics.median(data_waits_s) if data_waits_s else not_run)
     all_ranks = context.collectives.gather(own)
     return [
-        RankStep(
-            rank=rank,
-            step_s=step_s,
-            data_wait_s=Missing(missing="not_run") if wait_s is None else wait_s,
-            card=card,
-        )
-        for rank, (card, (step_s, wait_s)) in enumerate(zip(cards, all_ranks, strict=True))
+        RankStep(rank=rank, step_s=step_s, data_wait_s=wait_s, card=describe_card(device))
+        for rank, (device, (step_s, wait_s)) in enumerate(zip(context.devices, all_ranks, strict=True))
     ]
 
 

@@ -40,25 +40,33 @@ def measure_effective_precision(
     autocast: Callable[[], AbstractContextManager[object]],
     dtype: torch.dtype = torch.float32,
 ) -> EffectivePrecision:
-    """Return the arithmetic that a device uses.
+    """Return the arithmetic of a device in the context in which training computes, for weights of a type."""
+    identity = torch.eye(_SIZE)
+    kernel = torch.zeros(_SIZE, _SIZE, 3, 3)
+    kernel[:, :, 1, 1] = identity
+    identity, kernel = identity.to(device, dtype), kernel.to(device, dtype)
 
-    Args:
-        device: Device to measure.
-        autocast: Context in which training computes.
-        dtype: Type of the model's weights.
-    """
+    def through_matmul(values: list[float]) -> list[float]:
+        matrix = torch.zeros(_SIZE, _SIZE)
+        matrix[0, : len(values)] = torch.tensor(values)
+        return _read(torch.mm(matrix.to(device, dtype), identity)[0], len(values))
+
+    def through_convolution(values: list[float]) -> list[float]:
+        images = torch.zeros(1, _SIZE, 8, 8)
+        images[0, : len(values), 4, 4] = torch.tensor(values)
+        seen = torch.nn.functional.conv2d(images.to(device, dtype), kernel, padding=1)
+        return _read(seen[0, :, 4, 4], len(values))
+
     with torch.no_grad(), autocast():
-        return EffectivePrecision(
-            matmul=classify(_through_matmul(device, dtype)), convolution=classify(_through_convolution(device, dtype))
-        )
+        return EffectivePrecision(matmul=classify(through_matmul), convolution=classify(through_convolution))
+
+
+def _read(seen: torch.Tensor, count: int) -> list[float]:
+    return [float(value) for value in seen[:count].float().cpu().tolist()]
 
 
 def classify(product: Callable[[list[float]], list[float]]) -> str:
-    """Return the name of the arithmetic of a product with the identity matrix.
-
-    Args:
-        product: Takes at most :data:`_SIZE` values and returns them as the unit rounded them.
-    """
+    """Return the name of the arithmetic of a product, which takes values and returns them as the unit rounded them."""
     kept_bits = 0
     for bits, seen in zip(_BITS, product([1 + 2.0**-bits for bits in _BITS]), strict=True):
         if abs(seen - 1 - 2.0**-bits) > 2.0**-bits / 4:
@@ -74,32 +82,3 @@ def classify(product: Callable[[list[float]], list[float]]) -> str:
         if arithmetic.fraction_bits == kept_bits and (arithmetic.largest >= _BEYOND_FP16) == has_range:
             return name
     return f"reduced ({kept_bits} bits)" if has_range else f"reduced ({kept_bits} bits, fp16 range)"
-
-
-def _through_matmul(device: torch.device, dtype: torch.dtype) -> Callable[[list[float]], list[float]]:
-    identity = torch.eye(_SIZE).to(device, dtype)
-
-    def product(values: list[float]) -> list[float]:
-        matrix = torch.zeros(_SIZE, _SIZE)
-        matrix[0, : len(values)] = torch.tensor(values)
-        return _read(torch.mm(matrix.to(device, dtype), identity)[0], len(values))
-
-    return product
-
-
-def _through_convolution(device: torch.device, dtype: torch.dtype) -> Callable[[list[float]], list[float]]:
-    weight = torch.zeros(_SIZE, _SIZE, 3, 3)
-    weight[:, :, 1, 1] = torch.eye(_SIZE)
-    weight = weight.to(device, dtype)
-
-    def product(values: list[float]) -> list[float]:
-        images = torch.zeros(1, _SIZE, 8, 8)
-        images[0, : len(values), 4, 4] = torch.tensor(values)
-        seen = torch.nn.functional.conv2d(images.to(device, dtype), weight, padding=1)
-        return _read(seen[0, :, 4, 4], len(values))
-
-    return product
-
-
-def _read(seen: torch.Tensor, count: int) -> list[float]:
-    return [float(value) for value in seen[:count].float().cpu().tolist()]

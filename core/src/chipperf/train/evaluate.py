@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from chipperf.errors import TrainingError
+from chipperf.plugin.types import EvaluationFinished
 from chipperf.records.schema import EvaluationPoint, TimeToTarget
-from chipperf.train.announce import announce_evaluation
 from chipperf.train.preparation import generator_states, restore_generators
 
 if TYPE_CHECKING:
@@ -44,14 +44,7 @@ def evaluate(context: RunContext, replica: Replica) -> Evaluation:
 
 
 def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation, elapsed_s: float) -> None:
-    """Add an evaluation to the curve, announce it, and record whether the target is met.
-
-    Args:
-        context: Context of this rank's run.
-        state: State of the run.
-        evaluation: Result over all ranks.
-        elapsed_s: Training time at the end of the evaluation.
-    """
+    """Add an evaluation that ended after ``elapsed_s`` to the curve, announce it, and record a met target."""
     point = EvaluationPoint(
         epoch=state.epochs,
         step=state.steps,
@@ -61,7 +54,13 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
         details=dict(evaluation.details),
     )
     state.curve.append(point)
-    announce_evaluation(context, point)
+    metric = context.metric
+    context.events.write("eval_accuracy", point.value, metric=metric, epoch=point.epoch, step=point.step)
+    context.events.write("eval_stop", point.epoch, step=point.step)
+    context.progress.evaluated(point.epoch, metric, point.value)
+    context.notify(
+        EvaluationFinished(run_id=context.run_id, epoch=point.epoch, step=point.step, metric=metric, value=point.value)
+    )
     if context.target is not None and point.value >= context.target:
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)
 

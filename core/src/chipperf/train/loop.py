@@ -14,44 +14,41 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from chipperf.errors import TrainingError
-from chipperf.train.announce import announce_epoch, announce_window
-from chipperf.train.batches import TrainingBatches
-from chipperf.train.budget import StepBudget
+from chipperf.errors import DataError, TrainingError
+from chipperf.plugin.types import EpochFinished, WindowFinished
 from chipperf.train.evaluate import add_evaluation, evaluate
-from chipperf.train.memory_peak import PeakMemory, highest_of_ranks
 from chipperf.train.preparation import generator_states, restore_generators
-from chipperf.train.run_state import PartialWindow, RunState
-from chipperf.train.schedule import Schedule
+from chipperf.train.run_state import PartialWindow, PeakMemory, RunState, highest
+from chipperf.train.schedule import Schedule, StepBudget
 from chipperf.train.windows import LocalWindow, combine_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.workload import Batch
+    from chipperf.records.schema import Window
     from chipperf.train.checkpoint import State
     from chipperf.train.context import RunContext
     from chipperf.train.replica import Replica
-    from chipperf.train.windows import PlannedWindow, WindowKind
+    from chipperf.train.schedule import PlannedWindow
+    from chipperf.train.windows import WindowKind
 
 
 class TrainingLoop:
     """Trains one case on one rank and measures it.
 
-    Args:
-        context: Context of this rank's run.
-        replica: The model.
-
     Attributes:
+        replica: The model.
         state: Counters and measurements of the run so far.
         schedule: When the run evaluates, writes checkpoints and ends.
     """
 
     def __init__(self, context: RunContext, replica: Replica) -> None:
         self._context = context
-        self._replica = replica
+        self.replica = replica
         self._budget = StepBudget(context.limits.budget_s, context.rank, context.collectives)
         self._memory = PeakMemory(context.session, context.device)
         self._batches = TrainingBatches(context)
@@ -84,16 +81,16 @@ class TrainingLoop:
         is_early = state.steps < self.schedule.scheduled_steps
         epoch, rest = divmod(state.steps, state.steps_per_epoch)
         if rest and is_early and state.steps != state.finished_step:
-            self._finish_epoch(epoch)
+            self._finish_epoch(epoch + 1)
         state.train_seconds = context.edge() - self._start_s
         state.ended_by_budget = state.time_to_target is None and is_early
-        state.memory = highest_of_ranks(self._memory.query(), context.collectives, context.rank.world_size)
+        state.memory = highest(context.collectives.gather(self._memory.query()))
         return True
 
     def restore(self, shared: State, own: State) -> None:
         """Restore a checkpoint before training begins."""
         context = self._context
-        self._replica.restore(shared, own)
+        self.replica.restore(shared, own)
         self.state = RunState.from_state(shared, own, context.workload.steps_per_epoch)
         context.spans.restore(shared["spans"])
         self._budget.restore(shared["budget"])
@@ -105,7 +102,9 @@ class TrainingLoop:
         """Train and evaluate alternately; return False if all ranks stopped because of a signal."""
         state = self.state
         while state.time_to_target is None:
-            if self._evaluation_is_due():
+            evaluated_step = state.curve[-1].step if state.curve else 0
+            is_new = state.steps != evaluated_step and state.partial_window is None
+            if is_new and self.schedule.evaluates_after(state.steps):
                 goes_on = self._evaluate()
             elif state.steps < self.schedule.planned_steps:
                 goes_on = self._train_segment()
@@ -115,13 +114,6 @@ class TrainingLoop:
                 return False
         return True
 
-    def _evaluation_is_due(self) -> bool:
-        state = self.state
-        evaluated_step = state.curve[-1].step if state.curve else 0
-        if state.steps == evaluated_step or state.partial_window is not None:
-            return False
-        return self.schedule.evaluates_after(state.steps)
-
     def _evaluate(self) -> bool:
         """Evaluate; return False if training stops now."""
         context, state = self._context, self.state
@@ -129,7 +121,7 @@ class TrainingLoop:
         # If the evaluated model has a checkpoint, a stop loses no work.
         is_saved = state.saved_step == state.steps
         with context.stop.immediate() if is_saved else nullcontext(), context.spans.measure("eval"):
-            evaluation = evaluate(context, self._replica)
+            evaluation = evaluate(context, self.replica)
             elapsed_s = context.edge() - self._start_s
             self._update_budget()
         add_evaluation(context, state, evaluation, elapsed_s)
@@ -164,19 +156,14 @@ class TrainingLoop:
                     return False
         self._combine_windows()
         if state.steps % state.steps_per_epoch == 0 or state.steps >= schedule.planned_steps:
-            self._finish_epoch(epoch)
+            self._finish_epoch(epoch + 1)
         stops = self._stop_is_reached()
         if stops or schedule.saves_after(state.steps):
             self._save()
         return not stops
 
     def _train_window(self, planned: PlannedWindow, epoch: int, batches: Iterator[Batch]) -> bool:
-        """Run optimizer steps between two edges.
-
-        Args:
-            planned: The window; a resumed run trains the rest of it.
-            epoch: Counted from 0.
-            batches: This rank's batches, on the device.
+        """Run optimizer steps between two edges; a resumed run trains the rest of the planned window.
 
         Returns:
             False if training stops within the window.
@@ -190,12 +177,10 @@ class TrainingLoop:
         else:
             self._memory.end_warmup()
         steps, left = planned.end - planned.start, planned.end - state.steps
-        before = state.partial_window or PartialWindow(
-            first_step=planned.start, steps=steps, samples=0, nanoseconds=0, loss_sum=0.0
-        )
+        before = state.partial_window or PartialWindow(first_step=planned.start, steps=steps)
         state.partial_window = None
         samples = before.samples
-        self._replica.loss_sum.fill_(before.loss_sum)
+        self.replica.loss_sum.fill_(before.loss_sum)
         with context.spans.measure("warmup") if kind == "warmup" else nullcontext():
             start_s = context.edge()
             while left:
@@ -204,7 +189,7 @@ class TrainingLoop:
                 if left and self._stop_is_reached():
                     break
             nanoseconds = before.nanoseconds + round((context.edge() - start_s) * 1e9)
-        loss_sum = float(self._replica.loss_sum)
+        loss_sum = float(self.replica.loss_sum)
         loss = loss_sum / (steps - left)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -231,7 +216,7 @@ class TrainingLoop:
         return True
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        samples = self._replica.step(batches, self.state.steps)
+        samples = self.replica.step(batches, self.state.steps)
         self.state.steps += 1
         self._context.progress.report(self.state.steps, self.schedule.planned_steps, samples)
         return samples
@@ -264,7 +249,7 @@ class TrainingLoop:
     def _checkpoint(self) -> tuple[State, State]:
         """Return the shared state and the state of this rank only, as they are between two steps."""
         self.state.elapsed_s = time.perf_counter() - self._start_s
-        (model, buffers), (counted, windows) = self._replica.state(), self.state.state()
+        (model, buffers), (counted, windows) = self.replica.state(), self.state.state()
         shared = {**model, **counted, "spans": self._context.spans.state(), "budget": self._budget.state()}
         generators = generator_states(self._context.device)
         own = {**buffers, **windows, "generators": generators, "memory": self._memory.state()}
@@ -274,15 +259,85 @@ class TrainingLoop:
         """Combine over ranks the windows that were closed since the last call, and announce them."""
         state, closed = self.state, self.state.closed_windows
         state.closed_windows = []
-        combined = combine_windows(closed, self._context.collectives)
-        state.samples += sum(window.samples for window in combined)
-        restart = [window for window, local in zip(combined, closed, strict=True) if local.kind == "restart"]
-        measured = [window for window, local in zip(combined, closed, strict=True) if local.kind == "measured"]
-        state.restart_windows += restart
-        state.windows += measured
-        for window in (*restart, *measured):
-            announce_window(self._context, window)
+        for window, local in zip(combine_windows(closed, self._context.collectives), closed, strict=True):
+            state.samples += window.samples
+            if local.kind != "warmup":
+                (state.windows if local.kind == "measured" else state.restart_windows).append(window)
+                _announce_window(self._context, window)
 
     def _finish_epoch(self, epoch: int) -> None:
-        self.state.finished_step = self.state.steps
-        announce_epoch(self._context, self.state, epoch + 1, self._memory.query())
+        """Announce the end of an epoch, counted from 1; observers are told only if it has a window."""
+        context, state = self._context, self.state
+        state.finished_step = state.steps
+        memory = self._memory.query()
+        context.events.write("epoch_stop", epoch, step=state.steps)
+        windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
+        if windows:
+            mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
+            context.notify(
+                EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory)
+            )
+
+
+def _announce_window(context: RunContext, window: Window) -> None:
+    last_step = window.first_step + window.steps - 1
+    context.events.write(
+        "window_stop",
+        {"samples": window.samples, "seconds": window.seconds, "loss": window.loss},
+        epoch=window.epoch,
+        step=last_step,
+    )
+    context.notify(
+        WindowFinished(
+            run_id=context.run_id,
+            step=last_step,
+            epoch=window.epoch,
+            samples=window.samples,
+            seconds=window.seconds,
+            loss=window.loss or 0.0,
+            learning_rate=context.workload.learning_rates(last_step - 1)[0],
+        )
+    )
+
+
+class TrainingBatches:
+    """Batches of one rank on its device, with the waiting time of each; an epoch's loader stays open until the next."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._open: tuple[int, Iterator[Batch]] | None = None
+
+    def of_epoch(self, epoch: int, state: RunState) -> Iterator[Batch]:
+        """Return the batches of an epoch, counted from 0, starting with the next step; ``state`` receives the waits.
+
+        In the middle of an epoch, the random generators of training keep their state.
+        """
+        if self._open is None or self._open[0] != epoch:
+            self._open = (epoch, self._to_device(self._load(epoch, state), state.data_waits_s))
+        return self._open[1]
+
+    def close(self) -> None:
+        """Drop the open loader."""
+        self._open = None
+
+    def _load(self, epoch: int, state: RunState) -> Iterator[Batch]:
+        context = self._context
+        done = state.steps - epoch * state.steps_per_epoch
+        batches = context.workload.epoch_batches(epoch, done * context.hyperparameters.accumulate_steps)
+        if not done:
+            return batches
+        # Opening a loader draws a seed for its processes. The seed of this epoch was already drawn.
+        generators = generator_states(context.device)
+        batches = chain(list(islice(batches, 1)), batches)
+        restore_generators(generators, context.device)
+        return batches
+
+    def _to_device(self, batches: Iterator[Batch], waits_s: list[float]) -> Iterator[Batch]:
+        while True:
+            start_s = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration as error:
+                raise DataError("the loader ended before the epoch's last step") from error
+            waits_s.append(time.perf_counter() - start_s)
+            yield self._context.workload.to_device(batch)

@@ -106,7 +106,7 @@ def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
         if parameter.dim() == 4 and parameter.shape[1] > 1 and parameter.shape[2] > 1:
             if parameter.is_contiguous(memory_format=torch.channels_last) and not parameter.is_contiguous():
                 return torch.channels_last
-            return torch.contiguous_format
+            break
     return torch.contiguous_format
 
 
@@ -114,7 +114,7 @@ def synchronized_batchnorm(model: torch.nn.Module, device: torch.device) -> torc
     """Return the model with batch statistics computed over all ranks.
 
     Raises:
-        ConfigError: The device is a CPU; torch has no synchronized batch normalization for it.
+        ConfigError: The device is a CPU.
     """
     from torch.nn import SyncBatchNorm
 

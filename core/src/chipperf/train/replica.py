@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 class Replica:
     """A model with its optimizer, gradient scaler and gradient exchange with the other ranks.
 
-    Args:
-        context: Context of this rank's run.
-
     Attributes:
         model: The model, as the vendor prepared it.
-        optimizer: Optimizer of the model.
         loss_sum: Sum of the steps' losses, on the device; set when a window opens.
     """
 
@@ -63,17 +59,16 @@ class Replica:
         return next((p.dtype for p in self.model.parameters() if p.dim() > 1), torch.float32)
 
     def step(self, batches: Iterator[Batch], steps_done: int) -> int:
-        """Run one optimizer step.
+        """Run one optimizer step on batches on the device, and return the number of this rank's samples.
 
-        Args:
-            batches: This rank's batches, on the device.
-            steps_done: Optimizer steps before this one; it determines the learning rate.
-
-        Returns:
-            Number of this rank's samples.
+        ``steps_done``, the optimizer steps before this one, determines the learning rate.
         """
         accumulate = self._context.hyperparameters.accumulate_steps
-        self._set_learning_rate(steps_done)
+        rates = self._workload.learning_rates(steps_done)
+        if rates != self._rates:
+            self._rates = rates
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         samples = 0
         for micro_step in range(accumulate):
@@ -131,10 +126,3 @@ class Replica:
                 buffer.copy_(own["buffers"][name])
         self.optimizer.load_state_dict(shared["optimizer"])
         self._scaler.load_state_dict(shared["scaler"])
-
-    def _set_learning_rate(self, steps_done: int) -> None:
-        rates = self._workload.learning_rates(steps_done)
-        if rates != self._rates:
-            self._rates = rates
-            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate

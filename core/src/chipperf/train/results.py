@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import (
-    NOT_REACHED,
     Card,
-    CaseRecord,
     Environment,
     Failure,
     KnobRecord,
@@ -28,14 +27,14 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.train.budget import projected_train_seconds
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import DeviceInfo, Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
+    from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
 
 CROSS_CHECK_TOLERANCE = 0.02
 """Relative difference between the median of windows and total samples over total time from which the record warns."""
+
+_UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 STRAGGLER_TOLERANCE = 0.1
 """Delay of a rank against the median of the others, as a fraction of a step, from which the record names the rank."""
@@ -53,12 +54,9 @@ class RuntimeFacts:
     """Facts about the software stack from a worker's initialization, and the knobs that core chose."""
 
     runtime: RuntimeInfo
-    precision: PrecisionPolicy
     measured_precision: EffectivePrecision
-    devices: Sequence[DeviceInfo]
     core_knobs: Sequence[Knob]
     applied_environment: Sequence[dict[str, str]]
-    target: float | None
 
 
 def write_results(
@@ -75,39 +73,41 @@ def write_results(
     If the launcher is alive, it replaces this rank's ``failure`` with its verdict on all ranks.
     """
     planned = read_record(directory.record)
-    metrics = _metrics(context, state, facts, power)
-    record = planned.model_copy(
-        update={
-            "status": _status(failure),
-            "case": CaseRecord(**{**planned.case.model_dump(), "target": _target(facts, planned)}),
-            "precision": PrecisionRecord(
-                requested=facts.precision.requested,
-                effective=facts.precision.effective,
-                measured_matmul=facts.measured_precision.matmul,
-                measured_convolution=facts.measured_precision.convolution,
-                autocast_dtype=facts.precision.autocast_dtype,
-                grad_scaler=facts.precision.grad_scaler,
-            ),
-            "dataset": context.workload.dataset,
-            "loader": context.workload.loader,
-            "environment": _environment(planned.environment, context, facts),
-            "knobs": _knobs(facts),
-            "metrics": metrics,
-            "disabled_observers": [
-                f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
-                for observer in context.session.disabled_observers
-            ],
-            "warnings": [
-                *planned.warnings,
-                *_interruption_warnings(planned),
-                *state.warnings,
-                *_warnings(metrics),
-                *_precision_warnings(facts),
-                *straggler_warnings(state.rank_steps),
-            ],
-        }
-    )
-    directory.write_record(Record.model_validate(record.model_dump()))
+    target: float | Missing | None = context.target
+    if target is None:
+        target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
+    precision, measured = context.precision, facts.measured_precision
+    metrics = _metrics(context, state, power)
+    results = {
+        "status": _status(failure),
+        "case": planned.case.model_copy(update={"target": target}),
+        "precision": PrecisionRecord(
+            requested=precision.requested,
+            effective=precision.effective,
+            measured_matmul=measured.matmul,
+            measured_convolution=measured.convolution,
+            autocast_dtype=precision.autocast_dtype,
+            grad_scaler=precision.grad_scaler,
+        ),
+        "dataset": context.workload.dataset,
+        "loader": context.workload.loader,
+        "environment": _environment(planned.environment, context, facts.runtime),
+        "knobs": _knobs(facts, precision),
+        "metrics": metrics,
+        "disabled_observers": [
+            f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
+            for observer in context.session.disabled_observers
+        ],
+        "warnings": [
+            *planned.warnings,
+            *_interruption_warnings(planned),
+            *state.warnings,
+            *_cross_check_warnings(metrics),
+            *_precision_warnings(precision, measured),
+            *straggler_warnings(state.rank_steps),
+        ],
+    }
+    directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
 
 
 def _status(failure: Failure | None) -> Status:
@@ -116,42 +116,41 @@ def _status(failure: Failure | None) -> Status:
     return Status(state="interrupted" if failure.failure_class == INTERRUPTED else "failed", failure=failure)
 
 
-def _metrics(context: RunContext, state: RunState, facts: RuntimeFacts, power: Power | Missing) -> Metrics:
-    not_run = NOT_REACHED
-    train = throughput(state.windows)
+def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Metrics:
+    train, core, values = throughput(state.windows), state.core, [point.value for point in state.curve]
     too_few = Missing(
         missing="not_run", reason=f"{len(state.windows)} measurement windows, at least {MINIMUM_WINDOWS} are needed"
     )
-    core = state.core
-    whole = state.samples / state.train_seconds if state.train_seconds else not_run
-    return Metrics().model_copy(
-        update={
-            "p_whole": whole,
-            "p_train": train or too_few,
-            "p_core": core or not_run,
-            "data_stall": 1 - train.median / core.median if train and core else not_run,
-            "data_wait": spread(state.data_waits_s) or not_run,
-            "step_breakdown": state.breakdown or not_run,
-            "quality": state.curve[-1].value if state.curve else not_run,
-            "best_quality": max(point.value for point in state.curve) if state.curve else not_run,
-            "time_to_target": state.time_to_target or _why_no_time_to_target(context, state, facts),
-            "projected_train_seconds": _projection(context, state),
-            "memory": _memory(state.memory, power, context.session) if state.memory else not_run,
-            "power": power,
-            "train_samples": state.samples,
-            "train_seconds": state.train_seconds if state.train_seconds is not None else not_run,
-            "epochs": state.epochs,
-            "steps": state.steps,
-            "spans": context.spans.as_records(),
-            "curve": state.curve,
-            "restart_windows": state.restart_windows,
-            "rank_steps": state.rank_steps,
-        }
-    )
+    projected_s: Number | None = projected_train_seconds(state, context.hyperparameters, context.spans.seconds("eval"))
+    if projected_s is None:
+        projected_s = Missing(missing="not_run", reason="the budget ended before a window")
+    found = {
+        "p_whole": state.samples / state.train_seconds if state.train_seconds else None,
+        "p_train": train or too_few,
+        "p_core": core,
+        "data_stall": 1 - train.median / core.median if train and core else None,
+        "data_wait": spread(state.data_waits_s),
+        "step_breakdown": state.breakdown,
+        "quality": values[-1] if values else None,
+        "best_quality": max(values, default=None),
+        "time_to_target": state.time_to_target or _why_no_time_to_target(context, state),
+        "projected_train_seconds": projected_s if state.ended_by_budget else None,
+        "memory": _memory(state.memory, power, context.session) if state.memory else None,
+        "power": power,
+        "train_samples": state.samples,
+        "train_seconds": state.train_seconds,
+        "epochs": state.epochs,
+        "steps": state.steps,
+        "spans": context.spans.as_records(),
+        "curve": state.curve,
+        "restart_windows": state.restart_windows,
+        "rank_steps": state.rank_steps,
+    }
+    return Metrics().model_copy(update={name: value for name, value in found.items() if value is not None})
 
 
-def _why_no_time_to_target(context: RunContext, state: RunState, facts: RuntimeFacts) -> Missing:
-    if facts.target is None:
+def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
+    if context.target is None:
         return Missing(missing="not_applicable", reason="no target is defined for this dataset")
     if not state.curve:
         return Missing(missing="not_run", reason="no evaluation was completed")
@@ -161,43 +160,42 @@ def _why_no_time_to_target(context: RunContext, state: RunState, facts: RuntimeF
         within = f" within the budget of {format_duration(context.limits.budget_s)}"
     return Missing(
         missing="failed",
-        reason=f"not reached{within}: best {best.value:.4f} in epoch {best.epoch:g}, target {facts.target:g}",
+        reason=f"not reached{within}: best {best.value:.4f} in epoch {best.epoch:g}, target {context.target:g}",
     )
 
 
-def _projection(context: RunContext, state: RunState) -> Number:
-    if not state.ended_by_budget:
-        return Missing(missing="not_applicable", reason="no budget ended the run")
-    h = context.hyperparameters
-    seconds = projected_train_seconds(
-        state,
-        steps_per_epoch=context.workload.steps_per_epoch,
-        epochs=h.epochs,
-        evaluate_every_epochs=h.evaluate_every_epochs,
-        evaluations_s=context.spans.seconds("eval"),
-    )
-    return Missing(missing="not_run", reason="the budget ended before a window") if seconds is None else seconds
+def projected_train_seconds(state: RunState, h: Hyperparameters, evaluations_s: float) -> float | None:
+    """Return the projected training time of the whole schedule, or ``None`` if no window was measured.
+
+    Each remaining step and evaluation is assumed to take the average time of the measured ones. The last epoch always
+    has an evaluation; those so far took ``evaluations_s``.
+    """
+    if state.train_seconds is None or not state.windows:
+        return None
+    step_s = sum(window.seconds for window in state.windows) / sum(window.steps for window in state.windows)
+    evaluation_s = evaluations_s / len(state.curve) if state.curve else 0.0
+    epochs_done = state.steps // state.steps_per_epoch
+    evaluations = math.ceil(h.epochs / h.evaluate_every_epochs) - epochs_done // h.evaluate_every_epochs
+    return state.train_seconds + (h.epochs * state.steps_per_epoch - state.steps) * step_s + evaluations * evaluation_s
 
 
 def _memory(stats: MemoryStats, power: Power | Missing, session: Session) -> Memory:
-    unknown = Missing(missing="unknown", reason="the vendor's stack does not tell")
-    sampled = power.used_peak_bytes if isinstance(power, Power) else unknown
+    sampled = power.used_peak_bytes if isinstance(power, Power) else _UNTOLD
     if Capability.UNIFIED_MEMORY in session.vendor_info().capabilities:
         sampled = Missing(missing="not_applicable", reason="the device's memory is the host's, which others use too")
     return Memory(
-        allocated_peak_bytes=_known(stats.peak_allocated_bytes, unknown),
-        reserved_peak_bytes=_known(stats.peak_reserved_bytes, unknown),
+        allocated_peak_bytes=_or_untold(stats.peak_allocated_bytes),
+        reserved_peak_bytes=_or_untold(stats.peak_reserved_bytes),
         device_peak_bytes=sampled,
-        total_bytes=_known(stats.total_bytes, unknown),
+        total_bytes=_or_untold(stats.total_bytes),
         allocator_source=stats.source,
         device_source=power.source if isinstance(power, Power) else "",
     )
 
 
-def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts) -> Environment:
-    unknown = Missing(missing="unknown", reason="the vendor's stack does not tell")
+def _environment(planned: Environment, context: RunContext, runtime: RuntimeInfo) -> Environment:
     none = Missing(missing="not_applicable", reason="the stack has none")
-    runtime, device = facts.runtime, facts.devices[context.rank.rank]
+    device = context.devices[context.rank.rank]
     short_name = context.session.vendor_info().short_name(device.name)
     found = {
         "card_title": device.name,
@@ -207,11 +205,11 @@ def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts)
             Card(
                 rank=rank,
                 name=info.name,
-                uuid=info.uuid or unknown,
-                pci_bus_id=info.pci_bus_id or unknown,
-                total_bytes=_known(info.total_bytes, unknown),
+                uuid=info.uuid or _UNTOLD,
+                pci_bus_id=info.pci_bus_id or _UNTOLD,
+                total_bytes=_or_untold(info.total_bytes),
             )
-            for rank, info in enumerate(facts.devices)
+            for rank, info in enumerate(context.devices)
         ],
         "driver": runtime.driver or none,
         "framework": runtime.framework or f"pytorch-{runtime.torch}",
@@ -221,23 +219,21 @@ def _environment(planned: Environment, context: RunContext, facts: RuntimeFacts)
         ),
         "torch": runtime.torch,
         "sdk": runtime.sdk or none,
-        "collectives": runtime.collectives or unknown,
+        "collectives": runtime.collectives or _UNTOLD,
     }
     stated = {key: getattr(planned, key) for key in planned.stated}
     return Environment.model_validate(planned.model_dump() | found | stated)
 
 
-def _knobs(facts: RuntimeFacts) -> list[KnobRecord]:
+def _knobs(facts: RuntimeFacts, precision: PrecisionPolicy) -> list[KnobRecord]:
     knobs = [KnobRecord.model_validate(item) for item in facts.applied_environment]
-    for knob in (*facts.runtime.knobs, *facts.precision.knobs):
-        knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="vendor"))
-    for knob in facts.core_knobs:
-        knobs.append(KnobRecord(name=knob.name, value=knob.value, reason=knob.reason, origin="core"))
+    for origin, chosen in (("vendor", (*facts.runtime.knobs, *precision.knobs)), ("core", facts.core_knobs)):
+        knobs += [KnobRecord.model_validate(asdict(knob) | {"origin": origin}) for knob in chosen]
     # A plugin may report an applied variable again. If both entries agree, one is enough.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 
 
-def _warnings(metrics: Metrics) -> list[str]:
+def _cross_check_warnings(metrics: Metrics) -> list[str]:
     warnings = []
     for name in WINDOWED:
         measured = getattr(metrics, name)
@@ -255,6 +251,7 @@ def _warnings(metrics: Metrics) -> list[str]:
 def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
     """Return warnings about the slowest rank if it is much slower than the others; all wait for it in every step."""
     warnings = []
+    typical_s = statistics.median(step.step_s for step in steps) if steps else 0.0
     for name, what in (("step_s", "its own part of a step"), ("data_wait_s", "waiting for data")):
         known = {step: value for step in steps if not isinstance(value := getattr(step, name), Missing)}
         if len(known) < 2:
@@ -262,7 +259,7 @@ def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
         slowest = max(known, key=lambda step: known[step])
         others_s = statistics.median(value for step, value in known.items() if step is not slowest)
         ratio = known[slowest] / others_s if others_s > 0 else 1.0
-        if ratio > 1 + STRAGGLER_TOLERANCE and known[slowest] - others_s > STRAGGLER_TOLERANCE * _step_s(steps):
+        if ratio > 1 + STRAGGLER_TOLERANCE and known[slowest] - others_s > STRAGGLER_TOLERANCE * typical_s:
             warnings.append(
                 f"straggler: rank {slowest.rank} on {slowest.card} takes {ratio:.2f} times as long as the others "
                 f"for {what}"
@@ -270,39 +267,23 @@ def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
     return warnings
 
 
-def _step_s(steps: Sequence[RankStep]) -> float:
-    return statistics.median(step.step_s for step in steps)
-
-
 def _interruption_warnings(planned: Record) -> list[str]:
-    """Return warnings about the interruptions that affect the run's times."""
     if not planned.interruptions:
         return []
     gap_s = sum(interruption.gap_seconds for interruption in planned.interruptions)
     steps = ", ".join(str(interruption.step) for interruption in planned.interruptions)
-    return [
-        (
-            f"the run was interrupted and continued after step {steps}: e2e_time_s adds up its sessions and leaves out "
-            f"{gap_s:.0f} s between them"
-        )
-    ]
+    time = f"e2e_time_s adds up its sessions and leaves out {gap_s:.0f} s between them"
+    return [f"the run was interrupted and continued after step {steps}: {time}"]
 
 
-def _precision_warnings(facts: RuntimeFacts) -> list[str]:
+def _precision_warnings(precision: PrecisionPolicy, measured: EffectivePrecision) -> list[str]:
     """Return warnings about measured arithmetic that contradicts the declared precision."""
-    declared, measured = facts.precision.effective, facts.measured_precision
     return [
-        f"{facts.precision.requested} was requested and {declared} declared, but {name} computes in {seen}"
+        f"{precision.requested} was requested and {precision.effective} declared, but {name} computes in {seen}"
         for name, seen in (("matrix multiplication", measured.matmul), ("convolution", measured.convolution))
-        if seen != declared
+        if seen != precision.effective
     ]
 
 
-def _target(facts: RuntimeFacts, planned: Record) -> float | Missing:
-    if facts.target is not None:
-        return facts.target
-    return Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
-
-
-def _known(value: int | None, missing: Missing) -> int | Missing:
-    return missing if value is None else value
+def _or_untold(value: int | None) -> int | Missing:
+    return _UNTOLD if value is None else value

@@ -1,19 +1,24 @@
-"""Counters and measurements of a run so far."""
+"""Counters and measurements of a run so far, and the peak of its memory."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from chipperf.plugin.types import MemoryStats
 from chipperf.records.schema import EvaluationPoint, TimeToTarget, Window
 from chipperf.train.windows import LocalWindow
 
 if TYPE_CHECKING:
-    from chipperf.plugin.types import MemoryStats
+    from collections.abc import Sequence
+
+    from chipperf.plugin.session import Session
     from chipperf.records.schema import RankStep, StepBreakdown, Throughput
     from chipperf.train.checkpoint import State
+
+_COUNTERS = tuple(each.name for each in fields(MemoryStats) if each.name.endswith("_bytes"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +27,9 @@ class PartialWindow:
 
     first_step: int
     steps: int
-    samples: int
-    nanoseconds: int
-    loss_sum: float
+    samples: int = 0
+    nanoseconds: int = 0
+    loss_sum: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,25 +39,20 @@ class RunState:
     A checkpoint holds the state between two steps, without the measurements after training.
 
     Attributes:
-        steps_per_epoch: Optimizer steps of an epoch.
         steps: Completed optimizer steps.
         samples: Samples of all ranks in the combined windows.
         windows: Measured windows, combined over ranks.
         restart_windows: Warm-up windows of a resumed run, combined over ranks.
         curve: Evaluations.
         data_waits_s: Waiting time of this rank for each of its batches.
-        time_to_target: When the target was met; ``None`` if it is not met yet.
-        warnings: Warnings for the record.
         elapsed_s: Training time of this run when the newest checkpoint was written.
         closed_windows: This rank's windows that are not yet combined over ranks.
         partial_window: The window in which training stopped, until it is resumed.
-        saved_step: Step of the newest checkpoint; ``None`` if there is none.
+        saved_step: Step of the newest checkpoint.
         finished_step: Step at which this session last announced the end of an epoch.
         train_seconds: Duration of training; ``None`` before training ends.
-        ended_by_budget: True if the budget ended training before the end of the schedule.
         memory: Memory that training needed: the highest over all ranks.
         core: Throughput with batches that are already on the device.
-        breakdown: Phases of a step.
         rank_steps: Each rank's own part of a step.
     """
 
@@ -123,3 +123,42 @@ class RunState:
             partial_window=own["cut"] and PartialWindow(**own["cut"]),
             saved_step=counted["steps"],
         )
+
+
+class PeakMemory:
+    """Peak of this rank's memory over a run's sessions, without the warm-up, which needs additional memory."""
+
+    def __init__(self, session: Session, device: torch.device) -> None:
+        self._session = session
+        self._device = device
+        self._earlier: MemoryStats | None = None
+        self._is_of_warmup = True
+
+    def end_warmup(self) -> None:
+        """Reset the peak after the warm-up; only the first call in a session has an effect."""
+        if self._is_of_warmup:
+            self._session.memory_reset_peak(self._device)
+            self._is_of_warmup = False
+
+    def query(self) -> MemoryStats:
+        """Return the device's counters, the highest over the sessions."""
+        now = self._session.memory_query(self._device)
+        return now if self._earlier is None else highest([now, self._earlier])
+
+    def state(self) -> dict[str, Any] | None:
+        """Return the counters for a checkpoint."""
+        known = self._earlier if self._is_of_warmup else self.query()
+        return None if known is None else asdict(known)
+
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Restore a :meth:`state` as the counters of earlier sessions."""
+        self._earlier = None if state is None else MemoryStats(**state)
+
+
+def highest(stats: Sequence[MemoryStats]) -> MemoryStats:
+    """Return the first, with the highest value of each counter; a counter that is unknown in one stays unknown."""
+    counters: dict[str, int | None] = {}
+    for name in _COUNTERS:
+        values = [getattr(each, name) for each in stats]
+        counters[name] = None if None in values else max(values)
+    return replace(stats[0], **counters)  # type: ignore[arg-type]  # the counters have one type

@@ -1,34 +1,39 @@
-"""Schedule of a run: the optimizer steps after which it evaluates, writes checkpoints and ends."""
+"""Schedule of a run: its measurement windows, and the optimizer steps after which it evaluates, saves and ends.
+
+With a time budget, the main rank's clock decides which step is the last: the clocks of ranks differ, and ranks that
+stop at different steps would wait for each other forever. It decides at edges where all ranks wait for each other in
+any case, so this adds nothing to a measurement window.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from chipperf.train.windows import (
-    PlannedWindow,
-    fitting_window_steps,
-    plan_window_lengths,
-    plan_windows,
-    segment_around,
-)
+from chipperf.train.windows import MINIMUM_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.cases.base import Hyperparameters
+    from chipperf.plugin.types import Rank
     from chipperf.records.schema import Limits
-    from chipperf.train.budget import StepBudget
+    from chipperf.run.collectives import Collectives
     from chipperf.train.run_state import RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedWindow:
+    """A planned window: the number of completed optimizer steps when it opens and when it closes."""
+
+    start: int
+    end: int
+    is_warmup: bool
 
 
 class Schedule:
     """The steps at which a run evaluates, writes checkpoints or ends; they are the same on all ranks.
-
-    Args:
-        hyperparameters: Resolved values.
-        limits: Limits that end the run early.
-        steps_per_epoch: Optimizer steps of an epoch.
-        budget: Steps that the run's time budget allows.
 
     Attributes:
         scheduled_steps: Optimizer steps of the whole run, if neither the target nor the budget ends it earlier.
@@ -63,13 +68,16 @@ class Schedule:
         return self._is_multiple(step, self._h.checkpoint_every_steps, self._h.checkpoint_every_epochs)
 
     def segment(self, step: int) -> tuple[int, int]:
-        """Return start and end of the uninterrupted segment that contains the step after ``step``."""
-        return segment_around(
-            step,
-            steps_per_epoch=self._steps_per_epoch,
-            last_step=self.planned_steps,
-            every=(self._h.evaluate_every_steps, self._h.checkpoint_every_steps),
-        )
+        """Return start and end of the uninterrupted segment that contains the step after ``step``.
+
+        Windows are planned within a segment, so that they end with an epoch, or before an evaluation or a checkpoint.
+        The segment depends only on the schedule, so a resumed run gets the same windows.
+        """
+        every = (self._steps_per_epoch, self._h.evaluate_every_steps, self._h.checkpoint_every_steps)
+        intervals = [interval for interval in every if interval]
+        start = max(step // interval * interval for interval in intervals)
+        end = min(step // interval * interval + interval for interval in intervals)
+        return start, min(end, self.planned_steps)
 
     def windows(self, start: int, end: int, state: RunState) -> Iterator[PlannedWindow]:
         """Yield the remaining windows of a segment; the caller must train each window before it requests the next."""
@@ -97,3 +105,75 @@ class Schedule:
         epochs, rest = divmod(step, self._steps_per_epoch)
         by_epoch = every_epochs > 0 and rest == 0 and epochs % every_epochs == 0
         return by_epoch or (every_steps > 0 and step % every_steps == 0)
+
+
+def plan_windows(start: int, end: int, *, warmup_steps: int, window_steps: int) -> list[PlannedWindow]:
+    """Divide a segment into windows of at most ``window_steps``; the run's warm-up steps get a separate window."""
+    warm = min(max(start, warmup_steps), end)
+    windows = [PlannedWindow(start=start, end=warm, is_warmup=True)] if warm > start else []
+    for length in plan_window_lengths(end - warm, window_steps):
+        windows.append(PlannedWindow(start=warm, end=warm + length, is_warmup=False))
+        warm += length
+    return windows
+
+
+def plan_window_lengths(steps: int, window_steps: int) -> list[int]:
+    """Split ``steps`` consecutive steps into windows of nearly equal length, at most ``window_steps`` each.
+
+    Every step is in exactly one window, so that total samples over total time can check the median.
+    """
+    if steps <= 0:
+        return []
+    # Rounded up, because fewer windows than fitting_window_steps expects could be too few for a median.
+    count = math.ceil(steps / window_steps)
+    shortest, longer = divmod(steps, count)
+    return [shortest + (index < longer) for index in range(count)]
+
+
+def fitting_window_steps(wanted: int, total_steps: int, warmup_steps: int) -> int:
+    """Return a window length of at most ``wanted``, so that :data:`MINIMUM_WINDOWS` fit into a short run."""
+    return max(1, min(wanted, (total_steps - warmup_steps) // MINIMUM_WINDOWS))
+
+
+class StepBudget:
+    """The optimizer steps that fit into a run's training time, which includes evaluations; ``None`` is no budget."""
+
+    def __init__(self, seconds: float | None, rank: Rank, collectives: Collectives) -> None:
+        self._seconds = seconds
+        self._is_main = rank.is_main
+        self._collectives = collectives
+        self._step_s = 0.0
+        self._last_step: int | None = None
+
+    def limit(self, steps: int) -> int:
+        """Return how many of a run's ``steps`` the budget allows by the latest estimate; the same on all ranks."""
+        return steps if self._last_step is None else min(steps, self._last_step)
+
+    def state(self) -> dict[str, float | int | None]:
+        """Return the state for a checkpoint."""
+        return {"step_s": self._step_s, "last_step": self._last_step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore a :meth:`state`."""
+        self._step_s, self._last_step = state["step_s"], state["last_step"]
+
+    def update(self, steps: int, *, elapsed_s: float, step_s: float | None = None, settled: bool = True) -> None:
+        """Update the last step; every rank must call this at the same edges.
+
+        Args:
+            steps: Completed optimizer steps.
+            elapsed_s: This rank's time since training began.
+            step_s: Duration of a recent step; ``None`` if no step was done since the last update.
+            settled: False while steps are still slower than later ones will be. Then, if time is left, one more step is
+                allowed.
+        """
+        if self._seconds is None:
+            return
+        self._step_s = step_s or self._step_s
+        left_s = max(0.0, self._seconds - elapsed_s)
+        fitting = math.floor(left_s / self._step_s) if self._step_s > 0 else 0
+        if not settled and left_s > 0:
+            fitting = max(1, fitting)
+        # The int64 counter holds every possible number of steps, but not every quotient of two durations.
+        decision = min(steps + fitting, 2**62) if self._is_main else 0
+        [self._last_step] = self._collectives.max_counts([decision])

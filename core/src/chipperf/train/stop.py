@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from chipperf.errors import TrainingStopped
 from chipperf.plugin.types import Rank
@@ -23,29 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
 _AGREEMENT_S = 20.0
 """Time within which every rank must receive the signal. The launcher signals all, and kills them 30 seconds later."""
-
 
 _CONNECTION_S = 5.0
 """Time-out of a connection: a living rank 0 answers at once, a killed one never."""
 
 
-class Store(Protocol):
-    """Key-value store that all ranks share: the required part of the interface of torch's stores."""
-
-    def set(self, key: str, value: str) -> None:
-        """Store a value."""
-
-    def check(self, keys: list[str]) -> bool:
-        """Return whether all keys have a value, without waiting."""
-
-    def get(self, key: str) -> bytes:
-        """Return the value of an existing key."""
-
-
 class StopRequest:
-    """Tracks whether a signal asked this rank to stop, and the edge at which all ranks stop.
+    """Tracks whether a signal asked this rank to stop (``requested``), and the edge at which all ranks stop.
 
     Args:
         rank: Place of this worker.
@@ -56,15 +44,10 @@ class StopRequest:
         self._rank = rank or Rank()
         self._connect = connect or partial(connect_store, _CONNECTION_S)
         self._store: Store | None = None
-        self._requested = False
+        self.requested = False
         self._immediate = False
         self._edge = 0
         self._told_s = 0.0
-
-    @property
-    def requested(self) -> bool:
-        """True if a signal was received."""
-        return self._requested
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -81,7 +64,7 @@ class StopRequest:
         """
         self._immediate = True
         try:
-            if self._requested:
+            if self.requested:
                 raise TrainingStopped
             yield
         finally:
@@ -90,14 +73,11 @@ class StopRequest:
     def reached(self, wait_for_device: Callable[[], object]) -> bool:
         """Return whether training stops at this edge; every rank must call this at every edge, in the same order.
 
-        Args:
-            wait_for_device: Waits until the device has finished all queued work.
-
         Raises:
             TrainingStopped: The other ranks did not receive the signal, or cannot be reached.
         """
         self._edge += 1
-        if not self._requested:
+        if not self.requested:
             return False
         if self._rank.world_size == 1:
             return True
@@ -120,7 +100,7 @@ class StopRequest:
         return False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._requested = True
+        self.requested = True
         if self._immediate:
             raise TrainingStopped
 

@@ -1,4 +1,4 @@
-"""Measurement windows: planning, combination over ranks, and statistics.
+"""Measurement windows: combination over ranks, and statistics.
 
 The device is synchronized only at the edges of windows. Warm-up steps are not measured.
 """
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MINIMUM_WINDOWS = 5
 """Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
 
-
 WindowKind = Literal["measured", "warmup", "restart"]
 """``warmup``: warm-up of a run. ``restart``: warm-up of a resumed run. Only ``measured`` counts for the throughput."""
 
@@ -36,68 +35,6 @@ class LocalWindow:
     nanoseconds: int
     loss: float
     kind: WindowKind = "measured"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedWindow:
-    """A planned window: the number of completed optimizer steps when it opens and when it closes."""
-
-    start: int
-    end: int
-    is_warmup: bool
-
-
-def segment_around(step: int, *, steps_per_epoch: int, last_step: int, every: Sequence[int]) -> tuple[int, int]:
-    """Return start and end of the uninterrupted segment that contains the step after ``step``.
-
-    Windows are planned within a segment, so that they end with an epoch, or before an evaluation or a checkpoint. The
-    segment depends only on the schedule, so a resumed run gets the same windows.
-
-    Args:
-        step: Completed optimizer steps.
-        steps_per_epoch: Steps of an epoch.
-        last_step: Steps of the whole run.
-        every: Intervals in steps of evaluations and checkpoints; 0 is never.
-    """
-    intervals = [steps_per_epoch, *(interval for interval in every if interval)]
-    start = max(step // interval * interval for interval in intervals)
-    end = min(step // interval * interval + interval for interval in intervals)
-    return start, min(end, last_step)
-
-
-def plan_windows(start: int, end: int, *, warmup_steps: int, window_steps: int) -> list[PlannedWindow]:
-    """Divide the steps from ``start`` to ``end`` into windows; the first ``warmup_steps`` get a separate window.
-
-    Args:
-        start: Completed optimizer steps at the start of the segment.
-        end: Completed optimizer steps at the end of the segment.
-        warmup_steps: Unmeasured steps at the start of the run.
-        window_steps: Maximum length of a window in steps.
-    """
-    warm = min(max(start, warmup_steps), end)
-    windows = [PlannedWindow(start=start, end=warm, is_warmup=True)] if warm > start else []
-    for length in plan_window_lengths(end - warm, window_steps):
-        windows.append(PlannedWindow(start=warm, end=warm + length, is_warmup=False))
-        warm += length
-    return windows
-
-
-def plan_window_lengths(steps: int, window_steps: int) -> list[int]:
-    """Split ``steps`` consecutive steps into windows of nearly equal length, at most ``window_steps`` each.
-
-    Every step is in exactly one window, so that total samples over total time can check the median.
-    """
-    if steps <= 0:
-        return []
-    # Rounded up, because fewer windows than fitting_window_steps expects could be too few for a median.
-    count = math.ceil(steps / window_steps)
-    shortest, longer = divmod(steps, count)
-    return [shortest + (index < longer) for index in range(count)]
-
-
-def fitting_window_steps(wanted: int, total_steps: int, warmup_steps: int) -> int:
-    """Return a window length of at most ``wanted``, so that :data:`MINIMUM_WINDOWS` fit into a short run."""
-    return max(1, min(wanted, (total_steps - warmup_steps) // MINIMUM_WINDOWS))
 
 
 def combine_windows(windows: Sequence[LocalWindow], collectives: Collectives) -> list[Window]:
@@ -141,12 +78,11 @@ def spread(durations_s: Sequence[float]) -> Spread | None:
         return None
     ordered = sorted(durations_s)
     mean_s = statistics.fmean(ordered)
-    deviation_s = statistics.pstdev(ordered)
     return Spread(
         p50_s=_percentile(ordered, 0.50),
         p90_s=_percentile(ordered, 0.90),
         p99_s=_percentile(ordered, 0.99),
-        cv=deviation_s / mean_s if mean_s > 0 else 0.0,
+        cv=statistics.pstdev(ordered) / mean_s if mean_s > 0 else 0.0,
     )
 
 

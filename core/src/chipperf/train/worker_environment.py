@@ -48,14 +48,11 @@ def main(run_directory: Path) -> None:
         environment = dict(os.environ)
         applied = []
         for variable in session.environment(rank, settings):
-            set_by_user = environment.get(variable.name)
-            if set_by_user is None:
-                environment[variable.name] = variable.value
-            origin = "vendor" if set_by_user is None else "user"
-            reason = variable.reason if set_by_user is None else f"set before the run; vendor wanted {variable.value}"
-            applied.append(
-                {"name": variable.name, "value": environment[variable.name], "reason": reason, "origin": origin}
-            )
+            origin, reason = "vendor", variable.reason
+            if variable.name in environment:
+                origin, reason = "user", f"set before the run; vendor wanted {variable.value}"
+            value = environment.setdefault(variable.name, variable.value)
+            applied.append({"name": variable.name, "value": value, "reason": reason, "origin": origin})
         if plan.device_check_timeout_s is not None:
             check_device(plan.vendor, rank.local_rank, environment, plan.device_check_timeout_s)
         environment[APPLIED_VARIABLE] = json.dumps(applied)

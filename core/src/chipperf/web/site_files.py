@@ -16,7 +16,7 @@ from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summari
 from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
-    from chipperf.cases.case_data import Progress
+    from chipperf.cases.base import Progress
     from chipperf.languages import Language
     from chipperf.records.schema import Record
 

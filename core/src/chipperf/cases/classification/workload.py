@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torchvision
 from torch.nn.functional import cross_entropy
 
 from chipperf.cases.workload import Evaluation, WorkloadContext
-from chipperf.cases.workload_parts import (
-    dataset_record,
-    fused_if_possible,
-    loader_options,
-    loader_record,
-    optimizer_steps_per_epoch,
-)
+from chipperf.cases.workload_parts import ImageWorkload, fused_if_possible, loader_arguments
 from chipperf.data.imagefolder import identify_imagefolder, scan_imagefolder
 from chipperf.data.loader import build_evaluation_loader, build_training_loader
-from chipperf.data.transforms import Normalize
 from chipperf.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from chipperf.cases.classification.hyperparameters import ClassificationHyperparameters
@@ -32,38 +25,20 @@ Images = tuple[torch.Tensor, torch.Tensor]
 """Images ``(N, 3, H, W)`` and int64 labels ``(N,)``: uint8 on the host, normalized float32 on the device."""
 
 
-class ClassificationWorkload:
+class ClassificationWorkload(ImageWorkload["ClassificationHyperparameters"]):
     """An image classifier on one worker."""
 
     def __init__(self, context: WorkloadContext[ClassificationHyperparameters]) -> None:
-        self._hyperparameters = context.hyperparameters
-        self._device = context.device
+        h = context.hyperparameters
         folder = scan_imagefolder(context.data_root)
         identity = identify_imagefolder(folder, context.reference)
+        shared = loader_arguments(context, image_size=h.image_size)
+        train_loader = build_training_loader(folder.train, batch_size=h.batch_size, seed=h.seed, **shared)
+        super().__init__(context, identity, train_loader)
         self._classes = len(folder.classes)
-        self._normalize = Normalize(context.device)
-        self.memory_format = torch.contiguous_format
-        shared: dict[str, Any] = {
-            "rank": context.rank.rank,
-            "world_size": context.rank.world_size,
-            "image_size": context.hyperparameters.image_size,
-            "options": loader_options(context),
-        }
-        self._train_loader = build_training_loader(
-            folder.train, batch_size=context.hyperparameters.batch_size, seed=context.hyperparameters.seed, **shared
-        )
         self._eval_loader = build_evaluation_loader(
-            folder.val,
-            batch_size=context.hyperparameters.eval_batch_size,
-            resize_to=context.hyperparameters.eval_resize_size,
-            **shared,
+            folder.val, batch_size=h.eval_batch_size, resize_to=h.eval_resize_size, **shared
         )
-        self.steps_per_epoch = optimizer_steps_per_epoch(self._train_loader, context.hyperparameters)
-        self.eval_samples = len(folder.val)
-        self.target = identity.target
-        self.max_gradient_norm: float | None = None
-        self.dataset = dataset_record(identity)
-        self.loader = loader_record(self._train_loader.settings)
 
     def build_model(self) -> torch.nn.Module:
         """Return torchvision's model with one output per class of the dataset."""
@@ -86,11 +61,6 @@ class ClassificationWorkload:
         if step < warmup_steps:
             return [h.lr * min(1.0, (step + 1) / warmup_steps)]
         return [h.lr * h.lr_gamma ** (step // self.steps_per_epoch // h.lr_step_epochs)]
-
-    def epoch_batches(self, epoch: int, first_batch: int = 0) -> Iterator[Images]:
-        """Yield this rank's batches of an epoch."""
-        self._train_loader.set_epoch(epoch, first_batch)
-        return iter(self._train_loader)
 
     def to_device(self, batch: Images) -> Images:
         """Copy the uint8 images (a quarter of the float32 bytes) and normalize them on the device."""

@@ -1,4 +1,4 @@
-"""DETR's set loss: classes of all queries, and boxes and masks of the matched queries.
+"""DETR's set loss: the assignment of predicted to real objects, and the losses of classes, boxes and masks.
 
 Carion et al. (2020), section 3.1 and appendix A.2, with the coefficients of its public implementation. Everything is
 computed in float32. Where the paper leaves a choice, this module follows the implementation:
@@ -7,18 +7,21 @@ computed in float32. Where the paper leaves a choice, this module follows the im
   losses are sums over this rank's objects divided by the mean number of objects per rank;
 * predicted masks are resized to the targets' resolution, and padding counts as background;
 * auxiliary layers have class and box losses, but no mask losses.
+
+Shapes: ``L`` decoder layers, ``B`` images, ``Q`` object queries, ``N`` slots of targets per image.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 
-from chipperf.cases.detr.boxes import cxcywh_to_xyxy, generalized_iou
+from chipperf.cases.detr.targets import cxcywh_to_xyxy, generalized_iou
+from chipperf.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,32 +31,71 @@ if TYPE_CHECKING:
     from chipperf.cases.detr.model import DetrOutput
     from chipperf.cases.detr.targets import Targets
 
+UNMATCHED = -1
+"""Value instead of a query, for slots without an object and for objects that exceed the number of queries."""
+
+BOX_L1_WEIGHT = 5.0
+"""Coefficient of the L1 distance of boxes in costs and loss; that of classes, focal and dice loss is 1."""
+
+BOX_GIOU_WEIGHT = 2.0
+"""Coefficient of the generalized IoU of boxes in costs and loss."""
+
+NO_OBJECT_WEIGHT = 0.1
+"""Weight of the class "no object" in the cross entropy; most queries have this class."""
+
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossWeights:
-    """Coefficients of the set loss; the defaults are the values of the reference.
+def match(logits: torch.Tensor, boxes: torch.Tensor, targets: Targets) -> NDArray[np.int64]:
+    """Assign queries to objects one-to-one with the lowest total cost, for each layer and image separately.
 
-    Attributes:
-        classification: Coefficient of the cross entropy.
-        box_l1: Coefficient of the L1 distance between matched boxes.
-        box_giou: Coefficient of one minus the generalized IoU of matched boxes.
-        mask_focal: Coefficient of the focal loss of matched masks.
-        mask_dice: Coefficient of the dice loss of matched masks.
-        no_object: Weight of the class "no object" in the cross entropy; most queries have this class.
+    The costs of all layers and images are copied to the host at once, so a step waits for the device only once.
+
+    Args:
+        logits: Class logits, ``(L, B, Q, classes + 1)``.
+        boxes: Predicted centers and sizes, ``(L, B, Q, 4)``.
+        targets: The objects, on the same device.
+
+    Returns:
+        The query of every slot or :data:`UNMATCHED`, ``(L, B, N)``. If there are more objects than queries, the objects
+        that fit best get a query.
+
+    Raises:
+        TrainingError: A cost is not finite; the error names the images and has the failure class ``non_finite_loss``.
     """
+    matrices = matching_costs(logits, boxes, targets).cpu().numpy()
+    # Unused slots are checked too, because an image without objects has no other slots.
+    finite = np.isfinite(matrices).all(axis=(0, 2, 3))
+    if not finite.all():
+        images = [image_id for image_id, is_finite in zip(targets.image_ids, finite, strict=True) if not is_finite]
+        raise TrainingError(
+            f"the model's predictions are not finite for the images with the ids {', '.join(map(str, images))}",
+            failure_class="non_finite_loss",
+            hint="lower lr, add warm-up, or use a wider precision; check these images and their boxes",
+        )
+    layers, _, _, slots = matrices.shape
+    assignment = np.full((layers, len(targets.counts), slots), UNMATCHED, dtype=np.int64)
+    for layer in range(layers):
+        for image, count in enumerate(targets.counts):
+            queries, objects = linear_sum_assignment(matrices[layer, image, :, :count])
+            assignment[layer, image, objects] = queries
+    return assignment
 
-    classification: float = 1.0
-    box_l1: float = 5.0
-    box_giou: float = 2.0
-    mask_focal: float = 1.0
-    mask_dice: float = 1.0
-    no_object: float = 0.1
+
+@torch.no_grad()
+def matching_costs(logits: torch.Tensor, boxes: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return the cost of assigning each query to each slot, ``(L, B, Q, N)``; arguments as in :func:`match`."""
+    probabilities = logits.float().softmax(dim=-1)
+    classes = targets.labels[None, :, None, :].expand(*logits.shape[:3], -1)
+    l1, giou = _compare_boxes(boxes.float()[..., :, None, :], targets.boxes[:, None, :, :])
+    return BOX_L1_WEIGHT * l1 - probabilities.gather(-1, classes) - BOX_GIOU_WEIGHT * giou
 
 
-DEFAULT_WEIGHTS = LossWeights()
+def _compare_boxes(predicted: torch.Tensor, actual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return L1 distance and generalized IoU of broadcast pairs of boxes, given by center and size."""
+    l1 = (predicted - actual).abs().sum(dim=-1)
+    return l1, generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(actual))
 
 
 def set_loss(
@@ -62,7 +104,6 @@ def set_loss(
     assignment: NDArray[np.int64],
     *,
     mean_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    weights: LossWeights = DEFAULT_WEIGHTS,
 ) -> dict[str, torch.Tensor]:
     """Return the loss and its parts, without reading from the device.
 
@@ -70,10 +111,8 @@ def set_loss(
 
     Args:
         output: The model's predictions.
-        targets: The objects, on the same device.
-        assignment: Result of :func:`~chipperf.cases.detr.matcher.match` for the objects.
+        assignment: Result of :func:`match` for the objects.
         mean_over_ranks: Averages a scalar on the output's device over ranks; ``None`` for a single process.
-        weights: Coefficients.
 
     Returns:
         float32 scalars: ``loss`` is the weighted sum; ``loss_ce``, ``loss_bbox`` and ``loss_giou``, and with masks
@@ -86,27 +125,23 @@ def set_loss(
     if mean_over_ranks is not None:
         objects = mean_over_ranks(objects)
     objects = objects.clamp(min=1)
-    classification = _classification_losses(logits, targets.labels, matches, weights.no_object)
+    classification = _classification_losses(logits, targets.labels, matches)
     l1, giou = (sums / objects for sums in _box_losses(boxes, targets.boxes, matches))
-    weighted = (weights.classification * classification + weights.box_l1 * l1 + weights.box_giou * giou).sum()
-    parts = {}
-    last = len(classification) - 1
+    weighted = (classification + BOX_L1_WEIGHT * l1 + BOX_GIOU_WEIGHT * giou).sum()
+    parts: dict[str, torch.Tensor] = {}
     for layer in range(len(classification)):
-        suffix = "" if layer == last else f"_{layer}"
-        parts[f"loss_ce{suffix}"] = classification[layer]
-        parts[f"loss_bbox{suffix}"] = l1[layer]
-        parts[f"loss_giou{suffix}"] = giou[layer]
+        suffix = "" if layer == len(classification) - 1 else f"_{layer}"
+        layer_parts = {"ce": classification[layer], "bbox": l1[layer], "giou": giou[layer]}
+        parts |= {f"loss_{name}{suffix}": value for name, value in layer_parts.items()}
     if output.masks is not None and targets.masks is not None:
         sums_over_masks = _mask_losses(output.masks.float(), targets.masks, targets.counts, assignment[-1])
         focal, dice = (sums / objects for sums in sums_over_masks)
-        weighted = weighted + weights.mask_focal * focal + weights.mask_dice * dice
+        weighted = weighted + focal + dice
         parts["loss_mask"], parts["loss_dice"] = focal, dice
     return {"loss": weighted, **parts}
 
 
-def _classification_losses(
-    logits: torch.Tensor, labels: torch.Tensor, matches: torch.Tensor, no_object_weight: float
-) -> torch.Tensor:
+def _classification_losses(logits: torch.Tensor, labels: torch.Tensor, matches: torch.Tensor) -> torch.Tensor:
     """Return each layer's weighted mean cross entropy, ``(L,)``; queries without an object have the last class."""
     layers, batch, queries, outputs = logits.shape
     no_object = outputs - 1
@@ -115,7 +150,7 @@ def _classification_losses(
     classes = torch.full((layers, batch, queries + 1), no_object, device=logits.device)
     classes = classes.scatter(-1, columns, labels.expand(layers, -1, -1))[..., :queries]
     losses = cross_entropy(logits.flatten(0, 2), classes.flatten(), reduction="none").view(layers, -1)
-    class_weights = torch.where(classes == no_object, no_object_weight, 1.0).view(layers, -1)
+    class_weights = torch.where(classes == no_object, NO_OBJECT_WEIGHT, 1.0).view(layers, -1)
     return (losses * class_weights).sum(dim=1) / class_weights.sum(dim=1)
 
 
@@ -123,8 +158,7 @@ def _box_losses(boxes: torch.Tensor, actual: torch.Tensor, matches: torch.Tensor
     """Return each layer's sums over matched boxes, ``(L,)``: L1 distances, and one minus the generalized IoU."""
     matched = matches >= 0
     predicted = boxes.gather(2, matches.clamp(min=0)[..., None].expand(-1, -1, -1, 4))
-    l1 = (predicted - actual).abs().sum(dim=-1)
-    giou = generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(actual))
+    l1, giou = _compare_boxes(predicted, actual)
     return (l1 * matched).sum(dim=(1, 2)), ((1 - giou) * matched).sum(dim=(1, 2))
 
 

@@ -10,7 +10,7 @@ unlabeled pixels and crowds of its category.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
 
 _MATCH_IOU = 0.5
 
+MatchCounts: TypeAlias = "NDArray[np.float64]"
+"""Matches by category id, shape ``(4, ids)``: sum of the IoU of the matches, number of matches, of predicted segments
+without a match, and of true segments without a match."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentedImage:
     """An image divided into segments.
 
     Attributes:
-        indices: Segment number of each pixel, int64 of shape ``(H, W)``, counted from 1; 0 is unlabeled.
+        indices: Segment number of each pixel, of shape ``(H, W)``, counted from 1; 0 is unlabeled.
         categories: Category ids of the segments, int64 of shape ``(n,)``.
         is_crowd: Whether a segment is a crowd (several objects as one region), bool of shape ``(n,)``.
     """
 
-    indices: NDArray[np.int64]
+    indices: NDArray[np.integer[Any]]
     categories: NDArray[np.int64]
     is_crowd: NDArray[np.bool_]
 
@@ -42,47 +46,22 @@ class SegmentedImage:
         segment_map: NDArray[np.int32],
         ids: NDArray[np.int64],
         categories: NDArray[np.int64],
-        is_crowd: NDArray[np.bool_] | None = None,
+        is_crowd: NDArray[np.bool_],
     ) -> SegmentedImage:
-        """Build a segmented image from a map of segment ids.
-
-        Args:
-            segment_map: Segment id of each pixel, shape ``(H, W)``; 0 is unlabeled.
-            ids: Ids of the segments.
-            categories: Category ids of the segments.
-            is_crowd: Whether each segment is a crowd; by default none is.
+        """Build a segmented image from a map of segment ids, shape ``(H, W)``, with 0 for unlabeled pixels.
 
         Raises:
             ValueError: The ids in the map differ from ``ids``.
         """
         present, positions = np.unique(segment_map, return_inverse=True)
-        if set(present.tolist()) - {0} != set(ids.tolist()):
-            difference = sorted((set(present.tolist()) - {0}) ^ set(ids.tolist()))
+        difference = np.setxor1d(present[present != 0], ids).tolist()
+        if difference:
             raise ValueError(f"map and list of segments differ in the segments {difference[:5]}")
         order = np.argsort(ids)
         ranks = np.searchsorted(ids[order], present)
         index_of_present = np.where(present == 0, 0, np.append(order, 0)[ranks] + 1)
-        crowds = np.zeros(len(ids), np.bool_) if is_crowd is None else is_crowd
-        return cls(
-            indices=index_of_present[positions.reshape(segment_map.shape)], categories=categories, is_crowd=crowds
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatchCounts:
-    """Matches per category id: arrays of equal length with one element per id, starting at 0.
-
-    Attributes:
-        iou: Sum of the IoU of all matches.
-        tp: Number of matches.
-        fp: Number of predicted segments without a match.
-        fn: Number of true segments without a match.
-    """
-
-    iou: NDArray[np.float64]
-    tp: NDArray[np.int64]
-    fp: NDArray[np.int64]
-    fn: NDArray[np.int64]
+        indices = index_of_present[positions.reshape(segment_map.shape)]
+        return cls(indices=indices, categories=categories, is_crowd=is_crowd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +76,9 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanopticQuality:
-    """Quality on a dataset; ``None`` if no category of the group occurs in truth or prediction.
+    """Quality on a dataset: means over categories, and the quality of each category that occurs, by its id.
 
-    Attributes:
-        all: Mean over things and stuff.
-        things: Mean over the categories of things.
-        stuff: Mean over the categories of stuff.
-        by_category: Quality of each category that occurs, by its id.
+    A mean is ``None`` if no category of the group occurs in truth or prediction.
     """
 
     all: Quality | None
@@ -113,13 +88,7 @@ class PanopticQuality:
 
 
 def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_category: int) -> MatchCounts:
-    """Match the predicted segments of one image with the true ones.
-
-    Args:
-        truth: The annotated image.
-        predicted: The prediction, of the same size.
-        largest_category: Largest possible category id.
-    """
+    """Match the predicted segments of one image with the true ones; both have the same size."""
     true_count, predicted_count = len(truth.categories), len(predicted.categories)
     pairs = truth.indices * (predicted_count + 1) + predicted.indices
     pixels = np.bincount(pairs.ravel(), minlength=(true_count + 1) * (predicted_count + 1))
@@ -139,27 +108,24 @@ def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_cat
     true_rows, predicted_rows = np.nonzero(matches)
     matched = predicted.categories[predicted_rows]
     length = largest_category + 1
-    return MatchCounts(
-        iou=np.bincount(matched, weights=iou[true_rows, predicted_rows], minlength=length).astype(np.float64),
-        tp=np.bincount(matched, minlength=length),
-        fp=np.bincount(predicted.categories[is_false], minlength=length),
-        fn=np.bincount(truth.categories[is_missed], minlength=length),
+    return np.array(
+        [
+            np.bincount(matched, weights=iou[true_rows, predicted_rows], minlength=length),
+            np.bincount(matched, minlength=length),
+            np.bincount(predicted.categories[is_false], minlength=length),
+            np.bincount(truth.categories[is_missed], minlength=length),
+        ],
+        np.float64,
     )
 
 
 def panoptic_quality(counts: MatchCounts, things: Collection[int], stuff: Collection[int]) -> PanopticQuality:
-    """Return the quality from counts that are summed over all images.
-
-    Args:
-        counts: Sums over all images.
-        things: Category ids of things.
-        stuff: Category ids of stuff.
-    """
+    """Return the quality from counts that are summed over all images, and the category ids of things and stuff."""
     by_category = {}
     for category in sorted({*things, *stuff}):
-        tp, fp, fn = (int(column[category]) for column in (counts.tp, counts.fp, counts.fn))
+        iou, tp, fp, fn = counts[:, category].tolist()
         if tp + fp + fn:
-            sq = float(counts.iou[category]) / tp if tp else 0.0
+            sq = iou / tp if tp else 0.0
             rq = tp / (tp + fp / 2 + fn / 2)
             by_category[category] = Quality(pq=sq * rq, sq=sq, rq=rq, categories=1)
     return PanopticQuality(

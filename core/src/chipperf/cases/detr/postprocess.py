@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch.nn.functional import interpolate
 
-from chipperf.cases.detr.boxes import cxcywh_to_xyxy
+from chipperf.cases.detr.panoptic_quality import SegmentedImage
+from chipperf.cases.detr.targets import cxcywh_to_xyxy
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -57,35 +58,8 @@ class Placement:
     original_size: Size
 
 
-class Segment(TypedDict):
-    """A segment of a panoptic map, as in COCO's ``segments_info``; ``area`` is in pixels."""
-
-    id: int
-    category_id: int
-    isthing: bool
-    area: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PanopticSegmentation:
-    """An image divided into segments.
-
-    Attributes:
-        ids: Segment id of every pixel, int32 ``(H, W)`` in the original size; 0 is no segment.
-        segments: The segments, with ids counted from 1.
-    """
-
-    ids: NDArray[np.int32]
-    segments: tuple[Segment, ...]
-
-
 def detections(output: DetrOutput, original_sizes: torch.Tensor) -> Detections:
-    """Return the last layer's objects in pixels.
-
-    Args:
-        output: The model's predictions.
-        original_sizes: Height and width of the images in their files, ``(B, 2)`` on the output's device.
-    """
+    """Return the last layer's objects in pixels of the files, whose heights and widths are ``(B, 2)`` on the device."""
     scores, labels = output.logits[-1].softmax(dim=-1)[..., :-1].max(dim=-1)
     width_height = original_sizes.flip(-1).to(output.boxes.dtype)
     boxes = cxcywh_to_xyxy(output.boxes[-1]) * width_height.repeat(1, 2)[:, None]
@@ -93,13 +67,9 @@ def detections(output: DetrOutput, original_sizes: torch.Tensor) -> Detections:
 
 
 def instance_masks(logits: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """Return the masks of one image's queries, bool ``(Q, H, W)`` in the original size.
+    """Return the masks of one image's queries, bool ``(Q, H, W)`` in the original size, from logits ``(Q, h, w)``.
 
     As in the reference, a mask is thresholded at the model's input size and then resized by nearest neighbor.
-
-    Args:
-        logits: Mask logits of the image, ``(Q, h, w)``.
-        placement: Position of the image in its batch.
     """
     masks = _crop(logits, placement) > 0
     return interpolate(masks[None].float(), size=placement.original_size, mode="nearest")[0].bool()
@@ -112,13 +82,9 @@ def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
 
 
 def panoptic_segmentation(
-    class_logits: torch.Tensor,
-    mask_logits: torch.Tensor,
-    placement: Placement,
-    things: Collection[int],
-    score_threshold: float = PANOPTIC_SCORE_THRESHOLD,
-) -> PanopticSegmentation:
-    """Divide one image into segments of the objects whose score exceeds a threshold.
+    class_logits: torch.Tensor, mask_logits: torch.Tensor, placement: Placement, things: Collection[int]
+) -> SegmentedImage:
+    """Divide one image, in its original size, into segments of the objects whose score exceeds a threshold.
 
     Each pixel goes to the object with the highest mask logit. Objects of the same stuff class become one segment; each
     thing is a separate segment. Segments of a few pixels are dropped, and their pixels go to the next best object. Two
@@ -131,14 +97,13 @@ def panoptic_segmentation(
         mask_logits: Mask logits of the image's queries, ``(Q, h, w)``.
         placement: Position of the image in its batch.
         things: Category ids of things; all others are stuff.
-        score_threshold: Probability that the score of an object must exceed.
     """
     scores, classes = class_logits.softmax(dim=-1).max(dim=-1)
-    sure = (scores > score_threshold) & (classes != class_logits.shape[-1] - 1)
+    sure = (scores > PANOPTIC_SCORE_THRESHOLD) & (classes != class_logits.shape[-1] - 1)
     queries = sure.nonzero()[:, 0]
     categories, groups = _group(classes[queries].tolist(), things)
-    if not categories:
-        return PanopticSegmentation(ids=np.zeros(placement.original_size, dtype=np.int32), segments=())
+    if not len(categories):
+        return _segmented(np.zeros(placement.original_size, dtype=np.int32), categories)
     logits = _crop(mask_logits[queries], placement)
     alive = np.ones(len(categories), dtype=bool)
     while True:
@@ -151,20 +116,15 @@ def panoptic_segmentation(
             break
         dropped = torch.from_numpy(noise[groups]).to(logits.device)
         logits = logits.masked_fill(dropped[:, None, None], float("-inf"))
-    ids = np.where(alive, np.cumsum(alive), 0).astype(np.int32)
-    segments = tuple(
-        Segment(
-            id=int(ids[group]),
-            category_id=categories[group],
-            isthing=categories[group] in things,
-            area=int(areas[group]),
-        )
-        for group in np.flatnonzero(alive)
-    )
-    return PanopticSegmentation(ids=ids[pixels], segments=segments)
+    numbers = np.where(alive, np.cumsum(alive), 0).astype(np.int32)
+    return _segmented(numbers[pixels], categories[alive])
 
 
-def _group(classes: list[int], things: Collection[int]) -> tuple[list[int], NDArray[np.int64]]:
+def _segmented(indices: NDArray[np.int32], categories: NDArray[np.int64]) -> SegmentedImage:
+    return SegmentedImage(indices=indices, categories=categories, is_crowd=np.zeros(len(categories), np.bool_))
+
+
+def _group(classes: list[int], things: Collection[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the category of each segment and the segment of each object; stuff of one class is one segment."""
     categories: list[int] = []
     stuff: dict[int, int] = {}
@@ -174,7 +134,7 @@ def _group(classes: list[int], things: Collection[int]) -> tuple[list[int], NDAr
         if group == len(categories):
             categories.append(category)
         groups.append(group)
-    return categories, np.array(groups, dtype=np.int64)
+    return np.array(categories, dtype=np.int64), np.array(groups, dtype=np.int64)
 
 
 def _crop(logits: torch.Tensor, placement: Placement) -> torch.Tensor:

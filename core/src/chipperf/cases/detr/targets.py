@@ -1,4 +1,4 @@
-"""Targets of a batch of images, in tensors whose shapes can be constant."""
+"""Targets of a batch of images, in tensors whose shapes can be constant, and the geometry of boxes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+# Two boxes with zero area have an empty union; the smallest box of a COCO image is far larger than this.
+_SMALLEST_AREA = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +75,28 @@ def stack_targets(
 def _pad_masks(masks: torch.Tensor, canvas: tuple[int, int]) -> torch.Tensor:
     height, width = canvas
     return pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
+
+
+def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:
+    """Convert boxes ``(..., 4)`` from center and size to upper left and lower right corner."""
+    center, size = boxes.split(2, dim=-1)
+    return torch.cat([center - size / 2, center + size / 2], dim=-1)
+
+
+def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the generalized intersection over union of broadcast pairs of boxes ``(..., 4)``, between -1 and 1.
+
+    Rezatofighi et al., "Generalized Intersection over Union" (2019): the IoU minus the fraction of the smallest
+    enclosing box that neither box covers. Boxes are given by corners. Boxes with zero area are allowed, and give finite
+    values and gradients.
+    """
+    (low, high), (other_low, other_high) = boxes.split(2, dim=-1), others.split(2, dim=-1)
+    overlap = _area(torch.maximum(low, other_low), torch.minimum(high, other_high))
+    enclosing = _area(torch.minimum(low, other_low), torch.maximum(high, other_high)).clamp(min=_SMALLEST_AREA)
+    union = _area(low, high) + _area(other_low, other_high) - overlap
+    return overlap / union.clamp(min=_SMALLEST_AREA) - (enclosing - union) / enclosing
+
+
+def _area(upper_left: torch.Tensor, lower_right: torch.Tensor) -> torch.Tensor:
+    """Return the area between corners ``(..., 2)``; 0 if the corners are in the wrong order."""
+    return (lower_right - upper_left).clamp(min=0).prod(dim=-1)

@@ -1,0 +1,183 @@
+"""The steps of one rank's training: initialization, training with its measurements, and the record."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from chipperf.cases.registry import find_case
+from chipperf.cases.workload import WorkloadContext
+from chipperf.errors import TrainingStopped
+from chipperf.plugin.types import RunStarted
+from chipperf.run.collectives import Collectives
+from chipperf.run.failure import describe, ignore_signals
+from chipperf.run.ranks import require_distinct_cards
+from chipperf.run.telemetry_process import TelemetrySampler
+from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
+from chipperf.train.context import RunContext, Spans
+from chipperf.train.core_pass import measure_core
+from chipperf.train.effective_precision import measure_effective_precision
+from chipperf.train.loop import TrainingLoop
+from chipperf.train.preparation import join_process_group, seed_everything
+from chipperf.train.replica import Replica
+from chipperf.train.results import RuntimeFacts, write_results
+from chipperf.train.stop import StopRequest
+from chipperf.train.worker_environment import APPLIED_VARIABLE
+
+if TYPE_CHECKING:
+    import torch
+
+    from chipperf.cases.base import Case, Hyperparameters
+    from chipperf.cases.workload import Workload
+    from chipperf.plugin.session import Session
+    from chipperf.plugin.types import Rank, RuntimeInfo
+    from chipperf.run.directory import RunDirectory
+    from chipperf.run.events import EventLog
+    from chipperf.run.plan import RunPlan
+    from chipperf.run.progress import ProgressFile
+
+
+def initialize(
+    plan: RunPlan,
+    directory: RunDirectory,
+    session: Session,
+    rank: Rank,
+    device: torch.device,
+    events: EventLog,
+    progress: ProgressFile,
+    spans: Spans,
+) -> RunContext:
+    """Join the other ranks, seed all generators, and build the workload."""
+    distributed = join_process_group(session, rank, device)
+    case = find_case(plan.case)
+    hyperparameters = type(case.base).model_validate(plan.hyperparameters.values)
+    collectives = Collectives(rank, device)
+    seed_everything(session, hyperparameters.seed, device, hyperparameters.deterministic)
+    precision = session.precision(plan.precision, device)
+    devices = collectives.gather(session.device_info(device))
+    require_distinct_cards(devices, rank.local_world_size, device.type)
+    workload = _build_workload(plan, case, session, rank, device, hyperparameters)
+    target = workload.target
+    if target is None and workload.dataset.name == hyperparameters.dataset:
+        target = hyperparameters.target
+    checkpoints = CheckpointWriter(
+        directory.checkpoints,
+        run_id=plan.run_id,
+        session=plan.session,
+        keep=hyperparameters.keep_checkpoints,
+        rank=rank,
+        collectives=collectives,
+        devices=[info.name for info in devices],
+    )
+    return RunContext(
+        run_id=plan.run_id,
+        session=session,
+        workload=workload,
+        hyperparameters=hyperparameters,
+        limits=plan.limits,
+        target=target,
+        metric=case.metric,
+        precision=precision,
+        distributed=distributed,
+        device=device,
+        rank=rank,
+        collectives=collectives,
+        events=events,
+        progress=progress,
+        spans=spans,
+        checkpoints=checkpoints if plan.shared_directory else None,
+        stop=StopRequest(rank),
+        devices=devices,
+    )
+
+
+def _build_workload(
+    plan: RunPlan, case: Case, session: Session, rank: Rank, device: torch.device, hyperparameters: Hyperparameters
+) -> Workload:
+    options = session.loader_options(device)
+    workers = options.workers_per_rank if hyperparameters.workers < 0 else hyperparameters.workers
+    if workers is None:
+        # This rank's share of the machine's cores, minus one for the training process.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = max(1, min(16, cores // rank.local_world_size - 1))
+    return case.load_workload()(
+        WorkloadContext(
+            hyperparameters=hyperparameters,
+            reference=case.data.reference,
+            data_root=plan.data_root,
+            rank=rank,
+            device=device,
+            loader_options=options,
+            loader_workers=workers,
+        )
+    )
+
+
+def prepare_loop(
+    plan: RunPlan, directory: RunDirectory, context: RunContext, runtime: RuntimeInfo
+) -> tuple[TrainingLoop, RuntimeFacts]:
+    """Build the model, measure its precision, and return to the plan's checkpoint."""
+    replica = Replica(context)
+    loop = TrainingLoop(context, replica)
+    facts = RuntimeFacts(
+        runtime=runtime,
+        measured_precision=measure_effective_precision(context.device, replica.autocast, replica.weight_dtype),
+        core_knobs=replica.knobs,
+        applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
+    )
+    if plan.checkpoint is not None:
+        checkpoint = directory.checkpoints / plan.checkpoint
+        require_same_devices(checkpoint, [info.name for info in context.devices])
+        # This comes last: after it, nothing may draw a random number that the previous session did not draw.
+        loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
+    return loop, facts
+
+
+def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) -> None:
+    """Write the run's settings to the event log, and tell the observers that it starts."""
+    events, h, world_size = context.events, context.hyperparameters, context.rank.world_size
+    events.write("global_batch_size", h.batch_size * h.accumulate_steps * world_size)
+    events.write("seed", h.seed)
+    events.write("opt_base_learning_rate", h.lr)
+    events.write("train_samples", context.workload.dataset.train_samples)
+    events.write("eval_samples", context.workload.dataset.eval_samples)
+    events.write("run_start")
+    context.session.notify(
+        RunStarted(
+            run_id=plan.run_id,
+            directory=str(directory.path),
+            case=plan.case,
+            vendor=plan.vendor,
+            precision=plan.precision,
+            world_size=world_size,
+            hyperparameters=MappingProxyType(plan.hyperparameters.values),
+        )
+    )
+
+
+def train(plan: RunPlan, directory: RunDirectory, context: RunContext, loop: TrainingLoop, facts: RuntimeFacts) -> None:
+    """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
+    rank = context.rank
+    first = rank.node_rank * rank.local_world_size
+    local_devices = list(dict.fromkeys(context.devices[first : first + rank.local_world_size]))
+    sampler = TelemetrySampler(
+        context.session, directory.telemetry(rank.node_rank), local_devices, plan.idle_memory_bytes, plan.session
+    )
+    failure = None
+    try:
+        with sampler if rank.local_rank == 0 else nullcontext():
+            context.progress.phase("training")
+            if not loop.train():
+                raise TrainingStopped
+        context.progress.phase("measuring")
+        measure_core(context, loop.replica, loop.state)
+    except BaseException as error:
+        failure = describe(error, rank.rank)
+        raise
+    finally:
+        ignore_signals()
+        if rank.is_main:
+            write_results(directory, context, loop.state, facts, sampler.summary(), failure=failure)
