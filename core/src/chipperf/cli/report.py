@@ -17,12 +17,11 @@ from chipperf.errors import UsageError
 from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.store import read_stored
-from chipperf.report.build import build_view
-from chipperf.report.convergence_curves import CurveFiles
-from chipperf.report.curve_files import make_curve_files
+from chipperf.report.curve_files import CurveFiles, make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
-from chipperf.report.render import render_page, render_view, template_directory
+from chipperf.report.render import render_page, template_directory
 from chipperf.report.tracing import read_traced
+from chipperf.report.view import build_view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,8 +86,8 @@ def report(
     if out is None:
         if view.convergence:
             typer.echo("note: without --out there is no picture of the convergence curves", err=True)
-        text = render_view(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
-        typer.echo(text, nl=False)
+        page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
+        typer.echo(page.text, nl=False)
         return
     require_directory(out)
     content = None

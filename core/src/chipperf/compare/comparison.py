@@ -18,11 +18,11 @@ from chipperf.records.plausibility import differing_from_windows
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing
-from chipperf.report.build import record_digest
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
 from chipperf.report.row import completed_value
 from chipperf.report.row_identity import curve_names, group_repeats
+from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

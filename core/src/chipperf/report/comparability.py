@@ -19,22 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDifference:
-    """A difference between runs.
-
-    Attributes:
-        name: A hyperparameter's key, or a fact of the record.
-        values: The value in every run, in the order of the runs.
-    """
+    """A hyperparameter or a fact of the record that differs between runs, with its value in each of them."""
 
     name: str
     values: tuple[str, ...]
 
 
 def require_comparable(records: Sequence[Record]) -> None:
-    """Check that the results of runs can be compared.
-
-    Args:
-        records: At least one record.
+    """Check that the results of at least one run can be compared.
 
     Raises:
         UsageError: The runs have several cases, case versions, metrics, metrics versions, metric definitions or
@@ -52,8 +44,15 @@ def require_comparable(records: Sequence[Record]) -> None:
         [record.metrics_definition for record in records],
         hint="the same names were measured in other ways, see docs/metrics.md: compare reports by hand with each other",
     )
-    _require_one_dataset([record.dataset for record in records if not _is_unnamed(record)], hint=hint)
-    for fingerprints in _fingerprints(record.dataset for record in records):
+    # An imported document may name no dataset.
+    named = [record for record in records if record.kind != "imported" or record.dataset.name != UNKNOWN_NAME]
+    _require_one_dataset([record.dataset for record in named], hint=hint)
+    # Only fingerprints of one method can be compared.
+    methods: dict[str, list[str]] = {}
+    for dataset in (record.dataset for record in records):
+        if not isinstance(dataset.fingerprint, Missing):
+            methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
+    for fingerprints in methods.values():
         require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
     splits = [record.dataset.eval_samples for record in records]
     evaluations = [record.metrics.curve[-1].samples for record in records if record.metrics.curve]
@@ -72,11 +71,6 @@ def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
         require_one("datasets", [dataset_name(dataset) for dataset in datasets], hint=hint)
 
 
-def _is_unnamed(record: Record) -> bool:
-    """Return whether the record is of a document that names no dataset."""
-    return record.kind == "imported" and record.dataset.name == UNKNOWN_NAME
-
-
 def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
     """Check that records have only one value.
 
@@ -90,18 +84,13 @@ def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
 
 def dataset_name(dataset: Dataset) -> str:
     """Return the name and version of a dataset."""
-    version = text_or_marker(dataset.version, "en")
-    return f"{dataset.name} {version}"
+    return f"{dataset.name} {text_or_marker(dataset.version, 'en')}"
 
 
 def differences(records: Sequence[Record], case: Case) -> tuple[RunDifference, ...]:
     """Return the differences between comparable runs that may explain different results.
 
-    *Free* hyperparameters are left out, as in ``fix_hp``.
-
-    Args:
-        records: Comparable records of ``case``.
-        case: Defines which hyperparameters are free.
+    Hyperparameters that are *free* in the case are left out, as in ``fix_hp``.
     """
     rows = [_facts(record, case) for record in records]
     names = [name for name in rows[0] if all(name in row for row in rows)]
@@ -134,12 +123,3 @@ def setting_text(value: Setting | Missing | None) -> str:
     if isinstance(value, Missing):
         return str(marker(value))
     return "none" if value is None else setting(value)
-
-
-def _fingerprints(datasets: Iterable[Dataset]) -> Iterable[list[str]]:
-    """Return the known fingerprints, grouped by method, because only fingerprints of one method can be compared."""
-    methods: dict[str, list[str]] = {}
-    for dataset in datasets:
-        if not isinstance(dataset.fingerprint, Missing):
-            methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
-    return methods.values()

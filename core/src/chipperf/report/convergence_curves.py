@@ -14,40 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.languages import Language
     from chipperf.records.schema import Record
+    from chipperf.report.curve_files import CurveFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithoutCurve:
-    """A row, baseline or repeat without a curve.
-
-    Attributes:
-        name: The name that its curve would have; for a repeat, the run.
-        reason: It did not complete, or was evaluated too rarely.
-    """
+    """A row, baseline or repeat without a curve: the name that its curve would have or, for a repeat, the run."""
 
     name: str
     reason: Literal["incomplete", "too_few_evaluations"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurveFiles:
-    """Links to the files of the curves, next to the report. The names are percent-encoded.
-
-    Attributes:
-        csv: Every point of every curve.
-        png: The picture.
-        svg: The picture as a vector graphic.
-        language: Language of the texts in the picture. It differs from the report's if no font can write that.
-        unwritten: Curves whose name no font can write. The picture shows only their number.
-    """
-
-    csv: str
-    png: str | None = None
-    svg: str | None = None
-    language: Language | None = None
-    unwritten: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,6 @@ _PLACES: Mapping[str, Phrase] = {
     "min": phrase("training time (min)", context="picture"),
     "h": phrase("training time (h)", context="picture"),
 }
-_LOSS = phrase("training loss", context="picture")
-_SAMPLE = phrase("sample dataset", context="picture")
-_SIMULATED = phrase("simulated", context="picture")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,7 @@ class CurvePicture:
 def draw_curves(
     curves: Curves, profile: ReportProfile, language: Language, formats: Iterable[PictureFormat]
 ) -> CurvePicture:
-    """Draw curves. This needs matplotlib.
+    """Draw curves; needs matplotlib.
 
     A curve of several runs has a thin line for each run. Where all of them have a point, it also has their median and a
     band from the lowest to the highest value.
@@ -96,39 +93,39 @@ def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fon
     entries = len(curves.curves) + len(curves.targets)
     figure = make_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + _LEGEND_LINE_INCHES * entries)
     axes = figure.subplots()
-    unit, place_scale = _place_unit(curves)
+    unit: str = curves.axis
+    unit_size = 1.0
+    if curves.axis == "time":
+        unit, unit_size = time_unit(max(curve.last_place for curve in curves.curves))
     percent = curves.quantity == "quality" and profile.quality_as_percent
-    value_scale = 100.0 if percent else 1.0
-    lines = [_draw_curve(axes, curve, curves, place_scale, value_scale) for curve in curves.curves]
-    labels = [_label(curve, language, named=curve.number not in unwritten) for curve in curves.curves]
+    scale = 100.0 if percent else 1.0
+    lines = [_draw_curve(axes, curve, curves, 1 / unit_size, scale) for curve in curves.curves]
+    labels: list[Phrase] = [_label(curve, named=curve.number not in unwritten) for curve in curves.curves]
     for target in curves.targets:
-        lines.append(axes.axhline(target * value_scale, color="0.4", linestyle=(0, (1, 1)), linewidth=1.2))
-        labels.append(
-            in_language(
-                phrase("target %(target)s", context="picture", target=quality(target, as_percent=percent)), language
-            )
-        )
+        lines.append(axes.axhline(target * scale, color="0.4", linestyle=(0, (1, 1)), linewidth=1.2))
+        shown = quality(target, as_percent=percent)
+        labels.append(phrase("target %(target)s", context="picture", target=shown))
     axes.set_xlabel(in_language(_PLACES[unit], language))
     column = profile.quality_column if fonts.can_write(profile.quality_column) else "quality"
-    axes.set_ylabel(
-        in_language(_LOSS, language) if curves.quantity == "loss" else f"{column} (%)" if percent else column
-    )
+    if curves.quantity == "loss":
+        axes.set_ylabel(in_language(phrase("training loss", context="picture"), language))
+    else:
+        axes.set_ylabel(f"{column} (%)" if percent else column)
     axes.set_title(_title(curves, language, fonts), fontsize="medium")
     axes.grid(visible=True, color="0.9")
     axes.set_axisbelow(True)
     if curves.axis != "time":
         axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
-    figure.legend(lines, labels, loc="outside lower center", fontsize="small", frameon=False)
+    texts = [in_language(label, language) for label in labels]
+    figure.legend(lines, texts, loc="outside lower center", fontsize="small", frameon=False)
     return figure
 
 
 def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, value_scale: float) -> Line2D:
     """Draw one curve and return its line for the legend."""
+    repeat, color = divmod(curve.number - 1, len(_COLORS))
     styles = _BASELINE_STYLES if curve.baseline else _STYLES
-    look: dict[str, Any] = {
-        "color": _COLORS[(curve.number - 1) % len(_COLORS)],
-        "linestyle": styles[(curve.number - 1) // len(_COLORS) % len(styles)],
-    }
+    look: dict[str, Any] = {"color": _COLORS[color], "linestyle": styles[repeat % len(styles)]}
     dense = curve.points > _DENSE_POINTS
     main: dict[str, Any] = {
         "linewidth": 0.7 if dense else 1.5,
@@ -141,40 +138,25 @@ def _draw_curve(axes: Axes, curve: Curve, curves: Curves, place_scale: float, va
     lines: list[Line2D] = []
     for run in curve.runs:
         line = run.line(curves.axis)
-        places = _scaled((place for place, _ in line), 1 / place_scale)
-        lines += axes.plot(places, _scaled((value for _, value in line), value_scale), **look, **details)
+        places = [place * place_scale for place, _ in line]
+        lines += axes.plot(places, [value * value_scale for _, value in line], **look, **details)
     if single:
         return lines[0]
-    places = _scaled((position.place for position in curve.positions), 1 / place_scale)
-    low, median, high = (
-        _scaled((getattr(position, name) for position in curve.positions), value_scale)
-        for name in ("low", "median", "high")
-    )
+    places = [position.place * place_scale for position in curve.positions]
+    low = [position.low * value_scale for position in curve.positions]
+    median = [position.median * value_scale for position in curve.positions]
+    high = [position.high * value_scale for position in curve.positions]
     axes.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
     return axes.plot(places, median, **look, **main)[0]
 
 
-def _scaled(values: Iterable[float], factor: float) -> list[float]:
-    return [value * factor for value in values]
-
-
-def _place_unit(curves: Curves) -> tuple[str, float]:
-    if curves.axis != "time":
-        return curves.axis, 1.0
-    return time_unit(max(curve.last_place for curve in curves.curves))
-
-
-def _label(curve: Curve, language: Language, *, named: bool) -> str:
+def _label(curve: Curve, *, named: bool) -> Phrase:
     # The number comes first: it refers to the text, and matplotlib leaves out labels that start with an underscore.
     name: Phrase | str = f"{curve.number}: {_short(curve.name)}" if named else str(curve.number)
     if curve.baseline:
         name = phrase("%(curve)s, baseline", context="picture", curve=name)
     if not curve.finished:
         name = phrase("%(curve)s, not completed", context="picture", curve=name)
-    return in_language(_with_runs(curve, name), language)
-
-
-def _with_runs(curve: Curve, name: Phrase | str) -> Phrase:
     count = len(curve.runs)
     if count == 1:
         return phrase("%(curve)s (1 run)", context="picture", curve=name)
@@ -191,9 +173,9 @@ def _title(curves: Curves, language: Language, fonts: Fonts) -> str:
     dataset = records[0].dataset
     parts = [_short(text) for text in (records[0].case.name, dataset.name) if fonts.can_write(_short(text))]
     if dataset.is_sample:
-        parts.append(in_language(_SAMPLE, language))
+        parts.append(in_language(phrase("sample dataset", context="picture"), language))
     if any(record.kind == "simulated" for record in records):
-        parts.append(in_language(_SIMULATED, language))
+        parts.append(in_language(phrase("simulated", context="picture"), language))
     return ", ".join(parts)
 
 

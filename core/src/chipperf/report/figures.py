@@ -52,10 +52,7 @@ def has_matplotlib() -> bool:
 
 
 def require_matplotlib(extra: str) -> None:
-    """Check that matplotlib is installed.
-
-    Args:
-        extra: The caller's extra of chipperf, which installs matplotlib.
+    """Check that matplotlib is installed, which the named extra of chipperf does.
 
     Raises:
         PluginError: It is not installed.
@@ -80,17 +77,15 @@ class Fonts:
 
 def find_fonts() -> Fonts:
     """Return matplotlib's own font and, if the machine has one, a Chinese one."""
-    chinese = _installed_chinese_family()
+    chinese = next(filter(_font_file, _CHINESE_FAMILIES), None)
+    if chinese is None and _add_new_fonts():
+        chinese = next(filter(_font_file, _CHINESE_FAMILIES), None)
     return Fonts((_LATIN_FAMILY, chinese) if chinese else (_LATIN_FAMILY,))
 
 
 @contextmanager
 def drawing_style(fonts: Fonts) -> Iterator[None]:
-    """Draw and save pictures in this context, so that they depend neither on the user's settings nor on the time.
-
-    Args:
-        fonts: Fonts of the texts.
-    """
+    """Draw and save pictures in this context, so that they depend neither on the user's settings nor on the time."""
     import matplotlib.style
 
     settings = {
@@ -122,20 +117,12 @@ def picture_bytes(figure: Figure, picture_format: PictureFormat) -> bytes:
     return file.getvalue()
 
 
-def _installed_chinese_family() -> str | None:
-    family = next(filter(_font_file, _CHINESE_FAMILIES), None)
-    if family is None and _add_new_fonts():
-        family = next(filter(_font_file, _CHINESE_FAMILIES), None)
-    return family
-
-
 def _add_new_fonts() -> bool:
     """Add fonts to matplotlib that were installed after it made its list, and return whether there are any."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
-    listed = {entry.fname for entry in fontManager.ttflist}
     added = False
-    for file in sorted(set(findSystemFonts()) - listed):
+    for file in sorted(set(findSystemFonts()) - {entry.fname for entry in fontManager.ttflist}):
         # Skip a font that cannot be read. Its reader may raise any exception.
         with suppress(Exception):
             fontManager.addfont(file)

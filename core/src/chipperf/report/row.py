@@ -11,11 +11,12 @@ from chipperf.records.columns import BY_NAME, columns_of, peak_source
 from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import Missing, TimeToTarget
 from chipperf.report.row_identity import fix_hp, row_label
-from chipperf.report.tracing import note_read, source_of
+from chipperf.report.tracing import note_read, record_digest, source_of
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Case, ReportProfile
     from chipperf.records.columns import Column
+    from chipperf.records.convergence import Outcome
     from chipperf.records.schema import Record, Text
 
 NumberT = TypeVar("NumberT", int, float)
@@ -33,9 +34,10 @@ class Verdict:
         target: Target of the run, a fraction; missing without one.
         source: Source of the target: the case, or a dataset other than the case's own.
         reached: Time when the target was first met, if known.
+        projected: Training time of the whole schedule, if a budget ended the run.
     """
 
-    kind: Literal["converged", "below_target", "no_target"]
+    kind: Outcome
     quality: float
     target: float | Missing
     source: str
@@ -63,16 +65,11 @@ class MemorySource:
 class Row:
     """One row of the performance table. The values of a run that did not complete are shown as failed.
 
-    Attributes:
-        record: The record behind the row.
-        case: Case of the record.
-        sha256: Digest of the record, see :func:`~chipperf.report.build.record_digest`.
-        short_name_is_unique: False if another row has the same topology and precision.
+    ``short_name_is_unique`` is False if another row has the same topology and precision.
     """
 
     record: Record
     case: Case
-    sha256: str
     short_name_is_unique: bool
 
     @property
@@ -81,7 +78,7 @@ class Row:
         source = source_of(self.record)
         if source:
             note_read(source)
-        return self.sha256
+        return record_digest(self.record)
 
     @property
     def name(self) -> str:
@@ -141,7 +138,23 @@ class Row:
     def verdict(self) -> Verdict | None:
         """Quality compared with the target; ``None`` without a quality."""
         quality = self.value(BY_NAME["quality"])
-        return None if isinstance(quality, Missing) else _verdict(self.record, self.case, quality)
+        if isinstance(quality, Missing):
+            return None
+        # The provenance lists fields in the order of these reads.
+        record = self.record
+        target = record.case.target
+        of_case = is_on_reference_dataset(record, self.case)
+        source = f"{record.case.name} {record.case.version}" if of_case else record.dataset.name
+        projection = record.metrics.projected_train_seconds
+        reached = None if isinstance(target, Missing) else record.metrics.time_to_target
+        return Verdict(
+            kind=convergence_outcome(record),
+            quality=quality,
+            target=target,
+            source=source,
+            reached=reached if isinstance(reached, TimeToTarget) else None,
+            projected=None if isinstance(projection, Missing) else format_duration(projection),
+        )
 
     @property
     def gaps(self) -> tuple[MissingCell, ...]:
@@ -177,22 +190,3 @@ def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missi
 def is_on_reference_dataset(record: Record, case: Case) -> bool:
     """Return whether the run used the dataset that its case is defined on."""
     return record.dataset.name == case.data.reference.name and not record.dataset.is_sample
-
-
-def _verdict(record: Record, case: Case, quality: float) -> Verdict:
-    target = record.case.target
-    source = (
-        f"{record.case.name} {record.case.version}" if is_on_reference_dataset(record, case) else record.dataset.name
-    )
-    projection = record.metrics.projected_train_seconds
-    projected = None if isinstance(projection, Missing) else format_duration(projection)
-    if isinstance(target, Missing):
-        return Verdict(
-            kind="no_target", quality=quality, target=target, source=source, reached=None, projected=projected
-        )
-    time_to_target = record.metrics.time_to_target
-    reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
-    kind: Literal["converged", "below_target"] = (
-        "converged" if convergence_outcome(record) == "converged" else "below_target"
-    )
-    return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached, projected=projected)

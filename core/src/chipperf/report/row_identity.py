@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.records.schema import Record, Text
 
-
 SHORT_KEYS = {"batch_size": "bs"}
 """Short names of keys in ``fix_hp``."""
 
@@ -127,12 +126,7 @@ def preference(record: Record) -> tuple[bool, bool, datetime]:
 def repeats_of(record: Record, candidates: Iterable[Record], case: Case) -> tuple[Record, ...]:
     """Return ``record`` and every run that repeats it with another seed.
 
-    A second run with the same seed is left out: it depends on the first and does not show the spread.
-
-    Args:
-        record: The run to find repeats of.
-        candidates: Runs to search. If several have the same seed, the first is taken.
-        case: Case of all runs.
+    Of several runs with the same seed, the first is taken: the others depend on it and do not show the spread.
     """
     by_seed = {_seed(record): record}
     for candidate in candidates:
@@ -146,22 +140,17 @@ def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, .
     groups: dict[Hashable, list[Record]] = {}
     seen: Counter[Hashable] = Counter()
     for record in records:
-        run = (_setup(record, case), _seed(record))
-        groups.setdefault((run[0], seen[run]), []).append(record)
-        seen[run] += 1
+        setup, seed = _setup(record, case), _seed(record)
+        groups.setdefault((setup, seen[setup, seed]), []).append(record)
+        seen[setup, seed] += 1
     return [tuple(group) for group in groups.values()]
 
 
 def curve_names(records: Sequence[Record], case: Case) -> list[str]:
     """Return a curve name for each record: device, topology and precision, with ``fix_hp`` if names would be equal."""
-    names = [configuration_name(record) for record in records]
-    changes = [text_or_marker(fix_hp(record, case), "en") for record in records]
-    variants: dict[str, set[str]] = {}
-    for name, change in zip(names, changes, strict=True):
-        variants.setdefault(name, set()).add(change)
-    return [
-        name if len(variants[name]) == 1 else f"{name} {change}" for name, change in zip(names, changes, strict=True)
-    ]
+    named = [(configuration_name(record), text_or_marker(fix_hp(record, case), "en")) for record in records]
+    variants = Counter(name for name, _ in set(named))
+    return [name if variants[name] == 1 else f"{name} {changes}" for name, changes in named]
 
 
 def _setup(record: Record, case: Case) -> Hashable:
