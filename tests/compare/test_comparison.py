@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from chipperf.compare.comparison import Scaling, compare_columns, compare_curves, compare_runs
+from chipperf.compare.comparison import Scaling, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, rows
 from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
@@ -21,6 +21,10 @@ from hypothesis import strategies as st
 from markdown_document import parse
 
 OTHER = {"run_id": "other", "vendor__name": "other", "environment__row_label": "B2"}
+
+
+def compare_runs(records):
+    return compare_columns([Side(records=(record,)) for record in records])
 
 
 def measure(comparison, name):

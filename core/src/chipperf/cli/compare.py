@@ -16,7 +16,7 @@ from chipperf.cli.language import language_option, note_fonts
 from chipperf.cli.output import JSON_OPTION, print_json, print_table, require_directory
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
-from chipperf.compare.peak_rates import installed_peak
+from chipperf.compare.footnotes import installed_peak
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
