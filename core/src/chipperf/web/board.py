@@ -129,48 +129,6 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """A row of a board. It is smaller than a record, because a site may have thousands of runs.
-
-    Attributes:
-        digest: SHA-256 of the record.
-        page: Link to the run's page; ``None`` on that page itself.
-        label: Device, topology and precision on one line.
-        vendor: The vendor's name. Vendor, topology, precision and verdict are for filters.
-        cells: One cell for each of :data:`COLUMNS`.
-        simulated: True if the run used no real device.
-        sample: True if the dataset was generated.
-        shortened: True if the run did not have the case's full schedule.
-        curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
-        target: Quality at which the run counts as converged.
-        throughputs: The throughputs in :data:`THROUGHPUTS`; ``None`` if a throughput cannot be shown.
-    """
-
-    run_id: str
-    digest: str
-    page: str | None
-    label: str
-    vendor: str
-    topology: str
-    precision: str
-    verdict: Verdict
-    cells: tuple[PageCell, ...]
-    state: str
-    simulated: bool
-    sample: bool
-    shortened: bool
-    curve: tuple[tuple[float, float], ...]
-    target: float | None
-    throughputs: tuple[float | None, ...]
-
-    @property
-    def order(self) -> tuple[bool, bool, int, float]:
-        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
-        fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
-        return self.state != "completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BoardKey:
     """The values that all runs of a board share, so that their numbers are comparable."""
 
@@ -183,6 +141,46 @@ class BoardKey:
     kind: Literal["measured", "simulated", "imported"]
     metrics_definition: str
     metrics_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A row of a board. It is smaller than a record, because a site may have thousands of runs.
+
+    Attributes:
+        key: Key of the run's board.
+        digest: SHA-256 of the record.
+        page: Link to the run's page; ``None`` on that page itself.
+        label: Device, topology and precision on one line.
+        vendor: The vendor's name. Vendor, topology, precision and verdict are for filters.
+        cells: One cell for each of :data:`COLUMNS`.
+        shortened: True if the run did not have the case's full schedule.
+        curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
+        target: Quality at which the run counts as converged.
+        throughputs: The throughputs in :data:`THROUGHPUTS`; ``None`` if a throughput cannot be shown.
+    """
+
+    key: BoardKey
+    run_id: str
+    digest: str
+    page: str | None
+    label: str
+    vendor: str
+    topology: str
+    precision: str
+    verdict: Verdict
+    cells: tuple[PageCell, ...]
+    state: str
+    shortened: bool
+    curve: tuple[tuple[float, float], ...]
+    target: float | None
+    throughputs: tuple[float | None, ...]
+
+    @property
+    def order(self) -> tuple[bool, bool, int, float]:
+        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
+        fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
+        return self.state != "completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,30 +223,14 @@ def quality_as_percent(case: Case | None) -> bool:
     return case is not None and case.report.quality_as_percent
 
 
-def board_key(record: Record) -> BoardKey:
-    """Return the key of a run's board."""
-    dataset = record.dataset
-    return BoardKey(
-        case=record.case.name,
-        case_version=record.case.version,
-        metric=record.case.metric,
-        dataset=dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}",
-        fingerprint="" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint,
-        sample=dataset.is_sample,
-        kind=record.kind,
-        metrics_definition=record.metrics_definition,
-        metrics_version=record.metrics_version,
-    )
-
-
-def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> tuple[Board, ...]:
+def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
     """Return the boards of runs, ordered by case. In each case, boards of runs on the real dataset come first.
 
     All boards together have at most ``most_rows`` rows. The worst rows of each board are omitted.
     """
     groups: dict[BoardKey, list[RunRow]] = {}
-    for key, row in runs:
-        groups.setdefault(key, []).append(row)
+    for row in rows:
+        groups.setdefault(row.key, []).append(row)
     kinds = ("measured", "simulated", "imported")
     order = sorted(
         groups,
@@ -270,6 +252,7 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
     points = read_points(record, "quality").points if completed else ()
     target = record.case.target
     return RunRow(
+        key=_board_key(record),
         run_id=record.run_id,
         digest=digest or record_digest(record),
         page=None,
@@ -280,12 +263,25 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         verdict=verdict,
         cells=tuple(_cells(record, verdict)),
         state=record.status.state,
-        simulated=record.kind == "simulated",
-        sample=record.dataset.is_sample,
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
+    )
+
+
+def _board_key(record: Record) -> BoardKey:
+    dataset = record.dataset
+    return BoardKey(
+        case=record.case.name,
+        case_version=record.case.version,
+        metric=record.case.metric,
+        dataset=dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}",
+        fingerprint="" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint,
+        sample=dataset.is_sample,
+        kind=record.kind,
+        metrics_definition=record.metrics_definition,
+        metrics_version=record.metrics_version,
     )
 
 

@@ -57,20 +57,10 @@ def draw_convergence(
         for index, curve in enumerate(curves):
             if not curve:
                 continue
-            points = _thinned(curve)
-            places, values = [place for place, _ in points], [value * scale for _, value in points]
-            axes.plot(
-                places,
-                values,
-                color=_series(index),
-                linestyle=_LINE_STYLES[dash(index)],
-                linewidth=1.8,
-                marker="o" if len(points) <= 40 else "",
-                markersize=3,
-            )
+            line = _draw_line(axes, [(epoch, value * scale) for epoch, value in curve], index, linewidth=1.8)
             axes.annotate(
                 str(index + 1),
-                (places[-1], values[-1]),
+                line[-1],
                 xytext=(4, 0),
                 textcoords="offset points",
                 verticalalignment="center",
@@ -108,15 +98,7 @@ def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
 def draw_windows(windows: Sequence[Window]) -> Markup:
     """Draw the throughput of measurement windows over optimizer steps; needs matplotlib."""
     with _axes(_HEIGHT_INCHES) as (figure, axes):
-        points = _thinned([(float(window.first_step), window.samples_per_s) for window in windows])
-        axes.plot(
-            [place for place, _ in points],
-            [value for _, value in points],
-            color=_series(0),
-            linewidth=1.4,
-            marker="o" if len(points) <= 40 else "",
-            markersize=3,
-        )
+        _draw_line(axes, [(float(each.first_step), each.samples_per_s) for each in windows], 0, linewidth=1.4)
         axes.set_ylim(bottom=0)
         return _svg(figure)
 
@@ -130,12 +112,24 @@ def _series(index: int) -> str:
     return f"#fe01{index % SERIES + 1:02x}"
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    if len(points) <= MOST_POINTS:
-        return list(points)
-    size = -(-len(points) // MOST_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(group[0][0], statistics.median(value for _, value in group)) for group in groups]
+def _draw_line(
+    axes: Axes, points: Sequence[tuple[float, float]], index: int, *, linewidth: float
+) -> Sequence[tuple[float, float]]:
+    """Draw a line with the color and dash of its index, and return its points."""
+    if len(points) > MOST_POINTS:
+        size = -(-len(points) // MOST_POINTS)
+        groups = [points[start : start + size] for start in range(0, len(points), size)]
+        points = [(group[0][0], statistics.median(value for _, value in group)) for group in groups]
+    axes.plot(
+        [place for place, _ in points],
+        [value for _, value in points],
+        color=_series(index),
+        linestyle=_LINE_STYLES[dash(index)],
+        linewidth=linewidth,
+        marker="o" if len(points) <= 40 else "",
+        markersize=3,
+    )
+    return points
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from chipperf.report.templating import (
     template_names,
 )
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, board_key, make_boards
+from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, make_boards
 from chipperf.web.details import Section, describe
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def render_runs(
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
-    boards = make_boards(zip(map(board_key, records), rows, strict=True), most_rows=MOST_ROWS)
+    boards = make_boards(rows, most_rows=MOST_ROWS)
     cases = {record.case.name for record in records}
     return _render(
         (*cases, "report") if len(cases) == 1 else ("report",),
@@ -191,7 +191,8 @@ def _banner(boards: Iterable[Board]) -> Markup:
     """Return the banner of a page about results from simulated devices or sample datasets."""
     rows = [row for board in boards for row in board.rows]
     banner = Markup("")
-    for marked, texts in (([row.simulated for row in rows], _SIMULATED), ([row.sample for row in rows], _SAMPLE)):
+    simulated, sample = [row.key.kind == "simulated" for row in rows], [row.key.sample for row in rows]
+    for marked, texts in ((simulated, _SIMULATED), (sample, _SAMPLE)):
         if any(marked):
             of_all, of_some = texts
             text = _in_each_language(of_all if all(marked) else of_some)

@@ -13,7 +13,7 @@ from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.store import RECORD_NAME, find_records, read_stored
 from chipperf.report.render import template_directory
-from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarize
+from chipperf.web.board import RunRow, make_boards, summarize
 from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def build_site(
     def vendor_templates(vendor: str) -> Path | None:
         return template_directory(entries[vendor]) if vendor in entries else None
 
-    rows: dict[str, tuple[BoardKey, RunRow]] = {}
+    rows: dict[str, RunRow] = {}
     problems: list[UnshownRecord] = []
 
     def note(error: OSError) -> None:
@@ -103,7 +103,7 @@ def build_site(
             copies += 1
             continue
         page = f"{_RUNS}/{_page_name(row)}"
-        rows[row.digest] = board_key(record), replace(row, page=page)
+        rows[row.digest] = replace(row, page=page)
         text = render_runs(
             [record],
             [row],
@@ -122,7 +122,7 @@ def build_site(
     )
     _write(out / _INDEX, text)
     # Pages of an earlier site whose runs are not in this one.
-    for former in set((out / _RUNS).glob("*.html")) - {out / row.page for _, row in rows.values() if row.page}:
+    for former in set((out / _RUNS).glob("*.html")) - {out / row.page for row in rows.values() if row.page}:
         former.unlink(missing_ok=True)
     return Site(
         index=out / _INDEX,
