@@ -85,16 +85,9 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A comparison of runs.
+    """A comparison of runs of one case. ``names``, ``outcomes`` and ``scaling`` have an entry for every column.
 
-    Attributes:
-        case: Case of all runs.
-        columns: The runs, in the given order.
-        names: Name of each column.
-        outcomes: Outcome of each run of each column.
-        measures: The metrics of the columns.
-        scaling: Efficiency of every column that is a scaling pair with a column of fewer devices.
-        settings: Settings that differ between the columns.
+    ``scaling`` is ``None`` for a column that is no scaling pair with a column of fewer devices.
     """
 
     case: Case

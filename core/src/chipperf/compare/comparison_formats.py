@@ -29,6 +29,11 @@ INTERVALS: Final = (
 )
 NO_INTERVALS: Final = "A ratio without an interval compares single values: nothing tells how certain it is."
 
+_CSV_COLUMNS: Final = (
+    *("column", "name", "runs", "vendor", "case", "kind", "topology", "precision"),
+    *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
+    *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
+)
 _FORMULA: Final = ("=", "+", "-", "@")
 
 
@@ -99,24 +104,28 @@ def as_csv(comparison: Comparison) -> str:
     in another cell.
     """
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        (
-            *("column", "name", "runs", "vendor", "case", "kind", "topology", "precision"),
-            *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
-            *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
-        )
-    )
+    table = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
+    table.writeheader()
     for place, (column, name) in enumerate(zip(comparison.columns, comparison.names, strict=True)):
         record = column.first
-        runs = " ".join(each.run_id for each in column.records)
-        about = [place + 1, name, runs, record.vendor.name, record.case.name, record.kind, record.topology.label]
-        about.append(record.precision.requested)
-        lines = [[measure.name, measure.unit, *_flat(measure.cells[place])] for measure in comparison.measures]
+        about: dict[str, object] = {
+            "column": place + 1,
+            "name": name,
+            "runs": " ".join(each.run_id for each in column.records),
+            "vendor": record.vendor.name,
+            "case": record.case.name,
+            "kind": record.kind,
+            "topology": record.topology.label,
+            "precision": record.precision.requested,
+        }
+        lines = [
+            {"measure": measure.name, "unit": measure.unit, **_csv_values(measure.cells[place])}
+            for measure in comparison.measures
+        ]
         scaling = comparison.scaling[place]
         if scaling:
-            lines.append(["scaling_efficiency", "fraction", scaling.efficiency, *[""] * 13])
-        table.writerows([_inert(value) for value in (*about, *line)] for line in lines)
+            lines.append({"measure": "scaling_efficiency", "unit": "fraction", "value": scaling.efficiency})
+        table.writerows({key: _inert(value) for key, value in (about | line).items()} for line in lines)
     return text.getvalue()
 
 
@@ -202,12 +211,15 @@ def _runs(place: int, comparison: Comparison) -> str:
     return column.first.run_id
 
 
-def _flat(cell: ComparedValue) -> Iterable[object]:
-    value, interval = cell.value, cell.interval
-    yield from ("", value.missing, value.reason) if isinstance(value, Missing) else (value, "", "")
-    yield from (cell.lowest, cell.highest, cell.repeats, cell.windows, cell.ratio)
-    yield from (interval.low, interval.high, interval.level, interval.resamples) if interval else ("", "", "", "")
-    yield from (cell.no_interval or "", cell.verdict or "")
+def _csv_values(cell: ComparedValue) -> dict[str, object]:
+    values = asdict(cell)
+    interval = values.pop("interval")
+    if interval:
+        values |= {f"interval_{name}": interval[name] for name in ("low", "high", "level")}
+        values["resamples"] = interval["resamples"]
+    if isinstance(cell.value, Missing):
+        values |= {"value": None, "missing": cell.value.missing, "reason": cell.value.reason}
+    return values
 
 
 def _inert(value: object) -> object:

@@ -28,13 +28,7 @@ NOT_STATED: Final = "not stated"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DifferentSetting:
-    """A setting that differs between runs.
-
-    Attributes:
-        group: Kind of the setting; for a hyperparameter, its role.
-        name: The hyperparameter's key, the knob's name, or the record's field.
-        values: The value in every run, in the order of the runs.
-    """
+    """A hyperparameter, knob or field of the record that differs between runs, with its value in each of them."""
 
     group: Group
     name: str
@@ -45,10 +39,6 @@ def different_settings(records: Sequence[Record], case: Case) -> tuple[Different
     """Return every setting that differs between runs and may explain different results.
 
     A setting is left out if all runs that state it have the same value.
-
-    Args:
-        records: Runs of ``case``.
-        case: Defines the role of each hyperparameter.
     """
     rows = [_settings(record, case) for record in records]
     keys = dict.fromkeys(key for row in rows for key in row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from chipperf.cases.base import Role
 from chipperf.documents.format import marker, setting, text_or_marker
@@ -11,7 +11,7 @@ from chipperf.errors import UsageError
 from chipperf.records.schema import UNKNOWN_NAME, Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Dataset, Record, Setting
@@ -25,6 +25,19 @@ class RunDifference:
     values: tuple[str, ...]
 
 
+FACTS: Final[Mapping[str, Callable[[Record], str]]] = {
+    "cases": lambda record: record.case.name,
+    "case versions": lambda record: f"{record.case.name} {record.case.version}",
+    "vendors": lambda record: record.vendor.name,
+    "kinds": lambda record: record.kind,
+    "datasets": lambda record: _dataset_name(record.dataset),
+    "metrics": lambda record: record.case.metric,
+    "metrics versions": lambda record: str(record.metrics_version),
+    "metric definitions": lambda record: record.metrics_definition,
+}
+"""What records of one report or comparison may share, by its plural in messages."""
+
+
 def require_comparable(records: Sequence[Record]) -> None:
     """Check that the results of at least one run can be compared.
 
@@ -33,15 +46,12 @@ def require_comparable(records: Sequence[Record]) -> None:
             datasets, or were evaluated on different numbers of samples; the message names them.
     """
     hint = "compare runs of one case on one dataset"
-    require_one("cases", [record.case.name for record in records], hint=hint)
-    require_one("case versions", [f"{record.case.name} {record.case.version}" for record in records], hint=hint)
-    require_one("metrics", [record.case.metric for record in records], hint=hint)
-    require_one(
-        "metrics versions", [str(record.metrics_version) for record in records], hint="run the older ones again"
-    )
-    require_one(
+    for fact in ("cases", "case versions", "metrics"):
+        require_same(fact, records, hint=hint)
+    require_same("metrics versions", records, hint="run the older ones again")
+    require_same(
         "metric definitions",
-        [record.metrics_definition for record in records],
+        records,
         hint="the same names were measured in other ways, see docs/metrics.md: compare reports by hand with each other",
     )
     # An imported document may name no dataset.
@@ -53,38 +63,41 @@ def require_comparable(records: Sequence[Record]) -> None:
         if not isinstance(dataset.fingerprint, Missing):
             methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
     for fingerprints in methods.values():
-        require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
+        _require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
     splits = [record.dataset.eval_samples for record in records]
     evaluations = [record.metrics.curve[-1].samples for record in records if record.metrics.curve]
     for counts in (splits, evaluations):
         known = [str(count) for count in counts if not isinstance(count, Missing)]
-        require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+        _require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+
+
+def _dataset_name(dataset: Dataset) -> str:
+    return f"{dataset.name} {text_or_marker(dataset.version, 'en')}"
 
 
 def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
     """Check that all datasets have one name and version. An unstated version matches any, or is part of the name."""
     versioned = [dataset for dataset in datasets if not isinstance(dataset.version, Missing)]
-    stated = {dataset_name(dataset) for dataset in versioned}
+    stated = {_dataset_name(dataset) for dataset in versioned}
     bare = {dataset.name for dataset in datasets if isinstance(dataset.version, Missing)}
     known = stated | {dataset.name for dataset in versioned}
     if len(stated) > 1 or (bare - known if known else len(bare) > 1):
-        require_one("datasets", [dataset_name(dataset) for dataset in datasets], hint=hint)
+        _require_one("datasets", [_dataset_name(dataset) for dataset in datasets], hint=hint)
 
 
-def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
-    """Check that records have only one value.
+def require_same(facts: str, records: Iterable[Record], *, hint: str) -> None:
+    """Check that a fact, by its plural in :data:`FACTS`, is the same in all records.
 
     Raises:
         UsageError: There is more than one value; the message names them.
     """
+    _require_one(facts, map(FACTS[facts], records), hint=hint)
+
+
+def _require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
     different = sorted(set(values))
     if len(different) > 1:
         raise UsageError(f"the records are of several {plural}: {', '.join(different)}", hint=hint)
-
-
-def dataset_name(dataset: Dataset) -> str:
-    """Return the name and version of a dataset."""
-    return f"{dataset.name} {text_or_marker(dataset.version, 'en')}"
 
 
 def differences(records: Sequence[Record], case: Case) -> tuple[RunDifference, ...]:

@@ -61,16 +61,10 @@ class CurvePicture:
 def draw_curves(
     curves: Curves, profile: ReportProfile, language: Language, formats: Iterable[PictureFormat]
 ) -> CurvePicture:
-    """Draw curves; needs matplotlib.
+    """Draw curves, with texts in a language if there is a font for it; needs matplotlib.
 
     A curve of several runs has a thin line for each run. Where all of them have a point, it also has their median and a
     band from the lowest to the highest value.
-
-    Args:
-        curves: The curves to draw.
-        profile: Name and format of the case's quality.
-        language: Language of the texts, if there is a font for it.
-        formats: Formats of the files.
     """
     fonts = find_fonts()
     if not fonts.can_write("".join(read_translation(language).spellings("picture"))):

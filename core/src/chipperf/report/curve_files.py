@@ -98,14 +98,7 @@ class CurveContent:
 
 
 def make_curve_files(curves: Curves, profile: ReportProfile, language: Language, report: Path) -> CurveContent:
-    """Return the files to write next to a report: points as CSV, and the picture if matplotlib is installed.
-
-    Args:
-        curves: The curves.
-        profile: Name and format of the case's quality.
-        language: Language of the picture, if there is a font for it.
-        report: File of the report.
-    """
+    """Return the files to write next to a report: points as CSV, and the picture if matplotlib is installed."""
     stem = _stem(report, profile.quality_column)
     points = report.with_name(f"{stem}.csv")
     files = {points: points_csv(curves).encode()}

@@ -64,15 +64,9 @@ def template_names(names: Sequence[str], suffix: str) -> list[str]:
 
 @contextmanager
 def naming_broken_templates(suffix: str, *, example: str, documented: str) -> Iterator[None]:
-    """Turn every template error in the block into an error that names the template's file and line.
+    """Turn every template error in the block into a :class:`PerfError` that names the template's file and line.
 
-    Args:
-        suffix: Ending of the templates' names.
-        example: One of core's templates.
-        documented: Reference to the documentation of what a template can use.
-
-    Raises:
-        PerfError: A template does not exist or is broken.
+    Its hint names an ``example`` of core's templates, or where it is ``documented`` what a template can use.
     """
     try:
         yield

@@ -15,16 +15,23 @@ from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
-from chipperf.report.comparability import dataset_name, require_one
-from chipperf.report.convergence_curves import build_convergence
+from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
+from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
 from chipperf.report.row import Row, column_header, is_on_reference_dataset, short_name
-from chipperf.report.row_identity import card_short_name, choose_rows, not_blank
+from chipperf.report.row_identity import (
+    card_short_name,
+    choose_rows,
+    curve_names,
+    not_blank,
+    preference,
+    repeats_of,
+)
 from chipperf.report.tracing import TrackedValue, record_digest, track_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from chipperf.cases.base import ReportProfile
+    from chipperf.cases.base import Case, ReportProfile
     from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.languages import Phrase
     from chipperf.plugin.types import Title
@@ -41,21 +48,14 @@ if TYPE_CHECKING:
         Text,
         Vendor,
     )
-    from chipperf.report.convergence_curves import Convergence
+    from chipperf.report.curve_files import CurveFiles
     from chipperf.report.row import MemorySource
 
 T = TypeVar("T", bound="Hashable")
 
 _REQUIRED_FACTS = (
-    "machine",
-    "card_title",
-    "network",
-    "os",
-    "kernel",
-    "driver",
-    "container",
-    "framework",
-    "dependencies",
+    *("machine", "card_title", "network"),
+    *("os", "kernel", "driver", "container", "framework", "dependencies"),
 )
 _MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
 _USUAL_PRECISIONS = tuple(name for name, means in PRECISIONS.items() if means.in_every_legend)
@@ -76,6 +76,31 @@ class Shortening:
     max_epochs: int | None
     max_steps: int | None
     budget: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutCurve:
+    """A row, baseline or repeat without a curve: the name that its curve would have or, for a repeat, the run."""
+
+    name: str
+    reason: Literal["incomplete", "too_few_evaluations"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convergence:
+    """The convergence curves of a report.
+
+    Attributes:
+        curves: One for each row and baseline that was evaluated more than once.
+        without_curve: The other rows and baselines, and repeats that did not complete.
+        differences: Settings that differ between the curves, with values in the order of the curves.
+        files: Picture and points; ``None`` if the report is not a file.
+    """
+
+    curves: Curves
+    without_curve: tuple[WithoutCurve, ...]
+    differences: tuple[RunDifference, ...]
+    files: CurveFiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,13 +230,64 @@ def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -
             )
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
-    hint = "render one report for each, naming only its runs"
-    require_one("cases", [record.case.name for record in records], hint=hint)
-    require_one("vendors", [record.vendor.name for record in records], hint=hint)
-    require_one("case versions", [f"{record.case.name} {record.case.version}" for record in records], hint=hint)
-    require_one("datasets", [dataset_name(record.dataset) for record in records], hint=hint)
-    require_one("kinds", [record.kind for record in records], hint=hint)
-    require_one("metric definitions", [record.metrics_definition for record in records], hint=hint)
+    for fact in ("cases", "vendors", "case versions", "datasets", "kinds", "metric definitions"):
+        require_same(fact, records, hint="render one report for each, naming only its runs")
+
+
+def build_convergence(
+    chosen: Sequence[Record], superseded: Sequence[Record], baseline: Sequence[Record], case: Case
+) -> Convergence | None:
+    """Return the curves of a report, or ``None`` if no row was evaluated more than once.
+
+    A row's curve shows its chosen run and the superseded runs that repeat it with another seed.
+
+    Raises:
+        UsageError: The baseline cannot be compared with the rows, or one of the two has no curve.
+    """
+    if baseline:
+        _require_comparable(chosen, baseline)
+    others, superseded_others = choose_rows(baseline, case)
+    shown = [*chosen, *others]
+    repeats = sorted((*superseded, *superseded_others), key=preference, reverse=True)
+    groups, without_curve = [], []
+    for index, (record, name) in enumerate(zip(shown, curve_names(shown, case), strict=True)):
+        runs = [read_points(run, "quality") for run in repeats_of(record, repeats, case)]
+        drawn = tuple(run for run in runs if len(run.points) >= MINIMUM_POINTS)
+        if record.status.state != "completed":
+            without_curve.append(WithoutCurve(name=name, reason="incomplete"))
+        elif not drawn:
+            without_curve.append(WithoutCurve(name=name, reason="too_few_evaluations"))
+        else:
+            groups.append(CurveRuns(name=name, baseline=index >= len(chosen), runs=drawn))
+    # List failed repeats, so that a configuration that sometimes fails does not look like one that never fails.
+    without_curve += [
+        WithoutCurve(name=record.run_id, reason="incomplete")
+        for record in repeats
+        if record.status.state != "completed"
+    ]
+    if baseline and {group.baseline for group in groups} != {True, False}:
+        raise UsageError(
+            "nothing to compare: a convergence curve takes a completed run with two evaluations or more",
+            hint="leave out --baseline, or name other runs",
+        )
+    if not groups:
+        return None
+    return Convergence(
+        curves=build_curves(groups, "quality"),
+        without_curve=tuple(without_curve),
+        differences=differences([group.runs[0].record for group in groups], case),
+    )
+
+
+def _require_comparable(chosen: Sequence[Record], baseline: Sequence[Record]) -> None:
+    both = [*chosen, *baseline]
+    require_comparable(both)
+    require_same("kinds", both, hint="take a baseline of the same kind")
+    shared = {record.run_id for record in chosen} & {record.run_id for record in baseline}
+    if shared:
+        raise UsageError(
+            f"run {min(shared)} is to be both reported and its own baseline", hint="name it once, as one of the two"
+        )
 
 
 def _changes(record: Record) -> Sequence[HyperparameterChange]:

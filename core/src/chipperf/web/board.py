@@ -170,7 +170,6 @@ class RunRow:
     precision: str
     verdict: Verdict
     cells: tuple[PageCell, ...]
-    state: str
     shortened: bool
     curve: tuple[tuple[float, float], ...]
     target: float | None
@@ -180,7 +179,7 @@ class RunRow:
     def order(self) -> tuple[bool, bool, int, float]:
         """Return the sort key of the row in a board: converged full runs first, then the fastest."""
         fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
-        return self.state != "completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
+        return self.verdict == "not_completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +261,6 @@ def summarize(record: Record, *, digest: str | None = None) -> RunRow:
         precision=record.precision.requested,
         verdict=verdict,
         cells=tuple(_cells(record, verdict)),
-        state=record.status.state,
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
