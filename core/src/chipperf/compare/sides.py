@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -62,11 +63,9 @@ def _runs(path: Path) -> Side:
         return Side(records=(read_record(path),), source=str(path))
     records = []
     for run in repeats.runs:
-        try:
+        # A run without a record never started, or its record was removed. It counts as planned.
+        with suppress(RecordError):
             records.append(read_record(path / run.directory))
-        except RecordError:
-            # The run never started, or its record was removed. It counts as planned.
-            continue
     completed = [record for record in records if record.status.state == "completed"]
     if not records:
         raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")

@@ -45,10 +45,9 @@ _PLACES: Mapping[str, Phrase] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePicture:
-    """A picture of curves, in memory.
+    """A picture of curves, in memory, in every requested format.
 
     Attributes:
-        files: The file of every requested format.
         language: Language of the texts: English if no font has the characters of the requested language.
         unwritten: Numbers of the curves whose name no font can write. The legend shows only the number.
     """

@@ -54,12 +54,9 @@ KnownLanguage = Annotated[str, _checked(lambda language: language in LANGUAGES, 
 
 
 class CurveFiles(_Model):
-    """Links to the files of the curves, next to the report. The names are percent-encoded.
+    """Links to the files of the curves, next to the report: points and picture. The names are percent-encoded.
 
     Attributes:
-        csv: Every point of every curve.
-        png: The picture.
-        svg: The picture as a vector graphic.
         language: Language of the texts in the picture. It differs from the report's if no font can write that.
         unwritten: Curves whose name no font can write. The picture shows only their number.
     """
@@ -84,11 +81,7 @@ class CurveContent:
     files: Mapping[Path, bytes]
 
     def write(self) -> None:
-        """Write all files.
-
-        Raises:
-            RecordError: A file cannot be written.
-        """
+        """Write all files."""
         for path, content in self.files.items():
             write_atomically(path, content)
 

@@ -52,11 +52,7 @@ def has_matplotlib() -> bool:
 
 
 def require_matplotlib(extra: str) -> None:
-    """Check that matplotlib is installed, which the named extra of chipperf does.
-
-    Raises:
-        PluginError: It is not installed.
-    """
+    """Raise a :class:`PluginError` if matplotlib, which the named extra of chipperf installs, is not installed."""
     if not has_matplotlib():
         raise PluginError("matplotlib is not installed", hint=f"pip install 'chipperf[{extra}]'")
 

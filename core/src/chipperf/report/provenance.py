@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Record
     from chipperf.report.render import Page
     from chipperf.report.tracing import RecordFile
+
+    _Place = tuple[int, int | None, str]
 
 SUFFIX: Final = ".provenance.json"
 MAX_BYTES: Final = 64 * 2**20
@@ -175,14 +176,16 @@ def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell
     # Parts have the order of the page, so the parts of a cell are adjacent.
     for index, parts in groupby(page.parts, key=lambda part: bisect_right(starts, part.offset) - 1):
         places = _places(lines[index], index)
-        for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
+        for (column, cell, text), of_cell in groupby(
+            parts, key=lambda part: _place_of(places, part.offset - starts[index])
+        ):
             fields = simplify(source for part in of_cell for source in part.sources)
             by_record = groupby(sorted(fields, key=lambda each: numbers[each.file]), key=lambda each: each.file)
             yield ReportCell(
                 line=index + 1,
-                column=place.column,
-                cell=place.cell,
-                text=place.text,
+                column=column,
+                cell=cell,
+                text=text,
                 sources=[
                     CellSource(record=numbers[file], fields=[each.json_path for each in group])
                     for file, group in by_record
@@ -190,21 +193,13 @@ def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A cell of a row or a whole line: its column, its number in the row, and its text."""
-
-    column: int
-    cell: int | None
-    text: str
-
-
 def _places(line: str, index: int) -> list[_Place]:
-    cells = split_row(line, index) if line.lstrip().startswith("|") else ()
-    places = [_Place(place.column, number, text) for number, (text, place) in enumerate(cells, start=1)]
-    return places or [_Place(len(line) - len(line.lstrip()) + 1, None, line.strip())]
+    """Return column, number in the row and text of every cell of a row, or of a whole line."""
+    if line.lstrip().startswith("|") and (cells := split_row(line, index)):
+        return [(place.column, number, text) for number, (text, place) in enumerate(cells, start=1)]
+    return [(len(line) - len(line.lstrip()) + 1, None, line.strip())]
 
 
 def _place_of(places: Sequence[_Place], offset: int) -> _Place:
     """Return the last place that begins at or before an offset in the line."""
-    return places[max(0, bisect_right([place.column for place in places], offset + 1) - 1)]
+    return places[max(0, bisect_right(places, offset + 1, key=lambda place: place[0]) - 1)]

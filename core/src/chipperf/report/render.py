@@ -81,11 +81,7 @@ class Page:
 
 
 def render_page(
-    view: ReportView,
-    *,
-    language: Language,
-    user_templates: Path | None = None,
-    vendor_templates: Path | None = None,
+    view: ReportView, *, language: Language, user_templates: Path | None = None, vendor_templates: Path | None = None
 ) -> Page:
     """Return a report as Markdown and, for traced records, the source fields of each part.
 

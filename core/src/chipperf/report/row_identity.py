@@ -25,12 +25,7 @@ _FIRST_KEYS = ("batch_size", "lr")
 
 def row_key(record: Record, case: Case) -> Hashable:
     """Return a key that is equal for runs of the same row."""
-    return (
-        record.environment.row_label,
-        record.topology.label,
-        record.precision.requested,
-        fix_hp(record, case),
-    )
+    return (record.environment.row_label, record.topology.label, record.precision.requested, fix_hp(record, case))
 
 
 def fix_hp(record: Record, case: Case) -> str | Missing:

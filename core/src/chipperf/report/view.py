@@ -18,14 +18,7 @@ from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
 from chipperf.report.row import Row, column_header, is_on_reference_dataset, short_name
-from chipperf.report.row_identity import (
-    card_short_name,
-    choose_rows,
-    curve_names,
-    not_blank,
-    preference,
-    repeats_of,
-)
+from chipperf.report.row_identity import card_short_name, choose_rows, curve_names, not_blank, preference, repeats_of
 from chipperf.report.tracing import TrackedValue, record_digest, track_each
 
 if TYPE_CHECKING:

@@ -148,11 +148,9 @@ class RunRow:
     """A row of a board. It is smaller than a record, because a site may have thousands of runs.
 
     Attributes:
-        key: Key of the run's board.
         digest: SHA-256 of the record.
         page: Link to the run's page; ``None`` on that page itself.
-        label: Device, topology and precision on one line.
-        vendor: The vendor's name. Vendor, topology, precision and verdict are for filters.
+        label: Device, topology and precision on one line; vendor, topology, precision and verdict are for filters.
         cells: One cell for each of :data:`COLUMNS`.
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
@@ -184,14 +182,10 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """A table of comparable runs.
+    """A table of comparable runs, the best first, with the case's name and format of its quality.
 
     Attributes:
-        key: The values that the runs share.
-        quality_column: The case's name of its quality.
-        quality_as_percent: True if the quality is shown in percent.
         samples: Unit of the throughputs.
-        rows: The runs, best first.
         omitted: Number of runs that do not fit on the page.
     """
 

@@ -43,10 +43,7 @@ _MEMORY = {
     "device_peak_bytes": phrase("Device peak"),
     "total_bytes": phrase("Device total"),
 }
-_MEMORY_SOURCES = {
-    "allocator_source": phrase("Allocator source"),
-    "device_source": phrase("Device source"),
-}
+_MEMORY_SOURCES = {"allocator_source": phrase("Allocator source"), "device_source": phrase("Device source")}
 _POWER = {
     "mean_w": phrase("Mean power (W)", context="page"),
     "max_w": phrase("Max power (W)", context="page"),
@@ -68,11 +65,7 @@ _DATASET = {
     "train_samples": phrase("Training samples"),
     "eval_samples": phrase("Evaluation samples"),
 }
-_THROUGHPUT = {
-    "median": phrase("median"),
-    "iqr": "IQR",
-    "mean_of_totals": phrase("totals"),
-}
+_THROUGHPUT = {"median": phrase("median"), "iqr": "IQR", "mean_of_totals": phrase("totals")}
 _TIMES: Mapping[str, Phrase | str] = {
     "e2e_time_s": "e2e_time (s)",
     "train_seconds": phrase("Training time (s)", context="page"),

@@ -32,12 +32,9 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A written site.
+    """A written site: its leaderboard, the number of runs with a page, and the records that could not be read.
 
     Attributes:
-        index: Path of the leaderboard.
-        runs: Number of runs with a page.
-        problems: Records that could not be read.
         copies: Number of records that are equal to another one.
         uncharted: Number of run pages without charts, because the site has too many runs.
     """
