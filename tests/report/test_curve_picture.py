@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 from chipperf.cases.classification import resnet50
 from chipperf.report import figures
-from chipperf.report.curve_figure import draw_curves, time_unit
-from chipperf.report.curve_files import make_curve_files, points_csv
+from chipperf.report.curve_files import draw_curves, make_curve_files, points_csv, time_unit
 from chipperf.report.curves import CurveRuns, build_curves, read_points
 from chipperf.report.view import build_convergence
 from curve_records import curve, losses

@@ -23,7 +23,7 @@ from chipperf.errors import UsageError
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import differences
-from chipperf.report.curve_files import points_csv
+from chipperf.report.curve_files import draw_curves, points_csv
 from chipperf.report.curves import common_places, median_at
 from chipperf.report.figures import PictureFormat, require_matplotlib
 
@@ -189,8 +189,6 @@ def _write(curves: Curves, comparison: Comparison, lang: Language, out: Path) ->
     if out.suffix == ".csv":
         write_atomically(out, points_csv(curves))
     else:
-        from chipperf.report.curve_figure import draw_curves
-
         kind = _PICTURES[out.suffix]
         picture = draw_curves(curves, comparison.case.report, lang, [kind])
         write_atomically(out, picture.files[kind])

@@ -20,8 +20,7 @@ from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import require_comparable
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, build_curves, read_points
-from chipperf.report.row import completed_value
-from chipperf.report.row_identity import curve_names, group_repeats
+from chipperf.report.row import completed_value, curve_names, group_repeats
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
@@ -109,9 +108,7 @@ class Comparison:
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
     """Compare columns. Duplicate columns count once.
 
-    Args:
-        columns: Runs of any vendors, precisions and topologies, and rows of documents.
-        peak_of: Returns the peak rate of a run's device, if known.
+    The runs may be of any vendors, precisions and topologies. ``peak_of`` returns the peak rate of a run's device.
 
     Raises:
         UsageError: There are no columns, their results cannot be compared (see

@@ -24,17 +24,9 @@ _LATIN_FAMILY = "DejaVu Sans"
 """The font that comes with matplotlib."""
 
 _CHINESE_FAMILIES = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "Source Han Sans CN",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "SimHei",
-    "Heiti SC",
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "SimHei", "Heiti SC"),
     # matplotlib before 3.11 finds only the first font of a collection. In Noto's collection, it is this one.
     "Noto Sans CJK JP",
 )

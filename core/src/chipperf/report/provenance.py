@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.render import Page
-    from chipperf.report.tracing import RecordFile
 
     _Place = tuple[int, int | None, str]
 
@@ -118,7 +117,7 @@ def describe_page(
     """Return the provenance of a page of traced records; ``files`` is the content of the linked files, by name."""
     roles: list[tuple[Literal["report", "baseline"], Sequence[Record]]] = [("report", records), ("baseline", baseline)]
     reported = {
-        source.file: ReportedRecord(run_id=source.file.run_id, sha256=source.file.sha256, role=role)
+        source.sha256: ReportedRecord(run_id=record.run_id, sha256=source.sha256, role=role)
         for role, some in roles
         for record in some
         if (source := source_of(record))
@@ -131,7 +130,7 @@ def describe_page(
         files=[
             LinkedFile(name=name, sha256=hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items())
         ],
-        cells=list(_cells(page, {file: index for index, file in enumerate(reported)})),
+        cells=list(_cells(page, {sha256: number for number, sha256 in enumerate(reported)})),
     )
 
 
@@ -170,27 +169,20 @@ def _upgraded(provenance: Provenance) -> Provenance:
     return provenance.model_copy(update={"schema_version": SCHEMA_VERSION, "cells": cells})
 
 
-def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell]:
+def _cells(page: Page, numbers: Mapping[str, int]) -> Iterator[ReportCell]:
+    """Yield the cells of a page. ``numbers`` has the number of each record by its digest."""
     lines = page.text.split("\n")
     starts = [0, *accumulate(len(line) + 1 for line in lines)]
     # Parts have the order of the page, so the parts of a cell are adjacent.
     for index, parts in groupby(page.parts, key=lambda part: bisect_right(starts, part.offset) - 1):
         places = _places(lines[index], index)
-        for (column, cell, text), of_cell in groupby(
-            parts, key=lambda part: _place_of(places, part.offset - starts[index])
-        ):
-            fields = simplify(source for part in of_cell for source in part.sources)
-            by_record = groupby(sorted(fields, key=lambda each: numbers[each.file]), key=lambda each: each.file)
-            yield ReportCell(
-                line=index + 1,
-                column=column,
-                cell=cell,
-                text=text,
-                sources=[
-                    CellSource(record=numbers[file], fields=[each.json_path for each in group])
-                    for file, group in by_record
-                ],
-            )
+        for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
+            column, cell, text = place
+            fields: dict[int, list[str]] = {}
+            for source in simplify(source for part in of_cell for source in part.sources):
+                fields.setdefault(numbers[source.sha256], []).append(source.json_path)
+            sources = [CellSource(record=number, fields=fields[number]) for number in sorted(fields)]
+            yield ReportCell(line=index + 1, column=column, cell=cell, text=text, sources=sources)
 
 
 def _places(line: str, index: int) -> list[_Place]:

@@ -32,28 +32,20 @@ _PARTS = "_chipperf_parts"
 
 
 @dataclass(frozen=True, slots=True)
-class RecordFile:
-    """The identity of a record's file; ``sha256`` is the digest of its bytes, in hexadecimal."""
-
-    run_id: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class FieldSource:
-    """A field of a record. The empty path is the whole record."""
+    """A field of a record, whose file has the digest ``sha256``. The empty path is the whole record."""
 
-    file: RecordFile
+    sha256: str
     path: tuple[str | int, ...] = ()
 
     def child(self, step: str | int) -> FieldSource:
         """Return a field or an item of this field."""
-        return FieldSource(self.file, (*self.path, step))
+        return FieldSource(self.sha256, (*self.path, step))
 
     @property
     def ancestors(self) -> tuple[FieldSource, ...]:
         """The fields that contain this one, the whole record first."""
-        return tuple(FieldSource(self.file, self.path[:depth]) for depth in range(len(self.path)))
+        return tuple(FieldSource(self.sha256, self.path[:depth]) for depth in range(len(self.path)))
 
     @property
     def json_path(self) -> str:
@@ -133,18 +125,11 @@ def track_each(compute: Callable[[], Iterable[T]]) -> Iterator[TrackedValue[T]]:
 
 def trace(record: Record, sha256: str) -> Record:
     """Return an equal record that notes every read of its fields; ``sha256`` is the digest of its file."""
-    return cast("Record", _traced(record, FieldSource(RecordFile(record.run_id, sha256))))
+    return cast("Record", _traced(record, FieldSource(sha256)))
 
 
 def read_traced(path: Path) -> Record:
-    """Read the record of a run as a traced record.
-
-    Args:
-        path: A run's directory or its ``record.json``.
-
-    Raises:
-        RecordError: It cannot be read, see :func:`~chipperf.records.store.read_record`.
-    """
+    """Read the record of a run as a traced record, as :func:`~chipperf.records.store.read_record` does."""
     stored = read_stored(path)
     return trace(stored.record, stored.sha256)
 
@@ -160,7 +145,7 @@ def record_digest(record: Record) -> str:
     For a record that was not read from a file, this is the digest of the file that would be written.
     """
     source = source_of(record)
-    return source.file.sha256 if source else hashlib.sha256(record_text(record).encode()).hexdigest()
+    return source.sha256 if source else hashlib.sha256(record_text(record).encode()).hexdigest()
 
 
 def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:

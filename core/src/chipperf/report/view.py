@@ -17,8 +17,18 @@ from chipperf.records.plausibility import check_record, check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
-from chipperf.report.row import Row, column_header, is_on_reference_dataset, short_name
-from chipperf.report.row_identity import card_short_name, choose_rows, curve_names, not_blank, preference, repeats_of
+from chipperf.report.row import (
+    Row,
+    card_short_name,
+    choose_rows,
+    column_header,
+    curve_names,
+    is_on_reference_dataset,
+    not_blank,
+    preference,
+    repeats_of,
+    short_name,
+)
 from chipperf.report.tracing import TrackedValue, record_digest, track_each
 
 if TYPE_CHECKING:
@@ -164,8 +174,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
     the first; the others are listed as superseded.
 
     Args:
-        records: At least one record, all of the same vendor, case and version, dataset and kind. Duplicates count
-            once.
+        records: At least one record, all of the same vendor, case and version, dataset and kind. Duplicates count once.
         baseline: Records of another vendor or device, whose convergence curves are shown for comparison.
 
     Raises:

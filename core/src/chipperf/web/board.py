@@ -14,8 +14,14 @@ from chipperf.records.columns import columns_of
 from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import Missing, MissingKind
 from chipperf.report.curves import MINIMUM_POINTS, read_points
-from chipperf.report.row import completed_value
-from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
+from chipperf.report.row import (
+    card_short_name,
+    completed_value,
+    configuration_name,
+    fix_hp,
+    precision_name,
+    row_label,
+)
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:

@@ -44,13 +44,9 @@ _VARIABLES = {_INK: "--ink-soft", _GRID: "--line"} | {
 def draw_convergence(
     curves: Sequence[Sequence[tuple[float, float]]], targets: Sequence[float], *, as_percent: bool
 ) -> Markup:
-    """Draw quality over epochs; needs matplotlib.
+    """Draw quality over epochs, and the targets as horizontal lines; needs matplotlib.
 
-    Args:
-        curves: Epoch and quality of the points of each curve. Curves are numbered from 1. A curve without points has a
-            number but is not drawn.
-        targets: Qualities to draw as horizontal lines.
-        as_percent: True if qualities are shown in percent.
+    Curves are numbered from 1. A curve without points has a number but is not drawn.
     """
     scale = 100.0 if as_percent else 1.0
     with _axes(_HEIGHT_INCHES) as (figure, axes):
@@ -75,8 +71,7 @@ def draw_convergence(
 def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
     """Draw a group of bars for each run, numbered from 1, from top to bottom; needs matplotlib.
 
-    Args:
-        rows: Throughputs of each run, equally many for all runs. ``None`` has no bar.
+    All runs have the same number of throughputs. ``None`` has no bar.
     """
     with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
         measures = max(map(len, rows), default=0)

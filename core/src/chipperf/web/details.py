@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
 from chipperf.records.schema import Memory, Missing, Power
-from chipperf.report.row_identity import not_blank
+from chipperf.report.row import not_blank
 from chipperf.web.board import RATES, STATES, PageCell, cell, installed_case, quality_as_percent, result_cell
 
 if TYPE_CHECKING:

@@ -119,7 +119,7 @@ def render_runs(
         user_templates: Directory of the user's templates.
         vendor_templates: Directory of the vendor plugin's templates.
         index: Link to the page that lists this one.
-        with_charts: False to omit the charts.
+        with_charts: False to omit the charts, because there are so many runs.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.
@@ -156,16 +156,8 @@ def render_leaderboard(
 ) -> str:
     """Return the page that lists all runs, from the user's or core's ``leaderboard.html.j2``.
 
-    Args:
-        boards: The runs.
-        language: Language that the page shows first.
-        problems: Records that could not be read.
-        copies: Number of records that were omitted because they are equal to another one.
-        user_templates: Directory of the user's templates.
-
-    Raises:
-        UsageError: The directory does not exist.
-        PerfError: The template is broken.
+    ``problems`` are records that could not be read, and ``copies`` counts the omitted records that are equal to another
+    one. The other arguments and the errors are those of :func:`render_runs`.
     """
     rows = [row for board in boards for row in board.rows]
     return _render(
