@@ -98,7 +98,7 @@ def test_a_run_that_did_not_complete_has_failed_in_every_value():
 
 
 def test_a_record_that_is_named_twice_counts_once():
-    assert len(compare_runs([make_record(), make_record()]).records) == 1
+    assert len(compare_runs([make_record(), make_record()]).columns) == 1
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_a_link_is_one_whatever_the_report_is_called(tmp_path):
 
 
 def test_without_matplotlib_there_are_the_points_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("chipperf.report.curve_files.has_matplotlib", lambda: False)
+    monkeypatch.setattr("chipperf.report.figures.has_matplotlib", lambda: False)
     content = make_curve_files(curves_of(make_record(**curve([0.1, 0.2]))), PROFILE, "en", tmp_path / "README.md")
 
     assert [path.name for path in content.files] == ["acc.csv"]

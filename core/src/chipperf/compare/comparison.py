@@ -24,17 +24,23 @@ from chipperf.report.row import completed_value, curve_names, group_repeats
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.compare.footnotes import PeakOf
     from chipperf.compare.sides import Side
     from chipperf.records.columns import Column, Unit
     from chipperf.records.schema import Number, Record, Throughput
-    from chipperf.report.curves import Axis, Curves, Quantity, RunPoints
+    from chipperf.report.curves import Axis, Curves, Quantity
 
 TOLERANCE: Final = 0.02
 """Distance from 1, as a fraction, within which an interval shows no difference."""
+
+_TOO_FEW: Final[Mapping[Quantity, tuple[str, str]]] = {
+    "quality": ("evaluations", ""),
+    "loss": ("measurement windows with a loss", ", or see docs/metrics.md on measurement windows"),
+}
+"""Name of the points of a quantity, and what to do besides leaving a run with too few of them out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +104,6 @@ class Comparison:
     settings: tuple[DifferentSetting, ...]
     footnotes: tuple[Footnote, ...]
 
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """The runs of all columns, each once."""
-        runs = {record_digest(record): record for column in self.columns for record in column.records}
-        return tuple(runs.values())
-
 
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
     """Compare columns. Duplicate columns count once.
@@ -120,7 +120,11 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
     case = find_case(columns[0].first.case.name)
     distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
     for column in distinct:
-        _require_repeats(column, case)
+        if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
+            raise UsageError(
+                f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
+                hint="name the runs themselves, each is a column then",
+            )
     measures = tuple(_measure(measure, distinct) for measure in columns_of("comparison"))
     p_train = next(each for each in measures if each.name == "p_train")
     return Comparison(
@@ -133,14 +137,6 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
         settings=different_settings([column.first for column in distinct], case),
         footnotes=footnotes(distinct, case, peak_of),
     )
-
-
-def _require_repeats(column: Side, case: Case) -> None:
-    if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:
-        raise UsageError(
-            f"the runs in {column.source} are no repeats: they differ in more than their seed, or share one",
-            hint="name the runs themselves, each is a column then",
-        )
 
 
 def _scaling(columns: Sequence[Side], p_train: ComparedMeasure) -> Iterator[Scaling | None]:
@@ -178,7 +174,7 @@ def _measure(measure: Column, columns: Sequence[Side]) -> ComparedMeasure:
         single = [str(each + 1) for each in pair if not varies(samples[each])]
         if single:
             return None, f"a single value in column {' and '.join(single)}"
-        doubtful = [str(each + 1) for each in pair if any(map(_differs_from_windows, throughputs[each]))]
+        doubtful = [str(each + 1) for each in pair if not all(map(_follows_from_windows, throughputs[each]))]
         if doubtful:
             return None, f"the value in column {' and '.join(doubtful)} is not that of its windows"
         found = ratio_interval(resampled(place), resampled(0))
@@ -217,8 +213,8 @@ def _drawn_from(measure: Column, record: Record) -> list[float]:
     return [] if isinstance(value, Missing) else [float(value)]
 
 
-def _differs_from_windows(throughput: Throughput | None) -> bool:
-    return throughput is not None and any(differing_from_windows(throughput))
+def _follows_from_windows(throughput: Throughput | None) -> bool:
+    return throughput is None or not any(differing_from_windows(throughput))
 
 
 def _ratio(value: Number, first: Number) -> float | None:
@@ -243,23 +239,18 @@ def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | N
         UsageError: A run has too few points, or cannot be on the axis, see
             :func:`~chipperf.report.curves.build_curves`.
     """
-    groups = group_repeats(comparison.records, comparison.case)
+    distinct = {record_digest(record): record for column in comparison.columns for record in column.records}
+    groups = group_repeats(distinct.values(), comparison.case)
     names = curve_names([group[0] for group in groups], comparison.case)
     curves = []
     for name, group in zip(names, groups, strict=True):
         runs = tuple(read_points(record, quantity) for record in group)
         for run in runs:
-            _require_enough_points(run, quantity)
+            if (count := len(run.points)) < MINIMUM_POINTS:
+                what, more = _TOO_FEW[quantity]
+                raise UsageError(
+                    f"run {run.record.run_id} has too few {what} for a curve: {count} of at least {MINIMUM_POINTS}",
+                    hint=f"leave it out{more}",
+                )
         curves.append(CurveRuns(name=name, baseline=False, runs=runs))
     return build_curves(curves, quantity, axis=axis)
-
-
-def _require_enough_points(run: RunPoints, quantity: Quantity) -> None:
-    count = len(run.points)
-    if count < MINIMUM_POINTS:
-        what = "evaluations" if quantity == "quality" else "measurement windows with a loss"
-        more = "" if quantity == "quality" else ", or see docs/metrics.md on measurement windows"
-        raise UsageError(
-            f"run {run.record.run_id} has too few {what} for a curve: {count} of at least {MINIMUM_POINTS}",
-            hint=f"leave it out{more}",
-        )

@@ -25,7 +25,6 @@ class Side:
 
     Attributes:
         records: A run, its repeats with other seeds, or a row of a document. If any run completed, only completed runs.
-        planned: Number of planned runs.
         source: The path that the user named.
         not_understood: Number of texts in the document that did not become a value of a record.
     """

@@ -15,15 +15,7 @@ from chipperf.documents.format import quality
 from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, in_language, phrase, read_translation
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing, _Model
-from chipperf.report.figures import (
-    Fonts,
-    PictureFormat,
-    drawing_style,
-    find_fonts,
-    has_matplotlib,
-    make_figure,
-    picture_bytes,
-)
+from chipperf.report import figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +29,7 @@ if TYPE_CHECKING:
     from chipperf.report.curves import Curve, Curves
 
 _LONGEST_METRIC = 40
-_PICTURE_FORMATS: tuple[PictureFormat, ...] = ("png", "svg")
+_PICTURE_FORMATS: tuple[figures.PictureFormat, ...] = ("png", "svg")
 
 _WIDTH_INCHES = 7.2
 _PLOT_HEIGHT_INCHES = 4.0
@@ -116,7 +108,7 @@ class CurvePicture:
         unwritten: Numbers of the curves whose name no font can write. The legend shows only the number.
     """
 
-    files: Mapping[PictureFormat, bytes]
+    files: Mapping[figures.PictureFormat, bytes]
     language: Language
     unwritten: tuple[int, ...]
 
@@ -143,7 +135,7 @@ def make_curve_files(curves: Curves, profile: ReportProfile, language: Language,
     stem = _stem(report, profile.quality_column)
     points = report.with_name(f"{stem}.csv")
     files = {points: points_csv(curves).encode()}
-    if not has_matplotlib():
+    if not figures.has_matplotlib():
         return CurveContent(links=CurveFiles(csv=quote(points.name)), files=files)
     picture = draw_curves(curves, profile, language, _PICTURE_FORMATS)
     files |= {report.with_name(f"{stem}.{kind}"): content for kind, content in picture.files.items()}
@@ -178,20 +170,20 @@ def _stem(report: Path, metric: str) -> str:
 
 
 def draw_curves(
-    curves: Curves, profile: ReportProfile, language: Language, formats: Iterable[PictureFormat]
+    curves: Curves, profile: ReportProfile, language: Language, formats: Iterable[figures.PictureFormat]
 ) -> CurvePicture:
     """Draw curves, with texts in a language if there is a font for it; needs matplotlib.
 
     A curve of several runs has a thin line for each run. Where all of them have a point, it also has their median and a
     band from the lowest to the highest value.
     """
-    fonts = find_fonts()
-    if not fonts.can_write("".join(read_translation(language).spellings("picture"))):
+    fonts = figures.find_fonts()
+    if not figures.can_write("".join(read_translation(language).spellings("picture")), fonts):
         language = ENGLISH
-    unwritten = tuple(curve.number for curve in curves.curves if not fonts.can_write(_short(curve.name)))
-    with drawing_style(fonts):
+    unwritten = tuple(curve.number for curve in curves.curves if not figures.can_write(_short(curve.name), fonts))
+    with figures.drawing_style(fonts):
         figure = _draw(curves, profile, language, fonts, unwritten)
-        files = {picture_format: picture_bytes(figure, picture_format) for picture_format in formats}
+        files = {picture_format: figures.picture_bytes(figure, picture_format) for picture_format in formats}
     return CurvePicture(files=files, language=language, unwritten=unwritten)
 
 
@@ -200,11 +192,13 @@ def time_unit(seconds: float) -> tuple[str, float]:
     return next(((name, size) for name, size in (("h", 3600.0), ("min", 60.0)) if seconds >= 2 * size), ("s", 1.0))
 
 
-def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fonts, unwritten: Sequence[int]) -> Figure:
+def _draw(
+    curves: Curves, profile: ReportProfile, language: Language, fonts: Sequence[str], unwritten: Sequence[int]
+) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     entries = len(curves.curves) + len(curves.targets)
-    figure = make_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + _LEGEND_LINE_INCHES * entries)
+    figure = figures.make_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + _LEGEND_LINE_INCHES * entries)
     axes = figure.subplots()
     unit: str = curves.axis
     unit_size = 1.0
@@ -219,7 +213,7 @@ def _draw(curves: Curves, profile: ReportProfile, language: Language, fonts: Fon
         shown = quality(target, as_percent=percent)
         labels.append(phrase("target %(target)s", context="picture", target=shown))
     axes.set_xlabel(in_language(_PLACES[unit], language))
-    column = profile.quality_column if fonts.can_write(profile.quality_column) else "quality"
+    column = profile.quality_column if figures.can_write(profile.quality_column, fonts) else "quality"
     if curves.quantity == "loss":
         axes.set_ylabel(in_language(phrase("training loss", context="picture"), language))
     else:
@@ -280,11 +274,11 @@ def _label(curve: Curve, *, named: bool) -> Phrase:
     return phrase("%(curve)s (%(count)s runs)", context="picture", curve=name, count=count)
 
 
-def _title(curves: Curves, language: Language, fonts: Fonts) -> str:
+def _title(curves: Curves, language: Language, fonts: Sequence[str]) -> str:
     """Return a title with the case and dataset, and the marks of sample or simulated data, for use without a report."""
     records = [run.record for curve in curves.curves for run in curve.runs]
     dataset = records[0].dataset
-    parts = [_short(text) for text in (records[0].case.name, dataset.name) if fonts.can_write(_short(text))]
+    parts = [_short(text) for text in (records[0].case.name, dataset.name) if figures.can_write(_short(text), fonts)]
     if dataset.is_sample:
         parts.append(in_language(phrase("sample dataset", context="picture"), language))
     if any(record.kind == "simulated" for record in records):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from chipperf.errors import UsageError
 from chipperf.records.schema import Missing, Throughput
@@ -47,10 +47,7 @@ class Point:
 
     def place(self, axis: Axis) -> float:
         """Return the place on an axis that :func:`build_curves` found usable."""
-        place = {"epoch": self.epoch, "step": self.step, "time": self.elapsed_s}[axis]
-        if place is None:
-            raise ValueError(f"a point of step {self.step} has no place on an axis of {axis}")
-        return place
+        return cast("float", {"epoch": self.epoch, "step": self.step, "time": self.elapsed_s}[axis])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +79,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRuns:
-    """Runs to draw as one curve: repeats of one configuration.
+    """Runs to draw as one curve: repeats of one configuration, each with at least :data:`MINIMUM_POINTS` points.
 
-    Attributes:
-        name: Name of the curve.
-        baseline: True if other curves are compared with it.
-        runs: At least one run, each with at least :data:`MINIMUM_POINTS` points.
+    Other curves are compared with those that are a ``baseline``.
     """
 
     name: str
@@ -103,8 +97,7 @@ class Curve(CurveRuns):
         number: Number from 1, which identifies the curve in picture, text and table.
         positions: Median, lowest and highest value at every place where all runs have a point.
         last_place: Place of the last point of any run.
-        best: Highest value of any run.
-        lowest: Lowest value of any run.
+        best: Highest value of any run, and ``lowest`` the lowest.
         reached: Number of runs that met the target; 0 for a loss.
     """
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
 
@@ -49,35 +48,29 @@ def require_matplotlib(extra: str) -> None:
         raise PluginError("matplotlib is not installed", hint=f"pip install 'chipperf[{extra}]'")
 
 
-@dataclass(frozen=True, slots=True)
-class Fonts:
-    """Font families in the order in which they are searched for a character."""
+def can_write(text: str, fonts: Sequence[str]) -> bool:
+    """Return whether every character of ``text`` is in one of the font families."""
+    from matplotlib.font_manager import get_font
 
-    families: tuple[str, ...]
-
-    def can_write(self, text: str) -> bool:
-        """Return whether every character of ``text`` is in one of the fonts."""
-        from matplotlib.font_manager import get_font
-
-        fonts = [get_font(file) for family in self.families if (file := _font_file(family))]
-        return all(any(font.get_char_index(ord(character)) for font in fonts) for character in text)
+    found = [get_font(file) for family in fonts if (file := _font_file(family))]
+    return all(any(font.get_char_index(ord(character)) for font in found) for character in text)
 
 
-def find_fonts() -> Fonts:
-    """Return matplotlib's own font and, if the machine has one, a Chinese one."""
+def find_fonts() -> tuple[str, ...]:
+    """Return the families in which a character is searched: matplotlib's own and, if there is one, a Chinese one."""
     chinese = next(filter(_font_file, _CHINESE_FAMILIES), None)
     if chinese is None and _add_new_fonts():
         chinese = next(filter(_font_file, _CHINESE_FAMILIES), None)
-    return Fonts((_LATIN_FAMILY, chinese) if chinese else (_LATIN_FAMILY,))
+    return (_LATIN_FAMILY, chinese) if chinese else (_LATIN_FAMILY,)
 
 
 @contextmanager
-def drawing_style(fonts: Fonts) -> Iterator[None]:
+def drawing_style(fonts: Sequence[str]) -> Iterator[None]:
     """Draw and save pictures in this context, so that they depend neither on the user's settings nor on the time."""
     import matplotlib.style
 
     settings = {
-        "font.family": list(fonts.families),
+        "font.family": list(fonts),
         "savefig.dpi": 150,
         # matplotlib makes element ids from this and the content instead of from a random number.
         "svg.hashsalt": "chipperf",

@@ -78,8 +78,6 @@ class Provenance(_Model):
     Attributes:
         template: Name of the template, with its place.
         records: The records in the given order.
-        curve: Links to the convergence curves; ``None`` without curves.
-        files: Files that the report links.
         cells: Every cell and fact that comes from a record. The other text is the template's own.
     """
 

@@ -67,10 +67,9 @@ class SourcedText:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A rendered report.
+    """A rendered report in Markdown.
 
     Attributes:
-        text: The report as Markdown.
         parts: The parts made from traced records, in the order of the text. Other records have no parts.
         template: Name of the template, with its place, for example ``core/report.md.j2``.
     """

@@ -13,7 +13,7 @@ from chipperf.durations import format_duration
 from chipperf.records.columns import BY_NAME, columns_of, peak_source
 from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import UNKNOWN, Missing, TimeToTarget
-from chipperf.report.tracing import note_read, record_digest, source_of
+from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -83,9 +83,6 @@ class Row:
     @property
     def digest(self) -> str:
         """SHA-256 of the record."""
-        source = source_of(self.record)
-        if source:
-            note_read(source)
         return record_digest(self.record)
 
     @property

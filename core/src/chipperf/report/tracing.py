@@ -145,7 +145,10 @@ def record_digest(record: Record) -> str:
     For a record that was not read from a file, this is the digest of the file that would be written.
     """
     source = source_of(record)
-    return source.sha256 if source else hashlib.sha256(record_text(record).encode()).hexdigest()
+    if source is None:
+        return hashlib.sha256(record_text(record).encode()).hexdigest()
+    note_read(source)
+    return source.sha256
 
 
 def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:

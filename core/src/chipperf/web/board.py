@@ -14,14 +14,7 @@ from chipperf.records.columns import columns_of
 from chipperf.records.convergence import convergence_outcome
 from chipperf.records.schema import Missing, MissingKind
 from chipperf.report.curves import MINIMUM_POINTS, read_points
-from chipperf.report.row import (
-    card_short_name,
-    completed_value,
-    configuration_name,
-    fix_hp,
-    precision_name,
-    row_label,
-)
+from chipperf.report.row import card_short_name, completed_value, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
@@ -54,20 +47,16 @@ STATES: Mapping[str, Phrase] = {
 }
 
 RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
-THROUGHPUTS = tuple(column.name for column in RATES)
-"""Names of the throughputs that charts show."""
+"""The throughputs that charts show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageCell:
-    """One value on a page.
+    """One value on a page: its text or, if it is missing, its marker, kind and reason.
 
     Attributes:
-        text: The shown text. For a missing value, its marker.
         field: Path of the field in ``record.json``: names and indices joined by dots.
         sort: Sort key in the column, if it differs from the text.
-        missing: Kind of missing value; ``None`` if there is a value.
-        reason: The record's reason for a missing value.
     """
 
     text: Phrase | str
@@ -99,13 +88,7 @@ def result_cell(
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A column of a board.
-
-    Attributes:
-        name: Name in the page's code.
-        title: Heading. The quality has the heading of its case.
-        field: Field of most of the cells.
-    """
+    """A column of a board: its name in the page's code, its title, and the field of most of its cells."""
 
     name: str
     title: Phrase | str
@@ -161,7 +144,7 @@ class RunRow:
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
         target: Quality at which the run counts as converged.
-        throughputs: The throughputs in :data:`THROUGHPUTS`; ``None`` if a throughput cannot be shown.
+        throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
     """
 
     key: BoardKey

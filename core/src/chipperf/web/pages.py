@@ -16,16 +16,10 @@ from chipperf.errors import PerfError, UsageError
 from chipperf.languages import ENGLISH, LANGUAGES, Phrase, Translated, in_language, phrase, read_translation
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Throughput
+from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
-from chipperf.report.templating import (
-    CORE_TEMPLATES,
-    checked_directory,
-    make_environment,
-    naming_broken_templates,
-    template_names,
-)
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, make_boards
+from chipperf.web.board import COLUMNS, RATES, VERDICTS, Board, RunRow, make_boards
 from chipperf.web.details import Section, describe
 
 if TYPE_CHECKING:
@@ -116,10 +110,10 @@ def render_runs(
         records: At least one record, of any vendor and case.
         rows: The row of each record.
         language: Language that the page shows first.
-        user_templates: Directory of the user's templates.
-        vendor_templates: Directory of the vendor plugin's templates.
+        user_templates: The user's directory.
+        vendor_templates: The vendor's directory.
         index: Link to the page that lists this one.
-        with_charts: False to omit the charts, because there are so many runs.
+        with_charts: False to omit the charts.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.
@@ -243,12 +237,12 @@ def _render(
     with_charts: bool = True,
     **variables: Any,
 ) -> str:
-    environment = _environment(checked_directory(user_templates, _SUFFIX), vendor_templates)
+    environment = _environment(templating.checked_directory(user_templates, _SUFFIX), vendor_templates)
     banner, views = _banner(boards), [_board_view(board, with_charts=with_charts) for board in boards]
-    with naming_broken_templates(
+    with templating.naming_broken_templates(
         _SUFFIX, example="core/report.html.j2", documented="docs/site.md lists what a template can use"
     ):
-        template = environment.select_template(template_names(names, _SUFFIX))
+        template = environment.select_template(templating.template_names(names, _SUFFIX))
         page = template.render(language=language, banner=banner, boards=views, with_charts=with_charts, **variables)
     if not _TITLE_BLOCKS.isdisjoint(template.blocks):
         raise PerfError(
@@ -265,15 +259,16 @@ def _render(
 
 @lru_cache(maxsize=16)
 def _environment(user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    environment = make_environment(user_templates, vendor_templates, finalize=_finalize)
-    style, script = ((CORE_TEMPLATES / "web" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = templating.make_environment(user_templates, vendor_templates, finalize=_finalize)
+    web = templating.CORE_TEMPLATES / "web"
+    style, script = ((web / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment.globals |= {
         "languages": LANGUAGES,
         "gettext": phrase,
         "pgettext": lambda context, english, /, **values: Phrase(english, tuple(values.items()), context),
         "both": lambda zh, en: Title(zh=zh, en=en),
         "columns": COLUMNS,
-        "throughputs": THROUGHPUTS,
+        "throughputs": [column.name for column in RATES],
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
         "style": Markup(style),

@@ -62,7 +62,7 @@ def build_site(
         directory: Directory to search for ``record.json``, at any depth. Links to directories are not followed.
         out: Directory to write to. It must be new or empty, or contain an earlier site, whose pages are replaced.
         language: Language that the pages show first.
-        user_templates: Directory of the user's templates.
+        user_templates: The user's directory of templates.
         tell: Called with the number of finished records and the number of all records.
 
     Raises:
