@@ -77,10 +77,9 @@ def _differences(column: Side, first: Side) -> Iterator[str]:
     """Yield the differences from the first column, and the conditions that are not stated and may differ."""
     unknown = []
     for (name, value), (_, base) in zip(_conditions(column.first), _conditions(first.first), strict=True):
-        if isinstance(value, Missing) or isinstance(base, Missing):
-            if isinstance(value, Missing):
-                unknown.append(name)
-        elif value != base:
+        if isinstance(value, Missing):
+            unknown.append(name)
+        elif not isinstance(base, Missing) and value != base:
             yield f"{name} {setting_text(value)}, in column 1 {setting_text(base)}"
     if unknown:
         yield f"not stated, so perhaps not the same: {', '.join(unknown)}"
@@ -111,9 +110,7 @@ def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str
 def _coarse_energy(column: Side) -> Iterator[str]:
     for record in column.records:
         power = record.metrics.power
-        if not isinstance(power, Power) or isinstance(power.energy_j, Missing):
-            continue
-        if power.samples < _ENOUGH_READINGS:
+        if isinstance(power, Power) and not isinstance(power.energy_j, Missing) and power.samples < _ENOUGH_READINGS:
             yield f"energy from {power.samples} readings of each device; fewer than {_ENOUGH_READINGS} are coarse"
             return
 

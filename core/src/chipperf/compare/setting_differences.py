@@ -36,10 +36,7 @@ class DifferentSetting:
 
 
 def different_settings(records: Sequence[Record], case: Case) -> tuple[DifferentSetting, ...]:
-    """Return every setting that differs between runs and may explain different results.
-
-    A setting is left out if all runs that state it have the same value.
-    """
+    """Return every setting that may explain different results: the runs that state it have different values."""
     rows = [{(group, name): _text(value) for group, name, value in _settings(record, case)} for record in records]
     keys = dict.fromkeys(key for row in rows for key in row)
     found = []

@@ -71,10 +71,7 @@ class MemorySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the performance table. The values of a run that did not complete are shown as failed.
-
-    ``short_name_is_unique`` is False if another row has the same topology and precision.
-    """
+    """One row of the performance table. The values of a run that did not complete are shown as failed."""
 
     record: Record
     case: Case

@@ -114,10 +114,8 @@ class ReportView:
         profile: The case's texts and formats for reports.
         dataset: The dataset of all rows.
         reference: The dataset that the case is defined on.
-        on_reference_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions in the legend: the usual ones and the rows' precisions.
-        rows: Rows of the performance table, in the order of the given records.
         superseded: Records that their row does not show, see :func:`build_view`.
         convergence: The convergence curves; ``None`` if no row was evaluated more than once.
         missing_kinds: Kinds of missing values that occur in environment and rows.

@@ -67,10 +67,7 @@ class PageCell:
 
 
 def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> PageCell:
-    """Return a value of the record's ``field`` as a cell.
-
-    ``write`` returns the text of a value. If it returns a missing value, the cell shows a missing value.
-    """
+    """Return a value of the record's ``field`` as a cell. ``write`` returns its text, or a missing value to show."""
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
         return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
@@ -223,10 +220,7 @@ def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
 
 
 def summarize(record: Record, *, digest: str | None = None) -> RunRow:
-    """Return the row of a run, without a link to its page.
-
-    ``digest`` is the SHA-256 of the record's file. By default it is computed from the record.
-    """
+    """Return the row of a run without a link. ``digest`` is the SHA-256 of its file; by default it is computed."""
     completed = record.status.state == "completed"
     outcome = convergence_outcome(record)
     verdict: Verdict = "not_completed" if not completed else "unknown" if outcome == "not_run" else outcome

@@ -69,20 +69,14 @@ def draw_convergence(
 
 
 def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
-    """Draw a group of bars for each run, numbered from 1, from top to bottom; needs matplotlib.
-
-    All runs have the same number of throughputs. ``None`` has no bar.
-    """
+    """Draw bars for each run, numbered from 1, from top to bottom; ``None`` has no bar. Needs matplotlib."""
     with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
         measures = max(map(len, rows), default=0)
         pitch = 0.81 / max(1, measures)
         for measure in range(measures):
             offset = (measure - (measures - 1) / 2) * pitch
-            rates = [(index + offset, row[measure]) for index, row in enumerate(rows)]
-            bars = [(place, rate) for place, rate in rates if rate is not None]
-            axes.barh(
-                [place for place, _ in bars], [rate for _, rate in bars], height=pitch * 8 / 9, color=_series(measure)
-            )
+            bars = {index + offset: rate for index, row in enumerate(rows) if (rate := row[measure]) is not None}
+            axes.barh(list(bars), list(bars.values()), height=pitch * 8 / 9, color=_series(measure))
         axes.set_yticks(range(len(rows)), [str(index + 1) for index in range(len(rows))])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)

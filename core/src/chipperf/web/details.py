@@ -195,8 +195,7 @@ def _power(record: Record) -> Iterator[Fact]:
 def _dataset(record: Record) -> Iterator[Fact]:
     yield from _fields(record.dataset, "dataset", _DATASET, cell)
     as_percent = quality_as_percent(installed_case(record.case.name))
-    target = cell(record.case.target, "case.target", partial(quality, as_percent=as_percent))
-    yield Fact(phrase("Target"), target)
+    yield Fact(phrase("Target"), cell(record.case.target, "case.target", partial(quality, as_percent=as_percent)))
 
 
 def _changes(record: Record) -> Iterator[Fact]:
