@@ -100,7 +100,7 @@ def test_report_says_that_no_chinese_font_was_found(
 def test_report_without_matplotlib_has_the_points_and_no_picture(
     invoke: Invoke, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chipperf.report.curve_files.has_matplotlib", lambda: False)
+    monkeypatch.setattr("chipperf.report.figures.has_matplotlib", lambda: False)
     ended = invoke("report", run("a"), "--lang", "en", "--out", "README.md")
 
     assert ended.code == 0

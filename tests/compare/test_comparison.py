@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from chipperf.compare.comparison import Scaling, compare_columns, compare_curves, compare_runs
+from chipperf.compare.comparison import Scaling, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, rows
 from chipperf.compare.sides import Side
 from chipperf.errors import UsageError
@@ -21,6 +21,10 @@ from hypothesis import strategies as st
 from markdown_document import parse
 
 OTHER = {"run_id": "other", "vendor__name": "other", "environment__row_label": "B2"}
+
+
+def compare_runs(records):
+    return compare_columns([Side(records=(record,)) for record in records])
 
 
 def measure(comparison, name):
@@ -94,7 +98,7 @@ def test_a_run_that_did_not_complete_has_failed_in_every_value():
 
 
 def test_a_record_that_is_named_twice_counts_once():
-    assert len(compare_runs([make_record(), make_record()]).records) == 1
+    assert len(compare_runs([make_record(), make_record()]).columns) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from chipperf.compare.comparison import compare_columns, compare_runs
+from chipperf.compare.comparison import compare_columns
 from chipperf.compare.comparison_formats import as_csv, as_markdown, json_text, outcome_text, rows
 from chipperf.compare.sides import Side
 from factory import UNKNOWN, make_record, throughput
@@ -15,6 +15,10 @@ from markdown_document import parse
 
 OTHER = {"run_id": "other", "vendor__name": "other", "environment__row_label": "B2"}
 NASTY = "=cmd|' /C calc'!A0 <script>alert(1)</script> | *x*"
+
+
+def compare_runs(records):
+    return compare_columns([Side(records=(record,)) for record in records])
 
 
 def two(**changes):

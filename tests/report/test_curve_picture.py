@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 from chipperf.cases.classification.case import RESNET50
 from chipperf.report import figures
-from chipperf.report.convergence_curves import build_convergence
-from chipperf.report.curve_figure import draw_curves, time_unit
-from chipperf.report.curve_files import make_curve_files, points_csv
+from chipperf.report.curve_files import draw_curves, make_curve_files, points_csv, time_unit
 from chipperf.report.curves import CurveRuns, build_curves, read_points
+from chipperf.report.view import build_convergence
 from curve_records import curve, losses
 from factory import UNKNOWN, make_record
 
@@ -185,7 +184,7 @@ def test_a_link_is_one_whatever_the_report_is_called(tmp_path):
 
 
 def test_without_matplotlib_there_are_the_points_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("chipperf.report.curve_files.has_matplotlib", lambda: False)
+    monkeypatch.setattr("chipperf.report.figures.has_matplotlib", lambda: False)
     content = make_curve_files(curves_of(make_record(**curve([0.1, 0.2]))), PROFILE, "en", tmp_path / "README.md")
 
     assert [path.name for path in content.files] == ["acc.csv"]

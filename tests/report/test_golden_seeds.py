@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from chipperf.report import render_report
-from chipperf.report.build import build_view
 from chipperf.report.curve_files import make_curve_files
-from chipperf.report.render import render_view
+from chipperf.report.render import render_page
+from chipperf.report.view import build_view
 from curve_records import curve
 from factory import GIB, NOT_APPLICABLE, UNKNOWN, make_record
 from markdown_document import Document, parse
@@ -168,7 +168,7 @@ def _with_curve(seed: str, directory: Path) -> Document:
     content.write()
     view = replace(view, convergence=replace(view.convergence, files=content.links))
     templates = PLUGINS / vendor / "src" / f"chipperf_{vendor}" / "templates"
-    return parse(render_view(view, language="zh", vendor_templates=templates))
+    return parse(render_page(view, language="zh", vendor_templates=templates).text)
 
 
 def _original(seed: str) -> Document:

@@ -10,10 +10,10 @@ from chipperf.cli.main import app
 from chipperf.errors import RecordError
 from chipperf.languages import LANGUAGES, in_language, phrase
 from chipperf.records.store import read_stored, record_text
-from chipperf.report.build import build_view, record_digest
 from chipperf.report.provenance import describe_page, provenance_file, read_provenance
 from chipperf.report.render import render_page
-from chipperf.report.tracing import simplify, trace, watch
+from chipperf.report.tracing import record_digest, simplify, trace, watch
+from chipperf.report.view import build_view
 from chipperf.run.directory import RunDirectory
 from curve_records import curve
 from factory import UNKNOWN, make_record, throughput

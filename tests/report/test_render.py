@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chipperf.errors import RecordError, UsageError
 from chipperf.report import render_report
-from chipperf.report.build import record_digest
+from chipperf.report.tracing import record_digest
 from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -7,7 +7,7 @@ from chipperf.documents import format as formatting
 from chipperf.languages import in_language
 from chipperf.records.schema import Missing, Record
 from chipperf.records.store import read_record
-from chipperf.web.board import COLUMNS, board_key, make_boards, summarize
+from chipperf.web.board import COLUMNS, make_boards, summarize
 from chipperf.web.details import describe
 from example_records import MEASURED
 from web_records import EXAMPLES, failed, field_of, make_run
@@ -21,7 +21,7 @@ def cells(record: Record) -> dict[str, object]:
 
 
 def boards(*records: Record, most_rows: int = 100):
-    return make_boards([(board_key(record), summarize(record)) for record in records], most_rows=most_rows)
+    return make_boards(map(summarize, records), most_rows=most_rows)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.run_id)

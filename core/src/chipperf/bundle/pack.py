@@ -27,7 +27,8 @@ from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import digest_of
 from chipperf.records.store import RECORD_NAME, read_stored
-from chipperf.report.provenance import is_plain_name, provenance_file
+from chipperf.report.curve_files import is_plain_name
+from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
 
 if TYPE_CHECKING:

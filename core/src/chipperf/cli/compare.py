@@ -15,14 +15,14 @@ from chipperf.cli.command_options import JSON_OPTION, language_option
 from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
 from chipperf.compare.comparison import Comparison, compare_columns, compare_curves
 from chipperf.compare.comparison_formats import as_csv, as_markdown, headers, json_text, json_value, legend, notes, rows
-from chipperf.compare.peak_rates import installed_peak
+from chipperf.compare.footnotes import installed_peak
 from chipperf.compare.sides import Side, read_columns
 from chipperf.documents.format import number, quality, text_or_marker
 from chipperf.errors import UsageError
 from chipperf.languages import Language
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import differences
-from chipperf.report.curve_files import points_csv
+from chipperf.report.curve_files import draw_curves, points_csv
 from chipperf.report.curves import Axis, Curve, Curves, common_places, median_at
 from chipperf.report.figures import PictureFormat, require_matplotlib
 
@@ -167,8 +167,6 @@ def _write_curves(curves: Curves, comparison: Comparison, lang: Language, out: P
     if out.suffix == ".csv":
         write_file(out, points_csv(curves))
         return
-    from chipperf.report.curve_figure import draw_curves
-
     kind = _PICTURES[out.suffix]
     picture = draw_curves(curves, comparison.case.report, lang, [kind])
     note_fonts(picture.language, lang, picture.unwritten)

@@ -21,11 +21,11 @@ from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Record, Topology
 from chipperf.records.store import read_stored
-from chipperf.report.build import build_view
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
-from chipperf.report.render import render_page, render_view, template_directory
+from chipperf.report.render import render_page, template_directory
 from chipperf.report.tracing import read_traced
+from chipperf.report.view import build_view
 
 # "perf report RUN..." is short for "perf report render RUN...".
 app = typer.Typer(
@@ -140,8 +140,8 @@ def report(
     if out is None:
         if view.convergence:
             note("without --out there is no picture of the convergence curves")
-        text = render_view(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
-        typer.echo(text, nl=False)
+        page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
+        typer.echo(page.text, nl=False)
         return
     require_directory(out)
     content = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ from chipperf.documents.format import escape_markdown, in_unit, text_or_marker
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from chipperf.compare.comparison import ComparedMeasure, ComparedValue, Comparison
     from chipperf.records.convergence import Outcome
@@ -28,12 +29,11 @@ INTERVALS: Final = (
 )
 NO_INTERVALS: Final = "A ratio without an interval compares single values: nothing tells how certain it is."
 
-_OUTCOMES: Final[Mapping[Outcome, str]] = {
-    "converged": "converged",
-    "below_target": "below target",
-    "no_target": "no target",
-    "not_run": "not run",
-}
+_CSV_COLUMNS: Final = (
+    *("column", "name", "runs", "vendor", "case", "kind", "topology", "precision"),
+    *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
+    *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
+)
 _FORMULA: Final = ("=", "+", "-", "@")
 
 
@@ -73,22 +73,23 @@ def notes(comparison: Comparison) -> list[str]:
 
 def outcome_text(outcomes: Sequence[Outcome]) -> str:
     """Return the outcome of a column's run, for example ``converged``, or the number of repeats with each outcome."""
-    counts = {each: outcomes.count(each) for each in dict.fromkeys(outcomes)}
+    counts = Counter(outcome.replace("_", " ") for outcome in outcomes)
     if len(outcomes) == 1:
-        return _OUTCOMES[outcomes[0]]
-    return ", ".join(f"{count} of {len(outcomes)} {_OUTCOMES[each]}" for each, count in counts.items())
+        return next(iter(counts))
+    return ", ".join(f"{count} of {len(outcomes)} {text}" for text, count in counts.items())
 
 
 def as_markdown(comparison: Comparison) -> str:
     """Return a page with the table, footnotes, and settings that differ. Texts of records are escaped."""
-    lines = [f"## {_plain(comparison.case.report.model_title)}", ""]
-    lines += [f"{place}. {_plain(text.partition(': ')[2])}" for place, text in enumerate(legend(comparison), start=1)]
+    lines = [f"## {escape_markdown(comparison.case.report.model_title)}", ""]
+    columns = (text.partition(": ")[2] for text in legend(comparison))
+    lines += [f"{place}. {escape_markdown(text)}" for place, text in enumerate(columns, start=1)]
     lines += ["", *_table(["", *headers(comparison)], [[title, *cells] for title, cells in rows(comparison).items()])]
     for note in notes(comparison):
-        lines += ["", _plain(note)]
+        lines += ["", escape_markdown(note)]
     if comparison.footnotes:
         lines += ["", "### Footnotes", ""]
-        lines += [f"{place}. {_plain(each.text)}" for place, each in enumerate(comparison.footnotes, start=1)]
+        lines += [f"{place}. {escape_markdown(each.text)}" for place, each in enumerate(comparison.footnotes, start=1)]
     if comparison.settings:
         settings = [[each.group, each.name, *each.values] for each in comparison.settings]
         places = [str(place) for place in range(1, len(comparison.columns) + 1)]
@@ -103,29 +104,28 @@ def as_csv(comparison: Comparison) -> str:
     in another cell.
     """
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        (
-            *("column", "name", "runs", "vendor", "case", "kind", "topology", "precision"),
-            *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
-            *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
-        )
-    )
+    table = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n")
+    table.writeheader()
     for place, (column, name) in enumerate(zip(comparison.columns, comparison.names, strict=True)):
         record = column.first
-        runs = " ".join(each.run_id for each in column.records)
-        about = [place + 1, name, runs, record.vendor.name, record.case.name, record.kind, record.topology.label]
-        about.append(record.precision.requested)
-        for measure in comparison.measures:
-            table.writerow(
-                [_inert(value) for value in (*about, measure.name, measure.unit, *_flat(measure.cells[place]))]
-            )
+        about: dict[str, object] = {
+            "column": place + 1,
+            "name": name,
+            "runs": " ".join(each.run_id for each in column.records),
+            "vendor": record.vendor.name,
+            "case": record.case.name,
+            "kind": record.kind,
+            "topology": record.topology.label,
+            "precision": record.precision.requested,
+        }
+        lines = [
+            {"measure": measure.name, "unit": measure.unit, **_csv_values(measure.cells[place])}
+            for measure in comparison.measures
+        ]
         scaling = comparison.scaling[place]
         if scaling:
-            empty = [""] * 13
-            table.writerow(
-                [_inert(value) for value in (*about, "scaling_efficiency", "fraction", scaling.efficiency, *empty)]
-            )
+            lines.append({"measure": "scaling_efficiency", "unit": "fraction", "value": scaling.efficiency})
+        table.writerows({key: _inert(value) for key, value in (about | line).items()} for line in lines)
     return text.getvalue()
 
 
@@ -211,14 +211,15 @@ def _runs(place: int, comparison: Comparison) -> str:
     return column.first.run_id
 
 
-def _flat(cell: ComparedValue) -> Iterable[object]:
-    missing = isinstance(cell.value, Missing)
-    value = cell.value
-    yield from ("", value.missing, value.reason) if isinstance(value, Missing) else (value, "", "")
-    yield from (cell.lowest, cell.highest, cell.repeats, cell.windows, cell.ratio)
-    interval = cell.interval
-    yield from (interval.low, interval.high, interval.level, interval.resamples) if interval else ("", "", "", "")
-    yield from (cell.no_interval or "", "" if missing else cell.verdict or "")
+def _csv_values(cell: ComparedValue) -> dict[str, object]:
+    values = asdict(cell)
+    interval = values.pop("interval")
+    if interval:
+        values |= {f"interval_{name}": interval[name] for name in ("low", "high", "level")}
+        values["resamples"] = interval["resamples"]
+    if isinstance(cell.value, Missing):
+        values |= {"value": None, "missing": cell.value.missing, "reason": cell.value.reason}
+    return values
 
 
 def _inert(value: object) -> object:
@@ -231,12 +232,8 @@ def _inert(value: object) -> object:
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    texts = [header, ["---"] * len(header), *([_plain(cell) for cell in line] for line in lines)]
+    texts = [header, ["---"] * len(header), *([escape_markdown(cell) for cell in line] for line in lines)]
     return [f"| {' | '.join(line)} |" for line in texts]
-
-
-def _plain(text: str) -> str:
-    return escape_markdown(text)
 
 
 def json_value(value: float | str | Missing) -> object:

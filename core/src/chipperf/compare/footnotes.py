@@ -6,10 +6,14 @@ Runs that cannot be compared are refused earlier, see :func:`~chipperf.report.co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from chipperf.errors import PluginError
+from chipperf.plugin import installed
+from chipperf.plugin.session import bind
 from chipperf.records.columns import peak_source
-from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.plausibility import Peak, check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import UNKNOWN, Missing, Power
 from chipperf.report.comparability import setting_text
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
 
     from chipperf.cases.base import Case
     from chipperf.compare.sides import Side
-    from chipperf.records.plausibility import Peak
     from chipperf.records.schema import Record, Setting
 
     PeakOf = Callable[[Record], Peak | None]
@@ -36,18 +39,11 @@ class Footnote:
 
 
 def footnotes(columns: Sequence[Side], case: Case, peak_of: PeakOf) -> tuple[Footnote, ...]:
-    """Return every footnote of a comparison, each once.
-
-    Args:
-        columns: Comparable columns of ``case``.
-        case: The case, with the arithmetic of its model.
-        peak_of: Returns the peak rate of a run's device, if known.
-    """
+    """Return every footnote on comparable columns, each once. ``peak_of`` returns the peak rate of a run's device."""
     found: dict[str, list[int]] = {}
     for place, column in enumerate(columns, start=1):
-        for text in (*_origin(column), *_differences(column, columns[0]), *_weaknesses(column)):
-            found.setdefault(text, []).append(place)
-        for text in _implausible(column, case, peak_of):
+        texts = (_origin(column), _differences(column, columns[0]), _coarse_energy(column))
+        for text in chain(*texts, _implausible(column, case, peak_of)):
             found.setdefault(text, []).append(place)
     places = {id(column.first): place for place, column in enumerate(columns, start=1)}
     for record, finding in check_scaling([column.first for column in columns]):
@@ -81,10 +77,9 @@ def _differences(column: Side, first: Side) -> Iterator[str]:
     """Yield the differences from the first column, and the conditions that are not stated and may differ."""
     unknown = []
     for (name, value), (_, base) in zip(_conditions(column.first), _conditions(first.first), strict=True):
-        if isinstance(value, Missing) or isinstance(base, Missing):
-            if isinstance(value, Missing):
-                unknown.append(name)
-        elif value != base:
+        if isinstance(value, Missing):
+            unknown.append(name)
+        elif not isinstance(base, Missing) and value != base:
             yield f"{name} {setting_text(value)}, in column 1 {setting_text(base)}"
     if unknown:
         yield f"not stated, so perhaps not the same: {', '.join(unknown)}"
@@ -112,14 +107,12 @@ def _length(epochs: int | None, steps: int | None, seconds: float | None) -> str
     return f"at most {' and '.join(texts)}" if texts else "the whole schedule"
 
 
-def _weaknesses(column: Side) -> Iterator[str]:
+def _coarse_energy(column: Side) -> Iterator[str]:
     for record in column.records:
         power = record.metrics.power
-        if not isinstance(power, Power) or isinstance(power.energy_j, Missing):
-            continue
-        if power.samples < _ENOUGH_READINGS:
+        if isinstance(power, Power) and not isinstance(power.energy_j, Missing) and power.samples < _ENOUGH_READINGS:
             yield f"energy from {power.samples} readings of each device; fewer than {_ENOUGH_READINGS} are coarse"
-            break
+            return
 
 
 def _implausible(column: Side, case: Case, peak_of: PeakOf) -> Iterator[str]:
@@ -140,3 +133,20 @@ def _shared_runs(columns: Sequence[Side]) -> Iterator[tuple[int, int, str]]:
             owner = owners.setdefault(record.run_id, place)
             if owner != place:
                 yield owner, place, f"run {record.run_id} is in both columns, so their interval is too narrow"
+
+
+def installed_peak(record: Record) -> Peak | None:
+    """Return the peak of a run's device at its effective precision, or ``None`` if no installed plugin knows it.
+
+    This imports the plugin of the run's vendor, but not torch.
+    """
+    effective, card = record.precision.effective, record.environment.card_title
+    names = [each.name for each in record.environment.cards] or ([] if isinstance(card, Missing) else [card])
+    if isinstance(effective, Missing) or len(set(names)) != 1:
+        return None
+    try:
+        peak = bind(installed.find_vendor(record.vendor.name), purpose="inspect").peak_flops(names[0], effective)
+    except PluginError:
+        # `perf plugins` shows the fault of the plugin.
+        return None
+    return None if peak is None else Peak(flops_per_s=peak.flops_per_s, source=peak.source)

@@ -36,12 +36,11 @@ def varies(repeats: Sequence[Sequence[float]]) -> bool:
 def resample(
     repeats: Sequence[Sequence[float]], combine: Callable[[Sequence[float]], float], *, seed: str
 ) -> list[float]:
-    """Return :data:`RESAMPLES` bootstrap resamples of the result.
+    """Return :data:`RESAMPLES` bootstrap resamples of the result; the same seed gives the same values.
 
     Args:
         repeats: For each repeat, the values of its windows or its single value; none is empty.
         combine: Combines the medians of the drawn repeats into one result.
-        seed: The same seed gives the same values.
     """
     rng = random.Random(seed)
     ordered = [sorted(windows) for windows in repeats]

@@ -10,7 +10,7 @@ from chipperf.records.schema import Missing
 from chipperf.report.comparability import setting_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Record, Setting
@@ -28,13 +28,7 @@ NOT_STATED: Final = "not stated"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DifferentSetting:
-    """A setting that differs between runs.
-
-    Attributes:
-        group: Kind of the setting; for a hyperparameter, its role.
-        name: The hyperparameter's key, the knob's name, or the record's field.
-        values: The value in every run, in the order of the runs.
-    """
+    """A hyperparameter, knob or field of the record that differs between runs, with its value in each of them."""
 
     group: Group
     name: str
@@ -42,15 +36,8 @@ class DifferentSetting:
 
 
 def different_settings(records: Sequence[Record], case: Case) -> tuple[DifferentSetting, ...]:
-    """Return every setting that differs between runs and may explain different results.
-
-    A setting is left out if all runs that state it have the same value.
-
-    Args:
-        records: Runs of ``case``.
-        case: Defines the role of each hyperparameter.
-    """
-    rows = [_settings(record, case) for record in records]
+    """Return every setting that may explain different results: the runs that state it have different values."""
+    rows = [{(group, name): _text(value) for group, name, value in _settings(record, case)} for record in records]
     keys = dict.fromkeys(key for row in rows for key in row)
     found = []
     for group, name in sorted(keys, key=lambda key: _ORDER.index(key[0])):
@@ -62,47 +49,29 @@ def different_settings(records: Sequence[Record], case: Case) -> tuple[Different
     return tuple(found)
 
 
-def _settings(record: Record, case: Case) -> Mapping[tuple[Group, str], str]:
-    found = {**_run_settings(record), **_stack_settings(record)}
-    keys = case.base.keys()
-    for key, value in record.hyperparameters.values.items():
-        if key not in _WITHOUT_EFFECT:
-            found[_ROLES[case.base.role(key)] if key in keys else "hyperparameter", key] = value
-    return {key: _text(value) for key, value in found.items()}
-
-
-def _run_settings(record: Record) -> dict[tuple[Group, str], Setting | Missing | None]:
-    precision, limits = record.precision, record.limits
-    found: dict[tuple[Group, str], Setting | Missing | None] = {
-        ("run", "kind"): record.kind,
-        ("run", "topology"): record.topology.label,
-        ("run", "global_batch_size"): record.hyperparameters.global_batch_size,
-        ("precision", "requested"): precision.requested,
-        ("precision", "effective"): precision.effective,
-    }
-    if record.kind == "imported":
-        return found
-    return found | {
-        ("run", "preset"): record.case.preset,
-        ("run", "max_epochs"): limits.max_epochs,
-        ("run", "max_steps"): limits.max_steps,
-        ("run", "budget_s"): limits.budget_s,
-        ("precision", "measured_matmul"): precision.measured_matmul,
-        ("precision", "measured_convolution"): precision.measured_convolution,
-        ("precision", "autocast_dtype"): precision.autocast_dtype,
-        ("precision", "grad_scaler"): precision.grad_scaler,
-    }
-
-
-def _stack_settings(record: Record) -> dict[tuple[Group, str], Setting | Missing | None]:
-    found: dict[tuple[Group, str], Setting | Missing | None] = {}
+def _settings(record: Record, case: Case) -> Iterator[tuple[Group, str, Setting | Missing | None]]:
+    yield "run", "kind", record.kind
+    yield "run", "topology", record.topology.label
+    yield "run", "global_batch_size", record.hyperparameters.global_batch_size
+    yield "precision", "requested", record.precision.requested
+    yield "precision", "effective", record.precision.effective
+    if record.kind != "imported":
+        yield "run", "preset", record.case.preset
+        for field in ("max_epochs", "max_steps", "budget_s"):
+            yield "run", field, getattr(record.limits, field)
+        for field in ("measured_matmul", "measured_convolution", "autocast_dtype", "grad_scaler"):
+            yield "precision", field, getattr(record.precision, field)
     for knob in record.knobs:
-        found["knob", knob.name] = knob.value or "empty"
+        yield "knob", knob.name, knob.value or "empty"
     if not isinstance(record.loader, Missing):
-        found |= {("loader", key): value for key, value in record.loader}
+        for field, value in record.loader:
+            yield "loader", field, value
     for field in ("torch", "sdk", "driver", "collectives", "compiler"):
-        found["software", field] = getattr(record.environment, field)
-    return found
+        yield "software", field, getattr(record.environment, field)
+    keys = case.base.keys()
+    for key, setting in record.hyperparameters.values.items():
+        if key not in _WITHOUT_EFFECT:
+            yield _ROLES[case.base.role(key)] if key in keys else "hyperparameter", key, setting
 
 
 def _text(value: Setting | Missing | None) -> str:

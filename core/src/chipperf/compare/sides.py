@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from chipperf.documents.card_names import CardNames
     from chipperf.records.schema import Record
 
 _DOCUMENTS: Final = (".md", ".markdown")
@@ -25,7 +25,6 @@ class Side:
 
     Attributes:
         records: A run, its repeats with other seeds, or a row of a document. If any run completed, only completed runs.
-        planned: Number of planned runs.
         source: The path that the user named.
         not_understood: Number of texts in the document that did not become a value of a record.
     """
@@ -41,12 +40,8 @@ class Side:
         return self.records[0]
 
 
-def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[Side]:
-    """Read runs, directories of repeats, and case documents. Each row of a document is a column.
-
-    Args:
-        paths: Directories of runs or of repeats, ``record.json`` files, and Markdown files.
-        names: Names of vendors and cards, for documents; by default the names that come with chipperf.
+def read_columns(paths: Iterable[Path]) -> list[Side]:
+    """Read runs, directories of repeats, and case documents in Markdown. Each row of a document is a column.
 
     Raises:
         RecordError: A record cannot be read, or repeats left no record.
@@ -55,7 +50,7 @@ def read_columns(paths: Iterable[Path], names: CardNames | None = None) -> list[
     columns: list[Side] = []
     for path in paths:
         if path.suffix.casefold() in _DOCUMENTS:
-            columns += _document(path, names)
+            columns += _document(path)
         else:
             columns.append(_runs(path))
     return columns
@@ -67,25 +62,23 @@ def _runs(path: Path) -> Side:
         return Side(records=(read_record(path),), source=str(path))
     records = []
     for run in repeats.runs:
-        try:
+        # A run without a record never started, or its record was removed. It counts as planned.
+        with suppress(RecordError):
             records.append(read_record(path / run.directory))
-        except RecordError:
-            # The run never started, or its record was removed. It counts as planned.
-            continue
     completed = [record for record in records if record.status.state == "completed"]
     if not records:
         raise RecordError(f"none of the repeats in {path} left a record", hint="name other runs")
     return Side(records=tuple(completed or records[:1]), planned=repeats.planned, source=str(path))
 
 
-def _document(path: Path, names: CardNames | None) -> Sequence[Side]:
+def _document(path: Path) -> Sequence[Side]:
     # Imported here, because parsing Markdown needs modules that a comparison of runs does not.
     from chipperf.documents.card_names import read_card_names
     from chipperf.documents.markdown import read_text
     from chipperf.importing.document_import import import_document
 
     try:
-        imported = import_document(read_text(path), str(path), names=names or read_card_names(), path=path)
+        imported = import_document(read_text(path), str(path), names=read_card_names(), path=path)
     except DocumentError as error:
         if error.hint and error.hint.startswith("say it with"):
             error.hint = f"import it first: perf report import {path} --vendor NAME --case NAME, and name the records"

@@ -29,7 +29,7 @@ from chipperf.records.schema import (
     Titles,
     Topology,
 )
-from chipperf.report.row_identity import SHORT_KEYS, hyperparameter_order
+from chipperf.report.row import SHORT_KEYS, hyperparameter_order
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from chipperf.cases.base import Role
 from chipperf.documents.format import marker, setting, text_or_marker
@@ -11,7 +11,7 @@ from chipperf.errors import UsageError
 from chipperf.records.schema import UNKNOWN_NAME, Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Dataset, Record, Setting
@@ -19,89 +19,91 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDifference:
-    """A difference between runs.
-
-    Attributes:
-        name: A hyperparameter's key, or a fact of the record.
-        values: The value in every run, in the order of the runs.
-    """
+    """A hyperparameter or a fact of the record that differs between runs, with its value in each of them."""
 
     name: str
     values: tuple[str, ...]
 
 
-def require_comparable(records: Sequence[Record]) -> None:
-    """Check that the results of runs can be compared.
+FACTS: Final[Mapping[str, Callable[[Record], str]]] = {
+    "cases": lambda record: record.case.name,
+    "case versions": lambda record: f"{record.case.name} {record.case.version}",
+    "vendors": lambda record: record.vendor.name,
+    "kinds": lambda record: record.kind,
+    "datasets": lambda record: _dataset_name(record.dataset),
+    "metrics": lambda record: record.case.metric,
+    "metrics versions": lambda record: str(record.metrics_version),
+    "metric definitions": lambda record: record.metrics_definition,
+}
+"""What records of one report or comparison may share, by its plural in messages."""
 
-    Args:
-        records: At least one record.
+
+def require_comparable(records: Sequence[Record]) -> None:
+    """Check that the results of at least one run can be compared.
 
     Raises:
         UsageError: The runs have several cases, case versions, metrics, metrics versions, metric definitions or
             datasets, or were evaluated on different numbers of samples; the message names them.
     """
     hint = "compare runs of one case on one dataset"
-    require_one("cases", [record.case.name for record in records], hint=hint)
-    require_one("case versions", [f"{record.case.name} {record.case.version}" for record in records], hint=hint)
-    require_one("metrics", [record.case.metric for record in records], hint=hint)
-    require_one(
-        "metrics versions", [str(record.metrics_version) for record in records], hint="run the older ones again"
-    )
-    require_one(
+    for fact in ("cases", "case versions", "metrics"):
+        require_same(fact, records, hint=hint)
+    require_same("metrics versions", records, hint="run the older ones again")
+    require_same(
         "metric definitions",
-        [record.metrics_definition for record in records],
+        records,
         hint="the same names were measured in other ways, see docs/metrics.md: compare reports by hand with each other",
     )
-    _require_one_dataset([record.dataset for record in records if not _is_unnamed(record)], hint=hint)
-    for fingerprints in _fingerprints(record.dataset for record in records):
-        require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
+    # An imported document may name no dataset.
+    named = [record for record in records if record.kind != "imported" or record.dataset.name != UNKNOWN_NAME]
+    _require_one_dataset([record.dataset for record in named], hint=hint)
+    # Only fingerprints of one method can be compared.
+    methods: dict[str, list[str]] = {}
+    for dataset in (record.dataset for record in records):
+        if not isinstance(dataset.fingerprint, Missing):
+            methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
+    for fingerprints in methods.values():
+        _require_one("contents of the dataset", fingerprints, hint="'perf data check' tells what is in a directory")
     splits = [record.dataset.eval_samples for record in records]
     evaluations = [record.metrics.curve[-1].samples for record in records if record.metrics.curve]
     for counts in (splits, evaluations):
         known = [str(count) for count in counts if not isinstance(count, Missing)]
-        require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+        _require_one("numbers of evaluated samples", known, hint="evaluate on the same split, all of it")
+
+
+def _dataset_name(dataset: Dataset) -> str:
+    return f"{dataset.name} {text_or_marker(dataset.version, 'en')}"
 
 
 def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
     """Check that all datasets have one name and version. An unstated version matches any, or is part of the name."""
     versioned = [dataset for dataset in datasets if not isinstance(dataset.version, Missing)]
-    stated = {dataset_name(dataset) for dataset in versioned}
+    stated = {_dataset_name(dataset) for dataset in versioned}
     bare = {dataset.name for dataset in datasets if isinstance(dataset.version, Missing)}
     known = stated | {dataset.name for dataset in versioned}
     if len(stated) > 1 or (bare - known if known else len(bare) > 1):
-        require_one("datasets", [dataset_name(dataset) for dataset in datasets], hint=hint)
+        _require_one("datasets", [_dataset_name(dataset) for dataset in datasets], hint=hint)
 
 
-def _is_unnamed(record: Record) -> bool:
-    """Return whether the record is of a document that names no dataset."""
-    return record.kind == "imported" and record.dataset.name == UNKNOWN_NAME
-
-
-def require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
-    """Check that records have only one value.
+def require_same(facts: str, records: Iterable[Record], *, hint: str) -> None:
+    """Check that a fact, by its plural in :data:`FACTS`, is the same in all records.
 
     Raises:
         UsageError: There is more than one value; the message names them.
     """
+    _require_one(facts, map(FACTS[facts], records), hint=hint)
+
+
+def _require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
     different = sorted(set(values))
     if len(different) > 1:
         raise UsageError(f"the records are of several {plural}: {', '.join(different)}", hint=hint)
 
 
-def dataset_name(dataset: Dataset) -> str:
-    """Return the name and version of a dataset."""
-    version = text_or_marker(dataset.version, "en")
-    return f"{dataset.name} {version}"
-
-
 def differences(records: Sequence[Record], case: Case) -> tuple[RunDifference, ...]:
     """Return the differences between comparable runs that may explain different results.
 
-    *Free* hyperparameters are left out, as in ``fix_hp``.
-
-    Args:
-        records: Comparable records of ``case``.
-        case: Defines which hyperparameters are free.
+    Hyperparameters that are *free* in the case are left out, as in ``fix_hp``.
     """
     rows = [_facts(record, case) for record in records]
     names = [name for name in rows[0] if all(name in row for row in rows)]
@@ -134,12 +136,3 @@ def setting_text(value: Setting | Missing | None) -> str:
     if isinstance(value, Missing):
         return str(marker(value))
     return "none" if value is None else setting(value)
-
-
-def _fingerprints(datasets: Iterable[Dataset]) -> Iterable[list[str]]:
-    """Return the known fingerprints, grouped by method, because only fingerprints of one method can be compared."""
-    methods: dict[str, list[str]] = {}
-    for dataset in datasets:
-        if not isinstance(dataset.fingerprint, Missing):
-            methods.setdefault(dataset.fingerprint_method, []).append(dataset.fingerprint)
-    return methods.values()

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from chipperf.errors import UsageError
 from chipperf.records.schema import Missing, Throughput
 from chipperf.report.tracing import TrackedValue, track_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from chipperf.records.schema import Record
 
@@ -46,6 +45,10 @@ class Point:
     elapsed_s: float | None
     value: float
 
+    def place(self, axis: Axis) -> float:
+        """Return the place on an axis that :func:`build_curves` found usable."""
+        return cast("float", {"epoch": self.epoch, "step": self.step, "time": self.elapsed_s}[axis])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPoints:
@@ -61,7 +64,7 @@ class RunPoints:
 
     def line(self, axis: Axis) -> tuple[tuple[float, float], ...]:
         """Return the place on the axis and the value of every point."""
-        return tuple((_place(point, axis), point.value) for point in self.points)
+        return tuple((point.place(axis), point.value) for point in self.points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +79,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRuns:
-    """Runs to draw as one curve: repeats of one configuration.
+    """Runs to draw as one curve: repeats of one configuration, each with at least :data:`MINIMUM_POINTS` points.
 
-    Attributes:
-        name: Name of the curve.
-        baseline: True if other curves are compared with it.
-        runs: At least one run, each with at least :data:`MINIMUM_POINTS` points.
+    Other curves are compared with those that are a ``baseline``.
     """
 
     name: str
@@ -90,25 +90,18 @@ class CurveRuns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class Curve(CurveRuns):
     """The curve of the repeats of one configuration.
 
     Attributes:
         number: Number from 1, which identifies the curve in picture, text and table.
-        name: Name of the curve.
-        baseline: True if other curves are compared with it.
-        runs: The runs of the curve.
         positions: Median, lowest and highest value at every place where all runs have a point.
         last_place: Place of the last point of any run.
-        best: Highest value of any run.
-        lowest: Lowest value of any run.
-        reached: Number of runs that met the target.
+        best: Highest value of any run, and ``lowest`` the lowest.
+        reached: Number of runs that met the target; 0 for a loss.
     """
 
     number: int
-    name: str
-    baseline: bool
-    runs: tuple[RunPoints, ...]
     positions: tuple[Position, ...]
     last_place: float
     best: float
@@ -149,13 +142,9 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """Curves on one axis.
+    """At least one curve, all on one axis.
 
-    Attributes:
-        quantity: The quantity of the values.
-        axis: Unit of the axis.
-        not_on: The reason why the curves are not on the usual axis of the quantity; ``None`` if they are.
-        curves: At least one curve.
+    ``not_on`` is the reason why they are not on the usual axis of the quantity; ``None`` if they are.
     """
 
     quantity: Quantity
@@ -179,34 +168,29 @@ class Curves:
 
 def read_points(record: Record, quantity: Quantity) -> RunPoints:
     """Return the points of a run: its evaluations, or the mean losses of its measurement windows."""
-    read = _quality_points if quantity == "quality" else _loss_points
-    (measured,) = track_each(lambda: [_in_order(read(record))])
-    return RunPoints(record=record, measured=measured)
 
+    def measured() -> list[tuple[Point, ...]]:
+        points = _quality_points(record) if quantity == "quality" else _loss_points(record)
+        # An imported document may list its points in any order, or twice.
+        by_step = {point.step: point for point in points}
+        return [tuple(by_step[step] for step in sorted(by_step))]
 
-def _in_order(points: Iterable[Point]) -> tuple[Point, ...]:
-    # An imported document may list its points in any order, or twice.
-    by_step = {point.step: point for point in points}
-    return tuple(by_step[step] for step in sorted(by_step))
+    (tracked,) = track_each(measured)
+    return RunPoints(record=record, measured=tracked)
 
 
 def build_curves(groups: Sequence[CurveRuns], quantity: Quantity, *, axis: Axis | None = None) -> Curves:
-    """Build curves on a common axis.
+    """Build the curves of at least one group of comparable runs on a common axis.
 
     By default, qualities are shown over epochs and losses over steps. If a run cannot be on this axis, or if a step is
     not the same amount of training in all runs, the other of the two axes is used.
-
-    Args:
-        groups: At least one group of comparable runs.
-        quantity: The quantity of the points.
-        axis: Unit of the axis.
 
     Raises:
         UsageError: A run cannot be on the axis, or on any axis; the message says which run and why.
     """
     runs = [run for group in groups for run in group.runs]
     wanted = (axis,) if axis else _AXES[quantity]
-    problems = {name: _AXIS_PROBLEMS[name](runs) for name in wanted}
+    problems = {name: _axis_problem(name, runs) for name in wanted}
     usable = [name for name, problem in problems.items() if problem is None]
     if not usable:
         reasons = "; ".join(f"no {name} axis: {problem}" for name, problem in problems.items())
@@ -222,8 +206,7 @@ def build_curves(groups: Sequence[CurveRuns], quantity: Quantity, *, axis: Axis 
 
 def common_places(curves: Curves) -> list[float]:
     """Return the places at which every curve has a value for all of its runs."""
-    shared = reduce(set.intersection, ({position.place for position in curve.positions} for curve in curves.curves))
-    return sorted(shared)
+    return _shared_places([position.place for position in curve.positions] for curve in curves.curves)
 
 
 def median_at(curve: Curve, place: float) -> float:
@@ -232,30 +215,27 @@ def median_at(curve: Curve, place: float) -> float:
 
 
 def _curve(group: CurveRuns, axis: Axis, quantity: Quantity, *, number: int) -> Curve:
-    lines = [run.line(axis) for run in group.runs]
-    values = [value for line in lines for _, value in line]
+    lines = [dict(run.line(axis)) for run in group.runs]
+    values = [point.value for run in group.runs for point in run.points]
+    positions = []
+    for place in _shared_places(lines):
+        there = [line[place] for line in lines]
+        positions.append(Position(place=place, low=min(there), median=statistics.median(there), high=max(there)))
     return Curve(
         number=number,
         name=group.name,
         baseline=group.baseline,
         runs=group.runs,
-        positions=_positions(lines),
-        last_place=max(line[-1][0] for line in lines),
+        positions=tuple(positions),
+        last_place=max(run.points[-1].place(axis) for run in group.runs),
         best=max(values),
         lowest=min(values),
         reached=sum(map(_reached_target, group.runs)) if quantity == "quality" else 0,
     )
 
 
-def _positions(lines: Iterable[Sequence[tuple[float, float]]]) -> tuple[Position, ...]:
-    by_place = [dict(line) for line in lines]
-    shared = reduce(set.intersection, (set(values) for values in by_place))
-    positions = []
-    for place in sorted(shared):
-        values = [line[place] for line in by_place]
-        low, high = min(values), max(values)
-        positions.append(Position(place=place, low=low, median=statistics.median(values), high=high))
-    return tuple(positions)
+def _shared_places(places: Iterable[Iterable[float]]) -> list[float]:
+    return sorted(set.intersection(*map(set, places)))
 
 
 def _reached_target(run: RunPoints) -> bool:
@@ -294,7 +274,7 @@ def _loss_points(record: Record) -> Iterable[Point]:
     windows = throughput.windows if isinstance(throughput, Throughput) else []
     steps_per_epoch = _steps_per_epoch(record)
     # Windows after a restart count too: their losses are as valid as others.
-    for window in sorted([*windows, *record.metrics.restart_windows], key=lambda window: window.first_step):
+    for window in (*windows, *record.metrics.restart_windows):
         if window.loss is not None:
             last_step = window.first_step + window.steps - 1
             epoch = last_step / steps_per_epoch if steps_per_epoch else None
@@ -308,46 +288,24 @@ def _steps_per_epoch(record: Record) -> int | None:
     return round(steps / epochs) or None
 
 
-def _place(point: Point, axis: Axis) -> float:
-    place = {"epoch": point.epoch, "step": point.step, "time": point.elapsed_s}[axis]
-    if place is None:
-        raise ValueError(f"a point of step {point.step} has no place on an axis of {axis}")
-    return place
-
-
-def _epoch_problem(runs: Iterable[RunPoints]) -> str | None:
-    for run in runs:
-        epochs = [point.epoch for point in run.points]
-        if None in epochs:
-            return f"run {run.record.run_id} does not tell how many steps an epoch has"
-        if len(set(epochs)) < len(epochs):
-            return f"run {run.record.run_id} has several points in one epoch"
-    return None
-
-
-def _step_problem(runs: Sequence[RunPoints]) -> str | None:
-    """Return why runs cannot share the step axis: their epochs have different numbers of steps."""
-    if len(runs) == 1:
+def _axis_problem(axis: Axis, runs: Sequence[RunPoints]) -> str | None:
+    """Return why runs cannot share an axis, or ``None`` if they can."""
+    if axis == "time":
+        timed = all(point.elapsed_s is not None for run in runs for point in run.points)
+        return None if timed else "the time of a training loss is not recorded"
+    if axis == "epoch":
+        for run in runs:
+            epochs = [point.epoch for point in run.points]
+            if None in epochs:
+                return f"run {run.record.run_id} does not tell how many steps an epoch has"
+            if len(set(epochs)) < len(epochs):
+                return f"run {run.record.run_id} has several points in one epoch"
         return None
     counts: dict[int | None, str] = {}
     for run in runs:
         counts.setdefault(_steps_per_epoch(run.record), run.record.run_id)
-    if None in counts:
+    if len(runs) > 1 and None in counts:
         return f"run {counts[None]} does not tell how many steps an epoch has"
     if len(counts) > 1:
         return "an epoch has " + ", ".join(f"{count} steps in run {run_id}" for count, run_id in counts.items())
     return None
-
-
-def _time_problem(runs: Iterable[RunPoints]) -> str | None:
-    for run in runs:
-        if any(point.elapsed_s is None for point in run.points):
-            return "the time of a training loss is not recorded"
-    return None
-
-
-_AXIS_PROBLEMS: dict[Axis, Callable[[Sequence[RunPoints]], str | None]] = {
-    "epoch": _epoch_problem,
-    "step": _step_problem,
-    "time": _time_problem,
-}

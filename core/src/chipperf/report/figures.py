@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.figure import Figure
 
@@ -24,17 +23,9 @@ _LATIN_FAMILY = "DejaVu Sans"
 """The font that comes with matplotlib."""
 
 _CHINESE_FAMILIES = (
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Source Han Sans SC",
-    "Source Han Sans CN",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "SimHei",
-    "Heiti SC",
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "SimHei", "Heiti SC"),
     # matplotlib before 3.11 finds only the first font of a collection. In Noto's collection, it is this one.
     "Noto Sans CJK JP",
 )
@@ -52,49 +43,34 @@ def has_matplotlib() -> bool:
 
 
 def require_matplotlib(extra: str) -> None:
-    """Check that matplotlib is installed.
-
-    Args:
-        extra: The caller's extra of chipperf, which installs matplotlib.
-
-    Raises:
-        PluginError: It is not installed.
-    """
+    """Raise a :class:`PluginError` if matplotlib, which the named extra of chipperf installs, is not installed."""
     if not has_matplotlib():
         raise PluginError("matplotlib is not installed", hint=f"pip install 'chipperf[{extra}]'")
 
 
-@dataclass(frozen=True, slots=True)
-class Fonts:
-    """Font families in the order in which they are searched for a character."""
+def can_write(text: str, fonts: Sequence[str]) -> bool:
+    """Return whether every character of ``text`` is in one of the font families."""
+    from matplotlib.font_manager import get_font
 
-    families: tuple[str, ...]
-
-    def can_write(self, text: str) -> bool:
-        """Return whether every character of ``text`` is in one of the fonts."""
-        from matplotlib.font_manager import get_font
-
-        fonts = [get_font(file) for family in self.families if (file := _font_file(family))]
-        return all(any(font.get_char_index(ord(character)) for font in fonts) for character in text)
+    found = [get_font(file) for family in fonts if (file := _font_file(family))]
+    return all(any(font.get_char_index(ord(character)) for font in found) for character in text)
 
 
-def find_fonts() -> Fonts:
-    """Return matplotlib's own font and, if the machine has one, a Chinese one."""
-    chinese = _installed_chinese_family()
-    return Fonts((_LATIN_FAMILY, chinese) if chinese else (_LATIN_FAMILY,))
+def find_fonts() -> tuple[str, ...]:
+    """Return the families in which a character is searched: matplotlib's own and, if there is one, a Chinese one."""
+    chinese = next(filter(_font_file, _CHINESE_FAMILIES), None)
+    if chinese is None and _add_new_fonts():
+        chinese = next(filter(_font_file, _CHINESE_FAMILIES), None)
+    return (_LATIN_FAMILY, chinese) if chinese else (_LATIN_FAMILY,)
 
 
 @contextmanager
-def drawing_style(fonts: Fonts) -> Iterator[None]:
-    """Draw and save pictures in this context, so that they depend neither on the user's settings nor on the time.
-
-    Args:
-        fonts: Fonts of the texts.
-    """
+def drawing_style(fonts: Sequence[str]) -> Iterator[None]:
+    """Draw and save pictures in this context, so that they depend neither on the user's settings nor on the time."""
     import matplotlib.style
 
     settings = {
-        "font.family": list(fonts.families),
+        "font.family": list(fonts),
         "savefig.dpi": 150,
         # matplotlib makes element ids from this and the content instead of from a random number.
         "svg.hashsalt": "chipperf",
@@ -122,20 +98,12 @@ def picture_bytes(figure: Figure, picture_format: PictureFormat) -> bytes:
     return file.getvalue()
 
 
-def _installed_chinese_family() -> str | None:
-    family = next(filter(_font_file, _CHINESE_FAMILIES), None)
-    if family is None and _add_new_fonts():
-        family = next(filter(_font_file, _CHINESE_FAMILIES), None)
-    return family
-
-
 def _add_new_fonts() -> bool:
     """Add fonts to matplotlib that were installed after it made its list, and return whether there are any."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
-    listed = {entry.fname for entry in fontManager.ttflist}
     added = False
-    for file in sorted(set(findSystemFonts()) - listed):
+    for file in sorted(set(findSystemFonts()) - {entry.fname for entry in fontManager.ttflist}):
         # Skip a font that cannot be read. Its reader may raise any exception.
         with suppress(Exception):
             fontManager.addfont(file)

@@ -4,73 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Annotated, Final, Literal
-from urllib.parse import quote, unquote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 import chipperf
 from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError, first_fault
-from chipperf.languages import LANGUAGES
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256
+from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
 from chipperf.records.upgrade import upgrade_field
-from chipperf.report.tracing import FieldSource, RecordFile, simplify, source_of
+from chipperf.report.curve_files import CurveFiles, KnownLanguage, PlainName
+from chipperf.report.tracing import simplify, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from chipperf.languages import Language
     from chipperf.records.schema import Record
-    from chipperf.report.convergence_curves import CurveFiles
     from chipperf.report.render import Page
+
+    _Place = tuple[int, int | None, str]
 
 SUFFIX: Final = ".provenance.json"
 MAX_BYTES: Final = 64 * 2**20
 """Size limit of a provenance. A report of a thousand runs needs a tenth of it."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def is_plain_name(name: str) -> bool:
-    """Return whether this can only be the name of a file in the same directory."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
-
-
-def _plain_name(name: str) -> str:
-    if not is_plain_name(name):
-        raise ValueError("not the name of a file in the same directory")
-    return name
-
-
-def is_plain_link(link: str) -> bool:
-    """Return whether a link leads to a file in the same directory."""
-    name = unquote(link)
-    return is_plain_name(name) and quote(name) == link
-
-
-def _plain_link(link: str) -> str:
-    if not is_plain_link(link):
-        raise ValueError("not a link to a file in the same directory")
-    return link
-
-
-def _known_language(language: str) -> str:
-    if language not in LANGUAGES:
-        raise ValueError("not a language of reports")
-    return language
-
-
-KnownLanguage = Annotated[str, AfterValidator(_known_language)]
-Link = Annotated[str, AfterValidator(_plain_link)]
-
-
-class ReportedRecord(_Model):
+class ReportedRecord(StrictModel):
     """A record that the report was made from. ``sha256`` is the digest of its file's bytes."""
 
     run_id: str
@@ -78,14 +40,14 @@ class ReportedRecord(_Model):
     role: Literal["report", "baseline"]
 
 
-class CellSource(_Model):
+class CellSource(StrictModel):
     """Fields of a record as JSONPath. ``record`` counts the provenance's records from 0."""
 
     record: Annotated[int, Field(ge=0)]
     fields: list[str]
 
 
-class ReportCell(_Model):
+class ReportCell(StrictModel):
     """A cell of a table, or a line that states a fact.
 
     Attributes:
@@ -103,41 +65,19 @@ class ReportCell(_Model):
     sources: list[CellSource]
 
 
-class LinkedFile(_Model):
+class LinkedFile(StrictModel):
     """A file that the report links: picture or points of the convergence curves."""
 
-    name: Annotated[str, AfterValidator(_plain_name)]
+    name: PlainName
     sha256: Sha256
 
 
-class LinkedCurve(_Model):
-    """Links to the convergence curves; see :class:`~chipperf.report.convergence_curves.CurveFiles`."""
-
-    csv: Link
-    png: Link | None
-    svg: Link | None
-    language: KnownLanguage | None
-    unwritten: list[int]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the linked files."""
-        return [unquote(link) for link in (self.csv, self.png, self.svg) if link]
-
-
-class Provenance(_Model):
+class Provenance(StrictModel):
     """Content of the provenance file of a report.
 
     Attributes:
-        provenance_version: Version of this file format.
-        chipperf_version: Version of chipperf that rendered the report.
-        schema_version: Version of the records' schema.
-        metrics_version: Version of the metrics' definitions.
-        language: Language of the report.
         template: Name of the template, with its place.
         records: The records in the given order.
-        curve: Links to the convergence curves; ``None`` without curves.
-        files: Files that the report links.
         cells: Every cell and fact that comes from a record. The other text is the template's own.
     """
 
@@ -148,7 +88,7 @@ class Provenance(_Model):
     language: KnownLanguage
     template: str
     records: list[ReportedRecord]
-    curve: LinkedCurve | None
+    curve: CurveFiles | None
     files: list[LinkedFile]
     cells: list[ReportCell]
 
@@ -172,19 +112,10 @@ def describe_page(
     curve: CurveFiles | None,
     files: Mapping[str, bytes],
 ) -> Provenance:
-    """Return the provenance of a page.
-
-    Args:
-        page: A page of traced records.
-        language: Language of the page.
-        records: The traced records of the page, in the given order.
-        baseline: The traced records whose curves are shown for comparison.
-        curve: Links to the curves.
-        files: Content of the linked files, by name.
-    """
+    """Return the provenance of a page of traced records; ``files`` is the content of the linked files, by name."""
     roles: list[tuple[Literal["report", "baseline"], Sequence[Record]]] = [("report", records), ("baseline", baseline)]
     reported = {
-        source.file: ReportedRecord(run_id=source.file.run_id, sha256=source.file.sha256, role=role)
+        source.sha256: ReportedRecord(run_id=record.run_id, sha256=source.sha256, role=role)
         for role, some in roles
         for record in some
         if (source := source_of(record))
@@ -193,15 +124,11 @@ def describe_page(
         language=language,
         template=page.template,
         records=list(reported.values()),
-        curve=None
-        if curve is None
-        else LinkedCurve(
-            csv=curve.csv, png=curve.png, svg=curve.svg, language=curve.language, unwritten=list(curve.unwritten)
-        ),
+        curve=curve,
         files=[
             LinkedFile(name=name, sha256=hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items())
         ],
-        cells=list(_cells(page, {file: index for index, file in enumerate(reported)})),
+        cells=list(_cells(page, {sha256: number for number, sha256 in enumerate(reported)})),
     )
 
 
@@ -232,60 +159,37 @@ def _upgraded(provenance: Provenance) -> Provenance:
     version = provenance.schema_version
     if version >= SCHEMA_VERSION:
         return provenance
-    cells = [
-        cell.model_copy(
-            update={
-                "sources": [
-                    source.model_copy(update={"fields": [upgrade_field(field, version) for field in source.fields]})
-                    for source in cell.sources
-                ]
-            }
-        )
-        for cell in provenance.cells
-    ]
+
+    def upgraded(source: CellSource) -> CellSource:
+        return CellSource(record=source.record, fields=[upgrade_field(field, version) for field in source.fields])
+
+    cells = [cell.model_copy(update={"sources": list(map(upgraded, cell.sources))}) for cell in provenance.cells]
     return provenance.model_copy(update={"schema_version": SCHEMA_VERSION, "cells": cells})
 
 
-def _cells(page: Page, numbers: Mapping[RecordFile, int]) -> Iterator[ReportCell]:
+def _cells(page: Page, numbers: Mapping[str, int]) -> Iterator[ReportCell]:
+    """Yield the cells of a page. ``numbers`` has the number of each record by its digest."""
     lines = page.text.split("\n")
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line) + 1)
+    starts = [0, *accumulate(len(line) + 1 for line in lines)]
     # Parts have the order of the page, so the parts of a cell are adjacent.
     for index, parts in groupby(page.parts, key=lambda part: bisect_right(starts, part.offset) - 1):
         places = _places(lines[index], index)
         for place, of_cell in groupby(parts, key=lambda part: _place_of(places, part.offset - starts[index])):
-            sources = simplify(source for part in of_cell for source in part.sources)
-            yield ReportCell(
-                line=index + 1,
-                column=place.column,
-                cell=place.cell,
-                text=place.text,
-                sources=list(_cell_sources(sources, numbers)),
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A cell of a row or a whole line: its column, its number in the row, and its text."""
-
-    column: int
-    cell: int | None
-    text: str
+            column, cell, text = place
+            fields: dict[int, list[str]] = {}
+            for source in simplify(source for part in of_cell for source in part.sources):
+                fields.setdefault(numbers[source.sha256], []).append(source.json_path)
+            sources = [CellSource(record=number, fields=fields[number]) for number in sorted(fields)]
+            yield ReportCell(line=index + 1, column=column, cell=cell, text=text, sources=sources)
 
 
 def _places(line: str, index: int) -> list[_Place]:
-    cells = split_row(line, index) if line.lstrip().startswith("|") else ()
-    places = [_Place(place.column, number, text) for number, (text, place) in enumerate(cells, start=1)]
-    return places or [_Place(len(line) - len(line.lstrip()) + 1, None, line.strip())]
+    """Return column, number in the row and text of every cell of a row, or of a whole line."""
+    if line.lstrip().startswith("|") and (cells := split_row(line, index)):
+        return [(place.column, number, text) for number, (text, place) in enumerate(cells, start=1)]
+    return [(len(line) - len(line.lstrip()) + 1, None, line.strip())]
 
 
 def _place_of(places: Sequence[_Place], offset: int) -> _Place:
     """Return the last place that begins at or before an offset in the line."""
-    return places[max(0, bisect_right([place.column for place in places], offset + 1) - 1)]
-
-
-def _cell_sources(sources: Iterable[FieldSource], numbers: Mapping[RecordFile, int]) -> Iterator[CellSource]:
-    ordered = sorted(sources, key=lambda source: numbers[source.file])
-    for file, group in groupby(ordered, key=lambda source: source.file):
-        yield CellSource(record=numbers[file], fields=[source.json_path for source in group])
+    return places[max(0, bisect_right(places, offset + 1, key=lambda place: place[0]) - 1)]

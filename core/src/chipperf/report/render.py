@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, Template, TemplateNotFound, Undefined, pass_context
+from jinja2 import Environment, Template, TemplateNotFound, Undefined
 from markupsafe import Markup
 
 from chipperf.documents import format as formatting
@@ -19,20 +19,17 @@ from chipperf.plugin.installed import package_directory
 from chipperf.plugin.types import Title
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing
-from chipperf.report.build import build_view
-from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates
+from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates, template_names
 from chipperf.report.tracing import note_written, watch
+from chipperf.report.view import build_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from jinja2.runtime import Context
-
-    from chipperf.languages import Language, Phrase
+    from chipperf.languages import Language
     from chipperf.plugin.installed import PluginEntry
-    from chipperf.records.columns import Unit
-    from chipperf.records.schema import Record, Text, Topology
+    from chipperf.records.schema import Record, Text
     from chipperf.report.tracing import FieldSource
     from chipperf.report.view import PerRows, ReportView
 
@@ -52,30 +49,10 @@ def render_report(
 ) -> str:
     """Return one vendor's report on one case, as Markdown, without the picture of its convergence curves.
 
-    Args:
-        records: Records of one vendor, case, dataset and kind; see :func:`~chipperf.report.build.build_view`.
-        baseline: Records whose convergence curves are shown for comparison.
-        language: Language of the report.
-        user_templates: Directory whose templates come first.
-        vendor_templates: Directory of the vendor plugin's templates.
-
-    Raises:
-        UsageError: The records do not belong in one report, or a directory or language does not exist.
-        RecordError: A record follows other metric definitions.
-        PerfError: A template is broken; the message names the template and the fault.
+    The records are those of :func:`~chipperf.report.view.build_view`, the other arguments those of :func:`render_page`,
+    and the errors those of both.
     """
     view = build_view(records, baseline=baseline)
-    return render_view(view, language=language, user_templates=user_templates, vendor_templates=vendor_templates)
-
-
-def render_view(
-    view: ReportView,
-    *,
-    language: Language,
-    user_templates: Path | None = None,
-    vendor_templates: Path | None = None,
-) -> str:
-    """Return a report as Markdown. :func:`render_page` takes the same arguments and also returns the sources."""
     page = render_page(view, language=language, user_templates=user_templates, vendor_templates=vendor_templates)
     return page.text
 
@@ -90,10 +67,9 @@ class SourcedText:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A rendered report.
+    """A rendered report in Markdown.
 
     Attributes:
-        text: The report as Markdown.
         parts: The parts made from traced records, in the order of the text. Other records have no parts.
         template: Name of the template, with its place, for example ``core/report.md.j2``.
     """
@@ -104,11 +80,7 @@ class Page:
 
 
 def render_page(
-    view: ReportView,
-    *,
-    language: Language,
-    user_templates: Path | None = None,
-    vendor_templates: Path | None = None,
+    view: ReportView, *, language: Language, user_templates: Path | None = None, vendor_templates: Path | None = None
 ) -> Page:
     """Return a report as Markdown and, for traced records, the source fields of each part.
 
@@ -116,25 +88,21 @@ def render_page(
     ``report.md.j2``. The first template found is rendered. Core always puts the banner that marks simulated runs and
     sample datasets before it. ``docs/report.md`` describes what templates can use.
 
-    Args:
-        view: Content of the report.
-        language: Language of the report.
-        user_templates: Directory whose templates come first.
-        vendor_templates: Directory of the vendor plugin's templates.
-
     Raises:
         UsageError: A directory or language does not exist, or a directory has a template for only one language.
         PerfError: A template is broken; the message names the template and the fault.
     """
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
+    names = (view.case, "report")
     directories = [checked_directory(directory, _SUFFIX) for directory in (user_templates, vendor_templates)]
     for directory in filter(None, directories):
-        _refuse_templates_of_one_language(directory, (view.case, "report"))
-    environment = _environment(language, *directories)
-    banner = _render(environment, [f"core/banner{_SUFFIX}"], view=view)
-    names = [f"{place}/{name}{_SUFFIX}" for place in ("user", "vendor", "core") for name in (view.case, "report")]
-    body = _render(environment, names, view=view)
+        _refuse_templates_of_one_language(directory, names)
+    environment = _environment(
+        *directories, language, exact=view.kind == "imported", as_percent=view.profile.quality_as_percent
+    )
+    banner = _render(environment, [f"core/banner{_SUFFIX}"], view)
+    body = _render(environment, template_names(names, _SUFFIX), view)
     shifted = (SourcedText(part.offset + len(banner.text), part.sources) for part in body.parts)
     return Page(banner.text + body.text, (*banner.parts, *shifted), body.template)
 
@@ -159,7 +127,10 @@ def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> 
 
 
 @lru_cache(maxsize=16)
-def _environment(language: Language, user_templates: Path | None, vendor_templates: Path | None) -> Environment:
+def _environment(
+    user_templates: Path | None, vendor_templates: Path | None, language: Language, *, exact: bool, as_percent: bool
+) -> Environment:
+    """Return Jinja's environment; ``exact`` writes values with all digits."""
     environment = make_environment(
         user_templates,
         vendor_templates,
@@ -175,13 +146,13 @@ def _environment(language: Language, user_templates: Path | None, vendor_templat
     }
     environment.tests["known"] = _is_known
     environment.filters |= {
-        "number": _number,
-        "quality": _quality,
-        "gib": _gib,
-        "in_unit": _in_unit,
+        "number": partial(formatting.number, exact=exact),
+        "quality": partial(formatting.quality, exact=exact),
+        "gib": partial(formatting.gib, exact=exact),
+        "in_unit": partial(formatting.in_unit, as_percent=as_percent, exact=exact),
         "setting": formatting.setting,
         "marker": formatting.marker,
-        "in_words": _in_words,
+        "in_words": lambda topology: topology_words(topology.nnodes, topology.nproc_per_node),
         "per_row": partial(_per_row, language=language),
     }
     return environment
@@ -197,19 +168,14 @@ def _translators(language: Language) -> dict[str, Callable[..., Markup]]:
     def fill(text: str, values: Mapping[str, object]) -> Markup:
         return Markup(text) % {name: _written(value, language) for name, value in values.items()}
 
-    def gettext(english: str, /, **values: object) -> Markup:
-        return fill(translation.find(english), values)
-
-    def pgettext(context: str, english: str, /, **values: object) -> Markup:
-        return fill(translation.find(english, context), values)
-
-    def ngettext(one: str, many: str, num: int, /, **values: object) -> Markup:
-        return fill(translation.find_plural(one, many, num), {"num": num, **values})
-
-    def both(zh: str, en: str) -> Markup:
-        return Markup(in_language(Title(zh=zh, en=en), language))
-
-    return {"gettext": gettext, "pgettext": pgettext, "ngettext": ngettext, "both": both}
+    return {
+        "gettext": lambda english, /, **values: fill(translation.find(english), values),
+        "pgettext": lambda context, english, /, **values: fill(translation.find(english, context), values),
+        "ngettext": lambda one, many, num, /, **values: fill(
+            translation.find_plural(one, many, num), {"num": num, **values}
+        ),
+        "both": lambda zh, en: Markup(in_language(Title(zh=zh, en=en), language)),
+    }
 
 
 def _finalize(value: Any, *, language: Language) -> Markup:
@@ -225,36 +191,6 @@ def _written(value: Any, language: Language) -> Markup:
     # An inline "if" without "else" is undefined, and empty.
     text = str(value) if isinstance(value, Undefined) else formatting.text_or_marker(value, language)
     return Markup(formatting.escape_markdown(text))
-
-
-@pass_context
-def _number(context: Context, value: float | Missing) -> str | Missing:
-    return formatting.number(value, exact=_is_exact(context))
-
-
-@pass_context
-def _quality(context: Context, value: float | Missing, *, as_percent: bool) -> str | Missing:
-    return formatting.quality(value, as_percent=as_percent, exact=_is_exact(context))
-
-
-@pass_context
-def _gib(context: Context, value_bytes: int | Missing, *, trim: bool = False) -> str | Missing:
-    return formatting.gib(value_bytes, trim=trim, exact=_is_exact(context))
-
-
-@pass_context
-def _in_unit(context: Context, value: float | Missing, unit: Unit) -> str | Missing:
-    as_percent = context["view"].profile.quality_as_percent
-    return formatting.in_unit(value, unit, as_percent=as_percent, exact=_is_exact(context))
-
-
-def _is_exact(context: Context) -> bool:
-    """Return whether values are shown with all digits, as for an imported document."""
-    return bool(context["view"].kind == "imported")
-
-
-def _in_words(topology: Topology) -> Phrase:
-    return topology_words(topology.nnodes, topology.nproc_per_node)
 
 
 def _is_known(value: Any) -> bool:
@@ -274,14 +210,14 @@ def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
     return in_language(phrase("; "), language).join(texts)
 
 
-def _render(environment: Environment, names: Sequence[str], **variables: Any) -> Page:
+def _render(environment: Environment, names: Sequence[str], view: ReportView) -> Page:
     with naming_broken_templates(
         _SUFFIX,
         example="core/report.md.j2",
         documented="docs/report.md lists the variables, filters and blocks a template can use",
     ):
         name, template = _select(environment, names)
-        return _render_traced(template, name, variables)
+        return _render_traced(template, name, view)
 
 
 def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
@@ -292,14 +228,14 @@ def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Templa
     return names[-1], environment.get_template(names[-1])
 
 
-def _render_traced(template: Template, name: str, variables: dict[str, Any]) -> Page:
+def _render_traced(template: Template, name: str, view: ReportView) -> Page:
     chunks: list[str] = []
     parts: list[SourcedText] = []
     offset = 0
     with watch() as reads:
         # A chunk is the text of an expression or a piece of the template's text. For the template's text, the reads of
         # conditions and loops are dropped: they decide whether text is written, not its content.
-        for chunk in template.generate(**variables):
+        for chunk in template.generate(view=view):
             begin = 0
             for text, sources in reads.take_written():
                 # A macro or an overridden block gives all its texts as one chunk.

@@ -1,25 +1,35 @@
-"""A row of the performance table. Its cells are computed from the record on each read."""
+"""Rows of the performance table: their cells, computed from the record on each read, and the runs that share a row."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from datetime import timezone
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.documents.format import REASON_IN_MARKER
+from chipperf.cases.base import Role
+from chipperf.documents.format import NOT_APPLICABLE, REASON_IN_MARKER, setting, text_or_marker
 from chipperf.durations import format_duration
 from chipperf.records.columns import BY_NAME, columns_of, peak_source
 from chipperf.records.convergence import convergence_outcome
-from chipperf.records.schema import Missing, TimeToTarget
-from chipperf.report.row_identity import fix_hp, row_label
-from chipperf.report.tracing import note_read, source_of
+from chipperf.records.schema import UNKNOWN, Missing, TimeToTarget
+from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
     from chipperf.cases.base import Case, ReportProfile
     from chipperf.records.columns import Column
+    from chipperf.records.convergence import Outcome
     from chipperf.records.schema import Record, Text
 
 NumberT = TypeVar("NumberT", int, float)
 
+SHORT_KEYS = {"batch_size": "bs"}
+"""Short names of keys in ``fix_hp``."""
+
+_FIRST_KEYS = ("batch_size", "lr")
 _BY_FIELD = {column.field.removeprefix("metrics."): column for column in columns_of("report")}
 
 
@@ -29,13 +39,13 @@ class Verdict:
 
     Attributes:
         kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset has none.
-        quality: Unrounded result, a fraction.
-        target: Target of the run, a fraction; missing without one.
+        quality: Unrounded result, a fraction, like ``target``.
         source: Source of the target: the case, or a dataset other than the case's own.
         reached: Time when the target was first met, if known.
+        projected: Training time of the whole schedule, if a budget ended the run.
     """
 
-    kind: Literal["converged", "below_target", "no_target"]
+    kind: Outcome
     quality: float
     target: float | Missing
     source: str
@@ -61,27 +71,16 @@ class MemorySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the performance table. The values of a run that did not complete are shown as failed.
-
-    Attributes:
-        record: The record behind the row.
-        case: Case of the record.
-        sha256: Digest of the record, see :func:`~chipperf.report.build.record_digest`.
-        short_name_is_unique: False if another row has the same topology and precision.
-    """
+    """One row of the performance table. The values of a run that did not complete are shown as failed."""
 
     record: Record
     case: Case
-    sha256: str
     short_name_is_unique: bool
 
     @property
     def digest(self) -> str:
         """SHA-256 of the record."""
-        source = source_of(self.record)
-        if source:
-            note_read(source)
-        return self.sha256
+        return record_digest(self.record)
 
     @property
     def name(self) -> str:
@@ -141,7 +140,23 @@ class Row:
     def verdict(self) -> Verdict | None:
         """Quality compared with the target; ``None`` without a quality."""
         quality = self.value(BY_NAME["quality"])
-        return None if isinstance(quality, Missing) else _verdict(self.record, self.case, quality)
+        if isinstance(quality, Missing):
+            return None
+        # The provenance lists fields in the order of these reads.
+        record = self.record
+        target = record.case.target
+        of_case = is_on_reference_dataset(record, self.case)
+        source = f"{record.case.name} {record.case.version}" if of_case else record.dataset.name
+        projection = record.metrics.projected_train_seconds
+        reached = None if isinstance(target, Missing) else record.metrics.time_to_target
+        return Verdict(
+            kind=convergence_outcome(record),
+            quality=quality,
+            target=target,
+            source=source,
+            reached=reached if isinstance(reached, TimeToTarget) else None,
+            projected=None if isinstance(projection, Missing) else format_duration(projection),
+        )
 
     @property
     def gaps(self) -> tuple[MissingCell, ...]:
@@ -179,20 +194,143 @@ def is_on_reference_dataset(record: Record, case: Case) -> bool:
     return record.dataset.name == case.data.reference.name and not record.dataset.is_sample
 
 
-def _verdict(record: Record, case: Case, quality: float) -> Verdict:
-    target = record.case.target
-    source = (
-        f"{record.case.name} {record.case.version}" if is_on_reference_dataset(record, case) else record.dataset.name
+def row_key(record: Record, case: Case) -> Hashable:
+    """Return a key that is equal for runs of the same row."""
+    return (record.environment.row_label, record.topology.label, record.precision.requested, fix_hp(record, case))
+
+
+def fix_hp(record: Record, case: Case) -> str | Missing:
+    """Return the differences from the case's base that must be disclosed, ``/`` without differences.
+
+    For an imported document, all its stated differences are returned with all digits. The result is missing if it
+    states nothing.
+    """
+    changes = record.hyperparameters.changes
+    if isinstance(changes, Missing):
+        return changes
+    keys = case.base.keys()
+    exact = record.kind == "imported"
+    shown = [
+        change
+        for change in changes
+        # A key the case does not have, from an older version or an imported document, is shown rather than hidden.
+        if exact or change.key not in keys or case.base.role(change.key) is not Role.FREE
+    ]
+    order = hyperparameter_order(case)
+    shown.sort(key=lambda change: order.get(change.key, len(order)))
+    texts = [f"{SHORT_KEYS.get(change.key, change.key)}={setting(change.value, exact=exact)}" for change in shown]
+    return ",".join(texts) or NOT_APPLICABLE
+
+
+def hyperparameter_order(case: Case) -> Mapping[str, int]:
+    """Return the position of each of the case's hyperparameters in ``fix_hp``. Other keys follow."""
+    return {key: place for place, key in enumerate(dict.fromkeys((*_FIRST_KEYS, *case.base.keys())))}
+
+
+def row_label(record: Record) -> Text:
+    """Return the device's name in a row's label."""
+    return _real_or_simulated(record, record.environment.row_label)
+
+
+def precision_name(record: Record) -> str:
+    """Return the requested precision, and the effective precision if it differs."""
+    requested, effective = record.precision.requested, record.precision.effective
+    return requested if isinstance(effective, Missing) or effective == requested else f"{requested} ({effective})"
+
+
+def configuration_name(record: Record) -> str:
+    """Return device, topology and precision on one line. A device without a name has the vendor's name."""
+    label = row_label(record)
+    device = record.vendor.name if isinstance(label, Missing) else label
+    return f"{device} {record.topology.label} {precision_name(record)}"
+
+
+def card_short_name(record: Record) -> Text:
+    """Return the device's short name in the general table."""
+    return _real_or_simulated(record, record.environment.card_short_name)
+
+
+def not_blank(text: Text) -> Text:
+    """Return the text, or unknown if it has no visible character."""
+    return text if isinstance(text, Missing) or text.strip() else UNKNOWN
+
+
+def _real_or_simulated(record: Record, name: Text) -> Text:
+    """Return a device's name, with a mark if the device is simulated."""
+    name = not_blank(name)
+    if record.kind != "simulated":
+        return name
+    return "simulated" if isinstance(name, Missing) else f"simulated {name}"
+
+
+def choose_rows(records: Sequence[Record], case: Case) -> tuple[list[Record], tuple[Record, ...]]:
+    """Return the record that each row shows, and the superseded records.
+
+    Completed records come before others, full schedules before shortened ones, and newer records before older ones.
+    """
+    best: dict[Hashable, Record] = {}
+    superseded = []
+    for record in records:
+        key = row_key(record, case)
+        other = best.setdefault(key, record)
+        if other is record:
+            continue
+        winner, loser = (record, other) if preference(record) > preference(other) else (other, record)
+        best[key] = winner
+        superseded.append(loser)
+    return list(best.values()), tuple(superseded)
+
+
+def preference(record: Record) -> tuple[bool, bool, datetime]:
+    """Return a sort key; a row shows the record with the greatest key."""
+    created = record.created_at
+    if created.tzinfo is None:
+        created = created.replace(tzinfo=timezone.utc)
+    return record.status.state == "completed", not record.limits.shortened, created
+
+
+def repeats_of(record: Record, candidates: Iterable[Record], case: Case) -> tuple[Record, ...]:
+    """Return ``record`` and every run that repeats it with another seed.
+
+    Of several runs with the same seed, the first is taken: the others depend on it and do not show the spread.
+    """
+    by_seed = {_seed(record): record}
+    for candidate in candidates:
+        if _setup(candidate, case) == _setup(record, case):
+            by_seed.setdefault(_seed(candidate), candidate)
+    return tuple(sorted(by_seed.values(), key=lambda run: -1 if isinstance(run.seed, Missing) else run.seed))
+
+
+def group_repeats(records: Iterable[Record], case: Case) -> list[tuple[Record, ...]]:
+    """Return the records as groups of repeats. Runs with the same seed are in different groups."""
+    groups: dict[Hashable, list[Record]] = {}
+    seen: Counter[Hashable] = Counter()
+    for record in records:
+        setup, seed = _setup(record, case), _seed(record)
+        groups.setdefault((setup, seen[setup, seed]), []).append(record)
+        seen[setup, seed] += 1
+    return [tuple(group) for group in groups.values()]
+
+
+def curve_names(records: Sequence[Record], case: Case) -> list[str]:
+    """Return a curve name for each record: device, topology and precision, with ``fix_hp`` if names would be equal."""
+    named = [(configuration_name(record), text_or_marker(fix_hp(record, case), "en")) for record in records]
+    variants = Counter(name for name, _ in set(named))
+    return [name if variants[name] == 1 else f"{name} {changes}" for name, changes in named]
+
+
+def _setup(record: Record, case: Case) -> Hashable:
+    """Return a key that is equal for runs that differ only in seed and chance."""
+    return (
+        record.vendor.name,
+        row_key(record, case),
+        record.kind,
+        record.case.preset,
+        record.limits,
+        record.precision.effective,
+        record.status.state,
     )
-    projection = record.metrics.projected_train_seconds
-    projected = None if isinstance(projection, Missing) else format_duration(projection)
-    if isinstance(target, Missing):
-        return Verdict(
-            kind="no_target", quality=quality, target=target, source=source, reached=None, projected=projected
-        )
-    time_to_target = record.metrics.time_to_target
-    reached = time_to_target if isinstance(time_to_target, TimeToTarget) else None
-    kind: Literal["converged", "below_target"] = (
-        "converged" if convergence_outcome(record) == "converged" else "below_target"
-    )
-    return Verdict(kind=kind, quality=quality, target=target, source=source, reached=reached, projected=projected)
+
+
+def _seed(record: Record) -> Hashable:
+    return (record.run_id,) if isinstance(record.seed, Missing) else record.seed

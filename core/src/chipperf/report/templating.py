@@ -12,7 +12,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, St
 from chipperf.errors import PerfError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -24,10 +24,10 @@ class _TranslatingEnvironment(Environment):
 
 
 def checked_directory(directory: Path | None, suffix: str) -> Path | None:
-    """Return a directory of templates as an absolute path.
+    """Return a directory of templates, whose names end with ``suffix``, as an absolute path.
 
     Raises:
-        UsageError: It does not exist. The hint says that its files end with ``suffix``.
+        UsageError: It does not exist.
     """
     if directory is None:
         return None
@@ -42,11 +42,6 @@ def make_environment(user_templates: Path | None, vendor_templates: Path | None,
     """Return an environment that finds templates as ``user/NAME``, ``vendor/NAME`` or ``core/NAME``.
 
     Plain ``NAME`` is the first of these that exists. The caller installs the translation functions.
-
-    Args:
-        user_templates: Directory whose templates come first.
-        vendor_templates: Directory of the vendor plugin's templates.
-        options: Other options of Jinja's environment.
     """
     places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
     loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
@@ -62,17 +57,16 @@ def make_environment(user_templates: Path | None, vendor_templates: Path | None,
     )
 
 
+def template_names(names: Sequence[str], suffix: str) -> list[str]:
+    """Return the names of templates with their places, in the order in which they are searched."""
+    return [f"{place}/{name}{suffix}" for place in ("user", "vendor", "core") for name in names]
+
+
 @contextmanager
 def naming_broken_templates(suffix: str, *, example: str, documented: str) -> Iterator[None]:
-    """Turn every template error in the block into an error that names the template's file and line.
+    """Turn every template error in the block into a :class:`PerfError` that names the template's file and line.
 
-    Args:
-        suffix: Ending of the templates' names.
-        example: One of core's templates.
-        documented: Reference to the documentation of what a template can use.
-
-    Raises:
-        PerfError: A template does not exist or is broken.
+    Its hint names an ``example`` of core's templates, or where it is ``documented`` what a template can use.
     """
     try:
         yield

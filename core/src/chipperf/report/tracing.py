@@ -6,6 +6,7 @@ code and the templates that make the cell.
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from chipperf.records.schema import Missing
-from chipperf.records.store import read_stored
+from chipperf.records.store import read_stored, record_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,28 +32,20 @@ _PARTS = "_chipperf_parts"
 
 
 @dataclass(frozen=True, slots=True)
-class RecordFile:
-    """The identity of a record's file.
-
-    Attributes:
-        run_id: The run.
-        sha256: Digest of the file's bytes, in hexadecimal.
-    """
-
-    run_id: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class FieldSource:
-    """A field of a record. The empty path is the whole record."""
+    """A field of a record, whose file has the digest ``sha256``. The empty path is the whole record."""
 
-    file: RecordFile
+    sha256: str
     path: tuple[str | int, ...] = ()
 
     def child(self, step: str | int) -> FieldSource:
         """Return a field or an item of this field."""
-        return FieldSource(self.file, (*self.path, step))
+        return FieldSource(self.sha256, (*self.path, step))
+
+    @property
+    def ancestors(self) -> tuple[FieldSource, ...]:
+        """The fields that contain this one, the whole record first."""
+        return tuple(FieldSource(self.sha256, self.path[:depth]) for depth in range(len(self.path)))
 
     @property
     def json_path(self) -> str:
@@ -62,12 +55,7 @@ class FieldSource:
 
 @dataclass(slots=True)
 class Reads:
-    """The fields that were read, and the texts made from them.
-
-    Attributes:
-        sources: The fields read since the last text was written.
-        written: Texts, each with the fields read for it.
-    """
+    """The fields read since the last text was written, and the written texts, each with the fields read for it."""
 
     sources: list[FieldSource] = field(default_factory=list)
     written: list[tuple[str, tuple[FieldSource, ...]]] = field(default_factory=list)
@@ -136,24 +124,12 @@ def track_each(compute: Callable[[], Iterable[T]]) -> Iterator[TrackedValue[T]]:
 
 
 def trace(record: Record, sha256: str) -> Record:
-    """Return an equal record that notes every read of its fields.
-
-    Args:
-        record: The record.
-        sha256: Digest of its file.
-    """
-    return cast("Record", _traced(record, FieldSource(RecordFile(record.run_id, sha256))))
+    """Return an equal record that notes every read of its fields; ``sha256`` is the digest of its file."""
+    return cast("Record", _traced(record, FieldSource(sha256)))
 
 
 def read_traced(path: Path) -> Record:
-    """Read the record of a run as a traced record.
-
-    Args:
-        path: A run's directory or its ``record.json``.
-
-    Raises:
-        RecordError: It cannot be read, see :func:`~chipperf.records.store.read_record`.
-    """
+    """Read the record of a run as a traced record, as :func:`~chipperf.records.store.read_record` does."""
     stored = read_stored(path)
     return trace(stored.record, stored.sha256)
 
@@ -163,6 +139,18 @@ def source_of(record: Record) -> FieldSource | None:
     return cast("FieldSource | None", getattr(record, _SOURCE, None))
 
 
+def record_digest(record: Record) -> str:
+    """Return the SHA-256, in hexadecimal, of a record's file: ``sha256sum record.json``.
+
+    For a record that was not read from a file, this is the digest of the file that would be written.
+    """
+    source = source_of(record)
+    if source is None:
+        return hashlib.sha256(record_text(record).encode()).hexdigest()
+    note_read(source)
+    return source.sha256
+
+
 def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:
     """Return each source once, in order, without sources that contain others. A list replaces several of its items."""
     distinct = tuple(dict.fromkeys(sources))
@@ -170,18 +158,13 @@ def simplify(sources: Iterable[FieldSource]) -> tuple[FieldSource, ...]:
         return distinct
     items: dict[FieldSource, set[int]] = {}
     for source in distinct:
-        for depth, step in enumerate(source.path):
+        for above, step in zip(source.ancestors, source.path, strict=True):
             if isinstance(step, int):
-                items.setdefault(FieldSource(source.file, source.path[:depth]), set()).add(step)
-    several = {above for above, indices in items.items() if len(indices) > 1}
-    lists = tuple(dict.fromkeys(_outermost(source, several) for source in distinct)) if several else distinct
-    above = {FieldSource(source.file, source.path[:depth]) for source in lists for depth in range(len(source.path))}
-    return tuple(source for source in lists if source not in above)
-
-
-def _outermost(source: FieldSource, lists: set[FieldSource]) -> FieldSource:
-    candidates = (FieldSource(source.file, source.path[:depth]) for depth in range(len(source.path)))
-    return next((above for above in candidates if above in lists), source)
+                items.setdefault(above, set()).add(step)
+    lists = {above for above, indices in items.items() if len(indices) > 1}
+    merged = dict.fromkeys(next((above for above in source.ancestors if above in lists), source) for source in distinct)
+    containing = {above for source in merged for above in source.ancestors}
+    return tuple(source for source in merged if source not in containing)
 
 
 class _Traced:

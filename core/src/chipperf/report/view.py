@@ -1,17 +1,40 @@
-"""The content of a report, independent of language and layout: the objects that templates use."""
+"""The content of a report, independent of language and layout: the objects that templates use, built from records."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.report.row import column_header
-from chipperf.report.tracing import TrackedValue
+from chipperf.cases.registry import find_case
+from chipperf.documents.format import gib
+from chipperf.durations import format_duration
+from chipperf.errors import RecordError, UsageError
+from chipperf.precisions import PRECISIONS
+from chipperf.records.columns import columns_of
+from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.schema import METRICS_VERSION, Missing
+from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
+from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
+from chipperf.report.row import (
+    Row,
+    card_short_name,
+    choose_rows,
+    column_header,
+    curve_names,
+    is_on_reference_dataset,
+    not_blank,
+    preference,
+    repeats_of,
+    short_name,
+)
+from chipperf.report.tracing import TrackedValue, record_digest, track_each
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from chipperf.cases.base import ReportProfile
+    from chipperf.cases.base import Case, ReportProfile
     from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.languages import Phrase
     from chipperf.plugin.types import Title
@@ -23,16 +46,22 @@ if TYPE_CHECKING:
         KnobRecord,
         Loader,
         MetricsDefinition,
-        Missing,
         MissingKind,
         Record,
         Text,
         Vendor,
     )
-    from chipperf.report.convergence_curves import Convergence
-    from chipperf.report.row import MemorySource, Row
+    from chipperf.report.curve_files import CurveFiles
+    from chipperf.report.row import MemorySource
 
 T = TypeVar("T", bound="Hashable")
+
+_REQUIRED_FACTS = (
+    *("machine", "card_title", "network"),
+    *("os", "kernel", "driver", "container", "framework", "dependencies"),
+)
+_MORE_FACTS = ("compiler", "cpu", "python", "torch", "sdk", "collectives")
+_USUAL_PRECISIONS = tuple(name for name, means in PRECISIONS.items() if means.in_every_legend)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,34 +82,46 @@ class Shortening:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutCurve:
+    """A row, baseline or repeat without a curve: the name that its curve would have or, for a repeat, the run."""
+
+    name: str
+    reason: Literal["incomplete", "too_few_evaluations"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convergence:
+    """The convergence curves of a report.
+
+    Attributes:
+        curves: One for each row and baseline that was evaluated more than once.
+        without_curve: The other rows and baselines, and repeats that did not complete.
+        differences: Settings that differ between the curves, with values in the order of the curves.
+        files: Picture and points; ``None`` if the report is not a file.
+    """
+
+    curves: Curves
+    without_curve: tuple[WithoutCurve, ...]
+    differences: tuple[RunDifference, ...]
+    files: CurveFiles | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportView:
     """The content that a report's template can show.
 
     Attributes:
-        kind: Origin of the records; one kind per report.
-        metrics_definition: The metric definitions that the values follow; one per report.
-        vendor: Vendor of the devices.
-        case: Name of the case.
-        case_version: Version of the case.
         profile: The case's texts and formats for reports.
         dataset: The dataset of all rows.
         reference: The dataset that the case is defined on.
-        on_reference_dataset: True if ``dataset`` is the reference dataset.
         environment: Fact by name (the text fields of :class:`~chipperf.records.schema.Environment`).
         precisions: Precisions in the legend: the usual ones and the rows' precisions.
-        shortened: Limits that shortened runs.
-        rows: Rows of the performance table, in the order of the given records.
-        superseded: Records that their row does not show, see :func:`~chipperf.report.build.build_view`.
+        superseded: Records that their row does not show, see :func:`build_view`.
         convergence: The convergence curves; ``None`` if no row was evaluated more than once.
         missing_kinds: Kinds of missing values that occur in environment and rows.
-        memory_sources: Sources of the memory column.
         knobs: Settings in force that change numerics or speed.
         changes: Differences from the case's base, with their reasons.
-        change_notes: Remarks on hyperparameters.
-        datasets: Identity of the data, with fingerprints.
-        loaders: Settings of the input pipeline.
         implausible: Contradictions in the runs, see :mod:`chipperf.records.plausibility`.
-        warnings: Warnings of the runs.
         disabled_observers: Observers that failed and were switched off.
         remarks: Content of imported documents that has no other field.
     """
@@ -121,3 +162,197 @@ class ReportView:
         if column.remark is None:
             return self.profile.quality_legend
         return replace(column.remark, values=(("samples", self.profile.sample_noun),))
+
+
+def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) -> ReportView:
+    """Return the view of one vendor's records of one case.
+
+    A row is a device, topology, precision and set of hyperparameter changes. Rows have the order of the given records.
+    If several records belong to one row, completed ones come first, then full schedules, then the newest. The row shows
+    the first; the others are listed as superseded.
+
+    Args:
+        records: At least one record, all of the same vendor, case and version, dataset and kind. Duplicates count once.
+        baseline: Records of another vendor or device, whose convergence curves are shown for comparison.
+
+    Raises:
+        UsageError: There are no records, they do not belong in one report, their case is not installed, or a baseline
+            cannot be compared with them.
+        RecordError: A record follows other metric definitions than this version.
+    """
+    records = tuple({record_digest(record): record for record in records}.values())
+    _require_one_report(records, baseline)
+    case = find_case(records[0].case.name)
+    chosen, superseded = choose_rows(records, case)
+    names = Counter(map(short_name, chosen))
+    rows = tuple(
+        Row(record=record, case=case, short_name_is_unique=names[short_name(record)] == 1) for record in chosen
+    )
+    first = chosen[0]
+    environment = _environment(rows)
+    return ReportView(
+        kind=first.kind,
+        metrics_definition=first.metrics_definition,
+        vendor=first.vendor,
+        case=case.name,
+        case_version=first.case.version,
+        profile=case.report,
+        dataset=first.dataset,
+        reference=case.data.reference,
+        on_reference_dataset=is_on_reference_dataset(first, case),
+        environment=environment,
+        precisions=tuple(dict.fromkeys((*_USUAL_PRECISIONS, *(record.precision.requested for record in chosen)))),
+        shortened=_share(rows, lambda row: _shortenings(row.record)),
+        rows=rows,
+        superseded=superseded,
+        convergence=build_convergence(chosen, superseded, baseline, case),
+        missing_kinds=_missing_kinds(rows, environment),
+        memory_sources=_share(rows, lambda row: [row.memory_source] if row.memory_source else []),
+        knobs=_share(rows, lambda row: row.record.knobs),
+        changes=_share(rows, lambda row: _changes(row.record)),
+        change_notes=_share(rows, lambda row: row.record.hyperparameters.notes),
+        datasets=_share(rows, lambda row: [row.record.dataset]),
+        loaders=_share(rows, lambda row: [row.record.loader]),
+        implausible=_implausible(rows),
+        warnings=_share(rows, lambda row: row.record.warnings),
+        disabled_observers=_share(rows, lambda row: row.record.disabled_observers),
+        remarks=_share(rows, lambda row: row.record.remarks),
+    )
+
+
+def _require_one_report(records: Sequence[Record], baseline: Sequence[Record]) -> None:
+    for record in (*records, *baseline):
+        if record.metrics_version != METRICS_VERSION:
+            raise RecordError(
+                f"run {record.run_id} has metrics version {record.metrics_version}, "
+                f"this chipperf reports version {METRICS_VERSION}",
+                hint=f"report it with the chipperf that wrote it ({record.chipperf_version}), or run it again",
+            )
+    if not records:
+        raise UsageError("there are no records to report", hint="name one run directory or more")
+    for fact in ("cases", "vendors", "case versions", "datasets", "kinds", "metric definitions"):
+        require_same(fact, records, hint="render one report for each, naming only its runs")
+
+
+def build_convergence(
+    chosen: Sequence[Record], superseded: Sequence[Record], baseline: Sequence[Record], case: Case
+) -> Convergence | None:
+    """Return the curves of a report, or ``None`` if no row was evaluated more than once.
+
+    A row's curve shows its chosen run and the superseded runs that repeat it with another seed.
+
+    Raises:
+        UsageError: The baseline cannot be compared with the rows, or one of the two has no curve.
+    """
+    if baseline:
+        _require_comparable(chosen, baseline)
+    others, superseded_others = choose_rows(baseline, case)
+    shown = [*chosen, *others]
+    repeats = sorted((*superseded, *superseded_others), key=preference, reverse=True)
+    groups, without_curve = [], []
+    for index, (record, name) in enumerate(zip(shown, curve_names(shown, case), strict=True)):
+        runs = [read_points(run, "quality") for run in repeats_of(record, repeats, case)]
+        drawn = tuple(run for run in runs if len(run.points) >= MINIMUM_POINTS)
+        if record.status.state != "completed":
+            without_curve.append(WithoutCurve(name=name, reason="incomplete"))
+        elif not drawn:
+            without_curve.append(WithoutCurve(name=name, reason="too_few_evaluations"))
+        else:
+            groups.append(CurveRuns(name=name, baseline=index >= len(chosen), runs=drawn))
+    # List failed repeats, so that a configuration that sometimes fails does not look like one that never fails.
+    without_curve += [
+        WithoutCurve(name=record.run_id, reason="incomplete")
+        for record in repeats
+        if record.status.state != "completed"
+    ]
+    if baseline and {group.baseline for group in groups} != {True, False}:
+        raise UsageError(
+            "nothing to compare: a convergence curve takes a completed run with two evaluations or more",
+            hint="leave out --baseline, or name other runs",
+        )
+    if not groups:
+        return None
+    return Convergence(
+        curves=build_curves(groups, "quality"),
+        without_curve=tuple(without_curve),
+        differences=differences([group.runs[0].record for group in groups], case),
+    )
+
+
+def _require_comparable(chosen: Sequence[Record], baseline: Sequence[Record]) -> None:
+    both = [*chosen, *baseline]
+    require_comparable(both)
+    require_same("kinds", both, hint="take a baseline of the same kind")
+    shared = {record.run_id for record in chosen} & {record.run_id for record in baseline}
+    if shared:
+        raise UsageError(
+            f"run {min(shared)} is to be both reported and its own baseline", hint="name it once, as one of the two"
+        )
+
+
+def _changes(record: Record) -> Sequence[HyperparameterChange]:
+    changes = record.hyperparameters.changes
+    return () if isinstance(changes, Missing) else changes
+
+
+def _shortenings(record: Record) -> list[Shortening]:
+    preset = None if record.case.preset == "full" else record.case.preset
+    limits = record.limits
+    if preset is None and not limits.shortened:
+        return []
+    budget = None if limits.budget_s is None else format_duration(limits.budget_s)
+    return [Shortening(preset=preset, max_epochs=limits.max_epochs, max_steps=limits.max_steps, budget=budget)]
+
+
+def _environment(rows: Sequence[Row]) -> dict[str, tuple[PerRows[Text], ...]]:
+    def text(name: str) -> tuple[PerRows[Text], ...]:
+        return _share(rows, lambda row: [not_blank(getattr(row.record.environment, name))])
+
+    def cores(row: Row) -> list[Text]:
+        count = row.record.environment.cpu_cores
+        return [count if isinstance(count, Missing) else str(count)]
+
+    def memory(row: Row) -> list[Text]:
+        size = gib(row.record.environment.memory_bytes)
+        return [size if isinstance(size, Missing) else f"{size} GiB"]
+
+    return {
+        **{name: text(name) for name in (*_REQUIRED_FACTS, *_MORE_FACTS)},
+        "card_short_name": _share(rows, lambda row: [card_short_name(row.record)]),
+        "cpu_cores": _share(rows, cores),
+        "memory": _share(rows, memory),
+    }
+
+
+def _implausible(rows: Sequence[Row]) -> tuple[PerRows[Implausibility], ...]:
+    """Return the contradictions in the rows. Lint checks imported documents instead."""
+    measured = [row for row in rows if row.record.kind != "imported"]
+    too_fast = {id(record): [finding] for record, finding in check_scaling([row.record for row in measured])}
+    return _share(measured, lambda row: (*check_record(row.record), *too_fast.get(id(row.record), ())))
+
+
+def _missing_kinds(rows: Sequence[Row], environment: Mapping[str, Iterable[PerRows[Text]]]) -> frozenset[MissingKind]:
+    cells = [
+        cell
+        for row in rows
+        for cell in (row.card, row.fix_hp, *map(row.value, columns_of("report")), row.memory_total_bytes)
+    ]
+    facts = [fact.value for name in (*_REQUIRED_FACTS, "card_short_name") for fact in environment[name]]
+    return frozenset(value.missing for value in (*cells, *facts) if isinstance(value, Missing))
+
+
+def _share(rows: Sequence[Row], values: Callable[[Row], Iterable[T]]) -> tuple[PerRows[T], ...]:
+    """Return the different values of the rows, each with the names of its rows."""
+    found: dict[T, list[tuple[Row, TrackedValue[T]]]] = {}
+    for row in rows:
+        own = {each.computed: each for each in track_each(partial(values, row))}
+        for value, tracked in own.items():
+            found.setdefault(value, []).append((row, tracked))
+    return tuple(
+        PerRows(
+            computed=value,
+            sources=tuple(source for _, tracked in holders for source in tracked.sources),
+            rows=() if len(holders) == len(rows) else tuple(row.name for row, _ in holders),
+        )
+        for value, holders in found.items()
+    )

@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from chipperf.records.schema import Missing, RankStep, StepBreakdown
-from chipperf.run.assignment import describe_card
+from chipperf.run.ranks import describe_card
 from chipperf.train.windows import MINIMUM_WINDOWS, LocalWindow, combine_windows, spread, throughput
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
-from chipperf.report.build import build_view
-from chipperf.report.convergence_curves import CurveFiles
-from chipperf.report.curve_files import points_csv
-from chipperf.report.provenance import describe_page, is_plain_link, is_plain_name, provenance_file, read_provenance
+from chipperf.report.curve_files import CurveFiles, is_plain_link, is_plain_name, points_csv
+from chipperf.report.provenance import describe_page, provenance_file, read_provenance
 from chipperf.report.render import render_page
 from chipperf.report.tracing import read_traced
+from chipperf.report.view import build_view
 from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
 from chipperf.verify.named_records import named_by_page, named_by_provenance
 

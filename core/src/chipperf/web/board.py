@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from chipperf.cases.registry import find_case
-from chipperf.documents import format as formatting
+from chipperf.documents.format import in_unit, marker
 from chipperf.errors import PerfError
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import columns_of
 from chipperf.records.convergence import convergence_outcome
-from chipperf.records.schema import Missing
-from chipperf.report.build import record_digest
+from chipperf.records.schema import Missing, MissingKind
 from chipperf.report.curves import MINIMUM_POINTS, read_points
-from chipperf.report.row_identity import card_short_name, configuration_name, fix_hp, precision_name, row_label
-from chipperf.web.cell import PageCell, cell, result_cell
+from chipperf.report.row import card_short_name, completed_value, configuration_name, fix_hp, precision_name, row_label
+from chipperf.report.tracing import record_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.columns import Column
-    from chipperf.records.schema import Dataset, Record
+    from chipperf.records.schema import Record
+
+T = TypeVar("T")
+NumberT = TypeVar("NumberT", int, float)
 
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
 """The verdict on a run, the best first."""
@@ -36,13 +38,6 @@ VERDICTS: Mapping[Verdict, Phrase] = {
     "not_completed": phrase("not completed"),
 }
 
-_NOT_REACHED = phrase("not reached")
-_SAMPLES = phrase("samples per second")
-
-RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
-THROUGHPUTS = tuple(column.name for column in RATES)
-"""Names of the throughputs that charts show."""
-
 STATES: Mapping[str, Phrase] = {
     "running": phrase("running"),
     "completed": phrase("completed"),
@@ -51,16 +46,46 @@ STATES: Mapping[str, Phrase] = {
     "killed": phrase("killed"),
 }
 
+RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "throughput")
+"""The throughputs that charts show."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heading:
-    """A column of a board.
+class PageCell:
+    """One value on a page: its text or, if it is missing, its marker, kind and reason.
 
     Attributes:
-        name: Name in the page's code.
-        title: Heading. The quality has the heading of its case.
-        field: Field of most of the cells.
+        field: Path of the field in ``record.json``: names and indices joined by dots.
+        sort: Sort key in the column, if it differs from the text.
     """
+
+    text: Phrase | str
+    field: str
+    sort: float | None = None
+    missing: MissingKind | None = None
+    reason: str = ""
+
+
+def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> PageCell:
+    """Return a value of the record's ``field`` as a cell. ``write`` returns its text, or a missing value to show."""
+    written = value if isinstance(value, Missing) else write(value)
+    if isinstance(written, Missing):
+        return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return PageCell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
+
+
+def result_cell(
+    record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str
+) -> PageCell:
+    """Return a result of a run as a cell. If the run did not complete, the result is shown as failed."""
+    shown = completed_value(record, value)
+    return cell(shown, field if shown is value else "status", write)
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A column of a board: its name in the page's code, its title, and the field of most of its cells."""
 
     name: str
     title: Phrase | str
@@ -71,72 +96,22 @@ _UNITS = {"s": " (s)", "bytes": " (GiB)"}
 """Texts after the names. Throughputs have their unit in the board's heading, and results have no unit."""
 
 
-def _heading(column: Column) -> Heading:
-    return Heading(
-        name=column.key,
-        title=column.title or f"{column.key}{_UNITS.get(column.unit, '')}",
-        field=f"{column.field}.median" if column.is_windowed else column.field,
-    )
+def _reported_headings() -> Iterator[Heading]:
+    for column in columns_of("leaderboard"):
+        title = column.title or f"{column.key}{_UNITS.get(column.unit, '')}"
+        yield Heading(column.key, title, f"{column.field}.median" if column.is_windowed else column.field)
+        if column.name == "quality":
+            yield Heading("verdict", phrase("Verdict"), "metrics.quality")
 
-
-_VERDICT = Heading(name="verdict", title=phrase("Verdict"), field="metrics.quality")
 
 COLUMNS = (
-    Heading(name="vendor", title=phrase("Vendor"), field="vendor.name"),
-    Heading(name="device", title=phrase("Device"), field="environment.row_label"),
-    Heading(name="topology", title=phrase("Topology"), field="topology"),
-    Heading(name="precision", title=phrase("Precision"), field="precision"),
-    *(
-        heading
-        for column in columns_of("leaderboard")
-        for heading in ((_heading(column), _VERDICT) if column.name == "quality" else (_heading(column),))
-    ),
-    Heading(name="fix_hp", title="fix_hp", field="hyperparameters.changes"),
+    Heading("vendor", phrase("Vendor"), "vendor.name"),
+    Heading("device", phrase("Device"), "environment.row_label"),
+    Heading("topology", phrase("Topology"), "topology"),
+    Heading("precision", phrase("Precision"), "precision"),
+    *_reported_headings(),
+    Heading("fix_hp", "fix_hp", "hyperparameters.changes"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """A row of a board. It is smaller than a record, because a site may have thousands of runs.
-
-    Attributes:
-        run_id: Id of the run.
-        digest: SHA-256 of its record.
-        page: Link to the run's page; ``None`` on that page itself.
-        label: Device, topology and precision on one line.
-        vendor: The vendor's name. Vendor, topology, precision and verdict are for filters.
-        cells: One cell for each of :data:`COLUMNS`.
-        state: State of the run.
-        simulated: True if the run used no real device.
-        sample: True if the dataset was generated.
-        shortened: True if the run did not have the case's full schedule.
-        curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
-        target: Quality at which the run counts as converged.
-        throughputs: The throughputs in :data:`THROUGHPUTS`; ``None`` if a throughput cannot be shown.
-    """
-
-    run_id: str
-    digest: str
-    page: str | None
-    label: str
-    vendor: str
-    topology: str
-    precision: str
-    verdict: Verdict
-    cells: tuple[PageCell, ...]
-    state: str
-    simulated: bool
-    sample: bool
-    shortened: bool
-    curve: tuple[tuple[float, float], ...]
-    target: float | None
-    throughputs: tuple[float | None, ...]
-
-    @property
-    def order(self) -> tuple[bool, bool, int, float]:
-        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
-        fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
-        return self.state != "completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +130,48 @@ class BoardKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Board:
-    """A table of comparable runs.
+class RunRow:
+    """A row of a board. It is smaller than a record, because a site may have thousands of runs.
 
     Attributes:
-        key: The values that the runs share.
-        quality_column: The case's name of its quality.
-        quality_as_percent: True if the quality is shown in percent.
+        digest: SHA-256 of the record.
+        page: Link to the run's page; ``None`` on that page itself.
+        label: Device, topology and precision on one line; vendor, topology, precision and verdict are for filters.
+        cells: One cell for each of :data:`COLUMNS`.
+        shortened: True if the run did not have the case's full schedule.
+        curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
+        target: Quality at which the run counts as converged.
+        throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
+    """
+
+    key: BoardKey
+    run_id: str
+    digest: str
+    page: str | None
+    label: str
+    vendor: str
+    topology: str
+    precision: str
+    verdict: Verdict
+    cells: tuple[PageCell, ...]
+    shortened: bool
+    curve: tuple[tuple[float, float], ...]
+    target: float | None
+    throughputs: tuple[float | None, ...]
+
+    @property
+    def order(self) -> tuple[bool, bool, int, float]:
+        """Return the sort key of the row in a board: converged full runs first, then the fastest."""
+        fastest = max((rate for rate in self.throughputs if rate is not None), default=0.0)
+        return self.verdict == "not_completed", self.shortened, list(VERDICTS).index(self.verdict), -fastest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """A table of comparable runs, the best first, with the case's name and format of its quality.
+
+    Attributes:
         samples: Unit of the throughputs.
-        rows: The runs, best first.
         omitted: Number of runs that do not fit on the page.
     """
 
@@ -189,32 +197,19 @@ def installed_case(name: str) -> Case | None:
         return None
 
 
-def board_key(record: Record) -> BoardKey:
-    """Return the key of a run's board."""
-    dataset = record.dataset
-    return BoardKey(
-        case=record.case.name,
-        case_version=record.case.version,
-        metric=record.case.metric,
-        dataset=_dataset(dataset),
-        fingerprint="" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint,
-        sample=dataset.is_sample,
-        kind=record.kind,
-        metrics_definition=record.metrics_definition,
-        metrics_version=record.metrics_version,
-    )
+def quality_as_percent(case: Case | None) -> bool:
+    """Return whether a case writes its quality in percent."""
+    return case is not None and case.report.quality_as_percent
 
 
-def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> tuple[Board, ...]:
+def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
     """Return the boards of runs, ordered by case. In each case, boards of runs on the real dataset come first.
 
-    Args:
-        runs: Runs, each with the key of its board.
-        most_rows: Largest number of rows of all boards together. The worst rows of each board are omitted.
+    All boards together have at most ``most_rows`` rows. The worst rows of each board are omitted.
     """
     groups: dict[BoardKey, list[RunRow]] = {}
-    for key, row in runs:
-        groups.setdefault(key, []).append(row)
+    for row in rows:
+        groups.setdefault(row.key, []).append(row)
     kinds = ("measured", "simulated", "imported")
     order = sorted(
         groups,
@@ -224,37 +219,44 @@ def make_boards(runs: Iterable[tuple[BoardKey, RunRow]], *, most_rows: int) -> t
     return tuple(_board(key, groups[key], count) for key, count in zip(order, taken, strict=True))
 
 
-def summarize(record: Record, *, digest: str | None = None, page: str | None = None) -> RunRow:
-    """Return the row of a run.
-
-    Args:
-        record: The run.
-        digest: SHA-256 of the record's file. By default it is computed from the record.
-        page: Link to the run's page.
-    """
-    case = installed_case(record.case.name)
-    verdict = _verdict(record)
+def summarize(record: Record, *, digest: str | None = None) -> RunRow:
+    """Return the row of a run without a link. ``digest`` is the SHA-256 of its file; by default it is computed."""
     completed = record.status.state == "completed"
+    outcome = convergence_outcome(record)
+    verdict: Verdict = "not_completed" if not completed else "unknown" if outcome == "not_run" else outcome
     rates = [column.value(record) if completed else None for column in RATES]
     points = read_points(record, "quality").points if completed else ()
     target = record.case.target
     return RunRow(
+        key=_board_key(record),
         run_id=record.run_id,
         digest=digest or record_digest(record),
-        page=page,
+        page=None,
         label=configuration_name(record),
         vendor=record.vendor.name,
         topology=record.topology.label,
         precision=record.precision.requested,
         verdict=verdict,
-        cells=tuple(_cells(record, case, verdict)),
-        state=record.status.state,
-        simulated=record.kind == "simulated",
-        sample=record.dataset.is_sample,
+        cells=tuple(_cells(record, verdict)),
         shortened=record.limits.shortened or record.case.preset != "full",
         curve=tuple((point.epoch or 0.0, point.value) for point in points) if len(points) >= MINIMUM_POINTS else (),
         target=None if isinstance(target, Missing) else target,
         throughputs=tuple(None if isinstance(rate, Missing) else rate for rate in rates),
+    )
+
+
+def _board_key(record: Record) -> BoardKey:
+    dataset = record.dataset
+    return BoardKey(
+        case=record.case.name,
+        case_version=record.case.version,
+        metric=record.case.metric,
+        dataset=dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}",
+        fingerprint="" if isinstance(dataset.fingerprint, Missing) else dataset.fingerprint,
+        sample=dataset.is_sample,
+        kind=record.kind,
+        metrics_definition=record.metrics_definition,
+        metrics_version=record.metrics_version,
     )
 
 
@@ -270,57 +272,43 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
 
 def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
     case = installed_case(key.case)
-    ordered = sorted(rows, key=lambda row: row.order)
-    noun = case.report.sample_noun if case else None
     return Board(
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
-        quality_as_percent=case.report.quality_as_percent if case else False,
-        samples=phrase("%(samples)s per second", samples=noun) if noun else phrase("samples/s"),
-        rows=tuple(ordered[:count]),
+        quality_as_percent=quality_as_percent(case),
+        samples=phrase("%(samples)s per second", samples=case.report.sample_noun) if case else phrase("samples/s"),
+        rows=tuple(sorted(rows, key=lambda row: row.order)[:count]),
         omitted=len(rows) - count,
     )
 
 
-def _dataset(dataset: Dataset) -> str:
-    return dataset.name if isinstance(dataset.version, Missing) else f"{dataset.name} {dataset.version}"
-
-
-def _verdict(record: Record) -> Verdict:
-    if record.status.state != "completed":
-        return "not_completed"
-    result = convergence_outcome(record)
-    return "unknown" if result == "not_run" else result
-
-
-def _cells(record: Record, case: Case | None, verdict: Verdict) -> Iterable[PageCell]:
+def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
+    case, label = installed_case(record.case.name), row_label(record)
     yield cell(record.vendor.name, "vendor.name")
-    yield _device(record)
+    if isinstance(label, Missing):
+        yield cell(card_short_name(record), "environment.card_short_name")
+    else:
+        yield cell(label, "environment.row_label")
     yield cell(record.topology.label, "topology")
     yield cell(precision_name(record), "precision")
-    percent = case.report.quality_as_percent if case else False
     for column in columns_of("leaderboard"):
-        yield _reported(record, column, verdict, as_percent=percent)
+        yield _reported(record, column, verdict, as_percent=quality_as_percent(case))
         if column.name == "quality":
             yield PageCell(
                 text=VERDICTS[verdict] if verdict != "not_completed" else STATES[record.status.state],
                 field="status" if verdict == "not_completed" else "metrics.quality",
                 sort=list(VERDICTS).index(verdict),
             )
-    if case:
-        yield cell(fix_hp(record, case), "hyperparameters.changes")
-    else:
-        missing = Missing(missing="unknown", reason=f"case {record.case.name} is not installed here")
-        yield cell(missing, "hyperparameters.changes")
+    not_installed = Missing(missing="unknown", reason=f"case {record.case.name} is not installed here")
+    yield cell(fix_hp(record, case) if case else not_installed, "hyperparameters.changes")
 
 
 def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: bool) -> PageCell:
     """Return the cell of a reported value. The peak of used memory is shown with the capacity."""
-    exact = record.kind == "imported"
     path, value = column.find(record)
 
     def write(value: float) -> object:
-        return formatting.in_unit(value, column.unit, as_percent=as_percent, exact=exact)
+        return in_unit(value, column.unit, as_percent=as_percent, exact=record.kind == "imported")
 
     def of_total(value: float) -> Phrase:
         memory = record.metrics.memory
@@ -331,12 +319,5 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
     shown = result_cell(record, value, path, of_total if column.unit == "bytes" else write)
     if column.name == "time_to_target" and verdict == "below_target":
         # The source of the value shows the reason, which contains result and target.
-        return replace(shown, text=_NOT_REACHED)
+        return replace(shown, text=phrase("not reached"))
     return shown
-
-
-def _device(record: Record) -> PageCell:
-    label = row_label(record)
-    if not isinstance(label, Missing):
-        return cell(label, "environment.row_label")
-    return cell(card_short_name(record), "environment.card_short_name")

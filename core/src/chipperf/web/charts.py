@@ -44,33 +44,19 @@ _VARIABLES = {_INK: "--ink-soft", _GRID: "--line"} | {
 def draw_convergence(
     curves: Sequence[Sequence[tuple[float, float]]], targets: Sequence[float], *, as_percent: bool
 ) -> Markup:
-    """Draw quality over epochs; needs matplotlib.
+    """Draw quality over epochs, and the targets as horizontal lines; needs matplotlib.
 
-    Args:
-        curves: Epoch and quality of the points of each curve. Curves are numbered from 1. A curve without points has a
-            number but is not drawn.
-        targets: Qualities to draw as horizontal lines.
-        as_percent: True if qualities are shown in percent.
+    Curves are numbered from 1. A curve without points has a number but is not drawn.
     """
     scale = 100.0 if as_percent else 1.0
     with _axes(_HEIGHT_INCHES) as (figure, axes):
         for index, curve in enumerate(curves):
             if not curve:
                 continue
-            points = _thinned(curve)
-            places, values = [place for place, _ in points], [value * scale for _, value in points]
-            axes.plot(
-                places,
-                values,
-                color=_series(index),
-                linestyle=_LINE_STYLES[dash(index)],
-                linewidth=1.8,
-                marker="o" if len(points) <= 40 else "",
-                markersize=3,
-            )
+            line = _draw_line(axes, [(epoch, value * scale) for epoch, value in curve], index, linewidth=1.8)
             axes.annotate(
                 str(index + 1),
-                (places[-1], values[-1]),
+                line[-1],
                 xytext=(4, 0),
                 textcoords="offset points",
                 verticalalignment="center",
@@ -83,21 +69,14 @@ def draw_convergence(
 
 
 def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
-    """Draw a group of bars for each run, numbered from 1, from top to bottom; needs matplotlib.
-
-    Args:
-        rows: Throughputs of each run, equally many for all runs. ``None`` has no bar.
-    """
+    """Draw bars for each run, numbered from 1, from top to bottom; ``None`` has no bar. Needs matplotlib."""
     with _axes(0.6 + _BAR_INCHES * len(rows)) as (figure, axes):
         measures = max(map(len, rows), default=0)
         pitch = 0.81 / max(1, measures)
         for measure in range(measures):
             offset = (measure - (measures - 1) / 2) * pitch
-            rates = [(index + offset, row[measure]) for index, row in enumerate(rows)]
-            bars = [(place, rate) for place, rate in rates if rate is not None]
-            axes.barh(
-                [place for place, _ in bars], [rate for _, rate in bars], height=pitch * 8 / 9, color=_series(measure)
-            )
+            bars = {index + offset: rate for index, row in enumerate(rows) if (rate := row[measure]) is not None}
+            axes.barh(list(bars), list(bars.values()), height=pitch * 8 / 9, color=_series(measure))
         axes.set_yticks(range(len(rows)), [str(index + 1) for index in range(len(rows))])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -108,15 +87,7 @@ def draw_throughputs(rows: Sequence[Sequence[float | None]]) -> Markup:
 def draw_windows(windows: Sequence[Window]) -> Markup:
     """Draw the throughput of measurement windows over optimizer steps; needs matplotlib."""
     with _axes(_HEIGHT_INCHES) as (figure, axes):
-        points = _thinned([(float(window.first_step), window.samples_per_s) for window in windows])
-        axes.plot(
-            [place for place, _ in points],
-            [value for _, value in points],
-            color=_series(0),
-            linewidth=1.4,
-            marker="o" if len(points) <= 40 else "",
-            markersize=3,
-        )
+        _draw_line(axes, [(float(each.first_step), each.samples_per_s) for each in windows], 0, linewidth=1.4)
         axes.set_ylim(bottom=0)
         return _svg(figure)
 
@@ -130,12 +101,24 @@ def _series(index: int) -> str:
     return f"#fe01{index % SERIES + 1:02x}"
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    if len(points) <= MOST_POINTS:
-        return list(points)
-    size = -(-len(points) // MOST_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(group[0][0], statistics.median(value for _, value in group)) for group in groups]
+def _draw_line(
+    axes: Axes, points: Sequence[tuple[float, float]], index: int, *, linewidth: float
+) -> Sequence[tuple[float, float]]:
+    """Draw a line with the color and dash of its index, and return its points."""
+    if len(points) > MOST_POINTS:
+        size = -(-len(points) // MOST_POINTS)
+        groups = [points[start : start + size] for start in range(0, len(points), size)]
+        points = [(group[0][0], statistics.median(value for _, value in group)) for group in groups]
+    axes.plot(
+        [place for place, _ in points],
+        [value for _, value in points],
+        color=_series(index),
+        linestyle=_LINE_STYLES[dash(index)],
+        linewidth=linewidth,
+        marker="o" if len(points) <= 40 else "",
+        markersize=3,
+    )
+    return points
 
 
 @contextmanager

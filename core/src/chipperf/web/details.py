@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chipperf.documents import format as formatting
+from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
 from chipperf.records.schema import Memory, Missing, Power
-from chipperf.report.row_identity import not_blank
-from chipperf.web.board import RATES, STATES, installed_case
-from chipperf.web.cell import PageCell, cell, result_cell
+from chipperf.report.row import not_blank
+from chipperf.web.board import RATES, STATES, PageCell, cell, installed_case, quality_as_percent, result_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from chipperf.records.columns import Column
     from chipperf.records.schema import Record
 
 _MOST_FACTS = 200
 """Largest number of facts in a section, because a record may list any number of warnings."""
-
-_EMPTY = '""'
 
 _ENVIRONMENT: Mapping[str, Phrase | str] = {
     "machine": phrase("Machine"),
@@ -47,6 +43,7 @@ _MEMORY = {
     "device_peak_bytes": phrase("Device peak"),
     "total_bytes": phrase("Device total"),
 }
+_MEMORY_SOURCES = {"allocator_source": phrase("Allocator source"), "device_source": phrase("Device source")}
 _POWER = {
     "mean_w": phrase("Mean power (W)", context="page"),
     "max_w": phrase("Max power (W)", context="page"),
@@ -61,9 +58,22 @@ _PRECISION = {
     "measured_matmul": phrase("Measured, matrix product", context="page"),
     "measured_convolution": phrase("Measured, convolution", context="page"),
 }
+_DATASET = {
+    "name": phrase("Name"),
+    "version": phrase("Version"),
+    "fingerprint": phrase("Fingerprint"),
+    "train_samples": phrase("Training samples"),
+    "eval_samples": phrase("Evaluation samples"),
+}
+_THROUGHPUT = {"median": phrase("median"), "iqr": "IQR", "mean_of_totals": phrase("totals")}
+_TIMES: Mapping[str, Phrase | str] = {
+    "e2e_time_s": "e2e_time (s)",
+    "train_seconds": phrase("Training time (s)", context="page"),
+    "epochs": "epochs",
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fact:
     """A named value."""
 
@@ -88,7 +98,7 @@ def describe(record: Record) -> tuple[Section, ...]:
         (phrase("Throughput and times"), _throughput(record)),
         (phrase("Memory (GiB)", context="page"), _memory(record)),
         (phrase("Telemetry during training"), _power(record)),
-        (phrase("Precision"), _precision(record)),
+        (phrase("Precision"), _fields(record.precision, "precision", _PRECISION, cell)),
         (phrase("Dataset"), _dataset(record)),
         (phrase("Hyperparameter changes"), _changes(record)),
         (phrase("Settings that change numerics or speed"), _knobs(record)),
@@ -97,187 +107,124 @@ def describe(record: Record) -> tuple[Section, ...]:
         (phrase("Disabled observers"), _texts(record.disabled_observers, "disabled_observers")),
         (phrase("More of the document"), _texts(record.remarks, "remarks")),
     )
-    return tuple(_section(title, list(facts)) for title, facts in sections if facts)
+    found = ((title, tuple(facts)) for title, facts in sections)
+    return tuple(
+        Section(title=title, facts=facts[:_MOST_FACTS], omitted=max(0, len(facts) - _MOST_FACTS))
+        for title, facts in found
+        if facts
+    )
 
 
-def _section(title: Phrase, facts: Sequence[Fact]) -> Section:
-    return Section(title=title, facts=tuple(facts[:_MOST_FACTS]), omitted=max(0, len(facts) - _MOST_FACTS))
+def _fields(
+    part: object, path: str, titles: Mapping[str, Phrase | str], make_cell: Callable[[Any, str], PageCell]
+) -> Iterator[Fact]:
+    """Yield fields of a part of the record, in the order of their titles."""
+    for field, title in titles.items():
+        yield Fact(title, make_cell(getattr(part, field), f"{path}.{field}"))
 
 
-def _fact(name: Phrase | str, value: PageCell) -> Fact:
-    return Fact(name=name, value=value)
-
-
-def _number(record: Record) -> Callable[[float], object]:
-    return partial(formatting.number, exact=record.kind == "imported")
-
-
-def _run(record: Record) -> list[Fact]:
-    status, failure = record.status, record.status.failure
-    facts = [
-        _fact(phrase("Id"), cell(record.run_id, "run_id")),
-        _fact(phrase("Status"), cell(STATES[status.state], "status.state", lambda text: text)),
-        _fact(phrase("Created"), cell(record.created_at.isoformat(timespec="seconds"), "created_at")),
-        _fact(phrase("Seed"), cell(record.seed, "seed")),
-        _fact(phrase("Preset"), cell(record.case.preset, "case.preset")),
-        _fact("chipperf", cell(record.chipperf_version, "chipperf_version")),
-        _fact(
-            phrase("Plugin"),
-            cell(f"{record.vendor.plugin.name} {record.vendor.plugin.version}", "vendor.plugin"),
-        ),
-    ]
+def _run(record: Record) -> Iterator[Fact]:
+    status, failure, plugin = record.status, record.status.failure, record.vendor.plugin
+    yield Fact(phrase("Id"), cell(record.run_id, "run_id"))
+    yield Fact(phrase("Status"), PageCell(text=STATES[status.state], field="status.state"))
     if failure:
-        facts[2:2] = [
-            _fact(phrase("Cause"), cell(failure.failure_class, "status.failure.failure_class")),
-            _fact(phrase("Message"), cell(failure.message, "status.failure.message")),
-        ]
-    limits = record.limits.model_dump(exclude_none=True)
-    return facts + [_fact(name, cell(value, f"limits.{name}")) for name, value in limits.items()]
+        yield Fact(phrase("Cause"), cell(failure.failure_class, "status.failure.failure_class"))
+        yield Fact(phrase("Message"), cell(failure.message, "status.failure.message"))
+    yield Fact(phrase("Created"), cell(record.created_at.isoformat(timespec="seconds"), "created_at"))
+    yield Fact(phrase("Seed"), cell(record.seed, "seed"))
+    yield Fact(phrase("Preset"), cell(record.case.preset, "case.preset"))
+    yield Fact("chipperf", cell(record.chipperf_version, "chipperf_version"))
+    yield Fact(phrase("Plugin"), cell(f"{plugin.name} {plugin.version}", "vendor.plugin"))
+    for name, value in record.limits.model_dump(exclude_none=True).items():
+        yield Fact(name, cell(value, f"limits.{name}"))
 
 
-def _environment(record: Record) -> list[Fact]:
+def _environment(record: Record) -> Iterator[Fact]:
     environment = record.environment
-    facts = [
-        _fact(name, cell(not_blank(getattr(environment, field)), f"environment.{field}"))
-        for field, name in _ENVIRONMENT.items()
-    ]
-    return [
-        *facts,
-        _fact(phrase("CPU cores"), cell(environment.cpu_cores, "environment.cpu_cores")),
-        _fact(
-            phrase("Memory (GiB)", context="page"),
-            cell(environment.memory_bytes, "environment.memory_bytes", formatting.gib),
-        ),
-    ]
+    yield from _fields(environment, "environment", _ENVIRONMENT, lambda text, field: cell(not_blank(text), field))
+    yield Fact(phrase("CPU cores"), cell(environment.cpu_cores, "environment.cpu_cores"))
+    memory = cell(environment.memory_bytes, "environment.memory_bytes", gib)
+    yield Fact(phrase("Memory (GiB)", context="page"), memory)
 
 
-def _throughput(record: Record) -> list[Fact]:
-    metrics, write = record.metrics, _number(record)
-    facts = [
-        *(fact for column in RATES for fact in _windows(record, column)),
-        _fact("e2e_time (s)", result_cell(record, metrics.e2e_time_s, "metrics.e2e_time_s", write)),
-        _fact(
-            phrase("Training time (s)", context="page"),
-            result_cell(record, metrics.train_seconds, "metrics.train_seconds", write),
-        ),
-        _fact("epochs", result_cell(record, metrics.epochs, "metrics.epochs", write)),
-        _fact(
-            "data_stall",
-            result_cell(record, metrics.data_stall, "metrics.data_stall", partial(formatting.quality, as_percent=True)),
-        ),
-    ]
-    if record.status.state != "completed":
-        return facts
-    return facts + [
-        _fact(f"{span.name} (s)", cell(span.seconds, f"metrics.spans.{index}.seconds", write))
-        for index, span in enumerate(metrics.spans)
-    ]
+def _results(record: Record, write: Callable[..., object]) -> Callable[[Any, str], PageCell]:
+    """Return a function that makes cells of results, with all digits if they are of an imported document."""
+    return lambda value, field: result_cell(record, value, field, partial(write, exact=record.kind == "imported"))
 
 
-def _windows(record: Record, column: Column) -> Iterator[Fact]:
-    write, name, throughput = _number(record), column.key, column.throughput(record)
-    if throughput is None:
-        path, value = column.find(record)
-        yield _fact(name, result_cell(record, value, path, write))
-        return
-    for field, title in (
-        ("median", phrase("median")),
-        ("iqr", "IQR"),
-        ("mean_of_totals", phrase("totals")),
-    ):
-        label = phrase("%(metric)s, %(figure)s", metric=name, figure=title)
-        yield _fact(label, result_cell(record, getattr(throughput, field), f"{column.field}.{field}", write))
-    label = phrase("%(metric)s, windows", metric=name)
-    yield _fact(label, result_cell(record, len(throughput.windows), f"{column.field}.windows"))
+def _throughput(record: Record) -> Iterator[Fact]:
+    metrics, result = record.metrics, _results(record, number)
+    for column in RATES:
+        name, throughput = column.key, column.throughput(record)
+        if throughput is None:
+            path, value = column.find(record)
+            yield Fact(name, result(value, path))
+            continue
+        for field, figure in _THROUGHPUT.items():
+            label = phrase("%(metric)s, %(figure)s", metric=name, figure=figure)
+            yield Fact(label, result(getattr(throughput, field), f"{column.field}.{field}"))
+        windows = result_cell(record, len(throughput.windows), f"{column.field}.windows")
+        yield Fact(phrase("%(metric)s, windows", metric=name), windows)
+    yield from _fields(metrics, "metrics", _TIMES, result)
+    stall = result_cell(record, metrics.data_stall, "metrics.data_stall", partial(quality, as_percent=True))
+    yield Fact("data_stall", stall)
+    if record.status.state == "completed":
+        for index, span in enumerate(metrics.spans):
+            yield Fact(f"{span.name} (s)", result(span.seconds, f"metrics.spans.{index}.seconds"))
 
 
-def _memory(record: Record) -> list[Fact]:
+def _memory(record: Record) -> Iterator[Fact]:
     memory = record.metrics.memory
     if not isinstance(memory, Memory):
-        return [_fact("mem", result_cell(record, memory, "metrics.memory"))]
-    write = partial(formatting.gib, exact=record.kind == "imported")
-    peaks = [
-        _fact(name, result_cell(record, getattr(memory, field), f"metrics.memory.{field}", write))
-        for field, name in _MEMORY.items()
-    ]
-    sources = (
-        ("allocator_source", phrase("Allocator source"), memory.allocator_source),
-        ("device_source", phrase("Device source"), memory.device_source),
-    )
-    return peaks + [_fact(name, cell(text, f"metrics.memory.{field}")) for field, name, text in sources if text]
+        yield Fact("mem", result_cell(record, memory, "metrics.memory"))
+        return
+    yield from _fields(memory, "metrics.memory", _MEMORY, _results(record, gib))
+    sources = _fields(memory, "metrics.memory", _MEMORY_SOURCES, cell)
+    yield from (source for source in sources if source.value.text)
 
 
-def _power(record: Record) -> list[Fact]:
+def _power(record: Record) -> Iterator[Fact]:
     power = record.metrics.power
     if not isinstance(power, Power):
-        return [_fact(phrase("Power"), result_cell(record, power, "metrics.power"))]
-    write = _number(record)
-    return [
-        *(
-            _fact(name, result_cell(record, getattr(power, field), f"metrics.power.{field}", write))
-            for field, name in _POWER.items()
-        ),
-        _fact(phrase("Source"), cell(power.source, "metrics.power.source")),
-    ]
+        yield Fact(phrase("Power"), result_cell(record, power, "metrics.power"))
+        return
+    yield from _fields(power, "metrics.power", _POWER, _results(record, number))
+    yield Fact(phrase("Source"), cell(power.source, "metrics.power.source"))
 
 
-def _precision(record: Record) -> list[Fact]:
-    return [
-        _fact(name, cell(getattr(record.precision, field), f"precision.{field}")) for field, name in _PRECISION.items()
-    ]
+def _dataset(record: Record) -> Iterator[Fact]:
+    yield from _fields(record.dataset, "dataset", _DATASET, cell)
+    as_percent = quality_as_percent(installed_case(record.case.name))
+    yield Fact(phrase("Target"), cell(record.case.target, "case.target", partial(quality, as_percent=as_percent)))
 
 
-def _dataset(record: Record) -> list[Fact]:
-    dataset = record.dataset
-    return [
-        _fact(phrase("Name"), cell(dataset.name, "dataset.name")),
-        _fact(phrase("Version"), cell(dataset.version, "dataset.version")),
-        _fact(phrase("Fingerprint"), cell(dataset.fingerprint, "dataset.fingerprint")),
-        _fact(phrase("Training samples"), cell(dataset.train_samples, "dataset.train_samples")),
-        _fact(phrase("Evaluation samples"), cell(dataset.eval_samples, "dataset.eval_samples")),
-        _fact(phrase("Target"), cell(record.case.target, "case.target", _quality_writer(record))),
-    ]
-
-
-def _quality_writer(record: Record) -> Callable[[float], object]:
-    case = installed_case(record.case.name)
-    return partial(formatting.quality, as_percent=case.report.quality_as_percent if case else False)
-
-
-def _changes(record: Record) -> list[Fact]:
+def _changes(record: Record) -> Iterator[Fact]:
     changes = record.hyperparameters.changes
     if isinstance(changes, Missing):
-        return [_fact("fix_hp", cell(changes, "hyperparameters.changes"))]
-    write = partial(formatting.setting, exact=record.kind == "imported")
-    facts = []
+        yield Fact("fix_hp", cell(changes, "hyperparameters.changes"))
+        return
+    write = partial(setting, exact=record.kind == "imported")
     for index, change in enumerate(changes):
         base = cell(change.base, "", write).text
-        value = write(change.value)
-        why = ", ".join(part for part in (change.origin, change.reason) if part)
-        text = Phrase("%(base)s → %(value)s (%(why)s)", (("base", base), ("value", value), ("why", why)))
-        facts.append(_fact(change.key, PageCell(text=text, field=f"hyperparameters.changes.{index}")))
-    return facts
+        why = ", ".join(filter(None, (change.origin, change.reason)))
+        values = (("base", base), ("value", write(change.value)), ("why", why))
+        text = Phrase("%(base)s → %(value)s (%(why)s)", values)
+        yield Fact(change.key, PageCell(text=text, field=f"hyperparameters.changes.{index}"))
 
 
-def _knobs(record: Record) -> list[Fact]:
-    return [
-        _fact(
-            knob.name,
-            cell(f"{knob.value or _EMPTY} ({', '.join(filter(None, (knob.origin, knob.reason)))})", f"knobs.{index}"),
-        )
-        for index, knob in enumerate(record.knobs)
-    ]
+def _knobs(record: Record) -> Iterator[Fact]:
+    for index, knob in enumerate(record.knobs):
+        why = ", ".join(filter(None, (knob.origin, knob.reason)))
+        value = knob.value or '""'
+        yield Fact(knob.name, cell(f"{value} ({why})", f"knobs.{index}"))
 
 
-def _interruptions(record: Record) -> list[Fact]:
-    return [
-        _fact(
-            each.stopped_at.isoformat(timespec="seconds"),
-            cell(f"{each.cause.failure_class}: {each.cause.message}", f"interruptions.{index}"),
-        )
-        for index, each in enumerate(record.interruptions)
-    ]
+def _interruptions(record: Record) -> Iterator[Fact]:
+    for index, each in enumerate(record.interruptions):
+        cause = cell(f"{each.cause.failure_class}: {each.cause.message}", f"interruptions.{index}")
+        yield Fact(each.stopped_at.isoformat(timespec="seconds"), cause)
 
 
-def _texts(texts: Iterable[str], field: str) -> list[Fact]:
-    return [_fact(str(index + 1), cell(text, f"{field}.{index}")) for index, text in enumerate(texts)]
+def _texts(texts: Iterable[str], field: str) -> Iterator[Fact]:
+    for index, text in enumerate(texts):
+        yield Fact(str(index + 1), cell(text, f"{field}.{index}"))

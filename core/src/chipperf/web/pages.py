@@ -16,19 +16,14 @@ from chipperf.errors import PerfError, UsageError
 from chipperf.languages import ENGLISH, LANGUAGES, Phrase, Translated, in_language, phrase, read_translation
 from chipperf.plugin.types import Title
 from chipperf.records.schema import Throughput
+from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
-from chipperf.report.templating import (
-    CORE_TEMPLATES,
-    checked_directory,
-    make_environment,
-    naming_broken_templates,
-)
 from chipperf.web import charts
-from chipperf.web.board import COLUMNS, THROUGHPUTS, VERDICTS, Board, RunRow, board_key, make_boards
+from chipperf.web.board import COLUMNS, RATES, VERDICTS, Board, RunRow, make_boards
 from chipperf.web.details import Section, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from jinja2 import Environment
@@ -66,7 +61,7 @@ class Chart:
     """A picture with its title and the numbers of its runs. Without matplotlib there is no picture."""
 
     title: Phrase
-    note: Phrase | str
+    note: Phrase | str = ""
     picture: Markup | None
 
 
@@ -115,8 +110,8 @@ def render_runs(
         records: At least one record, of any vendor and case.
         rows: The row of each record.
         language: Language that the page shows first.
-        user_templates: Directory whose templates take precedence.
-        vendor_templates: Directory of the vendor plugin's templates.
+        user_templates: The user's directory.
+        vendor_templates: The vendor's directory.
         index: Link to the page that lists this one.
         with_charts: False to omit the charts.
 
@@ -126,27 +121,22 @@ def render_runs(
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
-    boards = make_boards(
-        ((board_key(record), row) for record, row in zip(records, rows, strict=True)), most_rows=MOST_ROWS
-    )
+    boards = make_boards(rows, most_rows=MOST_ROWS)
     cases = {record.case.name for record in records}
-    names = (*cases, "report") if len(cases) == 1 else ("report",)
-    shown = zip(records[:MOST_DETAILED], rows, strict=False)
     return _render(
-        names,
+        (*cases, "report") if len(cases) == 1 else ("report",),
+        boards,
         language=language,
         user_templates=user_templates,
         vendor_templates=vendor_templates,
-        boards=[_board_view(board, with_charts=with_charts) for board in boards],
+        with_charts=with_charts,
         runs=[
             RunView(row=row, sections=describe(record), windows=_windows(record) if with_charts else None)
-            for record, row in shown
+            for record, row in zip(records[:MOST_DETAILED], rows, strict=False)
         ],
         runs_omitted=max(0, len(records) - MOST_DETAILED),
         title=rows[0].label if len(rows) == 1 else phrase("Training report"),
         index=index,
-        with_charts=with_charts,
-        banner=_banner(boards),
     )
 
 
@@ -160,86 +150,70 @@ def render_leaderboard(
 ) -> str:
     """Return the page that lists all runs, from the user's or core's ``leaderboard.html.j2``.
 
-    Args:
-        boards: The runs.
-        language: Language that the page shows first.
-        problems: Records that could not be read.
-        copies: Number of records that were omitted because they are equal to another one.
-        user_templates: Directory whose templates take precedence.
-
-    Raises:
-        UsageError: The directory does not exist.
-        PerfError: The template is broken.
+    ``problems`` are records that could not be read, and ``copies`` counts the omitted records that are equal to another
+    one. The other arguments and the errors are those of :func:`render_runs`.
     """
     rows = [row for board in boards for row in board.rows]
     return _render(
         ["leaderboard"],
+        boards,
         language=language,
         user_templates=user_templates,
-        vendor_templates=None,
         title=phrase("Training leaderboard"),
-        boards=[_board_view(board) for board in boards],
         problems=problems,
         copies=copies,
         filters={
             "vendor": sorted({row.vendor for row in rows}),
             "case": sorted({board.key.case for board in boards}),
-            "topology": sorted({row.topology for row in rows}, key=_by_numbers),
+            "topology": sorted(
+                {row.topology for row in rows}, key=lambda label: [int(part) for part in label.split("x")]
+            ),
             "precision": sorted({row.precision for row in rows}),
         },
-        banner=_banner(boards),
     )
-
-
-def _by_numbers(label: str) -> list[int]:
-    return [int(part) for part in label.split("x")]
 
 
 def _banner(boards: Iterable[Board]) -> Markup:
     """Return the banner of a page about results from simulated devices or sample datasets."""
     rows = [row for board in boards for row in board.rows]
-    lines = []
-    for marked, texts in (([row.simulated for row in rows], _SIMULATED), ([row.sample for row in rows], _SAMPLE)):
+    banner = Markup("")
+    simulated, sample = [row.key.kind == "simulated" for row in rows], [row.key.sample for row in rows]
+    for marked, texts in ((simulated, _SIMULATED), (sample, _SAMPLE)):
         if any(marked):
             of_all, of_some = texts
-            lines.append(of_all if all(marked) else of_some)
-    return Markup("").join(Markup('<p class="banner">{}</p>').format(_in_each_language(line)) for line in lines)
+            text = _in_each_language(of_all if all(marked) else of_some)
+            banner += Markup('<p class="banner">{}</p>').format(text)
+    return banner
 
 
-def _board_view(board: Board, *, with_charts: bool = True) -> BoardView:
-    drawn = tuple(row for row in board.rows if row.curve or any(row.throughputs))[:_MOST_BARS]
+def _board_view(board: Board, *, with_charts: bool) -> BoardView:
+    drawn = tuple(row for row in board.rows if row.curve or any(row.throughputs))[:_MOST_BARS] if with_charts else ()
     return BoardView(
-        board=board,
-        charted=drawn if with_charts else (),
-        convergence=_convergence(board, drawn) if with_charts else None,
-        throughput=_throughput(board, drawn) if with_charts else None,
+        board=board, charted=drawn, convergence=_convergence(board, drawn), throughput=_rates(board, drawn)
     )
 
 
 def _convergence(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
-    if not any(row.curve for row in drawn):
+    curves, percent = [row.curve for row in drawn], board.quality_as_percent
+    if not any(curves):
         return None
-    column = f"{board.quality_column} (%)" if board.quality_as_percent else board.quality_column
-    targets = [quality(target, as_percent=board.quality_as_percent) for target in board.targets]
+    targets = [quality(target, as_percent=percent) for target in board.targets]
     return Chart(
-        title=phrase("Convergence: %(column)s over epochs", column=column),
-        note=phrase("; dotted: target %(targets)s", targets=targets) if targets else "",
-        picture=_drawn(
-            lambda: charts.draw_convergence(
-                [row.curve for row in drawn], board.targets, as_percent=board.quality_as_percent
-            )
+        title=phrase(
+            "Convergence: %(column)s over epochs",
+            column=f"{board.quality_column} (%)" if percent else board.quality_column,
         ),
+        note=phrase("; dotted: target %(targets)s", targets=targets) if targets else "",
+        picture=charts.draw_convergence(curves, board.targets, as_percent=percent) if has_matplotlib() else None,
     )
 
 
-def _throughput(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
-    if not any(any(row.throughputs) for row in drawn):
+def _rates(board: Board, drawn: Sequence[RunRow]) -> Chart | None:
+    rates = [row.throughputs for row in drawn]
+    if not any(map(any, rates)):
         return None
-    return Chart(
-        title=phrase("Throughput, %(samples)s", samples=board.samples),
-        note="",
-        picture=_drawn(lambda: charts.draw_throughputs([row.throughputs for row in drawn])),
-    )
+    title = phrase("Throughput, %(samples)s", samples=board.samples)
+    return Chart(title=title, picture=charts.draw_throughputs(rates) if has_matplotlib() else None)
 
 
 def _windows(record: Record) -> Chart | None:
@@ -249,33 +223,27 @@ def _windows(record: Record) -> Chart | None:
     windows = throughput.timed_windows
     if len(windows) < 2:
         return None
-    return Chart(
-        title=phrase("p_train of %(count)s measurement windows over steps", count=len(windows)),
-        note="",
-        picture=_drawn(lambda: charts.draw_windows(windows)),
-    )
-
-
-def _drawn(draw: Callable[[], Markup]) -> Markup | None:
-    return draw() if has_matplotlib() else None
+    title = phrase("p_train of %(count)s measurement windows over steps", count=len(windows))
+    return Chart(title=title, picture=charts.draw_windows(windows) if has_matplotlib() else None)
 
 
 def _render(
     names: Sequence[str],
+    boards: Sequence[Board],
     *,
     language: Language,
     user_templates: Path | None,
-    vendor_templates: Path | None,
-    banner: Markup,
+    vendor_templates: Path | None = None,
+    with_charts: bool = True,
     **variables: Any,
 ) -> str:
-    environment = _environment(checked_directory(user_templates, _SUFFIX), vendor_templates)
-    places = [f"{place}/{name}{_SUFFIX}" for place in ("user", "vendor", "core") for name in names]
-    with naming_broken_templates(
+    environment = _environment(templating.checked_directory(user_templates, _SUFFIX), vendor_templates)
+    banner, views = _banner(boards), [_board_view(board, with_charts=with_charts) for board in boards]
+    with templating.naming_broken_templates(
         _SUFFIX, example="core/report.html.j2", documented="docs/site.md lists what a template can use"
     ):
-        template = environment.select_template(places)
-        page = template.render(language=language, banner=banner, **variables)
+        template = environment.select_template(templating.template_names(names, _SUFFIX))
+        page = template.render(language=language, banner=banner, boards=views, with_charts=with_charts, **variables)
     if not _TITLE_BLOCKS.isdisjoint(template.blocks):
         raise PerfError(
             f"template {template.filename} has a block title_zh or title_en, which a page no longer has",
@@ -291,15 +259,16 @@ def _render(
 
 @lru_cache(maxsize=16)
 def _environment(user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    environment = make_environment(user_templates, vendor_templates, finalize=_finalize)
-    style, script = ((CORE_TEMPLATES / "web" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = templating.make_environment(user_templates, vendor_templates, finalize=_finalize)
+    web = templating.CORE_TEMPLATES / "web"
+    style, script = ((web / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment.globals |= {
         "languages": LANGUAGES,
         "gettext": phrase,
-        "pgettext": _phrase_in_context,
-        "both": _both,
+        "pgettext": lambda context, english, /, **values: Phrase(english, tuple(values.items()), context),
+        "both": lambda zh, en: Title(zh=zh, en=en),
         "columns": COLUMNS,
-        "throughputs": THROUGHPUTS,
+        "throughputs": [column.name for column in RATES],
         "verdicts": VERDICTS,
         "version": chipperf.__version__,
         "style": Markup(style),
@@ -311,14 +280,6 @@ def _environment(user_templates: Path | None, vendor_templates: Path | None) -> 
     }
     environment.filters |= {"number": number, "in_language": in_language}
     return environment
-
-
-def _phrase_in_context(context: str, english: str, /, **values: object) -> Phrase:
-    return Phrase(english, tuple(values.items()), context)
-
-
-def _both(zh: str, en: str) -> Title:
-    return Title(zh=zh, en=en)
 
 
 def _finalize(value: Any) -> Any:

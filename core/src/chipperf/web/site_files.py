@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,12 @@ from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.store import RECORD_NAME, find_records, read_stored
 from chipperf.report.render import template_directory
-from chipperf.web.board import BoardKey, RunRow, board_key, make_boards, summarize
+from chipperf.web.board import RunRow, make_boards, summarize
 from chipperf.web.pages import MOST_ROWS, UnshownRecord, render_leaderboard, render_runs
 
 if TYPE_CHECKING:
     from chipperf.cases.base import Progress
     from chipperf.languages import Language
-    from chipperf.records.schema import Record
 
 MOST_CHARTED_PAGES = 200
 """Largest number of runs whose pages have charts, because drawing them takes longer than everything else."""
@@ -32,12 +32,9 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A written site.
+    """A written site: its leaderboard, the number of runs with a page, and the records that could not be read.
 
     Attributes:
-        index: Path of the leaderboard.
-        runs: Number of runs with a page.
-        problems: Records that could not be read.
         copies: Number of records that are equal to another one.
         uncharted: Number of run pages without charts, because the site has too many runs.
     """
@@ -65,7 +62,7 @@ def build_site(
         directory: Directory to search for ``record.json``, at any depth. Links to directories are not followed.
         out: Directory to write to. It must be new or empty, or contain an earlier site, whose pages are replaced.
         language: Language that the pages show first.
-        user_templates: Directory whose templates take precedence.
+        user_templates: The user's directory of templates.
         tell: Called with the number of finished records and the number of all records.
 
     Raises:
@@ -76,17 +73,26 @@ def build_site(
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="name a directory with runs in it")
     _require_own(out)
-    templates = _VendorTemplates()
-    rows: dict[str, tuple[BoardKey, RunRow]] = {}
+    entries = {entry.name: entry for entry in installed.vendors()}
+
+    @cache
+    def vendor_templates(vendor: str) -> Path | None:
+        return template_directory(entries[vendor]) if vendor in entries else None
+
+    rows: dict[str, RunRow] = {}
     problems: list[UnshownRecord] = []
+
+    def note(error: OSError) -> None:
+        problems.append(_unshown(Path(error.filename), error.strerror or type(error).__name__, directory))
+
     copies = 0
-    paths = list(find_records(directory, onerror=lambda error: problems.append(_unreadable(error, directory))))
+    paths = list(find_records(directory, onerror=note))
     for done, path in enumerate(paths):
         tell(done, len(paths))
         try:
             stored = read_stored(path)
         except PerfError as error:
-            problems.append(UnshownRecord(place=_below(path, directory), message=_without_path(error.message, path)))
+            problems.append(_unshown(path, error.message, directory))
             continue
         record = stored.record
         row = summarize(record, digest=stored.sha256)
@@ -94,13 +100,13 @@ def build_site(
             copies += 1
             continue
         page = f"{_RUNS}/{_page_name(row)}"
-        rows[row.digest] = board_key(record), replace(row, page=page)
+        rows[row.digest] = replace(row, page=page)
         text = render_runs(
             [record],
             [row],
             language=language,
             user_templates=user_templates,
-            vendor_templates=templates.of(record),
+            vendor_templates=vendor_templates(record.vendor.name),
             index=f"../{_INDEX}",
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
@@ -112,7 +118,9 @@ def build_site(
         boards, language=language, problems=problems, copies=copies, user_templates=user_templates
     )
     _write(out / _INDEX, text)
-    _remove_former(out, {Path(row.page).name for _, row in rows.values() if row.page})
+    # Pages of an earlier site whose runs are not in this one.
+    for former in set((out / _RUNS).glob("*.html")) - {out / row.page for row in rows.values() if row.page}:
+        former.unlink(missing_ok=True)
     return Site(
         index=out / _INDEX,
         runs=len(rows),
@@ -122,33 +130,10 @@ def build_site(
     )
 
 
-class _VendorTemplates:
-    """The template directories of vendors' plugins. Each is looked up once, without importing the plugin."""
-
-    def __init__(self) -> None:
-        self._entries = {entry.name: entry for entry in installed.vendors()}
-        self._found: dict[str, Path | None] = {}
-
-    def of(self, record: Record) -> Path | None:
-        name = record.vendor.name
-        if name not in self._found:
-            entry = self._entries.get(name)
-            self._found[name] = template_directory(entry) if entry else None
-        return self._found[name]
-
-
-def _unreadable(error: OSError, directory: Path) -> UnshownRecord:
-    return UnshownRecord(place=_below(Path(error.filename), directory), message=error.strerror or type(error).__name__)
-
-
-def _below(path: Path, directory: Path) -> str:
-    """Return a path relative to the site's source, because pages must not contain paths of this machine."""
-    return path.relative_to(directory).as_posix()
-
-
-def _without_path(message: str, path: Path) -> str:
-    """Return an error's message without the path of its file, which the page shows separately."""
-    return message.replace(f"{path}: ", "").replace(str(path), path.name)
+def _unshown(path: Path, message: str, directory: Path) -> UnshownRecord:
+    """Return a record that cannot be shown, without paths of this machine, which pages must not contain."""
+    message = message.replace(f"{path}: ", "").replace(str(path), path.name)
+    return UnshownRecord(place=path.relative_to(directory).as_posix(), message=message)
 
 
 def _page_name(row: RunRow) -> str:
@@ -158,11 +143,7 @@ def _page_name(row: RunRow) -> str:
 
 
 def _require_own(out: Path) -> None:
-    """Check that a directory is empty or contains an earlier site.
-
-    Raises:
-        UsageError: The directory contains other files, or cannot be read.
-    """
+    """Check that a directory is empty or contains an earlier site."""
     try:
         if not out.exists() or not any(out.iterdir()):
             return
@@ -182,10 +163,3 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise RecordError(f"cannot write {path}: {error.strerror}", hint="choose another --out") from error
     write_atomically(path, text)
-
-
-def _remove_former(out: Path, written: set[str]) -> None:
-    """Remove pages of an earlier site whose runs are not in this one."""
-    for page in (out / _RUNS).glob("*.html"):
-        if page.name not in written:
-            page.unlink(missing_ok=True)
