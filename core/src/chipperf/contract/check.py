@@ -72,13 +72,9 @@ class Check:
         id: Stable name: a letter for the area and a number, for example ``M4``.
         summary: One sentence that is true of a conforming plugin. The first line of the function's docstring.
         fault: The mistake that the check finds.
-        level: Level of the check.
         capability: Capability that a plugin must declare for the check to apply.
-        needs: What must work before the check can run.
         ranks: Number of processes that run the check together. Each has its own device.
-        settings: Runs for which the plugin's environment is set up. The check runs once for each.
         since: Version of the contract that introduced the check.
-        timeout_s: Time limit.
         function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.PluginUnderTest`.
     """
 
@@ -99,11 +95,6 @@ class Check:
         """True if the check is new in this version. Its failure is reported, and counts from the next version on."""
         return self.since == CONTRACT_VERSION and not CONTRACT_VERSION.endswith(".0")
 
-    @property
-    def target(self) -> str:
-        """The function as ``module:name``, the form that :mod:`chipperf.contract.isolation` takes."""
-        return f"{self.function.__module__}:{self.function.__name__}"
-
 
 def check(
     id: str,
@@ -120,18 +111,8 @@ def check(
     """Return a decorator that makes a check of a function. The first line of its docstring is the check's summary.
 
     The function returns if the plugin conforms. Otherwise it raises :class:`Failed`, usually through :func:`require`.
-    Any other exception counts as a failure too.
-
-    Args:
-        id: The arguments are the attributes of :class:`Check`.
-        level: Level of the check.
-        fault: The mistake that the check finds.
-        needs: By default ``session`` at level 0 and ``device`` at higher levels.
-        capability: Capability that a plugin must declare for the check to apply.
-        ranks: Number of processes that run the check together.
-        settings: By default one run in fp32.
-        since: Version of the contract that introduced the check.
-        timeout_s: By default the time limit of the level.
+    Any other exception counts as a failure too. The arguments are the attributes of :class:`Check`. By default a check
+    needs ``session`` at level 0 and ``device`` at higher levels, and has the time limit of its level.
     """
     require_id(id, "[A-Z][0-9]{1,2}", "M4")
 

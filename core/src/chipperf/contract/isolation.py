@@ -19,16 +19,18 @@ import tempfile
 import threading
 import time
 import traceback
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import psutil
 
+from chipperf.contract.check import NotRun
 from chipperf.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"
@@ -51,7 +53,6 @@ class CallOutcome:
         value: The return value; ``None`` if ``fault`` is set.
         fault: Why there is no value: the function raised, hung, crashed or ended its process.
         output: The end of the printed output.
-        seconds: Duration of the call.
     """
 
     value: Any = None
@@ -92,8 +93,8 @@ class ForkServer:
         """Call a function in a fork of the server.
 
         Args:
-            target: ``module:function``; the function takes ``arguments`` and returns a JSON value.
-            arguments: A JSON value.
+            target: ``module:function``. The function takes ``arguments``, a JSON value, and returns another one.
+            arguments: Of the function.
             timeout_s: Time after which the call is killed, with every process it started.
             environment: Variables to set before the call.
         """
@@ -101,8 +102,7 @@ class ForkServer:
         with self._lock:
             started_s = time.monotonic()
             try:
-                requests = self._process.stdin
-                print(json.dumps(request), file=requests, flush=True)
+                print(json.dumps(request), file=self._process.stdin, flush=True)
             # ValueError: it was closed.
             except (BrokenPipeError, ValueError):
                 return CallOutcome(fault="the process for the checks has ended")
@@ -151,13 +151,8 @@ class ForkServers:
     def get(self, environment: Mapping[str, str], preload: Sequence[str] = (), *, number: int = 0) -> ForkServer:
         """Return the server with this environment and these modules. Starts a new one if the last has ended.
 
-        Args:
-            environment: Environment of the server and of every call.
-            preload: Modules that the server imports before any call.
-            number: Distinguishes servers with the same environment and modules that run at the same time.
-
-        Raises:
-            PluginError: The interpreter does not start, or a module cannot be imported.
+        ``number`` distinguishes servers with the same environment and modules that run at the same time. The other
+        arguments and errors are those of :class:`ForkServer`.
         """
         key = (number, tuple(preload), frozenset(environment.items()))
         if key not in self._servers or self._servers[key].ended:
@@ -171,30 +166,39 @@ class ForkServers:
 
 
 def call_in_fork(
-    target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+    function: Callable[[Any], object],
+    argument: object,
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function in a fork of this process; see :meth:`ForkServer.call`.
+    """Call a function in a fork of this process, which must have no threads and no children.
 
-    This process must have no threads and no children.
+    The function returns a JSON value. ``environment`` has variables to set before the call.
     """
     started_s = time.monotonic()
-    request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
-    return CallOutcome(**_call_in_fork(request), seconds=time.monotonic() - started_s)
+    answer = _call_in_fork(lambda: function(argument), timeout_s, environment or {})
+    return CallOutcome(**answer, seconds=time.monotonic() - started_s)
 
 
 def call_in_new_interpreter(
-    target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+    function: Callable[[Any], object],
+    argument: object,
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function in a new interpreter; see :meth:`ForkServer.call`.
+    """Call a function of a module in a new interpreter. It takes and returns a JSON value.
 
     Raises:
-        PluginError: The interpreter does not start.
+        NotRun: The interpreter does not start.
     """
-    server = ForkServer({**os.environ, **(environment or {})})
     try:
-        return server.call(target, arguments, timeout_s=timeout_s)
-    finally:
-        server.close()
+        server = ForkServer({**os.environ, **(environment or {})})
+    except PluginError as error:
+        raise NotRun(error.message) from error
+    with closing(server):
+        return server.call(f"{function.__module__}:{function.__name__}", argument, timeout_s=timeout_s)
 
 
 def serve() -> None:
@@ -218,18 +222,25 @@ def serve() -> None:
     answer({"fault": None})
     with suppress(BrokenPipeError):
         for line in sys.stdin:
-            answer(_call_in_fork(json.loads(line)))
+            request = json.loads(line)
+            call = partial(_call_by_name, request["target"], request["arguments"])
+            answer(_call_in_fork(call, request["timeout_s"], request["environment"]))
 
 
-def _call_in_fork(request: dict[str, Any]) -> dict[str, Any]:
+def _call_by_name(target: str, arguments: object) -> object:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(arguments)
+
+
+def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as output:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _become_callee(request, writing, output.fileno())
+            _become_callee(call, environment, writing, output.fileno())
         os.close(writing)
-        content, status = _wait(child, reading, request["timeout_s"])
+        content, status = _wait(child, reading, timeout_s)
         os.close(reading)
         _kill_descendants(child)
         output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_TAIL_BYTES))
@@ -237,12 +248,12 @@ def _call_in_fork(request: dict[str, Any]) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(content)
     except ValueError:
-        answer = {"fault": _why_no_answer(status, request["timeout_s"])}
+        answer = {"fault": _why_no_answer(status, timeout_s)}
     return {**answer, "output": printed}
 
 
-def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
-    """Run the function in the forked child, write its result, and exit. Never returns."""
+def _become_callee(call: Callable[[], object], environment: Mapping[str, str], writing: int, output: int) -> NoReturn:
+    """Run the function in the forked child, write its result, and exit."""
     try:
         os.setsid()
         with open(os.devnull, "rb") as nothing:
@@ -252,10 +263,8 @@ def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
         # The plugin must not be able to write into the server's pipes or keep them open.
         os.closerange(3, writing)
         os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
-        os.environ.update(request["environment"])
-        module, _, name = request["target"].partition(":")
-        value = getattr(importlib.import_module(module), name)(request["arguments"])
-        content = json.dumps({"value": value})
+        os.environ.update(environment)
+        content = json.dumps({"value": call()})
     except BaseException as error:
         traceback.print_exc()
         content = json.dumps({"fault": f"{type(error).__name__}: {error}"})

@@ -42,8 +42,11 @@ RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
 _GIB: Final = 2**30
-_CREATED_AT: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _NOT_RUN: Final = Missing(missing="not_run")
+_ENVIRONMENT_TEXTS: Final = (
+    *("machine", "cpu", "network", "os", "kernel", "driver", "container", "framework", "compiler", "dependencies"),
+    *("python", "torch", "sdk", "collectives"),
+)
 
 
 def device_names(info: VendorInfo) -> tuple[str, ...]:
@@ -52,26 +55,19 @@ def device_names(info: VendorInfo) -> tuple[str, ...]:
 
 
 def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a run in which every value was measured.
-
-    Args:
-        session: The bound vendor.
-        case: The case that ran.
-        rank: A process of the job. It determines the topology.
-        resolved: Hyperparameters of the run.
-    """
-    info = session.vendor_info()
-    name = info.known_devices[0].name if info.known_devices else "specimen device"
+    """Return the record of a run in which every value was measured. ``rank`` determines the topology."""
+    info, values = session.vendor_info(), resolved.values
+    card = info.known_devices[0].name if info.known_devices else "specimen device"
     variables = session.environment(rank, EnvironmentSettings(case=case.name, precision="fp32"))
     return Record(
         kind="measured",
         run_id="specimen-full",
         chipperf_version=chipperf.__version__,
-        created_at=_CREATED_AT,
+        created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
         status=Status(state="completed"),
         vendor=vendor_record(session),
-        case=_case(case, target=resolved.values.target),
-        topology=_topology(rank),
+        case=CaseRecord(name=case.name, version=case.version, preset="full", metric=case.metric, target=values.target),
+        topology=Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size),
         precision=PrecisionRecord(
             requested="fp32",
             effective="fp32",
@@ -81,13 +77,13 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
             grad_scaler=False,
         ),
         hyperparameters=HyperparametersRecord(
-            values=resolved.values.model_dump(),
+            values=values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
-            global_batch_size=resolved.values.batch_size * rank.world_size,
+            global_batch_size=values.batch_size * rank.world_size,
         ),
         limits=Limits(),
-        seed=resolved.values.seed,
+        seed=values.seed,
         dataset=Dataset(
             name=case.data.reference.name,
             version="1",
@@ -107,33 +103,30 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
             decoder="specimen decoder",
             resize="specimen resize",
         ),
-        environment=_environment(name, short_name=info.short_name(name)),
+        environment=Environment.model_validate(
+            {
+                **{name: f"specimen {name}" for name in _ENVIRONMENT_TEXTS},
+                "cpu_cores": 64,
+                "memory_bytes": 512 * _GIB,
+                "card_title": f"{card} specimen",
+                "card_short_name": info.short_name(card),
+                "row_label": info.short_name(card),
+            }
+        ),
         knobs=[KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor") for each in variables],
-        metrics=_metrics(quality=resolved.values.target),
+        metrics=_metrics(quality=values.target),
         warnings=["specimen warning"],
     )
 
 
 def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a completed run in which every optional value is missing.
-
-    Args:
-        session: The bound vendor.
-        case: The case that ran.
-        rank: A process of the job. It determines the topology.
-        resolved: Hyperparameters of the run.
-    """
+    """Return the record of a completed run in which every optional value is missing."""
     full = full_record(session, case, rank, resolved)
     changes = {
         "run_id": "specimen-empty",
-        "case": _case(case, target=_NOT_RUN),
-        "precision": PrecisionRecord(
-            requested="fp32",
-            effective=UNKNOWN,
-            measured_matmul=_NOT_RUN,
-            measured_convolution=_NOT_RUN,
-            autocast_dtype=None,
-            grad_scaler=False,
+        "case": full.case.model_copy(update={"target": _NOT_RUN}),
+        "precision": full.precision.model_copy(
+            update={"effective": UNKNOWN, "measured_matmul": _NOT_RUN, "measured_convolution": _NOT_RUN}
         ),
         "hyperparameters": full.hyperparameters.model_copy(
             update={"changes": [], "notes": [], "global_batch_size": UNKNOWN}
@@ -147,38 +140,6 @@ def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -
         "warnings": [],
     }
     return full.model_copy(update=changes)
-
-
-def _case(case: Case, *, target: float | Missing) -> CaseRecord:
-    return CaseRecord(name=case.name, version=case.version, preset="full", metric=case.metric, target=target)
-
-
-def _topology(rank: Rank) -> Topology:
-    return Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size)
-
-
-def _environment(card: str, *, short_name: str) -> Environment:
-    return Environment(
-        machine="specimen machine",
-        cpu="specimen processor",
-        cpu_cores=64,
-        memory_bytes=512 * _GIB,
-        card_title=f"{card} specimen",
-        card_short_name=short_name,
-        row_label=short_name,
-        network="specimen network",
-        os="specimen os",
-        kernel="specimen kernel",
-        driver="specimen driver",
-        container="specimen image",
-        framework="specimen framework",
-        compiler="specimen compiler",
-        dependencies="specimen dependencies",
-        python="specimen python",
-        torch="specimen torch",
-        sdk="specimen sdk",
-        collectives="specimen collectives",
-    )
 
 
 def _metrics(*, quality: float) -> Metrics:

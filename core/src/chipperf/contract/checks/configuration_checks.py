@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from chipperf.cases.base import Role
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.contract.texts import count_words
-from chipperf.contract.tolerances import tolerance
 from chipperf.errors import ConfigError, VendorHookError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def overrides_name_settable_keys(subject: PluginUnderTest) -> None:
 @check("C2", level=0, fault="an override has no reason, or a second override of its key replaces it")
 def overrides_are_justified(subject: PluginUnderTest) -> None:
     """Each override gives a reason, and no key is overridden twice."""
-    least = tolerance("least_override_reason_words")
+    least = tolerances.LEAST_OVERRIDE_REASON_WORDS
     for _, situation, shipped in _shipped(subject):
         keys = [override.key for override in shipped.overrides]
         repeated = sorted({key for key in keys if keys.count(key) > 1})

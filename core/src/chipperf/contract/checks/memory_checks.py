@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import probed_devices, require_computes, two_devices
-from chipperf.contract.small_training import train
-from chipperf.contract.tolerances import tolerance
+from chipperf.contract.devices import probed_devices, require_computes, train, two_devices
 from chipperf.plugin.types import Capability
 from chipperf.run.failure import describe
 
@@ -37,14 +36,14 @@ def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
     host_bytes = psutil.virtual_memory().total
     require(
         Capability.UNIFIED_MEMORY in subject.info.capabilities
-        or abs(total_bytes - host_bytes) > tolerance("host_memory_bytes"),
+        or abs(total_bytes - host_bytes) > tolerances.HOST_MEMORY_BYTES,
         f"MemoryStats.total_bytes is {total_bytes}, the host's memory ({host_bytes} bytes): ask the device, or declare "
         "Capability.UNIFIED_MEMORY if it has none of its own",
     )
     probed_bytes = probed_devices(subject)[0].total_bytes
     expected_bytes = probed_bytes or subject.session.device_info(device).total_bytes
     require(
-        expected_bytes is None or abs(total_bytes - expected_bytes) <= tolerance("total_memory") * expected_bytes,
+        expected_bytes is None or abs(total_bytes - expected_bytes) <= tolerances.TOTAL_MEMORY * expected_bytes,
         f"MemoryStats.total_bytes is {total_bytes}, but {'the probe' if probed_bytes else 'perf_device_info'} says "
         f"{expected_bytes} bytes",
     )
@@ -68,14 +67,14 @@ def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
     del tensor
     _, peak_bytes = _allocated_and_peak(subject, device)
     require(
-        peak_bytes >= used_bytes - tolerance("repeated_query_bytes"),
+        peak_bytes >= used_bytes - tolerances.REPEATED_QUERY_BYTES,
         f"{used_bytes} bytes were allocated, but after some were freed the peak is {peak_bytes}: report the highest "
         "value since the last reset",
     )
     subject.session.memory_reset_peak(device)
     current_bytes, peak_bytes = _allocated_and_peak(subject, device)
     require(
-        abs(peak_bytes - current_bytes) <= tolerance("repeated_query_bytes"),
+        abs(peak_bytes - current_bytes) <= tolerances.REPEATED_QUERY_BYTES,
         f"after perf_memory_reset_peak the peak is {peak_bytes}, but {current_bytes} bytes are allocated: set it to "
         "the current value",
     )
@@ -97,7 +96,7 @@ def query_changes_nothing(subject: PluginUnderTest) -> None:
             f"MemoryStats.{name} is {before} in one query and {after} in the next",
         )
         require(
-            abs((after or 0) - (before or 0)) <= tolerance("repeated_query_bytes"),
+            abs((after or 0) - (before or 0)) <= tolerances.REPEATED_QUERY_BYTES,
             f"MemoryStats.{name} is {before} in one query and {after} in the next, though nothing happened between "
             "them: a query must not change what it reads",
         )
@@ -113,7 +112,7 @@ def query_works_before_first_allocation(subject: PluginUnderTest) -> None:
     for name in ("allocated_bytes", "peak_allocated_bytes"):
         value = getattr(stats, name)
         require(
-            value is None or value <= tolerance("unused_device_bytes"),
+            value is None or value <= tolerances.UNUSED_DEVICE_BYTES,
             f"MemoryStats.{name} is {value} before the first tensor: count the tensors of this process only",
         )
 
@@ -132,7 +131,7 @@ def memory_is_counted_per_device(subject: PluginUnderTest) -> None:
         for each, growth in zip(devices, growths, strict=True):
             expected = _TENSOR_BYTES if each == device else 0
             require(
-                abs(growth - expected) <= tolerance("allocation_bytes"),
+                abs(growth - expected) <= tolerances.ALLOCATION_BYTES,
                 f"a tensor of {_TENSOR_BYTES} bytes on {device} raised the allocated memory of {each} by {growth}, "
                 f"expected {expected}: pass the device on to the allocator",
             )
@@ -151,7 +150,7 @@ def training_does_not_leak(subject: PluginUnderTest) -> None:
     train(subject, _TRAINING_STEPS, read)
     growth = readings[_TRAINING_STEPS] - readings[_WARMUP_STEPS]
     require(
-        growth <= tolerance("training_growth_bytes"),
+        growth <= tolerances.TRAINING_GROWTH_BYTES,
         f"{_TRAINING_STEPS - _WARMUP_STEPS} steps of training left {growth} bytes allocated: no hook may keep a tensor",
     )
 
@@ -254,7 +253,7 @@ def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | N
         growths.append(_in_use(subject, device) - before_bytes)
     # The first tensors may reuse memory that the process freed earlier.
     growth = sorted(growths)[1]
-    if abs(growth - _TENSOR_BYTES) > tolerance("allocation_bytes"):
+    if abs(growth - _TENSOR_BYTES) > tolerances.ALLOCATION_BYTES:
         return f"a tensor of {_TENSOR_BYTES} bytes raised the allocated memory by {growth}"
     most_bytes = start_bytes + len(tensors) * _TENSOR_BYTES // 2
     if Capability.MEMORY_RESERVED not in subject.info.capabilities:
@@ -263,7 +262,7 @@ def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | N
     tensors.clear()
     tensors += [_large_tensor(device, _TENSOR_BYTES // 2) for _ in growths]
     excess = _in_use(subject, device) - most_bytes
-    if excess > tolerance("allocation_bytes"):
+    if excess > tolerances.ALLOCATION_BYTES:
         return f"{excess} bytes of tensors that were freed, or memory kept for later ones, still count as allocated"
     return None
 

@@ -7,8 +7,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.contract.check import NotRun, check, deterministic, each_precision, require
-from chipperf.contract.small_training import train
-from chipperf.contract.switches import read_switches
+from chipperf.contract.devices import read_switches, train
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
 

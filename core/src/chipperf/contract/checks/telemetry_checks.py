@@ -10,8 +10,8 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import check, fail, require
-from chipperf.contract.tolerances import tolerance
 from chipperf.plugin.types import Capability
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def readings_are_physical(subject: PluginUnderTest) -> None:
         sample = subject.session.telemetry(info)
         durations_s.append(time.perf_counter() - started_s)
         _require_physical(sample, held_bytes=kept.nbytes, total_bytes=info.total_bytes)
-    median_s, most_s = statistics.median(durations_s), tolerance("telemetry_call_s")
+    median_s, most_s = statistics.median(durations_s), tolerances.TELEMETRY_CALL_S
     require(
         median_s <= most_s,
         f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: use a management library instead of "
@@ -72,7 +72,7 @@ def readings_are_physical(subject: PluginUnderTest) -> None:
 )
 def sampling_costs_little(subject: PluginUnderTest) -> None:
     """Sampling telemetry during training costs less than 2 % of the throughput."""
-    from chipperf.contract.small_training import train
+    from chipperf.contract.devices import train
     from chipperf.run.telemetry_process import TelemetrySampler
 
     path = subject.workspace / "telemetry.jsonl"
@@ -93,9 +93,9 @@ def sampling_costs_little(subject: PluginUnderTest) -> None:
         if len(costs) in _STUDENT_T:
             least = math.expm1(statistics.fmean(costs) - _margin(costs))
             require(
-                least <= tolerance("sampler_cost"),
+                least <= tolerances.SAMPLER_COST,
                 f"with telemetry sampled once a second, {steps} steps take at least {least:.1%} longer (99 % "
-                f"confidence, {len(costs)} rounds), where {tolerance('sampler_cost'):.0%} are allowed: let "
+                f"confidence, {len(costs)} rounds), where {tolerances.SAMPLER_COST:.0%} are allowed: let "
                 "perf_telemetry do less",
             )
 
@@ -108,10 +108,10 @@ def _margin(values: Sequence[float]) -> float:
 def _require_physical(sample: TelemetrySample, *, held_bytes: int, total_bytes: int | None) -> None:
     known = {name: getattr(sample, name) for name in _FIELDS if getattr(sample, name) is not None}
     require(known, "telemetry is declared, but every reading is None")
-    _require_within(known, "power_w", tolerance("least_power_w"), tolerance("most_power_w"))
-    _require_within(known, "temperature_c", tolerance("least_temperature_c"), tolerance("most_temperature_c"))
+    _require_within(known, "power_w", tolerances.LEAST_POWER_W, tolerances.MOST_POWER_W)
+    _require_within(known, "temperature_c", tolerances.LEAST_TEMPERATURE_C, tolerances.MOST_TEMPERATURE_C)
     _require_within(known, "utilization_percent", 0, 100)
-    _require_within(known, "clock_mhz", tolerance("least_clock_mhz"), tolerance("most_clock_mhz"))
+    _require_within(known, "clock_mhz", tolerances.LEAST_CLOCK_MHZ, tolerances.MOST_CLOCK_MHZ)
     _require_within(known, "memory_used_bytes", held_bytes, total_bytes or math.inf)
 
 
@@ -126,7 +126,7 @@ def _require_within(known: dict[str, float], name: str, least: float, most: floa
 
 def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
     """Return how long training takes, with or without the sampler."""
-    from chipperf.contract.small_training import train
+    from chipperf.contract.devices import train
 
     path.unlink(missing_ok=True)
     with sampler or nullcontext():

@@ -12,9 +12,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, check, require
 from chipperf.contract.devices import two_devices
-from chipperf.contract.tolerances import tolerance
 from chipperf.plugin.types import Capability
 from chipperf.records.schema import Window
 from chipperf.train.windows import MINIMUM_WINDOWS, throughput
@@ -97,7 +97,7 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
     for name, stream in _streams(subject.device).items():
         timing = _best(subject, work, stream=stream)
         require(
-            timing.remaining <= tolerance("remaining_work"),
+            timing.remaining <= tolerances.REMAINING_WORK,
             f"perf_synchronize returned after {timing.synchronize_s:.3f} s, and reading the result of work on {name} "
             f"took another {timing.read_s:.3f} s: wait for all queued work of the device",
         )
@@ -110,7 +110,7 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
 )
 def measured_time_follows_work(subject: PluginUnderTest) -> None:
     """Twice the work between two calls of ``perf_synchronize`` takes 1.5 to 2.6 times as long."""
-    least, most = tolerance("doubled_work_least"), tolerance("doubled_work_most")
+    least, most = tolerances.DOUBLED_WORK_LEAST, tolerances.DOUBLED_WORK_MOST
     work = _long_work(subject.device)
     twice = work.doubled()
     _require_waiting(_best(subject, work))
@@ -135,10 +135,10 @@ def windows_agree_with_wall_clock(subject: PluginUnderTest) -> None:
     for _ in range(_TRIES):
         by_windows, by_clock = _rates(subject, work)
         deviation = by_windows / by_clock - 1
-        if abs(deviation) <= tolerance("window_time"):
+        if abs(deviation) <= tolerances.WINDOW_TIME:
             break
     require(
-        abs(deviation) <= tolerance("window_time"),
+        abs(deviation) <= tolerances.WINDOW_TIME,
         f"the throughput from measurement windows differs by {deviation:+.1%} from the wall clock: do not replace "
         "time.perf_counter, and let perf_synchronize wait for all queued work",
     )
@@ -155,9 +155,9 @@ def idle_synchronize_is_cheap(subject: PluginUnderTest) -> None:
         durations_s.append(time.monotonic() - start_s)
     median_s = statistics.median(durations_s)
     require(
-        median_s <= tolerance("idle_synchronize_s"),
+        median_s <= tolerances.IDLE_SYNCHRONIZE_S,
         f"perf_synchronize takes {median_s * 1e3:.1f} ms (median of {_IDLE_CALLS}) on an idle device, at most "
-        f"{tolerance('idle_synchronize_s') * 1e3:g} ms are allowed: do not sleep or poll at intervals",
+        f"{tolerances.IDLE_SYNCHRONIZE_S * 1e3:g} ms are allowed: do not sleep or poll at intervals",
     )
 
 
@@ -174,11 +174,11 @@ def synchronize_waits_for_given_device(subject: PluginUnderTest) -> None:
     _require_waiting(_best(subject, Work(first, work.rows, work.launches)))
     timing = _best(subject, work)
     require(
-        timing.remaining <= tolerance("remaining_work"),
+        timing.remaining <= tolerances.REMAINING_WORK,
         f"while {first} was current, perf_synchronize({second}) returned after {timing.synchronize_s:.3f} s, and "
         f"reading the result took another {timing.read_s:.3f} s: pass the device on to the runtime",
     )
-    most_s = max(tolerance("other_device_wait") * timing.synchronize_s, tolerance("idle_synchronize_s"))
+    most_s = max(tolerances.OTHER_DEVICE_WAIT * timing.synchronize_s, tolerances.IDLE_SYNCHRONIZE_S)
     for _ in range(_TRIES):
         other = _time(subject, work, synchronized=first)
         if other.synchronize_s <= most_s:
@@ -236,14 +236,14 @@ def _best(subject: PluginUnderTest, work: Work, *, stream: _Stream = nullcontext
     """
     for _ in range(_TRIES):
         timing = _time(subject, work, stream=stream)
-        if timing.remaining <= tolerance("remaining_work"):
+        if timing.remaining <= tolerances.REMAINING_WORK:
             break
     return timing
 
 
 def _require_waiting(timing: Timing) -> None:
     """Raise :class:`NotRun` if perf_synchronize does not wait, which T1 reports."""
-    if timing.remaining > tolerance("remaining_work"):
+    if timing.remaining > tolerances.REMAINING_WORK:
         raise NotRun("perf_synchronize does not wait for the device's work, see T1")
 
 
