@@ -24,7 +24,7 @@ from chipperf.records.files import write_atomically
 from chipperf.report.figures import require_matplotlib
 
 if TYPE_CHECKING:
-    from chipperf.contract.equivalence import Certificate
+    from chipperf.contract.certificate import Certificate
     from chipperf.plugin.installed import PluginEntry
 
 _TIMEOUT_S: Final = 24 * 3600.0
@@ -83,7 +83,7 @@ def certify(
 
 
 def _compare(entry: PluginEntry, *, precision: Precision, cases: list[str], **request: object) -> Certificate:
-    from chipperf.contract.equivalence import Certificate
+    from chipperf.contract.certificate import Certificate
 
     settings = EnvironmentSettings(case=cases[0], precision=precision)
     wanted = {variable.name: variable.value for variable in bind(entry).environment(Rank(), settings)}
@@ -110,7 +110,7 @@ def _compare(entry: PluginEntry, *, precision: Precision, cases: list[str], **re
 
 
 def _write(certificate: Certificate, directory: Path) -> None:
-    from chipperf.contract.equivalence_plot import write_plot
+    from chipperf.contract.certificate import write_plot
 
     write_atomically(directory / "equivalence.json", certificate.model_dump_json(indent=2) + "\n")
     write_plot(certificate, directory / "equivalence.png")

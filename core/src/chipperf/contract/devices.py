@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,11 +13,16 @@ from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
+    from chipperf.data.sample import SampleOptions
     from chipperf.plugin.types import ProbedDevice
+
+TRAINED_CASE: Final = "mobilenetv2"
+"""The case that the checks of whole runs train."""
 
 _PRODUCT_SIZE: Final = 64
 
@@ -150,6 +156,16 @@ def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None
             after_step(step)
     session.synchronize(device)
     return [parameter.detach().cpu() for parameter in model.parameters()]
+
+
+def training_command(subject: PluginUnderTest, images: SampleOptions, out: Path, *options: str) -> list[str]:
+    """Return the command that trains a small case on generated images with the plugin, and writes to ``out``."""
+    from chipperf.data.sample import ensure_sample_dataset
+
+    data = ensure_sample_dataset(images, subject.workspace)
+    command = [sys.executable, "-m", "chipperf", "train", TRAINED_CASE, "--vendor", subject.entry.name]
+    command += ["--preset", "tiny", "--data", str(data), "--out", str(out), "--set", "workers=0"]
+    return [*command, *options]
 
 
 def read_switches(device_type: str) -> dict[str, object]:

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +14,13 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import job_ranks, launcher_variables, probed_devices, ranks_share_device
+from chipperf.contract.devices import (
+    job_ranks,
+    launcher_variables,
+    probed_devices,
+    ranks_share_device,
+    training_command,
+)
 from chipperf.plugin.types import Capability, Rank
 from chipperf.run.directory import RunDirectory
 
@@ -211,18 +216,14 @@ def group_can_be_made_again(subject: PluginUnderTest) -> None:
 @check("P8", level=3, capability=Capability.DISTRIBUTED, fault="the run hangs when a rank dies", timeout_s=420)
 def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
-    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+    from chipperf.data.sample import SampleOptions
 
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("the check needs 2 devices")
-    data = ensure_sample_dataset(
-        SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64), subject.workspace
-    )
+    images = SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64)
     run = subject.workspace / "failing-run"
-    command = [sys.executable, "-m", "chipperf", "train", "mobilenetv2", "--vendor", subject.entry.name]
-    command += ["--preset", "tiny", "--nproc", "2", "--data", str(data), "--out", str(run), "--set", "workers=0"]
     # Other checks cover the device; checking it here would only take time.
-    command += ["--no-device-check"]
+    command = training_command(subject, images, run, "--nproc", "2", "--no-device-check")
     limit_s = tolerances.FAILED_RUN_S
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
         try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateNotFound
 
@@ -13,6 +12,7 @@ from chipperf.contract.check import NotRun, check, fail, require
 from chipperf.contract.plugin_under_test import other_vendors
 from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
 from chipperf.contract.texts import mentions
+from chipperf.documents import markdown
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
 from chipperf.languages import LANGUAGES, in_all_languages, in_language
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from chipperf.languages import Language
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
-
-_CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
 
 
 @check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
@@ -119,16 +117,10 @@ def _require_markers(text: str, case: Case, language: Language) -> None:
 
 
 def _performance_row(text: str) -> dict[str, str] | None:
-    """Return the first row of the performance table as cells by column; ``None`` if there is no such table."""
-    lines = iter(text.splitlines())
-    for line in lines:
-        header = _cells(line)
-        if set(THROUGHPUTS) & set(header):
-            # The line between header and body only draws.
-            next(lines, "")
-            return dict(zip(header, _cells(next(lines, "")), strict=False))
+    """Return the first row of the performance table as cells by column; ``None`` if there is no such row."""
+    for table in markdown.parse(text).blocks:
+        if isinstance(table, markdown.Table) and table.rows:
+            header = [cell.text for cell in table.header]
+            if set(THROUGHPUTS) & set(header):
+                return dict(zip(header, (cell.text for cell in table.rows[0]), strict=False))
     return None
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip().strip("*") for cell in _CELL_EDGE.split(line.strip())[1:-1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import NotRun, check, deterministic, each_precision, require
 from chipperf.contract.devices import read_switches, train
@@ -85,10 +85,17 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
 )
 def teardown_restores_switches(subject: PluginUnderTest) -> None:
     """A teardown restores every global switch that the plugin's hooks changed."""
+    session, precision = subject.session, subject.settings.precision
     _ = subject.runtime
     before = _switches(subject)
-    precision = subject.settings.precision
-    _set_up_and_release(subject, precision)
+    # The hooks that a run calls from initialization to teardown.
+    device = _initialize(subject)
+    if session.has("perf_seed"):
+        session.seed(_SEED, device, True)
+    if session.has("perf_precision"):
+        with suppress(UnsupportedPrecision):
+            session.precision(precision, device)
+    session.device_teardown(device)
     after = _switches(subject)
     changed = [f"{name} was {value} and is {after[name]}" for name, value in before.items() if after[name] != value]
     require(
@@ -107,18 +114,6 @@ def _draw(subject: PluginUnderTest, seed: int) -> torch.Tensor:
     return torch.rand(_SAMPLES, device=subject.device).cpu()
 
 
-def _set_up_and_release(subject: PluginUnderTest, precision: Any) -> None:
-    """Call the plugin's hooks that a run calls from initialization to teardown."""
-    session = subject.session
-    device = _initialize(subject)
-    if session.has("perf_seed"):
-        session.seed(_SEED, device, True)
-    if session.has("perf_precision"):
-        with suppress(UnsupportedPrecision):
-            session.precision(precision, device)
-    session.device_teardown(device)
-
-
 def _initialize(subject: PluginUnderTest) -> torch.device:
     try:
         return subject.session.device_init(Rank())
@@ -127,10 +122,7 @@ def _initialize(subject: PluginUnderTest) -> torch.device:
 
 
 def _switches(subject: PluginUnderTest) -> dict[str, object]:
-    """Return torch's global switches by name, and the arithmetic of fp32 products on the device.
-
-    The arithmetic shows settings that no switch of torch shows.
-    """
+    """Return torch's global switches by name, and the arithmetic of fp32 products, which shows other settings."""
     import torch
 
     from chipperf.train.effective_precision import measure_effective_precision
@@ -140,6 +132,7 @@ def _switches(subject: PluginUnderTest) -> dict[str, object]:
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
     }
+    # The initialization may change the switches, so it comes after they were read.
     products = measure_effective_precision(_initialize(subject), nullcontext)
     found["arithmetic of fp32 matrix products"] = products.matmul
     found["arithmetic of fp32 convolutions"] = products.convolution
