@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
@@ -12,6 +13,9 @@ from chipperf.plugin.types import EnvironmentSettings
 from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.errors import PerfError
     from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
@@ -62,6 +66,15 @@ class NotRun(Exception):
 
 class NotApplicable(Exception):
     """The check does not apply to this plugin."""
+
+
+@contextmanager
+def not_run_on(kind: type[PerfError], reason: str) -> Iterator[None]:
+    """Raise :class:`NotRun` if the block raises an error that another check reports."""
+    try:
+        yield
+    except kind as error:
+        raise NotRun(f"{reason}: {error.message}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +166,5 @@ def all_checks() -> tuple[Check, ...]:
     return tuple(_CHECKS.entries().values())
 
 
-def find_check(id: str) -> Check:
-    """Return the check called ``id``.
-
-    Raises:
-        UsageError: There is no such check.
-    """
-    return _CHECKS.find(id)
+find_check = _CHECKS.find
+"""Returns the check with an id."""

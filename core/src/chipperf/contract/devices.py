@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.contract.check import NotRun, require
+from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, Rank
@@ -77,10 +77,8 @@ def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
     Raises:
         NotRun: The probe fails.
     """
-    try:
+    with not_run_on(PluginError, "the probe fails, see B1"):
         return probe_vendor(subject.entry).devices
-    except PluginError as error:
-        raise NotRun(f"the probe fails, see B1: {error.message}") from error
 
 
 def ranks_share_device(subject: PluginUnderTest) -> bool:

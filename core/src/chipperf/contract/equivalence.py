@@ -120,14 +120,14 @@ def compare(
 
     Args:
         session: The vendor.
-        device: The vendor's initialized device.
-        policy: The precision in use.
+        device: Initialized by the vendor.
+        policy: The precision for which the device is set up.
         case: The case to train.
         data: Directory of a dataset for the case.
-        size: Size of each sample.
+        size: Of each sample.
         steps: Number of optimizer steps.
         to_the_end: False to stop as soon as the comparison has failed.
-        progress: File to which every step is reported.
+        progress: Every step is reported there.
 
     Raises:
         PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.

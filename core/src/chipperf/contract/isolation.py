@@ -39,7 +39,7 @@ _START_TIMEOUT_S: Final = 300.0
 _KILL_TIMEOUT_S: Final = 30.0
 """Time that the server has to kill a call after its timeout."""
 
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.005
 _OUTPUT_TAIL_BYTES: Final = 4000
 _PR_SET_CHILD_SUBREAPER: Final = 36
 """linux/prctl.h: orphaned descendants become this process's children."""
@@ -90,10 +90,10 @@ class ForkServer:
     def call(
         self, target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
     ) -> CallOutcome:
-        """Call a function in a fork of the server.
+        """Call a function in a fork of the server. It takes and returns a JSON value.
 
         Args:
-            target: ``module:function``. The function takes ``arguments``, a JSON value, and returns another one.
+            target: ``module:function``.
             arguments: Of the function.
             timeout_s: Time after which the call is killed, with every process it started.
             environment: Variables to set before the call.
@@ -122,12 +122,8 @@ class ForkServer:
     def close(self) -> None:
         """End the server and all of its descendants."""
         self.stop_call()
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        with suppress(BrokenPipeError), self._process as process:
+            process.kill()
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
         stdout = self._process.stdout
@@ -233,27 +229,31 @@ def _call_by_name(target: str, arguments: object) -> object:
 
 
 def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
-    with tempfile.TemporaryFile() as output:
-        reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            os.close(reading)
-            _become_callee(call, environment, writing, output.fileno())
-        os.close(writing)
-        content, status = _wait(child, reading, timeout_s)
-        os.close(reading)
+            _become_callee(call, environment, result.fileno(), output.fileno())
+        status = _wait(child, timeout_s)
         _kill_descendants(child)
+        result.seek(0)
+        content = result.read()
         output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_TAIL_BYTES))
         printed = output.read().decode(errors="replace").strip()
     try:
         answer: dict[str, Any] = json.loads(content)
     except ValueError:
-        answer = {"fault": _why_no_answer(status, timeout_s)}
+        if status is None:
+            fault = f"it did not finish within {timeout_s:g} s and was killed"
+        elif status < 0:
+            fault = f"it crashed the process with {signal.Signals(-status).name}"
+        else:
+            fault = f"it ended the process with status {status}"
+        answer = {"fault": fault}
     return {**answer, "output": printed}
 
 
-def _become_callee(call: Callable[[], object], environment: Mapping[str, str], writing: int, output: int) -> NoReturn:
-    """Run the function in the forked child, write its result, and exit."""
+def _become_callee(call: Callable[[], object], environment: Mapping[str, str], result: int, output: int) -> NoReturn:
+    """Run the function in the forked child, write its result, and exit. The files are given by their descriptors."""
     try:
         os.setsid()
         with open(os.devnull, "rb") as nothing:
@@ -261,8 +261,8 @@ def _become_callee(call: Callable[[], object], environment: Mapping[str, str], w
         os.dup2(output, 1)
         os.dup2(output, 2)
         # The plugin must not be able to write into the server's pipes or keep them open.
-        os.closerange(3, writing)
-        os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
+        os.closerange(3, result)
+        os.closerange(result + 1, os.sysconf("SC_OPEN_MAX"))
         os.environ.update(environment)
         content = json.dumps({"value": call()})
     except BaseException as error:
@@ -271,44 +271,27 @@ def _become_callee(call: Callable[[], object], environment: Mapping[str, str], w
     with suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
-    with os.fdopen(writing, "wb") as file:
+    with os.fdopen(result, "wb") as file:
         file.write(content.encode())
     # Threads and exit handlers of the plugin must not keep the process alive.
     os._exit(0)
 
 
-def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None]:
-    """Collect the child's answer until it ends or the timeout passes. The status is ``None`` if it was killed."""
+def _wait(child: int, timeout_s: float) -> int | None:
+    """Wait for the child until the timeout passes. Return its exit code, or ``None`` if it was killed."""
     deadline_s = time.monotonic() + timeout_s
     caller = os.getppid()
-    content = b""
-    os.set_blocking(reading, False)
     while True:
-        ready = select.select([reading], [], [], _POLL_S)[0]
-        received = _read_available(reading) if ready else b""
-        content += received
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return content + _read_available(reading), os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status)
         # If the caller has been killed, no process waits for the answer.
         if time.monotonic() > deadline_s or os.getppid() != caller:
             with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return content, None
-        if ready and not received:
-            # The pipe is closed, so only the end of the child is left to wait for.
-            time.sleep(0.001)
-
-
-def _read_available(reading: int) -> bytes:
-    content = b""
-    with suppress(BlockingIOError):
-        while block := os.read(reading, 65536):
-            content += block
-    return content
+            return None
+        time.sleep(_POLL_S)
 
 
 def _kill_descendants(child: int) -> None:
@@ -325,11 +308,3 @@ def _kill_all(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _why_no_answer(status: int | None, timeout_s: float) -> str:
-    if status is None:
-        return f"it did not finish within {timeout_s:g} s and was killed"
-    if status < 0:
-        return f"it crashed the process with {signal.Signals(-status).name}"
-    return f"it ended the process with status {status}"

@@ -103,16 +103,11 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
     subject = _subject(arguments)
     try:
         find_check(arguments["check"]).function(subject)
-    except Failed as failure:
-        return {"status": "failed", "message": str(failure)}
-    except NotApplicable as reason:
-        return {"status": "not_applicable", "message": str(reason)}
-    except NotRun as reason:
-        return {"status": "not_run", "message": str(reason)}
-    except PerfError as error:
-        return {"status": "failed", "message": error.message, "detail": traceback.format_exc()}
+    except (Failed, NotApplicable, NotRun) as result:
+        statuses = {Failed: "failed", NotApplicable: "not_applicable", NotRun: "not_run"}
+        return {"status": statuses[type(result)], "message": str(result)}
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
+        message = error.message if isinstance(error, PerfError) else f"{type(error).__name__}: {error}"
         return {"status": "failed", "message": message, "detail": traceback.format_exc()}
     finally:
         distributed = sys.modules.get("torch.distributed")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
 
 import chipperf
 from chipperf.plugin.types import EnvironmentSettings, Rank
@@ -19,12 +21,7 @@ if TYPE_CHECKING:
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
-_GIB: Final = 2**30
 _NOT_RUN: Final = schema.Missing(missing="not_run")
-_ENVIRONMENT_TEXTS: Final = (
-    *("machine", "cpu", "network", "os", "kernel", "driver", "container", "framework", "compiler", "dependencies"),
-    *("python", "torch", "sdk", "collectives"),
-)
 
 
 def device_names(info: VendorInfo) -> tuple[str, ...]:
@@ -36,6 +33,7 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
     """Return the record of a run in which every value was measured. ``rank`` determines the topology."""
     info, values = session.vendor_info(), resolved.values
     card = info.known_devices[0].name if info.known_devices else "specimen device"
+    names = {"card_title": f"{card} specimen", "card_short_name": info.short_name(card)}
     variables = session.environment(rank, EnvironmentSettings(case=case.name, precision="fp32"))
     return schema.Record(
         kind="measured",
@@ -64,40 +62,18 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
         ),
         limits=schema.Limits(),
         seed=values.seed,
-        dataset=schema.Dataset(
-            name=case.data.reference.name,
-            version="1",
-            fingerprint="0123456789abcdef",
-            fingerprint_method="sha256 of names and sizes",
-            train_samples=100_000,
-            eval_samples=5_000,
-            classes=100,
-            is_sample=False,
-        ),
-        loader=schema.Loader(
-            workers=4,
-            prefetch_factor=2,
-            pin_memory=True,
-            persistent_workers=True,
-            start_method="fork",
-            decoder="specimen decoder",
-            resize="specimen resize",
-        ),
+        dataset=schema.Dataset.model_validate({**_specimen(schema.Dataset), "name": case.data.reference.name}),
+        loader=schema.Loader.model_validate(_specimen(schema.Loader)),
         environment=schema.Environment.model_validate(
-            {
-                **{name: f"specimen {name}" for name in _ENVIRONMENT_TEXTS},
-                "cpu_cores": 64,
-                "memory_bytes": 512 * _GIB,
-                "card_title": f"{card} specimen",
-                "card_short_name": info.short_name(card),
-                "row_label": info.short_name(card),
-            }
+            {**_specimen(schema.Environment), **names, "row_label": info.short_name(card)}
         ),
         knobs=[
             schema.KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor")
             for each in variables
         ],
-        metrics=_metrics(quality=values.target),
+        metrics=schema.Metrics.model_validate(
+            {**_specimen(schema.Metrics), "quality": values.target, "best_quality": values.target}
+        ),
         warnings=["specimen warning"],
     )
 
@@ -125,43 +101,21 @@ def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -
     return full.model_copy(update=changes)
 
 
-def _metrics(*, quality: float) -> schema.Metrics:
-    return schema.Metrics(
-        e2e_time_s=1100.0,
-        p_whole=900.0,
-        p_train=_throughput(950.0),
-        p_core=_throughput(1000.0),
-        data_stall=0.05,
-        quality=quality,
-        best_quality=quality,
-        time_to_target=schema.TimeToTarget(seconds=990.0, epoch=9),
-        memory=schema.Memory(
-            allocated_peak_bytes=19 * _GIB,
-            reserved_peak_bytes=20 * _GIB,
-            device_peak_bytes=21 * _GIB,
-            total_bytes=32 * _GIB,
-            allocator_source="specimen allocator",
-            device_source="specimen management library",
-        ),
-        power=schema.Power(
-            samples=1000,
-            mean_w=100.0,
-            max_w=150.0,
-            energy_j=100_000.0,
-            mean_temperature_c=50.0,
-            max_temperature_c=60.0,
-            mean_utilization_percent=90.0,
-            used_peak_bytes=21 * _GIB,
-            source="specimen management library",
-        ),
-        train_samples=1_000_000,
-        train_seconds=1000.0,
-        epochs=10.0,
-        steps=10_000,
-        spans=[schema.Span(name="train", start_s=50.0, seconds=1000.0)],
-    )
+def _specimen(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a value for every field of a model that has none by default."""
+    return {
+        name: _value(name, field.annotation)
+        for name, field in model.model_fields.items()
+        if field.is_required() or isinstance(field.default, schema.Missing)
+    }
 
 
-def _throughput(median: float) -> schema.Throughput:
-    window = schema.Window(epoch=0, first_step=0, steps=50, samples=round(10 * median), seconds=10.0)
-    return schema.Throughput(median=median, iqr=1.5, mean_of_totals=median, windows=[window])
+def _value(name: str, annotation: Any) -> Any:
+    """Return a value of a field's type; of several types, the first, because a missing value comes last."""
+    kinds = get_args(annotation)
+    if kinds:
+        value = _value(name, kinds[0])
+        return [value] if get_origin(annotation) is list else value
+    if issubclass(annotation, BaseModel):
+        return _specimen(annotation)
+    return {str: f"specimen {name}", int: 1000, float: 1.0, bool: False}[annotation]

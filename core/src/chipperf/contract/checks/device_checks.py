@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from chipperf.contract import tolerances
-from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
+from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
 from chipperf.contract.devices import job_ranks, probed_devices, ranks_share_device, require_computes
 from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.errors import DeviceError, PerfError, PluginError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
+    from chipperf.plugin.types import DeviceInfo, ProbedDevice
 
 _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0
@@ -144,11 +144,9 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     devices = probed_devices(subject)
     for rank, probed in zip(job_ranks(len(devices)), devices, strict=True):
         which = f"the device of local rank {rank.local_rank}"
-        try:
+        with not_run_on(PluginError, f"{which} cannot be used, see D1"):
             _ = subject.runtime
             device = subject.session.device_init(rank)
-        except PluginError as error:
-            raise NotRun(f"{which} cannot be used, see D1: {error.message}") from error
         info = subject.session.device_info(device)
         _require_same_device(which, info, probed)
         require(
@@ -175,11 +173,16 @@ def device_has_product_name(subject: PluginUnderTest) -> None:
     if name.casefold() in {device.name.casefold() for device in info.known_devices}:
         return
     for other in other_vendors(subject):
-        claimed = _belongs_to(name, other, subject.device)
-        require(
-            claimed is None,
-            f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real product",
-        )
+        names = [product.name for product in other.known_devices]
+        # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
+        if subject.device.type != "cpu":
+            names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
+        for claimed in names:
+            require(
+                not re.search(rf"(?<!\w){re.escape(claimed)}(?!\w)", name, re.IGNORECASE),
+                f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real "
+                "product",
+            )
 
 
 @check("D9", level=1, fault="after an error the process can no longer use the device")
@@ -241,12 +244,3 @@ def _require_same_device(which: str, info: DeviceInfo, probed: ProbedDevice) -> 
             f"{which} has {info.total_bytes} bytes by perf_device_info and {probed.total_bytes} bytes by the probe: "
             "report the device's own capacity, in bytes",
         )
-
-
-def _belongs_to(name: str, other: VendorInfo, device: torch.device) -> str | None:
-    """Return the part of a device's name that belongs to another vendor."""
-    names = [product.name for product in other.known_devices]
-    # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
-    if device.type != "cpu":
-        names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
-    return next((each for each in names if re.search(rf"(?<!\w){re.escape(each)}(?!\w)", name, re.IGNORECASE)), None)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
@@ -38,13 +39,10 @@ _SAMPLES_PER_RANK: Final = 8
 _TRAINING_BEFORE_DEATH_S: Final = 2.0
 _RUN_START_TIMEOUT_S: Final = 180.0
 
+_distributed_check = partial(check, level=3, capability=Capability.DISTRIBUTED)
 
-@check(
-    "P1",
-    level=3,
-    capability=Capability.DISTRIBUTED,
-    fault="the backend string is wrong, which would show only on several cards",
-)
+
+@_distributed_check("P1", fault="the backend string is wrong, which would show only on several cards")
 def backend_is_registered(subject: PluginUnderTest) -> None:
     """After the runtime is loaded, the plugin's collective backend is registered and supports its devices."""
     import torch.distributed as dist
@@ -66,7 +64,7 @@ def backend_is_registered(subject: PluginUnderTest) -> None:
     )
 
 
-@check("P2", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all-reduce averages, or does nothing")
+@_distributed_check("P2", ranks=2, fault="all-reduce averages, or does nothing")
 def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
     """All-reduce (sum and maximum), broadcast and all-gather give the right numbers in float32 and int64."""
     import torch
@@ -88,7 +86,7 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
             _require_equal(tensor, base * (source + 1), f"all-gather of {dtype}, part of rank {source}")
 
 
-@check("P3", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="the barrier does not wait")
+@_distributed_check("P3", ranks=2, fault="the barrier does not wait")
 def barrier_waits(subject: PluginUnderTest) -> None:
     """A barrier holds every rank until the last one has arrived."""
     import torch
@@ -111,13 +109,7 @@ def barrier_waits(subject: PluginUnderTest) -> None:
         )
 
 
-@check(
-    "P4",
-    level=3,
-    capability=Capability.DISTRIBUTED,
-    ranks=2,
-    fault="gradients are summed, or each rank keeps its own gradients",
-)
+@_distributed_check("P4", ranks=2, fault="gradients are summed, or each rank keeps its own gradients")
 def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
     """Two ranks under DDP get the same gradients as one process that trains on both halves of the batch."""
     import torch
@@ -150,7 +142,7 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
         )
 
 
-@check("P5", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all ranks train on card 0")
+@_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
 def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     """Two ranks of a machine use two different devices."""
     import torch.distributed as dist
@@ -183,13 +175,7 @@ def one_main_process(subject: PluginUnderTest) -> None:
     require(mains == [0], f"of 4 ranks on two machines {mains} are main processes instead of [0]")
 
 
-@check(
-    "P7",
-    level=3,
-    capability=Capability.DISTRIBUTED,
-    ranks=2,
-    fault="a process group works only once, or leaves processes running",
-)
+@_distributed_check("P7", ranks=2, fault="a process group works only once, or leaves processes running")
 def group_can_be_made_again(subject: PluginUnderTest) -> None:
     """After a process group is destroyed, a new one works, and no process is left running."""
     import torch
@@ -213,7 +199,7 @@ def group_can_be_made_again(subject: PluginUnderTest) -> None:
     require(not left, f"after teardown these processes still run: {'; '.join(left)}")
 
 
-@check("P8", level=3, capability=Capability.DISTRIBUTED, fault="the run hangs when a rank dies", timeout_s=420)
+@_distributed_check("P8", fault="the run hangs when a rank dies", timeout_s=420)
 def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
     from chipperf.data.sample import SampleOptions
@@ -243,7 +229,7 @@ def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     )
 
 
-@check("P9", level=3, capability=Capability.DISTRIBUTED, fault="training on one card needs a launcher")
+@_distributed_check("P9", fault="training on one card needs a launcher")
 def single_process_needs_no_rendezvous(subject: PluginUnderTest) -> None:
     """A job of one process runs without the launcher's variables."""
     for name in _LAUNCHER_VARIABLES:

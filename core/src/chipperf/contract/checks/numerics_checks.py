@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract import tolerances
-from chipperf.contract.check import NotApplicable, NotRun, check, each_case, each_precision, require
+from chipperf.contract.check import NotApplicable, NotRun, check, each_case, each_precision, not_run_on, require
 from chipperf.contract.devices import read_switches
 from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.errors import PluginError, UnsupportedPrecision
@@ -31,6 +32,8 @@ _SEED: Final = 11
 _SCALE: Final = 2.0**10
 _READ_TIMEOUT_S: Final = 300.0
 
+_check_each_precision = partial(check, level=2, settings=each_precision)
+
 
 @check("N1", level=2, fault="fp32 runs as TF32 or 16-bit fixed point, or the backward pass is wrong")
 def fp32_is_fp32(subject: PluginUnderTest) -> None:
@@ -45,12 +48,7 @@ def fp32_is_fp32(subject: PluginUnderTest) -> None:
     _require_close(ARITHMETIC, subject.device)
 
 
-@check(
-    "N2",
-    level=2,
-    settings=each_precision,
-    fault="a switch or variable changes numerics, and the record does not list it",
-)
+@_check_each_precision("N2", fault="a switch or variable changes numerics, and the record does not list it")
 def knobs_are_declared(subject: PluginUnderTest) -> None:
     """Every switch and environment variable that changes numerics is declared as a knob with its current value."""
     device_type = subject.info.device_type
@@ -74,12 +72,7 @@ def knobs_are_declared(subject: PluginUnderTest) -> None:
     _require_declared_switches(requested, knobs, switches, after)
 
 
-@check(
-    "N3",
-    level=2,
-    settings=each_precision,
-    fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing",
-)
+@_check_each_precision("N3", fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing")
 def precision_is_honored(subject: PluginUnderTest) -> None:
     """Each precision runs as requested or is refused with UnsupportedPrecision, as the capabilities declare."""
     requested = subject.settings.precision
@@ -122,7 +115,7 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
         )
 
 
-@check("N4", level=2, settings=each_precision, fault="weights become NaN at the first overflow in fp16")
+@_check_each_precision("N4", fault="weights become NaN at the first overflow in fp16")
 def overflow_skips_step(subject: PluginUnderTest) -> None:
     """With fp16 autocast, a step with infinite gradients changes no weight; bf16 and fp32 scale no gradients."""
     import torch
@@ -202,8 +195,13 @@ def checkpoint_loads_on_the_cpu(subject: PluginUnderTest) -> None:
     """A process without the vendor's stack loads a checkpoint from the device with every bit the same."""
     import torch
 
-    path = subject.workspace / "checkpoint.pt"
-    model, optimizer = _trained_once(subject, _fp32_policy(subject))
+    path, device, policy = subject.workspace / "checkpoint.pt", subject.device, _fp32_policy(subject)
+    torch.manual_seed(_SEED)
+    layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+    model = subject.session.prepare_model(torch.nn.Sequential(*layers).to(device), policy, device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(4, 3, 8, 8).to(device)).square().mean().backward()
+    optimizer.step()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
     # The plugin may have changed what state_dict returns.
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
@@ -228,12 +226,7 @@ def read_checkpoint(path: str) -> dict[str, list[str]]:
     return _bits(torch.load(path, map_location="cpu", weights_only=True))
 
 
-@check(
-    "N8",
-    level=2,
-    settings=each_precision,
-    fault="the plugin changes the model, so its results belong to another model",
-)
+@_check_each_precision("N8", fault="the plugin changes the model, so its results belong to another model")
 def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
     """``perf_prepare_model`` keeps modules and parameters of every case with generated data: names, shapes, number."""
     import torch
@@ -248,8 +241,7 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
         data = _sample(subject, case)
         if data is None:
             continue
-        workload = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu"))
-        model = workload.build_model()
+        model = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu")).build_model()
         before = _structure(model)
         prepared = subject.session.prepare_model(model.to(subject.device), policy, subject.device)
         _require_same_structure(before, _structure(prepared), f"{case.name} in {requested}")
@@ -267,10 +259,8 @@ def _policy(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy |
 
 
 def _fp32_policy(subject: PluginUnderTest) -> PrecisionPolicy:
-    try:
+    with not_run_on(UnsupportedPrecision, "fp32 is refused, see N3"):
         return subject.session.precision("fp32", subject.device)
-    except UnsupportedPrecision as error:
-        raise NotRun(f"fp32 is refused, see N3: {error.message}") from error
 
 
 def _true_fp32_policy(subject: PluginUnderTest) -> PrecisionPolicy:
@@ -356,18 +346,6 @@ def _sample(subject: PluginUnderTest, case: Case) -> Path | None:
     from chipperf.contract.equivalence import sample_data
 
     return sample_data(case, "tiny", subject.workspace) if case.data.ensure_few_samples else None
-
-
-def _trained_once(subject: PluginUnderTest, policy: PrecisionPolicy) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    import torch
-
-    torch.manual_seed(_SEED)
-    layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
-    model = subject.session.prepare_model(torch.nn.Sequential(*layers).to(subject.device), policy, subject.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(torch.randn(4, 3, 8, 8).to(subject.device)).square().mean().backward()
-    optimizer.step()
-    return model, optimizer
 
 
 def _bits(checkpoint: Mapping[str, Any]) -> dict[str, list[str]]:

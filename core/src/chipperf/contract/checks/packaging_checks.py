@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import distribution
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,33 +14,13 @@ from jinja2 import Environment, TemplateError
 from jinja2.meta import find_referenced_templates
 
 from chipperf.cases import registry as cases
-from chipperf.contract import plugin_side_effects, tolerances
-from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
+from chipperf.contract import plugin_files, plugin_side_effects, tolerances
+from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, not_run_on, require
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
-from chipperf.contract.plugin_files import (
-    importable_names,
-    license_files,
-    named_templates,
-    private_names,
-    requirements,
-    source_files,
-)
 from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.errors import PerfError, PluginLoadError, VendorHookError, did_you_mean
-from chipperf.plugin import installed
+from chipperf.plugin import installed, registration
 from chipperf.plugin.installed import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
-from chipperf.plugin.registration import (
-    VENDOR_HOOKS,
-    BoundPlugin,
-    api_version_faults,
-    forbidden_options,
-    mismatches,
-    missing_hooks,
-    name_faults,
-    register,
-    undeclared_capabilities,
-    unfounded_capabilities,
-)
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import Capability, EnvironmentSettings
 from chipperf.precisions import PRECISIONS, precisions_by_capability
@@ -57,8 +38,10 @@ if TYPE_CHECKING:
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
 _IMPORT_TIMEOUT_S: Final = 15.0
 
+_entry_check = partial(check, level=0, needs="entry")
 
-@check("A1", level=0, needs="entry", fault="the group of an entry point is misspelled, or its target does not exist")
+
+@_entry_check("A1", fault="the group of an entry point is misspelled, or its target does not exist")
 def entry_points_resolve(subject: PluginUnderTest) -> None:
     """Every entry point for chipperf is in a group that chipperf reads, and can be loaded."""
     for point in distribution(subject.entry.distribution).entry_points:
@@ -73,26 +56,26 @@ def entry_points_resolve(subject: PluginUnderTest) -> None:
             )
 
 
-@check("A2", level=0, needs="entry", fault="the vendor cannot be selected by its own name")
+@_entry_check("A2", fault="the vendor cannot be selected by its own name")
 def entry_point_bears_vendor_name(subject: PluginUnderTest) -> None:
     """The entry point has the name in VendorInfo.name, in lower-case letters, digits and underscores."""
-    _require_none(name_faults(subject.entry, _vendor_info(_registered(subject))))
+    _require_none(registration.name_faults(subject.entry, _vendor_info(_registered(subject))))
 
 
-@check("A3", level=0, needs="entry", fault="pip keeps the plugin installed with a core that it does not work with")
+@_entry_check("A3", fault="pip keeps the plugin installed with a core that it does not work with")
 def core_is_bounded(subject: PluginUnderTest) -> None:
     """The distribution requires chipperf with a lower and an upper bound."""
     provider = distribution(subject.entry.distribution)
     if installed.normal_name(subject.entry.distribution) == CORE_PACKAGE:
         raise NotApplicable("the plugin is part of core's own distribution")
-    required = [each for each in requirements(provider) if each.name == CORE_PACKAGE and not each.optional]
+    required = [each for each in plugin_files.requirements(provider) if each.name == CORE_PACKAGE and not each.optional]
     remedy = f"write 'chipperf>=X.Y,<X+1' among the dependencies of {subject.entry.distribution}"
     require(required, f"{subject.entry.source} does not require chipperf; {remedy}")
     require(any(each.has_lower_bound for each in required), f"any older chipperf satisfies it; {remedy}")
     require(any(each.has_upper_bound for each in required), f"any later chipperf satisfies it; {remedy}")
 
 
-@check("A4", level=0, needs="entry", fault="every command loads torch or the vendor's runtime, also without a card")
+@_entry_check("A4", fault="every command loads torch or the vendor's runtime, also without a card")
 def import_is_light(subject: PluginUnderTest) -> None:
     """Importing the module loads no torch, no shared library, and no package that is not required."""
     observed = _observed(subject, plugin_side_effects.observe_import)
@@ -104,7 +87,10 @@ def import_is_light(subject: PluginUnderTest) -> None:
         not observed["libraries"],
         f"importing {subject.entry.value} opens {', '.join(observed['libraries'])}; {remedy}",
     )
-    own = {subject.entry.value.partition(".")[0], *importable_names(distribution(subject.entry.distribution))}
+    own = {
+        subject.entry.value.partition(".")[0],
+        *plugin_files.importable_names(distribution(subject.entry.distribution)),
+    }
     foreign = sorted(name for name in top_level - own if not _is_standard(name))
     require(
         not foreign,
@@ -113,45 +99,40 @@ def import_is_light(subject: PluginUnderTest) -> None:
     )
 
 
-@check(
-    "A5",
-    level=0,
-    needs="entry",
-    fault="the plugin installs import hooks, patches modules, or sets environment variables",
-)
+@_entry_check("A5", fault="the plugin installs import hooks, patches modules, or sets environment variables")
 def process_stays_unchanged(subject: PluginUnderTest) -> None:
     """Import, registration and probe do not change the environment, modules, threads or standard output."""
     changes = _observed(subject, plugin_side_effects.observe_changes)
     require(not changes, f"{'; '.join(changes)}: do it in the hooks that need it, or return it from perf_environment")
 
 
-@check("A6", level=0, needs="entry", fault="the plugin works only once per machine or process")
+@_entry_check("A6", fault="the plugin works only once per machine or process")
 def registration_repeats(subject: PluginUnderTest) -> None:
     """The plugin can be loaded and registered twice, and in a spawned process."""
     fault = _observed(subject, plugin_side_effects.register_again)
     require(fault is None, f"{fault}; keep no state that breaks another registration")
 
 
-@check("A7", level=0, needs="entry", fault="a misspelled hook is never called")
+@_entry_check("A7", fault="a misspelled hook is never called")
 def hooks_match_specification(subject: PluginUnderTest) -> None:
     """Every function named like a hook is marked as a hook, and has the name and arguments of a vendor hook."""
-    _require_none(mismatches(_load(subject), VENDOR_HOOKS))
+    _require_none(registration.mismatches(_load(subject), registration.VENDOR_HOOKS))
 
 
-@check("A8", level=0, needs="entry", fault="the result depends on the order of registration or the version of pluggy")
+@_entry_check("A8", fault="the result depends on the order of registration or the version of pluggy")
 def hooks_are_plain(subject: PluginUnderTest) -> None:
     """No hook is a wrapper, sets its position in the call order, or has a default for an argument."""
-    _require_none(forbidden_options(_load(subject)))
+    _require_none(registration.forbidden_options(_load(subject)))
 
 
-@check("A9", level=0, needs="entry", fault="the run stops at the missing hook")
+@_entry_check("A9", fault="the run stops at the missing hook")
 def required_hooks_are_there(subject: PluginUnderTest) -> None:
     """Every required hook is implemented."""
-    missing = missing_hooks(vars(_load(subject)), "train")
+    missing = registration.missing_hooks(vars(_load(subject)), "train")
     require(not missing, f"required hooks are missing: {', '.join(missing)}; docs/hooks.md has an example of each")
 
 
-@check("A10", level=0, needs="entry", fault="a hook returns a dict or another unit instead of the documented dataclass")
+@_entry_check("A10", fault="a hook returns a dict or another unit instead of the documented dataclass")
 def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
     """Hooks that need no device return exactly the specified types, with values in the right units."""
     plugin = _registered(subject)
@@ -169,23 +150,18 @@ def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
             _require_plausible_memory(memory_bytes, f"the probed device {name}")
 
 
-@check("A11", level=0, needs="entry", fault="the plugin needs another version of the hooks, and fails during a run")
+@_entry_check("A11", fault="the plugin needs another version of the hooks, and fails during a run")
 def api_version_is_supported(subject: PluginUnderTest) -> None:
     """The plugin is written for a version of the hook specification that this core supports."""
-    _require_none(api_version_faults(_vendor_info(_registered(subject))))
+    _require_none(registration.api_version_faults(_vendor_info(_registered(subject))))
 
 
-@check(
-    "A12",
-    level=0,
-    needs="entry",
-    fault="a declared capability has no hook, or the capability of a hook is not declared",
-)
+@_entry_check("A12", fault="a declared capability has no hook, or the capability of a hook is not declared")
 def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     """Each declared capability has its hook, and the capability of each such hook is declared."""
     plugin = _registered(subject)
     hooks, info = plugin.hooks, _vendor_info(plugin)
-    faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
+    faults = [*registration.undeclared_capabilities(hooks, info), *registration.unfounded_capabilities(hooks, info)]
     for capability in map(Capability, precisions_by_capability()):
         # Without the hook, core runs only fp32.
         if capability in info.capabilities and "perf_precision" not in hooks:
@@ -193,14 +169,14 @@ def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     _require_none(faults)
 
 
-@check("A13", level=0, needs="entry", fault="the plugin breaks when the internals of core change")
+@_entry_check("A13", fault="the plugin breaks when the internals of core change")
 def only_public_core_is_used(subject: PluginUnderTest) -> None:
     """The plugin's source uses only public names of chipperf."""
-    used = [f"{file}, {use}" for file, source in _sources(subject) for use in private_names(source)]
+    used = [f"{file}, {use}" for file, source in _sources(subject) for use in plugin_files.private_names(source)]
     require(not used, f"{'; '.join(used)}: import from chipperf and its public modules only")
 
 
-@check("A14", level=0, needs="entry", fault="the installed plugin lacks files that exist in its source")
+@_entry_check("A14", fault="the installed plugin lacks files that exist in its source")
 def files_are_complete(subject: PluginUnderTest) -> None:
     """The distribution contains its license, py.typed, and the templates that it names."""
     provider = distribution(subject.entry.distribution)
@@ -212,7 +188,7 @@ def files_are_complete(subject: PluginUnderTest) -> None:
     marked = any((place / "py.typed").is_file() for place in (package, package.parent))
     require(marked, f"{package.name}/py.typed is missing: without it type checkers ignore the annotations")
     _require_none(_missing_templates(subject, package))
-    licenses = license_files(provider)
+    licenses = plugin_files.license_files(provider)
     if licenses is None:
         raise NotRun(f"{provider.metadata['Name']} was not installed by pip, so there is no list of its files")
     require(licenses, f"{provider.metadata['Name']} has no license file: name it in license-files of pyproject.toml")
@@ -238,22 +214,18 @@ def _load(subject: PluginUnderTest) -> ModuleType:
     return installed.load(subject.entry)
 
 
-def _registered(subject: PluginUnderTest) -> BoundPlugin:
+def _registered(subject: PluginUnderTest) -> registration.BoundPlugin:
     _load(subject)
-    try:
-        plugin = register(subject.entry, VENDOR_HOOKS)
-    except PluginLoadError as error:
-        raise NotRun(f"the plugin cannot be registered, see A7 and A8: {error.message}") from error
+    with not_run_on(PluginLoadError, "the plugin cannot be registered, see A7 and A8"):
+        plugin = registration.register(subject.entry, registration.VENDOR_HOOKS)
     if "perf_vendor_info" not in plugin.hooks:
         raise NotRun("perf_vendor_info is missing, see A9")
     return plugin
 
 
-def _vendor_info(plugin: BoundPlugin) -> VendorInfo:
-    try:
+def _vendor_info(plugin: registration.BoundPlugin) -> VendorInfo:
+    with not_run_on(VendorHookError, "perf_vendor_info does not work, see A10"):
         return Session(plugin).vendor_info()
-    except VendorHookError as error:
-        raise NotRun(f"perf_vendor_info does not work, see A10: {error.message}") from error
 
 
 def _observed(subject: PluginUnderTest, function: Callable[[Mapping[str, str]], object]) -> Any:
@@ -304,7 +276,7 @@ def _missing_templates(subject: PluginUnderTest, package: Path) -> list[str]:
     faults = [
         f"{file} names {name}, which is not in {package.name}"
         for file, source in _sources(subject)
-        for name in named_templates(source)
+        for name in plugin_files.named_templates(source)
         if not any(package.rglob(name.rpartition("/")[2]))
     ]
     for path in sorted(own.glob("*.j2")) if own else ():
@@ -328,7 +300,7 @@ def _exists(template: str | None, own: Path | None) -> bool:
 
 def _sources(subject: PluginUnderTest) -> list[tuple[str, str]]:
     """Return name and content of each Python file of the plugin."""
-    files = source_files(subject.entry)
+    files = plugin_files.source_files(subject.entry)
     if not files:
         raise NotRun(f"the source of {subject.entry.value} is not available")
     return [(path.name, path.read_text(encoding="utf-8")) for path in files]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.contract.check import check, fail, not_run_on, require
 from chipperf.contract.devices import TRAINED_CASE, training_command
 from chipperf.errors import PerfError
 from chipperf.languages import LANGUAGES
@@ -76,15 +76,13 @@ def record_is_valid(subject: PluginUnderTest) -> None:
 def record_gives_nobody_away(subject: PluginUnderTest) -> None:
     """Record and report contain no host name, user name or absolute path."""
     directory = _run(subject)
-    try:
+    with not_run_on(PerfError, "there is no record or report, see R5 and R3"):
         record = read_record(directory.record)
         templates = template_directory(subject.entry)
         reports = {
             f"the {language} report": render_report([record], language=language, vendor_templates=templates)
             for language in LANGUAGES
         }
-    except PerfError as error:
-        raise NotRun(f"there is no record or report, see R5 and R3: {error.message}") from error
     for place, text in (*_texts("record", record.model_dump(mode="json")), *reports.items()):
         quoted = " ".join(text.split())[:_QUOTED_CHARACTERS]
         for what, name in _names(subject):

@@ -8,7 +8,7 @@ from jinja2 import TemplateNotFound
 
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
-from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.contract.check import NotRun, check, fail, not_run_on, require
 from chipperf.contract.plugin_under_test import other_vendors
 from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
 from chipperf.contract.texts import mentions
@@ -53,10 +53,8 @@ def report_names_no_other_vendor(subject: PluginUnderTest) -> None:
     for case in map(find_case, case_names()):
         for rank in RANKS:
             for language in LANGUAGES:
-                try:
+                with not_run_on(PerfError, "the report cannot be rendered, see R3"):
                     text = _render(subject, _record(subject, case, rank, full=True), language)
-                except PerfError as error:
-                    raise NotRun(f"the report cannot be rendered, see R3: {error.message}") from error
                 for name, other in foreign:
                     require(
                         not mentions(text, name),
@@ -75,14 +73,11 @@ def _record(subject: PluginUnderTest, case: Case, rank: Rank, *, full: bool) -> 
     """Return a record that contains the vendor's texts."""
     make = full_record if full else empty_record
     device_name = device_names(subject.info)[-1]
-    try:
+    config_faults = not_run_on(ConfigError, "the overrides do not resolve, see C1 and C3")
+    with not_run_on(PerfError, "a hook does not work, see A10"), config_faults:
         shipped = subject.session.case_overrides(case.name, rank, device_name)
         resolved = resolve(case, vendor=subject.entry.name, vendor_overrides=shipped)
         return make(subject.session, case, rank, resolved)
-    except ConfigError as error:
-        raise NotRun(f"the overrides do not resolve, see C1 and C3: {error.message}") from error
-    except PerfError as error:
-        raise NotRun(f"a hook does not work, see A10: {error.message}") from error
 
 
 def _render(subject: PluginUnderTest, record: Record, language: Language) -> str:

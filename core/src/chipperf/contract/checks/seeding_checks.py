@@ -6,7 +6,7 @@ import random
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
-from chipperf.contract.check import NotRun, check, deterministic, each_precision, require
+from chipperf.contract.check import check, deterministic, each_precision, not_run_on, require
 from chipperf.contract.devices import read_switches, train
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
@@ -115,10 +115,8 @@ def _draw(subject: PluginUnderTest, seed: int) -> torch.Tensor:
 
 
 def _initialize(subject: PluginUnderTest) -> torch.device:
-    try:
+    with not_run_on(PerfError, "the device cannot be initialized after a teardown, see D5"):
         return subject.session.device_init(Rank())
-    except PerfError as error:
-        raise NotRun(f"the device cannot be initialized after a teardown, see D5: {error.message}") from error
 
 
 def _switches(subject: PluginUnderTest) -> dict[str, object]:
