@@ -25,7 +25,6 @@ Level = Literal[0, 1, 2, 3]
 """0 static: no device, no torch. 1 device. 2 training. 3 distributed."""
 
 LEVELS: Final[dict[Level, str]] = {0: "static", 1: "device", 2: "training", 3: "distributed"}
-"""Every level and its name."""
 
 Needs = Literal["entry", "session", "device"]
 """What must work before a check can run: the installed entry point, the bound session, or the initialized device."""

@@ -118,15 +118,9 @@ def require_computes(subject: PluginUnderTest, device: torch.device, situation: 
 
 
 def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None] | None = None) -> list[torch.Tensor]:
-    """Train a new network of a few convolutions on random data, on the subject's device. Calls hooks as in a run.
+    """Train a new network of a few convolutions on random data on the subject's device, with its hooks as in a run.
 
-    Args:
-        subject: The plugin.
-        steps: Number of optimizer steps.
-        after_step: Called after each step with the number of finished steps.
-
-    Returns:
-        The parameters after the last step, on the host.
+    ``after_step`` is called with the number of finished steps. Return the parameters after the last step, on the host.
     """
     import torch
 

@@ -88,12 +88,8 @@ def probe(
 ) -> Probing:
     """Probe in a fork of this process, which must not have imported the plugin.
 
-    Args:
-        entry: The plugin.
-        variables: Environment variables to set.
-        without: Environment variables to remove.
-        pci: Directory that replaces the kernel's list of PCI functions.
-        path: Directory to search first for modules.
+    In the fork, the environment has ``variables`` and lacks those in ``without``, the directory ``pci`` replaces the
+    kernel's list of PCI functions, and modules are searched first in the directory ``path``.
 
     Raises:
         NotRun: The probe returns an invalid result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from chipperf.cases.base import Role
@@ -72,10 +73,7 @@ def _settable_keys(case: Case) -> set[str]:
 
 def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:
     """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
-    for name in case_names():
-        case = find_case(name)
-        for rank in RANKS:
-            for device_name in device_names(subject.info):
-                with not_run_on(VendorHookError, "perf_case_overrides does not work, see A10"):
-                    overrides = subject.session.case_overrides(name, rank, device_name)
-                yield case, f"{name} on {rank.topology} {device_name or 'devices'}", overrides
+    for name, rank, device_name in product(case_names(), RANKS, device_names(subject.info)):
+        with not_run_on(VendorHookError, "perf_case_overrides does not work, see A10"):
+            overrides = subject.session.case_overrides(name, rank, device_name)
+        yield find_case(name), f"{name} on {rank.topology} {device_name or 'devices'}", overrides

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import distribution
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, TemplateError
@@ -91,7 +92,9 @@ def import_is_light(subject: PluginUnderTest) -> None:
         subject.entry.value.partition(".")[0],
         *plugin_files.importable_names(distribution(subject.entry.distribution)),
     }
-    foreign = sorted(name for name in top_level - own if not _is_standard(name))
+    # The module that sysconfig reads has the platform in its name, and is not among the standard library's names.
+    known = {*sys.stdlib_module_names, *(name for name in top_level if name.startswith("_sysconfigdata"))}
+    foreign = sorted(top_level - own - known)
     require(
         not foreign,
         f"importing {subject.entry.value} imports {', '.join(foreign)}, which {subject.entry.distribution} does not "
@@ -236,32 +239,23 @@ def _observed(subject: PluginUnderTest, function: Callable[[Mapping[str, str]], 
     return outcome.value
 
 
-def _is_standard(module: str) -> bool:
-    # The module that sysconfig reads has the platform in its name, and is not listed in the standard library's names.
-    return module in sys.stdlib_module_names or module.startswith("_sysconfigdata")
-
-
 def _call_data_hooks(session: Session) -> None:
     info = session.vendor_info()
     for known in info.known_devices:
         _require_plausible_memory(known.memory_bytes, f"VendorInfo.known_devices: {known.name}")
-    for case in cases.case_names():
-        for rank in RANKS:
-            for device_name in device_names(info):
-                session.case_overrides(case, rank, device_name)
-            for deterministic in (False, True):
-                settings = EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic)
-                session.environment(rank, settings)
+    for case, rank, device_name in product(cases.case_names(), RANKS, device_names(info)):
+        session.case_overrides(case, rank, device_name)
+    for case, rank, deterministic in product(cases.case_names(), RANKS, (False, True)):
+        session.environment(rank, EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic))
     session.tool_commands()
-    for device_name in device_names(info):
-        for precision in PRECISIONS:
-            peak = session.peak_flops(device_name, precision)
-            if peak is not None:
-                require(
-                    peak.flops_per_s >= tolerances.LEAST_PEAK_FLOPS_PER_S,
-                    f"perf_peak_flops gives {device_name} {peak.flops_per_s:g} FLOP/s at {precision}: "
-                    "the unit is FLOP/s, not TFLOP/s",
-                )
+    for device_name, precision in product(device_names(info), PRECISIONS):
+        peak = session.peak_flops(device_name, precision)
+        if peak is not None:
+            require(
+                peak.flops_per_s >= tolerances.LEAST_PEAK_FLOPS_PER_S,
+                f"perf_peak_flops gives {device_name} {peak.flops_per_s:g} FLOP/s at {precision}: "
+                "the unit is FLOP/s, not TFLOP/s",
+            )
 
 
 def _require_plausible_memory(memory_bytes: int | None, what: str) -> None:

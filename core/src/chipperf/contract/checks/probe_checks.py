@@ -154,10 +154,19 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
     words = next((os.environ[name] for name in names if name in os.environ), "").split(",")
     if len(words) != len(everything.devices):
         words = [str(index) for index in range(len(everything.devices))]
-    two_reversed = [1, 0] if len(words) > 1 else [0]
-    for chosen in ([], [len(words) - 1], two_reversed):
-        probing = _require_selection(subject, everything, words, chosen)
-    _require_same_in_runtime(subject, names, ",".join(words[index] for index in two_reversed), probing.devices[0])
+    variable, *others = names
+    for chosen in ([], [len(words) - 1], [1, 0] if len(words) > 1 else [0]):
+        value = ",".join(words[index] for index in chosen)
+        probing = probe(subject.entry, variables={variable: value}, without=others)
+        require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
+        expected = [everything.identities[index] for index in chosen]
+        # Only the set is compared here; the order is compared with the runtime's order.
+        require(
+            sorted(probing.identities) == sorted(expected),
+            f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
+            f"{', '.join(expected) or 'none'}",
+        )
+    _require_same_in_runtime(subject, names, value, probing.devices[0])
 
 
 @check("B7", level=0, fault="two vendors claim the same card")
@@ -184,24 +193,6 @@ def _probe_here(subject: PluginUnderTest) -> Probing:
     probing = probe(subject.entry)
     if probing.fault:
         raise NotRun(f"perf_probe fails, see B1 and B2: {probing.fault}")
-    return probing
-
-
-def _require_selection(
-    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
-) -> Probing:
-    """Check that the probe finds exactly the chosen devices when the variable names them, and return what it found."""
-    variable, *others = everything.visible_devices_env
-    value = ",".join(words[index] for index in chosen)
-    probing = probe(subject.entry, variables={variable: value}, without=others)
-    require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
-    expected = [everything.identities[index] for index in chosen]
-    names = ", ".join(expected) or "none"
-    # Only the set is compared here; the order is compared with the runtime's order.
-    require(
-        sorted(probing.identities) == sorted(expected),
-        f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of {names}",
-    )
     return probing
 
 

@@ -64,11 +64,8 @@ class Timing:
 class Work:
     """Matrix products that keep a device busy, launched in a fraction of the time they take.
 
-    Args:
-        subject: The plugin.
-        device: Where to compute.
-        rows: Rows of each product's first operand; the time is proportional to it.
-        launches: Number of products.
+    The time is proportional to ``rows``, the rows of each product's first operand, and to ``launches``, the number of
+    products.
     """
 
     def __init__(self, subject: PluginUnderTest, device: torch.device, rows: int, launches: int = _LAUNCHES) -> None:
