@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BATCHES: Final = 4
@@ -192,25 +191,20 @@ def _draw(certificate: Certificate) -> Figure:
         norm.plot(steps, [step.reference_gradient_norm for step in comparison.steps], "-", color="0.6")
         norm.plot(steps, _drawn(step.gradient_norm for step in comparison.steps), ".")
         norm.set(title=f"{comparison.case}: gradient norm", xlabel="step")
-        _draw_errors(errors, comparison)
+        distances = _drawn(step.gradient_distance for step in comparison.steps)
+        curves = {
+            "loss": ([step.loss_error for step in comparison.steps], comparison.loss_tolerance),
+            "gradient": (distances, comparison.gradient_tolerance),
+        }
+        for label, (values, tolerance) in curves.items():
+            [line] = errors.plot(steps, [max(_SMALLEST_ERROR, value) for value in values], ".-", label=label)
+            errors.axhline(tolerance, linestyle="--", color=line.get_color(), linewidth=0.8)
+        errors.set(title=f"{comparison.case}: relative error (dashed: bound)", xlabel="step", yscale="log")
+        errors.legend()
     verdict = "within tolerance" if certificate.within else "OUTSIDE TOLERANCE"
     simulated = ", simulated" if certificate.simulated else ""
     figure.suptitle(f"{device}{simulated}, {certificate.size} size: {verdict}")
     return figure
-
-
-def _draw_errors(panel: Axes, comparison: CaseComparison) -> None:
-    steps = [step.step for step in comparison.steps]
-    distances = _drawn(step.gradient_distance for step in comparison.steps)
-    curves = {
-        "loss": ([step.loss_error for step in comparison.steps], comparison.loss_tolerance),
-        "gradient": (distances, comparison.gradient_tolerance),
-    }
-    for label, (errors, tolerance) in curves.items():
-        [line] = panel.plot(steps, [max(_SMALLEST_ERROR, error) for error in errors], ".-", label=label)
-        panel.axhline(tolerance, linestyle="--", color=line.get_color(), linewidth=0.8)
-    panel.set(title=f"{comparison.case}: relative error (dashed: bound)", xlabel="step", yscale="log")
-    panel.legend()
 
 
 def _drawn(values: Iterable[float | None]) -> list[float]:

@@ -20,7 +20,6 @@ from chipperf.plugin.types import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from chipperf.contract.check import Check
     from chipperf.plugin.installed import PluginEntry
@@ -106,9 +105,7 @@ class Runner:
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._own_servers.close()
         self._workspace.cleanup()
 

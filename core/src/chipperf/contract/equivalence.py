@@ -18,15 +18,21 @@ from __future__ import annotations
 import copy
 import math
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
 import chipperf
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
+from chipperf.cases.workload import WorkloadContext
 from chipperf.contract.certificate import BATCHES, CaseComparison, Certificate, StepComparison
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
@@ -34,12 +40,11 @@ from chipperf.plugin.session import bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
 from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
+from chipperf.train.effective_precision import EffectivePrecision, measure_effective_precision
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import torch
 
     from chipperf.cases.base import Case, Hyperparameters
     from chipperf.cases.case_data import SampleSize
@@ -132,8 +137,6 @@ def compare(
     Raises:
         PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
     """
-    import torch
-
     _require_reference_in_fp32()
     hyperparameters = hyperparameters_of(case, size)
     seed_everything(session, _SEED, device, False)
@@ -195,8 +198,6 @@ def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
 
 def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, device: torch.device) -> Workload:
     """Return the workload of a single process that loads its data itself."""
-    from chipperf.cases.workload import WorkloadContext
-
     context = WorkloadContext(
         hyperparameters=hyperparameters,
         reference=case.data.reference,
@@ -209,38 +210,35 @@ def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, dev
     return case.load_workload()(context)
 
 
+@dataclass(eq=False)
 class _Side:
     """One side of a comparison: model, optimizer and batches on one device. Only the vendor's side has a session."""
 
-    def __init__(
-        self, workload: Workload, device: torch.device, policy: PrecisionPolicy, session: Session | None = None
-    ) -> None:
-        import torch
+    workload: Workload
+    device: torch.device
+    policy: PrecisionPolicy
+    session: Session | None = None
 
-        self.workload = workload
-        self._device = device
-        self._policy = policy
-        self._session = session
-        self._scaler = torch.amp.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=policy.grad_scaler)
+    def __post_init__(self) -> None:
+        enabled = self.policy.grad_scaler
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=_INITIAL_SCALE, enabled=enabled)
 
     def take(self, model: torch.nn.Module) -> None:
         """Use ``model`` for training. The vendor may change its memory layout."""
-        self.model = model.to(self._device).train()
-        if self._session is not None:
-            self.model = self._session.prepare_model(self.model, self._policy, self._device)
+        self.model = model.to(self.device).train()
+        if self.session is not None:
+            self.model = self.session.prepare_model(self.model, self.policy, self.device)
         self.workload.memory_format = memory_format_of(self.model)
         self.optimizer = self.workload.build_optimizer(self.model)
 
     def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
         """Return the loss and the gradient of every parameter as float32 on the host; zeros if there is no gradient."""
-        import torch
-
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self._policy, self._device):
+        with autocast(self.policy, self.device):
             loss = self.workload.loss(self.model, self.workload.to_device(batch))
-        self._scaler.scale(loss).backward()
-        if self._scaler.is_enabled():
-            self._scaler.unscale_(self.optimizer)
+        self.scaler.scale(loss).backward()
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         gradients = [
             torch.zeros(parameter.shape) if parameter.grad is None else parameter.grad.detach().float().cpu()
             for parameter in self.model.parameters()
@@ -249,24 +247,18 @@ class _Side:
 
     def step(self, scale: float) -> None:
         """Do an optimizer step with ``scale`` times the case's first learning rates."""
-        import torch
-
         for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
             group["lr"] = scale * rate
         if self.workload.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.max_gradient_norm)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        if self._session is not None and self._session.step_end:
-            self._session.step_end(self._device)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.session is not None and self.session.step_end:
+            self.session.step_end(self.device)
 
 
 def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
     """Set the shift of batch normalization and switch dropout off, as the docstring of the module explains."""
-    from torch import nn
-    from torch.nn.modules.batchnorm import _BatchNorm
-    from torch.nn.modules.dropout import _DropoutNd
-
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.bias is not None:
             nn.init.constant_(module.bias, _SHIFT)
@@ -292,10 +284,6 @@ def _learning_rate_scale(side: _Side, batch: Batch) -> float:
 
 
 def _require_reference_in_fp32() -> None:
-    import torch
-
-    from chipperf.train.effective_precision import EffectivePrecision, measure_effective_precision
-
     cpu = torch.device("cpu")
     found = measure_effective_precision(cpu, lambda: autocast(_FP32, cpu))
     if found != EffectivePrecision(matmul="fp32", convolution="fp32"):

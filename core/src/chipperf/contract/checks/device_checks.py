@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.plugin.types import DeviceInfo, ProbedDevice
 
 _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0
@@ -148,7 +147,19 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
             _ = subject.runtime
             device = subject.session.device_init(rank)
         info = subject.session.device_info(device)
-        _require_same_device(which, info, probed)
+        for key in ("name", "uuid", "pci_bus_id"):
+            said, found = getattr(info, key), getattr(probed, key)
+            require(
+                said is None or found is None or said.casefold() == found.casefold(),
+                f"{which} has {key} {said!r} by perf_device_info, but {found!r} by the probe: find it by its UUID or "
+                "PCI address",
+            )
+        if info.total_bytes is not None and probed.total_bytes is not None:
+            require(
+                abs(info.total_bytes - probed.total_bytes) <= tolerances.TOTAL_MEMORY * probed.total_bytes,
+                f"{which} has {info.total_bytes} bytes by perf_device_info and {probed.total_bytes} bytes by the "
+                "probe: report the device's own capacity, in bytes",
+            )
         require(
             not uuid_declared or (info.uuid and probed.uuid),
             f"{info.name} has no UUID (probe: {probed.uuid}, perf_device_info: {info.uuid}), but Capability.UUID is "
@@ -228,19 +239,3 @@ def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) ->
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
     answer.send(fault)
-
-
-def _require_same_device(which: str, info: DeviceInfo, probed: ProbedDevice) -> None:
-    for key in ("name", "uuid", "pci_bus_id"):
-        said, found = getattr(info, key), getattr(probed, key)
-        require(
-            said is None or found is None or said.casefold() == found.casefold(),
-            f"{which} has {key} {said!r} by perf_device_info, but {found!r} by the probe: find it by its UUID or PCI "
-            "address",
-        )
-    if info.total_bytes is not None and probed.total_bytes is not None:
-        require(
-            abs(info.total_bytes - probed.total_bytes) <= tolerances.TOTAL_MEMORY * probed.total_bytes,
-            f"{which} has {info.total_bytes} bytes by perf_device_info and {probed.total_bytes} bytes by the probe: "
-            "report the device's own capacity, in bytes",
-        )

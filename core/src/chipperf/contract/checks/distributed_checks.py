@@ -242,7 +242,7 @@ def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
     """``perf_environment`` returns variables, does not set them, and returns the same ones in a second call."""
     before = dict(os.environ)
     first = subject.session.environment(Rank(), subject.settings)
-    changed = sorted(name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name))
+    changed = sorted({name for name, _ in before.items() ^ os.environ.items()})
     require(
         not changed,
         f"perf_environment changed {', '.join(changed)} itself: return the variables, so that they are recorded",

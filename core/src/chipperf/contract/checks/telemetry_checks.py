@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import TelemetrySample
     from chipperf.run.telemetry_process import TelemetrySampler
 
 _CALLS: Final = 7
@@ -48,12 +47,27 @@ def readings_are_physical(subject: PluginUnderTest) -> None:
     info = subject.session.device_info(subject.device)
     kept = torch.ones(_TENSOR_BYTES // 4, device=subject.device)
     subject.session.synchronize(subject.device)
+    bounds = {
+        "power_w": (tolerances.LEAST_POWER_W, tolerances.MOST_POWER_W),
+        "temperature_c": (tolerances.LEAST_TEMPERATURE_C, tolerances.MOST_TEMPERATURE_C),
+        "utilization_percent": (0, 100),
+        "clock_mhz": (tolerances.LEAST_CLOCK_MHZ, tolerances.MOST_CLOCK_MHZ),
+        "memory_used_bytes": (kept.nbytes, info.total_bytes or math.inf),
+    }
     durations_s = []
     for _ in range(_CALLS):
         started_s = time.perf_counter()
         sample = subject.session.telemetry(info)
         durations_s.append(time.perf_counter() - started_s)
-        _require_physical(sample, held_bytes=kept.nbytes, total_bytes=info.total_bytes)
+        known = {name: getattr(sample, name) for name in bounds if getattr(sample, name) is not None}
+        require(known, "telemetry is declared, but every reading is None")
+        for name, value in known.items():
+            least, most = bounds[name]
+            require(
+                least <= value <= most,
+                f"perf_telemetry gives {name} = {value:g}, which should be {least:g} to {most:g}: check the unit the "
+                "device reports in, and return None for unknown values",
+            )
     median_s, most_s = statistics.median(durations_s), tolerances.TELEMETRY_CALL_S
     require(
         median_s <= most_s,
@@ -97,25 +111,6 @@ def sampling_costs_little(subject: PluginUnderTest) -> None:
                 f"confidence, {len(costs)} rounds), where {tolerances.SAMPLER_COST:.0%} are allowed: let "
                 "perf_telemetry do less",
             )
-
-
-def _require_physical(sample: TelemetrySample, *, held_bytes: int, total_bytes: int | None) -> None:
-    bounds = {
-        "power_w": (tolerances.LEAST_POWER_W, tolerances.MOST_POWER_W),
-        "temperature_c": (tolerances.LEAST_TEMPERATURE_C, tolerances.MOST_TEMPERATURE_C),
-        "utilization_percent": (0, 100),
-        "clock_mhz": (tolerances.LEAST_CLOCK_MHZ, tolerances.MOST_CLOCK_MHZ),
-        "memory_used_bytes": (held_bytes, total_bytes or math.inf),
-    }
-    known = {name: getattr(sample, name) for name in bounds if getattr(sample, name) is not None}
-    require(known, "telemetry is declared, but every reading is None")
-    for name, value in known.items():
-        least, most = bounds[name]
-        require(
-            least <= value <= most,
-            f"perf_telemetry gives {name} = {value:g}, which should be {least:g} to {most:g}: check the unit the "
-            "device reports in, and return None for unknown values",
-        )
 
 
 def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
