@@ -60,12 +60,7 @@ class CaseComparison(_Model):
 
     Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
     crosses a kink, the gradient of a single step changes strongly. Such a step may reach ten times the tolerance.
-
-    Attributes:
-        batch_size: Samples per step.
-        learning_rate_scale: Factor of the case's learning rates.
-        loss_tolerance: Bound of the relative error of the loss.
-        gradient_tolerance: Bound of the gradient distance, and so of the relative error of the gradient norm.
+    ``learning_rate_scale`` is the factor of the case's learning rates.
     """
 
     case: str
@@ -144,11 +139,9 @@ class Certificate(_Model):
     Attributes:
         distribution: Distribution that provides the plugin, with its version.
         simulated: True if fake modules stood in for the vendor's stack.
-        device: Identity of the device.
-        runtime: Versions of its stack.
+        runtime: Versions of the vendor's stack.
         reference: Processor architecture and torch of the reference.
         precision: What the device was asked for, and how it carries it out.
-        seed: Of weights and data.
     """
 
     schema_version: Literal[1] = 1

@@ -123,16 +123,8 @@ def compare(
 ) -> CaseComparison:
     """Train the first steps of a case on a device and on the CPU, side by side.
 
-    Args:
-        session: The vendor.
-        device: Initialized by the vendor.
-        policy: The precision for which the device is set up.
-        case: The case to train.
-        data: Directory of a dataset for the case.
-        size: Of each sample.
-        steps: Number of optimizer steps.
-        to_the_end: False to stop as soon as the comparison has failed.
-        progress: Every step is reported there.
+    The vendor has initialized the device and set it up for the policy's precision. With ``to_the_end=False`` the
+    comparison stops as soon as it has failed.
 
     Raises:
         PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.

@@ -62,11 +62,7 @@ class CallOutcome:
 
 
 class ForkServer:
-    """A process that forks for each call.
-
-    Args:
-        environment: Environment of the server and of every call.
-        preload: Modules that the server imports before any call.
+    """A process that forks for each call. It has imported the modules in ``preload``, and calls have its environment.
 
     Raises:
         PluginError: The interpreter does not start, or a module cannot be imported.
@@ -90,13 +86,10 @@ class ForkServer:
     def call(
         self, target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
     ) -> CallOutcome:
-        """Call a function in a fork of the server. It takes and returns a JSON value.
+        """Call a function, ``module:function``, in a fork of the server. It takes and returns a JSON value.
 
-        Args:
-            target: ``module:function``.
-            arguments: Of the function.
-            timeout_s: Time after which the call is killed, with every process it started.
-            environment: Variables to set before the call.
+        After ``timeout_s`` the call is killed, with every process it started. ``environment`` has variables to set
+        before the call.
         """
         request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
         with self._lock:

@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator with the shapes of its inputs.
-
-    Attributes:
-        name: Name in messages.
-        shapes: Shapes of the inputs that have a gradient. The inputs are drawn from a normal distribution.
-        apply: Computes the output from the inputs, on their device.
-    """
+    """An operator with the shapes of its inputs, which have a gradient and are drawn from a normal distribution."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]

@@ -31,14 +31,7 @@ _TEMPLATE: Final = re.compile(r"[\w./-]+\.j2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """A distribution that another one requires.
-
-    Attributes:
-        name: Its name, in the form of :func:`~chipperf.plugin.installed.normal_name`.
-        has_lower_bound: True if the requirement excludes older versions.
-        has_upper_bound: True if the requirement excludes later versions.
-        optional: True if only an extra requires it.
-    """
+    """A distribution that another one requires, by its normal name. It is optional if only an extra requires it."""
 
     name: str
     has_lower_bound: bool
@@ -106,10 +99,7 @@ def _names_beside(path_file: Path) -> set[str]:
 
 
 def source_files(entry: PluginEntry) -> tuple[Path, ...]:
-    """Return the Python files of a plugin's package, or the file of its module if it has no package.
-
-    The result is empty if there is no source. See :func:`~chipperf.plugin.installed.package_directory`.
-    """
+    """Return the Python files of a plugin's package or, if it has none, of its module; empty if there is no source."""
     directory = package_directory(entry)
     if directory is not None:
         return tuple(sorted(directory.rglob("*.py")))
@@ -120,11 +110,7 @@ def source_files(entry: PluginEntry) -> tuple[Path, ...]:
 
 
 def private_names(source: str) -> list[str]:
-    """Return each use of a private name of core in Python source, as ``line N: NAME``.
-
-    Raises:
-        SyntaxError: The source is not Python.
-    """
+    """Return each use of a private name of core in Python source, as ``line N: NAME``."""
     nodes = list(ast.walk(ast.parse(source)))
     uses: set[tuple[int, str]] = set()
     meanings: dict[str, str] = {}
@@ -148,11 +134,7 @@ def private_names(source: str) -> list[str]:
 
 
 def named_templates(source: str) -> list[str]:
-    """Return the names of templates in Python source: complete strings that end in ``.j2``.
-
-    Raises:
-        SyntaxError: The source is not Python.
-    """
+    """Return the names of templates in Python source: complete strings that end in ``.j2``."""
     nodes = list(ast.walk(ast.parse(source)))
     pieces = {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}
     strings = (node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in pieces)

@@ -71,13 +71,11 @@ class Statement(_Model):
     Attributes:
         contract_version: Version of the list of checks.
         api_version: Version of the hook specification.
-        distribution: Distribution that provides the plugin.
         finished_utc: End of the run, ISO 8601.
         system: Operating system and architecture.
         simulated: True if fake modules replaced the vendor's stack. Then only level 0 can be claimed.
         device: Identity of the first device.
         runtime: Versions of the vendor's stack.
-        levels: The claim of each requested level.
     """
 
     contract_version: str
