@@ -23,6 +23,15 @@ Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "
 """A result after the waivers were applied. ``unexpected_pass`` is a waived check that passed. ``advisory`` is a failed
 check that does not count because it is new."""
 
+_OBSTACLES: Final = {
+    "failed": "failed",
+    "unexpected_pass": "waived but passing",
+    "not_run": "not run",
+    "bug": "waived as bug",
+    "planned": "waived as planned",
+}
+"""Verdicts, and kinds of waivers, that keep a level from being claimed, with their words in a claim."""
+
 _NAMED: Final = 5
 """Number of checks that a claim lists by name. It gives only the number of further checks."""
 
@@ -157,39 +166,30 @@ def _claim(
     level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
 ) -> LevelClaim:
     applicable = [result for result in results if result.verdict not in ("not_applicable", "advisory")]
-    faults = _why_not_claimed(level, applicable, below, standing)
-    unsupported = [result.check for result in applicable if result.waiver and result.waiver.kind == "unsupported"]
-    remark = "; ".join(faults) or (f"{', '.join(unsupported)} unsupported" if unsupported else "")
+    checks: dict[str, list[str]] = {}
+    for result in applicable:
+        kind = result.waiver.kind if result.verdict == "waived" and result.waiver else result.verdict
+        checks.setdefault(kind, []).append(result.check)
+    if level > 0 and standing.no_device:
+        faults = ["no device"]
+    else:
+        faults = ["simulated"] if level > 0 and standing.simulated else []
+        faults += [f"{_enumerate(checks[kind])} {words}" for kind, words in _OBSTACLES.items() if kind in checks]
+        if not applicable:
+            faults.append("no check ran")
+        if not faults and not all(claim.claimed for claim in below):
+            faults.append("a lower level is not claimed")
+    unsupported = f"{', '.join(checks['unsupported'])} unsupported" if "unsupported" in checks else ""
     return LevelClaim(
         level=level,
         claimed=not faults,
-        passed=sum(result.verdict == "passed" for result in applicable),
+        passed=len(checks.get("passed", ())),
         applicable=len(applicable),
-        remark=remark,
+        remark="; ".join(faults) or unsupported,
     )
 
 
-def _why_not_claimed(
-    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
-) -> list[str]:
-    if level > 0 and standing.no_device:
-        return ["no device"]
-    faults = ["simulated"] if level > 0 and standing.simulated else []
-    for verdict, words in (("failed", "failed"), ("unexpected_pass", "waived but passing"), ("not_run", "not run")):
-        faults += _concerned([result for result in applicable if result.verdict == verdict], words)
-    for kind in ("bug", "planned"):
-        waived = [each for each in applicable if each.verdict == "waived" and each.waiver and each.waiver.kind == kind]
-        faults += _concerned(waived, f"waived as {kind}")
-    if not applicable:
-        faults.append("no check ran")
-    if not faults and not all(claim.claimed for claim in below):
-        faults.append("a lower level is not claimed")
-    return faults
-
-
-def _concerned(results: Sequence[JudgedResult], words: str) -> list[str]:
-    """Return a phrase about checks, of which it names the first and counts the others; nothing if there are none."""
-    checks = [result.check for result in results]
+def _enumerate(checks: Sequence[str]) -> str:
+    """Return the names of the checks as a list, or the first names and the number of the others."""
     more = len(checks) - _NAMED
-    names = f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)
-    return [f"{names} {words}"] if checks else []
+    return f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)
