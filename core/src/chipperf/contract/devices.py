@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.data.sample import SampleOptions
     from chipperf.plugin.types import ProbedDevice
 
 TRAINED_CASE: Final = "mobilenetv2"
@@ -150,10 +149,11 @@ def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None
     return [parameter.detach().cpu() for parameter in model.parameters()]
 
 
-def training_command(subject: PluginUnderTest, images: SampleOptions, out: Path, *options: str) -> list[str]:
-    """Return the command that trains a small case on generated images with the plugin, and writes to ``out``."""
-    from chipperf.data.sample import ensure_sample_dataset
+def training_command(subject: PluginUnderTest, out: Path, *options: str, images_per_class: int) -> list[str]:
+    """Return the command that trains a small case with the plugin on generated images, and writes to ``out``."""
+    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 
+    images = SampleOptions(classes=2, train_per_class=images_per_class, val_per_class=4, width=96, height=72)
     data = ensure_sample_dataset(images, subject.workspace)
     command = [sys.executable, "-m", "chipperf", "train", TRAINED_CASE, "--vendor", subject.entry.name]
     command += ["--preset", "tiny", "--data", str(data), "--out", str(out), "--set", "workers=0"]

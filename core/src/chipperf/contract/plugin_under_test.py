@@ -17,6 +17,7 @@ from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.train.preparation import join_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +69,6 @@ class PluginUnderTest:
     @cached_property
     def distributed(self) -> DistributedConfig | None:
         """The options of the joined process group of the check's ranks; ``None`` if there is only one rank."""
-        from chipperf.train.preparation import join_process_group
-
         return join_process_group(self.session, self.rank, self.device)
 
 

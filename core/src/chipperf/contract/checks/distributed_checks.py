@@ -24,6 +24,8 @@ from chipperf.contract.devices import (
 )
 from chipperf.plugin.types import Capability, Rank
 from chipperf.run.directory import RunDirectory
+from chipperf.run.ranks import rank_from_environment
+from chipperf.train.preparation import data_parallel, join_process_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,8 +116,6 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
     """Two ranks under DDP get the same gradients as one process that trains on both halves of the batch."""
     import torch
 
-    from chipperf.train.preparation import data_parallel
-
     config = _join(subject)
     subject.session.precision("fp32", subject.device)
     device = subject.device
@@ -160,8 +160,6 @@ def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
 @check("P6", level=3, fault="every machine has its own main process, and each writes a record")
 def one_main_process(subject: PluginUnderTest) -> None:
     """In a job of two machines with two ranks each, exactly one process is the main one."""
-    from chipperf.run.ranks import rank_from_environment
-
     mains = []
     for rank in job_ranks(2, machines=2):
         wanted = {variable.name: variable.value for variable in subject.session.environment(rank, subject.settings)}
@@ -180,8 +178,6 @@ def group_can_be_made_again(subject: PluginUnderTest) -> None:
     """After a process group is destroyed, a new one works, and no process is left running."""
     import torch
     import torch.distributed as dist
-
-    from chipperf.train.preparation import join_process_group
 
     before = _children()
     _join(subject)
@@ -202,14 +198,11 @@ def group_can_be_made_again(subject: PluginUnderTest) -> None:
 @_distributed_check("P8", fault="the run hangs when a rank dies", timeout_s=420)
 def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
-    from chipperf.data.sample import SampleOptions
-
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("the check needs 2 devices")
-    images = SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64)
     run = subject.workspace / "failing-run"
     # Other checks cover the device; checking it here would only take time.
-    command = training_command(subject, images, run, "--nproc", "2", "--no-device-check")
+    command = training_command(subject, run, "--nproc", "2", "--no-device-check", images_per_class=256)
     limit_s = tolerances.FAILED_RUN_S
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
         try:

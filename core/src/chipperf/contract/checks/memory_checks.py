@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _MIB: Final = 2**20
 _TENSOR_BYTES: Final = 64 * _MIB
+_SMALL_BYTES: Final = 4096
+"""Size of a tensor that is kept so that the allocator exists."""
+
 _TRAINING_STEPS: Final = 50
 _WARMUP_STEPS: Final = 10
 
@@ -28,7 +31,7 @@ _WARMUP_STEPS: Final = 10
 def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
     """The total is the capacity of the device, as the probe reports it, not the host's memory."""
     device = subject.device
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     total_bytes = subject.session.memory_query(device).total_bytes
     if total_bytes is None:
         fail("MemoryStats.total_bytes is None: a report cannot say how much memory the device has")
@@ -59,9 +62,9 @@ def allocated_follows_tensors(subject: PluginUnderTest) -> None:
 def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
     """The peak is the highest allocation since the last reset; freeing tensors keeps it, a reset lowers it."""
     device = subject.device
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     _require_right_counter(subject, device)
-    tensor = _large_tensor(device)
+    tensor = _tensor(device)
     used_bytes, _ = _allocated_and_peak(subject, device)
     del tensor
     _, peak_bytes = _allocated_and_peak(subject, device)
@@ -83,8 +86,8 @@ def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
 def query_changes_nothing(subject: PluginUnderTest) -> None:
     """A query changes no counter: two queries in a row return the same values."""
     device = subject.device
-    _keep = _small_tensor(device)
-    tensor = _large_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
+    tensor = _tensor(device)
     del tensor
     first, second = (subject.session.memory_query(device) for _ in range(2))
     for name in ("allocated_bytes", "peak_allocated_bytes", "reserved_bytes", "peak_reserved_bytes", "total_bytes"):
@@ -116,11 +119,11 @@ def query_works_before_first_allocation(subject: PluginUnderTest) -> None:
 def memory_is_counted_per_device(subject: PluginUnderTest) -> None:
     """A tensor on one device raises only that device's counter."""
     devices = two_devices(subject)
-    _keep = [_small_tensor(device) for device in devices]
+    _keep = [_tensor(device, _SMALL_BYTES) for device in devices]
     _require_right_counter(subject, devices[0])
     for device in devices:
         before = [_in_use(subject, each) for each in devices]
-        tensor = _large_tensor(device)
+        tensor = _tensor(device)
         growths = [_in_use(subject, each) - earlier for each, earlier in zip(devices, before, strict=True)]
         del tensor
         for each, growth in zip(devices, growths, strict=True):
@@ -154,7 +157,7 @@ def training_does_not_leak(subject: PluginUnderTest) -> None:
 def unknown_is_none(subject: PluginUnderTest) -> None:
     """Unknown counters are None, not 0; reserved memory is reported exactly if the capability is declared."""
     device = subject.device
-    _keep = _large_tensor(device)
+    _keep = _tensor(device)
     stats = subject.session.memory_query(device)
     for name, value in asdict(stats).items():
         require(value != 0, f"MemoryStats.{name} is 0 while a tensor is on the device: report None if it is unknown")
@@ -176,7 +179,7 @@ def running_out_of_memory_is_recognized(subject: PluginUnderTest) -> None:
     import torch
 
     device = subject.device
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     total_bytes = subject.session.memory_query(device).total_bytes
     if total_bytes is None:
         raise NotRun("the device's capacity is not known, see M1")
@@ -196,14 +199,7 @@ def running_out_of_memory_is_recognized(subject: PluginUnderTest) -> None:
     require_computes(subject, device, "after running out of memory")
 
 
-def _small_tensor(device: torch.device) -> torch.Tensor:
-    """Allocate a small tensor, so that the allocator exists. The caller must keep it."""
-    import torch
-
-    return torch.ones(1024, device=device)
-
-
-def _large_tensor(device: torch.device, size_bytes: int = _TENSOR_BYTES) -> torch.Tensor:
+def _tensor(device: torch.device, size_bytes: int = _TENSOR_BYTES) -> torch.Tensor:
     """Allocate memory and write to it, because a host allocates pages only when they are written."""
     import torch
 
@@ -235,7 +231,7 @@ def _require_right_counter(subject: PluginUnderTest, device: torch.device) -> No
 
 def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | None:
     """Return how the allocated bytes differ from the tensors' size, or ``None`` if they agree."""
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     stats = subject.session.memory_query(device)
     if stats.allocated_bytes is None and stats.used_bytes is None:
         return "MemoryStats has neither allocated_bytes nor used_bytes"
@@ -243,7 +239,7 @@ def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | N
     tensors, growths = [], []
     for _ in range(3):
         before_bytes = _in_use(subject, device)
-        tensors.append(_large_tensor(device))
+        tensors.append(_tensor(device))
         growths.append(_in_use(subject, device) - before_bytes)
     # The first tensors may reuse memory that the process freed earlier.
     growth = sorted(growths)[1]
@@ -254,7 +250,7 @@ def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | N
         # Without a counter of reserved memory, memory that the allocator keeps counts as allocated. It must be reused.
         most_bytes = _in_use(subject, device)
     tensors.clear()
-    tensors += [_large_tensor(device, _TENSOR_BYTES // 2) for _ in growths]
+    tensors += [_tensor(device, _TENSOR_BYTES // 2) for _ in growths]
     excess = _in_use(subject, device) - most_bytes
     if excess > tolerances.ALLOCATION_BYTES:
         return f"{excess} bytes of tensors that were freed, or memory kept for later ones, still count as allocated"

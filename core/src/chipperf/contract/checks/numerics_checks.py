@@ -15,6 +15,7 @@ from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability
 from chipperf.precisions import PRECISIONS, precisions_by_capability
+from chipperf.train.preparation import autocast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -273,7 +274,6 @@ def _true_fp32_policy(subject: PluginUnderTest) -> PrecisionPolicy:
 def _arithmetic(subject: PluginUnderTest, policy: PrecisionPolicy) -> dict[str, str]:
     """Return the arithmetic of each kind of product in a model that the plugin has prepared."""
     from chipperf.train.effective_precision import measure_effective_precision
-    from chipperf.train.preparation import autocast
 
     weight_dtype = _weight_type(subject, policy)
     found = measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)

@@ -96,13 +96,10 @@ def record_gives_nobody_away(subject: PluginUnderTest) -> None:
 
 def _run(subject: PluginUnderTest) -> RunDirectory:
     """Return the directory of a short run of the real launcher. The checks share one run."""
-    from chipperf.data.sample import SampleOptions
-
     directory = RunDirectory(subject.workspace / "run")
     if directory.path.exists():
         return directory
-    images = SampleOptions(classes=2, train_per_class=4 * _STEPS, val_per_class=4, width=96, height=72)
-    command = training_command(subject, images, directory.path, "--max-steps", str(_STEPS))
+    command = training_command(subject, directory.path, "--max-steps", str(_STEPS), images_per_class=4 * _STEPS)
     # The launcher must find the plugin in the same place as this process.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "USER": _USER, "LOGNAME": _USER}
     with (subject.workspace / "run.txt").open("w", encoding="utf-8") as output:

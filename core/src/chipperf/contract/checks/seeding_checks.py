@@ -10,6 +10,7 @@ from chipperf.contract.check import check, deterministic, each_precision, not_ru
 from chipperf.contract.devices import read_switches, train
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
+from chipperf.train.preparation import seed_everything
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,6 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
     import numpy as np
     import torch
 
-    from chipperf.train.preparation import seed_everything
-
     random.seed(_SEED)
     np.random.seed(_SEED)
     torch.manual_seed(_SEED)
@@ -57,8 +56,6 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
 def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
     """Two short deterministic trainings end with bit-equal weights, and torch's deterministic mode is on."""
     import torch
-
-    from chipperf.train.preparation import seed_everything
 
     weights = []
     for _ in range(2):

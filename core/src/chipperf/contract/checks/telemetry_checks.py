@@ -14,12 +14,12 @@ from chipperf.contract import tolerances
 from chipperf.contract.check import check, fail, require
 from chipperf.contract.devices import train
 from chipperf.plugin.types import Capability
+from chipperf.run.telemetry_process import TelemetrySampler
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.run.telemetry_process import TelemetrySampler
 
 _CALLS: Final = 7
 _TENSOR_BYTES: Final = 2**26
@@ -85,8 +85,6 @@ def readings_are_physical(subject: PluginUnderTest) -> None:
 )
 def sampling_costs_little(subject: PluginUnderTest) -> None:
     """Sampling telemetry during training costs less than 2 % of the throughput."""
-    from chipperf.run.telemetry_process import TelemetrySampler
-
     path = subject.workspace / "telemetry.jsonl"
     # The sampling process must find the plugin in the same place as this process.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
