@@ -11,18 +11,11 @@ import torch
 from chipperf.cases.classification.case import MOBILENETV2
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.cli.main import app
+from chipperf.contract.certificate import CaseComparison, Certificate, StepComparison, write_plot
 from chipperf.contract.check import Failed
 from chipperf.contract.checks import numerics_checks
 from chipperf.contract.checks.numerics_checks import training_follows_reference
-from chipperf.contract.equivalence import (
-    CaseComparison,
-    Certificate,
-    StepComparison,
-    compare,
-    hyperparameters_of,
-    sample_data,
-)
-from chipperf.contract.equivalence_plot import write_plot
+from chipperf.contract.equivalence import compare, hyperparameters_of, sample_data
 from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.errors import PerfError, PluginError, UsageError
 from chipperf.plugin.installed import find_vendor

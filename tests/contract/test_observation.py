@@ -36,8 +36,7 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ca
         entry = PluginEntry(
             group="chipperf.vendors", name="board", value="board_plugin", distribution="board", version="1"
         )
-        target = f"{function.__module__}:{function.__name__}"
-        return call_in_new_interpreter(target, {"entry": asdict(entry)}, timeout_s=60)
+        return call_in_new_interpreter(function, asdict(entry), timeout_s=60)
 
     return call
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chipperf.contract.equivalence import Certificate
+from chipperf.contract.certificate import Certificate
 from chipperf.contract.statement import Statement
 from kept_files import V010, written_in
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from chipperf.contract.operators import ARITHMETIC, FORMS, Operator, largest_error
-from chipperf.contract.tolerances import tolerance
+from chipperf.contract.tolerances import FP32_OPERATOR
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def error_of(apply):
 
 @pytest.mark.parametrize("operator", [*ARITHMETIC, *FORMS], ids=lambda operator: operator.name)
 def test_operator_is_right_on_the_cpu(operator):
-    assert largest_error(operator, CPU, seed=1) < tolerance("fp32_operator") / 10
+    assert largest_error(operator, CPU, seed=1) < FP32_OPERATOR / 10
 
 
 def test_rounded_forward_pass_is_seen():

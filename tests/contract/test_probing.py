@@ -39,7 +39,7 @@ def test_foreign_list_is_read_like_the_kernels(tmp_path: Path) -> None:
 
 def test_foreign_list_takes_the_place_of_the_kernels(tmp_path: Path) -> None:
     pci = make_foreign_pci(tmp_path / "pci")
-    outcome = call_in_new_interpreter(f"{__name__}:{list_pci.__name__}", {"pci": str(pci)}, timeout_s=60)
+    outcome = call_in_new_interpreter(list_pci, {"pci": str(pci)}, timeout_s=60)
     assert outcome.fault is None
     assert outcome.value["core"] == ["0000:f1:00.0", "0000:f2:00.0"]
     if outcome.value["kernel"] != outcome.value["core"]:
@@ -81,9 +81,7 @@ def perf_probe():
         "pci": None,
         "path": str(probing.make_impersonator(tmp_path / "impersonator")),
     }
-    outcome = call_in_new_interpreter(
-        f"{probing.__name__}:{probing.run_probe.__name__}", arguments, timeout_s=60, environment={"BOARD": "A1"}
-    )
+    outcome = call_in_new_interpreter(probing.run_probe, arguments, timeout_s=60, environment={"BOARD": "A1"})
     assert outcome.fault is None
     assert outcome.value["devices"][0]["name"] == "A1 False True"
     assert outcome.value["imported_torch"]

@@ -8,7 +8,7 @@ import pytest
 from acme_build import CompilerMissing
 from acme_stack import environment, install_plugin
 from chipperf.cases.registry import case_names
-from chipperf.contract.equivalence import Certificate
+from chipperf.contract.certificate import Certificate
 from support import perf_command, run
 
 from mutants.mutant import install_mutant

@@ -28,11 +28,8 @@ EntryT = TypeVar("EntryT", bound=Entry)
 class Catalog(Generic[EntryT]):
     """All entries of one kind that the modules of a package define.
 
-    Args:
-        package: Name of the package. Its modules are imported on the first use of the entries.
-        kind: Class of the entries.
-        noun: Word for an entry in messages.
-        listing: Command that prints all entries.
+    The modules of ``package`` are imported on the first use of the entries. For messages, ``noun`` is the word for an
+    entry, and ``listing`` the command that prints all of them.
     """
 
     def __init__(self, package: str, kind: type[EntryT], *, noun: str, listing: str) -> None:
@@ -43,11 +40,7 @@ class Catalog(Generic[EntryT]):
         self._entries: dict[str, EntryT] = {}
 
     def entries(self) -> dict[str, EntryT]:
-        """Return every entry by its id, ordered by letters and number.
-
-        Raises:
-            ValueError: Two entries have the same id.
-        """
+        """Return every entry by its id, ordered by letters and number. Two entries must not have the same id."""
         if not self._entries:
             found: dict[str, EntryT] = {}
             for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__, f"{self._package}."):
@@ -74,21 +67,13 @@ class Catalog(Generic[EntryT]):
 
 
 def require_id(id: str, pattern: str, example: str) -> None:
-    """Check that an id has the required form.
-
-    Raises:
-        ValueError: ``id`` does not match ``pattern``.
-    """
+    """Raise :class:`ValueError` unless ``id`` matches ``pattern``."""
     if not re.fullmatch(pattern, id):
         raise ValueError(f"{id!r} is not an id such as {example!r}")
 
 
 def summary_of(function: Callable[..., object], id: str) -> str:
-    """Return the first line of a function's docstring as the summary of the entry ``id``.
-
-    Raises:
-        ValueError: The function has no docstring.
-    """
+    """Return the first line of a function's docstring, which it must have, as the summary of the entry ``id``."""
     summary = (inspect.getdoc(function) or "").partition("\n")[0]
     if not summary:
         raise ValueError(f"{id} has no docstring to take its summary from")

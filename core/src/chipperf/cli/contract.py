@@ -21,9 +21,9 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
 from chipperf.cli.live import run_progress
 from chipperf.cli.output import print_json, print_table
+from chipperf.contract.certificate import Certificate, write_plot
 from chipperf.contract.check import LEVELS, Check, all_checks, find_check
 from chipperf.contract.check_runner import CheckResult, Runner
-from chipperf.contract.equivalence_plot import write_plot
 from chipperf.contract.isolation import ForkServer
 from chipperf.contract.statement import Statement, make_statement
 from chipperf.contract.waivers import read_waivers
@@ -70,8 +70,6 @@ def certify(
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
     # Imported here, because the other subcommands do not need it.
-    from chipperf.contract.equivalence import Certificate
-
     names = [find_case(name).name for name in case] or list(case_names())
     if data is not None and (len(names) != 1 or not data.is_dir()):
         raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")

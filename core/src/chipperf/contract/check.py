@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
@@ -12,6 +13,9 @@ from chipperf.plugin.types import EnvironmentSettings
 from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.errors import PerfError
     from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
@@ -21,7 +25,6 @@ Level = Literal[0, 1, 2, 3]
 """0 static: no device, no torch. 1 device. 2 training. 3 distributed."""
 
 LEVELS: Final[dict[Level, str]] = {0: "static", 1: "device", 2: "training", 3: "distributed"}
-"""Every level and its name."""
 
 Needs = Literal["entry", "session", "device"]
 """What must work before a check can run: the installed entry point, the bound session, or the initialized device."""
@@ -64,6 +67,15 @@ class NotApplicable(Exception):
     """The check does not apply to this plugin."""
 
 
+@contextmanager
+def not_run_on(kind: type[PerfError], reason: str) -> Iterator[None]:
+    """Raise :class:`NotRun` if the block raises an error that another check reports."""
+    try:
+        yield
+    except kind as error:
+        raise NotRun(f"{reason}: {error.message}") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One check of the contract.
@@ -72,13 +84,9 @@ class Check:
         id: Stable name: a letter for the area and a number, for example ``M4``.
         summary: One sentence that is true of a conforming plugin. The first line of the function's docstring.
         fault: The mistake that the check finds.
-        level: Level of the check.
         capability: Capability that a plugin must declare for the check to apply.
-        needs: What must work before the check can run.
         ranks: Number of processes that run the check together. Each has its own device.
-        settings: Runs for which the plugin's environment is set up. The check runs once for each.
         since: Version of the contract that introduced the check.
-        timeout_s: Time limit.
         function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.PluginUnderTest`.
     """
 
@@ -99,11 +107,6 @@ class Check:
         """True if the check is new in this version. Its failure is reported, and counts from the next version on."""
         return self.since == CONTRACT_VERSION and not CONTRACT_VERSION.endswith(".0")
 
-    @property
-    def target(self) -> str:
-        """The function as ``module:name``, the form that :mod:`chipperf.contract.isolation` takes."""
-        return f"{self.function.__module__}:{self.function.__name__}"
-
 
 def check(
     id: str,
@@ -120,18 +123,8 @@ def check(
     """Return a decorator that makes a check of a function. The first line of its docstring is the check's summary.
 
     The function returns if the plugin conforms. Otherwise it raises :class:`Failed`, usually through :func:`require`.
-    Any other exception counts as a failure too.
-
-    Args:
-        id: The arguments are the attributes of :class:`Check`.
-        level: Level of the check.
-        fault: The mistake that the check finds.
-        needs: By default ``session`` at level 0 and ``device`` at higher levels.
-        capability: Capability that a plugin must declare for the check to apply.
-        ranks: Number of processes that run the check together.
-        settings: By default one run in fp32.
-        since: Version of the contract that introduced the check.
-        timeout_s: By default the time limit of the level.
+    Any other exception counts as a failure too. The arguments are the attributes of :class:`Check`. By default a check
+    needs ``session`` at level 0 and ``device`` at higher levels, and has the time limit of its level.
     """
     require_id(id, "[A-Z][0-9]{1,2}", "M4")
 
@@ -172,10 +165,5 @@ def all_checks() -> tuple[Check, ...]:
     return tuple(_CHECKS.entries().values())
 
 
-def find_check(id: str) -> Check:
-    """Return the check called ``id``.
-
-    Raises:
-        UsageError: There is no such check.
-    """
-    return _CHECKS.find(id)
+find_check = _CHECKS.find
+"""Returns the check with an id."""

@@ -6,12 +6,13 @@ import os
 import socket
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import plugin_under_test
 from chipperf.contract.check import all_checks, fp32
+from chipperf.contract.devices import job_ranks
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
@@ -21,7 +22,6 @@ from chipperf.run.rendezvous import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from chipperf.contract.check import Check
     from chipperf.plugin.installed import PluginEntry
@@ -52,11 +52,9 @@ class CheckResult:
     """The result of a check.
 
     Attributes:
-        check: The check.
         status: ``not_applicable`` if the check does not apply to the plugin, ``not_run`` if it could not run.
         message: Why the check did not pass; empty if it passed.
         detail: Traceback or output that explains the message.
-        seconds: Duration.
     """
 
     check: Check
@@ -75,8 +73,6 @@ class PluginReadiness:
         device_fault: Why its device cannot be used; ``None`` if it can.
         no_device: Why there is no device on this machine; ``None`` if there is one.
         simulated: True if fake modules replace the vendor's stack.
-        capabilities: Declared capabilities.
-        device_count: Number of devices that the probe found.
         device: Identity of the first device.
         runtime: Versions of the vendor's stack.
     """
@@ -111,16 +107,14 @@ class Runner:
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._own_servers.close()
         self._workspace.cleanup()
 
     @cached_property
     def static_readiness(self) -> PluginReadiness:
         """Whether the plugin can be bound. Needs neither torch nor a device."""
-        outcome = self._torch_free("describe", fp32()[0], {}, _DESCRIBE_TIMEOUT_S)
+        outcome = self._call(self._torch_free_server(), "describe", {}, Rank(), fp32()[0], _DESCRIBE_TIMEOUT_S)
         fault = outcome.fault or outcome.value["fault"]
         if fault:
             return PluginReadiness(session_fault=fault, device_fault=fault)
@@ -131,25 +125,19 @@ class Runner:
     @cached_property
     def readiness(self) -> PluginReadiness:
         """Whether the plugin can be bound and its device used."""
-        static = self.static_readiness
-        if static.session_fault:
-            return static
-        known: dict[str, Any] = {"simulated": static.simulated, "capabilities": static.capabilities}
+        found = self.static_readiness
+        if found.session_fault:
+            return found
         try:
             probe = probe_vendor(self.entry)
-        except PluginError as error:
-            return PluginReadiness(**known, device_fault=error.message)
-        if not probe.available:
-            return PluginReadiness(**known, no_device=probe.reason)
-        known["device_count"] = len(probe.devices)
-        try:
+            if not probe.available:
+                return replace(found, no_device=probe.reason)
+            found = replace(found, device_count=len(probe.devices))
             server = self._server(Rank(), fp32()[0])
-            outcome = self._call(server, "initialize", {}, Rank(), fp32()[0], _INITIALIZE_TIMEOUT_S)
         except PluginError as error:
-            return PluginReadiness(**known, device_fault=error.message)
-        if outcome.fault:
-            return PluginReadiness(**known, device_fault=outcome.fault)
-        return PluginReadiness(**known, device=outcome.value["device"], runtime=outcome.value["runtime"])
+            return replace(found, device_fault=error.message)
+        outcome = self._call(server, "initialize", {}, Rank(), fp32()[0], _INITIALIZE_TIMEOUT_S)
+        return replace(found, device_fault=outcome.fault, **(outcome.value or {}))
 
     def run(self, check: Check) -> CheckResult:
         """Run one check and return its result. Errors of the plugin become part of the result."""
@@ -161,18 +149,7 @@ class Runner:
             results.append(self._run_with(check, settings))
             if results[-1].status == "failed":
                 break
-        return _join(check, results)
-
-    def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
-        """Run a check in the environment that the plugin asks for in a run with these settings."""
-        if check.level == 0:
-            outcome = self._torch_free("carry_out", settings, {"check": check.id}, check.timeout_s)
-            return _result(check, {0: outcome})
-        try:
-            servers = [self._server(rank, settings) for rank in _ranks(check)]
-        except PluginError as error:
-            return CheckResult(check=check, status="not_run", message=error.message)
-        return _result(check, self._together(check, settings, servers))
+        return _join(check, results, seconds=sum(result.seconds for result in results))
 
     def _prevented(self, check: Check) -> CheckResult | None:
         """Return the result of a check that cannot run on this plugin or machine, or ``None`` if it can run."""
@@ -190,54 +167,58 @@ class Runner:
             return _not_run(check, f"the check needs {check.ranks} devices, this machine has {readiness.device_count}")
         return None
 
-    def _together(
-        self, check: Check, settings: EnvironmentSettings, servers: list[ForkServer]
-    ) -> dict[int, CallOutcome]:
-        """Return the outcome of each rank, except for ranks that only waited for a failed rank."""
-        ranks = _ranks(check)
-        variables: list[dict[str, str]] = [{} for _ in ranks]
-        if check.ranks > 1:
-            port = _free_port()
-            variables = [rank_variables(rank, LOOPBACK, port) for rank in ranks]
-        with ThreadPoolExecutor(len(ranks)) as pool:
-            calls = [
-                pool.submit(
-                    self._call,
-                    server,
-                    "carry_out",
-                    {"check": check.id},
-                    rank,
-                    settings,
-                    check.timeout_s,
-                    environment=environment,
-                )
-                for server, rank, environment in zip(servers, ranks, variables, strict=True)
+    def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
+        """Run a check in the environment that the plugin asks for in a run with these settings."""
+        ranks = job_ranks(check.ranks)
+        try:
+            servers = [
+                self._torch_free_server() if check.level == 0 else self._server(rank, settings) for rank in ranks
             ]
+        except PluginError as error:
+            return _not_run(check, error.message)
+        results = self._together(check, settings, list(zip(ranks, servers, strict=True)))
+        return _join(check, results, seconds=max(result.seconds for result in results))
+
+    def _together(
+        self, check: Check, settings: EnvironmentSettings, places: Sequence[tuple[Rank, ForkServer]]
+    ) -> list[CheckResult]:
+        """Return the result of each rank, except for ranks that only waited for a failed rank."""
+        port = _free_port()
+
+        def carry_out(rank: Rank, server: ForkServer) -> CheckResult:
+            variables = rank_variables(rank, LOOPBACK, port) if check.ranks > 1 else {}
+            arguments = {"check": check.id}
+            outcome = self._call(server, "carry_out", arguments, rank, settings, check.timeout_s, environment=variables)
+            report = outcome.value or {"status": "failed", "message": outcome.fault, "detail": outcome.output}
+            result = CheckResult(check=check, seconds=outcome.seconds, **report)
+            if check.ranks > 1 and result.message:
+                return replace(result, message=f"rank {rank.rank}: {result.message}")
+            return result
+
+        with ThreadPoolExecutor(len(places)) as pool:
+            calls = [pool.submit(carry_out, rank, server) for rank, server in places]
             stuck = set(calls)
             try:
                 for call in as_completed(calls):
-                    if _report(call.result())["status"] == "failed":
+                    if call.result().status == "failed":
                         break
                 # Ranks that wait for the failed one would wait until their time limit.
                 _, stuck = wait(calls, timeout=_GRACE_S)
             finally:
                 # Also after an interrupt by the user, because the pool's block ends only after every call has ended.
-                for server, call in zip(servers, calls, strict=True):
+                for (_, server), call in zip(places, calls, strict=True):
                     if call in stuck:
                         server.stop_call()
-            return {rank: call.result() for rank, call in enumerate(calls) if call not in stuck}
+            return [call.result() for call in calls if call not in stuck]
 
-    def _torch_free(
-        self, function: str, settings: EnvironmentSettings, arguments: Mapping[str, Any], timeout_s: float
-    ) -> CallOutcome:
-        server = self._servers.get(os.environ, _TORCH_FREE_PRELOAD)
-        return self._call(server, function, arguments, Rank(), settings, timeout_s)
+    def _torch_free_server(self) -> ForkServer:
+        return self._servers.get(os.environ, _TORCH_FREE_PRELOAD)
 
     def _server(self, rank: Rank, settings: EnvironmentSettings) -> ForkServer:
         """Return the server that forks the checks of ``rank``. It has the environment that the vendor asks for."""
         key = (rank, settings)
         if key not in self._environments:
-            wanted = self._torch_free("environment", settings, {"rank": asdict(rank)}, _DESCRIBE_TIMEOUT_S)
+            wanted = self._call(self._torch_free_server(), "environment", {}, rank, settings, _DESCRIBE_TIMEOUT_S)
             if wanted.fault:
                 raise PluginError(f"{self.entry}: perf_environment: {wanted.fault}")
             self._environments[key] = {**os.environ, **wanted.value}
@@ -247,7 +228,7 @@ class Runner:
         self,
         server: ForkServer,
         function: str,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, str],
         rank: Rank,
         settings: EnvironmentSettings,
         timeout_s: float,
@@ -272,38 +253,14 @@ def _not_run(check: Check, reason: str) -> CheckResult:
     return CheckResult(check=check, status="not_run", message=reason)
 
 
-def _ranks(check: Check) -> list[Rank]:
-    if check.ranks == 1:
-        return [Rank()]
-    size = check.ranks
-    return [Rank(rank=index, local_rank=index, world_size=size, local_world_size=size) for index in range(size)]
-
-
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
+    with socket.create_server((LOOPBACK, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def _result(check: Check, outcomes: Mapping[int, CallOutcome]) -> CheckResult:
-    """Join the results of the ranks. The worst status becomes the status of the check."""
-    seconds = max(outcome.seconds for outcome in outcomes.values())
-    reports = {rank: _report(outcome) for rank, outcome in outcomes.items()}
-    for status in _WORSE[:-1]:
-        concerned = [(rank, report) for rank, report in reports.items() if report["status"] == status]
-        if concerned:
-            message = "; ".join(
-                f"rank {rank}: {report['message']}" if check.ranks > 1 else report["message"]
-                for rank, report in concerned
-            )
-            detail = "\n".join(report["detail"] for _, report in concerned if report["detail"])
-            return CheckResult(check=check, status=status, message=message, detail=detail, seconds=seconds)
-    return CheckResult(check=check, status="passed", seconds=seconds)
-
-
-def _join(check: Check, results: Sequence[CheckResult]) -> CheckResult:
-    """Join the results of a check with each of its settings. The worst status becomes the status of the check."""
+def _join(check: Check, results: Sequence[CheckResult], *, seconds: float) -> CheckResult:
+    """Join the results of a check with its ranks or its settings. The worst status becomes the status of the check."""
     worst = min((result.status for result in results), key=_WORSE.index)
     deciding = [result for result in results if result.status == worst]
     return CheckResult(
@@ -311,12 +268,5 @@ def _join(check: Check, results: Sequence[CheckResult]) -> CheckResult:
         status=worst,
         message="; ".join(dict.fromkeys(result.message for result in deciding if result.message)),
         detail="\n".join(dict.fromkeys(result.detail for result in deciding if result.detail)),
-        seconds=sum(result.seconds for result in results),
+        seconds=seconds,
     )
-
-
-def _report(outcome: CallOutcome) -> dict[str, str]:
-    if outcome.fault:
-        return {"status": "failed", "message": outcome.fault, "detail": outcome.output}
-    report: dict[str, str] = {"detail": "", **outcome.value}
-    return report

@@ -1,21 +1,62 @@
-"""Functions on devices that several checks share."""
+"""What several checks do with a device: find it, train on it, and read torch's global switches."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.contract.check import NotRun, require
+from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, Rank
+from chipperf.run.programs import program
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import ProbedDevice
 
-_SIZE: Final = 64
+TRAINED_CASE: Final = "mobilenetv2"
+"""The case that the checks of whole runs train."""
+
+_PRODUCT_SIZE: Final = 64
+
+_BATCH: Final = 16
+_CHANNELS: Final = 16
+_IMAGE: Final = 32
+_CLASSES: Final = 10
+
+_SWITCHES: Final = (
+    "allow_tf32",
+    "allow_fp16_reduced_precision_reduction",
+    "allow_bf16_reduced_precision_reduction",
+    "benchmark",
+    "deterministic",
+    "enabled",
+    "fp32_precision",
+)
+"""Names of global switches in the modules of torch.backends."""
+
+_SWITCH_OWNERS: Final = ("cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv")
+
+
+def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
+    """Return the ranks of a job with ``per_machine`` processes on each machine."""
+    return [
+        Rank(
+            rank=machine * per_machine + index,
+            local_rank=index,
+            world_size=machines * per_machine,
+            local_world_size=per_machine,
+            node_rank=machine,
+        )
+        for machine in range(machines)
+        for index in range(per_machine)
+    ]
 
 
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
@@ -24,29 +65,13 @@ def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
     Raises:
         NotRun: The probe fails.
     """
-    try:
+    with not_run_on(PluginError, "the probe fails, see B1"):
         return probe_vendor(subject.entry).devices
-    except PluginError as error:
-        raise NotRun(f"the probe fails, see B1: {error.message}") from error
 
 
 def ranks_share_device(subject: PluginUnderTest) -> bool:
     """Return whether all ranks may use the same device: the host, if it is the only device."""
     return Capability.UNIFIED_MEMORY in subject.info.capabilities and len(probed_devices(subject)) == 1
-
-
-def local_ranks(count: int, *, node_rank: int = 0) -> list[Rank]:
-    """Return the ranks of one machine with ``count`` processes. With ``node_rank=1`` it is the second of two."""
-    return [
-        Rank(
-            rank=node_rank * count + index,
-            local_rank=index,
-            world_size=(node_rank + 1) * count,
-            local_world_size=count,
-            node_rank=node_rank,
-        )
-        for index in range(count)
-    ]
 
 
 def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
@@ -58,7 +83,7 @@ def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
     count = len(probed_devices(subject))
     if count < 2:
         raise NotRun(f"the check needs 2 devices, this machine has {count}")
-    first_rank, second_rank = local_ranks(2)
+    first_rank, second_rank = job_ranks(2)
     first = subject.device
     second = subject.session.device_init(second_rank)
     subject.session.device_init(first_rank)
@@ -66,17 +91,11 @@ def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
 
 
 def require_computes(subject: PluginUnderTest, device: torch.device, situation: str) -> None:
-    """Check that a matrix product on the device is right.
-
-    Args:
-        subject: The plugin.
-        device: An initialized device.
-        situation: What happened before, for example "after a teardown".
-    """
+    """Check that a matrix product on the device is right. ``situation`` says what happened before, for the message."""
     import torch
 
     # The sums of these small integers stay below 256, so they are exact in every floating-point format.
-    integers = torch.arange(_SIZE * _SIZE).reshape(_SIZE, _SIZE).remainder(3) - 1
+    integers = torch.arange(_PRODUCT_SIZE**2).reshape(_PRODUCT_SIZE, _PRODUCT_SIZE).remainder(3) - 1
     operand = integers.float().to(device)
     product = torch.mm(operand, operand.T)
     subject.session.synchronize(device)
@@ -84,3 +103,71 @@ def require_computes(subject: PluginUnderTest, device: torch.device, situation: 
         torch.equal(product.cpu().long(), integers @ integers.T),
         f"{situation}, a product of small integers on {device} is wrong: the device must stay usable",
     )
+
+
+def train(subject: PluginUnderTest, steps: int, after_step: Callable[[int], None] | None = None) -> list[torch.Tensor]:
+    """Train a new network of a few convolutions on random data on the subject's device, with its hooks as in a run.
+
+    ``after_step`` is called with the number of finished steps. Return the parameters after the last step, on the host.
+    """
+    import torch
+
+    session, device = subject.session, subject.device
+    images = torch.rand(_BATCH, 3, _IMAGE, _IMAGE).to(device)
+    labels = torch.randint(_CLASSES, (_BATCH,)).to(device)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, _CHANNELS, 3, padding=1),
+        torch.nn.BatchNorm2d(_CHANNELS),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1),
+        torch.nn.Dropout(0.5),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(_CHANNELS, _CLASSES),
+    ).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step in range(1, steps + 1):
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        if session.step_end:
+            session.step_end(device)
+        if after_step:
+            after_step(step)
+    session.synchronize(device)
+    return [parameter.detach().cpu() for parameter in model.parameters()]
+
+
+def training_command(subject: PluginUnderTest, out: Path, *options: str, images_per_class: int) -> list[str]:
+    """Return the command that trains a small case with the plugin on generated images, and writes to ``out``."""
+    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
+
+    images = SampleOptions(classes=2, train_per_class=images_per_class, val_per_class=4, width=96, height=72)
+    data = ensure_sample_dataset(images, subject.workspace)
+    command = [*program("chipperf"), "train", TRAINED_CASE, "--vendor", subject.entry.name]
+    command += ["--preset", "tiny", "--data", str(data), "--out", str(out), "--set", "workers=0"]
+    return [*command, *options]
+
+
+def read_switches(device_type: str) -> dict[str, object]:
+    """Return the value of every global switch of numerics that can be read, by the name that plugins use for its knob.
+
+    The name of a switch in ``torch.backends`` is its path there, for example ``cudnn.allow_tf32``. A module there with
+    the name of the device type is read too.
+    """
+    import torch
+
+    found: dict[str, object] = {"use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
+    # torch refuses to read a switch if both its older and its newer name were set.
+    with suppress(RuntimeError):
+        found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    for path in dict.fromkeys((*_SWITCH_OWNERS, device_type)):
+        owner: Any = torch.backends
+        for part in path.split("."):
+            owner = getattr(owner, part, None)
+        for name in _SWITCHES:
+            with suppress(RuntimeError, AttributeError):
+                value = getattr(owner, name)
+                # If it is not set, the product is computed in fp32.
+                found[f"{path}.{name}"] = "ieee" if value == "none" else value
+    return found

@@ -18,42 +18,41 @@ from __future__ import annotations
 import copy
 import math
 import platform
-import statistics
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 import chipperf
 from chipperf.cases.base import SampleSize
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
+from chipperf.cases.workload import WorkloadContext
+from chipperf.contract.certificate import BATCHES, CaseComparison, Certificate, StepComparison
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
 from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
+from chipperf.train.effective_precision import EffectivePrecision, measure_effective_precision
 from chipperf.train.preparation import autocast, memory_format_of, seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
-
     from chipperf.cases.base import Case, Hyperparameters
+    from chipperf.cases.case_data import SampleSize
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
 
-DEFAULT_STEPS: Final = 20
-SEED: Final = 1
-
-_BATCHES: Final = 4
-"""Number of batches that the steps use in turn. A falling loss is visible only on batches that repeat."""
+_SEED: Final = 1
 
 _TINY_BATCHES: Final = 2
 """Number of batches of the preset ``tiny`` that are joined into one. Its images are single pixels in the last layers,
@@ -68,158 +67,7 @@ _FIRST_CHANGE: Final = 3e-6
 _INITIAL_SCALE: Final = 2.0**10
 """Initial scale of fp16 gradients. With torch's default the gradients overflow, and the first steps are skipped."""
 
-_KINK: Final = 10.0
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class StepComparison(_Model):
-    """One step on both sides. ``None`` stands for a value that is not finite.
-
-    Attributes:
-        step: Number of the step, from 1.
-        loss: Loss on the device.
-        reference_loss: Loss on the CPU.
-        gradient_norm: Norm of the gradients of all parameters together, on the device.
-        reference_gradient_norm: The same norm on the CPU.
-        gradient_distance: Norm of the difference between the gradients, as a fraction of the reference's norm.
-    """
-
-    step: int
-    loss: FiniteFloat | None
-    reference_loss: FiniteFloat
-    gradient_norm: FiniteFloat | None
-    reference_gradient_norm: FiniteFloat
-    gradient_distance: FiniteFloat | None
-
-    @property
-    def loss_error(self) -> float:
-        """Relative error of the loss."""
-        return _relative_error(self.loss, self.reference_loss)
-
-
-class CaseComparison(_Model):
-    """The first steps of one case.
-
-    Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
-    crosses a kink, the gradient of a single step changes strongly. Such a step may reach ten times the tolerance.
-
-    Attributes:
-        case: Name of the case.
-        case_version: Version of the case.
-        dataset: Name of the dataset.
-        batch_size: Samples per step.
-        learning_rate_scale: Factor of the case's learning rates.
-        loss_tolerance: Bound of the relative error of the loss.
-        gradient_tolerance: Bound of the gradient distance, and so of the relative error of the gradient norm.
-        steps: The compared steps.
-    """
-
-    case: str
-    case_version: str
-    dataset: str
-    batch_size: int
-    learning_rate_scale: FiniteFloat
-    loss_tolerance: FiniteFloat
-    gradient_tolerance: FiniteFloat
-    steps: tuple[StepComparison, ...]
-
-    @property
-    def within(self) -> bool:
-        """True if every tolerance holds."""
-        return not self._faults()
-
-    @property
-    def lost(self) -> bool:
-        """True if a step differs so much that the comparison fails for any later steps."""
-        return any(self._leaves_path(step) or self._exceeds_kink(step) for step in self.steps)
-
-    @property
-    def falls(self) -> bool:
-        """True if the loss on the device, summed over all batches, is lower at the end than at the start."""
-        losses = [_number(step.loss) for step in self.steps]
-        return sum(losses[-_BATCHES:]) < sum(losses[:_BATCHES])
-
-    @property
-    def summary(self) -> str:
-        """One line with the values outside the tolerances or, if there are none, with the largest differences."""
-        faults = self._faults()
-        if faults:
-            return f"{self.case}: {'; '.join(faults)}"
-        return (
-            f"{self.case}: {len(self.steps)} steps within tolerance; losses off by at most "
-            f"{max(step.loss_error for step in self.steps):.1e}, gradients by {self._median_distance:.1e} in the median"
-        )
-
-    @property
-    def _median_distance(self) -> float:
-        return statistics.median(_number(step.gradient_distance) for step in self.steps)
-
-    def _leaves_path(self, step: StepComparison) -> bool:
-        return step.loss_error > self.loss_tolerance
-
-    def _exceeds_kink(self, step: StepComparison) -> bool:
-        return _number(step.gradient_distance) > _KINK * self.gradient_tolerance
-
-    def _faults(self) -> list[str]:
-        faults = []
-        # A device that has diverged from the reference stays away from it, so report only the first such step.
-        step = next((step for step in self.steps if self._leaves_path(step)), None)
-        if step is not None:
-            loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
-            faults.append(
-                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; a "
-                f"relative difference of {self.loss_tolerance:.0e} is allowed"
-            )
-        worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
-        if self._median_distance > self.gradient_tolerance:
-            faults.append(
-                f"the gradients differ by {self._median_distance:.1e} of their norm in the median step; "
-                f"{self.gradient_tolerance:.0e} is allowed"
-            )
-        elif self._exceeds_kink(worst):
-            faults.append(
-                f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm; "
-                f"{_KINK * self.gradient_tolerance:.0e} is allowed for a single step"
-            )
-        return faults
-
-
-class Certificate(_Model):
-    """The content of ``equivalence.json``: the differences between a device and the CPU reference, with all settings.
-
-    Attributes:
-        schema_version: Version of the file format.
-        chipperf_version: Version of core.
-        created_at: Time of creation, UTC.
-        vendor: Name of the plugin.
-        distribution: Distribution that provides it, with its version.
-        simulated: True if fake modules stood in for the vendor's stack.
-        device: Identity of the device.
-        runtime: Versions of its stack.
-        reference: Processor architecture and torch of the reference.
-        precision: What the device was asked for, and how it carries it out.
-        size: Of each sample.
-        seed: Of weights and data.
-        comparisons: The cases.
-    """
-
-    schema_version: Literal[1] = 1
-    chipperf_version: str
-    created_at: datetime
-    vendor: str
-    distribution: str
-    simulated: bool
-    device: dict[str, Any]
-    runtime: dict[str, Any]
-    reference: str
-    precision: dict[str, Any]
-    size: SampleSize
-    seed: int
-    within: bool
-    comparisons: tuple[CaseComparison, ...]
+_FP32: Final = PrecisionPolicy(requested="fp32", effective="fp32")
 
 
 def certify(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,17 +82,14 @@ def certify(arguments: Mapping[str, Any]) -> dict[str, Any]:
     device = session.device_init(Rank())
     policy = session.precision(arguments["precision"], device)
     progress = ProgressFile(Path(arguments["progress"]), world_size=1)
+    size, steps = arguments["size"], arguments["steps"]
     comparisons = []
     for name in arguments["cases"]:
         case = find_case(name)
-        progress.report(0, arguments["steps"], 0)
+        progress.report(0, steps, 0)
         progress.phase(name)
-        data = Path(arguments["data"]) if arguments["data"] else sample_data(case, arguments["size"])
-        comparisons.append(
-            compare(
-                session, device, policy, case, data, size=arguments["size"], steps=arguments["steps"], progress=progress
-            )
-        )
+        data = Path(arguments["data"]) if arguments["data"] else sample_data(case, size)
+        comparisons.append(compare(session, device, policy, case, data, size=size, steps=steps, progress=progress))
     info = session.device_info(device)
     certificate = Certificate(
         chipperf_version=chipperf.__version__,
@@ -256,8 +101,8 @@ def certify(arguments: Mapping[str, Any]) -> dict[str, Any]:
         runtime=asdict(runtime),
         reference=f"{platform.machine()} CPU, torch {runtime.torch}",
         precision=asdict(policy),
-        size=arguments["size"],
-        seed=SEED,
+        size=size,
+        seed=_SEED,
         within=all(comparison.within for comparison in comparisons),
         comparisons=tuple(comparisons),
     )
@@ -273,36 +118,27 @@ def compare(
     data: Path,
     *,
     size: SampleSize = "tiny",
-    steps: int = DEFAULT_STEPS,
+    steps: int = 20,
     to_the_end: bool = True,
     progress: ProgressFile | None = None,
 ) -> CaseComparison:
     """Train the first steps of a case on a device and on the CPU, side by side.
 
-    Args:
-        session: The vendor.
-        device: The vendor's initialized device.
-        policy: The precision in use.
-        case: The case to train.
-        data: Directory of a dataset for the case.
-        size: Size of each sample.
-        steps: Number of optimizer steps.
-        to_the_end: False to stop as soon as the comparison has failed.
-        progress: File to which every step is reported.
+    The vendor has initialized the device and set it up for the policy's precision. With ``to_the_end=False`` the
+    comparison stops as soon as it has failed.
 
     Raises:
         PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
     """
-    import torch
-
     _require_reference_in_fp32()
     hyperparameters = hyperparameters_of(case, size)
-    seed_everything(session, SEED, device, False)
-    reference = _Side(case, hyperparameters, data, torch.device("cpu"))
+    seed_everything(session, _SEED, device, False)
+    cpu = torch.device("cpu")
+    reference = _Side(build_workload(case, hyperparameters, data, cpu), cpu, _FP32)
     reference.take(_well_conditioned(reference.workload.build_model()))
-    vendor = _Side(case, hyperparameters, data, device, session=session, policy=policy)
+    vendor = _Side(build_workload(case, hyperparameters, data, device), device, policy, session)
     vendor.take(copy.deepcopy(reference.model))
-    batches = list(islice(reference.workload.epoch_batches(0), _BATCHES))
+    batches = list(islice(reference.workload.epoch_batches(0), BATCHES))
     scale = _learning_rate_scale(reference, batches[0])
     arithmetic = ARITHMETICS[PRECISIONS[policy.requested].arithmetic]
     comparison = CaseComparison(
@@ -316,8 +152,8 @@ def compare(
         steps=(),
     )
     for step, batch in enumerate(islice(cycle(batches), steps), start=1):
-        found, expected = vendor.gradients(batch), reference.gradients(batch)
-        comparison = comparison.model_copy(update={"steps": (*comparison.steps, _compare_step(step, found, expected))})
+        compared = _compare_step(step, vendor.gradients(batch), reference.gradients(batch))
+        comparison = comparison.model_copy(update={"steps": (*comparison.steps, compared)})
         vendor.step(scale)
         reference.step(scale)
         if progress is not None:
@@ -330,10 +166,7 @@ def compare(
 def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
     """Return the directory of generated data for a case, with as many samples as the steps use.
 
-    Args:
-        case: The case.
-        size: Size of each sample.
-        root: Directory for the data; by default the user's cache directory.
+    The data is in ``root``, by default the user's cache directory.
 
     Raises:
         UsageError: The case generates no such data.
@@ -343,7 +176,7 @@ def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
             f"no data can be generated for case {case.name}, which trains on {case.data.reference.name}",
             hint="name a directory with --data",
         )
-    return case.data.ensure_few_samples(_BATCHES * hyperparameters_of(case, size).batch_size, size, root)
+    return case.data.ensure_few_samples(BATCHES * hyperparameters_of(case, size).batch_size, size, root)
 
 
 def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
@@ -358,8 +191,6 @@ def hyperparameters_of(case: Case, size: SampleSize) -> Hyperparameters:
 
 def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, device: torch.device) -> Workload:
     """Return the workload of a single process that loads its data itself."""
-    from chipperf.cases.workload import WorkloadContext
-
     context = WorkloadContext(
         hyperparameters=hyperparameters,
         reference=case.data.reference,
@@ -372,45 +203,35 @@ def build_workload(case: Case, hyperparameters: Hyperparameters, data: Path, dev
     return case.load_workload()(context)
 
 
+@dataclass(eq=False)
 class _Side:
-    """One side of a comparison: model, optimizer and batches on one device."""
+    """One side of a comparison: model, optimizer and batches on one device. Only the vendor's side has a session."""
 
-    def __init__(
-        self,
-        case: Case,
-        hyperparameters: Hyperparameters,
-        data: Path,
-        device: torch.device,
-        *,
-        session: Session | None = None,
-        policy: PrecisionPolicy | None = None,
-    ) -> None:
-        import torch
+    workload: Workload
+    device: torch.device
+    policy: PrecisionPolicy
+    session: Session | None = None
 
-        self._device = device
-        self._session = session
-        self._policy = policy or PrecisionPolicy(requested="fp32", effective="fp32")
-        self._scaler = torch.amp.GradScaler(device.type, init_scale=_INITIAL_SCALE, enabled=self._policy.grad_scaler)
-        self.workload = build_workload(case, hyperparameters, data, device)
+    def __post_init__(self) -> None:
+        enabled = self.policy.grad_scaler
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=_INITIAL_SCALE, enabled=enabled)
 
     def take(self, model: torch.nn.Module) -> None:
         """Use ``model`` for training. The vendor may change its memory layout."""
-        self.model = model.to(self._device).train()
-        if self._session is not None:
-            self.model = self._session.prepare_model(self.model, self._policy, self._device)
+        self.model = model.to(self.device).train()
+        if self.session is not None:
+            self.model = self.session.prepare_model(self.model, self.policy, self.device)
         self.workload.memory_format = memory_format_of(self.model)
         self.optimizer = self.workload.build_optimizer(self.model)
 
     def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
         """Return the loss and the gradient of every parameter as float32 on the host; zeros if there is no gradient."""
-        import torch
-
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self._policy, self._device):
+        with autocast(self.policy, self.device):
             loss = self.workload.loss(self.model, self.workload.to_device(batch))
-        self._scaler.scale(loss).backward()
-        if self._scaler.is_enabled():
-            self._scaler.unscale_(self.optimizer)
+        self.scaler.scale(loss).backward()
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         gradients = [
             torch.zeros(parameter.shape) if parameter.grad is None else parameter.grad.detach().float().cpu()
             for parameter in self.model.parameters()
@@ -419,24 +240,18 @@ class _Side:
 
     def step(self, scale: float) -> None:
         """Do an optimizer step with ``scale`` times the case's first learning rates."""
-        import torch
-
         for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
             group["lr"] = scale * rate
         if self.workload.max_gradient_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.max_gradient_norm)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        if self._session is not None and self._session.step_end:
-            self._session.step_end(self._device)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.session is not None and self.session.step_end:
+            self.session.step_end(self.device)
 
 
 def _well_conditioned(model: torch.nn.Module) -> torch.nn.Module:
     """Set the shift of batch normalization and switch dropout off, as the docstring of the module explains."""
-    from torch import nn
-    from torch.nn.modules.batchnorm import _BatchNorm
-    from torch.nn.modules.dropout import _DropoutNd
-
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.bias is not None:
             nn.init.constant_(module.bias, _SHIFT)
@@ -462,12 +277,8 @@ def _learning_rate_scale(side: _Side, batch: Batch) -> float:
 
 
 def _require_reference_in_fp32() -> None:
-    import torch
-
-    from chipperf.train.effective_precision import EffectivePrecision, measure_effective_precision
-
     cpu = torch.device("cpu")
-    found = measure_effective_precision(cpu, lambda: autocast(PrecisionPolicy(requested="fp32", effective="fp32"), cpu))
+    found = measure_effective_precision(cpu, lambda: autocast(_FP32, cpu))
     if found != EffectivePrecision(matmul="fp32", convolution="fp32"):
         raise PluginError(
             f"with the plugin's switches the CPU computes matrix products in {found.matmul} and convolutions in "
@@ -498,13 +309,5 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
     return math.sqrt(sum(float(tensor.norm()) ** 2 for tensor in tensors))
 
 
-def _relative_error(value: float | None, reference: float) -> float:
-    return math.inf if value is None else abs(value - reference) / max(abs(reference), sys.float_info.min)
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _number(value: float | None) -> float:
-    return math.inf if value is None else value

@@ -19,16 +19,18 @@ import tempfile
 import threading
 import time
 import traceback
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import psutil
 
+from chipperf.contract.check import NotRun
 from chipperf.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"
@@ -37,7 +39,7 @@ _START_TIMEOUT_S: Final = 300.0
 _KILL_TIMEOUT_S: Final = 30.0
 """Time that the server has to kill a call after its timeout."""
 
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.005
 _OUTPUT_TAIL_BYTES: Final = 4000
 _PR_SET_CHILD_SUBREAPER: Final = 36
 """linux/prctl.h: orphaned descendants become this process's children."""
@@ -51,7 +53,6 @@ class CallOutcome:
         value: The return value; ``None`` if ``fault`` is set.
         fault: Why there is no value: the function raised, hung, crashed or ended its process.
         output: The end of the printed output.
-        seconds: Duration of the call.
     """
 
     value: Any = None
@@ -61,11 +62,7 @@ class CallOutcome:
 
 
 class ForkServer:
-    """A process that forks for each call.
-
-    Args:
-        environment: Environment of the server and of every call.
-        preload: Modules that the server imports before any call.
+    """A process that forks for each call. It has imported the modules in ``preload``, and calls have its environment.
 
     Raises:
         PluginError: The interpreter does not start, or a module cannot be imported.
@@ -89,20 +86,16 @@ class ForkServer:
     def call(
         self, target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
     ) -> CallOutcome:
-        """Call a function in a fork of the server.
+        """Call a function, ``module:function``, in a fork of the server. It takes and returns a JSON value.
 
-        Args:
-            target: ``module:function``; the function takes ``arguments`` and returns a JSON value.
-            arguments: A JSON value.
-            timeout_s: Time after which the call is killed, with every process it started.
-            environment: Variables to set before the call.
+        After ``timeout_s`` the call is killed, with every process it started. ``environment`` has variables to set
+        before the call.
         """
         request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
         with self._lock:
             started_s = time.monotonic()
             try:
-                requests = self._process.stdin
-                print(json.dumps(request), file=requests, flush=True)
+                print(json.dumps(request), file=self._process.stdin, flush=True)
             # ValueError: it was closed.
             except (BrokenPipeError, ValueError):
                 return CallOutcome(fault="the process for the checks has ended")
@@ -122,12 +115,8 @@ class ForkServer:
     def close(self) -> None:
         """End the server and all of its descendants."""
         self.stop_call()
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        with suppress(BrokenPipeError), self._process as process:
+            process.kill()
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
         stdout = self._process.stdout
@@ -151,13 +140,8 @@ class ForkServers:
     def get(self, environment: Mapping[str, str], preload: Sequence[str] = (), *, number: int = 0) -> ForkServer:
         """Return the server with this environment and these modules. Starts a new one if the last has ended.
 
-        Args:
-            environment: Environment of the server and of every call.
-            preload: Modules that the server imports before any call.
-            number: Distinguishes servers with the same environment and modules that run at the same time.
-
-        Raises:
-            PluginError: The interpreter does not start, or a module cannot be imported.
+        ``number`` distinguishes servers with the same environment and modules that run at the same time. The other
+        arguments and errors are those of :class:`ForkServer`.
         """
         key = (number, tuple(preload), frozenset(environment.items()))
         if key not in self._servers or self._servers[key].ended:
@@ -171,30 +155,39 @@ class ForkServers:
 
 
 def call_in_fork(
-    target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+    function: Callable[[Any], object],
+    argument: object,
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function in a fork of this process; see :meth:`ForkServer.call`.
+    """Call a function in a fork of this process, which must have no threads and no children.
 
-    This process must have no threads and no children.
+    The function returns a JSON value. ``environment`` has variables to set before the call.
     """
     started_s = time.monotonic()
-    request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
-    return CallOutcome(**_call_in_fork(request), seconds=time.monotonic() - started_s)
+    answer = _call_in_fork(lambda: function(argument), timeout_s, environment or {})
+    return CallOutcome(**answer, seconds=time.monotonic() - started_s)
 
 
 def call_in_new_interpreter(
-    target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+    function: Callable[[Any], object],
+    argument: object,
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function in a new interpreter; see :meth:`ForkServer.call`.
+    """Call a function of a module in a new interpreter. It takes and returns a JSON value.
 
     Raises:
-        PluginError: The interpreter does not start.
+        NotRun: The interpreter does not start.
     """
-    server = ForkServer({**os.environ, **(environment or {})})
     try:
-        return server.call(target, arguments, timeout_s=timeout_s)
-    finally:
-        server.close()
+        server = ForkServer({**os.environ, **(environment or {})})
+    except PluginError as error:
+        raise NotRun(error.message) from error
+    with closing(server):
+        return server.call(f"{function.__module__}:{function.__name__}", argument, timeout_s=timeout_s)
 
 
 def serve() -> None:
@@ -218,31 +211,42 @@ def serve() -> None:
     answer({"fault": None})
     with suppress(BrokenPipeError):
         for line in sys.stdin:
-            answer(_call_in_fork(json.loads(line)))
+            request = json.loads(line)
+            call = partial(_call_by_name, request["target"], request["arguments"])
+            answer(_call_in_fork(call, request["timeout_s"], request["environment"]))
 
 
-def _call_in_fork(request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryFile() as output:
-        reading, writing = os.pipe()
+def _call_by_name(target: str, arguments: object) -> object:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(arguments)
+
+
+def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
+    with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            os.close(reading)
-            _become_callee(request, writing, output.fileno())
-        os.close(writing)
-        content, status = _wait(child, reading, request["timeout_s"])
-        os.close(reading)
+            _become_callee(call, environment, result.fileno(), output.fileno())
+        status = _wait(child, timeout_s)
         _kill_descendants(child)
+        result.seek(0)
+        content = result.read()
         output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_TAIL_BYTES))
         printed = output.read().decode(errors="replace").strip()
     try:
         answer: dict[str, Any] = json.loads(content)
     except ValueError:
-        answer = {"fault": _why_no_answer(status, request["timeout_s"])}
+        if status is None:
+            fault = f"it did not finish within {timeout_s:g} s and was killed"
+        elif status < 0:
+            fault = f"it crashed the process with {signal.Signals(-status).name}"
+        else:
+            fault = f"it ended the process with status {status}"
+        answer = {"fault": fault}
     return {**answer, "output": printed}
 
 
-def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
-    """Run the function in the forked child, write its result, and exit. Never returns."""
+def _become_callee(call: Callable[[], object], environment: Mapping[str, str], result: int, output: int) -> NoReturn:
+    """Run the function in the forked child, write its result, and exit. The files are given by their descriptors."""
     try:
         os.setsid()
         with open(os.devnull, "rb") as nothing:
@@ -250,56 +254,37 @@ def _become_callee(request: dict[str, Any], writing: int, output: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         # The plugin must not be able to write into the server's pipes or keep them open.
-        os.closerange(3, writing)
-        os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
-        os.environ.update(request["environment"])
-        module, _, name = request["target"].partition(":")
-        value = getattr(importlib.import_module(module), name)(request["arguments"])
-        content = json.dumps({"value": value})
+        os.closerange(3, result)
+        os.closerange(result + 1, os.sysconf("SC_OPEN_MAX"))
+        os.environ.update(environment)
+        content = json.dumps({"value": call()})
     except BaseException as error:
         traceback.print_exc()
         content = json.dumps({"fault": f"{type(error).__name__}: {error}"})
     with suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
-    with os.fdopen(writing, "wb") as file:
+    with os.fdopen(result, "wb") as file:
         file.write(content.encode())
     # Threads and exit handlers of the plugin must not keep the process alive.
     os._exit(0)
 
 
-def _wait(child: int, reading: int, timeout_s: float) -> tuple[bytes, int | None]:
-    """Collect the child's answer until it ends or the timeout passes. The status is ``None`` if it was killed."""
+def _wait(child: int, timeout_s: float) -> int | None:
+    """Wait for the child until the timeout passes. Return its exit code, or ``None`` if it was killed."""
     deadline_s = time.monotonic() + timeout_s
     caller = os.getppid()
-    content = b""
-    os.set_blocking(reading, False)
     while True:
-        ready = select.select([reading], [], [], _POLL_S)[0]
-        received = _read_available(reading) if ready else b""
-        content += received
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return content + _read_available(reading), os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status)
         # If the caller has been killed, no process waits for the answer.
         if time.monotonic() > deadline_s or os.getppid() != caller:
             with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return content, None
-        if ready and not received:
-            # The pipe is closed, so only the end of the child is left to wait for.
-            time.sleep(0.001)
-
-
-def _read_available(reading: int) -> bytes:
-    content = b""
-    with suppress(BlockingIOError):
-        while block := os.read(reading, 65536):
-            content += block
-    return content
+            return None
+        time.sleep(_POLL_S)
 
 
 def _kill_descendants(child: int) -> None:
@@ -316,11 +301,3 @@ def _kill_all(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _why_no_answer(status: int | None, timeout_s: float) -> str:
-    if status is None:
-        return f"it did not finish within {timeout_s:g} s and was killed"
-    if status < 0:
-        return f"it crashed the process with {signal.Signals(-status).name}"
-    return f"it ended the process with status {status}"

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,17 @@ from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.train.preparation import join_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
 
-    from chipperf.plugin.types import DistributedConfig, PrecisionPolicy, ProbeResult, RuntimeInfo, VendorInfo
+    from chipperf.plugin.types import DistributedConfig, RuntimeInfo, VendorInfo
 
 
+@dataclass(eq=False)
 class PluginUnderTest:
     """A vendor plugin under test.
 
@@ -33,17 +35,15 @@ class PluginUnderTest:
     runner has checked that the parts in the check's ``needs`` work.
 
     Attributes:
-        entry: The plugin's entry point.
         rank: Rank of this process among the processes of the check.
         settings: The run for which this process's environment is set up.
         workspace: Directory that all checks share, for files that take long to make.
     """
 
-    def __init__(self, entry: PluginEntry, rank: Rank, settings: EnvironmentSettings, workspace: Path) -> None:
-        self.entry = entry
-        self.rank = rank
-        self.settings = settings
-        self.workspace = workspace
+    entry: PluginEntry
+    rank: Rank
+    settings: EnvironmentSettings
+    workspace: Path
 
     @cached_property
     def session(self) -> Session:
@@ -69,47 +69,23 @@ class PluginUnderTest:
     @cached_property
     def distributed(self) -> DistributedConfig | None:
         """The options of the joined process group of the check's ranks; ``None`` if there is only one rank."""
-        from chipperf.train.preparation import join_process_group
-
         return join_process_group(self.session, self.rank, self.device)
-
-    def probe(self) -> ProbeResult:
-        """Probe in this process."""
-        return self.session.probe()
-
-    def precision(self, requested: Any) -> PrecisionPolicy:
-        """Set up the device for a precision.
-
-        Raises:
-            UnsupportedPrecision: The device cannot run it.
-        """
-        return self.session.precision(requested, self.device)
-
-    def teardown(self) -> None:
-        """Release the device."""
-        self.session.device_teardown(self.device)
 
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Bind the plugin and return its capabilities and whether it is simulated, or the fault of binding it."""
-    entry = PluginEntry(**arguments["entry"])
     try:
-        session = bind(entry)
+        session = _subject(arguments).session
     except PerfError as error:
         return {"fault": error.message}
-    info = session.vendor_info()
-    return {
-        "fault": None,
-        "simulated": session.simulated,
-        "capabilities": sorted(str(capability) for capability in info.capabilities),
-        "api_version": info.api_version,
-    }
+    capabilities = sorted(str(capability) for capability in session.vendor_info().capabilities)
+    return {"fault": None, "simulated": session.simulated, "capabilities": capabilities}
 
 
 def environment(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the environment variables that the plugin asks for before the interpreter of a rank starts."""
-    session = bind(PluginEntry(**arguments["entry"]))
-    variables = session.environment(Rank(**arguments["rank"]), EnvironmentSettings(**arguments["settings"]))
+    subject = _subject(arguments)
+    variables = subject.session.environment(subject.rank, subject.settings)
     # As in a run, variables that the user has set stay unchanged.
     return {variable.name: variable.value for variable in variables if variable.name not in os.environ}
 
@@ -126,19 +102,16 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
     subject = _subject(arguments)
     try:
         find_check(arguments["check"]).function(subject)
-    except Failed as failure:
-        return {"status": "failed", "message": str(failure)}
-    except NotApplicable as reason:
-        return {"status": "not_applicable", "message": str(reason)}
-    except NotRun as reason:
-        return {"status": "not_run", "message": str(reason)}
-    except PerfError as error:
-        return {"status": "failed", "message": error.message, "detail": traceback.format_exc()}
+    except (Failed, NotApplicable, NotRun) as result:
+        statuses = {Failed: "failed", NotApplicable: "not_applicable", NotRun: "not_run"}
+        return {"status": statuses[type(result)], "message": str(result)}
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
+        message = error.message if isinstance(error, PerfError) else f"{type(error).__name__}: {error}"
         return {"status": "failed", "message": message, "detail": traceback.format_exc()}
     finally:
-        _leave_process_group()
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
     return {"status": "passed", "message": ""}
 
 
@@ -151,16 +124,9 @@ def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
     )
 
 
-def _leave_process_group() -> None:
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
 def other_entries(subject: PluginUnderTest) -> list[PluginEntry]:
     """Return all other installed vendors, each name once."""
-    entries = {entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}
-    return list(entries.values())
+    return list({entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}.values())
 
 
 def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:

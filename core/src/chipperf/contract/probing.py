@@ -60,8 +60,6 @@ class Probing:
     Attributes:
         fault: Why there is no result: the probe raised, hung or ended its process; ``None`` if there is a result.
         seconds: Duration of the hook.
-        reason: The reason in the result.
-        devices: Devices in the result.
         imported_torch: True if the hook imported torch.
         visible_devices_env: The value in VendorInfo, read in the probing process so that this one need not import the
             plugin.
@@ -90,25 +88,14 @@ def probe(
 ) -> Probing:
     """Probe in a fork of this process, which must not have imported the plugin.
 
-    Args:
-        entry: The plugin.
-        variables: Environment variables to set.
-        without: Environment variables to remove.
-        pci: Directory that replaces the kernel's list of PCI functions.
-        path: Directory to search first for modules.
+    In the fork, the environment has ``variables`` and lacks those in ``without``, the directory ``pci`` replaces the
+    kernel's list of PCI functions, and modules are searched first in the directory ``path``.
 
     Raises:
         NotRun: The probe returns an invalid result.
     """
-    arguments = {
-        "entry": asdict(entry),
-        "without": list(without),
-        "pci": str(pci) if pci else None,
-        "path": str(path) if path else None,
-    }
-    outcome = call_in_fork(
-        f"{__name__}:{run_probe.__name__}", arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables
-    )
+    arguments = {"entry": asdict(entry), "without": without, "pci": pci, "path": path}
+    outcome = call_in_fork(run_probe, arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables)
     if outcome.fault:
         return Probing(fault=outcome.fault)
     value = outcome.value
@@ -123,9 +110,9 @@ def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name in arguments["without"]:
         os.environ.pop(name, None)
     if arguments["path"]:
-        sys.path.insert(0, arguments["path"])
+        sys.path.insert(0, str(arguments["path"]))
     if arguments["pci"]:
-        _replace_pci(Path(arguments["pci"]))
+        _replace_pci(arguments["pci"])
     session = bind(PluginEntry(**arguments["entry"]), purpose="inspect")
     had_torch = "torch" in sys.modules
     started_s = time.monotonic()

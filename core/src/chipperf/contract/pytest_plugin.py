@@ -7,12 +7,8 @@ conftest.py (pytest-dev/pytest#1596). Runs of other projects get the options and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,12 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check that the vendors and the waivers file exist, before pytest collects tests."""
-    vendors = config.getoption("--perf-vendor")
-    if vendors:
-        _require_usable(vendors, config.getoption("--perf-waivers"))
-
-
-def _require_usable(vendors: Sequence[str], waivers: Path | None) -> None:
+    vendors, waivers = config.getoption("--perf-vendor"), config.getoption("--perf-waivers")
+    if not vendors:
+        return
     # Imported here, because every run of pytest in the environment imports this module.
     from chipperf.contract.waivers import read_waivers
     from chipperf.errors import PerfError

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
 
 import chipperf
 from chipperf.plugin.types import EnvironmentSettings, Rank
-from chipperf.records.schema import (
-    UNKNOWN,
-    CaseRecord,
-    Dataset,
-    Environment,
-    HyperparametersRecord,
-    KnobRecord,
-    Limits,
-    Loader,
-    Memory,
-    Metrics,
-    Missing,
-    Power,
-    PrecisionRecord,
-    Record,
-    Span,
-    Status,
-    Throughput,
-    TimeToTarget,
-    Topology,
-    Window,
-    all_missing,
-)
+from chipperf.records import schema
 from chipperf.run.planned_record import vendor_record
 
 if TYPE_CHECKING:
@@ -41,9 +21,7 @@ if TYPE_CHECKING:
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
 
-_GIB: Final = 2**30
-_CREATED_AT: Final = datetime(2026, 1, 1, tzinfo=timezone.utc)
-_NOT_RUN: Final = Missing(missing="not_run")
+_NOT_RUN: Final = schema.Missing(missing="not_run")
 
 
 def device_names(info: VendorInfo) -> tuple[str, ...]:
@@ -51,28 +29,24 @@ def device_names(info: VendorInfo) -> tuple[str, ...]:
     return ("", *(device.name for device in info.known_devices))
 
 
-def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a run in which every value was measured.
-
-    Args:
-        session: The bound vendor.
-        case: The case that ran.
-        rank: A process of the job. It determines the topology.
-        resolved: Hyperparameters of the run.
-    """
-    info = session.vendor_info()
-    name = info.known_devices[0].name if info.known_devices else "specimen device"
+def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> schema.Record:
+    """Return the record of a run in which every value was measured. ``rank`` determines the topology."""
+    info, values = session.vendor_info(), resolved.values
+    card = info.known_devices[0].name if info.known_devices else "specimen device"
+    names = {"card_title": f"{card} specimen", "card_short_name": info.short_name(card)}
     variables = session.environment(rank, EnvironmentSettings(case=case.name, precision="fp32"))
-    return Record(
+    return schema.Record(
         kind="measured",
         run_id="specimen-full",
         chipperf_version=chipperf.__version__,
-        created_at=_CREATED_AT,
-        status=Status(state="completed"),
+        created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        status=schema.Status(state="completed"),
         vendor=vendor_record(session),
-        case=_case(case, target=resolved.values.target),
-        topology=_topology(rank),
-        precision=PrecisionRecord(
+        case=schema.CaseRecord(
+            name=case.name, version=case.version, preset="full", metric=case.metric, target=values.target
+        ),
+        topology=schema.Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size),
+        precision=schema.PrecisionRecord(
             requested="fp32",
             effective="fp32",
             measured_matmul="fp32",
@@ -80,144 +54,68 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
             autocast_dtype=None,
             grad_scaler=False,
         ),
-        hyperparameters=HyperparametersRecord(
-            values=resolved.values.model_dump(),
+        hyperparameters=schema.HyperparametersRecord(
+            values=values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
-            global_batch_size=resolved.values.batch_size * rank.world_size,
+            global_batch_size=values.batch_size * rank.world_size,
         ),
-        limits=Limits(),
-        seed=resolved.values.seed,
-        dataset=Dataset(
-            name=case.data.reference.name,
-            version="1",
-            fingerprint="0123456789abcdef",
-            fingerprint_method="sha256 of names and sizes",
-            train_samples=100_000,
-            eval_samples=5_000,
-            classes=100,
-            is_sample=False,
+        limits=schema.Limits(),
+        seed=values.seed,
+        dataset=schema.Dataset.model_validate({**_specimen(schema.Dataset), "name": case.data.reference.name}),
+        loader=schema.Loader.model_validate(_specimen(schema.Loader)),
+        environment=schema.Environment.model_validate(
+            {**_specimen(schema.Environment), **names, "row_label": info.short_name(card)}
         ),
-        loader=Loader(
-            workers=4,
-            prefetch_factor=2,
-            pin_memory=True,
-            persistent_workers=True,
-            start_method="fork",
-            decoder="specimen decoder",
-            resize="specimen resize",
+        knobs=[
+            schema.KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor")
+            for each in variables
+        ],
+        metrics=schema.Metrics.model_validate(
+            {**_specimen(schema.Metrics), "quality": values.target, "best_quality": values.target}
         ),
-        environment=_environment(name, short_name=info.short_name(name)),
-        knobs=[KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor") for each in variables],
-        metrics=_metrics(quality=resolved.values.target),
         warnings=["specimen warning"],
     )
 
 
-def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> Record:
-    """Return the record of a completed run in which every optional value is missing.
-
-    Args:
-        session: The bound vendor.
-        case: The case that ran.
-        rank: A process of the job. It determines the topology.
-        resolved: Hyperparameters of the run.
-    """
+def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -> schema.Record:
+    """Return the record of a completed run in which every optional value is missing."""
     full = full_record(session, case, rank, resolved)
     changes = {
         "run_id": "specimen-empty",
-        "case": _case(case, target=_NOT_RUN),
-        "precision": PrecisionRecord(
-            requested="fp32",
-            effective=UNKNOWN,
-            measured_matmul=_NOT_RUN,
-            measured_convolution=_NOT_RUN,
-            autocast_dtype=None,
-            grad_scaler=False,
+        "case": full.case.model_copy(update={"target": _NOT_RUN}),
+        "precision": full.precision.model_copy(
+            update={"effective": schema.UNKNOWN, "measured_matmul": _NOT_RUN, "measured_convolution": _NOT_RUN}
         ),
         "hyperparameters": full.hyperparameters.model_copy(
-            update={"changes": [], "notes": [], "global_batch_size": UNKNOWN}
+            update={"changes": [], "notes": [], "global_batch_size": schema.UNKNOWN}
         ),
-        "seed": UNKNOWN,
-        "dataset": Dataset(name=case.base.dataset, fingerprint_method="", is_sample=False),
+        "seed": schema.UNKNOWN,
+        "dataset": schema.Dataset(name=case.base.dataset, fingerprint_method="", is_sample=False),
         "loader": _NOT_RUN,
-        "environment": Environment(),
+        "environment": schema.Environment(),
         "knobs": [],
-        "metrics": Metrics.model_validate(all_missing(Metrics, _NOT_RUN)),
+        "metrics": schema.Metrics.model_validate(schema.all_missing(schema.Metrics, _NOT_RUN)),
         "warnings": [],
     }
     return full.model_copy(update=changes)
 
 
-def _case(case: Case, *, target: float | Missing) -> CaseRecord:
-    return CaseRecord(name=case.name, version=case.version, preset="full", metric=case.metric, target=target)
+def _specimen(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a value for every field of a model that has none by default."""
+    return {
+        name: _value(name, field.annotation)
+        for name, field in model.model_fields.items()
+        if field.is_required() or isinstance(field.default, schema.Missing)
+    }
 
 
-def _topology(rank: Rank) -> Topology:
-    return Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size)
-
-
-def _environment(card: str, *, short_name: str) -> Environment:
-    return Environment(
-        machine="specimen machine",
-        cpu="specimen processor",
-        cpu_cores=64,
-        memory_bytes=512 * _GIB,
-        card_title=f"{card} specimen",
-        card_short_name=short_name,
-        row_label=short_name,
-        network="specimen network",
-        os="specimen os",
-        kernel="specimen kernel",
-        driver="specimen driver",
-        container="specimen image",
-        framework="specimen framework",
-        compiler="specimen compiler",
-        dependencies="specimen dependencies",
-        python="specimen python",
-        torch="specimen torch",
-        sdk="specimen sdk",
-        collectives="specimen collectives",
-    )
-
-
-def _metrics(*, quality: float) -> Metrics:
-    return Metrics(
-        e2e_time_s=1100.0,
-        p_whole=900.0,
-        p_train=_throughput(950.0),
-        p_core=_throughput(1000.0),
-        data_stall=0.05,
-        quality=quality,
-        best_quality=quality,
-        time_to_target=TimeToTarget(seconds=990.0, epoch=9),
-        memory=Memory(
-            allocated_peak_bytes=19 * _GIB,
-            reserved_peak_bytes=20 * _GIB,
-            device_peak_bytes=21 * _GIB,
-            total_bytes=32 * _GIB,
-            allocator_source="specimen allocator",
-            device_source="specimen management library",
-        ),
-        power=Power(
-            samples=1000,
-            mean_w=100.0,
-            max_w=150.0,
-            energy_j=100_000.0,
-            mean_temperature_c=50.0,
-            max_temperature_c=60.0,
-            mean_utilization_percent=90.0,
-            used_peak_bytes=21 * _GIB,
-            source="specimen management library",
-        ),
-        train_samples=1_000_000,
-        train_seconds=1000.0,
-        epochs=10.0,
-        steps=10_000,
-        spans=[Span(name="train", start_s=50.0, seconds=1000.0)],
-    )
-
-
-def _throughput(median: float) -> Throughput:
-    window = Window(epoch=0, first_step=0, steps=50, samples=round(10 * median), seconds=10.0)
-    return Throughput(median=median, iqr=1.5, mean_of_totals=median, windows=[window])
+def _value(name: str, annotation: Any) -> Any:
+    """Return a value of a field's type; of several types, the first, because a missing value comes last."""
+    kinds = get_args(annotation)
+    if kinds:
+        value = _value(name, kinds[0])
+        return [value] if get_origin(annotation) is list else value
+    if issubclass(annotation, BaseModel):
+        return _specimen(annotation)
+    return {str: f"specimen {name}", int: 1000, float: 1.0, bool: False}[annotation]

@@ -23,6 +23,15 @@ Verdict = Literal["passed", "failed", "waived", "unexpected_pass", "advisory", "
 """A result after the waivers were applied. ``unexpected_pass`` is a waived check that passed. ``advisory`` is a failed
 check that does not count because it is new."""
 
+_OBSTACLES: Final = {
+    "failed": "failed",
+    "unexpected_pass": "waived but passing",
+    "not_run": "not run",
+    "bug": "waived as bug",
+    "planned": "waived as planned",
+}
+"""Verdicts, and kinds of waivers, that keep a level from being claimed, with their words in a claim."""
+
 _NAMED: Final = 5
 """Number of checks that a claim lists by name. It gives only the number of further checks."""
 
@@ -43,13 +52,10 @@ class JudgedResult(_Model):
 
 
 class LevelClaim(_Model):
-    """Whether a vendor may claim a level.
+    """Whether a vendor may claim a level, and how many checks apply to the plugin and passed.
 
     Attributes:
-        level: The level.
         claimed: True if every check that applies, of this level and below, passed or is waived as unsupported.
-        passed: Number of checks that passed.
-        applicable: Number of checks that apply to the plugin.
         remark: Why the level is not claimed, or the waivers that the claim depends on; empty if neither applies.
     """
 
@@ -59,25 +65,26 @@ class LevelClaim(_Model):
     applicable: int
     remark: str
 
+    @property
+    def phrase(self) -> str:
+        """The claim in a statement's line."""
+        if self.remark == "no device":
+            return f"L{self.level} not run (no device)"
+        remark = f" ({self.remark})" if self.remark else ""
+        return f"L{self.level} {self.passed}/{self.applicable}{'' if self.claimed else ' not claimed'}{remark}"
+
 
 class Statement(_Model):
     """The conformance statement of one run of the contract suite.
 
     Attributes:
         contract_version: Version of the list of checks.
-        chipperf_version: Version of core that ran the checks.
         api_version: Version of the hook specification.
-        vendor: Name of the plugin.
-        distribution: Distribution that provides the plugin.
-        distribution_version: Version of that distribution.
         finished_utc: End of the run, ISO 8601.
-        python: Version of the interpreter.
         system: Operating system and architecture.
         simulated: True if fake modules replaced the vendor's stack. Then only level 0 can be claimed.
         device: Identity of the first device.
         runtime: Versions of the vendor's stack.
-        levels: The claim of each requested level.
-        results: The result of every check.
     """
 
     contract_version: str
@@ -103,7 +110,7 @@ class Statement(_Model):
     @property
     def line(self) -> str:
         """The statement as one line for a README, such as ``contract 1.0 · L0 14/14 · L1 not run (no device)``."""
-        return " · ".join([f"contract {self.contract_version}", *(_phrase(claim) for claim in self.levels)])
+        return " · ".join([f"contract {self.contract_version}", *(claim.phrase for claim in self.levels)])
 
 
 def make_statement(
@@ -149,13 +156,9 @@ def judge(result: CheckResult, waiver: Waiver | None) -> JudgedResult:
     elif result.status == "passed" and waiver is not None:
         verdict = "unexpected_pass"
         message = f"it passes, but is waived as {waiver.kind} ({waiver.reason}): remove the waiver"
+    check, seconds = result.check, round(result.seconds, 3)
     return JudgedResult(
-        check=result.check.id,
-        level=result.check.level,
-        verdict=verdict,
-        message=message,
-        seconds=round(result.seconds, 3),
-        waiver=waiver,
+        check=check.id, level=check.level, verdict=verdict, message=message, seconds=seconds, waiver=waiver
     )
 
 
@@ -163,49 +166,30 @@ def _claim(
     level: Level, results: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
 ) -> LevelClaim:
     applicable = [result for result in results if result.verdict not in ("not_applicable", "advisory")]
-    faults = _why_not_claimed(level, applicable, below, standing)
-    unsupported = [result.check for result in applicable if result.waiver and result.waiver.kind == "unsupported"]
-    remark = "; ".join(faults) or (f"{', '.join(unsupported)} unsupported" if unsupported else "")
+    checks: dict[str, list[str]] = {}
+    for result in applicable:
+        kind = result.waiver.kind if result.verdict == "waived" and result.waiver else result.verdict
+        checks.setdefault(kind, []).append(result.check)
+    if level > 0 and standing.no_device:
+        faults = ["no device"]
+    else:
+        faults = ["simulated"] if level > 0 and standing.simulated else []
+        faults += [f"{_enumerate(checks[kind])} {words}" for kind, words in _OBSTACLES.items() if kind in checks]
+        if not applicable:
+            faults.append("no check ran")
+        if not faults and not all(claim.claimed for claim in below):
+            faults.append("a lower level is not claimed")
+    unsupported = f"{', '.join(checks['unsupported'])} unsupported" if "unsupported" in checks else ""
     return LevelClaim(
         level=level,
         claimed=not faults,
-        passed=sum(result.verdict == "passed" for result in applicable),
+        passed=len(checks.get("passed", ())),
         applicable=len(applicable),
-        remark=remark,
+        remark="; ".join(faults) or unsupported,
     )
-
-
-def _why_not_claimed(
-    level: Level, applicable: Sequence[JudgedResult], below: Sequence[LevelClaim], standing: PluginReadiness
-) -> list[str]:
-    if level > 0 and standing.no_device:
-        return ["no device"]
-    faults = ["simulated"] if level > 0 and standing.simulated else []
-    for verdict, words in (("failed", "failed"), ("unexpected_pass", "waived but passing"), ("not_run", "not run")):
-        concerned = [result.check for result in applicable if result.verdict == verdict]
-        if concerned:
-            faults.append(f"{_enumerate(concerned)} {words}")
-    for kind in ("bug", "planned"):
-        concerned = [r.check for r in applicable if r.verdict == "waived" and r.waiver and r.waiver.kind == kind]
-        if concerned:
-            faults.append(f"{_enumerate(concerned)} waived as {kind}")
-    if not applicable:
-        faults.append("no check ran")
-    if not faults and not all(claim.claimed for claim in below):
-        faults.append("a lower level is not claimed")
-    return faults
 
 
 def _enumerate(checks: Sequence[str]) -> str:
     """Return the names of the checks as a list, or the first names and the number of the others."""
     more = len(checks) - _NAMED
     return f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)
-
-
-def _phrase(claim: LevelClaim) -> str:
-    if claim.remark == "no device":
-        return f"L{claim.level} not run (no device)"
-    phrase = f"L{claim.level} {claim.passed}/{claim.applicable}"
-    if not claim.claimed:
-        return f"{phrase} not claimed ({claim.remark})"
-    return f"{phrase} ({claim.remark})" if claim.remark else phrase

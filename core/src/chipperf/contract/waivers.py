@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from chipperf.contract.check import find_check
 from chipperf.errors import ConfigError, UsageError, first_fault
@@ -27,14 +27,13 @@ _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Waiver(BaseModel):
-    """One check that is known to fail.
+    """One check that is known to fail, and why.
 
     Attributes:
         check: Id of the check.
         kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: the plugin has a
             bug. ``planned``: the feature is not built yet. With ``bug`` and ``planned`` the run succeeds, but the level
             is not claimed.
-        reason: Why the check fails.
         issue: Address of the issue.
         until_api: First API version for which the waiver is not accepted.
     """
@@ -49,9 +48,9 @@ class Waiver(BaseModel):
 
 
 class _WaiverFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
-    waiver: tuple[Waiver, ...] = Field(default=())
+    waiver: tuple[Waiver, ...] = ()
 
 
 def read_waivers(path: Path) -> dict[str, Waiver]:
@@ -72,23 +71,20 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
         ) from error
     waivers: dict[str, Waiver] = {}
     for waiver in content.waiver:
-        _require_valid(path, waiver, waivers)
-        waivers[waiver.check] = waiver
+        check, until = waiver.check, waiver.until_api
+        try:
+            find_check(check)
+        except UsageError as error:
+            raise ConfigError(f"{path}: a waiver matches nothing: {error.message}", hint=error.hint) from error
+        if check in waivers:
+            raise ConfigError(f"{path}: {check} is waived twice", hint="keep one of the two")
+        if until is not None and _numbers(API_VERSION) >= _numbers(until):
+            raise ConfigError(
+                f"{path}: the waiver of {check} ended with API version {until}, this is {API_VERSION}",
+                hint="fix the plugin, or set a later until_api",
+            )
+        waivers[check] = waiver
     return waivers
-
-
-def _require_valid(path: Path, waiver: Waiver, earlier: dict[str, Waiver]) -> None:
-    try:
-        find_check(waiver.check)
-    except UsageError as error:
-        raise ConfigError(f"{path}: a waiver matches nothing: {error.message}", hint=error.hint) from error
-    if waiver.check in earlier:
-        raise ConfigError(f"{path}: {waiver.check} is waived twice", hint="keep one of the two")
-    if waiver.until_api is not None and _numbers(API_VERSION) >= _numbers(waiver.until_api):
-        raise ConfigError(
-            f"{path}: the waiver of {waiver.check} ended with API version {waiver.until_api}, this is {API_VERSION}",
-            hint="fix the plugin, or set a later until_api",
-        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from chipperf.cases.base import Role
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
-from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.contract import tolerances
+from chipperf.contract.check import NotRun, check, fail, not_run_on, require
 from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.contract.texts import count_words
-from chipperf.contract.tolerances import tolerance
 from chipperf.errors import ConfigError, VendorHookError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def overrides_name_settable_keys(subject: PluginUnderTest) -> None:
 @check("C2", level=0, fault="an override has no reason, or a second override of its key replaces it")
 def overrides_are_justified(subject: PluginUnderTest) -> None:
     """Each override gives a reason, and no key is overridden twice."""
-    least = tolerance("least_override_reason_words")
+    least = tolerances.LEAST_OVERRIDE_REASON_WORDS
     for _, situation, shipped in _shipped(subject):
         keys = [override.key for override in shipped.overrides]
         repeated = sorted({key for key in keys if keys.count(key) > 1})
@@ -72,12 +73,7 @@ def _settable_keys(case: Case) -> set[str]:
 
 def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:
     """Yield the vendor's overrides for each case, topology and device, with a phrase that names the three."""
-    for name in case_names():
-        case = find_case(name)
-        for rank in RANKS:
-            for device_name in device_names(subject.info):
-                try:
-                    overrides = subject.session.case_overrides(name, rank, device_name)
-                except VendorHookError as error:
-                    raise NotRun(f"perf_case_overrides does not work, see A10: {error.message}") from error
-                yield case, f"{name} on {rank.topology} {device_name or 'devices'}", overrides
+    for name, rank, device_name in product(case_names(), RANKS, device_names(subject.info)):
+        with not_run_on(VendorHookError, "perf_case_overrides does not work, see A10"):
+            overrides = subject.session.case_overrides(name, rank, device_name)
+        yield find_case(name), f"{name} on {rank.topology} {device_name or 'devices'}", overrides

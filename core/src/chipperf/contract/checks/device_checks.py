@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device, require_computes
+from chipperf.contract import tolerances
+from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
+from chipperf.contract.devices import job_ranks, probed_devices, ranks_share_device, require_computes
 from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
-from chipperf.contract.tolerances import tolerance
 from chipperf.errors import DeviceError, PerfError, PluginError
 from chipperf.languages import in_all_languages
-from chipperf.plugin.types import Capability, EnvironmentSettings, Rank
+from chipperf.plugin.types import Capability, Rank
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
     import torch
 
-    from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.types import DeviceInfo, ProbedDevice, VendorInfo
 
 _REPETITIONS: Final = 10
 _SPAWN_TIMEOUT_S: Final = 150.0
@@ -36,7 +33,7 @@ def init_returns_device_of_local_rank(subject: PluginUnderTest) -> None:
     """On every machine, initialization returns a device of the declared type with the local rank as its index."""
     count = len(probed_devices(subject))
     _ = subject.runtime
-    for rank in (*local_ranks(count), *local_ranks(count, node_rank=1)):
+    for rank in (*job_ranks(count), *job_ranks(count, machines=2)):
         # The session compares type and index.
         subject.session.device_init(rank)
 
@@ -47,7 +44,7 @@ def tensors_land_on_initialized_device(subject: PluginUnderTest) -> None:
     import torch
 
     _ = subject.runtime
-    for rank in local_ranks(len(probed_devices(subject))):
+    for rank in job_ranks(len(probed_devices(subject))):
         device = subject.session.device_init(rank)
         for wanted in (device, torch.device(device.type)):
             found = torch.ones(1, device=wanted).device
@@ -66,17 +63,13 @@ def repeated_init_is_harmless(subject: PluginUnderTest) -> None:
 
     device = subject.device
     kept = torch.arange(1000, device=device)
-    for _ in range(2):
-        _initialize_again(subject, device)
+    _initialize_again(subject, device, times=2)
     before = _footprint(subject, device)
-    for _ in range(_REPETITIONS):
-        _initialize_again(subject, device)
-    after = _footprint(subject, device)
-    bounds = {"bytes": tolerance("repeated_query_bytes")}
-    for what, value in after.items():
+    _initialize_again(subject, device, times=_REPETITIONS)
+    for what, value in _footprint(subject, device).items():
         grown = value - before[what]
         require(
-            grown < bounds.get(what, tolerance("repeated_init") * _REPETITIONS),
+            grown < (tolerances.REPEATED_QUERY_BYTES if what == "bytes" else tolerances.REPEATED_INIT * _REPETITIONS),
             f"{_REPETITIONS} more calls of perf_device_init left {grown} {what} behind: make it idempotent",
         )
     require(torch.equal(kept.cpu(), torch.arange(1000)), "initializing again changed a tensor on the device")
@@ -112,8 +105,8 @@ def device_can_be_released_and_used_again(subject: PluginUnderTest) -> None:
     """A released device can be initialized again, and releasing it twice does no harm."""
     device = subject.device
     require_computes(subject, device, "after initialization")
-    subject.teardown()
-    subject.teardown()
+    for _ in range(2):
+        subject.session.device_teardown(device)
     again = subject.session.device_init(Rank())
     require(again == device, f"after a teardown perf_device_init returned {again} instead of {device}")
     require_computes(subject, again, "after a teardown")
@@ -124,8 +117,8 @@ def spawned_process_can_use_device(subject: PluginUnderTest) -> None:
     """A spawned process can initialize the device and compute on it."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    arguments = (subject.entry, subject.settings, subject.workspace, sender)
-    child = context.Process(target=_compute_in_spawned_process, args=arguments, daemon=True)
+    fresh = PluginUnderTest(subject.entry, Rank(), subject.settings, subject.workspace)
+    child = context.Process(target=_compute_in_spawned_process, args=(fresh, sender), daemon=True)
     child.start()
     sender.close()
     if not receiver.poll(_SPAWN_TIMEOUT_S):
@@ -148,24 +141,34 @@ def device_info_agrees_with_probe(subject: PluginUnderTest) -> None:
     """Runtime and probe report the same name, UUID, PCI address and capacity (within 2 %) for each device."""
     uuid_declared = Capability.UUID in subject.info.capabilities
     devices = probed_devices(subject)
-    for rank, probed in zip(local_ranks(len(devices)), devices, strict=True):
-        try:
+    for rank, probed in zip(job_ranks(len(devices)), devices, strict=True):
+        which = f"the device of local rank {rank.local_rank}"
+        with not_run_on(PluginError, f"{which} cannot be used, see D1"):
             _ = subject.runtime
             device = subject.session.device_init(rank)
-        except PluginError as error:
-            raise NotRun(
-                f"the device of local rank {rank.local_rank} cannot be used, see D1: {error.message}"
-            ) from error
         info = subject.session.device_info(device)
-        _require_same_device(rank, info, probed)
-        if uuid_declared:
+        for key in ("name", "uuid", "pci_bus_id"):
+            said, found = getattr(info, key), getattr(probed, key)
             require(
-                info.uuid and probed.uuid,
-                f"{info.name} has no UUID (probe: {probed.uuid}, perf_device_info: {info.uuid}), but "
-                "Capability.UUID is declared",
+                said is None or found is None or said.casefold() == found.casefold(),
+                f"{which} has {key} {said!r} by perf_device_info, but {found!r} by the probe: find it by its UUID or "
+                "PCI address",
             )
-        else:
-            require(info.uuid is None, f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared")
+        if info.total_bytes is not None and probed.total_bytes is not None:
+            require(
+                abs(info.total_bytes - probed.total_bytes) <= tolerances.TOTAL_MEMORY * probed.total_bytes,
+                f"{which} has {info.total_bytes} bytes by perf_device_info and {probed.total_bytes} bytes by the "
+                "probe: report the device's own capacity, in bytes",
+            )
+        require(
+            not uuid_declared or (info.uuid and probed.uuid),
+            f"{info.name} has no UUID (probe: {probed.uuid}, perf_device_info: {info.uuid}), but Capability.UUID is "
+            "declared",
+        )
+        require(
+            uuid_declared or info.uuid is None,
+            f"{info.name} has UUID {info.uuid}, but Capability.UUID is not declared",
+        )
 
 
 @check("D8", level=1, fault="the device has the name of the vendor, of the device type, or of another vendor's product")
@@ -181,11 +184,16 @@ def device_has_product_name(subject: PluginUnderTest) -> None:
     if name.casefold() in {device.name.casefold() for device in info.known_devices}:
         return
     for other in other_vendors(subject):
-        claimed = _belongs_to(name, other, subject.device)
-        require(
-            claimed is None,
-            f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real product",
-        )
+        names = [product.name for product in other.known_devices]
+        # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
+        if subject.device.type != "cpu":
+            names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
+        for claimed in names:
+            require(
+                not re.search(rf"(?<!\w){re.escape(claimed)}(?!\w)", name, re.IGNORECASE),
+                f"perf_device_info calls the device {name!r}, but {claimed} is {other.title.en}'s: name the real "
+                "product",
+            )
 
 
 @check("D9", level=1, fault="after an error the process can no longer use the device")
@@ -204,9 +212,10 @@ def device_survives_shape_error(subject: PluginUnderTest) -> None:
         fail(f"torch.mm of two 2x3 matrices on {device} should raise RuntimeError, it raised nothing")
 
 
-def _initialize_again(subject: PluginUnderTest, device: torch.device) -> None:
-    again = subject.session.device_init(Rank())
-    require(again == device, f"initializing again returned {again} instead of {device}")
+def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: int) -> None:
+    for _ in range(times):
+        again = subject.session.device_init(Rank())
+        require(again == device, f"initializing again returned {again} instead of {device}")
 
 
 def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]:
@@ -220,41 +229,13 @@ def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]
     }
 
 
-def _compute_in_spawned_process(
-    entry: PluginEntry, settings: EnvironmentSettings, workspace: Path, answer: Connection
-) -> None:
+def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
     """Compute on the device and send the reason for a failure, or ``None``. Runs in a spawned process."""
     fault = None
     try:
-        subject = PluginUnderTest(entry, Rank(), settings, workspace)
         require_computes(subject, subject.device, "after initialization")
     except (PerfError, Failed) as error:
         fault = str(error)
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
     answer.send(fault)
-
-
-def _require_same_device(rank: Rank, info: DeviceInfo, probed: ProbedDevice) -> None:
-    for key in ("name", "uuid", "pci_bus_id"):
-        said, found = getattr(info, key), getattr(probed, key)
-        require(
-            said is None or found is None or said.casefold() == found.casefold(),
-            f"the device of local rank {rank.local_rank} has {key} {said!r} by perf_device_info, but {found!r} by the "
-            "probe: find it by its UUID or PCI address",
-        )
-    if info.total_bytes is not None and probed.total_bytes is not None:
-        require(
-            abs(info.total_bytes - probed.total_bytes) <= tolerance("total_memory") * probed.total_bytes,
-            f"the device of local rank {rank.local_rank} has {info.total_bytes} bytes by perf_device_info and "
-            f"{probed.total_bytes} bytes by the probe: report the device's own capacity, in bytes",
-        )
-
-
-def _belongs_to(name: str, other: VendorInfo, device: torch.device) -> str | None:
-    """Return the part of a device's name that belongs to another vendor."""
-    names = [product.name for product in other.known_devices]
-    # A vendor of accelerators may also make the host's processor, with a name that contains an accelerator's.
-    if device.type != "cpu":
-        names += [other.name, other.title.en, *(product.short_name for product in other.known_devices)]
-    return next((each for each in names if re.search(rf"(?<!\w){re.escape(each)}(?!\w)", name, re.IGNORECASE)), None)

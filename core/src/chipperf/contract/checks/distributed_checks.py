@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-import signal
 import subprocess
 import time
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import local_ranks, probed_devices, ranks_share_device
-from chipperf.contract.tolerances import tolerance
+from chipperf.contract.devices import (
+    job_ranks,
+    probed_devices,
+    ranks_share_device,
+    training_command,
+)
 from chipperf.plugin.types import Capability, Rank
 from chipperf.run.directory import RunDirectory
-from chipperf.run.programs import program
+from chipperf.run.ranks import rank_from_environment, rank_variables
+from chipperf.run.rendezvous import LOOPBACK
+from chipperf.train.preparation import data_parallel, join_process_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import torch
@@ -29,39 +35,27 @@ if TYPE_CHECKING:
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import DistributedConfig
 
-_LAUNCHER_VARIABLES: Final = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
+_LAUNCHER_VARIABLES: Final = tuple(name for name in rank_variables(Rank(), LOOPBACK, 0) if name != "GLOO_SOCKET_IFNAME")
 _SLEEP_S: Final = 1.0
 _SAMPLES_PER_RANK: Final = 8
 _TRAINING_BEFORE_DEATH_S: Final = 2.0
 _RUN_START_TIMEOUT_S: Final = 180.0
 
+_distributed_check = partial(check, level=3, capability=Capability.DISTRIBUTED)
 
-@check(
-    "P1",
-    level=3,
-    capability=Capability.DISTRIBUTED,
-    fault="the backend string is wrong, which would show only on several cards",
-)
+
+@_distributed_check("P1", fault="the backend string is wrong, which would show only on several cards")
 def backend_is_registered(subject: PluginUnderTest) -> None:
     """After the runtime is loaded, the plugin's collective backend is registered and supports its devices."""
     import torch.distributed as dist
 
     device = subject.device
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
-    config = subject.session.distributed_setup(local_ranks(2)[0], device)
+    config = subject.session.distributed_setup(job_ranks(2)[0], device)
     parts = [part.rpartition(":") for part in config.backend.split(",")]
     for _, _, name in parts:
-        known = name.lower() in dist.Backend.backend_list and dist.is_backend_available(name.lower())
         require(
-            known,
+            name.lower() in dist.Backend.backend_list and dist.is_backend_available(name.lower()),
             f"backend {name!r} is not registered with torch.distributed; there are "
             f"{', '.join(dist.Backend.backend_list)}: load the library that provides it in perf_load_runtime",
         )
@@ -72,7 +66,7 @@ def backend_is_registered(subject: PluginUnderTest) -> None:
     )
 
 
-@check("P2", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all-reduce averages, or does nothing")
+@_distributed_check("P2", ranks=2, fault="all-reduce averages, or does nothing")
 def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
     """All-reduce (sum and maximum), broadcast and all-gather give the right numbers in float32 and int64."""
     import torch
@@ -94,14 +88,15 @@ def collectives_give_right_numbers(subject: PluginUnderTest) -> None:
             _require_equal(tensor, base * (source + 1), f"all-gather of {dtype}, part of rank {source}")
 
 
-@check("P3", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="the barrier does not wait")
+@_distributed_check("P3", ranks=2, fault="the barrier does not wait")
 def barrier_waits(subject: PluginUnderTest) -> None:
     """A barrier holds every rank until the last one has arrived."""
+    import torch
     import torch.distributed as dist
 
     _join(subject)
     # Read a result back, so that both ranks start together even if the barrier is broken.
-    _reduced(_ones(subject), dist.ReduceOp.SUM).cpu()
+    _reduced(torch.ones(1, device=subject.device), dist.ReduceOp.SUM).cpu()
     if subject.rank.rank == 1:
         time.sleep(_SLEEP_S)
     started_s = time.perf_counter()
@@ -109,39 +104,32 @@ def barrier_waits(subject: PluginUnderTest) -> None:
     subject.session.synchronize(subject.device)
     waited_s = time.perf_counter() - started_s
     if subject.rank.rank == 0:
-        least_s = tolerance("barrier_wait") * _SLEEP_S
+        least_s = tolerances.BARRIER_WAIT * _SLEEP_S
         require(
             waited_s >= least_s,
             f"rank 1 came {_SLEEP_S:g} s late to a barrier, rank 0 waited {waited_s:.3f} s instead of {least_s:g} s",
         )
 
 
-@check(
-    "P4",
-    level=3,
-    capability=Capability.DISTRIBUTED,
-    ranks=2,
-    fault="gradients are summed, or each rank keeps its own gradients",
-)
+@_distributed_check("P4", ranks=2, fault="gradients are summed, or each rank keeps its own gradients")
 def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
     """Two ranks under DDP get the same gradients as one process that trains on both halves of the batch."""
     import torch
 
-    from chipperf.train.preparation import data_parallel
-
     config = _join(subject)
-    subject.precision("fp32")
-    rank, device = subject.rank.rank, subject.device
+    subject.session.precision("fp32", subject.device)
+    device = subject.device
     generator = torch.Generator().manual_seed(5)
     images = torch.randn(2 * _SAMPLES_PER_RANK, 3, 16, 16, generator=generator)
     labels = torch.randint(10, (2 * _SAMPLES_PER_RANK,), generator=generator)
     torch.manual_seed(7)
-    reference = _network()
-    model = _network()
-    model.load_state_dict(reference.state_dict())
+    reference = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 14 * 14, 10)
+    )
+    model = copy.deepcopy(reference)
     torch.nn.functional.cross_entropy(reference(images), labels).backward()
     parallel = data_parallel(model.to(device), config, device)
-    half = slice(rank * _SAMPLES_PER_RANK, (rank + 1) * _SAMPLES_PER_RANK)
+    half = slice(subject.rank.rank * _SAMPLES_PER_RANK, (subject.rank.rank + 1) * _SAMPLES_PER_RANK)
     torch.nn.functional.cross_entropy(parallel(images[half].to(device)), labels[half].to(device)).backward()
     for (name, parameter), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
         if parameter.grad is None or expected.grad is None:
@@ -149,12 +137,12 @@ def gradients_are_those_of_the_big_batch(subject: PluginUnderTest) -> None:
         scale = float(expected.grad.abs().max())
         error = float((parameter.grad.cpu() - expected.grad).abs().max()) / scale
         require(
-            error <= tolerance("ddp_gradient"),
+            error <= tolerances.DDP_GRADIENT,
             f"the gradient of {name} differs by {error:.2%} of its largest value from the gradient of the whole batch",
         )
 
 
-@check("P5", level=3, capability=Capability.DISTRIBUTED, ranks=2, fault="all ranks train on card 0")
+@_distributed_check("P5", ranks=2, fault="all ranks train on card 0")
 def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     """Two ranks of a machine use two different devices."""
     import torch.distributed as dist
@@ -172,80 +160,60 @@ def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
 @check("P6", level=3, fault="every machine has its own main process, and each writes a record")
 def one_main_process(subject: PluginUnderTest) -> None:
     """In a job of two machines with two ranks each, exactly one process is the main one."""
-    from chipperf.run.ranks import rank_from_environment
-
     mains = []
-    for rank in (*_nodes(0), *_nodes(1)):
-        environment = {
-            "RANK": str(rank.rank),
-            "LOCAL_RANK": str(rank.local_rank),
-            "WORLD_SIZE": str(rank.world_size),
-            "LOCAL_WORLD_SIZE": str(rank.local_world_size),
-            "GROUP_RANK": str(rank.node_rank),
-        }
+    for rank in job_ranks(2, machines=2):
         wanted = {variable.name: variable.value for variable in subject.session.environment(rank, subject.settings)}
         taken = sorted(set(wanted) & set(_LAUNCHER_VARIABLES))
         require(
             not taken,
             f"perf_environment sets {', '.join(taken)} for rank {rank.rank}: leave that to the launcher",
         )
-        if rank_from_environment({**environment, **wanted}).is_main:
+        if rank_from_environment({**rank_variables(rank, LOOPBACK, 0), **wanted}).is_main:
             mains.append(rank.rank)
     require(mains == [0], f"of 4 ranks on two machines {mains} are main processes instead of [0]")
 
 
-@check(
-    "P7",
-    level=3,
-    capability=Capability.DISTRIBUTED,
-    ranks=2,
-    fault="a process group works only once, or leaves processes running",
-)
+@_distributed_check("P7", ranks=2, fault="a process group works only once, or leaves processes running")
 def group_can_be_made_again(subject: PluginUnderTest) -> None:
     """After a process group is destroyed, a new one works, and no process is left running."""
+    import torch
     import torch.distributed as dist
 
-    from chipperf.train.preparation import join_process_group
-
-    before = set(_children())
+    before = _children()
     _join(subject)
     for attempt in (1, 2):
-        highest = float(_reduced(_ones(subject) + subject.rank.rank, dist.ReduceOp.MAX).cpu()[0])
+        mine = torch.full((1,), 1.0 + subject.rank.rank, device=subject.device)
+        highest = float(_reduced(mine, dist.ReduceOp.MAX).cpu()[0])
         require(highest == 2, f"in process group {attempt}, the maximum of 1 and 2 over two ranks is {highest:g}")
         dist.destroy_process_group()
         if attempt == 1:
             # The first group's store must be closed before its port is used again.
             time.sleep(0.2)
             join_process_group(subject.session, subject.rank, subject.device)
-    subject.teardown()
-    left = [process.info["cmdline"] for process in _children().values() if process.pid not in before]
-    require(not left, f"after teardown these processes still run: {'; '.join(' '.join(line or []) for line in left)}")
+    subject.session.device_teardown(subject.device)
+    left = [command for pid, command in _children().items() if pid not in before]
+    require(not left, f"after teardown these processes still run: {'; '.join(left)}")
 
 
-@check("P8", level=3, capability=Capability.DISTRIBUTED, fault="the run hangs when a rank dies", timeout_s=420)
+@_distributed_check("P8", fault="the run hangs when a rank dies", timeout_s=420)
 def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     """If one of two training ranks is killed, the run ends in bounded time, fails, and names that rank."""
-    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
     if len(probed_devices(subject)) < 2 and not ranks_share_device(subject):
         raise NotRun("the check needs 2 devices")
-    data = ensure_sample_dataset(
-        SampleOptions(classes=2, train_per_class=256, val_per_class=2, width=64, height=64), subject.workspace
-    )
     run = subject.workspace / "failing-run"
-    command = [*program("chipperf"), "train", "mobilenetv2", "--vendor", subject.entry.name]
-    command += ["--preset", "tiny", "--nproc", "2", "--data", str(data), "--out", str(run), "--set", "workers=0"]
     # Other checks cover the device; checking it here would only take time.
-    command += ["--no-device-check"]
-    with _started(command) as launcher:
-        victim = _training_process(launcher, run, rank=1)
-        time.sleep(_TRAINING_BEFORE_DEATH_S)
-        victim.send_signal(signal.SIGKILL)
-        limit_s = tolerance("failed_run_s")
+    command = training_command(subject, run, "--nproc", "2", "--no-device-check", images_per_class=256)
+    limit_s = tolerances.FAILED_RUN_S
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
         try:
+            victim = _training_process(launcher, run / "events.jsonl", rank="1")
+            time.sleep(_TRAINING_BEFORE_DEATH_S)
+            victim.kill()
             output, _ = launcher.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             fail(f"the run has not ended {limit_s:g} s after rank 1 was killed: make teardown and exit handlers return")
+        finally:
+            launcher.kill()
     require(launcher.returncode == 1, f"the run ended with status {launcher.returncode} instead of 1: {output[-500:]}")
     status = json.loads(RunDirectory(run).record.read_text(encoding="utf-8"))["status"]
     require(
@@ -254,7 +222,7 @@ def failing_rank_ends_the_run(subject: PluginUnderTest) -> None:
     )
 
 
-@check("P9", level=3, capability=Capability.DISTRIBUTED, fault="training on one card needs a launcher")
+@_distributed_check("P9", fault="training on one card needs a launcher")
 def single_process_needs_no_rendezvous(subject: PluginUnderTest) -> None:
     """A job of one process runs without the launcher's variables."""
     for name in _LAUNCHER_VARIABLES:
@@ -267,7 +235,7 @@ def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
     """``perf_environment`` returns variables, does not set them, and returns the same ones in a second call."""
     before = dict(os.environ)
     first = subject.session.environment(Rank(), subject.settings)
-    changed = sorted(name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name))
+    changed = sorted({name for name, _ in before.items() ^ os.environ.items()})
     require(
         not changed,
         f"perf_environment changed {', '.join(changed)} itself: return the variables, so that they are recorded",
@@ -276,11 +244,6 @@ def environment_hook_sets_nothing(subject: PluginUnderTest) -> None:
         first == subject.session.environment(Rank(), subject.settings),
         "two calls of perf_environment return different variables",
     )
-
-
-def _nodes(node_rank: int) -> Iterator[Rank]:
-    for rank in local_ranks(2, node_rank=node_rank):
-        yield replace(rank, world_size=4)
 
 
 def _join(subject: PluginUnderTest) -> DistributedConfig:
@@ -293,12 +256,6 @@ def _join(subject: PluginUnderTest) -> DistributedConfig:
     if config is None:
         raise NotRun("the check needs two ranks")
     return config
-
-
-def _ones(subject: PluginUnderTest) -> torch.Tensor:
-    import torch
-
-    return torch.ones(1, device=subject.device)
 
 
 def _reduced(tensor: torch.Tensor, operation: Any) -> torch.Tensor:
@@ -317,57 +274,23 @@ def _require_equal(found: torch.Tensor, expected: torch.Tensor, what: str) -> No
     )
 
 
-def _network() -> torch.nn.Module:
-    import torch
-
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 14 * 14, 10)
-    )
+def _children() -> dict[int, str]:
+    """Return the command line of every descendant by its process id."""
+    found = [process.as_dict(["pid", "cmdline", "status"]) for process in psutil.Process().children(recursive=True)]
+    return {each["pid"]: " ".join(each["cmdline"] or []) for each in found if each["status"] != psutil.STATUS_ZOMBIE}
 
 
-def _children() -> dict[int, psutil.Process]:
-    found = {}
-    for process in psutil.Process().children(recursive=True):
-        process.info = process.as_dict(["cmdline", "status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE:
-            found[process.pid] = process
-    return found
-
-
-@contextmanager
-def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a program, and kill it at the end of the block."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _training_process(launcher: subprocess.Popen[str], run: Path, *, rank: int) -> psutil.Process:
+def _training_process(launcher: subprocess.Popen[str], events: Path, *, rank: str) -> psutil.Process:
     """Wait until the run trains, and return the process of one rank."""
     deadline_s = time.monotonic() + _RUN_START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if launcher.poll() is not None:
             output, _ = launcher.communicate()
             raise NotRun(f"two ranks do not train here, see P1 and N5: {output[-500:]}")
-        if '"RUN_START"' in _read(run / "events.jsonl"):
+        if events.exists() and '"RUN_START"' in events.read_text(encoding="utf-8", errors="replace"):
             for process in psutil.Process(launcher.pid).children(recursive=True):
-                if _rank_of(process) == str(rank):
-                    return process
+                with suppress(psutil.Error):
+                    if "chipperf.train.worker" in process.cmdline() and process.environ().get("RANK") == rank:
+                        return process
         time.sleep(0.1)
     raise NotRun(f"two ranks did not begin to train within {_RUN_START_TIMEOUT_S:g} s")
-
-
-def _rank_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get("RANK") if "chipperf.train.worker" in process.cmdline() else None
-    except psutil.Error:
-        return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

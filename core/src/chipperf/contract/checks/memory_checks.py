@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import probed_devices, require_computes, two_devices
-from chipperf.contract.small_training import train
-from chipperf.contract.tolerances import tolerance
+from chipperf.contract.devices import probed_devices, require_computes, train, two_devices
 from chipperf.plugin.types import Capability
 from chipperf.run.failure import describe
 
@@ -18,10 +17,12 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import MemoryStats
 
 _MIB: Final = 2**20
 _TENSOR_BYTES: Final = 64 * _MIB
+_SMALL_BYTES: Final = 4096
+"""Size of a tensor that is kept so that the allocator exists."""
+
 _TRAINING_STEPS: Final = 50
 _WARMUP_STEPS: Final = 10
 
@@ -30,21 +31,21 @@ _WARMUP_STEPS: Final = 10
 def total_is_capacity_of_device(subject: PluginUnderTest) -> None:
     """The total is the capacity of the device, as the probe reports it, not the host's memory."""
     device = subject.device
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     total_bytes = subject.session.memory_query(device).total_bytes
     if total_bytes is None:
         fail("MemoryStats.total_bytes is None: a report cannot say how much memory the device has")
     host_bytes = psutil.virtual_memory().total
     require(
         Capability.UNIFIED_MEMORY in subject.info.capabilities
-        or abs(total_bytes - host_bytes) > tolerance("host_memory_bytes"),
+        or abs(total_bytes - host_bytes) > tolerances.HOST_MEMORY_BYTES,
         f"MemoryStats.total_bytes is {total_bytes}, the host's memory ({host_bytes} bytes): ask the device, or declare "
         "Capability.UNIFIED_MEMORY if it has none of its own",
     )
     probed_bytes = probed_devices(subject)[0].total_bytes
     expected_bytes = probed_bytes or subject.session.device_info(device).total_bytes
     require(
-        expected_bytes is None or abs(total_bytes - expected_bytes) <= tolerance("total_memory") * expected_bytes,
+        expected_bytes is None or abs(total_bytes - expected_bytes) <= tolerances.TOTAL_MEMORY * expected_bytes,
         f"MemoryStats.total_bytes is {total_bytes}, but {'the probe' if probed_bytes else 'perf_device_info'} says "
         f"{expected_bytes} bytes",
     )
@@ -61,21 +62,21 @@ def allocated_follows_tensors(subject: PluginUnderTest) -> None:
 def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
     """The peak is the highest allocation since the last reset; freeing tensors keeps it, a reset lowers it."""
     device = subject.device
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     _require_right_counter(subject, device)
-    tensor = _large_tensor(device)
+    tensor = _tensor(device)
     used_bytes, _ = _allocated_and_peak(subject, device)
     del tensor
     _, peak_bytes = _allocated_and_peak(subject, device)
     require(
-        peak_bytes >= used_bytes - tolerance("repeated_query_bytes"),
+        peak_bytes >= used_bytes - tolerances.REPEATED_QUERY_BYTES,
         f"{used_bytes} bytes were allocated, but after some were freed the peak is {peak_bytes}: report the highest "
         "value since the last reset",
     )
     subject.session.memory_reset_peak(device)
     current_bytes, peak_bytes = _allocated_and_peak(subject, device)
     require(
-        abs(peak_bytes - current_bytes) <= tolerance("repeated_query_bytes"),
+        abs(peak_bytes - current_bytes) <= tolerances.REPEATED_QUERY_BYTES,
         f"after perf_memory_reset_peak the peak is {peak_bytes}, but {current_bytes} bytes are allocated: set it to "
         "the current value",
     )
@@ -85,19 +86,15 @@ def peak_is_highest_since_reset(subject: PluginUnderTest) -> None:
 def query_changes_nothing(subject: PluginUnderTest) -> None:
     """A query changes no counter: two queries in a row return the same values."""
     device = subject.device
-    _keep = _small_tensor(device)
-    tensor = _large_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
+    tensor = _tensor(device)
     del tensor
-    names = ("allocated_bytes", "peak_allocated_bytes", "reserved_bytes", "peak_reserved_bytes", "total_bytes")
-    first, second = (asdict(subject.session.memory_query(device)) for _ in range(2))
-    for name in names:
-        before, after = first[name], second[name]
+    first, second = (subject.session.memory_query(device) for _ in range(2))
+    for name in ("allocated_bytes", "peak_allocated_bytes", "reserved_bytes", "peak_reserved_bytes", "total_bytes"):
+        before, after = getattr(first, name), getattr(second, name)
         require(
-            (before is None) == (after is None),
-            f"MemoryStats.{name} is {before} in one query and {after} in the next",
-        )
-        require(
-            abs((after or 0) - (before or 0)) <= tolerance("repeated_query_bytes"),
+            (before is None) == (after is None)
+            and abs((after or 0) - (before or 0)) <= tolerances.REPEATED_QUERY_BYTES,
             f"MemoryStats.{name} is {before} in one query and {after} in the next, though nothing happened between "
             "them: a query must not change what it reads",
         )
@@ -113,7 +110,7 @@ def query_works_before_first_allocation(subject: PluginUnderTest) -> None:
     for name in ("allocated_bytes", "peak_allocated_bytes"):
         value = getattr(stats, name)
         require(
-            value is None or value <= tolerance("unused_device_bytes"),
+            value is None or value <= tolerances.UNUSED_DEVICE_BYTES,
             f"MemoryStats.{name} is {value} before the first tensor: count the tensors of this process only",
         )
 
@@ -122,17 +119,17 @@ def query_works_before_first_allocation(subject: PluginUnderTest) -> None:
 def memory_is_counted_per_device(subject: PluginUnderTest) -> None:
     """A tensor on one device raises only that device's counter."""
     devices = two_devices(subject)
-    _keep = [_small_tensor(device) for device in devices]
+    _keep = [_tensor(device, _SMALL_BYTES) for device in devices]
     _require_right_counter(subject, devices[0])
     for device in devices:
         before = [_in_use(subject, each) for each in devices]
-        tensor = _large_tensor(device)
+        tensor = _tensor(device)
         growths = [_in_use(subject, each) - earlier for each, earlier in zip(devices, before, strict=True)]
         del tensor
         for each, growth in zip(devices, growths, strict=True):
             expected = _TENSOR_BYTES if each == device else 0
             require(
-                abs(growth - expected) <= tolerance("allocation_bytes"),
+                abs(growth - expected) <= tolerances.ALLOCATION_BYTES,
                 f"a tensor of {_TENSOR_BYTES} bytes on {device} raised the allocated memory of {each} by {growth}, "
                 f"expected {expected}: pass the device on to the allocator",
             )
@@ -151,7 +148,7 @@ def training_does_not_leak(subject: PluginUnderTest) -> None:
     train(subject, _TRAINING_STEPS, read)
     growth = readings[_TRAINING_STEPS] - readings[_WARMUP_STEPS]
     require(
-        growth <= tolerance("training_growth_bytes"),
+        growth <= tolerances.TRAINING_GROWTH_BYTES,
         f"{_TRAINING_STEPS - _WARMUP_STEPS} steps of training left {growth} bytes allocated: no hook may keep a tensor",
     )
 
@@ -160,9 +157,9 @@ def training_does_not_leak(subject: PluginUnderTest) -> None:
 def unknown_is_none(subject: PluginUnderTest) -> None:
     """Unknown counters are None, not 0; reserved memory is reported exactly if the capability is declared."""
     device = subject.device
-    _keep = _large_tensor(device)
+    _keep = _tensor(device)
     stats = subject.session.memory_query(device)
-    for name, value in _counters(stats).items():
+    for name, value in asdict(stats).items():
         require(value != 0, f"MemoryStats.{name} is 0 while a tensor is on the device: report None if it is unknown")
     declared = Capability.MEMORY_RESERVED in subject.info.capabilities
     for name in ("reserved_bytes", "peak_reserved_bytes"):
@@ -182,7 +179,7 @@ def running_out_of_memory_is_recognized(subject: PluginUnderTest) -> None:
     import torch
 
     device = subject.device
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     total_bytes = subject.session.memory_query(device).total_bytes
     if total_bytes is None:
         raise NotRun("the device's capacity is not known, see M1")
@@ -202,14 +199,7 @@ def running_out_of_memory_is_recognized(subject: PluginUnderTest) -> None:
     require_computes(subject, device, "after running out of memory")
 
 
-def _small_tensor(device: torch.device) -> torch.Tensor:
-    """Allocate a small tensor, so that the allocator exists. The caller must keep it."""
-    import torch
-
-    return torch.ones(1024, device=device)
-
-
-def _large_tensor(device: torch.device, size_bytes: int = _TENSOR_BYTES) -> torch.Tensor:
+def _tensor(device: torch.device, size_bytes: int = _TENSOR_BYTES) -> torch.Tensor:
     """Allocate memory and write to it, because a host allocates pages only when they are written."""
     import torch
 
@@ -234,7 +224,6 @@ def _allocated_and_peak(subject: PluginUnderTest, device: torch.device) -> tuple
 
 
 def _require_right_counter(subject: PluginUnderTest, device: torch.device) -> None:
-    """Raise :class:`NotRun` if the counter is wrong, which M2 reports."""
     fault = _fault_of_counter(subject, device)
     if fault:
         raise NotRun(f"{fault}, see M2")
@@ -242,7 +231,7 @@ def _require_right_counter(subject: PluginUnderTest, device: torch.device) -> No
 
 def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | None:
     """Return how the allocated bytes differ from the tensors' size, or ``None`` if they agree."""
-    _keep = _small_tensor(device)
+    _keep = _tensor(device, _SMALL_BYTES)
     stats = subject.session.memory_query(device)
     if stats.allocated_bytes is None and stats.used_bytes is None:
         return "MemoryStats has neither allocated_bytes nor used_bytes"
@@ -250,23 +239,19 @@ def _fault_of_counter(subject: PluginUnderTest, device: torch.device) -> str | N
     tensors, growths = [], []
     for _ in range(3):
         before_bytes = _in_use(subject, device)
-        tensors.append(_large_tensor(device))
+        tensors.append(_tensor(device))
         growths.append(_in_use(subject, device) - before_bytes)
     # The first tensors may reuse memory that the process freed earlier.
     growth = sorted(growths)[1]
-    if abs(growth - _TENSOR_BYTES) > tolerance("allocation_bytes"):
+    if abs(growth - _TENSOR_BYTES) > tolerances.ALLOCATION_BYTES:
         return f"a tensor of {_TENSOR_BYTES} bytes raised the allocated memory by {growth}"
     most_bytes = start_bytes + len(tensors) * _TENSOR_BYTES // 2
     if Capability.MEMORY_RESERVED not in subject.info.capabilities:
         # Without a counter of reserved memory, memory that the allocator keeps counts as allocated. It must be reused.
         most_bytes = _in_use(subject, device)
     tensors.clear()
-    tensors += [_large_tensor(device, _TENSOR_BYTES // 2) for _ in growths]
+    tensors += [_tensor(device, _TENSOR_BYTES // 2) for _ in growths]
     excess = _in_use(subject, device) - most_bytes
-    if excess > tolerance("allocation_bytes"):
+    if excess > tolerances.ALLOCATION_BYTES:
         return f"{excess} bytes of tensors that were freed, or memory kept for later ones, still count as allocated"
     return None
-
-
-def _counters(stats: MemoryStats) -> dict[str, int | None]:
-    return {name: value for name, value in asdict(stats).items() if name.endswith("_bytes")}

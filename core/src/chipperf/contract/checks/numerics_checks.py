@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import multiprocessing
+import hashlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.cases.registry import case_names, find_case
-from chipperf.contract.check import NotApplicable, NotRun, check, each_case, each_precision, fail, require
-from chipperf.contract.switches import read_switches
-from chipperf.contract.tolerances import tolerance
+from chipperf.contract import tolerances
+from chipperf.contract.check import NotApplicable, NotRun, check, each_case, each_precision, not_run_on, require
+from chipperf.contract.devices import read_switches
+from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.errors import PluginError, UnsupportedPrecision
 from chipperf.plugin.types import Capability
 from chipperf.precisions import PRECISIONS, precisions_by_capability
+from chipperf.train.preparation import autocast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from multiprocessing.connection import Connection
     from pathlib import Path
 
     import torch
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import Knob, PrecisionPolicy
     from chipperf.precisions import Precision
-    from chipperf.train.effective_precision import EffectivePrecision
 
 _SEED: Final = 11
 _SCALE: Final = 2.0**10
+_READ_TIMEOUT_S: Final = 300.0
+_HONESTY: Final = "run what was asked for, or raise UnsupportedPrecision"
+
+_check_each_precision = partial(check, level=2, settings=each_precision)
 
 
 @check("N1", level=2, fault="fp32 runs as TF32 or 16-bit fixed point, or the backward pass is wrong")
@@ -38,9 +42,7 @@ def fp32_is_fp32(subject: PluginUnderTest) -> None:
     """In fp32, products have the precision of fp32, and operators agree with float64 on the CPU, also backward."""
     from chipperf.contract.operators import ARITHMETIC
 
-    policy = _set_up(subject, "fp32")
-    found = _measured(subject, policy)
-    for kind, arithmetic in (("matrix products", found.matmul), ("convolutions", found.convolution)):
+    for kind, arithmetic in _arithmetic(subject, _fp32_policy(subject)).items():
         require(
             arithmetic == "fp32",
             f"fp32 was asked for, but {kind} are computed in {arithmetic}: switch it off in perf_precision",
@@ -48,12 +50,7 @@ def fp32_is_fp32(subject: PluginUnderTest) -> None:
     _require_close(ARITHMETIC, subject.device)
 
 
-@check(
-    "N2",
-    level=2,
-    settings=each_precision,
-    fault="a switch or variable changes numerics, and the record does not list it",
-)
+@_check_each_precision("N2", fault="a switch or variable changes numerics, and the record does not list it")
 def knobs_are_declared(subject: PluginUnderTest) -> None:
     """Every switch and environment variable that changes numerics is declared as a knob with its current value."""
     device_type = subject.info.device_type
@@ -67,16 +64,17 @@ def knobs_are_declared(subject: PluginUnderTest) -> None:
         return
     knobs = (*runtime.knobs, *policy.knobs)
     _require_declared_variables(f"perf_precision({requested!r})", variables, knobs)
-    _require_in_force(requested, knobs, read_switches(device_type))
-    _require_declared_switches(requested, knobs, switches, read_switches(device_type))
+    after = read_switches(device_type)
+    for knob in knobs:
+        found = after.get(knob.name, os.environ.get(knob.name))
+        require(
+            found is None or str(found).casefold() == knob.value.casefold(),
+            f"in {requested} the knob {knob.name} is declared as {knob.value}, but its value is {found}",
+        )
+    _require_declared_switches(requested, knobs, switches, after)
 
 
-@check(
-    "N3",
-    level=2,
-    settings=each_precision,
-    fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing",
-)
+@_check_each_precision("N3", fault="fp16 runs as fp32 but is reported as fp16, or a declared capability is missing")
 def precision_is_honored(subject: PluginUnderTest) -> None:
     """Each precision runs as requested or is refused with UnsupportedPrecision, as the capabilities declare."""
     requested = subject.settings.precision
@@ -87,10 +85,19 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
             policy.effective == wanted,
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
-        _require_parameter_type(subject, policy)
+        wanted_weights = PRECISIONS[requested].parameter_type or "float32"
+        weights = str(_weight_type(subject, policy)).removeprefix("torch.")
+        require(
+            weights == wanted_weights,
+            f"{requested} trains parameters in {wanted_weights}, and perf_prepare_model leaves them in {weights}: "
+            "chipperf.torchtools.convert_parameters converts them",
+        )
         # N1 checks the arithmetic of fp32.
-        if requested != "fp32":
-            _require_measured(subject, policy, wanted)
+        for kind, arithmetic in _arithmetic(subject, policy).items() if requested != "fp32" else ():
+            require(
+                arithmetic == wanted,
+                f"{requested} was accepted, but {kind} are computed in {arithmetic} instead of {wanted}: {_HONESTY}",
+            )
     require(
         policy is not None or requested != "fp32",
         "fp32 is refused: every vendor runs it, because results are compared in it",
@@ -110,7 +117,7 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
         )
 
 
-@check("N4", level=2, settings=each_precision, fault="weights become NaN at the first overflow in fp16")
+@_check_each_precision("N4", fault="weights become NaN at the first overflow in fp16")
 def overflow_skips_step(subject: PluginUnderTest) -> None:
     """With fp16 autocast, a step with infinite gradients changes no weight; bf16 and fp32 scale no gradients."""
     import torch
@@ -131,10 +138,17 @@ def overflow_skips_step(subject: PluginUnderTest) -> None:
     weight = torch.nn.Parameter(torch.ones(8, device=device))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     scaler = torch.amp.GradScaler(device.type, init_scale=_SCALE)
-    _scaled_step(scaler, optimizer, (weight * float("inf")).sum())
+
+    def step(loss: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    step((weight * float("inf")).sum())
     require(bool((weight.detach().cpu() == 1).all()), f"a step with infinite gradients gave the weights {weight[:3]}")
     require(scaler.get_scale() < _SCALE, "the scale of the gradients was not lowered after they overflowed")
-    _scaled_step(scaler, optimizer, weight.sum())
+    step(weight.sum())
     require(
         bool((weight.detach().cpu() == 0).all()),
         f"a step with gradients of 1 and a learning rate of 1 took weights of 1 to {weight[:3]} instead of 0",
@@ -152,8 +166,7 @@ def training_follows_reference(subject: PluginUnderTest) -> None:
     """Twenty fp32 steps of every case that generates data stay near the CPU reference, and the loss falls."""
     from chipperf.contract.equivalence import compare
 
-    policy = _set_up(subject, "fp32")
-    _require_fp32(subject, policy)
+    policy = _true_fp32_policy(subject)
     case = find_case(subject.settings.case)
     data = _sample(subject, case)
     if data is None:
@@ -175,7 +188,7 @@ def every_form_of_input_is_taken(subject: PluginUnderTest) -> None:
     """Results are right with int64 labels, strided and channels-last tensors, varying image sizes and boolean masks."""
     from chipperf.contract.operators import FORMS
 
-    _require_fp32(subject, _set_up(subject, "fp32"))
+    _true_fp32_policy(subject)
     _require_close(FORMS, subject.device)
 
 
@@ -184,44 +197,38 @@ def checkpoint_loads_on_the_cpu(subject: PluginUnderTest) -> None:
     """A process without the vendor's stack loads a checkpoint from the device with every bit the same."""
     import torch
 
-    path = subject.workspace / "checkpoint.pt"
-    # The reader is forked before this process loads the vendor's stack, so it has only torch.
-    context = multiprocessing.get_context("fork")
-    mine, other = context.Pipe()
-    reader = context.Process(target=_read_checkpoint, args=(str(path), other), daemon=True)
-    reader.start()
-    other.close()
-
-    policy = _set_up(subject, "fp32")
-    model, optimizer = _trained_once(subject, policy)
-    expected = _bits(dict(model.named_parameters()) | dict(model.named_buffers()))
-    expected |= _bits(_momenta(optimizer.state_dict()))
+    path, device, policy = subject.workspace / "checkpoint.pt", subject.device, _fp32_policy(subject)
+    torch.manual_seed(_SEED)
+    layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+    model = subject.session.prepare_model(torch.nn.Sequential(*layers).to(device), policy, device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(4, 3, 8, 8).to(device)).square().mean().backward()
+    optimizer.step()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
-    mine.send("written")
-    try:
-        found = mine.recv()
-    except EOFError:
-        fail("a process without the vendor's stack ended while reading a checkpoint that was saved on the device")
-    reader.join()
-    if isinstance(found, str):
-        fail(f"a process without the vendor's stack cannot read a checkpoint that was saved on the device: {found}")
-    missing = sorted(set(expected) ^ set(found))
+    # The plugin may have changed what state_dict returns.
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    expected = _bits({"model": tensors, "optimizer": optimizer.state_dict()})
+    outcome = call_in_new_interpreter(read_checkpoint, str(path), timeout_s=_READ_TIMEOUT_S)
+    require(
+        outcome.fault is None,
+        f"a process without the vendor's stack cannot read a checkpoint that was saved on the device: {outcome.fault}",
+    )
+    missing = sorted(set(expected) ^ set(outcome.value))
     require(not missing, f"only one of checkpoint and device has {', '.join(missing)}")
-    for name, (dtype, shape, content) in expected.items():
-        loaded_dtype, loaded_shape, loaded_content = found[name]
-        require(
-            (loaded_dtype, loaded_shape) == (dtype, shape),
-            f"{name} is {loaded_dtype} {loaded_shape} in the checkpoint, and {dtype} {shape} on the device",
-        )
-        require(loaded_content == content, f"the bits of {name} differ between the checkpoint and the device")
+    for name, (kind, digest) in expected.items():
+        loaded_kind, loaded_digest = outcome.value[name]
+        require(loaded_kind == kind, f"{name} is {loaded_kind} in the checkpoint, and {kind} on the device")
+        require(loaded_digest == digest, f"the bits of {name} differ between the checkpoint and the device")
 
 
-@check(
-    "N8",
-    level=2,
-    settings=each_precision,
-    fault="the plugin changes the model, so its results belong to another model",
-)
+def read_checkpoint(path: str) -> dict[str, list[str]]:
+    """Return the bits of the checkpoint in a file, which is loaded on the CPU. Called in another process."""
+    import torch
+
+    return _bits(torch.load(path, map_location="cpu", weights_only=True))
+
+
+@_check_each_precision("N8", fault="the plugin changes the model, so its results belong to another model")
 def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
     """``perf_prepare_model`` keeps modules and parameters of every case with generated data: names, shapes, number."""
     import torch
@@ -236,38 +243,41 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
         data = _sample(subject, case)
         if data is None:
             continue
-        workload = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu"))
-        model = workload.build_model()
+        model = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu")).build_model()
         before = _structure(model)
-        prepared = subject.session.prepare_model(copy.deepcopy(model).to(subject.device), policy, subject.device)
+        prepared = subject.session.prepare_model(model.to(subject.device), policy, subject.device)
         _require_same_structure(before, _structure(prepared), f"{case.name} in {requested}")
-
-
-_HONESTY: Final = "run what was asked for, or raise UnsupportedPrecision"
-
-
-def _set_up(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy:
-    try:
-        return subject.precision(requested)
-    except UnsupportedPrecision as error:
-        raise NotRun(f"{requested} is refused, see N3: {error.message}") from error
 
 
 def _policy(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy | None:
     """Set up a precision and return its policy, or ``None`` if the plugin does not run it."""
     try:
-        return subject.precision(requested)
+        return subject.session.precision(requested, subject.device)
     except UnsupportedPrecision:
         return None
 
 
-def _measured(subject: PluginUnderTest, policy: PrecisionPolicy) -> EffectivePrecision:
-    """Return the arithmetic of products in a model that the plugin has prepared."""
+def _fp32_policy(subject: PluginUnderTest) -> PrecisionPolicy:
+    with not_run_on(UnsupportedPrecision, "fp32 is refused, see N3"):
+        return subject.session.precision("fp32", subject.device)
+
+
+def _true_fp32_policy(subject: PluginUnderTest) -> PrecisionPolicy:
+    policy = _fp32_policy(subject)
+    found = _arithmetic(subject, policy)
+    if set(found.values()) != {"fp32"}:
+        arithmetics = " and ".join(f"{arithmetic} in {kind}" for kind, arithmetic in found.items())
+        raise NotRun(f"fp32 is {arithmetics}, see N1")
+    return policy
+
+
+def _arithmetic(subject: PluginUnderTest, policy: PrecisionPolicy) -> dict[str, str]:
+    """Return the arithmetic of each kind of product in a model that the plugin has prepared."""
     from chipperf.train.effective_precision import measure_effective_precision
-    from chipperf.train.preparation import autocast
 
     weight_dtype = _weight_type(subject, policy)
-    return measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+    found = measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
+    return {"matrix products": found.matmul, "convolutions": found.convolution}
 
 
 def _weight_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.dtype:
@@ -277,31 +287,6 @@ def _weight_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.dty
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
     prepared = subject.session.prepare_model(model, policy, subject.device)
     return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
-
-
-def _require_parameter_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> None:
-    wanted = PRECISIONS[policy.requested].parameter_type or "float32"
-    found = str(_weight_type(subject, policy)).removeprefix("torch.")
-    require(
-        found == wanted,
-        f"{policy.requested} trains parameters in {wanted}, and perf_prepare_model leaves them in {found}: "
-        "chipperf.torchtools.convert_parameters converts them",
-    )
-
-
-def _require_fp32(subject: PluginUnderTest, policy: PrecisionPolicy) -> None:
-    found = _measured(subject, policy)
-    if {found.matmul, found.convolution} != {"fp32"}:
-        raise NotRun(f"fp32 is {found.matmul} in matrix products and {found.convolution} in convolutions, see N1")
-
-
-def _require_measured(subject: PluginUnderTest, policy: PrecisionPolicy, wanted: str) -> None:
-    found = _measured(subject, policy)
-    for kind, arithmetic in (("matrix products", found.matmul), ("convolutions", found.convolution)):
-        require(
-            arithmetic == wanted,
-            f"{policy.requested} was accepted, but {kind} are computed in {arithmetic} instead of {wanted}: {_HONESTY}",
-        )
 
 
 def _require_close(operators: Iterable[Operator], device: torch.device) -> None:
@@ -314,32 +299,22 @@ def _require_close(operators: Iterable[Operator], device: torch.device) -> None:
         except (RuntimeError, TypeError, ValueError) as problem:
             faults.append(f"{operator.name} raises {type(problem).__name__}: {str(problem).splitlines()[0]}")
             continue
-        if not error <= tolerance("fp32_operator"):
+        if not error <= tolerances.FP32_OPERATOR:
             faults.append(f"{operator.name} is off by {error:.1e}")
     require(
         not faults,
         f"compared with float64 on the CPU, as a fraction of the norm of an output or gradient, where fp32 allows "
-        f"{tolerance('fp32_operator'):.0e}: {'; '.join(faults)}",
+        f"{tolerances.FP32_OPERATOR:.0e}: {'; '.join(faults)}",
     )
 
 
 def _require_declared_variables(hook: str, before: Mapping[str, str], knobs: Iterable[Knob]) -> None:
-    declared = {knob.name for knob in knobs}
-    changed = {name for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+    hidden = {name for name, _ in before.items() ^ os.environ.items()} - {knob.name for knob in knobs}
     require(
-        changed <= declared,
-        f"{hook} changes the environment variables {', '.join(sorted(changed - declared))}, which no knob mentions: "
+        not hidden,
+        f"{hook} changes the environment variables {', '.join(sorted(hidden))}, which no knob mentions: "
         "return them from perf_environment, or declare a Knob of that name",
     )
-
-
-def _require_in_force(requested: Precision, knobs: Iterable[Knob], switches: Mapping[str, object]) -> None:
-    for knob in knobs:
-        found = switches.get(knob.name, os.environ.get(knob.name))
-        require(
-            found is None or str(found).casefold() == knob.value.casefold(),
-            f"in {requested} the knob {knob.name} is declared as {knob.value}, but its value is {found}",
-        )
 
 
 def _require_declared_switches(
@@ -364,13 +339,6 @@ def _product(switch: str) -> str:
     return "convolution" if switch.startswith(("cudnn", "mkldnn.conv")) and "32" in switch else switch
 
 
-def _scaled_step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimizer.zero_grad()
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
-
-
 def _sample(subject: PluginUnderTest, case: Case) -> Path | None:
     """Return the directory of a case's generated data; ``None`` if it generates none and cannot be trained here."""
     from chipperf.contract.equivalence import sample_data
@@ -378,49 +346,16 @@ def _sample(subject: PluginUnderTest, case: Case) -> Path | None:
     return sample_data(case, "tiny", subject.workspace) if case.data.ensure_few_samples else None
 
 
-def _trained_once(subject: PluginUnderTest, policy: PrecisionPolicy) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def _bits(checkpoint: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return, for each tensor of a model and of its optimizer's momentum, type with shape, and a digest of its bits."""
     import torch
 
-    torch.manual_seed(_SEED)
-    layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
-    model = subject.session.prepare_model(torch.nn.Sequential(*layers).to(subject.device), policy, subject.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(torch.randn(4, 3, 8, 8).to(subject.device)).square().mean().backward()
-    optimizer.step()
-    return model, optimizer
-
-
-def _read_checkpoint(path: str, pipe: Connection) -> None:
-    """Load a checkpoint on the CPU once it is written; send its tensors' bits, or why it cannot be read."""
-    import torch
-
-    pipe.recv()
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        found = _bits(content["model"]) | _bits(_momenta(content["optimizer"]))
-    # Report every error: it is the result of the check.
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
-    else:
-        pipe.send(found)
-
-
-def _momenta(optimizer_state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {f"momentum {key}": state["momentum_buffer"] for key, state in optimizer_state["state"].items()}
-
-
-def _bits(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Return type, shape and content of tensors."""
-    import torch
-
-    return {
-        name: (
-            str(tensor.dtype),
-            tuple(tensor.shape),
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(),
-        )
-        for name, tensor in tensors.items()
-    }
+    momenta = {f"momentum {key}": state["momentum_buffer"] for key, state in checkpoint["optimizer"]["state"].items()}
+    bits = {}
+    for name, tensor in {**checkpoint["model"], **momenta}.items():
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        bits[name] = [f"{tensor.dtype} {tuple(tensor.shape)}", hashlib.sha256(content).hexdigest()]
+    return bits
 
 
 def _structure(model: torch.nn.Module) -> dict[str, str]:
@@ -440,7 +375,7 @@ def _require_same_structure(before: Mapping[str, str], after: Mapping[str, str],
     changes += [
         f"{name} was {before[name]} and is {after[name]}"
         for name in before
-        if name in after and before[name] != after[name]
+        if before[name] != after.get(name, before[name])
     ]
     more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
     require(

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import distribution
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, TemplateError
 from jinja2.meta import find_referenced_templates
 
 from chipperf.cases import registry as cases
-from chipperf.contract import plugin_side_effects
-from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, require
-from chipperf.contract.distribution_files import importable_names, license_files, requirements
+from chipperf.contract import plugin_files, plugin_side_effects, tolerances
+from chipperf.contract.check import Failed, NotApplicable, NotRun, check, fail, not_run_on, require
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
-from chipperf.contract.plugin_source import named_templates, private_names, source_files
 from chipperf.contract.sample_records import RANKS, device_names
-from chipperf.contract.tolerances import tolerance
-from chipperf.errors import PerfError, PluginError, PluginLoadError, VendorHookError, did_you_mean
-from chipperf.plugin import installed
+from chipperf.errors import PerfError, PluginLoadError, VendorHookError, did_you_mean
+from chipperf.plugin import installed, registration
 from chipperf.plugin.installed import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
-from chipperf.plugin.registration import (
-    VENDOR_HOOKS,
-    BoundPlugin,
-    api_version_faults,
-    forbidden_options,
-    mismatches,
-    missing_hooks,
-    name_faults,
-    register,
-    undeclared_capabilities,
-    unfounded_capabilities,
-)
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import Capability, EnvironmentSettings
 from chipperf.precisions import PRECISIONS, precisions_by_capability
@@ -45,23 +33,22 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from chipperf.contract.isolation import CallOutcome
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
 _IMPORT_TIMEOUT_S: Final = 15.0
 
+_entry_check = partial(check, level=0, needs="entry")
 
-@check("A1", level=0, needs="entry", fault="the group of an entry point is misspelled, or its target does not exist")
+
+@_entry_check("A1", fault="the group of an entry point is misspelled, or its target does not exist")
 def entry_points_resolve(subject: PluginUnderTest) -> None:
     """Every entry point for chipperf is in a group that chipperf reads, and can be loaded."""
     for point in distribution(subject.entry.distribution).entry_points:
         if point.group in _GROUPS:
-            outcome = _try_import(replace(subject.entry, name=point.name, value=point.value, group=point.group))
-            require(
-                outcome.fault is None, f"entry point {point.name} = {point.value!r} cannot be loaded: {outcome.fault}"
-            )
+            fault = _fault_of_import(replace(subject.entry, name=point.name, value=point.value, group=point.group))
+            require(fault is None, f"entry point {point.name} = {point.value!r} cannot be loaded: {fault}")
         else:
             require(
                 CORE_PACKAGE not in point.group and not get_close_matches(point.group, _GROUPS, cutoff=0.8),
@@ -70,38 +57,29 @@ def entry_points_resolve(subject: PluginUnderTest) -> None:
             )
 
 
-def import_entry_point(arguments: Mapping[str, Any]) -> None:
-    """Import the target of an entry point. Runs in its own process, because the import may hang or exit."""
-    entry = PluginEntry(**arguments["entry"])
-    if entry.group == cases.ENTRY_POINT_GROUP:
-        cases.find_case(entry.name)
-    else:
-        installed.load(entry)
-
-
-@check("A2", level=0, needs="entry", fault="the vendor cannot be selected by its own name")
+@_entry_check("A2", fault="the vendor cannot be selected by its own name")
 def entry_point_bears_vendor_name(subject: PluginUnderTest) -> None:
     """The entry point has the name in VendorInfo.name, in lower-case letters, digits and underscores."""
-    _require_none(name_faults(subject.entry, _vendor_info(subject)))
+    _require_none(registration.name_faults(subject.entry, _vendor_info(_registered(subject))))
 
 
-@check("A3", level=0, needs="entry", fault="pip keeps the plugin installed with a core that it does not work with")
+@_entry_check("A3", fault="pip keeps the plugin installed with a core that it does not work with")
 def core_is_bounded(subject: PluginUnderTest) -> None:
     """The distribution requires chipperf with a lower and an upper bound."""
     provider = distribution(subject.entry.distribution)
     if installed.normal_name(subject.entry.distribution) == CORE_PACKAGE:
         raise NotApplicable("the plugin is part of core's own distribution")
-    required = [each for each in requirements(provider) if each.name == CORE_PACKAGE and not each.optional]
+    required = [each for each in plugin_files.requirements(provider) if each.name == CORE_PACKAGE and not each.optional]
     remedy = f"write 'chipperf>=X.Y,<X+1' among the dependencies of {subject.entry.distribution}"
     require(required, f"{subject.entry.source} does not require chipperf; {remedy}")
     require(any(each.has_lower_bound for each in required), f"any older chipperf satisfies it; {remedy}")
     require(any(each.has_upper_bound for each in required), f"any later chipperf satisfies it; {remedy}")
 
 
-@check("A4", level=0, needs="entry", fault="every command loads torch or the vendor's runtime, also without a card")
+@_entry_check("A4", fault="every command loads torch or the vendor's runtime, also without a card")
 def import_is_light(subject: PluginUnderTest) -> None:
     """Importing the module loads no torch, no shared library, and no package that is not required."""
-    observed = _outcome(subject, plugin_side_effects.observe_import).value
+    observed = _observed(subject, plugin_side_effects.observe_import)
     top_level = {name.partition(".")[0] for name in observed["modules"]}
     remedy = "import it inside the hooks that use it"
     # Even if the distribution requires torch: the import takes seconds, and some vendors' builds patch torch.
@@ -110,8 +88,13 @@ def import_is_light(subject: PluginUnderTest) -> None:
         not observed["libraries"],
         f"importing {subject.entry.value} opens {', '.join(observed['libraries'])}; {remedy}",
     )
-    own = {subject.entry.value.partition(".")[0], *importable_names(distribution(subject.entry.distribution))}
-    foreign = sorted(name for name in top_level - own if not _is_standard(name))
+    own = {
+        subject.entry.value.partition(".")[0],
+        *plugin_files.importable_names(distribution(subject.entry.distribution)),
+    }
+    # The module that sysconfig reads has the platform in its name, and is not among the standard library's names.
+    known = {*sys.stdlib_module_names, *(name for name in top_level if name.startswith("_sysconfigdata"))}
+    foreign = sorted(top_level - own - known)
     require(
         not foreign,
         f"importing {subject.entry.value} imports {', '.join(foreign)}, which {subject.entry.distribution} does not "
@@ -119,81 +102,69 @@ def import_is_light(subject: PluginUnderTest) -> None:
     )
 
 
-@check(
-    "A5",
-    level=0,
-    needs="entry",
-    fault="the plugin installs import hooks, patches modules, or sets environment variables",
-)
+@_entry_check("A5", fault="the plugin installs import hooks, patches modules, or sets environment variables")
 def process_stays_unchanged(subject: PluginUnderTest) -> None:
     """Import, registration and probe do not change the environment, modules, threads or standard output."""
-    changes = _outcome(subject, plugin_side_effects.observe_changes).value
+    changes = _observed(subject, plugin_side_effects.observe_changes)
     require(not changes, f"{'; '.join(changes)}: do it in the hooks that need it, or return it from perf_environment")
 
 
-@check("A6", level=0, needs="entry", fault="the plugin works only once per machine or process")
+@_entry_check("A6", fault="the plugin works only once per machine or process")
 def registration_repeats(subject: PluginUnderTest) -> None:
     """The plugin can be loaded and registered twice, and in a spawned process."""
-    fault = _outcome(subject, plugin_side_effects.register_again).value
+    fault = _observed(subject, plugin_side_effects.register_again)
     require(fault is None, f"{fault}; keep no state that breaks another registration")
 
 
-@check("A7", level=0, needs="entry", fault="a misspelled hook is never called")
+@_entry_check("A7", fault="a misspelled hook is never called")
 def hooks_match_specification(subject: PluginUnderTest) -> None:
     """Every function named like a hook is marked as a hook, and has the name and arguments of a vendor hook."""
-    _require_none(mismatches(_load(subject), VENDOR_HOOKS))
+    _require_none(registration.mismatches(_load(subject), registration.VENDOR_HOOKS))
 
 
-@check("A8", level=0, needs="entry", fault="the result depends on the order of registration or the version of pluggy")
+@_entry_check("A8", fault="the result depends on the order of registration or the version of pluggy")
 def hooks_are_plain(subject: PluginUnderTest) -> None:
     """No hook is a wrapper, sets its position in the call order, or has a default for an argument."""
-    _require_none(forbidden_options(_load(subject)))
+    _require_none(registration.forbidden_options(_load(subject)))
 
 
-@check("A9", level=0, needs="entry", fault="the run stops at the missing hook")
+@_entry_check("A9", fault="the run stops at the missing hook")
 def required_hooks_are_there(subject: PluginUnderTest) -> None:
     """Every required hook is implemented."""
-    missing = missing_hooks(vars(_load(subject)), "train")
+    missing = registration.missing_hooks(vars(_load(subject)), "train")
     require(not missing, f"required hooks are missing: {', '.join(missing)}; docs/hooks.md has an example of each")
 
 
-@check("A10", level=0, needs="entry", fault="a hook returns a dict or another unit instead of the documented dataclass")
+@_entry_check("A10", fault="a hook returns a dict or another unit instead of the documented dataclass")
 def data_hooks_return_specified_types(subject: PluginUnderTest) -> None:
     """Hooks that need no device return exactly the specified types, with values in the right units."""
     plugin = _registered(subject)
-    if "perf_vendor_info" not in plugin.hooks:
-        raise NotRun("perf_vendor_info is missing, see A9")
     try:
-        session = Session(plugin)
-        _call_data_hooks(session)
+        _call_data_hooks(Session(plugin))
     except VendorHookError as error:
         raise Failed(error.message) from error
     except PerfError as error:
         raise NotRun(f"a hook refuses this machine: {error.message}") from error
-    probed = _outcome(subject, plugin_side_effects.observe_probe_result, required=False).value
-    # Without a value the probe raised, which B1 and B2 report.
-    if probed:
+    with suppress(NotRun):
+        # If the probe raises, B1 and B2 report it.
+        probed = _observed(subject, plugin_side_effects.observe_probe_result)
         require(probed["fault"] is None, f"perf_probe returned {probed['fault']}")
         for name, memory_bytes in probed["memory_bytes"]:
             _require_plausible_memory(memory_bytes, f"the probed device {name}")
 
 
-@check("A11", level=0, needs="entry", fault="the plugin needs another version of the hooks, and fails during a run")
+@_entry_check("A11", fault="the plugin needs another version of the hooks, and fails during a run")
 def api_version_is_supported(subject: PluginUnderTest) -> None:
     """The plugin is written for a version of the hook specification that this core supports."""
-    _require_none(api_version_faults(_vendor_info(subject)))
+    _require_none(registration.api_version_faults(_vendor_info(_registered(subject))))
 
 
-@check(
-    "A12",
-    level=0,
-    needs="entry",
-    fault="a declared capability has no hook, or the capability of a hook is not declared",
-)
+@_entry_check("A12", fault="a declared capability has no hook, or the capability of a hook is not declared")
 def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     """Each declared capability has its hook, and the capability of each such hook is declared."""
-    hooks, info = _registered(subject).hooks, _vendor_info(subject)
-    faults = [*undeclared_capabilities(hooks, info), *unfounded_capabilities(hooks, info)]
+    plugin = _registered(subject)
+    hooks, info = plugin.hooks, _vendor_info(plugin)
+    faults = [*registration.undeclared_capabilities(hooks, info), *registration.unfounded_capabilities(hooks, info)]
     for capability in map(Capability, precisions_by_capability()):
         # Without the hook, core runs only fp32.
         if capability in info.capabilities and "perf_precision" not in hooks:
@@ -201,14 +172,14 @@ def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     _require_none(faults)
 
 
-@check("A13", level=0, needs="entry", fault="the plugin breaks when the internals of core change")
+@_entry_check("A13", fault="the plugin breaks when the internals of core change")
 def only_public_core_is_used(subject: PluginUnderTest) -> None:
     """The plugin's source uses only public names of chipperf."""
-    used = [f"{path.name}, {use}" for path in _source(subject) for use in private_names(_read(path))]
+    used = [f"{file}, {use}" for file, source in _sources(subject) for use in plugin_files.private_names(source)]
     require(not used, f"{'; '.join(used)}: import from chipperf and its public modules only")
 
 
-@check("A14", level=0, needs="entry", fault="the installed plugin lacks files that exist in its source")
+@_entry_check("A14", fault="the installed plugin lacks files that exist in its source")
 def files_are_complete(subject: PluginUnderTest) -> None:
     """The distribution contains its license, py.typed, and the templates that it names."""
     provider = distribution(subject.entry.distribution)
@@ -220,91 +191,76 @@ def files_are_complete(subject: PluginUnderTest) -> None:
     marked = any((place / "py.typed").is_file() for place in (package, package.parent))
     require(marked, f"{package.name}/py.typed is missing: without it type checkers ignore the annotations")
     _require_none(_missing_templates(subject, package))
-    licenses = license_files(provider)
+    licenses = plugin_files.license_files(provider)
     if licenses is None:
         raise NotRun(f"{provider.metadata['Name']} was not installed by pip, so there is no list of its files")
     require(licenses, f"{provider.metadata['Name']} has no license file: name it in license-files of pyproject.toml")
 
 
-def _try_import(entry: PluginEntry) -> CallOutcome:
-    target = f"{__name__}:{import_entry_point.__name__}"
-    return call_in_fork(target, {"entry": asdict(entry)}, timeout_s=_IMPORT_TIMEOUT_S)
+def _import(entry: PluginEntry) -> None:
+    if entry.group == cases.ENTRY_POINT_GROUP:
+        cases.find_case(entry.name)
+    else:
+        installed.load(entry)
+
+
+def _fault_of_import(entry: PluginEntry) -> str | None:
+    """Import an entry point's target in another process, because it may hang or exit. Return why it cannot be."""
+    return call_in_fork(_import, entry, timeout_s=_IMPORT_TIMEOUT_S).fault
 
 
 def _load(subject: PluginUnderTest) -> ModuleType:
     """Import the plugin's module, after a successful import in another process."""
-    outcome = _try_import(subject.entry)
-    if outcome.fault:
-        raise NotRun(f"the plugin cannot be imported, see A1: {outcome.fault}")
+    fault = _fault_of_import(subject.entry)
+    if fault:
+        raise NotRun(f"the plugin cannot be imported, see A1: {fault}")
     return installed.load(subject.entry)
 
 
-def _registered(subject: PluginUnderTest) -> BoundPlugin:
-    """Return the registered plugin."""
+def _registered(subject: PluginUnderTest) -> registration.BoundPlugin:
     _load(subject)
-    try:
-        return register(subject.entry, VENDOR_HOOKS)
-    except PluginLoadError as error:
-        raise NotRun(f"the plugin cannot be registered, see A7 and A8: {error.message}") from error
-
-
-def _vendor_info(subject: PluginUnderTest) -> VendorInfo:
-    plugin = _registered(subject)
+    with not_run_on(PluginLoadError, "the plugin cannot be registered, see A7 and A8"):
+        plugin = registration.register(subject.entry, registration.VENDOR_HOOKS)
     if "perf_vendor_info" not in plugin.hooks:
         raise NotRun("perf_vendor_info is missing, see A9")
-    try:
+    return plugin
+
+
+def _vendor_info(plugin: registration.BoundPlugin) -> VendorInfo:
+    with not_run_on(VendorHookError, "perf_vendor_info does not work, see A10"):
         return Session(plugin).vendor_info()
-    except VendorHookError as error:
-        raise NotRun(f"perf_vendor_info does not work, see A10: {error.message}") from error
 
 
-def _outcome(subject: PluginUnderTest, function: Callable[..., object], *, required: bool = True) -> CallOutcome:
-    """Call a function of :mod:`~chipperf.contract.plugin_side_effects` in a new interpreter with the same environment.
-
-    Raises:
-        NotRun: A result is required, and the function does not return.
-    """
-    target = f"{function.__module__}:{function.__name__}"
-    try:
-        outcome = call_in_new_interpreter(target, {"entry": asdict(subject.entry)}, timeout_s=2 * _IMPORT_TIMEOUT_S)
-    except PluginError as error:
-        raise NotRun(error.message) from error
-    if outcome.fault and required:
+def _observed(subject: PluginUnderTest, function: Callable[[Mapping[str, str]], object]) -> Any:
+    """Call a function of :mod:`~chipperf.contract.plugin_side_effects` in a new interpreter."""
+    outcome = call_in_new_interpreter(function, asdict(subject.entry), timeout_s=2 * _IMPORT_TIMEOUT_S)
+    if outcome.fault:
         raise NotRun(f"import, registration or probe does not finish: {outcome.fault}")
-    return outcome
-
-
-def _is_standard(module: str) -> bool:
-    # The module that sysconfig reads has the platform in its name, and is not listed in the standard library's names.
-    return module in sys.stdlib_module_names or module.startswith("_sysconfigdata")
+    return outcome.value
 
 
 def _call_data_hooks(session: Session) -> None:
     info = session.vendor_info()
     for known in info.known_devices:
         _require_plausible_memory(known.memory_bytes, f"VendorInfo.known_devices: {known.name}")
-    for case in cases.case_names():
-        for rank in RANKS:
-            for device_name in device_names(info):
-                session.case_overrides(case, rank, device_name)
-            for deterministic in (False, True):
-                settings = EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic)
-                session.environment(rank, settings)
+    for case, rank, device_name in product(cases.case_names(), RANKS, device_names(info)):
+        session.case_overrides(case, rank, device_name)
+    for case, rank, deterministic in product(cases.case_names(), RANKS, (False, True)):
+        session.environment(rank, EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic))
     session.tool_commands()
-    for device_name in device_names(info):
-        for precision in PRECISIONS:
-            peak = session.peak_flops(device_name, precision)
-            if peak is not None:
-                require(
-                    peak.flops_per_s >= tolerance("least_peak_flops_per_s"),
-                    f"perf_peak_flops gives {device_name} {peak.flops_per_s:g} FLOP/s at {precision}: "
-                    "the unit is FLOP/s, not TFLOP/s",
-                )
+    for device_name, precision in product(device_names(info), PRECISIONS):
+        peak = session.peak_flops(device_name, precision)
+        if peak is not None:
+            require(
+                peak.flops_per_s >= tolerances.LEAST_PEAK_FLOPS_PER_S,
+                f"perf_peak_flops gives {device_name} {peak.flops_per_s:g} FLOP/s at {precision}: "
+                "the unit is FLOP/s, not TFLOP/s",
+            )
 
 
 def _require_plausible_memory(memory_bytes: int | None, what: str) -> None:
     require(
-        memory_bytes is None or memory_bytes >= tolerance("least_device_memory_bytes"),
+        memory_bytes is None or memory_bytes >= tolerances.LEAST_DEVICE_MEMORY_BYTES,
         f"{what} has {memory_bytes} bytes: the unit is bytes, not MiB or GiB",
     )
 
@@ -312,14 +268,14 @@ def _require_plausible_memory(memory_bytes: int | None, what: str) -> None:
 def _missing_templates(subject: PluginUnderTest, package: Path) -> list[str]:
     own = template_directory(subject.entry)
     faults = [
-        f"{path.name} names {name}, which is not in {package.name}"
-        for path in _source(subject)
-        for name in named_templates(_read(path))
+        f"{file} names {name}, which is not in {package.name}"
+        for file, source in _sources(subject)
+        for name in plugin_files.named_templates(source)
         if not any(package.rglob(name.rpartition("/")[2]))
     ]
     for path in sorted(own.glob("*.j2")) if own else ():
         try:
-            names = find_referenced_templates(Environment(autoescape=True).parse(_read(path)))
+            names = find_referenced_templates(Environment(autoescape=True).parse(path.read_text(encoding="utf-8")))
         except TemplateError as error:
             raise NotRun(f"{path.name} cannot be read, see R3: {error}") from error
         faults += [f"{path.name} uses {name}, which does not exist" for name in names if not _exists(name, own)]
@@ -330,22 +286,18 @@ def _exists(template: str | None, own: Path | None) -> bool:
     # Only rendering can find a computed name, and the plugin is not responsible for templates that a user adds.
     if template is None or template.startswith("user/"):
         return True
-    places = {"core": CORE_TEMPLATES, "vendor": own}
-    place, separator, name = template.partition("/")
-    directories = [places[place]] if separator and place in places else [own, CORE_TEMPLATES]
-    file = name if separator and place in places else template
-    return any(directory is not None and (directory / file).is_file() for directory in directories)
+    for place, directory in (("core/", CORE_TEMPLATES), ("vendor/", own)):
+        if template.startswith(place):
+            return directory is not None and (directory / template.removeprefix(place)).is_file()
+    return any((directory / template).is_file() for directory in (own, CORE_TEMPLATES) if directory)
 
 
-def _source(subject: PluginUnderTest) -> tuple[Path, ...]:
-    files = source_files(subject.entry)
+def _sources(subject: PluginUnderTest) -> list[tuple[str, str]]:
+    """Return name and content of each Python file of the plugin."""
+    files = plugin_files.source_files(subject.entry)
     if not files:
         raise NotRun(f"the source of {subject.entry.value} is not available")
-    return files
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    return [(path.name, path.read_text(encoding="utf-8")) for path in files]
 
 
 def _require_none(faults: Iterable[str]) -> None:

@@ -6,13 +6,12 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, require
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
 from chipperf.contract.plugin_under_test import other_entries
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
-from chipperf.contract.tolerances import tolerance
-from chipperf.errors import PluginError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import probe_vendors
 from chipperf.plugin.session import bind
@@ -31,7 +30,7 @@ _INITIALIZE_TIMEOUT_S: Final = 80.0
 def probe_returns_anywhere(subject: PluginUnderTest) -> None:
     """Without tools on PATH and without PCI devices, the probe returns within seconds and raises no exception."""
     probing = _probe_bare(subject)
-    limit_s = tolerance("probe_s")
+    limit_s = tolerances.PROBE_S
     require(probing.fault is None, f"with an empty PATH and without PCI devices: {probing.fault}")
     require(
         probing.seconds <= limit_s,
@@ -50,7 +49,7 @@ def probe_gives_reasons(subject: PluginUnderTest) -> None:
     if here.fault and bare.fault:
         raise NotRun(f"perf_probe fails, see B1: {here.fault}")
     require(here.fault is None, f"on this machine as it is: {here.fault}")
-    least = tolerance("least_reason_words")
+    least = tolerances.LEAST_REASON_WORDS
     for probing in (here, bare):
         # A ProbeResult rejects wrong devices itself.
         if not probing.fault and not probing.devices:
@@ -66,14 +65,8 @@ def probe_gives_reasons(subject: PluginUnderTest) -> None:
 )
 def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
     """After a probe, a forked process can initialize a device and compute on it."""
-    try:
-        outcome = call_in_new_interpreter(
-            f"{__name__}:{initialize_after_probe.__name__}",
-            {"entry": asdict(subject.entry)},
-            timeout_s=2 * _INITIALIZE_TIMEOUT_S,
-        )
-    except PluginError as error:
-        raise NotRun(error.message) from error
+    arguments = {"entry": asdict(subject.entry), "without": []}
+    outcome = call_in_new_interpreter(initialize_after_probe, arguments, timeout_s=2 * _INITIALIZE_TIMEOUT_S)
     fault = outcome.fault or outcome.value
     require(
         fault is None,
@@ -84,16 +77,11 @@ def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
 def initialize_after_probe(arguments: Mapping[str, Any]) -> str | None:
     """Probe in this process, fork, and return why the device cannot be used there, or ``None``."""
     bind(PluginEntry(**arguments["entry"])).probe()
-    target = f"{__name__}:{initialize.__name__}"
-    return call_in_fork(target, {**arguments, "without": []}, timeout_s=_INITIALIZE_TIMEOUT_S).fault
+    return call_in_fork(initialize, arguments, timeout_s=_INITIALIZE_TIMEOUT_S).fault
 
 
 def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Initialize the first device, compute on it, and return its identity.
-
-    Args:
-        arguments: ``entry``: the plugin's entry point, as a mapping. ``without``: environment variables to remove.
-    """
+    """Remove the environment variables ``without``, initialize the first device, compute on it, return its identity."""
     for name in arguments["without"]:
         os.environ.pop(name, None)
     session = bind(PluginEntry(**arguments["entry"]))
@@ -166,11 +154,19 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
     words = next((os.environ[name] for name in names if name in os.environ), "").split(",")
     if len(words) != len(everything.devices):
         words = [str(index) for index in range(len(everything.devices))]
-    _require_selection(subject, everything, words, [])
-    _require_selection(subject, everything, words, [len(words) - 1])
-    order = list(reversed(range(min(2, len(words)))))
-    _require_selection(subject, everything, words, order)
-    _require_same_in_runtime(subject, everything, words, order)
+    variable, *others = names
+    for chosen in ([], [len(words) - 1], [1, 0] if len(words) > 1 else [0]):
+        value = ",".join(words[index] for index in chosen)
+        probing = probe(subject.entry, variables={variable: value}, without=others)
+        require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
+        expected = [everything.identities[index] for index in chosen]
+        # Only the set is compared here; the order is compared with the runtime's order.
+        require(
+            sorted(probing.identities) == sorted(expected),
+            f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
+            f"{', '.join(expected) or 'none'}",
+        )
+    _require_same_in_runtime(subject, names, value, probing.devices[0])
 
 
 @check("B7", level=0, fault="two vendors claim the same card")
@@ -200,42 +196,20 @@ def _probe_here(subject: PluginUnderTest) -> Probing:
     return probing
 
 
-def _require_selection(
-    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
-) -> None:
-    """Check that the probe finds exactly the chosen devices when the variable names them."""
-    variable, *others = everything.visible_devices_env
-    value = ",".join(words[index] for index in chosen)
-    probing = probe(subject.entry, variables={variable: value}, without=others)
-    require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
-    expected = [everything.identities[index] for index in chosen]
-    names = ", ".join(expected) or "none"
-    # Only the set is compared here; the order is compared with the runtime's order.
-    require(
-        sorted(probing.identities) == sorted(expected),
-        f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of {names}",
-    )
-
-
 def _require_same_in_runtime(
-    subject: PluginUnderTest, everything: Probing, words: Sequence[str], chosen: Sequence[int]
+    subject: PluginUnderTest, variables: Sequence[str], value: str, probed_first: ProbedDevice
 ) -> None:
-    """Check that probe and runtime have the same first device when the variable names the chosen ones."""
-    variable, *others = everything.visible_devices_env
-    value = ",".join(words[index] for index in chosen)
-    first = probe(subject.entry, variables={variable: value}, without=others).devices[0]
-    try:
-        outcome = call_in_new_interpreter(
-            f"{__name__}:{initialize.__name__}",
-            {"entry": asdict(subject.entry), "without": others},
-            timeout_s=_INITIALIZE_TIMEOUT_S,
-            environment={variable: value},
-        )
-    except PluginError as error:
-        raise NotRun(error.message) from error
+    """Check that the runtime has the same first device as the probe when the first variable has this value."""
+    variable, *others = variables
+    outcome = call_in_new_interpreter(
+        initialize,
+        {"entry": asdict(subject.entry), "without": others},
+        timeout_s=_INITIALIZE_TIMEOUT_S,
+        environment={variable: value},
+    )
     require(outcome.fault is None, f"with {variable}={value!r} the first device cannot be used: {outcome.fault}")
     for key in ("uuid", "pci_bus_id"):
-        probed, used = getattr(first, key), outcome.value[key]
+        probed, used = getattr(probed_first, key), outcome.value[key]
         require(
             probed is None or used is None or probed == used,
             f"with {variable}={value!r} the probe's first device has the {key} {probed}, the runtime's {used}",
@@ -251,6 +225,5 @@ def _is_same(one: ProbedDevice, other: ProbedDevice) -> bool:
 
 
 def _list(devices: Sequence[ProbedDevice]) -> str:
-    return (
-        ", ".join(f"{device.name} ({device.uuid or device.pci_bus_id or device.index})" for device in devices) or "none"
-    )
+    words = (f"{device.name} ({device.uuid or device.pci_bus_id or device.index})" for device in devices)
+    return ", ".join(words) or "none"

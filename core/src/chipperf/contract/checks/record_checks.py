@@ -10,24 +10,23 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.contract.check import check, fail, not_run_on, require
+from chipperf.contract.devices import TRAINED_CASE, training_command
 from chipperf.errors import PerfError
 from chipperf.languages import LANGUAGES
 from chipperf.records.schema import Record
 from chipperf.records.store import read_record, record_text
 from chipperf.report.render import render_report, template_directory
 from chipperf.run.directory import RunDirectory
-from chipperf.run.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
 
-_CASE: Final = "mobilenetv2"
 _STEPS: Final = 8
 _RUN_TIMEOUT_S: Final = 540.0
-_LAST_WORDS_CHARACTERS: Final = 600
+_QUOTED_CHARACTERS: Final = 600
 
 _USER: Final = "contract_user_7f3a"
 """User name in the run's environment. The checks search for it and for the real user name."""
@@ -45,7 +44,8 @@ _ABSOLUTE_PATH: Final = re.compile(r"(?:(?<![\w/.<])|(?<=://))/(?!sys/|proc/|dev
 def record_is_valid(subject: PluginUnderTest) -> None:
     """A short run completes; its record is valid, names the plugin, and stays the same when read and rewritten."""
     directory = _run(subject)
-    words = _last_words(directory)
+    output = directory.path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace")
+    words = " ".join(output.split())[-_QUOTED_CHARACTERS:]
     try:
         record = read_record(directory.record)
     except PerfError as error:
@@ -76,34 +76,30 @@ def record_is_valid(subject: PluginUnderTest) -> None:
 def record_gives_nobody_away(subject: PluginUnderTest) -> None:
     """Record and report contain no host name, user name or absolute path."""
     directory = _run(subject)
-    try:
+    with not_run_on(PerfError, "there is no record or report, see R5 and R3"):
         record = read_record(directory.record)
-        reports = {language: _report(subject, record, language) for language in LANGUAGES}
-    except PerfError as error:
-        raise NotRun(f"there is no record or report, see R5 and R3: {error.message}") from error
-    texts = dict(_texts("record", record.model_dump(mode="json")))
-    texts |= {f"the {language} report": text for language, text in reports.items()}
-    for place, text in texts.items():
+        templates = template_directory(subject.entry)
+        reports = {
+            f"the {language} report": render_report([record], language=language, vendor_templates=templates)
+            for language in LANGUAGES
+        }
+    for place, text in (*_texts("record", record.model_dump(mode="json")), *reports.items()):
+        quoted = " ".join(text.split())[:_QUOTED_CHARACTERS]
         for what, name in _names(subject):
             require(
                 not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text),
-                f"{place} contains the name of the {what}, {name!r}: {_shorten(text)}",
+                f"{place} contains the name of the {what}, {name!r}: {quoted}",
             )
         path = _ABSOLUTE_PATH.search(text)
-        require(path is None, f"{place} contains the absolute path {path and path[0]!r}: {_shorten(text)}")
+        require(path is None, f"{place} contains the absolute path {path and path[0]!r}: {quoted}")
 
 
 def _run(subject: PluginUnderTest) -> RunDirectory:
     """Return the directory of a short run of the real launcher. The checks share one run."""
-    from chipperf.data.sample import SampleOptions, ensure_sample_dataset
-
     directory = RunDirectory(subject.workspace / "run")
     if directory.path.exists():
         return directory
-    images = SampleOptions(classes=2, train_per_class=4 * _STEPS, val_per_class=4, width=96, height=72)
-    data = ensure_sample_dataset(images, subject.workspace)
-    command = [*program("chipperf"), "train", _CASE, "--vendor", subject.entry.name, "--preset", "tiny"]
-    command += ["--data", str(data), "--out", str(directory.path), "--max-steps", str(_STEPS), "--set", "workers=0"]
+    command = training_command(subject, directory.path, "--max-steps", str(_STEPS), images_per_class=4 * _STEPS)
     # The launcher must find the plugin in the same place as this process.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "USER": _USER, "LOGNAME": _USER}
     with (subject.workspace / "run.txt").open("w", encoding="utf-8") as output:
@@ -112,21 +108,10 @@ def _run(subject: PluginUnderTest) -> RunDirectory:
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, timeout=_RUN_TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired as error:
-            fail(f"a run of {_STEPS} steps of {_CASE} with the preset tiny did not end within {error.timeout:g} s")
+            fail(
+                f"a run of {_STEPS} steps of {TRAINED_CASE} with the preset tiny did not end within {error.timeout:g} s"
+            )
     return directory
-
-
-def _last_words(directory: RunDirectory) -> str:
-    return _shorten(directory.path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace"), from_end=True)
-
-
-def _shorten(text: str, *, from_end: bool = False) -> str:
-    text = " ".join(text.split())
-    return text[-_LAST_WORDS_CHARACTERS:] if from_end else text[:_LAST_WORDS_CHARACTERS]
-
-
-def _report(subject: PluginUnderTest, record: Record, language: Any) -> str:
-    return render_report([record], language=language, vendor_templates=template_directory(subject.entry))
 
 
 def _names(subject: PluginUnderTest) -> Iterator[tuple[str, str]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from itertools import product
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateNotFound
 
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
-from chipperf.contract.check import NotRun, check, fail, require
+from chipperf.contract.check import NotRun, check, fail, not_run_on, require
 from chipperf.contract.plugin_under_test import other_vendors
 from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
 from chipperf.contract.texts import mentions
+from chipperf.documents import markdown
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
 from chipperf.languages import LANGUAGES, in_all_languages, in_language
@@ -22,7 +23,7 @@ from chipperf.report.render import render_report, template_directory
 from chipperf.report.row import column_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from chipperf.cases.base import Case
     from chipperf.contract.plugin_under_test import PluginUnderTest
@@ -30,21 +31,28 @@ if TYPE_CHECKING:
     from chipperf.plugin.types import Rank, VendorInfo
     from chipperf.records.schema import Record
 
-_CELL_EDGE: Final = re.compile(r"(?<!\\)\|")
-
 
 @check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
 def report_renders(subject: PluginUnderTest) -> None:
     """For every case the report renders in every language, and shows that a missing metric was not measured."""
-    for case in map(find_case, case_names()):
-        for language in LANGUAGES:
-            full, empty = (_record(subject, case, RANKS[0], full=full) for full in (True, False))
-            try:
-                _render(subject, full, language)
-                text = _render(subject, empty, language)
-            except PerfError as error:
-                fail(f"the {language} report on {case.name}: {error.message}")
-            _require_markers(text, case, language)
+    for case, language in product(map(find_case, case_names()), LANGUAGES):
+        place = f"the {language} report on {case.name}"
+        full, empty = (_record(subject, case, RANKS[0], make) for make in (full_record, empty_record))
+        try:
+            _render(subject, full, language)
+            row = _performance_row(_render(subject, empty, language))
+        except PerfError as error:
+            fail(f"{place}: {error.message}")
+        expected = in_language(marker(Missing(missing="not_run")), language)
+        columns = [column_header(column, case.report) for column in columns_of("report")]
+        if row is None:
+            fail(f"{place} has no performance table with the columns {', '.join(columns)}")
+        for column in columns:
+            require(column in row, f"{place}: the performance table has no column {column}")
+            require(
+                row[column] == expected,
+                f"{place}: {column} was not measured, and its cell says {row[column]!r} instead of {expected!r}",
+            )
 
 
 @check("R4", level=0, fault="a text was copied from another vendor with the name of its product")
@@ -52,19 +60,15 @@ def report_names_no_other_vendor(subject: PluginUnderTest) -> None:
     """The report mentions no other vendor and no other vendor's product."""
     own = set(_names(subject.info))
     foreign = [(name, other) for other in other_vendors(subject) for name in _names(other) if name not in own]
-    for case in map(find_case, case_names()):
-        for rank in RANKS:
-            for language in LANGUAGES:
-                try:
-                    text = _render(subject, _record(subject, case, rank, full=True), language)
-                except PerfError as error:
-                    raise NotRun(f"the report cannot be rendered, see R3: {error.message}") from error
-                for name, other in foreign:
-                    require(
-                        not mentions(text, name),
-                        f"the {language} report on {case.name} mentions {name!r} of {other.title.en}: "
-                        "correct the template, title, override or variable with that text",
-                    )
+    for case, rank, language in product(map(find_case, case_names()), RANKS, LANGUAGES):
+        with not_run_on(PerfError, "the report cannot be rendered, see R3"):
+            text = _render(subject, _record(subject, case, rank, full_record), language)
+        for name, other in foreign:
+            require(
+                not mentions(text, name),
+                f"the {language} report on {case.name} mentions {name!r} of {other.title.en}: "
+                "correct the template, title, override or variable with that text",
+            )
 
 
 def _names(info: VendorInfo) -> Iterator[str]:
@@ -73,18 +77,14 @@ def _names(info: VendorInfo) -> Iterator[str]:
         yield from (device.name, device.short_name)
 
 
-def _record(subject: PluginUnderTest, case: Case, rank: Rank, *, full: bool) -> Record:
+def _record(subject: PluginUnderTest, case: Case, rank: Rank, make: Callable[..., Record]) -> Record:
     """Return a record that contains the vendor's texts."""
-    make = full_record if full else empty_record
     device_name = device_names(subject.info)[-1]
-    try:
+    config_faults = not_run_on(ConfigError, "the overrides do not resolve, see C1 and C3")
+    with not_run_on(PerfError, "a hook does not work, see A10"), config_faults:
         shipped = subject.session.case_overrides(case.name, rank, device_name)
         resolved = resolve(case, vendor=subject.entry.name, vendor_overrides=shipped)
         return make(subject.session, case, rank, resolved)
-    except ConfigError as error:
-        raise NotRun(f"the overrides do not resolve, see C1 and C3: {error.message}") from error
-    except PerfError as error:
-        raise NotRun(f"a hook does not work, see A10: {error.message}") from error
 
 
 def _render(subject: PluginUnderTest, record: Record, language: Language) -> str:
@@ -102,33 +102,11 @@ def _render(subject: PluginUnderTest, record: Record, language: Language) -> str
         raise
 
 
-def _require_markers(text: str, case: Case, language: Language) -> None:
-    """Fail unless the performance table says of each metric that it was not run."""
-    expected = in_language(marker(Missing(missing="not_run")), language)
-    columns = [column_header(column, case.report) for column in columns_of("report")]
-    row = _performance_row(text)
-    place = f"the {language} report on {case.name}"
-    if row is None:
-        fail(f"{place} has no performance table with the columns {', '.join(columns)}")
-    for column in columns:
-        require(column in row, f"{place}: the performance table has no column {column}")
-        require(
-            row[column] == expected,
-            f"{place}: {column} was not measured, and its cell says {row[column]!r} instead of {expected!r}",
-        )
-
-
 def _performance_row(text: str) -> dict[str, str] | None:
-    """Return the first row of the performance table as cells by column; ``None`` if there is no such table."""
-    lines = iter(text.splitlines())
-    for line in lines:
-        header = _cells(line)
-        if set(THROUGHPUTS) & set(header):
-            # The line between header and body only draws.
-            next(lines, "")
-            return dict(zip(header, _cells(next(lines, "")), strict=False))
+    """Return the first row of the performance table as cells by column; ``None`` if there is no such row."""
+    for table in markdown.parse(text).blocks:
+        if isinstance(table, markdown.Table) and table.rows:
+            header = [cell.text for cell in table.header]
+            if set(THROUGHPUTS) & set(header):
+                return dict(zip(header, (cell.text for cell in table.rows[0]), strict=False))
     return None
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip().strip("*") for cell in _CELL_EDGE.split(line.strip())[1:-1]]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from chipperf.contract.check import NotRun, check, deterministic, each_precision, require
-from chipperf.contract.small_training import train
-from chipperf.contract.switches import read_switches
+from chipperf.contract.check import check, deterministic, each_precision, not_run_on, require
+from chipperf.contract.devices import read_switches, train
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
+from chipperf.train.preparation import seed_everything
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +36,6 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
     import numpy as np
     import torch
 
-    from chipperf.train.preparation import seed_everything
-
     random.seed(_SEED)
     np.random.seed(_SEED)
     torch.manual_seed(_SEED)
@@ -58,8 +56,6 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
 def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
     """Two short deterministic trainings end with bit-equal weights, and torch's deterministic mode is on."""
     import torch
-
-    from chipperf.train.preparation import seed_everything
 
     weights = []
     for _ in range(2):
@@ -86,10 +82,17 @@ def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
 )
 def teardown_restores_switches(subject: PluginUnderTest) -> None:
     """A teardown restores every global switch that the plugin's hooks changed."""
+    session, precision = subject.session, subject.settings.precision
     _ = subject.runtime
     before = _switches(subject)
-    precision = subject.settings.precision
-    _set_up_and_release(subject, precision)
+    # The hooks that a run calls from initialization to teardown.
+    device = _initialize(subject)
+    if session.has("perf_seed"):
+        session.seed(_SEED, device, True)
+    if session.has("perf_precision"):
+        with suppress(UnsupportedPrecision):
+            session.precision(precision, device)
+    session.device_teardown(device)
     after = _switches(subject)
     changed = [f"{name} was {value} and is {after[name]}" for name, value in before.items() if after[name] != value]
     require(
@@ -108,30 +111,13 @@ def _draw(subject: PluginUnderTest, seed: int) -> torch.Tensor:
     return torch.rand(_SAMPLES, device=subject.device).cpu()
 
 
-def _set_up_and_release(subject: PluginUnderTest, precision: Any) -> None:
-    """Call the plugin's hooks that a run calls from initialization to teardown."""
-    session = subject.session
-    device = _initialize(subject)
-    if session.has("perf_seed"):
-        session.seed(_SEED, device, True)
-    if session.has("perf_precision"):
-        with suppress(UnsupportedPrecision):
-            session.precision(precision, device)
-    session.device_teardown(device)
-
-
 def _initialize(subject: PluginUnderTest) -> torch.device:
-    try:
+    with not_run_on(PerfError, "the device cannot be initialized after a teardown, see D5"):
         return subject.session.device_init(Rank())
-    except PerfError as error:
-        raise NotRun(f"the device cannot be initialized after a teardown, see D5: {error.message}") from error
 
 
 def _switches(subject: PluginUnderTest) -> dict[str, object]:
-    """Return torch's global switches by name, and the arithmetic of fp32 products on the device.
-
-    The arithmetic shows settings that no switch of torch shows.
-    """
+    """Return torch's global switches by name, and the arithmetic of fp32 products, which shows other settings."""
     import torch
 
     from chipperf.train.effective_precision import measure_effective_precision
@@ -141,6 +127,7 @@ def _switches(subject: PluginUnderTest) -> dict[str, object]:
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
     }
+    # The initialization may change the switches, so it comes after they were read.
     products = measure_effective_precision(_initialize(subject), nullcontext)
     found["arithmetic of fp32 matrix products"] = products.matmul
     found["arithmetic of fp32 convolutions"] = products.convolution

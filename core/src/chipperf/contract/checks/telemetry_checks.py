@@ -10,21 +10,19 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import check, fail, require
-from chipperf.contract.tolerances import tolerance
+from chipperf.contract.devices import train
 from chipperf.plugin.types import Capability
+from chipperf.run.telemetry_process import TelemetrySampler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import TelemetrySample
-    from chipperf.run.telemetry_process import TelemetrySampler
 
 _CALLS: Final = 7
 _TENSOR_BYTES: Final = 2**26
-_FIELDS: Final = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
 
 _BLOCK_S: Final = 1.5
 """Longer than the time between two readings, so that every block has one."""
@@ -49,13 +47,28 @@ def readings_are_physical(subject: PluginUnderTest) -> None:
     info = subject.session.device_info(subject.device)
     kept = torch.ones(_TENSOR_BYTES // 4, device=subject.device)
     subject.session.synchronize(subject.device)
+    bounds = {
+        "power_w": (tolerances.LEAST_POWER_W, tolerances.MOST_POWER_W),
+        "temperature_c": (tolerances.LEAST_TEMPERATURE_C, tolerances.MOST_TEMPERATURE_C),
+        "utilization_percent": (0, 100),
+        "clock_mhz": (tolerances.LEAST_CLOCK_MHZ, tolerances.MOST_CLOCK_MHZ),
+        "memory_used_bytes": (kept.nbytes, info.total_bytes or math.inf),
+    }
     durations_s = []
     for _ in range(_CALLS):
         started_s = time.perf_counter()
         sample = subject.session.telemetry(info)
         durations_s.append(time.perf_counter() - started_s)
-        _require_physical(sample, held_bytes=kept.nbytes, total_bytes=info.total_bytes)
-    median_s, most_s = statistics.median(durations_s), tolerance("telemetry_call_s")
+        known = {name: getattr(sample, name) for name in bounds if getattr(sample, name) is not None}
+        require(known, "telemetry is declared, but every reading is None")
+        for name, value in known.items():
+            least, most = bounds[name]
+            require(
+                least <= value <= most,
+                f"perf_telemetry gives {name} = {value:g}, which should be {least:g} to {most:g}: check the unit the "
+                "device reports in, and return None for unknown values",
+            )
+    median_s, most_s = statistics.median(durations_s), tolerances.TELEMETRY_CALL_S
     require(
         median_s <= most_s,
         f"perf_telemetry takes {median_s:.3f} s, and may take {most_s:g} s: use a management library instead of "
@@ -72,9 +85,6 @@ def readings_are_physical(subject: PluginUnderTest) -> None:
 )
 def sampling_costs_little(subject: PluginUnderTest) -> None:
     """Sampling telemetry during training costs less than 2 % of the throughput."""
-    from chipperf.contract.small_training import train
-    from chipperf.run.telemetry_process import TelemetrySampler
-
     path = subject.workspace / "telemetry.jsonl"
     # The sampling process must find the plugin in the same place as this process.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
@@ -91,56 +101,26 @@ def sampling_costs_little(subject: PluginUnderTest) -> None:
         seconds = {each is None: _block_s(subject, steps, each, path) for each in order}
         costs.append(math.log(seconds[False] / seconds[True]))
         if len(costs) in _STUDENT_T:
-            least = math.expm1(statistics.fmean(costs) - _margin(costs))
+            margin = _STUDENT_T[len(costs)] * statistics.stdev(costs) / math.sqrt(len(costs))
+            least = math.expm1(statistics.fmean(costs) - margin)
             require(
-                least <= tolerance("sampler_cost"),
+                least <= tolerances.SAMPLER_COST,
                 f"with telemetry sampled once a second, {steps} steps take at least {least:.1%} longer (99 % "
-                f"confidence, {len(costs)} rounds), where {tolerance('sampler_cost'):.0%} are allowed: let "
+                f"confidence, {len(costs)} rounds), where {tolerances.SAMPLER_COST:.0%} are allowed: let "
                 "perf_telemetry do less",
             )
 
 
-def _margin(values: Sequence[float]) -> float:
-    """Return the margin by which the mean of the values may exceed the true mean, at the confidence of a judgment."""
-    return _STUDENT_T[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def _require_physical(sample: TelemetrySample, *, held_bytes: int, total_bytes: int | None) -> None:
-    known = {name: getattr(sample, name) for name in _FIELDS if getattr(sample, name) is not None}
-    require(known, "telemetry is declared, but every reading is None")
-    _require_within(known, "power_w", tolerance("least_power_w"), tolerance("most_power_w"))
-    _require_within(known, "temperature_c", tolerance("least_temperature_c"), tolerance("most_temperature_c"))
-    _require_within(known, "utilization_percent", 0, 100)
-    _require_within(known, "clock_mhz", tolerance("least_clock_mhz"), tolerance("most_clock_mhz"))
-    _require_within(known, "memory_used_bytes", held_bytes, total_bytes or math.inf)
-
-
-def _require_within(known: dict[str, float], name: str, least: float, most: float) -> None:
-    if name in known:
-        require(
-            least <= known[name] <= most,
-            f"perf_telemetry gives {name} = {known[name]:g}, which should be {least:g} to {most:g}: check the unit the "
-            "device reports in, and return None for unknown values",
-        )
-
-
 def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
     """Return how long training takes, with or without the sampler."""
-    from chipperf.contract.small_training import train
-
     path.unlink(missing_ok=True)
     with sampler or nullcontext():
-        if sampler is not None:
-            _wait_for_reading(path)
+        # A run starts the sampling process only once, so its start does not count.
+        deadline_s = time.monotonic() + _SAMPLER_START_S
+        while sampler is not None and not (path.exists() and path.stat().st_size):
+            if time.monotonic() > deadline_s:
+                fail(f"the sampling process gave no reading within {_SAMPLER_START_S:g} s")
+            time.sleep(0.02)
         started_s = time.perf_counter()
         train(subject, steps)
         return time.perf_counter() - started_s
-
-
-def _wait_for_reading(path: Path) -> None:
-    """Wait until the sampling process has started, because a run starts it only once."""
-    deadline_s = time.monotonic() + _SAMPLER_START_S
-    while not (path.exists() and path.stat().st_size):
-        if time.monotonic() > deadline_s:
-            fail(f"the sampling process gave no reading within {_SAMPLER_START_S:g} s")
-        time.sleep(0.02)

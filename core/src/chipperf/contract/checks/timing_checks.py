@@ -12,9 +12,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, check, require
 from chipperf.contract.devices import two_devices
-from chipperf.contract.tolerances import tolerance
 from chipperf.plugin.types import Capability
 from chipperf.records.schema import Window
 from chipperf.train.windows import MINIMUM_WINDOWS, throughput
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _LONG_S: Final = 0.3
 _WINDOW_S: Final = 0.2
 _TRIES: Final = 8
+"""Number of measurements, because a busy host delays single ones."""
+
 _LAUNCHES: Final = 8
 _WIDTH: Final = 1024
 _FEWEST_ROWS: Final = 64
@@ -38,37 +40,6 @@ _IDLE_CALLS: Final = 50
 
 _Stream: TypeAlias = "Callable[[], AbstractContextManager[object]]"
 """Returns a context manager. Work that is launched inside it goes to one stream."""
-
-
-class Work:
-    """Matrix products that keep a device busy, launched in a fraction of the time they take.
-
-    Args:
-        device: Where to compute.
-        rows: Rows of each product's first operand; the time is proportional to it.
-        launches: Number of products.
-    """
-
-    def __init__(self, device: torch.device, rows: int, launches: int = _LAUNCHES) -> None:
-        import torch
-
-        self.device = device
-        self.rows = rows
-        self.launches = launches
-        self._first = torch.ones(rows, _WIDTH, device=device)
-        self._second = torch.ones(_WIDTH, _WIDTH, device=device)
-
-    def queue(self) -> torch.Tensor:
-        """Launch the products and return the last one."""
-        import torch
-
-        for _ in range(self.launches):
-            product = torch.mm(self._first, self._second)
-        return product
-
-    def doubled(self) -> Work:
-        """Return the same number of products, each twice as long."""
-        return Work(self.device, 2 * self.rows, self.launches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +56,86 @@ class Timing:
         return self.launch_s + self.synchronize_s
 
     @property
-    def remaining(self) -> float:
-        """Fraction of the total time that perf_synchronize did not wait for."""
-        return self.read_s / (self.measured_s + self.read_s)
+    def is_complete(self) -> bool:
+        """True if perf_synchronize waited for nearly all of the work."""
+        return self.read_s <= tolerances.REMAINING_WORK * (self.measured_s + self.read_s)
+
+
+class Work:
+    """Matrix products that keep a device busy, launched in a fraction of the time they take.
+
+    The time is proportional to ``rows``, the rows of each product's first operand, and to ``launches``, the number of
+    products.
+    """
+
+    def __init__(self, subject: PluginUnderTest, device: torch.device, rows: int, launches: int = _LAUNCHES) -> None:
+        import torch
+
+        self.device = device
+        self.rows = rows
+        self.launches = launches
+        self._subject = subject
+        self._first = torch.ones(rows, _WIDTH, device=device)
+        self._second = torch.ones(_WIDTH, _WIDTH, device=device)
+
+    def queue(self) -> torch.Tensor:
+        """Launch the products as a training step does, and return the last one."""
+        import torch
+
+        for _ in range(self.launches):
+            product = torch.mm(self._first, self._second)
+        if self._subject.session.step_end:
+            self._subject.session.step_end(self.device)
+        return product
+
+    def doubled(self) -> Work:
+        """Return the same number of products, each twice as long."""
+        return Work(self._subject, self.device, 2 * self.rows, self.launches)
+
+    def measure(self, *, stream: _Stream = nullcontext, synchronized: torch.device | None = None) -> Timing:
+        """Launch the products on a stream, synchronize their device or another one, and read the result."""
+        synchronize = self._subject.session.synchronize
+        synchronize(self.device)
+        start_s = time.monotonic()
+        with stream():
+            product = self.queue()
+        launched_s = time.monotonic()
+        synchronize(synchronized or self.device)
+        synchronized_s = time.monotonic()
+        with stream():
+            product[:1, :1].cpu()
+        return Timing(launched_s - start_s, synchronized_s - launched_s, time.monotonic() - synchronized_s)
+
+    def best_timing(self, stream: _Stream = nullcontext) -> Timing:
+        """Measure several times, and return the first complete timing or, if there is none, the last."""
+        for _ in range(_TRIES):
+            timing = self.measure(stream=stream)
+            if timing.is_complete:
+                break
+        return timing
+
+    def require_waiting(self) -> None:
+        """Raise :class:`NotRun` if perf_synchronize does not wait, which T1 reports."""
+        if not self.best_timing().is_complete:
+            raise NotRun("perf_synchronize does not wait for the device's work, see T1")
 
 
 @check("T1", level=1, fault="perf_synchronize does nothing, or waits for only one of several streams")
 def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
     """After long work on any stream, ``perf_synchronize`` returns only when the result can be read at once."""
-    work = _long_work(subject.device)
-    for name, stream in _streams(subject.device).items():
-        timing = _best(subject, work, stream=stream)
+    import torch
+
+    device = subject.device
+    streams: dict[str, _Stream] = {"the default stream": nullcontext}
+    module: Any = getattr(torch, device.type, None)
+    if device.type != "cpu" and hasattr(module, "Stream") and hasattr(module, "stream"):
+        other = module.Stream(device)
+        streams["another stream"] = lambda: module.stream(other)
+    work = _long_work(subject, device)
+    for name, stream in streams.items():
+        timing = work.best_timing(stream)
         require(
-            timing.remaining <= tolerance("remaining_work"),
+            timing.is_complete,
             f"perf_synchronize returned after {timing.synchronize_s:.3f} s, and reading the result of work on {name} "
             f"took another {timing.read_s:.3f} s: wait for all queued work of the device",
         )
@@ -110,14 +148,14 @@ def synchronize_waits_for_queued_work(subject: PluginUnderTest) -> None:
 )
 def measured_time_follows_work(subject: PluginUnderTest) -> None:
     """Twice the work between two calls of ``perf_synchronize`` takes 1.5 to 2.6 times as long."""
-    least, most = tolerance("doubled_work_least"), tolerance("doubled_work_most")
-    work = _long_work(subject.device)
+    least, most = tolerances.DOUBLED_WORK_LEAST, tolerances.DOUBLED_WORK_MOST
+    work = _long_work(subject, subject.device)
     twice = work.doubled()
-    _require_waiting(_best(subject, work))
+    work.require_waiting()
     single_s = double_s = math.inf
     for _ in range(_TRIES):
-        single_s = min(single_s, _time(subject, work).measured_s)
-        double_s = min(double_s, _time(subject, twice).measured_s)
+        single_s = min(single_s, work.measure().measured_s)
+        double_s = min(double_s, twice.measure().measured_s)
         if least <= double_s / single_s <= most:
             break
     require(
@@ -130,15 +168,15 @@ def measured_time_follows_work(subject: PluginUnderTest) -> None:
 @check("T3", level=1, fault="the clock has another unit, or a window does not include all of its work")
 def windows_agree_with_wall_clock(subject: PluginUnderTest) -> None:
     """Throughput from measurement windows agrees with the wall clock within 2 % over at least one second."""
-    work = _long_work(subject.device, _WINDOW_S)
-    _require_waiting(_best(subject, work))
+    work = _long_work(subject, subject.device, _WINDOW_S)
+    work.require_waiting()
     for _ in range(_TRIES):
         by_windows, by_clock = _rates(subject, work)
         deviation = by_windows / by_clock - 1
-        if abs(deviation) <= tolerance("window_time"):
+        if abs(deviation) <= tolerances.WINDOW_TIME:
             break
     require(
-        abs(deviation) <= tolerance("window_time"),
+        abs(deviation) <= tolerances.WINDOW_TIME,
         f"the throughput from measurement windows differs by {deviation:+.1%} from the wall clock: do not replace "
         "time.perf_counter, and let perf_synchronize wait for all queued work",
     )
@@ -155,9 +193,9 @@ def idle_synchronize_is_cheap(subject: PluginUnderTest) -> None:
         durations_s.append(time.monotonic() - start_s)
     median_s = statistics.median(durations_s)
     require(
-        median_s <= tolerance("idle_synchronize_s"),
+        median_s <= tolerances.IDLE_SYNCHRONIZE_S,
         f"perf_synchronize takes {median_s * 1e3:.1f} ms (median of {_IDLE_CALLS}) on an idle device, at most "
-        f"{tolerance('idle_synchronize_s') * 1e3:g} ms are allowed: do not sleep or poll at intervals",
+        f"{tolerances.IDLE_SYNCHRONIZE_S * 1e3:g} ms are allowed: do not sleep or poll at intervals",
     )
 
 
@@ -170,17 +208,17 @@ def idle_synchronize_is_cheap(subject: PluginUnderTest) -> None:
 def synchronize_waits_for_given_device(subject: PluginUnderTest) -> None:
     """Synchronizing a device waits only for the work of that device."""
     first, second = two_devices(subject)
-    work = _long_work(second)
-    _require_waiting(_best(subject, Work(first, work.rows, work.launches)))
-    timing = _best(subject, work)
+    work = _long_work(subject, second)
+    Work(subject, first, work.rows, work.launches).require_waiting()
+    timing = work.best_timing()
     require(
-        timing.remaining <= tolerance("remaining_work"),
+        timing.is_complete,
         f"while {first} was current, perf_synchronize({second}) returned after {timing.synchronize_s:.3f} s, and "
         f"reading the result took another {timing.read_s:.3f} s: pass the device on to the runtime",
     )
-    most_s = max(tolerance("other_device_wait") * timing.synchronize_s, tolerance("idle_synchronize_s"))
+    most_s = max(tolerances.OTHER_DEVICE_WAIT * timing.synchronize_s, tolerances.IDLE_SYNCHRONIZE_S)
     for _ in range(_TRIES):
-        other = _time(subject, work, synchronized=first)
+        other = work.measure(synchronized=first)
         if other.synchronize_s <= most_s:
             break
     require(
@@ -189,86 +227,36 @@ def synchronize_waits_for_given_device(subject: PluginUnderTest) -> None:
     )
 
 
-def _long_work(device: torch.device, least_s: float = _LONG_S) -> Work:
+def _long_work(subject: PluginUnderTest, device: torch.device, least_s: float = _LONG_S) -> Work:
     """Return work that takes at least ``least_s`` and, on a quiet host, at most about twice as long."""
-    work = Work(device, _FEWEST_ROWS)
+
+    def duration_s() -> float:
+        start_s = time.monotonic()
+        work.queue()[:1, :1].cpu()
+        return time.monotonic() - start_s
+
+    work = Work(subject, device, _FEWEST_ROWS)
     # Measured twice, because the first run may load libraries, compile or tune kernels.
-    while not all(_duration_s(work) >= least_s for _ in range(2)):
-        work = work.doubled() if work.rows < _MOST_ROWS else Work(device, work.rows, 2 * work.launches)
+    while not all(duration_s() >= least_s for _ in range(2)):
+        work = work.doubled() if work.rows < _MOST_ROWS else Work(subject, device, work.rows, 2 * work.launches)
     return work
-
-
-def _duration_s(work: Work) -> float:
-    """Return the time until the result of the work can be read."""
-    start_s = time.monotonic()
-    work.queue()[:1, :1].cpu()
-    return time.monotonic() - start_s
-
-
-def _time(
-    subject: PluginUnderTest, work: Work, *, stream: _Stream = nullcontext, synchronized: torch.device | None = None
-) -> Timing:
-    """Launch work on a stream, synchronize its device or another one, and read the result."""
-    subject.session.synchronize(work.device)
-    start_s = time.monotonic()
-    with stream():
-        product = _launch(subject, work)
-    launched_s = time.monotonic()
-    subject.session.synchronize(synchronized or work.device)
-    synchronized_s = time.monotonic()
-    with stream():
-        product[:1, :1].cpu()
-    return Timing(launched_s - start_s, synchronized_s - launched_s, time.monotonic() - synchronized_s)
-
-
-def _launch(subject: PluginUnderTest, work: Work) -> torch.Tensor:
-    """Queue work as a training step does, and return the last result."""
-    product = work.queue()
-    if subject.session.step_end:
-        subject.session.step_end(work.device)
-    return product
-
-
-def _best(subject: PluginUnderTest, work: Work, *, stream: _Stream = nullcontext) -> Timing:
-    """Measure several times, because a busy host delays single tries; return the first with no remaining work.
-
-    If all of them leave work, return the last.
-    """
-    for _ in range(_TRIES):
-        timing = _time(subject, work, stream=stream)
-        if timing.remaining <= tolerance("remaining_work"):
-            break
-    return timing
-
-
-def _require_waiting(timing: Timing) -> None:
-    """Raise :class:`NotRun` if perf_synchronize does not wait, which T1 reports."""
-    if timing.remaining > tolerance("remaining_work"):
-        raise NotRun("perf_synchronize does not wait for the device's work, see T1")
-
-
-def _streams(device: torch.device) -> dict[str, _Stream]:
-    """Return, by name, the contexts in which work can be queued. Most devices have streams other than the default."""
-    import torch
-
-    contexts: dict[str, _Stream] = {"the default stream": nullcontext}
-    module: Any = getattr(torch, device.type, None)
-    if device.type != "cpu" and hasattr(module, "Stream") and hasattr(module, "stream"):
-        other = module.Stream(device)
-        contexts["another stream"] = lambda: module.stream(other)
-    return contexts
 
 
 def _rates(subject: PluginUnderTest, work: Work) -> tuple[float, float]:
     """Return work per second, measured with windows as in training, and measured with the wall clock."""
+
+    def edge_s() -> float:
+        subject.session.synchronize(work.device)
+        return time.perf_counter()
+
     windows: list[Window] = []
-    edge_s = _edge(subject, work.device)
+    last_edge_s = edge_s()
     start_s = time.monotonic()
     while len(windows) < MINIMUM_WINDOWS or time.monotonic() - start_s < 1:
-        product = _launch(subject, work)
-        previous_edge_s, edge_s = edge_s, _edge(subject, work.device)
+        product = work.queue()
+        previous_edge_s, last_edge_s = last_edge_s, edge_s()
         # If the clock stands still, avoid a division by zero; the check then reports the deviation.
-        seconds = max(edge_s - previous_edge_s, 1e-9)
+        seconds = max(last_edge_s - previous_edge_s, 1e-9)
         windows.append(Window(epoch=1, first_step=len(windows) + 1, steps=1, samples=1, seconds=seconds, loss=None))
     product[:1, :1].cpu()
     wall_s = time.monotonic() - start_s
@@ -276,8 +264,3 @@ def _rates(subject: PluginUnderTest, work: Work) -> tuple[float, float]:
     if measured is None:
         raise NotRun(f"{len(windows)} windows are too few")
     return measured.mean_of_totals, len(windows) / wall_s
-
-
-def _edge(subject: PluginUnderTest, device: torch.device) -> float:
-    subject.session.synchronize(device)
-    return time.perf_counter()

@@ -1,0 +1,209 @@
+"""The equivalence certificate: how far the first steps of training on a device are from the CPU reference."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+from chipperf.cases.case_data import SampleSize
+from chipperf.records.files import write_atomically
+from chipperf.report.figures import drawing_style, find_fonts, make_figure, picture_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+BATCHES: Final = 4
+"""Number of batches that the steps use in turn. A falling loss is visible only on batches that repeat."""
+
+_KINK: Final = 10.0
+
+_PANEL_INCHES: Final = (4.6, 3.2)
+_SMALLEST_ERROR: Final = 1e-9
+"""Value that is drawn instead of 0, which a logarithmic axis cannot show."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StepComparison(_Model):
+    """One step, counted from 1, on the device and on the CPU. ``None`` stands for a value that is not finite.
+
+    A gradient norm is that of the gradients of all parameters together. ``gradient_distance`` is the norm of the
+    difference between the gradients, as a fraction of the reference's norm.
+    """
+
+    step: int
+    loss: FiniteFloat | None
+    reference_loss: FiniteFloat
+    gradient_norm: FiniteFloat | None
+    reference_gradient_norm: FiniteFloat
+    gradient_distance: FiniteFloat | None
+
+    @property
+    def loss_error(self) -> float:
+        """Relative error of the loss; infinite if the loss is not finite."""
+        difference = abs(_number(self.loss) - self.reference_loss)
+        return difference / max(abs(self.reference_loss), sys.float_info.min)
+
+
+class CaseComparison(_Model):
+    """The first steps of one case.
+
+    Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
+    crosses a kink, the gradient of a single step changes strongly. Such a step may reach ten times the tolerance.
+    ``learning_rate_scale`` is the factor of the case's learning rates.
+    """
+
+    case: str
+    case_version: str
+    dataset: str
+    batch_size: int
+    learning_rate_scale: FiniteFloat
+    loss_tolerance: FiniteFloat
+    gradient_tolerance: FiniteFloat
+    steps: tuple[StepComparison, ...]
+
+    @property
+    def within(self) -> bool:
+        """True if every tolerance holds."""
+        return not self._faults()
+
+    @property
+    def lost(self) -> bool:
+        """True if a step differs so much that the comparison fails for any later steps."""
+        return any(self._leaves_path(step) or self._exceeds_kink(step) for step in self.steps)
+
+    @property
+    def falls(self) -> bool:
+        """True if the loss on the device, summed over all batches, is lower at the end than at the start."""
+        losses = [_number(step.loss) for step in self.steps]
+        return sum(losses[-BATCHES:]) < sum(losses[:BATCHES])
+
+    @property
+    def summary(self) -> str:
+        """One line with the values outside the tolerances or, if there are none, with the largest differences."""
+        faults = self._faults()
+        if faults:
+            return f"{self.case}: {'; '.join(faults)}"
+        return (
+            f"{self.case}: {len(self.steps)} steps within tolerance; losses off by at most "
+            f"{max(step.loss_error for step in self.steps):.1e}, gradients by {self._median_distance:.1e} in the median"
+        )
+
+    @property
+    def _median_distance(self) -> float:
+        return statistics.median(_number(step.gradient_distance) for step in self.steps)
+
+    def _leaves_path(self, step: StepComparison) -> bool:
+        return step.loss_error > self.loss_tolerance
+
+    def _exceeds_kink(self, step: StepComparison) -> bool:
+        return _number(step.gradient_distance) > _KINK * self.gradient_tolerance
+
+    def _faults(self) -> list[str]:
+        faults = []
+        # A device that has diverged from the reference stays away from it, so report only the first such step.
+        step = next(filter(self._leaves_path, self.steps), None)
+        if step is not None:
+            loss = "not finite" if step.loss is None else f"{step.loss:.6g}"
+            faults.append(
+                f"at step {step.step} the loss is {loss}, and {step.reference_loss:.6g} on the CPU reference; a "
+                f"relative difference of {self.loss_tolerance:.0e} is allowed"
+            )
+        worst = max(self.steps, key=lambda step: _number(step.gradient_distance))
+        if self._median_distance > self.gradient_tolerance:
+            faults.append(
+                f"the gradients differ by {self._median_distance:.1e} of their norm in the median step; "
+                f"{self.gradient_tolerance:.0e} is allowed"
+            )
+        elif self._exceeds_kink(worst):
+            faults.append(
+                f"at step {worst.step} the gradients differ by {_number(worst.gradient_distance):.1e} of their norm; "
+                f"{_KINK * self.gradient_tolerance:.0e} is allowed for a single step"
+            )
+        return faults
+
+
+class Certificate(_Model):
+    """The content of ``equivalence.json``: the differences between a device and the CPU reference, with all settings.
+
+    Attributes:
+        distribution: Distribution that provides the plugin, with its version.
+        simulated: True if fake modules stood in for the vendor's stack.
+        runtime: Versions of the vendor's stack.
+        reference: Processor architecture and torch of the reference.
+        precision: What the device was asked for, and how it carries it out.
+    """
+
+    schema_version: Literal[1] = 1
+    chipperf_version: str
+    created_at: datetime
+    vendor: str
+    distribution: str
+    simulated: bool
+    device: dict[str, Any]
+    runtime: dict[str, Any]
+    reference: str
+    precision: dict[str, Any]
+    size: SampleSize
+    seed: int
+    within: bool
+    comparisons: tuple[CaseComparison, ...]
+
+
+def write_plot(certificate: Certificate, path: Path) -> None:
+    """Draw loss, gradient norm and errors of every case, with the reference and the tolerances, as PNG.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    with drawing_style(find_fonts()):
+        write_atomically(path, picture_bytes(_draw(certificate), "png"))
+
+
+def _draw(certificate: Certificate) -> Figure:
+    device = f"{certificate.device['name']} {certificate.precision['requested']}"
+    rows = len(certificate.comparisons)
+    figure = make_figure(3 * _PANEL_INCHES[0], rows * _PANEL_INCHES[1])
+    panels = figure.subplots(rows, 3, squeeze=False)
+    for comparison, (loss, norm, errors) in zip(certificate.comparisons, panels, strict=True):
+        steps = [step.step for step in comparison.steps]
+        loss.plot(steps, [step.reference_loss for step in comparison.steps], "-", color="0.6", label="CPU fp32")
+        loss.plot(steps, _drawn(step.loss for step in comparison.steps), ".", label=device)
+        loss.set(title=f"{comparison.case}: loss", xlabel="step")
+        loss.legend()
+        norm.plot(steps, [step.reference_gradient_norm for step in comparison.steps], "-", color="0.6")
+        norm.plot(steps, _drawn(step.gradient_norm for step in comparison.steps), ".")
+        norm.set(title=f"{comparison.case}: gradient norm", xlabel="step")
+        distances = _drawn(step.gradient_distance for step in comparison.steps)
+        curves = {
+            "loss": ([step.loss_error for step in comparison.steps], comparison.loss_tolerance),
+            "gradient": (distances, comparison.gradient_tolerance),
+        }
+        for label, (values, tolerance) in curves.items():
+            [line] = errors.plot(steps, [max(_SMALLEST_ERROR, value) for value in values], ".-", label=label)
+            errors.axhline(tolerance, linestyle="--", color=line.get_color(), linewidth=0.8)
+        errors.set(title=f"{comparison.case}: relative error (dashed: bound)", xlabel="step", yscale="log")
+        errors.legend()
+    verdict = "within tolerance" if certificate.within else "OUTSIDE TOLERANCE"
+    simulated = ", simulated" if certificate.simulated else ""
+    figure.suptitle(f"{device}{simulated}, {certificate.size} size: {verdict}")
+    return figure
+
+
+def _drawn(values: Iterable[float | None]) -> list[float]:
+    """Return the values, with a gap in place of each value that is not finite."""
+    return [math.nan if value is None else value for value in values]
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else value
