@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from chipperf.cases.case_data import SampleSize
+from chipperf.cases.base import SampleSize
 from chipperf.records.files import write_atomically
 from chipperf.report.figures import drawing_style, find_fonts, make_figure, picture_bytes
 

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chipperf.cases.base import Case, Hyperparameters
-    from chipperf.cases.case_data import SampleSize
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
 
