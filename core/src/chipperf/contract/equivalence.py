@@ -30,7 +30,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 import chipperf
-from chipperf.cases.base import SampleSize
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
 from chipperf.cases.workload import WorkloadContext
@@ -47,7 +46,7 @@ from chipperf.train.preparation import autocast, memory_format_of, seed_everythi
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.cases.base import Case, Hyperparameters
+    from chipperf.cases.base import Case, Hyperparameters, SampleSize
     from chipperf.cases.workload import Batch, Workload
     from chipperf.plugin.session import Session
 
