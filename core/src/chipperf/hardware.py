@@ -21,10 +21,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from chipperf.plugin.types import ProbeResult
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     Layout = tuple[tuple[str, ...], Callable[[str], "DeviceReport"]]
+    Sections = dict[tuple[str, ...], str]
 
 Device = TypeVar("Device")
 Result = TypeVar("Result")
@@ -62,14 +65,7 @@ _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PciDevice:
-    """A PCI function that the kernel lists.
-
-    Attributes:
-        address: Domain, bus, device and function, in the form of :func:`normalize_pci_address`.
-        vendor_id: 16-bit vendor id.
-        device_id: 16-bit device id.
-        class_code: 24-bit class code: class, subclass, programming interface.
-    """
+    """A PCI function that the kernel lists; the address has the form of :func:`normalize_pci_address`."""
 
     address: str
     vendor_id: int
@@ -89,14 +85,11 @@ class DeviceReading:
     Attributes:
         device_id: The tool's number of the device.
         pci_bus_id: Address, in the form of :func:`normalize_pci_address`.
-        uuid: UUID, as the plugin writes it.
         serial: Serial number of the card.
-        name: Name of the product or chip.
         power_w: Power of the board.
         temperature_c: Temperature of the chip; the highest if there are several.
         utilization_percent: Busy share of the compute units.
         memory_used_bytes: Device memory in use by all processes.
-        memory_total_bytes: Capacity of the device memory.
         clock_mhz: Clock of the compute units.
     """
 
@@ -120,14 +113,11 @@ class DeviceReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReport:
-    """Values of all devices at one moment, from a management tool or library; ``None`` is unknown.
+    """Values of all devices at one moment, in the tool's order; ``None`` is unknown.
 
     Attributes:
-        readings: One per device, in the tool's order.
         source: Where the readings come from, for example ``acme-smi 2.1 --summary``.
         problem: Why there are no readings.
-        tool_version: Version of the tool itself.
-        driver_version: Version of the kernel driver.
         sdk_version: Version of the vendor's software, or of the library that the tool uses.
     """
 
@@ -141,58 +131,42 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOutput:
-    """Output of a management tool.
-
-    Attributes:
-        stdout: Standard output; empty if the tool did not run.
-        problem: Why the output must not be used; ``None`` if the tool succeeded.
-    """
+    """Standard output of a management tool, and why it must not be used; ``None`` if the tool succeeded."""
 
     stdout: str = ""
     problem: str | None = None
 
 
 def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
-    """Return the machine's PCI functions, sorted by address.
+    """Return the PCI functions with readable ids, sorted by address; none if ``root`` does not exist.
 
     Args:
         root: Directory with one entry per function, each with the files ``vendor``, ``device`` and ``class``;
             :data:`PCI_ROOT` if not given.
-
-    Returns:
-        Functions with readable ids; none if ``root`` does not exist.
     """
+    devices: list[PciDevice] = []
     with suppress(OSError):
-        entries = sorted((root or PCI_ROOT).iterdir())
-        return tuple(device for device in map(_read_pci_device, entries) if device is not None)
-    return ()
-
-
-def _read_pci_device(entry: Path) -> PciDevice | None:
-    address = normalize_pci_address(entry.name)
-    try:
-        vendor_id, device_id, class_code = (int(read_text(entry / n) or "", 16) for n in ("vendor", "device", "class"))
-    except ValueError:
-        return None
-    if address is None:
-        return None
-    return PciDevice(address=address, vendor_id=vendor_id, device_id=device_id, class_code=class_code)
+        for entry in sorted((root or PCI_ROOT).iterdir()):
+            address = normalize_pci_address(entry.name)
+            with suppress(ValueError):
+                vendor, device, code = (
+                    int(read_text(entry / name) or "", 16) for name in ("vendor", "device", "class")
+                )
+                if address:
+                    devices.append(PciDevice(address=address, vendor_id=vendor, device_id=device, class_code=code))
+    return tuple(devices)
 
 
 def find_cards(
     root: Path, is_card: Callable[[PciDevice], bool], *, called: str, criterion: str
 ) -> tuple[tuple[PciDevice, ...], str]:
-    """Find a vendor's cards among the machine's PCI functions.
+    """Return a vendor's cards, and words for a probe's reason: where they are, or what was looked for and what to do.
 
     Args:
         root: Directory that holds ``sys``.
-        is_card: Returns whether a function is a card of the vendor.
+        is_card: Returns whether a PCI function is a card of the vendor.
         called: Name of a card in messages, for example ``ACME GPU``.
         criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
-
-    Returns:
-        The cards sorted by address, and a text for a probe's reason: where the cards are, or what was searched for and
-        what to do.
     """
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
@@ -203,6 +177,34 @@ def find_cards(
         f"no {called}: none of the {len(functions)} PCI devices under {pci_root} {criterion}; check that the card is "
         "powered, seated and passed to this machine or container"
     )
+
+
+def probe_cards(
+    root: Path,
+    is_card: Callable[[PciDevice], bool],
+    examine: Callable[[tuple[PciDevice, ...]], ProbeResult | str],
+    *,
+    called: str,
+    criterion: str,
+    driver_version: str | None,
+) -> ProbeResult:
+    """Probe a vendor's cards: find them as :func:`find_cards` does, then ask ``examine`` which devices can be used.
+
+    Args:
+        root: Directory that holds ``sys``.
+        is_card: Returns whether a PCI function is a card of the vendor.
+        examine: Takes the cards, at least one. Returns the result, or what stands in the way and what to do, as the end
+            of a sentence.
+        called: Name of a card in messages.
+        criterion: What identifies a card, as the end of a sentence.
+        driver_version: Version of the kernel driver, for a result without devices.
+    """
+    cards, found = find_cards(root, is_card, called=called, criterion=criterion)
+    examined = examine(cards) if cards else ""
+    if isinstance(examined, ProbeResult):
+        return examined
+    reason = f"{found}, but {examined}" if cards else found
+    return ProbeResult(available=False, reason=reason, driver_version=driver_version)
 
 
 def select_visible(
@@ -236,12 +238,7 @@ def only(matches: Iterable[Device]) -> Device | None:
 
 
 def quantity(text: str | None, units: Mapping[str, float]) -> float | None:
-    """Return the quantity in ``text``, in the unit that ``units`` maps to 1; ``None`` if it cannot be parsed.
-
-    Args:
-        text: A number and its unit, without other text.
-        units: Size of each accepted unit, by spelling.
-    """
+    """Return a number with its unit, in the unit that ``units`` maps to 1; ``None`` for any other text."""
     match = _QUANTITY.fullmatch(text or "")
     return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
@@ -264,14 +261,67 @@ def read_device(
     """
     values: dict[str, Any] = {}
     for name, text in texts.items():
-        if name in _UNITS:
-            is_memory = name.endswith("_bytes")
-            units = _UNITS[name] if is_memory else {**_UNITS[name], **unstated}
-            number = quantity(None if text is None else str(text), units)
-            values[name] = whole(number) if is_memory else number
+        if name.endswith("_bytes"):
+            values[name] = whole(quantity(str(text), _UNITS[name]))
+        elif name in _UNITS:
+            values[name] = quantity(str(text), {**_UNITS[name], **unstated})
         else:
-            values[name] = (normalize_pci_address(str(text or "")) if name == "pci_bus_id" else text) or None
+            values[name] = (normalize_pci_address(str(text)) if name == "pci_bus_id" else text) or None
     return DeviceReading(**{**values, **known})
+
+
+def read_table(text: str, patterns: Mapping[str, re.Pattern[str]]) -> Iterator[dict[str, str | None]]:
+    """Yield the texts about each device of a table that is drawn with ``|``, for :func:`read_device`.
+
+    The lines about a device begin with the one that has its PCI address, and end before the next rule.
+
+    Args:
+        text: Output of a tool.
+        patterns: What is searched in the lines of a device, by attribute name of :class:`DeviceReading`; the first
+            group is the text.
+    """
+    block = ""
+    for line in (*text.splitlines(), ""):
+        in_table = line.lstrip().startswith("|")
+        starts = in_table and normalize_pci_address(line) is not None
+        if block and (starts or not in_table):
+            found = {name: pattern.search(block) for name, pattern in patterns.items()}
+            yield {"pci_bus_id": block, **{name: match and match[1] for name, match in found.items()}}
+            block = ""
+        if starts or block:
+            block += f"{line.strip()}\n"
+
+
+def read_sections(text: str, heading: re.Pattern[str]) -> tuple[Sections, list[tuple[re.Match[str], Sections]]]:
+    """Read lines ``key : value`` that are grouped by indented titles, as far as they came.
+
+    Args:
+        text: Output of a tool.
+        heading: Matches the line that begins a device.
+
+    Returns:
+        The values before the first device, and each device's heading and values. A value is found by the titles around
+        it and its key.
+    """
+    general: Sections = {}
+    devices: list[tuple[re.Match[str], Sections]] = []
+    titles: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        device = heading.fullmatch(line)
+        if device:
+            devices.append((device, {}))
+            titles = []
+            continue
+        indentation = len(line) - len(line.lstrip())
+        while titles and titles[-1][0] >= indentation:
+            titles.pop()
+        key, colon, value = line.partition(" : ")
+        if colon:
+            path = (*(title for _, title in titles), key.strip())
+            (devices[-1][1] if devices else general)[path] = value.strip()
+        elif line.strip():
+            titles.append((indentation, line.strip()))
+    return general, devices
 
 
 def find_reading(
@@ -326,15 +376,12 @@ def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
 def run_tool(
     argv: Sequence[str], *, timeout_s: float = 5.0, environment: Mapping[str, str] | None = None
 ) -> ToolOutput:
-    """Run a management tool for at most about ``timeout_s`` seconds and return its output.
+    """Run a management tool, without a shell, and return its output up to the end or the timeout.
 
     Args:
-        argv: Program and arguments; no shell is used.
+        argv: Program and arguments.
         timeout_s: Time after which the tool and its children are killed.
         environment: Environment variables of the tool; by default those of this process.
-
-    Returns:
-        The output up to the end or the timeout; ``problem`` is set if the tool is missing, failed, or did not finish.
     """
     try:
         process = subprocess.Popen(
@@ -432,12 +479,7 @@ class LayoutReader:
 
 
 class SharedReport:
-    """Caches one report on all devices of the machine, because telemetry reads one device after the other.
-
-    Args:
-        take: Returns a new report.
-        fresh_s: How long a report stays valid.
-    """
+    """Caches a report on all devices for ``fresh_s`` seconds, because telemetry reads one device after the other."""
 
     def __init__(self, take: Callable[[], DeviceReport], *, fresh_s: float = 0.5) -> None:
         self._take = take
@@ -464,14 +506,7 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 
 
 def call_bounded(function: Callable[[], Result], *, timeout_s: float = 5.0) -> Result:
-    """Call a library function that may hang, and wait at most ``timeout_s`` seconds for it.
-
-    Args:
-        function: Function to call in its own thread. If it hangs, the thread is abandoned.
-        timeout_s: How long to wait.
-
-    Returns:
-        The function's result.
+    """Call a library function that may hang in a thread of its own, which is abandoned after ``timeout_s`` seconds.
 
     Raises:
         TimeoutError: The function did not finish in time. Its own exceptions are passed on.

@@ -292,6 +292,14 @@ def read_memory(
 
 
 @hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
+    """Identify the device by torch's properties; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    return read_device_info(torch.cuda, device)
+
+
+@hookimpl
 def perf_synchronize(device: torch.device) -> None:
     """Wait for all streams of the device; for plugins whose devices are torch's ``cuda``, to import as their hook."""
     import torch
