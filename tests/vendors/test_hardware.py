@@ -225,6 +225,12 @@ def test_reading_gives_a_sample_its_values() -> None:
     assert (sample.power_w, sample.memory_used_bytes, sample.clock_mhz) == (7.0, 5, None)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("A1", "A1"), (None, "an A")])
+def test_reading_gives_a_device_its_identity(name: str | None, expected: str) -> None:
+    reading = DeviceReading(device_id=3, name=name, uuid="ab", memory_total_bytes=5, power_w=7.0)
+    assert ProbedDevice(**reading.identity(1, "an A")) == ProbedDevice(index=1, name=expected, uuid="ab", total_bytes=5)
+
+
 def test_reading_is_made_of_texts_and_knows_nothing_else() -> None:
     texts = {
         "pci_bus_id": "GPU at 0000:1B:00.0",

@@ -110,6 +110,11 @@ class DeviceReading:
         names = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
         return {name: getattr(self, name) for name in names}
 
+    def identity(self, index: int, name: str) -> dict[str, Any]:
+        """Return the values for a ``ProbedDevice`` or ``DeviceInfo``; ``name`` is for a device without one."""
+        identity = {"index": index, "name": self.name or name, "uuid": self.uuid, "pci_bus_id": self.pci_bus_id}
+        return {**identity, "total_bytes": self.memory_total_bytes}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReport:
@@ -263,6 +268,8 @@ def read_device(
     for name, text in texts.items():
         if name.endswith("_bytes"):
             values[name] = whole(quantity(str(text), _UNITS[name]))
+        elif name == "device_id":
+            values[name] = int(str(text)) if str(text).isdecimal() else None
         elif name in _UNITS:
             values[name] = quantity(str(text), {**_UNITS[name], **unstated})
         else:
@@ -431,6 +438,11 @@ class ManagementTool:
             return ToolOutput(problem=f"{self.names[0]} is not installed")
         output = run_tool([tool, *options], timeout_s=timeout_s)
         return replace(output, problem=output.problem and output.problem.replace(tool, Path(tool).name))
+
+    def report(self, options: Sequence[str], parse: Callable[[str], DeviceReport], *, timeout_s: float) -> DeviceReport:
+        """Run the tool and parse its output; nothing is known where it fails."""
+        output = self.run(options, timeout_s=timeout_s)
+        return DeviceReport() if output.problem else parse(output.stdout)
 
 
 class LayoutReader:

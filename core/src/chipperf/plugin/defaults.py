@@ -12,6 +12,7 @@ from chipperf.plugin.torch_helpers import (
     CUDNN_TF32,
     DETERMINISTIC_ALGORITHMS,
     MATMUL_PRECISION,
+    call_if_there,
     convert_parameters,
     precision_policy,
     require_precision,
@@ -122,6 +123,4 @@ def device_teardown(device: torch.device) -> None:
     import torch
 
     restore_switches()
-    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
-    if empty_cache is not None:
-        empty_cache()
+    call_if_there(getattr(torch, device.type, None), "empty_cache")

@@ -275,9 +275,9 @@ def read_memory(
         device_source: That source.
     """
     name = module.__name__
-    counters: Mapping[str, int] = _unless_missing(module, "memory_stats", device) or {}
+    counters: Mapping[str, int] = call_if_there(module, "memory_stats", device) or {}
     if device_bytes is None:
-        free_bytes, total_bytes = _unless_missing(module, "mem_get_info", device) or (None, None)
+        free_bytes, total_bytes = call_if_there(module, "mem_get_info", device) or (None, None)
         device_bytes = (None if free_bytes is None else total_bytes - free_bytes, total_bytes)
     device_source = device_source or f"{name}.mem_get_info"
     return MemoryStats(
@@ -360,6 +360,12 @@ def user_variables(
     )
 
 
+def call_if_there(module: Any, function: str, *arguments: object) -> Any:
+    """Return the result of a function of torch's module, or ``None`` if the vendor's build does not have it."""
+    call = getattr(module, function, None)
+    return None if call is None else call(*arguments)
+
+
 def nccl_version() -> str | None:
     """Return the version of the interface behind torch's ``nccl``, NCCL's own or a vendor's; ``None`` without it."""
     import torch
@@ -381,9 +387,3 @@ def _switch_of_torch(name: str) -> Switch:
     *path, attribute = name.split(".")
     owner = functools.reduce(getattr, path, torch.backends)
     return Switch(lambda: getattr(owner, attribute), lambda value: setattr(owner, attribute, value))
-
-
-def _unless_missing(module: Any, function: str, device: torch.device) -> Any:
-    """Return the result of a function of the module, or ``None`` if the vendor's build does not have it."""
-    call = getattr(module, function, None)
-    return None if call is None else call(device)

@@ -28,7 +28,7 @@ from chipperf.hardware import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 # ht-smi is the same tool under the name of a white label.
 TOOL: Final = ManagementTool(names=("mx-smi", "ht-smi"), directories=(Path("/opt/mxdriver/bin"), Path("/opt/maca/bin")))
@@ -98,12 +98,6 @@ def perf_tool_commands() -> tuple[ToolCommand, ...]:
         ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
         for query in Query
     )
-
-
-def ask_tool(query: Query, parse: Callable[[str], DeviceReport], *, timeout_s: float) -> DeviceReport:
-    """Return what the tool answers to a query; nothing is known where it fails."""
-    output = TOOL.run(query.value, timeout_s=timeout_s)
-    return DeviceReport() if output.problem else parse(output.stdout)
 
 
 def parse_list(text: str) -> DeviceList:

@@ -39,7 +39,7 @@ from chipperf.torchtools import perf_memory_query as perf_memory_query
 from chipperf.torchtools import perf_memory_reset_peak as perf_memory_reset_peak
 from chipperf.torchtools import perf_synchronize as perf_synchronize
 
-from chipperf_metax.mx_smi import Query, ask_tool, parse_log, parse_table
+from chipperf_metax.mx_smi import TOOL, Query, parse_log, parse_table
 from chipperf_metax.mx_smi import perf_tool_commands as perf_tool_commands
 from chipperf_metax.probe import built_with_maca, find_conflict, probe
 from chipperf_metax.telemetry import ask_library
@@ -111,8 +111,8 @@ def installed_versions(root: Path = Path("/")) -> tuple[str | None, str | None]:
     def reports() -> Iterator[DeviceReport]:
         with suppress(TimeoutError):
             yield ask_library(timeout_s=_TIMEOUT_S)
-        yield ask_tool(Query.VERSION, parse_log, timeout_s=_TIMEOUT_S)
-        yield ask_tool(Query.TABLE, parse_table, timeout_s=_TIMEOUT_S)
+        yield TOOL.report(Query.VERSION.value, parse_log, timeout_s=_TIMEOUT_S)
+        yield TOOL.report(Query.TABLE.value, parse_table, timeout_s=_TIMEOUT_S)
 
     driver = maca = None
     for report in reports():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf import ProbedDevice, ProbeResult
 from chipperf.hardware import DeviceReport, distribution_version, only, probe_cards, read_text, select_visible
 
-from chipperf_metax.mx_smi import TOOL, DeviceList, Query, ask_tool, parse_list, parse_table
+from chipperf_metax.mx_smi import TOOL, DeviceList, Query, parse_list, parse_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def probe(
         if listed.unavailable and not listed.devices:
             return f"mx-smi -L calls all of them unavailable ({'; '.join(listed.unavailable)}); check dmesg"
         if listed.devices:
-            table = ask_tool(Query.TABLE, parse_table, timeout_s=timeout_s)
+            table = TOOL.report(Query.TABLE.value, parse_table, timeout_s=timeout_s)
             devices = _complete(listed, table)
         else:
             table = DeviceReport()
