@@ -7,11 +7,12 @@ without a translation is shown in English.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,12 +77,7 @@ def read_translation(language: Language) -> Translation:
     # Imported here: every command imports this module, and few read a translation.
     import gettext
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    content = tomllib.loads((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
+    content = parse_toml((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
     return Translation(
         {"": content["texts"], **content.get("contexts", {})}, gettext.c2py(content.get("plural", "n != 1"))
     )

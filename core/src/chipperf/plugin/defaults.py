@@ -44,11 +44,7 @@ def environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentV
 
 
 def distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
-    """Use gloo on the CPU. For other devices core has no backend that works for every vendor.
-
-    Raises:
-        VendorHookError: The device is not the CPU.
-    """
+    """Use gloo on the CPU. For other devices core has no backend that works for every vendor."""
     if device.type != "cpu":
         raise VendorHookError(
             f"core knows no collective backend for {device.type} devices",
@@ -58,16 +54,12 @@ def distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
 
 
 def seed(seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed the generators of torch's module for the device type, and set torch's deterministic algorithms.
-
-    Raises:
-        VendorHookError: That module cannot seed, so the run would not be reproducible.
-    """
+    """Seed the generators of torch's module for the device type, and set torch's deterministic algorithms."""
     import torch
 
     set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
+    # Core has seeded torch's CPU generator.
     if device.type == "cpu":
-        # Core has seeded torch's CPU generator.
         return
     manual_seed_all = getattr(getattr(torch, device.type, None), "manual_seed_all", None)
     if manual_seed_all is None:
@@ -78,11 +70,7 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
 
 
 def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run only fp32, with torch's shortcuts for fp32 products switched off.
-
-    Raises:
-        UnsupportedPrecision: Something other than fp32 was requested.
-    """
+    """Run only fp32, with torch's shortcuts for fp32 products switched off."""
     require_precision(requested, (), who="a plugin without perf_precision")
     reasons = {MATMUL_PRECISION: "fp32 products are not rounded"}
     set_switch(MATMUL_PRECISION, "highest")

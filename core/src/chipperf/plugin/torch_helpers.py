@@ -1,7 +1,6 @@
-"""What plugins of several vendors do with torch: switches, precisions, parameters, devices and their memory.
+"""What plugins of several vendors do with torch, which they import as :mod:`chipperf.torchtools`.
 
-Plugins import this as :mod:`chipperf.torchtools`. torch is imported inside the functions, so that plugins can be loaded
-and can probe without torch.
+torch is imported inside the functions, so that plugins can be loaded and can probe without torch.
 """
 
 from __future__ import annotations
@@ -68,9 +67,6 @@ def read_switch(name: str) -> Any:
 def set_switch(name: str, value: Any, *, switch: Switch | None = None) -> Any:
     """Set a switch, and remember what :func:`restore_switches` has to put back.
 
-    A switch that has the value already is left alone: to set deterministic algorithms, for one, imports torch's
-    compiler, which takes seconds.
-
     Args:
         name: As in :func:`read_switch`; with ``switch``, any name.
         value: The value.
@@ -81,6 +77,7 @@ def set_switch(name: str, value: Any, *, switch: Switch | None = None) -> Any:
     """
     switch = switch or _switch_of_torch(name)
     before = switch.get()
+    # To set deterministic algorithms imports torch's compiler, which takes seconds.
     if before != value:
         _changed.setdefault(name, (switch, before))
         switch.set(value)
@@ -100,17 +97,10 @@ def switch_knobs(reasons: Mapping[str, str]) -> tuple[Knob, ...]:
 
 
 def set_tf32(enabled: bool, *, older_names: bool = False) -> dict[str, Any]:
-    """Turn TF32 on or off for matrix products and for convolutions.
+    """Turn TF32 on or off for matrix products and for convolutions, and return the switches with the values asked for.
 
     torch 2.9 brought ``fp32_precision`` and fails when it is mixed with the older ``allow_tf32``. So only one set of
-    switches is ever touched: the one that the running torch prefers, unless the caller decides.
-
-    Args:
-        enabled: Whether fp32 products may be computed in TF32.
-        older_names: Use ``allow_tf32`` also where torch has ``fp32_precision``.
-
-    Returns:
-        The names of the switches that were set, each with the value that was asked for.
+    switches is ever touched: the one that the running torch prefers, or with ``older_names`` always ``allow_tf32``.
     """
     import torch
 
@@ -125,11 +115,11 @@ def set_tf32(enabled: bool, *, older_names: bool = False) -> dict[str, Any]:
 
 
 def set_determinism(deterministic: bool, *, cudnn: bool = False, autotune: bool = False) -> None:
-    """Choose between equal bits in every run and speed.
+    """Let only kernels run that give equal bits in every run, or any kernel.
 
     Args:
-        deterministic: Whether only kernels that give equal bits may run.
-        cudnn: Whether the build also has cuDNN's switches.
+        deterministic: Whether bits have to be equal.
+        cudnn: Whether the build has cuDNN's switches.
         autotune: Whether cuDNN times its convolution algorithms; never if ``deterministic``, because the fastest one
             may differ from run to run.
     """
@@ -142,16 +132,13 @@ def set_determinism(deterministic: bool, *, cudnn: bool = False, autotune: bool 
 def require_precision(
     requested: Precision, capabilities: Iterable[str], *, who: str, reasons: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse a precision that the vendor does not declare, and one that no table knows.
+    """Refuse a precision that the vendor does not declare, or that is unknown, with ``UnsupportedPrecision``.
 
     Args:
         requested: What the user asked for.
         capabilities: What the vendor declares; fp32 needs nothing.
         who: Who refuses, as the subject of a sentence: ``the CPU reference``.
         reasons: Why, by precision, where there is more to say.
-
-    Raises:
-        UnsupportedPrecision: The vendor does not run it.
     """
     runnable = runnable_precisions(capabilities)
     if requested not in runnable:
@@ -209,7 +196,7 @@ def use_device(
     Args:
         module: torch's module for the device type, for example ``torch.cuda``.
         device_type: ``torch.device`` type.
-        rank: Place of this process.
+        rank: Rank of this process.
         called: What a message calls a device: ``GPU``.
         visible_devices_env: Variables that restrict the visible devices, the one that wins first.
 
@@ -237,12 +224,7 @@ def use_device(
 
 
 def read_device_info(module: Any, device: torch.device) -> DeviceInfo:
-    """Return a device's identity by torch's properties, of which older builds tell neither UUID nor address.
-
-    Args:
-        module: torch's module for the device type, for example ``torch.cuda``.
-        device: The device.
-    """
+    """Return a device's identity by the properties in torch's module; older builds tell neither UUID nor address."""
     properties = module.get_device_properties(device)
     uuid = getattr(properties, "uuid", None)
     address = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -12,11 +11,7 @@ from chipperf.errors import ConfigError, did_you_mean
 from chipperf.precisions import Precision
 from chipperf.records.schema import Setting
 from chipperf.suites.case_keys import CaseKey, parse_case_key, parse_case_key_lines
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,8 +97,8 @@ def read_suite_file(path: Path) -> SuiteFile:
         lines = [f"{key.text} {key.data}" if key.data else key.text for key in keys]
         return SuiteFile(run=[RunEntry(case_keys=lines)])
     try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        content = parse_toml(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
     try:
         file = SuiteFile.model_validate(content)

@@ -141,10 +141,12 @@ def perf_device_info(device: torch.device) -> DeviceInfo:
 @hookimpl
 def perf_synchronize(device: torch.device) -> None:
     """Wait for all queued work of the device; on the R300 it is that of the process."""
+    import torch
+
     if choose_stack() is P800:
-        _torch_module().synchronize(device)
+        torch.cuda.synchronize(device)
     else:
-        _torch_module().xpu_synchronize()
+        torch_xmlir().xpu.xpu_synchronize()
 
 
 @hookimpl
