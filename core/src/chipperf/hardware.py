@@ -36,7 +36,6 @@ PCI_ROOT = Path("/sys/bus/pci/devices")
 _PCI_ADDRESS = re.compile(r"\b([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])\b", re.IGNORECASE)
 _DISPLAY_CLASS = 0x03
 _QUANTITY = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
-_KILL_WAIT_S = 0.5
 
 # Management tools count in powers of 2**10, whatever spelling they use: one prints 67108864 KB for 64 GiB.
 BYTES: Final[Mapping[str, float]] = MappingProxyType(
@@ -49,16 +48,7 @@ PERCENT: Final[Mapping[str, float]] = MappingProxyType({"%": 1})
 MEGAHERTZ: Final[Mapping[str, float]] = MappingProxyType({"MHz": 1})
 UNSTATED: Final[Mapping[str, float]] = MappingProxyType({"": 1})
 """For output without units; the specification of its format gives the unit."""
-_UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
-    {
-        "power_w": WATTS,
-        "temperature_c": CELSIUS,
-        "utilization_percent": PERCENT,
-        "memory_used_bytes": BYTES,
-        "memory_total_bytes": BYTES,
-        "clock_mhz": MEGAHERTZ,
-    }
-)
+_UNITS: Final = {"power_w": WATTS, "temperature_c": CELSIUS, "utilization_percent": PERCENT, "clock_mhz": MEGAHERTZ}
 # Some libraries write "GPU-" in front of a UUID.
 _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
@@ -200,8 +190,7 @@ def probe_cards(
         is_card: Returns whether a PCI function is a card of the vendor.
         examine: Takes the cards, at least one. Returns the result, or what stands in the way and what to do, as the end
             of a sentence.
-        called: Name of a card in messages.
-        criterion: What identifies a card, as the end of a sentence.
+        called, criterion: As in :func:`find_cards`.
         driver_version: Version of the kernel driver, for a result without devices.
     """
     cards, found = find_cards(root, is_card, called=called, criterion=criterion)
@@ -217,13 +206,12 @@ def select_visible(
 ) -> tuple[Device, ...]:
     """Return the devices that a variable such as ``CUDA_VISIBLE_DEVICES`` selects, in its order.
 
-    As in CUDA, an entry that names no device ends the list.
+    As in CUDA, an entry that names no device ends the list, and one that repeats a device hides all of them; without
+    ``repetition_hides_all``, it ends the list too.
 
     Args:
         choice: Value of the variable: entries separated by commas.
         find: Returns the device that an entry names, or ``None``.
-        repetition_hides_all: Whether an entry that repeats a device hides all devices, as in CUDA. Otherwise it ends
-            the list.
     """
     chosen: list[Device] = []
     for entry in choice.split(","):
@@ -259,15 +247,14 @@ def read_device(
     """Return a reading from the texts that a tool prints; a text that cannot be parsed is unknown.
 
     Args:
-        texts: Texts by attribute name of :class:`DeviceReading`, each quantity with its unit; ``None`` is unknown.
-        unstated: :data:`UNSTATED` if the tool prints numbers without units, in the usual units; memory always needs a
-            unit.
+        texts: Texts by attribute name of :class:`DeviceReading`, each quantity with its unit.
+        unstated: :data:`UNSTATED` if numbers without units are in the usual units; memory always needs a unit.
         known: Attributes whose values are already known.
     """
     values: dict[str, Any] = {}
     for name, text in texts.items():
         if name.endswith("_bytes"):
-            values[name] = whole(quantity(str(text), _UNITS[name]))
+            values[name] = whole(quantity(str(text), BYTES))
         elif name == "device_id":
             values[name] = int(str(text)) if str(text).isdecimal() else None
         elif name in _UNITS:
@@ -338,9 +325,13 @@ def find_reading(
 
     UUIDs are compared without a prefix such as ``GPU-``, ignoring case.
     """
-    listed = tuple(readings)
-    same_uuid = [reading for reading in listed if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid)]
-    return only(same_uuid or [reading for reading in listed if pci_bus_id and reading.pci_bus_id == pci_bus_id])
+    same_uuid, same_address = [], []
+    for reading in readings:
+        if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid):
+            same_uuid.append(reading)
+        if pci_bus_id and reading.pci_bus_id == pci_bus_id:
+            same_address.append(reading)
+    return only(same_uuid or same_address)
 
 
 def _bare(uuid: str) -> str:
@@ -348,10 +339,8 @@ def _bare(uuid: str) -> str:
 
 
 def normalize_pci_address(text: str) -> str | None:
-    """Return the PCI address in ``text`` in the form ``0000:1b:00.0``, or ``None`` if there is none.
-
-    Management tools print a domain of four or eight digits, in upper or lower case.
-    """
+    """Return the PCI address in ``text`` in the form ``0000:1b:00.0``, or ``None`` if there is none."""
+    # Management tools print a domain of four or eight digits, in upper or lower case.
     match = _PCI_ADDRESS.search(text)
     if match is None:
         return None
@@ -368,10 +357,9 @@ def read_text(path: Path) -> str | None:
 
 def distribution_version(name: str) -> str | None:
     """Return the version of a distribution from its metadata, without importing it; ``None`` if not installed."""
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
@@ -406,7 +394,13 @@ def run_tool(
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        _kill_group(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        for stream in filter(None, (process.stdout, process.stderr)):
+            stream.close()
         printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output or ""
         return ToolOutput(stdout=printed, problem=f"{argv[0]} did not finish within {timeout_s:g} s")
     if process.returncode != 0:
@@ -417,12 +411,7 @@ def run_tool(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementTool:
-    """A vendor's command line tool.
-
-    Attributes:
-        names: Names of the program; the first installed one is run.
-        directories: Where the vendor installs the tool, searched after ``PATH``.
-    """
+    """A vendor's command line tool: the first of its names that is installed, on ``PATH`` or in its directories."""
 
     names: tuple[str, ...]
     directories: tuple[Path, ...] = ()
@@ -451,8 +440,8 @@ class LayoutReader:
     Args:
         tool: The tool.
         layouts: Options and parser of each layout, best first.
-        misread: Problem text for an output that no layout can use; ``{call}`` is the call.
-        tells: Returns whether a report is useful; by default, whether it has readings.
+        misread: Problem of an output that no layout can use; ``{call}`` is the call.
+        tells: Returns whether a report is useful.
     """
 
     def __init__(
@@ -471,8 +460,7 @@ class LayoutReader:
     def read(self, *, timeout_s: float) -> DeviceReport:
         """Return the report of the first layout that gives a useful one; the next call begins with that layout.
 
-        Args:
-            timeout_s: Time for all calls together. A tool that hangs is not called again.
+        All calls together take ``timeout_s`` seconds. A tool that hangs is not called again.
         """
         deadline_s = time.monotonic() + timeout_s
         problem = ""
@@ -504,17 +492,6 @@ class SharedReport:
         if time.monotonic() - self._taken_s > self._fresh_s:
             self._report, self._taken_s = self._take(), time.monotonic()
         return self._report
-
-
-def _kill_group(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_KILL_WAIT_S)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
 
 
 def call_bounded(function: Callable[[], Result], *, timeout_s: float = 5.0) -> Result:

@@ -55,11 +55,8 @@ _changed: dict[str, tuple[Switch, Any]] = {}
 
 
 def read_switch(name: str) -> Any:
-    """Return the value in force of a switch of torch.
-
-    Args:
-        name: The name under ``torch.backends``, for example ``cudnn.benchmark``; or :data:`DETERMINISTIC_ALGORITHMS`,
-            or :data:`MATMUL_PRECISION`.
+    """Return the value in force of a switch: a name under ``torch.backends``, for example ``cudnn.benchmark``, or
+    :data:`DETERMINISTIC_ALGORITHMS`, or :data:`MATMUL_PRECISION`.
     """
     return _switch_of_torch(name).get()
 
@@ -152,10 +149,10 @@ def require_precision(
 def precision_policy(
     requested: Precision, *, knobs: tuple[Knob, ...] = (), effective: str | None = None
 ) -> PrecisionPolicy:
-    """Return the policy that carries a precision out as :data:`chipperf.precisions.PRECISIONS` defines it.
+    """Return the policy of a precision that the vendor runs, as :data:`chipperf.precisions.PRECISIONS` defines it.
 
     Args:
-        requested: A precision that the vendor runs, see :func:`require_precision`.
+        requested: The precision.
         knobs: Every setting that takes part, as it is in force.
         effective: What products are computed in, if the stack was told to compute in something else.
     """
@@ -201,11 +198,11 @@ def use_device(
         visible_devices_env: Variables that restrict the visible devices, the one that wins first.
 
     Raises:
-        DeviceError: There are fewer devices. They are counted before the device is touched, because some stacks fail
-            for good after a call with a wrong number.
+        DeviceError: There are fewer devices.
     """
     import torch
 
+    # Counted before the device is touched: some stacks fail for good after a call with a wrong number.
     count = module.device_count()
     if rank.local_rank >= count:
         setting = next(

@@ -1,54 +1,6 @@
 """Reading what a vendor states as data in TOML files of its plugin: hyperparameters, products, variables.
 
-``configs.toml``, for ``perf_case_overrides`` and :func:`read_case_overrides`, is a list of rows::
-
-    without_row = "FlagPerf has no ACME configuration"
-
-    [[config]]
-    case = "resnet50"
-    topology = "1x8"
-    card = "ACME A1"
-    batch_size = { value = 256, reason = "27.6 GiB of the card's 40 GiB in use" }
-    notes = ["FlagPerf's README publishes this row with batch_size 512"]
-
-``topology`` is nodes x devices per node. ``card`` is a name as the runtime reports it, or a list of names; a row
-without one is for every card, and a row of the card comes before it. Every other key is a hyperparameter.
-``without_row`` begins the note that a case and topology without a row get. ``notes`` above the rows are those of every
-row.
-
-``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops``, :func:`read_vendor_info` and :func:`read_products`,
-says who the vendor is, what it sells, and where peak rates are stated::
-
-    [vendor]
-    name = "acme"
-    title = { en = "ACME", zh = "ACME" }
-    report_title = { en = "ACME configuration and results", zh = "ACME" }
-    device_type = "cuda"
-    visible_devices_env = ["ACME_VISIBLE_DEVICES"]
-    capabilities = ["distributed", "fp16"]
-
-    [data_sheet.A1]
-    title = "ACME A1 data sheet, May 2026, without sparsity"
-    tflops = { fp32 = 20, fp16 = 312, bf16 = 312 }
-
-    [[product]]
-    name = "ACME A1 40GB"
-    short_name = "A1"
-    memory_gib = 40
-    data_sheet = "A1"
-
-``name`` is the name that the runtime or the management library reports, ``tflops`` the dense rate of matrix products
-in 1e12 FLOP/s by effective precision. A product without a data sheet has no peak rate.
-
-``variables.toml``, for ``perf_environment``, ``perf_load_runtime`` and :func:`read_variables`, has tables of variables
-of the environment and of switches, which the plugin names as it likes. A text says what a variable does that a user may
-set; a value with its reason is what the plugin sets::
-
-    [reported]
-    ACME_DEBUG = "every kernel is waited for"
-
-    [deterministic]
-    ACME_FIXED_ORDER = { value = "1", reason = "gradients are added in one order" }
+``docs/plugin-guide.md`` says what is in ``configs.toml``, ``products.toml`` and ``variables.toml``.
 """
 
 from __future__ import annotations
@@ -111,12 +63,7 @@ class CaseConfigs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variables:
-    """Variables of the environment, by table and in the order of the file.
-
-    Attributes:
-        meanings: What each variable or switch does that the plugin reports.
-        settings: What the plugin sets.
-    """
+    """Variables of the environment, by table: what those do that the plugin reports, and which it sets."""
 
     meanings: Mapping[str, Mapping[str, str]]
     settings: Mapping[str, tuple[EnvironmentVariable, ...]]
@@ -124,12 +71,7 @@ class Variables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Products:
-    """What a vendor sells.
-
-    Attributes:
-        known_devices: The products.
-        peaks: Peak rates by the product's name and the effective precision.
-    """
+    """What a vendor sells, and the peak rates by the product's name and the effective precision."""
 
     known_devices: tuple[KnownDevice, ...]
     peaks: Mapping[tuple[str, str], PeakFlops]
@@ -140,13 +82,9 @@ class Products:
 
 
 def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = "") -> CaseOverrides:
-    """Return the hyperparameters of a case on a topology and card; without a row, no values and a note.
+    """Return the hyperparameters that a ``configs.toml`` has for a case, the topology of ``rank`` and a card.
 
-    Args:
-        path: The plugin's ``configs.toml``.
-        case: Name of the case.
-        rank: Place of the process, which says the topology.
-        device_name: The card's name as the runtime reports it.
+    Without a row, there are no values and a note.
 
     Raises:
         PluginError: The file cannot be read, or a row or key of it is wrong.
@@ -183,9 +121,7 @@ def read_case_configs(path: Path) -> CaseConfigs:
 def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
     """Return who the vendor is: the table ``[vendor]`` of a ``products.toml``, with the products.
 
-    Args:
-        path: The plugin's ``products.toml``.
-        decided: Attributes that the file leaves to the plugin, for example those of the installed stack.
+    ``decided`` are attributes that the file leaves to the plugin, for example those of the installed stack.
 
     Raises:
         PluginError: The file cannot be read, or an attribute is missing or wrong.
