@@ -135,9 +135,8 @@ class ToolOutput:
 def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
     """Return the PCI functions with readable ids, sorted by address; none if ``root`` does not exist.
 
-    Args:
-        root: Directory with one entry per function, each with the files ``vendor``, ``device`` and ``class``;
-            :data:`PCI_ROOT` if not given.
+    ``root``, by default :data:`PCI_ROOT`, has a directory per function, with the files ``vendor``, ``device`` and
+    ``class``.
     """
     devices: list[PciDevice] = []
     with suppress(OSError):
@@ -289,13 +288,9 @@ def read_table(text: str, patterns: Mapping[str, re.Pattern[str]]) -> Iterator[d
 def read_sections(text: str, heading: re.Pattern[str]) -> tuple[Sections, list[tuple[re.Match[str], Sections]]]:
     """Read lines ``key : value`` that are grouped by indented titles, as far as they came.
 
-    Args:
-        text: Output of a tool.
-        heading: Matches the line that begins a device.
-
     Returns:
-        The values before the first device, and each device's heading and values. A value is found by the titles around
-        it and its key.
+        The values before the first line that matches ``heading``, and for each such line, which begins a device, the
+        match and the device's values. A value is found by the titles around it and its key.
     """
     general: Sections = {}
     devices: list[tuple[re.Match[str], Sections]] = []
@@ -373,10 +368,7 @@ def run_tool(
 ) -> ToolOutput:
     """Run a management tool, without a shell, and return its output up to the end or the timeout.
 
-    Args:
-        argv: Program and arguments.
-        timeout_s: Time after which the tool and its children are killed.
-        environment: Environment variables of the tool; by default those of this process.
+    After ``timeout_s`` the tool and its children are killed. ``environment`` is by default that of this process.
     """
     try:
         process = subprocess.Popen(

@@ -24,8 +24,6 @@ _RANGES: Final = (
 )
 """Suffix of a field's name, lowest value and highest value. The first matching suffix counts."""
 
-_MAY_BE_BLANK: Final = frozenset({"value"})
-
 
 def describe_mismatch(value: object, expected: Any) -> str | None:
     """Return what is wrong with ``value``, or ``None`` if it has the ``expected`` type and plausible numbers.
@@ -91,7 +89,7 @@ def _fault_in_scalar(name: str, value: object, expected: Any) -> str | None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         return _fault(name, value, _title(expected))
     field_name = name.rpartition(".")[2]
-    if isinstance(value, str) and not value.strip() and field_name not in _MAY_BE_BLANK:
+    if isinstance(value, str) and not value.strip() and field_name != "value":
         return f"{name} is blank"
     if isinstance(value, (int, float)):
         if not math.isfinite(value):

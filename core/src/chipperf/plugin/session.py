@@ -101,7 +101,7 @@ class Session:
     """A bound vendor with its observers; made by :func:`bind`.
 
     There is one method per vendor hook, with the arguments of the hook; of an optional hook that the vendor does not
-    implement, it calls the function in :mod:`chipperf.plugin.defaults`. If a hook raises or returns another type, the
+    implement, it gives the result of :mod:`chipperf.plugin.defaults`. If a hook raises or returns another type, the
     method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that a hook raises, such as
     :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
 
@@ -288,7 +288,9 @@ class Session:
                 return self._resolved[hook](*arguments)
             if self.has(hook):
                 return self._vendor.call(hook, *arguments)
-            default: Hook | None = getattr(defaults, hook.removeprefix("perf_"), None)
+            if hook in defaults.RESULTS:
+                return defaults.RESULTS[hook]
+            default: Hook | None = getattr(defaults, hook, None)
             if default is None:
                 self._fail(hook, "is needed here, but the plugin does not implement it")
             return default(*arguments)

@@ -62,15 +62,14 @@ def read_switch(name: str) -> Any:
 
 
 def set_switch(name: str, value: Any, *, switch: Switch | None = None) -> Any:
-    """Set a switch, and remember what :func:`restore_switches` has to put back.
+    """Set a switch, remember what :func:`restore_switches` has to put back, and return the value in force.
+
+    A variable of the environment may have kept it from changing.
 
     Args:
         name: As in :func:`read_switch`; with ``switch``, any name.
         value: The value.
         switch: How to read and set a switch that is not torch's own.
-
-    Returns:
-        The value in force afterwards, which a variable of the environment may have kept from changing.
     """
     switch = switch or _switch_of_torch(name)
     before = switch.get()
@@ -112,13 +111,10 @@ def set_tf32(enabled: bool, *, older_names: bool = False) -> dict[str, Any]:
 
 
 def set_determinism(deterministic: bool, *, cudnn: bool = False, autotune: bool = False) -> None:
-    """Let only kernels run that give equal bits in every run, or any kernel.
+    """Let only kernels run that give equal bits in every run, or any kernel; ``cudnn``: the build has cuDNN's switches.
 
-    Args:
-        deterministic: Whether bits have to be equal.
-        cudnn: Whether the build has cuDNN's switches.
-        autotune: Whether cuDNN times its convolution algorithms; never if ``deterministic``, because the fastest one
-            may differ from run to run.
+    ``autotune`` lets cuDNN time its convolution algorithms; never if ``deterministic``, because the fastest one may
+    differ from run to run.
     """
     set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
     if cudnn:
@@ -151,10 +147,8 @@ def precision_policy(
 ) -> PrecisionPolicy:
     """Return the policy of a precision that the vendor runs, as :data:`chipperf.precisions.PRECISIONS` defines it.
 
-    Args:
-        requested: The precision.
-        knobs: Every setting that takes part, as it is in force.
-        effective: What products are computed in, if the stack was told to compute in something else.
+    ``knobs`` are the settings that take part, as they are in force. ``effective`` is what products are computed in, if
+    the stack was told to compute in something else.
     """
     means = PRECISIONS[requested]
     return PrecisionPolicy(
@@ -250,7 +244,7 @@ def read_memory(
     Args:
         module: torch's module for the device type, for example ``torch.cuda``.
         device: The device.
-        device_bytes: Use and capacity by a better source than the module's ``mem_get_info``.
+        device_bytes: Use and capacity by a better source than the module's ``mem_get_info``, ``device_source``.
         device_source: That source.
     """
     name = module.__name__

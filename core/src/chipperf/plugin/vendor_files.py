@@ -1,6 +1,7 @@
 """Reading what a vendor states as data in TOML files of its plugin: hyperparameters, products, variables.
 
-``docs/plugin-guide.md`` says what is in ``configs.toml``, ``products.toml`` and ``variables.toml``.
+``docs/plugin-guide.md`` says what is in ``configs.toml``, ``products.toml`` and ``variables.toml``. Each function raises
+a :class:`~chipperf.errors.PluginError` if the file cannot be read, or has something missing or wrong.
 """
 
 from __future__ import annotations
@@ -85,9 +86,6 @@ def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = ""
     """Return the hyperparameters that a ``configs.toml`` has for a case, the topology of ``rank`` and a card.
 
     Without a row, there are no values and a note.
-
-    Raises:
-        PluginError: The file cannot be read, or a row or key of it is wrong.
     """
     configs = read_case_configs(path)
     found = {row.cards: row.overrides for row in configs.rows if (row.case, row.topology) == (case, rank.topology)}
@@ -100,11 +98,7 @@ def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = ""
 
 @functools.cache
 def read_case_configs(path: Path) -> CaseConfigs:
-    """Read and check a ``configs.toml``; what its keys mean to a case is checked when a run is set up.
-
-    Raises:
-        PluginError: The file cannot be read, or a row or key of it is wrong.
-    """
+    """Read and check a ``configs.toml``; what its keys mean to a case is checked when a run is set up."""
     content = _load(path, ("without_row", "notes", "config"))
     without_row = content.get("without_row")
     if not _is_text(without_row):
@@ -122,9 +116,6 @@ def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
     """Return who the vendor is: the table ``[vendor]`` of a ``products.toml``, with the products.
 
     ``decided`` are attributes that the file leaves to the plugin, for example those of the installed stack.
-
-    Raises:
-        PluginError: The file cannot be read, or an attribute is missing or wrong.
     """
     table = _load(path, _PRODUCT_TABLES).get("vendor", {})
     try:
@@ -138,11 +129,7 @@ def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
 
 @functools.cache
 def read_products(path: Path) -> Products:
-    """Read and check a ``products.toml``.
-
-    Raises:
-        PluginError: The file cannot be read, or a table or key of it is wrong.
-    """
+    """Read and check a ``products.toml``."""
     content = _load(path, _PRODUCT_TABLES)
     devices, peaks = [], {}
     for number, table in enumerate(_tables(content, "product", path), start=1):
@@ -163,11 +150,7 @@ def read_products(path: Path) -> Products:
 
 @functools.cache
 def read_variables(path: Path) -> Variables:
-    """Read and check a ``variables.toml``.
-
-    Raises:
-        PluginError: The file cannot be read, or an entry of it is wrong.
-    """
+    """Read and check a ``variables.toml``."""
     meanings: dict[str, dict[str, str]] = {}
     settings: dict[str, tuple[EnvironmentVariable, ...]] = {}
     for group, table in _load(path).items():
