@@ -14,8 +14,7 @@ _DURATION = re.compile("".join(f"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _
 def parse_duration(text: str, who: str) -> float:
     """Return the seconds of a duration: hours, minutes and seconds, each with its unit, the largest unit first.
 
-    Raises:
-        UsageError: ``text`` is not a duration, or is zero; ``who``, an option or a key, is at fault.
+    Any other text, and no time at all, is a :class:`UsageError` about ``who``, an option or a key.
     """
     match = _DURATION.fullmatch(text.strip().lower())
     hint = "write hours, minutes or seconds with their unit: 90s, 30m, 2h, 1h30m"

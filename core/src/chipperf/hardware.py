@@ -427,13 +427,10 @@ class ManagementTool:
 
 
 class LayoutReader:
-    """Reads all devices from a tool whose versions print different layouts.
+    """Reads all devices from a tool whose versions print different layouts, given with their options, best first.
 
-    Args:
-        tool: The tool.
-        layouts: Options and parser of each layout, best first.
-        misread: Problem of an output that no layout can use; ``{call}`` is the call.
-        tells: Returns whether a report is useful.
+    ``misread`` is the problem of an output that no layout can use, with the call as ``{call}``. ``tells`` returns
+    whether a report is useful.
     """
 
     def __init__(
@@ -487,10 +484,9 @@ class SharedReport:
 
 
 def call_bounded(function: Callable[[], Result], *, timeout_s: float = 5.0) -> Result:
-    """Call a library function that may hang in a thread of its own, which is abandoned after ``timeout_s`` seconds.
+    """Call a library function that may hang in a thread of its own, and pass its exceptions on.
 
-    Raises:
-        TimeoutError: The function did not finish in time. Its own exceptions are passed on.
+    After ``timeout_s`` seconds the thread is abandoned, which is a ``TimeoutError``.
     """
     future: Future[Result] = Future()
 

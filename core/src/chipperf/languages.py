@@ -138,11 +138,9 @@ def in_all_languages(text: object) -> tuple[str, ...]:
 
 
 def pattern(text: Phrase, **values: str) -> str:
-    """Return a regular expression that matches a text in any language.
+    """Return a regular expression that matches a text in any language, with expressions for values by name.
 
-    Args:
-        text: The phrase.
-        values: Expression for each value of the phrase, by name; other values match any text on one line.
+    Other values match any text on one line.
     """
     found = (read_translation(language).find(text.english, text.context) for language in LANGUAGES)
     return f"(?:{'|'.join(_pattern(spelling, values) for spelling in dict.fromkeys(found))})"

@@ -7,11 +7,7 @@ from typing import Any
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the content of a TOML document.
-
-    Raises:
-        ValueError: ``text`` is not TOML.
-    """
+    """Return the content of a TOML document; any other text is a ``ValueError``."""
     # Imported here: every command imports this module, and few read TOML. tomli is the parser of older Pythons.
     if sys.version_info >= (3, 11):
         import tomllib

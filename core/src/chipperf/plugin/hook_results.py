@@ -26,15 +26,10 @@ _RANGES: Final = (
 
 
 def describe_mismatch(value: object, expected: Any) -> str | None:
-    """Return what is wrong with ``value``, or ``None`` if it has the ``expected`` type and plausible numbers.
+    """Return what is wrong with the result of a hook, such as ``a ProbeResult whose devices[0].name is blank``.
 
-    Args:
-        value: The return value of a hook.
-        expected: A type as in an annotation: a dataclass (a subclass does not match), ``tuple[X, ...]``,
-            ``frozenset[X]``, a union, a ``Literal``, or a plain class.
-
-    Returns:
-        Words that follow "returned", such as ``a ProbeResult whose devices[0].name is blank``.
+    ``None`` means that it has the ``expected`` type and plausible numbers. The type is one as in an annotation: a
+    dataclass, ``tuple[X, ...]``, ``frozenset[X]``, a union, a ``Literal``, or a plain class. A subclass does not match.
     """
     fault = _fault_at("", value, expected)
     if fault is None or type(value) is not (get_origin(expected) or expected):

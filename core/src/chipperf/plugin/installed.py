@@ -61,11 +61,7 @@ def observers() -> tuple[PluginEntry, ...]:
 
 
 def find_vendor(name: str) -> PluginEntry:
-    """Return the one installed vendor called ``name``, without importing or probing it.
-
-    Raises:
-        VendorSelectionError: No distribution provides the vendor, or several do.
-    """
+    """Return the installed vendor ``name``; none or several are a :class:`VendorSelectionError`. Imports nothing."""
     installed = vendors()
     candidates = [entry for entry in installed if entry.name == name]
     if not candidates:

@@ -93,11 +93,7 @@ class BoundPlugin:
 
 
 def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundPlugin:
-    """Load a plugin that may implement ``hooks``, and register it in its own plugin manager.
-
-    Raises:
-        PluginLoadError: The plugin cannot be imported or breaks the specification. Every fault is listed.
-    """
+    """Load a plugin that may implement ``hooks``, and register it; a :class:`PluginLoadError` lists every fault."""
     module = load(entry)
     faults = [*mismatches(module, hooks), *forbidden_options(module)]
     if faults:
@@ -124,11 +120,7 @@ def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
 
 
 def require_consistent(plugin: BoundPlugin, info: VendorInfo, purpose: Purpose) -> None:
-    """Check that a vendor's info agrees with its entry point, its hooks and this version of core.
-
-    Raises:
-        PluginLoadError: They do not agree. The message lists every difference.
-    """
+    """Raise a :class:`PluginLoadError` if a vendor's info disagrees with its entry point, its hooks or this core."""
     faults = [*name_faults(plugin.entry, info), *api_version_faults(info)]
     faults += undeclared_capabilities(plugin.hooks, info)
     # An unfinished plugin can be listed.

@@ -38,8 +38,7 @@ def select_vendor(name: str | None = None) -> Selection:
     ``auto``, the default, chooses the only vendor with devices on this machine, except for the reference.
 
     Raises:
-        VendorSelectionError: The vendor is not installed or not available. For ``auto``: no vendor or several vendors
-            are available.
+        VendorSelectionError: The vendor is not installed or not available, or ``auto`` finds none or several.
         PluginLoadError: The named vendor's plugin is broken.
         VendorHookError: The named vendor's probe raises or does not return.
     """

@@ -185,11 +185,7 @@ class Session:
         self._void("perf_seed", seed, device, deterministic)
 
     def precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
-        """Set up the device for a precision.
-
-        Raises:
-            UnsupportedPrecision: The device cannot run the precision, or the precision is unknown.
-        """
+        """Set up the device for a precision; one that is unknown or cannot be run is an ``UnsupportedPrecision``."""
         if requested not in PRECISIONS:
             raise UnsupportedPrecision(
                 f"there is no precision {requested!r}", hint=f"precisions: {', '.join(PRECISIONS)}"

@@ -239,13 +239,8 @@ def read_memory(
 ) -> MemoryStats:
     """Return the counters of torch's caching allocator, and the use and the capacity of the whole device.
 
-    What the stack does not count is unknown.
-
-    Args:
-        module: torch's module for the device type, for example ``torch.cuda``.
-        device: The device.
-        device_bytes: Use and capacity by a better source than the module's ``mem_get_info``, ``device_source``.
-        device_source: That source.
+    What torch's module for the device type, for example ``torch.cuda``, does not count is unknown. ``device_bytes`` is
+    use and capacity by a better source than its ``mem_get_info``, which is ``device_source``.
     """
     name = module.__name__
     counters: Mapping[str, int] = call_if_there(module, "memory_stats", device) or {}
@@ -319,10 +314,8 @@ def user_variables(
 ) -> tuple[Knob, ...]:
     """Return the variables of the environment that change numerics, memory or speed, whoever set them.
 
-    Args:
-        meanings: What each known variable does.
-        prefixes: Beginnings of the stack's own names: such a variable is returned also if ``meanings`` lacks it.
-        environment: The environment.
+    ``meanings`` says what each known variable does. Of the stack's own names, which begin with ``prefixes``, those are
+    returned too that it lacks.
     """
     unknown = sorted(name for name in environment if name.startswith(prefixes) and name not in meanings)
     reasons = {**meanings, **dict.fromkeys(unknown, "a variable of the stack; what it does is not known here")}

@@ -1,7 +1,7 @@
 """Reading what a vendor states as data in TOML files of its plugin: hyperparameters, products, variables.
 
-``docs/plugin-guide.md`` says what is in ``configs.toml``, ``products.toml`` and ``variables.toml``. Each function raises
-a :class:`~chipperf.errors.PluginError` if the file cannot be read, or has something missing or wrong.
+``docs/plugin-guide.md`` says what is in ``configs.toml``, ``products.toml`` and ``variables.toml``. If a file cannot be
+read, or has something missing or wrong, each function raises a :class:`~chipperf.errors.PluginError`.
 """
 
 from __future__ import annotations
