@@ -156,11 +156,8 @@ def find_cards(
 ) -> tuple[tuple[PciDevice, ...], str]:
     """Return a vendor's cards, and words for a probe's reason: where they are, or what was looked for and what to do.
 
-    Args:
-        root: Directory that holds ``sys``.
-        is_card: Returns whether a PCI function is a card of the vendor.
-        called: Name of a card in messages, for example ``ACME GPU``.
-        criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
+    ``called`` is the name of a card in messages, for example ``ACME GPU``; ``criterion`` is what identifies a card, as
+    the end of a sentence, for example ``has vendor id 0x10de``; ``root`` holds ``sys``.
     """
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
@@ -266,12 +263,8 @@ def read_device(
 def read_table(text: str, patterns: Mapping[str, re.Pattern[str]]) -> Iterator[dict[str, str | None]]:
     """Yield the texts about each device of a table that is drawn with ``|``, for :func:`read_device`.
 
-    The lines about a device begin with the one that has its PCI address, and end before the next rule.
-
-    Args:
-        text: Output of a tool.
-        patterns: What is searched in the lines of a device, by attribute name of :class:`DeviceReading`; the first
-            group is the text.
+    The lines about a device begin with the one that has its PCI address, and end before the next rule. In them, the
+    first group of each pattern is searched, by attribute name of :class:`DeviceReading`.
     """
     block = ""
     for line in (*text.splitlines(), ""):
