@@ -29,6 +29,8 @@ plugin.
   Defaults, `*args`, wrappers, `tryfirst`, `trylast` and `specname` are refused.
 * Importing the module must have no side effects: it does not import torch or change the environment. The hooks import
   torch themselves.
+* Several hooks take `rank`, the worker's place in the job; `device`, the `torch.device` that `perf_device_init`
+  returned; and `device_name`, the product's name. An observer's `event` is a frozen description of what happened.
 * A hook with a result returns exactly the specified type.
 * An unknown value is `None`, never 0.
 * Field names include the unit: `total_bytes`, `power_w`, `timeout_s`.
@@ -76,13 +78,14 @@ def _section(function: Callable[..., object]) -> str:
     signature = inspect.signature(function)
     text = _markdown(inspect.getdoc(function) or "")
     prose = re.sub(r"^(Example|Args|Returns|Raises):\n(?:    .*\n?|\n)+", "", text, flags=re.MULTILINE).strip()
-    result = " ".join(_block(text, "Returns").split())
+    annotation = signature.return_annotation
+    returns = "Returns nothing." if annotation == "None" else f"Returns `{annotation}`."
     parts = [
         f"### `{function.__name__}({', '.join(list(signature.parameters)[1:])})`",
         prose,
         f"```python\n{example_of(function)}```",
         _list("Arguments", _block(text, "Args")),
-        f"Returns `{signature.return_annotation}`. {result}" if result else "Returns nothing.",
+        " ".join([returns, *_block(text, "Returns").split()]),
         _list("Raises", _block(text, "Raises")),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -4,7 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
-from chipperf import DeviceError, Rank, UnsupportedPrecision
+from chipperf import (
+    DeviceError,
+    Rank,
+    UnsupportedPrecision,
+    read_case_overrides,
+    read_products,
+    read_variables,
+    read_vendor_info,
+)
 from chipperf.errors import PluginLoadError, VendorHookError
 from chipperf.plugin import installed, selection
 from chipperf.plugin.session import bind
@@ -15,7 +23,7 @@ except ModuleNotFoundError:
     import tomli as tomllib
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "plugin-guide.md").read_text(encoding="utf-8")
-(PYPROJECT,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+PYPROJECT, CONFIGS, PRODUCTS, VARIABLES = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
 MODULE, PRECISION = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
@@ -33,6 +41,21 @@ def install(plugins):
         return installed.find_vendor(name)
 
     return install
+
+
+def test_the_files_of_a_vendor_are_read(tmp_path):
+    for name, text in {"configs": CONFIGS, "products": PRODUCTS, "variables": VARIABLES}.items():
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+
+    rank = Rank(world_size=8, local_world_size=8)
+    overrides = read_case_overrides(tmp_path / "configs.toml", "resnet50", rank, "ACME A1").overrides
+    variables = read_variables(tmp_path / "variables.toml")
+
+    assert [(override.key, override.value) for override in overrides] == [("batch_size", 256)]
+    assert read_vendor_info(tmp_path / "products.toml").short_name("ACME A1 40GB") == "A1"
+    assert read_products(tmp_path / "products.toml").peak_flops("ACME A1 40GB", "bf16").flops_per_s == 312e12
+    assert set(variables.meanings["reported"]) == {"ACME_DEBUG"}
+    assert [variable.value for variable in variables.settings["deterministic"]] == ["1"]
 
 
 def test_the_package_is_the_only_vendor_and_is_chosen(install):

@@ -112,7 +112,7 @@ class FakeFiles:
     """Contents of absolute paths; all others do not exist."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
-        def read_text(path: Path, encoding: str | None = None) -> str:
+        def read_text(path: Path, encoding: str | None = None, errors: str | None = None) -> str:
             if str(path) not in files:
                 raise FileNotFoundError(str(path))
             return files[str(path)]

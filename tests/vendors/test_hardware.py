@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from chipperf import TelemetrySample
+from chipperf import ProbedDevice, ProbeResult, TelemetrySample
 from chipperf.hardware import (
     BYTES,
     CELSIUS,
@@ -27,8 +28,11 @@ from chipperf.hardware import (
     find_tool,
     normalize_pci_address,
     only,
+    probe_cards,
     quantity,
     read_device,
+    read_sections,
+    read_table,
     read_text,
     run_tool,
     select_visible,
@@ -157,6 +161,26 @@ def test_cards_are_found_or_the_reason_is_told(machine: FakeMachine) -> None:
     assert [card.address for card in cards] == ["0000:1a:00.0", "0000:1b:00.0"]
 
 
+def test_probe_examines_the_cards_that_pci_lists(machine: FakeMachine) -> None:
+    def probed(examined: ProbeResult | str) -> ProbeResult:
+        return probe_cards(
+            machine.root,
+            lambda function: function.vendor_id == 0x1D22,
+            lambda cards: examined,
+            called="ACME card",
+            criterion="has vendor id 0x1d22",
+            driver_version="5.0",
+        )
+
+    result = ProbeResult(available=True, reason="one A1", devices=(ProbedDevice(index=0, name="A1"),))
+    assert probed(result).reason.startswith("no ACME card: none of the 1 PCI devices")
+    machine.add_pci("0000:1b:00.0", 0x1D22, 0x3684)
+    assert probed(result) == result
+    refused = probed("there is no /dev/acme0; load the driver")
+    assert refused.reason == "PCI lists ACME cards at 0000:1b:00.0, but there is no /dev/acme0; load the driver"
+    assert (refused.available, refused.driver_version) == (False, "5.0")
+
+
 @pytest.mark.parametrize(
     ("choice", "cuda", "lenient"),
     [("0, 2", "ac", "ac"), ("2,0", "ca", "ca"), ("", "", ""), ("1,x,2", "b", "b"), ("2,2,0", "", "c")],
@@ -201,6 +225,12 @@ def test_reading_gives_a_sample_its_values() -> None:
     assert (sample.power_w, sample.memory_used_bytes, sample.clock_mhz) == (7.0, 5, None)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("A1", "A1"), (None, "an A")])
+def test_reading_gives_a_device_its_identity(name: str | None, expected: str) -> None:
+    reading = DeviceReading(device_id=3, name=name, uuid="ab", memory_total_bytes=5, power_w=7.0)
+    assert ProbedDevice(**reading.identity(1, "an A")) == ProbedDevice(index=1, name=expected, uuid="ab", total_bytes=5)
+
+
 def test_reading_is_made_of_texts_and_knows_nothing_else() -> None:
     texts = {
         "pci_bus_id": "GPU at 0000:1B:00.0",
@@ -216,6 +246,57 @@ def test_reading_is_made_of_texts_and_knows_nothing_else() -> None:
     assert read_device(texts, device_id=3) == known
     assert read_device(texts, unstated=UNSTATED).utilization_percent == 7
     assert read_device(texts, unstated=UNSTATED).memory_total_bytes is None
+
+
+TABLE = """\
++--------------------------+
+| 0 A1  | 0000:1B:00.0     |
+|   7W  | 1/64 MiB         |
++--------------------------+
+| 1 A1  | 0000:1C:00.0     |
+| 2 A2  | 0000:1D:00.0     |
+|   9W  |"""
+
+
+def test_table_is_read_by_the_lines_about_each_device() -> None:
+    patterns = {"name": re.compile(r"\d+ (\S+)"), "power_w": re.compile(r"(\d+W)")}
+    assert [read_device(texts) for texts in read_table(TABLE, patterns)] == [
+        DeviceReading(pci_bus_id="0000:1b:00.0", name="A1", power_w=7),
+        DeviceReading(pci_bus_id="0000:1c:00.0", name="A1"),
+        DeviceReading(pci_bus_id="0000:1d:00.0", name="A2", power_w=9),
+    ]
+
+
+SECTIONS = """\
+Driver : 5.0
+Card 1
+    Name : A1
+    Memory
+        Total : 64 MiB
+        Bus
+            Width : 8
+    Clock
+        Total : 1 MHz
+Card 2
+    Name : A2
+    Memory"""
+
+
+def test_values_are_found_by_their_sections_and_key() -> None:
+    general, devices = read_sections(SECTIONS, re.compile(r"Card (\d)"))
+    assert general == {("Driver",): "5.0"}
+    assert [(heading[1], values) for heading, values in devices] == [
+        (
+            "1",
+            {
+                ("Name",): "A1",
+                ("Memory", "Total"): "64 MiB",
+                ("Memory", "Bus", "Width"): "8",
+                ("Clock", "Total"): "1 MHz",
+            },
+        ),
+        ("2", {("Name",): "A2"}),
+    ]
 
 
 @pytest.mark.parametrize(

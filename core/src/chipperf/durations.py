@@ -12,14 +12,9 @@ _DURATION = re.compile("".join(f"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _
 
 
 def parse_duration(text: str, who: str) -> float:
-    """Return a duration in seconds.
+    """Return the seconds of a duration: hours, minutes and seconds, each with its unit, the largest unit first.
 
-    Args:
-        text: Hours, minutes and seconds, each with its unit, the largest unit first.
-        who: Name of the setting for error messages: an option, or a key and its place.
-
-    Raises:
-        UsageError: ``text`` is not a duration, or is zero.
+    Any other text, and no time at all, is a :class:`UsageError` about ``who``, an option or a key.
     """
     match = _DURATION.fullmatch(text.strip().lower())
     hint = "write hours, minutes or seconds with their unit: 90s, 30m, 2h, 1h30m"

@@ -12,12 +12,7 @@ if TYPE_CHECKING:
 
 
 class PerfError(Exception):
-    """Base class of all errors that are shown to the user.
-
-    Args:
-        message: What happened, with the vendor, file or key concerned.
-        hint: What to do about it.
-    """
+    """Base class of all errors that are shown to the user: what happened to whom or where, and as a hint what to do."""
 
     exit_code = 1
 
@@ -76,13 +71,7 @@ class DocumentError(UsageError):
 
 
 class TrainingError(PerfError):
-    """Training failed.
-
-    Args:
-        message: What happened.
-        failure_class: Stable classification that is stored in the record, for example ``non_finite_loss``.
-        hint: What to do about it.
-    """
+    """Training failed; the record stores ``failure_class``, a stable name such as ``non_finite_loss``."""
 
     def __init__(self, message: str, *, failure_class: str = "error", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -90,10 +79,7 @@ class TrainingError(PerfError):
 
 
 class TrainingStopped(BaseException):
-    """A signal told this training process to stop.
-
-    It is not an ``Exception``, so that code that handles errors of plugins or data does not catch it.
-    """
+    """A signal told this training process to stop; code that handles errors of plugins or data does not catch it."""
 
 
 class CheckFailed(PerfError):
@@ -110,14 +96,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def first_fault(error: ValidationError) -> str:
     """Return the first fault with its place, for example ``status.state: Field required``."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{_place(first['loc'])}: {first['msg']}"
+    return f"{first_place(error)}: {error.errors(include_url=False, include_input=False)[0]['msg']}"
 
 
 def first_place(error: ValidationError) -> str:
     """Return the place of the first fault: keys and indices joined by dots, or ``top level``."""
-    return _place(error.errors(include_url=False, include_input=False)[0]["loc"])
-
-
-def _place(steps: Iterable[int | str]) -> str:
+    steps = error.errors(include_url=False, include_input=False)[0]["loc"]
     return ".".join(map(str, steps)) or "top level"

@@ -21,10 +21,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from chipperf.plugin.types import ProbeResult
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     Layout = tuple[tuple[str, ...], Callable[[str], "DeviceReport"]]
+    Sections = dict[tuple[str, ...], str]
 
 Device = TypeVar("Device")
 Result = TypeVar("Result")
@@ -33,7 +36,6 @@ PCI_ROOT = Path("/sys/bus/pci/devices")
 _PCI_ADDRESS = re.compile(r"\b([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])\b", re.IGNORECASE)
 _DISPLAY_CLASS = 0x03
 _QUANTITY = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
-_KILL_WAIT_S = 0.5
 
 # Management tools count in powers of 2**10, whatever spelling they use: one prints 67108864 KB for 64 GiB.
 BYTES: Final[Mapping[str, float]] = MappingProxyType(
@@ -46,30 +48,14 @@ PERCENT: Final[Mapping[str, float]] = MappingProxyType({"%": 1})
 MEGAHERTZ: Final[Mapping[str, float]] = MappingProxyType({"MHz": 1})
 UNSTATED: Final[Mapping[str, float]] = MappingProxyType({"": 1})
 """For output without units; the specification of its format gives the unit."""
-_UNITS: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
-    {
-        "power_w": WATTS,
-        "temperature_c": CELSIUS,
-        "utilization_percent": PERCENT,
-        "memory_used_bytes": BYTES,
-        "memory_total_bytes": BYTES,
-        "clock_mhz": MEGAHERTZ,
-    }
-)
+_UNITS: Final = {"power_w": WATTS, "temperature_c": CELSIUS, "utilization_percent": PERCENT, "clock_mhz": MEGAHERTZ}
 # Some libraries write "GPU-" in front of a UUID.
 _UUID_PREFIX = re.compile(r"[a-z]{2,3}-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PciDevice:
-    """A PCI function that the kernel lists.
-
-    Attributes:
-        address: Domain, bus, device and function, in the form of :func:`normalize_pci_address`.
-        vendor_id: 16-bit vendor id.
-        device_id: 16-bit device id.
-        class_code: 24-bit class code: class, subclass, programming interface.
-    """
+    """A PCI function that the kernel lists; the address has the form of :func:`normalize_pci_address`."""
 
     address: str
     vendor_id: int
@@ -89,14 +75,11 @@ class DeviceReading:
     Attributes:
         device_id: The tool's number of the device.
         pci_bus_id: Address, in the form of :func:`normalize_pci_address`.
-        uuid: UUID, as the plugin writes it.
         serial: Serial number of the card.
-        name: Name of the product or chip.
         power_w: Power of the board.
         temperature_c: Temperature of the chip; the highest if there are several.
         utilization_percent: Busy share of the compute units.
         memory_used_bytes: Device memory in use by all processes.
-        memory_total_bytes: Capacity of the device memory.
         clock_mhz: Clock of the compute units.
     """
 
@@ -117,17 +100,19 @@ class DeviceReading:
         names = ("power_w", "temperature_c", "utilization_percent", "memory_used_bytes", "clock_mhz")
         return {name: getattr(self, name) for name in names}
 
+    def identity(self, index: int, name: str) -> dict[str, Any]:
+        """Return the values for a ``ProbedDevice`` or ``DeviceInfo``; ``name`` is for a device without one."""
+        identity = {"index": index, "name": self.name or name, "uuid": self.uuid, "pci_bus_id": self.pci_bus_id}
+        return {**identity, "total_bytes": self.memory_total_bytes}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReport:
-    """Values of all devices at one moment, from a management tool or library; ``None`` is unknown.
+    """Values of all devices at one moment, in the tool's order; ``None`` is unknown.
 
     Attributes:
-        readings: One per device, in the tool's order.
         source: Where the readings come from, for example ``acme-smi 2.1 --summary``.
         problem: Why there are no readings.
-        tool_version: Version of the tool itself.
-        driver_version: Version of the kernel driver.
         sdk_version: Version of the vendor's software, or of the library that the tool uses.
     """
 
@@ -141,58 +126,38 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOutput:
-    """Output of a management tool.
-
-    Attributes:
-        stdout: Standard output; empty if the tool did not run.
-        problem: Why the output must not be used; ``None`` if the tool succeeded.
-    """
+    """Standard output of a management tool, and why it must not be used; ``None`` if the tool succeeded."""
 
     stdout: str = ""
     problem: str | None = None
 
 
 def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
-    """Return the machine's PCI functions, sorted by address.
+    """Return the PCI functions with readable ids, sorted by address; none if ``root`` does not exist.
 
-    Args:
-        root: Directory with one entry per function, each with the files ``vendor``, ``device`` and ``class``;
-            :data:`PCI_ROOT` if not given.
-
-    Returns:
-        Functions with readable ids; none if ``root`` does not exist.
+    ``root``, by default :data:`PCI_ROOT`, has a directory per function, with the files ``vendor``, ``device`` and
+    ``class``.
     """
+    devices: list[PciDevice] = []
     with suppress(OSError):
-        entries = sorted((root or PCI_ROOT).iterdir())
-        return tuple(device for device in map(_read_pci_device, entries) if device is not None)
-    return ()
-
-
-def _read_pci_device(entry: Path) -> PciDevice | None:
-    address = normalize_pci_address(entry.name)
-    try:
-        vendor_id, device_id, class_code = (int(read_text(entry / n) or "", 16) for n in ("vendor", "device", "class"))
-    except ValueError:
-        return None
-    if address is None:
-        return None
-    return PciDevice(address=address, vendor_id=vendor_id, device_id=device_id, class_code=class_code)
+        for entry in sorted((root or PCI_ROOT).iterdir()):
+            address = normalize_pci_address(entry.name)
+            with suppress(ValueError):
+                vendor, device, code = (
+                    int(read_text(entry / name) or "", 16) for name in ("vendor", "device", "class")
+                )
+                if address:
+                    devices.append(PciDevice(address=address, vendor_id=vendor, device_id=device, class_code=code))
+    return tuple(devices)
 
 
 def find_cards(
     root: Path, is_card: Callable[[PciDevice], bool], *, called: str, criterion: str
 ) -> tuple[tuple[PciDevice, ...], str]:
-    """Find a vendor's cards among the machine's PCI functions.
+    """Return a vendor's cards, and words for a probe's reason: where they are, or what was looked for and what to do.
 
-    Args:
-        root: Directory that holds ``sys``.
-        is_card: Returns whether a function is a card of the vendor.
-        called: Name of a card in messages, for example ``ACME GPU``.
-        criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
-
-    Returns:
-        The cards sorted by address, and a text for a probe's reason: where the cards are, or what was searched for and
-        what to do.
+    ``called`` is the name of a card in messages, for example ``ACME GPU``; ``criterion`` is what identifies a card, as
+    the end of a sentence, for example ``has vendor id 0x10de``; ``root`` holds ``sys``.
     """
     pci_root = root / "sys/bus/pci/devices"
     functions = find_pci_devices(pci_root)
@@ -205,18 +170,44 @@ def find_cards(
     )
 
 
+def probe_cards(
+    root: Path,
+    is_card: Callable[[PciDevice], bool],
+    examine: Callable[[tuple[PciDevice, ...]], ProbeResult | str],
+    *,
+    called: str,
+    criterion: str,
+    driver_version: str | None,
+) -> ProbeResult:
+    """Probe a vendor's cards: find them as :func:`find_cards` does, then ask ``examine`` which devices can be used.
+
+    Args:
+        root: Directory that holds ``sys``.
+        is_card: Returns whether a PCI function is a card of the vendor.
+        examine: Takes the cards, at least one. Returns the result, or what stands in the way and what to do, as the end
+            of a sentence.
+        called, criterion: As in :func:`find_cards`.
+        driver_version: Version of the kernel driver, for a result without devices.
+    """
+    cards, found = find_cards(root, is_card, called=called, criterion=criterion)
+    examined = examine(cards) if cards else ""
+    if isinstance(examined, ProbeResult):
+        return examined
+    reason = f"{found}, but {examined}" if cards else found
+    return ProbeResult(available=False, reason=reason, driver_version=driver_version)
+
+
 def select_visible(
     choice: str, find: Callable[[str], Device | None], *, repetition_hides_all: bool = True
 ) -> tuple[Device, ...]:
     """Return the devices that a variable such as ``CUDA_VISIBLE_DEVICES`` selects, in its order.
 
-    As in CUDA, an entry that names no device ends the list.
+    As in CUDA, an entry that names no device ends the list, and one that repeats a device hides all of them; without
+    ``repetition_hides_all``, it ends the list too.
 
     Args:
         choice: Value of the variable: entries separated by commas.
         find: Returns the device that an entry names, or ``None``.
-        repetition_hides_all: Whether an entry that repeats a device hides all devices, as in CUDA. Otherwise it ends
-            the list.
     """
     chosen: list[Device] = []
     for entry in choice.split(","):
@@ -236,12 +227,7 @@ def only(matches: Iterable[Device]) -> Device | None:
 
 
 def quantity(text: str | None, units: Mapping[str, float]) -> float | None:
-    """Return the quantity in ``text``, in the unit that ``units`` maps to 1; ``None`` if it cannot be parsed.
-
-    Args:
-        text: A number and its unit, without other text.
-        units: Size of each accepted unit, by spelling.
-    """
+    """Return a number with its unit, in the unit that ``units`` maps to 1; ``None`` for any other text."""
     match = _QUANTITY.fullmatch(text or "")
     return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
@@ -257,21 +243,67 @@ def read_device(
     """Return a reading from the texts that a tool prints; a text that cannot be parsed is unknown.
 
     Args:
-        texts: Texts by attribute name of :class:`DeviceReading`, each quantity with its unit; ``None`` is unknown.
-        unstated: :data:`UNSTATED` if the tool prints numbers without units, in the usual units; memory always needs a
-            unit.
+        texts: Texts by attribute name of :class:`DeviceReading`, each quantity with its unit.
+        unstated: :data:`UNSTATED` if numbers without units are in the usual units; memory always needs a unit.
         known: Attributes whose values are already known.
     """
     values: dict[str, Any] = {}
     for name, text in texts.items():
-        if name in _UNITS:
-            is_memory = name.endswith("_bytes")
-            units = _UNITS[name] if is_memory else {**_UNITS[name], **unstated}
-            number = quantity(None if text is None else str(text), units)
-            values[name] = whole(number) if is_memory else number
+        if name.endswith("_bytes"):
+            values[name] = whole(quantity(str(text), BYTES))
+        elif name == "device_id":
+            values[name] = int(str(text)) if str(text).isdecimal() else None
+        elif name in _UNITS:
+            values[name] = quantity(str(text), {**_UNITS[name], **unstated})
         else:
-            values[name] = (normalize_pci_address(str(text or "")) if name == "pci_bus_id" else text) or None
+            values[name] = (normalize_pci_address(str(text)) if name == "pci_bus_id" else text) or None
     return DeviceReading(**{**values, **known})
+
+
+def read_table(text: str, patterns: Mapping[str, re.Pattern[str]]) -> Iterator[dict[str, str | None]]:
+    """Yield the texts about each device of a table that is drawn with ``|``, for :func:`read_device`.
+
+    The lines about a device begin with the one that has its PCI address, and end before the next rule. In them, the
+    first group of each pattern is searched, by attribute name of :class:`DeviceReading`.
+    """
+    block = ""
+    for line in (*text.splitlines(), ""):
+        in_table = line.lstrip().startswith("|")
+        starts = in_table and normalize_pci_address(line) is not None
+        if block and (starts or not in_table):
+            found = {name: pattern.search(block) for name, pattern in patterns.items()}
+            yield {"pci_bus_id": block, **{name: match and match[1] for name, match in found.items()}}
+            block = ""
+        if starts or block:
+            block += f"{line.strip()}\n"
+
+
+def read_sections(text: str, heading: re.Pattern[str]) -> tuple[Sections, list[tuple[re.Match[str], Sections]]]:
+    """Read lines ``key : value`` that are grouped by indented titles, as far as they came.
+
+    Returns:
+        The values before the first line that matches ``heading``, and for each such line, which begins a device, the
+        match and the device's values. A value is found by the titles around it and its key.
+    """
+    general: Sections = {}
+    devices: list[tuple[re.Match[str], Sections]] = []
+    titles: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        device = heading.fullmatch(line)
+        if device:
+            devices.append((device, {}))
+            titles = []
+            continue
+        indentation = len(line) - len(line.lstrip())
+        while titles and titles[-1][0] >= indentation:
+            titles.pop()
+        key, colon, value = line.partition(" : ")
+        if colon:
+            path = (*(title for _, title in titles), key.strip())
+            (devices[-1][1] if devices else general)[path] = value.strip()
+        elif line.strip():
+            titles.append((indentation, line.strip()))
+    return general, devices
 
 
 def find_reading(
@@ -281,9 +313,13 @@ def find_reading(
 
     UUIDs are compared without a prefix such as ``GPU-``, ignoring case.
     """
-    listed = tuple(readings)
-    same_uuid = [reading for reading in listed if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid)]
-    return only(same_uuid or [reading for reading in listed if pci_bus_id and reading.pci_bus_id == pci_bus_id])
+    same_uuid, same_address = [], []
+    for reading in readings:
+        if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid):
+            same_uuid.append(reading)
+        if pci_bus_id and reading.pci_bus_id == pci_bus_id:
+            same_address.append(reading)
+    return only(same_uuid or same_address)
 
 
 def _bare(uuid: str) -> str:
@@ -291,10 +327,8 @@ def _bare(uuid: str) -> str:
 
 
 def normalize_pci_address(text: str) -> str | None:
-    """Return the PCI address in ``text`` in the form ``0000:1b:00.0``, or ``None`` if there is none.
-
-    Management tools print a domain of four or eight digits, in upper or lower case.
-    """
+    """Return the PCI address in ``text`` in the form ``0000:1b:00.0``, or ``None`` if there is none."""
+    # Management tools print a domain of four or eight digits, in upper or lower case.
     match = _PCI_ADDRESS.search(text)
     if match is None:
         return None
@@ -311,10 +345,9 @@ def read_text(path: Path) -> str | None:
 
 def distribution_version(name: str) -> str | None:
     """Return the version of a distribution from its metadata, without importing it; ``None`` if not installed."""
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
@@ -326,15 +359,9 @@ def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
 def run_tool(
     argv: Sequence[str], *, timeout_s: float = 5.0, environment: Mapping[str, str] | None = None
 ) -> ToolOutput:
-    """Run a management tool for at most about ``timeout_s`` seconds and return its output.
+    """Run a management tool, without a shell, and return its output up to the end or the timeout.
 
-    Args:
-        argv: Program and arguments; no shell is used.
-        timeout_s: Time after which the tool and its children are killed.
-        environment: Environment variables of the tool; by default those of this process.
-
-    Returns:
-        The output up to the end or the timeout; ``problem`` is set if the tool is missing, failed, or did not finish.
+    After ``timeout_s`` the tool and its children are killed. ``environment`` is by default that of this process.
     """
     try:
         process = subprocess.Popen(
@@ -352,7 +379,13 @@ def run_tool(
     try:
         stdout, stderr = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        _kill_group(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        for stream in filter(None, (process.stdout, process.stderr)):
+            stream.close()
         printed = error.output.decode(errors="replace") if isinstance(error.output, bytes) else error.output or ""
         return ToolOutput(stdout=printed, problem=f"{argv[0]} did not finish within {timeout_s:g} s")
     if process.returncode != 0:
@@ -363,12 +396,7 @@ def run_tool(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementTool:
-    """A vendor's command line tool.
-
-    Attributes:
-        names: Names of the program; the first installed one is run.
-        directories: Where the vendor installs the tool, searched after ``PATH``.
-    """
+    """A vendor's command line tool: the first of its names that is installed, on ``PATH`` or in its directories."""
 
     names: tuple[str, ...]
     directories: tuple[Path, ...] = ()
@@ -385,15 +413,17 @@ class ManagementTool:
         output = run_tool([tool, *options], timeout_s=timeout_s)
         return replace(output, problem=output.problem and output.problem.replace(tool, Path(tool).name))
 
+    def report(self, options: Sequence[str], parse: Callable[[str], DeviceReport], *, timeout_s: float) -> DeviceReport:
+        """Run the tool and parse its output; nothing is known where it fails."""
+        output = self.run(options, timeout_s=timeout_s)
+        return DeviceReport() if output.problem else parse(output.stdout)
+
 
 class LayoutReader:
-    """Reads all devices from a tool whose versions print different layouts.
+    """Reads all devices from a tool whose versions print different layouts, given with their options, best first.
 
-    Args:
-        tool: The tool.
-        layouts: Options and parser of each layout, best first.
-        misread: Problem text for an output that no layout can use; ``{call}`` is the call.
-        tells: Returns whether a report is useful; by default, whether it has readings.
+    ``misread`` is the problem of an output that no layout can use, with the call as ``{call}``. ``tells`` returns
+    whether a report is useful.
     """
 
     def __init__(
@@ -412,8 +442,7 @@ class LayoutReader:
     def read(self, *, timeout_s: float) -> DeviceReport:
         """Return the report of the first layout that gives a useful one; the next call begins with that layout.
 
-        Args:
-            timeout_s: Time for all calls together. A tool that hangs is not called again.
+        All calls together take ``timeout_s`` seconds. A tool that hangs is not called again.
         """
         deadline_s = time.monotonic() + timeout_s
         problem = ""
@@ -432,12 +461,7 @@ class LayoutReader:
 
 
 class SharedReport:
-    """Caches one report on all devices of the machine, because telemetry reads one device after the other.
-
-    Args:
-        take: Returns a new report.
-        fresh_s: How long a report stays valid.
-    """
+    """Caches a report on all devices for ``fresh_s`` seconds, because telemetry reads one device after the other."""
 
     def __init__(self, take: Callable[[], DeviceReport], *, fresh_s: float = 0.5) -> None:
         self._take = take
@@ -452,29 +476,10 @@ class SharedReport:
         return self._report
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # A tool that is stuck inside the kernel does not die. It is left running, because the probe must return.
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_KILL_WAIT_S)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
-
-
 def call_bounded(function: Callable[[], Result], *, timeout_s: float = 5.0) -> Result:
-    """Call a library function that may hang, and wait at most ``timeout_s`` seconds for it.
+    """Call a library function that may hang in a thread of its own, and pass its exceptions on.
 
-    Args:
-        function: Function to call in its own thread. If it hangs, the thread is abandoned.
-        timeout_s: How long to wait.
-
-    Returns:
-        The function's result.
-
-    Raises:
-        TimeoutError: The function did not finish in time. Its own exceptions are passed on.
+    After ``timeout_s`` seconds the thread is abandoned, which is a ``TimeoutError``.
     """
     future: Future[Result] = Future()
 

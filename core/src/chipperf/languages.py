@@ -7,11 +7,12 @@ without a translation is shown in English.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,12 +36,9 @@ _PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s|(%%)")
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """The texts of a language.
+    """The texts of a language by context (empty if there is none) and English text.
 
-    Attributes:
-        texts: Text by context (empty if there is none) and English text. A text with a plural is a list of its forms,
-            under the English singular.
-        form_of: Returns the index of the form for a number.
+    A text with a plural is a list of its forms, under the English singular; ``form_of`` returns the form's index.
     """
 
     texts: Mapping[str, Mapping[str, str | Sequence[str]]]
@@ -66,22 +64,13 @@ class Translation:
 
 @lru_cache(maxsize=16)
 def read_translation(language: Language) -> Translation:
-    """Return the translation of a language; it is empty for English.
-
-    Raises:
-        FileNotFoundError: The language has no translation.
-    """
+    """Return the translation of a language; it is empty for English."""
     if language == ENGLISH:
         return Translation({}, lambda count: int(count != 1))
     # Imported here: every command imports this module, and few read a translation.
     import gettext
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    content = tomllib.loads((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
+    content = parse_toml((TRANSLATIONS / f"{language}.toml").read_text(encoding="utf-8"))
     return Translation(
         {"": content["texts"], **content.get("contexts", {})}, gettext.c2py(content.get("plural", "n != 1"))
     )
@@ -95,12 +84,9 @@ class Translated:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A translatable text of core; ``str()`` gives it in English.
+    """A translatable text of core, with a ``%(name)s`` for each value; ``str()`` gives it in English.
 
-    Attributes:
-        english: The English text, with a ``%(name)s`` for each value.
-        values: Names and values; a value may be a phrase or a title.
-        context: Distinguishes texts that are equal in English.
+    A value may be a phrase or a title. The context distinguishes texts that are equal in English.
     """
 
     english: str
@@ -152,21 +138,15 @@ def in_all_languages(text: object) -> tuple[str, ...]:
 
 
 def pattern(text: Phrase, **values: str) -> str:
-    """Return a regular expression that matches a text in any language.
+    """Return a regular expression that matches a text in any language, with expressions for values by name.
 
-    Args:
-        text: The phrase.
-        values: Expression for each value of the phrase, by name; other values match any text on one line.
+    Other values match any text on one line.
     """
-    return f"(?:{'|'.join(_pattern(spelling, values) for spelling in _spellings(text))})"
-
-
-def _spellings(text: Phrase) -> tuple[str, ...]:
     found = (read_translation(language).find(text.english, text.context) for language in LANGUAGES)
-    return tuple(dict.fromkeys(found))
+    return f"(?:{'|'.join(_pattern(spelling, values) for spelling in dict.fromkeys(found))})"
 
 
-def _pattern(spelling: str, values: Mapping[str, Any]) -> str:
+def _pattern(spelling: str, values: Mapping[str, str]) -> str:
     parts = []
     end = 0
     for match in _PLACEHOLDER.finditer(spelling):

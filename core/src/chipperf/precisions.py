@@ -32,11 +32,10 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic:
-    """A number format in which matrix products and convolutions are computed.
+    """A number format in which matrix products and convolutions are computed, with its largest finite value.
 
     Attributes:
         fraction_bits: Bits of the significand after the binary point.
-        largest: Largest finite value.
         loss: Bound of a step's loss, as a relative difference.
         gradient: Bound of a step's gradients, as a fraction of their norm.
     """
@@ -52,15 +51,13 @@ class PrecisionDefinition:
     """Definition of a precision.
 
     Attributes:
-        description: Text for documents and help.
         arithmetic: Key of :data:`ARITHMETICS`: the format of products.
         autocast_type: Type for ``torch.autocast``; ``None`` if autocast is off.
-        parameter_type: Type of the parameters; ``None`` for fp32. Batch normalization stays in fp32, because its
-            statistics would overflow.
+        parameter_type: Type of the parameters but those of batch normalization, whose statistics would overflow;
+            ``None`` for fp32.
         scales_gradients: Whether gradients are scaled to avoid underflow.
         capability: Value of the ``Capability`` that a vendor must declare; ``None`` if every vendor runs it.
-        in_every_legend: Whether the legend of every report names it, even if no row uses it, as in FlagPerf's
-            documents.
+        in_every_legend: Whether the legend of every report names it, as in FlagPerf's documents.
     """
 
     description: str
@@ -176,19 +173,14 @@ def runnable_precisions(capabilities: Iterable[str]) -> tuple[Precision, ...]:
 
 def precisions_by_capability() -> dict[str, tuple[Precision, ...]]:
     """Return the precisions that each capability enables."""
-    needed = dict.fromkeys(means.capability for means in PRECISIONS.values() if means.capability)
     return {
         capability: tuple(name for name, means in PRECISIONS.items() if means.capability == capability)
-        for capability in sorted(needed)
+        for capability in sorted({means.capability for means in PRECISIONS.values() if means.capability})
     }
 
 
 def precision_of(name: str) -> Precision:
-    """Return the precision called ``name``.
-
-    Raises:
-        UsageError: There is no such precision; the message suggests the nearest one.
-    """
+    """Return the precision called ``name``; a :class:`UsageError` suggests the nearest one if there is none."""
     for precision in PRECISIONS:
         if precision == name:
             return precision

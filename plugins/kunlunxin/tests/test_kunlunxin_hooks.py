@@ -25,10 +25,9 @@ from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.plugin.vendor_files import read_case_configs
 from chipperf.precisions import PRECISIONS
-from chipperf_kunlunxin import machine as kernel
 from chipperf_kunlunxin import plugin
-from chipperf_kunlunxin.machine import HAZARDS, read_stack_versions
-from chipperf_kunlunxin.stacks import STACKS
+from chipperf_kunlunxin import probe as kernel
+from chipperf_kunlunxin.stacks import HAZARDS, STACKS, read_stack_versions
 from fake_machine import ACCELERATOR
 from kunlunxin_tool import P800_BYTES, add_xpu_smi, query_of, recorded
 
@@ -469,7 +468,7 @@ def test_fp16_model_takes_fp32_inputs_and_keeps_its_parameters(monkeypatch: pyte
     model = torch.nn.Linear(3, 2)
     names = [name for name, _ in model.named_parameters()]
     policy = PrecisionPolicy(requested="fp16", effective="fp16")
-    prepared = plugin.perf_prepare_model(model, policy, CUDA_DEVICE)
+    prepared = bind(installed.find_vendor("kunlunxin")).prepare_model(model, policy, CUDA_DEVICE)
     with torch.autocast("cpu", dtype=torch.float16):
         assert prepared(torch.ones(1, 3)).dtype == torch.float16
     assert [name for name, _ in prepared.named_parameters()] == names
@@ -481,7 +480,7 @@ def test_model_stays_as_it_is_otherwise(profile: str, requested: Any, monkeypatc
     monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", profile)
     model = torch.nn.Linear(3, 2)
     policy = PrecisionPolicy(requested=requested, effective="fp32")
-    assert plugin.perf_prepare_model(model, policy, CUDA_DEVICE) is model
+    assert bind(installed.find_vendor("kunlunxin")).prepare_model(model, policy, CUDA_DEVICE) is model
     assert model.weight.dtype == torch.float32
 
 

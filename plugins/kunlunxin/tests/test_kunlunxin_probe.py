@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from chipperf import PluginError
 from chipperf.hardware import DeviceReading, ToolOutput, run_tool
-from chipperf_kunlunxin.machine import find_device_nodes, read_driver_version
 from chipperf_kunlunxin.plugin import perf_tool_commands, perf_vendor_info
-from chipperf_kunlunxin.probe import describe_runtime, probe
+from chipperf_kunlunxin.probe import describe_runtime, find_device_nodes, probe, read_driver_version
 from chipperf_kunlunxin.stacks import STACKS
 from fake_machine import ACCELERATOR
 from kunlunxin_tool import P800_BYTES, add_xpu_smi, query_of, recorded
@@ -223,7 +222,7 @@ def test_harmful_variable_is_part_of_the_reason(
 
 def test_nodes_are_in_numeric_order(machine: FakeMachine) -> None:
     add_p800(machine)
-    assert find_device_nodes(machine.root) == ("xpu0", "xpu2", "xpu10")
+    assert find_device_nodes(machine.root) == (0, 2, 10)
 
 
 @pytest.mark.parametrize(("text", "version"), [("version: 4.0.25", "4.0.25"), ("515.58", None), ("unknown", None)])
@@ -262,7 +261,7 @@ def test_profile_follows_the_installed_torch_and_can_be_overridden(
     device_type: str,
     visible_devices_env: str,
 ) -> None:
-    monkeypatch.setattr("chipperf_kunlunxin.probe.distribution_version", {"torch": torch_version}.get)
+    monkeypatch.setattr("chipperf_kunlunxin.stacks.distribution_version", {"torch": torch_version}.get)
     if override:
         monkeypatch.setenv("PERF_KUNLUNXIN_PROFILE", override)
     info = perf_vendor_info()

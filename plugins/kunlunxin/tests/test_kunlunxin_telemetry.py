@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import DeviceInfo
-from chipperf_kunlunxin.xpu_smi import TelemetryReader
+from chipperf_kunlunxin.xpu_smi import DeviceReader
 from kunlunxin_tool import add_xpu_smi, query_of, recorded
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def device(**identity: str) -> DeviceInfo:
 )
 def test_device_is_found_by_its_identity(machine: FakeMachine, identity: dict[str, str]) -> None:
     add_xpu_smi(machine, m=ROWS, q=QUERY)
-    sample = TelemetryReader().sample(device(**identity))
+    sample = DeviceReader().sample(device(**identity))
     assert (sample.power_w, sample.temperature_c, sample.utilization_percent) == (86, 36, 0)
     assert (sample.memory_used_bytes, sample.clock_mhz) == (90440 * 2**20, 1450)
     assert sample.source == "xpu-smi -m (XPU-RT 10.2)"
@@ -39,20 +39,20 @@ def test_device_is_found_by_its_identity(machine: FakeMachine, identity: dict[st
 def test_values_are_never_those_of_an_earlier_query(machine: FakeMachine) -> None:
     rows = ROWS.replace(" 36 0 0 0 86 ", " N/A 0 0 0 N/A ")
     add_xpu_smi(machine, m=rows, q=QUERY)
-    sample = TelemetryReader().sample(device(uuid="b2"))
+    sample = DeviceReader().sample(device(uuid="b2"))
     assert (sample.power_w, sample.temperature_c) == (None, None)
 
 
 def test_unidentified_device_has_no_values(machine: FakeMachine) -> None:
     add_xpu_smi(machine, m=ROWS)
-    sample = TelemetryReader().sample(device(uuid="b2"))
+    sample = DeviceReader().sample(device(uuid="b2"))
     assert sample.source == "xpu-smi -m, which does not identify b2"
     assert (sample.power_w, sample.memory_used_bytes) == (None, None)
 
 
 def test_devices_at_one_address_are_not_mixed_up(machine: FakeMachine) -> None:
     add_xpu_smi(machine, m=recorded("xpu-smi-m-k200"))
-    assert TelemetryReader().sample(device(pci_bus_id="0000:37:00.0")).temperature_c is None
+    assert DeviceReader().sample(device(pci_bus_id="0000:37:00.0")).temperature_c is None
 
 
 def test_one_call_serves_all_devices_and_one_query_the_process(machine: FakeMachine) -> None:
@@ -63,11 +63,11 @@ def test_one_call_serves_all_devices_and_one_query_the_process(machine: FakeMach
         "xpu-smi",
         script=f'echo "$1" >> {calls}; [ "$1" = -q ] && /bin/cat {machine.bin}/query || /bin/cat {machine.bin}/rows',
     )
-    reader = TelemetryReader()
+    reader = DeviceReader()
     reader.sample(device(uuid="a1"))
     reader.sample(device(uuid="b2"))
     assert calls.read_text().split() == ["-m", "-q"]
-    current = TelemetryReader(fresh_s=0)
+    current = DeviceReader(fresh_s=0)
     current.sample(device(uuid="a1"))
     current.sample(device(uuid="a1"))
     assert calls.read_text().split() == ["-m", "-q", *("-m", "-q"), "-m"]
@@ -87,7 +87,7 @@ def test_tool_that_does_not_answer_is_the_source(machine: FakeMachine, script: s
     if script:
         machine.add_tool("xpu-smi", script=script)
     start_s = time.monotonic()
-    sample = TelemetryReader(timeout_s=0.2).sample(device(uuid="a1"))
+    sample = DeviceReader(timeout_s=0.2).sample(device(uuid="a1"))
     assert reason in sample.source
     assert sample.power_w is None
     assert time.monotonic() - start_s < 10

@@ -18,13 +18,15 @@ from chipperf.torchtools import (
     set_switch,
 )
 from chipperf_metax import plugin
-from chipperf_metax.plugin import perf_device_info, perf_device_init, perf_precision
-from chipperf_metax.runtime import (
+from chipperf_metax.plugin import (
     AUTOTUNE_VARIABLE,
     environment_knobs,
     installed_versions,
+    perf_device_info,
+    perf_device_init,
+    perf_environment,
     perf_load_runtime,
-    worker_environment,
+    perf_precision,
 )
 
 if TYPE_CHECKING:
@@ -182,10 +184,12 @@ def test_variables_that_are_set_are_reported() -> None:
 
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("has_sdk", [False, True])
-def test_worker_is_told_the_sdk_and_determinism(tmp_path: Path, has_sdk: bool, deterministic: bool) -> None:
-    home = tmp_path if has_sdk else tmp_path / "absent"
+def test_worker_is_told_the_sdk_and_determinism(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_sdk: bool, deterministic: bool
+) -> None:
+    monkeypatch.setattr(plugin, "_MACA_HOME", tmp_path if has_sdk else tmp_path / "absent")
     settings = EnvironmentSettings(case="resnet50", precision="fp32", deterministic=deterministic)
-    variables = {variable.name: variable.value for variable in worker_environment(settings, {}, home)}
+    variables = {variable.name: variable.value for variable in perf_environment(settings)}
     expected = {AUTOTUNE_VARIABLE: "0"} | ({"MACA_PATH": str(tmp_path)} if has_sdk else {})
     if deterministic:
         expected |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -195,7 +199,7 @@ def test_worker_is_told_the_sdk_and_determinism(tmp_path: Path, has_sdk: bool, d
 
 def test_flagperf_switch_of_tf32_is_not_carried_over() -> None:
     settings = EnvironmentSettings(case="resnet50", precision="tf32", deterministic=True)
-    names = {variable.name for variable in worker_environment(settings, {})}
+    names = {variable.name for variable in perf_environment(settings)}
     assert not {name for name in names if "TF32" in name}
 
 

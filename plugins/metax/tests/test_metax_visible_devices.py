@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 from chipperf import DeviceError, EnvironmentSettings, ProbedDevice
-from chipperf_metax.probe import active_choice, find_conflict, select
-from chipperf_metax.runtime import worker_environment
+from chipperf_metax.plugin import perf_environment
+from chipperf_metax.probe import VISIBLE_VARIABLES, active_choice, find_conflict, select
 
 DEVICES = tuple(
     ProbedDevice(index=index, name="MetaX C500", uuid=f"GPU-{letter}0000000") for index, letter in enumerate("abcd")
 )
+
+
+SETTINGS = EnvironmentSettings(case="resnet50", precision="fp32")
+
+
+def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VISIBLE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -57,15 +67,16 @@ def test_variable_of_maca_wins(environment: dict[str, str], expected: tuple[str,
         {"MACA_VISIBLE_DEVICES": "0, 1", "CUDA_VISIBLE_DEVICES": "0,1"},
     ],
 )
-def test_choices_that_agree_are_no_conflict(environment: dict[str, str]) -> None:
+def test_choices_that_agree_are_no_conflict(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_conflict(environment) is None
-    assert worker_environment(EnvironmentSettings(case="resnet50", precision="fp32"), environment) is not None
+    use(environment, monkeypatch)
+    assert perf_environment(SETTINGS) is not None
 
 
 @pytest.mark.parametrize("stale", ["0", "1,0", ""])
-def test_stale_variable_of_maca_stops_a_worker(stale: str) -> None:
-    environment = {"MACA_VISIBLE_DEVICES": stale, "CUDA_VISIBLE_DEVICES": "0,1"}
+def test_stale_variable_of_maca_stops_a_worker(stale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use({"MACA_VISIBLE_DEVICES": stale, "CUDA_VISIBLE_DEVICES": "0,1"}, monkeypatch)
     with pytest.raises(DeviceError, match="contradicts CUDA_VISIBLE_DEVICES='0,1'") as caught:
-        worker_environment(EnvironmentSettings(case="resnet50", precision="fp32"), environment)
+        perf_environment(SETTINGS)
     assert caught.value.hint is not None
     assert "unset MACA_VISIBLE_DEVICES" in caught.value.hint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +10,7 @@ from pydantic import ValidationError
 from chipperf.cases.base import Role
 from chipperf.errors import ConfigError, UsageError, did_you_mean
 from chipperf.records.schema import HyperparameterChange, Setting
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -119,10 +114,10 @@ def read_config_file(path: Path) -> ConfigFile:
         ConfigError: The file is missing, not TOML, or has unknown tables or keys; the message names the place.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/training.md for an example") from error
     tables = ("hyperparameters", "environment")
     for name, table in content.items():

@@ -6,7 +6,6 @@ check is an error.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -14,11 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from chipperf.contract.check import find_check
 from chipperf.errors import ConfigError, UsageError, first_fault
 from chipperf.plugin.types import API_VERSION
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,14 +56,14 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
             waiver has expired. The message names the file and the waiver.
     """
     try:
-        content = _WaiverFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}", hint="write each waiver as a [[waiver]] table") from error
+        content = _WaiverFile.model_validate(parse_toml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise ConfigError(
             f"{path}: {first_fault(error)}",
             hint="write each waiver as a [[waiver]] table with check, kind and reason, optionally issue and until_api",
         ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}", hint="write each waiver as a [[waiver]] table") from error
     waivers: dict[str, Waiver] = {}
     for waiver in content.waiver:
         check, until = waiver.check, waiver.until_api

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,11 +15,7 @@ from chipperf.errors import ConfigError, PluginError, first_fault
 from chipperf.languages import in_all_languages
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +143,7 @@ def _installed() -> tuple[VendorInfo, ...]:
 
 def _add_file(names: CardNames, path: Path) -> None:
     try:
-        content = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        content = _File.model_validate(parse_toml(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --cards") from error
     except ValidationError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import operator
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -16,11 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.documents.markdown import read_text
 from chipperf.documents.topology import CardTopology, parse_config_name
 from chipperf.errors import ConfigError, DocumentError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +137,7 @@ def _values(
 
 def _toml(text: str) -> Iterator[tuple[str, Assigned]]:
     lines = text.split("\n")
-    for key, value in tomllib.loads(text).get("hyperparameters", {}).items():
+    for key, value in parse_toml(text).get("hyperparameters", {}).items():
         line = next((number for number, line in enumerate(lines, start=1) if line.strip().startswith(key)), 1)
         yield key, Assigned(value, line)
 

@@ -1,17 +1,18 @@
-"""Core's defaults for optional hooks. Each function replaces the hook with its name if the vendor does not have it.
+"""Core's defaults for optional hooks that the vendor does not have: results, and functions with the names of hooks.
 
 The functions import torch themselves, because binding a session and listing its vendor must work without torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from chipperf.errors import VendorHookError
 from chipperf.plugin.torch_helpers import (
     CUDNN_TF32,
     DETERMINISTIC_ALGORITHMS,
     MATMUL_PRECISION,
+    call_if_there,
     convert_parameters,
     precision_policy,
     require_precision,
@@ -19,35 +20,26 @@ from chipperf.plugin.torch_helpers import (
     set_switch,
     switch_knobs,
 )
-from chipperf.plugin.types import (
-    CaseOverrides,
-    DistributedConfig,
-    EnvironmentSettings,
-    EnvironmentVariable,
-    LoaderOptions,
-    PeakFlops,
-    PrecisionPolicy,
-    Rank,
-    ToolCommand,
-)
+from chipperf.plugin.types import CaseOverrides, DistributedConfig, LoaderOptions
 
 if TYPE_CHECKING:
     import torch
 
+    from chipperf.plugin.types import PrecisionPolicy, Rank
     from chipperf.precisions import Precision
 
 
-def environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Set no variable."""
-    return ()
+RESULTS: Final = {
+    "perf_environment": (),
+    "perf_loader_options": LoaderOptions(),
+    "perf_case_overrides": CaseOverrides(),
+    "perf_tool_commands": (),
+    "perf_peak_flops": None,
+}
 
 
-def distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
-    """Use gloo on the CPU. For other devices core has no backend that works for every vendor.
-
-    Raises:
-        VendorHookError: The device is not the CPU.
-    """
+def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
+    """Use gloo on the CPU. For other devices core has no backend that works for every vendor."""
     if device.type != "cpu":
         raise VendorHookError(
             f"core knows no collective backend for {device.type} devices",
@@ -56,17 +48,13 @@ def distributed_setup(rank: Rank, device: torch.device) -> DistributedConfig:
     return DistributedConfig(backend="gloo")
 
 
-def seed(seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed the generators of torch's module for the device type, and set torch's deterministic algorithms.
-
-    Raises:
-        VendorHookError: That module cannot seed, so the run would not be reproducible.
-    """
+def perf_seed(seed: int, device: torch.device, deterministic: bool) -> None:
+    """Seed the generators of torch's module for the device type, and set torch's deterministic algorithms."""
     import torch
 
     set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
+    # Core has seeded torch's CPU generator.
     if device.type == "cpu":
-        # Core has seeded torch's CPU generator.
         return
     manual_seed_all = getattr(getattr(torch, device.type, None), "manual_seed_all", None)
     if manual_seed_all is None:
@@ -76,12 +64,8 @@ def seed(seed: int, device: torch.device, deterministic: bool) -> None:
     manual_seed_all(seed)
 
 
-def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
-    """Run only fp32, with torch's shortcuts for fp32 products switched off.
-
-    Raises:
-        UnsupportedPrecision: Something other than fp32 was requested.
-    """
+def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
+    """Run only fp32, with torch's shortcuts for fp32 products switched off."""
     require_precision(requested, (), who="a plugin without perf_precision")
     reasons = {MATMUL_PRECISION: "fp32 products are not rounded"}
     set_switch(MATMUL_PRECISION, "highest")
@@ -92,36 +76,14 @@ def precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     return precision_policy(requested, knobs=switch_knobs(reasons))
 
 
-def prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
+def perf_prepare_model(model: torch.nn.Module, precision: PrecisionPolicy, device: torch.device) -> torch.nn.Module:
     """Train the model as it is, with parameters of the precision's type."""
     return convert_parameters(model, precision.requested)
 
 
-def loader_options(device: torch.device) -> LoaderOptions:
-    """Return the default options of the data loader."""
-    return LoaderOptions()
-
-
-def case_overrides(case: str, rank: Rank, device_name: str) -> CaseOverrides:
-    """Override no hyperparameter."""
-    return CaseOverrides()
-
-
-def tool_commands() -> tuple[ToolCommand, ...]:
-    """List no command."""
-    return ()
-
-
-def peak_flops(device_name: str, precision: str) -> PeakFlops | None:
-    """Return ``None``: the peak is unknown."""
-    return None
-
-
-def device_teardown(device: torch.device) -> None:
+def perf_device_teardown(device: torch.device) -> None:
     """Put back the switches that the defaults set, and empty the cache of torch's module for the device type."""
     import torch
 
     restore_switches()
-    empty_cache = getattr(getattr(torch, device.type, None), "empty_cache", None)
-    if empty_cache is not None:
-        empty_cache()
+    call_if_there(getattr(torch, device.type, None), "empty_cache")

@@ -24,20 +24,12 @@ _RANGES: Final = (
 )
 """Suffix of a field's name, lowest value and highest value. The first matching suffix counts."""
 
-_MAY_BE_BLANK: Final = frozenset({"value"})
-
 
 def describe_mismatch(value: object, expected: Any) -> str | None:
-    """Return what is wrong with ``value``, or ``None`` if it has the ``expected`` type and plausible numbers.
+    """Return what is wrong with the result of a hook, such as ``a ProbeResult whose devices[0].name is blank``.
 
-    Args:
-        value: The return value of a hook.
-        expected: A type as in an annotation: a dataclass (a subclass does not match), ``tuple[X, ...]``,
-            ``frozenset[X]``, a union, a ``Literal``, or a plain class.
-
-    Returns:
-        A phrase that follows "returned", for example ``dict instead of ProbeResult`` or ``a ProbeResult whose
-        devices[0].name is blank``.
+    ``None`` means that it has the ``expected`` type and plausible numbers. The type is one as in an annotation: a
+    dataclass, ``tuple[X, ...]``, ``frozenset[X]``, a union, a ``Literal``, or a plain class. A subclass does not match.
     """
     fault = _fault_at("", value, expected)
     if fault is None or type(value) is not (get_origin(expected) or expected):
@@ -45,17 +37,27 @@ def describe_mismatch(value: object, expected: Any) -> str | None:
     return f"a {type(value).__name__} whose {fault}"
 
 
-def _fault_at(name: str, value: object, expected: Any) -> str | None:
-    origin = get_origin(expected)
+def _fault_at(name: str, value: Any, expected: Any) -> str | None:
+    origin, arguments = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
-        return _fault_in_union(name, value, get_args(expected))
+        return _fault_in_union(name, value, arguments)
     if origin is Literal:
-        return None if value in get_args(expected) else _fault(name, value, " or ".join(map(repr, get_args(expected))))
+        return None if value in arguments else _fault(name, value, " or ".join(map(repr, arguments)))
+    parts: list[tuple[str, Any, Any]]
     if origin in (tuple, frozenset):
-        return _fault_in_items(name, value, origin, get_args(expected)[0])
-    if is_dataclass(expected):
-        return _fault_in_fields(name, value, expected)
-    return _fault_in_scalar(name, value, expected)
+        if not isinstance(value, origin):
+            return _fault(name, value, f"{origin.__name__} of {_title(arguments[0])}")
+        parts = [(f"{name}[{position}]", item, arguments[0]) for position, item in enumerate(value)]
+    elif is_dataclass(expected):
+        if type(value) is not expected:
+            return _fault(name, value, _title(expected))
+        hints = _hints_of(type(value))
+        parts = [
+            (f"{name}.{key}".lstrip("."), getattr(value, key), hints[key]) for key in (f.name for f in fields(value))
+        ]
+    else:
+        return _fault_in_scalar(name, value, expected)
+    return next(filter(None, (_fault_at(*part) for part in parts)), None)
 
 
 def _fault_in_union(name: str, value: object, members: tuple[Any, ...]) -> str | None:
@@ -70,24 +72,6 @@ def _fault_in_union(name: str, value: object, members: tuple[Any, ...]) -> str |
     return faults[0] if len(faults) == 1 else _fault(name, value, " or ".join(_title(member) for member in concrete))
 
 
-def _fault_in_items(name: str, value: Any, container: Any, item_type: Any) -> str | None:
-    if not isinstance(value, container):
-        return _fault(name, value, f"{container.__name__} of {_title(item_type)}")
-    faults = (_fault_at(f"{name}[{position}]", item, item_type) for position, item in enumerate(value))
-    return next((fault for fault in faults if fault), None)
-
-
-def _fault_in_fields(name: str, value: Any, expected: Any) -> str | None:
-    hints = _hints_of(expected)
-    if type(value) is not expected:
-        return _fault(name, value, _title(expected))
-    faults = (
-        _fault_at(f"{name}.{field.name}".lstrip("."), getattr(value, field.name), hints[field.name])
-        for field in fields(expected)
-    )
-    return next((fault for fault in faults if fault), None)
-
-
 # Evaluating annotations is slow, and telemetry is checked once a second per device during a measurement.
 @functools.cache
 def _hints_of(expected: type) -> dict[str, Any]:
@@ -100,31 +84,23 @@ def _fault_in_scalar(name: str, value: object, expected: Any) -> str | None:
     if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
         return _fault(name, value, _title(expected))
     field_name = name.rpartition(".")[2]
-    if isinstance(value, str) and not value.strip() and field_name not in _MAY_BE_BLANK:
+    if isinstance(value, str) and not value.strip() and field_name != "value":
         return f"{name} is blank"
     if isinstance(value, (int, float)):
-        return _fault_in_number(name, value, field_name)
-    return None
-
-
-def _fault_in_number(name: str, value: float, field_name: str) -> str | None:
-    if not math.isfinite(value):
-        return f"{name} is {value}"
-    for suffix, lowest, highest in _RANGES:
-        if field_name.endswith(suffix):
-            return None if lowest <= value <= highest else f"{name} is {value}, outside {lowest:g} to {highest:g}"
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+        ranges = ((lowest, highest) for suffix, lowest, highest in _RANGES if field_name.endswith(suffix))
+        lowest, highest = next(ranges, (-math.inf, math.inf))
+        if not lowest <= value <= highest:
+            return f"{name} is {value}, outside {lowest:g} to {highest:g}"
     return None
 
 
 def _fault(name: str, value: object, expected: str) -> str:
-    found = (
-        "None" if value is None else type(value).__name__ if isinstance(value, (dict, list, tuple)) else _show(value)
-    )
+    found = "None" if value is None else type(value).__name__
+    if isinstance(value, (bool, int, float, str)):
+        found = f"{value!r} ({found})"
     return f"{name} is {found} instead of {expected}" if name else f"{found} instead of {expected}"
-
-
-def _show(value: object) -> str:
-    return f"{value!r} ({type(value).__name__})" if isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
 def _title(expected: Any) -> str:

@@ -4,7 +4,8 @@ A vendor plugin is a module. Its functions carry the decorator :data:`chipperf.h
 group ``chipperf.vendors`` names the module. An observer has an entry point in ``chipperf.observers``. Types of
 torch are imported only for type checkers, so neither this module nor a plugin imports torch.
 
-Every docstring contains an example, which a test runs.
+Several hooks take ``rank``, the worker's place in the job; ``device``, what ``perf_device_init`` returned; and
+``device_name``, the product's name. Every docstring contains an example, which a test runs.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class MachineSpecs:
 
     @hookspec(firstresult=True)
     def perf_vendor_info(self) -> VendorInfo:
-        """Return the vendor's name, titles, device type and capabilities; required.
+        """Return the vendor's name, titles, device type, capabilities and known products; required.
+
+        They are constant, so the hook must not use a device.
 
         Example:
             from chipperf import Title, VendorInfo, hookimpl
@@ -66,10 +69,6 @@ class MachineSpecs:
                     device_type="cuda",
                     visible_devices_env=("ACME_VISIBLE_DEVICES",),
                 )
-
-        Returns:
-            Name, titles, device type, capabilities and known products. They are constant, so the hook must not use a
-            device.
         """
 
     @hookspec(firstresult=True)
@@ -98,7 +97,7 @@ class MachineSpecs:
 
     @hookspec(firstresult=True)
     def perf_environment(self, rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-        """Return the variables that a worker needs before its interpreter starts; default none.
+        """Return the variables that a worker needs before its interpreter starts, with reasons; default none.
 
         Core sets and records them. The hook must not change ``os.environ``. A variable that the user
         has already set keeps the user's value.
@@ -109,18 +108,11 @@ class MachineSpecs:
             @hookimpl
             def perf_environment(rank, settings):
                 return (EnvironmentVariable(name="ACME_RING", value="1", reason="ring all-reduce over PCIe"),)
-
-        Args:
-            rank: Rank of the worker in the job.
-            settings: Case, precision and determinism of the run.
-
-        Returns:
-            Variables, each with its reason.
         """
 
     @hookspec(firstresult=True)
     def perf_load_runtime(self) -> RuntimeInfo:
-        """Import torch and the vendor's extension, once per worker; required.
+        """Import torch and the vendor's extension, once per worker, and return the versions of the stack; required.
 
         Example:
             from chipperf import RuntimeInfo, hookimpl
@@ -129,9 +121,6 @@ class MachineSpecs:
             def perf_load_runtime():
                 import torch
                 return RuntimeInfo(torch=torch.__version__, sdk=torch.version.cuda)
-
-        Returns:
-            Versions of the loaded stack.
         """
 
 
@@ -175,9 +164,6 @@ class DeviceSpecs:
             def perf_device_info(device):
                 return DeviceInfo(index=device.index or 0, name="ACME A1", total_bytes=64 * 2**30)
 
-        Args:
-            device: The ``torch.device`` that ``perf_device_init`` returned.
-
         Returns:
             Product name (not the name of the vendor or device type), UUID and capacity.
         """
@@ -203,7 +189,7 @@ class DeviceSpecs:
 
     @hookspec(firstresult=True)
     def perf_memory_query(self, device: torch.device) -> MemoryStats:
-        """Return the device's memory in bytes; required. The query must not reset or change anything.
+        """Return the device's memory in bytes, and the source; required. The query must not change anything.
 
         Example:
             from chipperf import MemoryStats, hookimpl
@@ -211,12 +197,6 @@ class DeviceSpecs:
             @hookimpl
             def perf_memory_query(device):
                 return MemoryStats(source="acme management library", used_bytes=2**30, total_bytes=64 * 2**30)
-
-        Args:
-            device: The device to read.
-
-        Returns:
-            The known values, ``None`` for unknown ones, and the source.
         """
 
     @hookspec
@@ -231,9 +211,6 @@ class DeviceSpecs:
                 import torch
                 if device.type != "cpu":
                     torch.cuda.reset_peak_memory_stats(device)
-
-        Args:
-            device: The device whose counters to reset.
         """
 
 
@@ -252,10 +229,6 @@ class TrainingSpecs:
             @hookimpl
             def perf_distributed_setup(rank, device):
                 return DistributedConfig(backend="gloo", timeout_s=600)
-
-        Args:
-            rank: Rank of the worker in the job.
-            device: The worker's device.
 
         Returns:
             Backend, rendezvous, timeout and DDP options. Without the hook core uses gloo, and only on the CPU.
@@ -277,14 +250,12 @@ class TrainingSpecs:
                 torch.manual_seed(seed)
 
         Args:
-            seed: Seed of this rank.
-            device: The worker's device.
             deterministic: True if two runs must give bit-equal results.
         """
 
     @hookspec(firstresult=True)
     def perf_precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
-        """Set up the device for a precision and describe it; default supports fp32 only.
+        """Set up the device for a precision and describe it with every knob that affects it; default fp32 only.
 
         Example:
             from chipperf import Capability, hookimpl
@@ -294,13 +265,6 @@ class TrainingSpecs:
             def perf_precision(requested, device):
                 require_precision(requested, {Capability.BF16}, who="the ACME A1")
                 return precision_policy(requested)
-
-        Args:
-            requested: The requested precision.
-            device: The worker's device.
-
-        Returns:
-            The precision in use, with every knob that affects it.
 
         Raises:
             UnsupportedPrecision: The device cannot run the precision. The hook must not use another one instead.
@@ -324,8 +288,6 @@ class TrainingSpecs:
 
         Args:
             model: A ``torch.nn.Module`` that is already on the device.
-            precision: The precision in use.
-            device: The worker's device.
 
         Returns:
             The model to train. Core converts inputs to its memory format.
@@ -333,7 +295,7 @@ class TrainingSpecs:
 
     @hookspec(firstresult=True)
     def perf_loader_options(self, device: torch.device) -> LoaderOptions:
-        """Return options of the data loader for this device; default options of core.
+        """Return options of the data loader for this device, such as pinned memory; default options of core.
 
         Example:
             from chipperf import LoaderOptions, hookimpl
@@ -341,17 +303,11 @@ class TrainingSpecs:
             @hookimpl
             def perf_loader_options(device):
                 return LoaderOptions(pin_memory=True)
-
-        Args:
-            device: The worker's device.
-
-        Returns:
-            Pinned memory, workers per rank, and start method of workers.
         """
 
     @hookspec(firstresult=True)
     def perf_case_overrides(self, case: str, rank: Rank, device_name: str) -> CaseOverrides:
-        """Return the hyperparameters that this vendor tunes for a case and topology; default none.
+        """Return the hyperparameters that this vendor tunes for a case and topology, with reasons; default none.
 
         :func:`chipperf.read_case_overrides` takes them from a ``configs.toml`` beside the plugin.
 
@@ -366,8 +322,6 @@ class TrainingSpecs:
                 return CaseOverrides(overrides=(batch_size,))
 
         Args:
-            case: Name of the case.
-            rank: Topology of the job.
             device_name: Product name; empty if it is not known yet.
 
         Returns:
@@ -391,12 +345,6 @@ class MonitoringSpecs:
             @hookimpl
             def perf_telemetry(device):
                 return TelemetrySample(source="acme-smi", power_w=61.0, temperature_c=38.0)
-
-        Args:
-            device: Identity of the device.
-
-        Returns:
-            The known values, and ``None`` for unknown ones.
         """
 
     @hookspec(firstresult=True)
@@ -413,14 +361,11 @@ class MonitoringSpecs:
             def perf_tool_commands():
                 query = ToolCommand(name="acme-smi-query", argv=("acme-smi", "-q"), private_patterns=(r"SN[0-9]{8}",))
                 return (query,)
-
-        Returns:
-            Commands, each with the name of its recording.
         """
 
     @hookspec(firstresult=True)
     def perf_peak_flops(self, device_name: str, precision: str) -> PeakFlops | None:
-        """Return the dense peak rate for the computation of MFU; default unknown.
+        """Return the dense peak rate for the computation of MFU, with its source; default unknown.
 
         Example:
             from chipperf import PeakFlops, hookimpl
@@ -432,11 +377,7 @@ class MonitoringSpecs:
                 return peak and PeakFlops(flops_per_s=peak, source="ACME A1 data sheet, revision 3")
 
         Args:
-            device_name: Product name.
             precision: *Effective* precision.
-
-        Returns:
-            Peak and source, or ``None`` if the peak is unknown.
         """
 
 
@@ -453,9 +394,6 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
             @hookimpl
             def perf_step_end(device):
                 pass
-
-        Args:
-            device: The worker's device.
         """
 
     @hookspec
@@ -472,9 +410,6 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
                 import torch
                 if device.type != "cpu":
                     torch.cuda.empty_cache()
-
-        Args:
-            device: The worker's device.
         """
 
 
@@ -491,9 +426,6 @@ class ObserverSpecs:
             @hookimpl
             def perf_run_started(event):
                 print(event.case, event.precision)
-
-        Args:
-            event: Frozen description of what happened.
         """
 
     @hookspec
@@ -506,9 +438,6 @@ class ObserverSpecs:
             @hookimpl
             def perf_window_finished(event):
                 print(event.step, event.samples / event.seconds)
-
-        Args:
-            event: Frozen description of what happened.
         """
 
     @hookspec
@@ -521,9 +450,6 @@ class ObserverSpecs:
             @hookimpl
             def perf_epoch_finished(event):
                 print(event.epoch, event.mean_loss)
-
-        Args:
-            event: Frozen description of what happened.
         """
 
     @hookspec
@@ -536,9 +462,6 @@ class ObserverSpecs:
             @hookimpl
             def perf_evaluation_finished(event):
                 print(event.metric, event.value)
-
-        Args:
-            event: Frozen description of what happened.
         """
 
     @hookspec
@@ -551,9 +474,6 @@ class ObserverSpecs:
             @hookimpl
             def perf_run_finished(event):
                 print(event.record_path)
-
-        Args:
-            event: Frozen description of what happened.
         """
 
     @hookspec
@@ -566,7 +486,4 @@ class ObserverSpecs:
             @hookimpl
             def perf_run_failed(event):
                 print(event.failure_class, event.message)
-
-        Args:
-            event: Frozen description of what happened.
         """

@@ -32,15 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginEntry:
-    """An installed entry point.
-
-    Attributes:
-        group: Entry-point group, :data:`VENDOR_GROUP` or :data:`OBSERVER_GROUP`.
-        name: Left side of the entry point; the vendor's name.
-        value: Right side of the entry point; the module with the hooks.
-        distribution: Distribution that provides the entry point.
-        version: Version of that distribution.
-    """
+    """An installed entry point ``name = value``, with the distribution that provides it: ``value`` is the module."""
 
     group: str
     name: str
@@ -69,11 +61,7 @@ def observers() -> tuple[PluginEntry, ...]:
 
 
 def find_vendor(name: str) -> PluginEntry:
-    """Return the one installed vendor called ``name``, without importing or probing it.
-
-    Raises:
-        VendorSelectionError: No distribution provides the vendor, or several do.
-    """
+    """Return the installed vendor ``name``; none or several are a :class:`VendorSelectionError`. Imports nothing."""
     installed = vendors()
     candidates = [entry for entry in installed if entry.name == name]
     if not candidates:
@@ -88,11 +76,7 @@ def find_vendor(name: str) -> PluginEntry:
 
 
 def load(entry: PluginEntry) -> ModuleType:
-    """Import the plugin's module.
-
-    Raises:
-        PluginLoadError: The import fails, or the entry point does not name a module.
-    """
+    """Import the plugin's module; a :class:`PluginLoadError` says why it fails or is none."""
     remedy = f"repair it with 'pip install --force-reinstall {entry.distribution}', or 'pip uninstall' it"
     try:
         module = EntryPoint(entry.name, entry.value, entry.group).load()
@@ -115,10 +99,9 @@ def normal_name(distribution_name: str) -> str:
 
 
 def package_directory(entry: PluginEntry) -> Path | None:
-    """Return the directory of the plugin's package. Does not import the plugin.
+    """Return the directory of the plugin's top-level package, or of the package of a module of core; imports nothing.
 
-    This is the top-level package or, for a plugin that is part of core, the package that contains its module. ``None``
-    means that the package does not exist, or that the plugin is a module without a package.
+    ``None`` means that the package does not exist, or that the plugin is a module without a package.
     """
     parts = entry.value.partition(":")[0].split(".")
     package = ".".join(parts[:-1]) if parts[0] == CORE_PACKAGE else parts[0]
@@ -137,7 +120,17 @@ def ambiguous_vendor(entries: list[PluginEntry]) -> VendorSelectionError:
 
 
 def _entries(group: str) -> tuple[PluginEntry, ...]:
-    found = [entry for name in _providers(group) for entry in _entries_of(name, group)]
+    found: list[PluginEntry] = []
+    for name in _providers(group):
+        # The same distribution may be on sys.path twice; distribution() returns the first, as an import would.
+        try:
+            provider = distribution(name)
+            points = [point for point in provider.entry_points if point.group == group]
+        except Exception as error:
+            logger.warning("the entry points of %s are ignored: %s: %s", name, type(error).__name__, error)
+            continue
+        source = {"distribution": provider.metadata["Name"], "version": provider.version}
+        found += [PluginEntry(group=group, name=point.name, value=point.value, **source) for point in points]
     return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
 
 
@@ -152,23 +145,3 @@ def _providers(group: str) -> set[str]:
         except Exception as error:
             logger.warning("a distribution with unreadable metadata is ignored: %s: %s", type(error).__name__, error)
     return names
-
-
-def _entries_of(name: str, group: str) -> list[PluginEntry]:
-    # The same distribution may be on sys.path twice; distribution() returns the first, as an import would.
-    try:
-        provider = distribution(name)
-        points = [point for point in provider.entry_points if point.group == group]
-    except Exception as error:
-        logger.warning("the entry points of %s are ignored: %s: %s", name, type(error).__name__, error)
-        return []
-    return [
-        PluginEntry(
-            group=group,
-            name=point.name,
-            value=point.value,
-            distribution=provider.metadata["Name"],
-            version=provider.version,
-        )
-        for point in points
-    ]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,12 +36,9 @@ _BOOTSTRAP: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeOutcome:
-    """The outcome of probing one vendor: a result or a fault.
+    """The outcome of probing one vendor: a result, or why there is none.
 
-    Attributes:
-        entry: The vendor.
-        result: Result of the probe; ``None`` if there is a fault.
-        fault: Why there is no result: the plugin is broken, or its probe raised, hung or ended its process.
+    The plugin may be broken, or its probe may have raised, hung or ended its process.
     """
 
     entry: PluginEntry
@@ -59,12 +57,7 @@ class ProbeOutcome:
 
 
 def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[ProbeOutcome, ...]:
-    """Probe vendors at the same time. A fault of one vendor does not affect the others.
-
-    Args:
-        entries: Vendors with different names.
-        timeout_s: Time limit of each probe.
-    """
+    """Probe vendors with different names at the same time. A fault of one does not affect the others."""
 
     def outcome_of(entry: PluginEntry) -> ProbeOutcome:
         try:
@@ -77,11 +70,7 @@ def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TI
 
 
 def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> ProbeResult:
-    """Run a vendor's ``perf_probe`` in a child process.
-
-    Args:
-        entry: The vendor.
-        timeout_s: Time after which the child is killed.
+    """Run a vendor's ``perf_probe`` in a child process, which is killed after ``timeout_s``.
 
     Raises:
         PluginLoadError: The plugin cannot be imported or does not fulfill the specification.
@@ -105,7 +94,9 @@ def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> P
                 hint=f"check the driver, and report it to the authors of {entry.distribution}",
             ) from error
         finally:
-            _kill_group(child)
+            # The probe may have started processes, for example a vendor's management tool.
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     return _parse(entry, answer, exit_status=child.returncode, complaints=complaints)
 
 
@@ -143,11 +134,3 @@ def _parse(entry: PluginEntry, answer: str, *, exit_status: int, complaints: str
         raise fault(content["message"], hint=content["hint"])
     devices = tuple(ProbedDevice(**device) for device in content.pop("devices"))
     return ProbeResult(**content, devices=devices)
-
-
-def _kill_group(child: subprocess.Popen[str]) -> None:
-    # The probe may have started processes, for example a vendor's management tool.
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

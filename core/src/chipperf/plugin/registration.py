@@ -1,8 +1,4 @@
-"""Registering a plugin after checking it against the hook specification.
-
-If a plugin has faults, it is not registered, and the error lists all of them. The contract suite uses the functions
-that find the faults too.
-"""
+"""Registering a plugin after checking it against the hook specification. The contract suite finds faults here too."""
 
 from __future__ import annotations
 
@@ -60,23 +56,14 @@ REQUIRED_HOOKS: Final = (
 )
 """Hooks that a vendor needs for training."""
 
-CAPABILITY_HOOKS: Final = {
-    Capability.DISTRIBUTED: "perf_distributed_setup",
-    Capability.TELEMETRY: "perf_telemetry",
-}
+CAPABILITY_HOOKS: Final = {Capability.DISTRIBUTED: "perf_distributed_setup", Capability.TELEMETRY: "perf_telemetry"}
 """The hook of each capability. A plugin must declare the capability exactly if it implements the hook."""
-
 
 _VENDOR_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class BoundPlugin:
-    """A plugin with its own pluggy manager, so that its hooks cannot be answered by another plugin.
-
-    Attributes:
-        entry: The plugin's entry point.
-        hooks: Names of the hooks that it implements.
-    """
+    """A plugin and its ``hooks``, with its own pluggy manager, so that no other plugin can answer them."""
 
     def __init__(
         self, entry: PluginEntry, manager: pluggy.PluginManager, arguments: Mapping[str, tuple[str, ...]]
@@ -87,22 +74,14 @@ class BoundPlugin:
         self.hooks = frozenset(name for name in arguments if getattr(manager.hook, name).get_hookimpls())
 
     def call(self, hook: str, *arguments: object) -> Any:
-        """Call a hook through pluggy.
-
-        Args:
-            hook: A hook that the plugin implements.
-            arguments: The hook's arguments in the order of its specification.
-
-        Returns:
-            The return value of the plugin's function.
-        """
+        """Call a hook that the plugin implements through pluggy, with its arguments in the specified order."""
         caller = getattr(self._manager.hook, hook)
         result = caller(**dict(zip(self._arguments[hook], arguments, strict=True)))
         # For a hook without firstresult, pluggy returns the list of all results that are not None.
         return result if caller.spec.opts["firstresult"] else next(iter(result), None)
 
     def resolve(self, hook: str) -> Hook:
-        """Return a function for a hook. It takes the hook's arguments by position and does not call pluggy."""
+        """Return a function that takes the hook's arguments by position and does not call pluggy."""
         (implementation,) = getattr(self._manager.hook, hook).get_hookimpls()
         arguments = self._arguments[hook]
         function: Hook = implementation.function
@@ -114,15 +93,7 @@ class BoundPlugin:
 
 
 def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundPlugin:
-    """Load a plugin and register it in its own plugin manager.
-
-    Args:
-        entry: The plugin.
-        hooks: Hooks that the plugin may implement, with their argument names.
-
-    Raises:
-        PluginLoadError: The plugin cannot be imported or breaks the specification. Every fault is listed.
-    """
+    """Load a plugin that may implement ``hooks``, and register it; a :class:`PluginLoadError` lists every fault."""
     module = load(entry)
     faults = [*mismatches(module, hooks), *forbidden_options(module)]
     if faults:
@@ -139,11 +110,7 @@ def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundP
 
 
 def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
-    """Check that a vendor implements every hook that ``purpose`` needs.
-
-    Raises:
-        PluginLoadError: Required hooks are missing. The message names all of them.
-    """
+    """Raise a :class:`PluginLoadError` that names all hooks that ``purpose`` needs and the vendor lacks."""
     missing = missing_hooks(plugin.hooks, purpose)
     if missing:
         raise PluginLoadError(
@@ -153,16 +120,9 @@ def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
 
 
 def require_consistent(plugin: BoundPlugin, info: VendorInfo, purpose: Purpose) -> None:
-    """Check that a vendor's info agrees with its entry point, its hooks and this version of core.
-
-    Raises:
-        PluginLoadError: They do not agree. The message lists every difference.
-    """
-    faults = [
-        *name_faults(plugin.entry, info),
-        *api_version_faults(info),
-        *undeclared_capabilities(plugin.hooks, info),
-    ]
+    """Raise a :class:`PluginLoadError` if a vendor's info disagrees with its entry point, its hooks or this core."""
+    faults = [*name_faults(plugin.entry, info), *api_version_faults(info)]
+    faults += undeclared_capabilities(plugin.hooks, info)
     # An unfinished plugin can be listed.
     if purpose == "train":
         faults += unfounded_capabilities(plugin.hooks, info)
@@ -175,7 +135,10 @@ def mismatches(module: ModuleType, hooks: Mapping[str, tuple[str, ...]]) -> Iter
     manager = pluggy.PluginManager(PROJECT_NAME)
     for name, value in sorted(vars(module).items()):
         if manager.parse_hookimpl_opts(module, name) is None:
-            yield from _unmarked(module, name, value)
+            # An imported helper, such as time.perf_counter, is not a hook.
+            is_own = getattr(value, "__module__", None) == module.__name__ or name in {**VENDOR_HOOKS, **OBSERVER_HOOKS}
+            if name.startswith("perf_") and callable(value) and is_own:
+                yield f"{name} lacks @hookimpl and would never be called"
         elif name in hooks:
             yield from _unknown_arguments(name, value, hooks[name])
         elif name in VENDOR_HOOKS:
@@ -233,14 +196,6 @@ def unfounded_capabilities(hooks: Container[str], info: VendorInfo) -> Iterator[
     for capability, hook in CAPABILITY_HOOKS.items():
         if capability in info.capabilities and hook not in hooks:
             yield f"it declares Capability.{capability.name}, but does not implement {hook}"
-
-
-def _unmarked(module: ModuleType, name: str, value: object) -> Iterator[str]:
-    if not name.startswith("perf_") or not callable(value):
-        return
-    # An imported helper, such as time.perf_counter, is not a hook.
-    if getattr(value, "__module__", None) == module.__name__ or name in {**VENDOR_HOOKS, **OBSERVER_HOOKS}:
-        yield f"{name} lacks @hookimpl and would never be called"
 
 
 def _unknown_arguments(name: str, function: Callable[..., object], specified: tuple[str, ...]) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import keyword
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,19 +23,11 @@ TEMPLATES: Final = Path(__file__).parent.parent / "templates" / "plugin"
 
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9_]*[a-z0-9])?")
 _DEVICE_TYPE: Final = re.compile(r"[a-z][a-z0-9_]*")
-_NAME_IN_PATHS: Final = "NAME"
-_TEMPLATE_SUFFIX: Final = ".j2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPlugin:
-    """The values that fill the templates of a new plugin.
-
-    Attributes:
-        name: The vendor's name for ``--vendor``.
-        title: The vendor's name in reports.
-        device_type: Type of its ``torch.device``.
-    """
+    """The values that fill the templates of a new plugin: the vendor's name, its title in reports, its device type."""
 
     name: str
     title: str
@@ -52,21 +45,25 @@ class NewPlugin:
 
 
 def create_plugin(plugin: NewPlugin, directory: Path) -> tuple[Path, ...]:
-    """Write a plugin's project. If this fails, no file is written.
+    """Write a plugin's project into a new or empty directory, and return the paths of the files in it.
 
-    Args:
-        plugin: Values for the templates.
-        directory: Root of the project. It must be new or empty, and its parent directory must exist.
-
-    Returns:
-        The sorted paths of the files, relative to ``directory``.
+    If this fails, no file is written.
 
     Raises:
         UsageError: A value cannot be used, a vendor of that name is installed, or the directory cannot be written.
     """
     _require_free_name(plugin.name)
-    _require_valid_texts(plugin)
-    _require_usable(directory)
+    if not plugin.title.strip() or not plugin.title.isprintable():
+        raise UsageError(f"the title {plugin.title!r} is not a line of text", hint="give another --title")
+    if not _DEVICE_TYPE.fullmatch(plugin.device_type):
+        raise UsageError(
+            f"{plugin.device_type!r} is not the type of a torch.device",
+            hint="give --device-type the part before the colon, for example cuda",
+        )
+    if not directory.absolute().parent.is_dir():
+        raise UsageError(f"{directory.parent} is not a directory", hint="make it first, or choose another --directory")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"{directory} is not an empty directory", hint="choose another place with --directory")
     try:
         # Use the same file system, so that the last step is a single rename.
         with tempfile.TemporaryDirectory(prefix=".chipperf-new-", dir=directory.absolute().parent) as workspace:
@@ -96,55 +93,28 @@ def _require_free_name(name: str) -> None:
             raise UsageError(f"{entry} is installed already", hint="choose another name, or change that plugin")
 
 
-def _require_valid_texts(plugin: NewPlugin) -> None:
-    if not plugin.title.strip() or not plugin.title.isprintable():
-        raise UsageError(f"the title {plugin.title!r} is not a line of text", hint="give another --title")
-    if not _DEVICE_TYPE.fullmatch(plugin.device_type):
-        raise UsageError(
-            f"{plugin.device_type!r} is not the type of a torch.device",
-            hint="give --device-type the part before the colon, for example cuda",
-        )
-
-
-def _require_usable(directory: Path) -> None:
-    if not directory.absolute().parent.is_dir():
-        raise UsageError(f"{directory.parent} is not a directory", hint="make it first, or choose another --directory")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} is not an empty directory", hint="choose another place with --directory")
-
-
 def _render_all(plugin: NewPlugin, project: Path) -> tuple[Path, ...]:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    environment.filters["literal"] = _literal
+    # A string literal of JSON is also one of Python and TOML.
+    environment.filters["literal"] = functools.partial(json.dumps, ensure_ascii=False)
+    major, minor = chipperf.__version__.split(".")[:2]
     variables = {
-        "name": plugin.name,
-        "title": plugin.title,
-        "device_type": plugin.device_type,
+        **asdict(plugin),
         "distribution": plugin.distribution,
         "package": plugin.package,
-        "compatible_versions": _compatible_versions(chipperf.__version__),
+        # The versions with the same hooks.
+        "compatible_versions": f">={major}.{minor},<{int(major) + 1}",
     }
     files = []
     for template in sorted(path for path in TEMPLATES.rglob("*") if path.is_file()):
         source = template.relative_to(TEMPLATES)
         text = template.read_text(encoding="utf-8")
-        if template.suffix == _TEMPLATE_SUFFIX:
+        if template.suffix == ".j2":
             text = environment.get_template(source.as_posix()).render(variables)
-        file = Path(str(source).removesuffix(_TEMPLATE_SUFFIX).replace(_NAME_IN_PATHS, plugin.name))
+        file = Path(str(source).removesuffix(".j2").replace("NAME", plugin.name))
         (project / file).parent.mkdir(parents=True, exist_ok=True)
         (project / file).write_text(text, encoding="utf-8")
         files.append(file)
     return tuple(files)
-
-
-def _literal(text: str) -> str:
-    """Return ``text`` as a string literal of JSON, which is also a string literal of Python and TOML."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _compatible_versions(version: str) -> str:
-    """Return the range of versions with the same hooks as ``version``."""
-    major, minor = (int(part) for part in version.split(".")[:2])
-    return f">={major}.{minor},<{major + 1}"

@@ -1,23 +1,18 @@
 """The session: one bound vendor and its observers, with one typed and checked method per hook.
 
-Other modules call plugins only through :class:`Session`. It calls hooks through pluggy, except for the two hooks that
-are called during a measurement. Their functions are looked up once, so that the measured time does not include pluggy.
+Other modules call plugins only through :class:`Session`, and it calls hooks through pluggy. The functions of the two
+hooks that are called during a measurement are looked up once, so that the measured time does not include pluggy.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import (
-    PerfError,
-    PluginLoadError,
-    TrainingStopped,
-    UnsupportedPrecision,
-    VendorHookError,
-)
+from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed
 from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.registration import (
@@ -80,12 +75,9 @@ class DisabledObserver:
 
 
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
-    """Load a vendor and observers, each into its own plugin manager, and check them against the specification.
+    """Load a vendor and observers, and check them against the specification and the hooks that ``purpose`` requires.
 
-    Args:
-        entry: The vendor.
-        observers: Observers that receive events. An observer that cannot be imported is disabled.
-        purpose: Purpose of the session. It determines which hooks are required.
+    An observer that cannot be imported is disabled.
 
     Raises:
         PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification. Every fault is listed.
@@ -108,13 +100,12 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
 class Session:
     """A bound vendor with its observers; made by :func:`bind`.
 
-    There is one method per vendor hook, with the arguments of the hook. The method checks the result. If the vendor
-    does not implement an optional hook, the method calls the function in :mod:`chipperf.plugin.defaults`. If a hook
-    raises or returns another type, the method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that
-    a hook raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
+    There is one method per vendor hook, with the arguments of the hook; of an optional hook that the vendor does not
+    implement, it gives the result of :mod:`chipperf.plugin.defaults`. If a hook raises or returns another type, the
+    method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that a hook raises, such as
+    :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
 
     Attributes:
-        entry: The vendor's entry point.
         step_end: The vendor's ``perf_step_end``, or ``None`` if the vendor does not implement it.
     """
 
@@ -125,7 +116,9 @@ class Session:
         self._observers: list[BoundPlugin] = []
         self._disabled: list[DisabledObserver] = []
         self._info = self._checked("perf_vendor_info", VendorInfo)
-        self.step_end: Callable[[torch.device], None] | None = self._step_end if self.has("perf_step_end") else None
+        self.step_end: Callable[[torch.device], None] | None = None
+        if self.has("perf_step_end"):
+            self.step_end = functools.partial(self._void, "perf_step_end")
 
     @property
     def simulated(self) -> bool:
@@ -153,11 +146,9 @@ class Session:
         return self._checked("perf_load_runtime", RuntimeInfo)
 
     def device_init(self, rank: Rank) -> torch.device:
-        """Make the rank's device current and return it.
+        """Make the rank's device current and return it: of the declared type, with the local rank as index.
 
-        Raises:
-            VendorHookError: The result is not a ``torch.device`` of the declared type with the local rank as index. (A
-                CPU device has no index.)
+        A CPU device has no index.
         """
         import torch
 
@@ -194,12 +185,7 @@ class Session:
         self._void("perf_seed", seed, device, deterministic)
 
     def precision(self, requested: Precision, device: torch.device) -> PrecisionPolicy:
-        """Set up the device for a precision.
-
-        Raises:
-            UnsupportedPrecision: The device cannot run the precision, or the precision is unknown.
-            VendorHookError: The policy is for another precision.
-        """
+        """Set up the device for a precision; one that is unknown or cannot be run is an ``UnsupportedPrecision``."""
         if requested not in PRECISIONS:
             raise UnsupportedPrecision(
                 f"there is no precision {requested!r}", hint=f"precisions: {', '.join(PRECISIONS)}"
@@ -229,11 +215,7 @@ class Session:
         return self._checked("perf_case_overrides", CaseOverrides, case, rank, device_name)
 
     def telemetry(self, device_info: DeviceInfo) -> TelemetrySample:
-        """Read power, temperature, utilization and memory of one device.
-
-        Raises:
-            VendorHookError: The vendor implements no telemetry. Call :meth:`has` first.
-        """
+        """Read power, temperature, utilization and memory of one device; call :meth:`has` first."""
         return self._checked("perf_telemetry", TelemetrySample, device_info)
 
     def tool_commands(self) -> tuple[ToolCommand, ...]:
@@ -257,11 +239,7 @@ class Session:
         return tuple(self._disabled)
 
     def notify(self, event: Event) -> None:
-        """Send an event to every observer. An observer that raises is disabled and not called again.
-
-        Args:
-            event: A frozen event. Its type determines the hook.
-        """
+        """Send an event to the hook of its type of every observer. An observer that raises is not called again."""
         hook = EVENT_HOOKS[type(event).__name__]
         for observer in list(self._observers):
             if hook not in observer.hooks:
@@ -281,15 +259,9 @@ class Session:
     def disable_observer(self, observer: PluginEntry, reason: str) -> None:
         """Stop calling ``observer``, add it to the disabled observers, and log a warning."""
         self._observers = [other for other in self._observers if other.entry != observer]
-        self._disabled.append(
-            DisabledObserver(
-                name=observer.name, distribution=observer.distribution, version=observer.version, reason=reason
-            )
-        )
+        name, distribution, version = observer.name, observer.distribution, observer.version
+        self._disabled.append(DisabledObserver(name=name, distribution=distribution, version=version, reason=reason))
         logger.warning("%s is disabled: %s", observer, reason)
-
-    def _step_end(self, device: torch.device) -> None:
-        self._void("perf_step_end", device)
 
     def _checked(self, hook: str, expected: type[T], *arguments: object) -> T:
         result: T = self._call(hook, *arguments)
@@ -312,9 +284,16 @@ class Session:
                 return self._resolved[hook](*arguments)
             if self.has(hook):
                 return self._vendor.call(hook, *arguments)
-            return self._default(hook)(*arguments)
+            if hook in defaults.RESULTS:
+                return defaults.RESULTS[hook]
+            default: Hook | None = getattr(defaults, hook, None)
+            if default is None:
+                self._fail(hook, "is needed here, but the plugin does not implement it")
+            return default(*arguments)
         except PerfError as error:
-            _add_source(error, self.entry)
+            if str(self.entry) not in error.message:
+                error.message = f"{self.entry}: {error.message}"
+                error.args = (error.message,)
             raise
         # SystemExit too: a hook that exits must not end the run without a message.
         except (Exception, SystemExit) as error:
@@ -323,19 +302,7 @@ class Session:
                 hint=f"PERF_DEBUG=1 shows where; report it to the authors of {self.entry.distribution}",
             ) from error
 
-    def _default(self, hook: str) -> Hook:
-        function: Hook | None = getattr(defaults, hook.removeprefix("perf_"), None)
-        if function is None:
-            self._fail(hook, "is needed here, but the plugin does not implement it")
-        return function
-
     def _fail(self, hook: str, fault: str) -> NoReturn:
         raise VendorHookError(
             f"{self.entry}: {hook} {fault}", hint=f"correct {hook} in {self.entry.value}; docs/hooks.md specifies it"
         )
-
-
-def _add_source(error: PerfError, entry: PluginEntry) -> None:
-    if str(entry) not in error.message:
-        error.message = f"{entry}: {error.message}"
-        error.args = (error.message,)

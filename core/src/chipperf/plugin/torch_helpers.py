@@ -1,7 +1,6 @@
-"""What plugins of several vendors do with torch: switches, precisions, parameters, devices and their memory.
+"""What plugins of several vendors do with torch, which they import as :mod:`chipperf.torchtools`.
 
-Plugins import this as :mod:`chipperf.torchtools`. torch is imported inside the functions, so that plugins can be loaded
-and can probe without torch.
+torch is imported inside the functions, so that plugins can be loaded and can probe without torch.
 """
 
 from __future__ import annotations
@@ -56,31 +55,25 @@ _changed: dict[str, tuple[Switch, Any]] = {}
 
 
 def read_switch(name: str) -> Any:
-    """Return the value in force of a switch of torch.
-
-    Args:
-        name: The name under ``torch.backends``, for example ``cudnn.benchmark``; or :data:`DETERMINISTIC_ALGORITHMS`,
-            or :data:`MATMUL_PRECISION`.
+    """Return the value in force of a switch: a name under ``torch.backends``, for example ``cudnn.benchmark``, or
+    :data:`DETERMINISTIC_ALGORITHMS`, or :data:`MATMUL_PRECISION`.
     """
     return _switch_of_torch(name).get()
 
 
 def set_switch(name: str, value: Any, *, switch: Switch | None = None) -> Any:
-    """Set a switch, and remember what :func:`restore_switches` has to put back.
+    """Set a switch, remember what :func:`restore_switches` has to put back, and return the value in force.
 
-    A switch that has the value already is left alone: to set deterministic algorithms, for one, imports torch's
-    compiler, which takes seconds.
+    A variable of the environment may have kept it from changing.
 
     Args:
         name: As in :func:`read_switch`; with ``switch``, any name.
         value: The value.
         switch: How to read and set a switch that is not torch's own.
-
-    Returns:
-        The value in force afterwards, which a variable of the environment may have kept from changing.
     """
     switch = switch or _switch_of_torch(name)
     before = switch.get()
+    # To set deterministic algorithms imports torch's compiler, which takes seconds.
     if before != value:
         _changed.setdefault(name, (switch, before))
         switch.set(value)
@@ -100,17 +93,10 @@ def switch_knobs(reasons: Mapping[str, str]) -> tuple[Knob, ...]:
 
 
 def set_tf32(enabled: bool, *, older_names: bool = False) -> dict[str, Any]:
-    """Turn TF32 on or off for matrix products and for convolutions.
+    """Turn TF32 on or off for matrix products and for convolutions, and return the switches with the values asked for.
 
     torch 2.9 brought ``fp32_precision`` and fails when it is mixed with the older ``allow_tf32``. So only one set of
-    switches is ever touched: the one that the running torch prefers, unless the caller decides.
-
-    Args:
-        enabled: Whether fp32 products may be computed in TF32.
-        older_names: Use ``allow_tf32`` also where torch has ``fp32_precision``.
-
-    Returns:
-        The names of the switches that were set, each with the value that was asked for.
+    switches is ever touched: the one that the running torch prefers, or with ``older_names`` always ``allow_tf32``.
     """
     import torch
 
@@ -125,13 +111,10 @@ def set_tf32(enabled: bool, *, older_names: bool = False) -> dict[str, Any]:
 
 
 def set_determinism(deterministic: bool, *, cudnn: bool = False, autotune: bool = False) -> None:
-    """Choose between equal bits in every run and speed.
+    """Let only kernels run that give equal bits in every run, or any kernel; ``cudnn``: the build has cuDNN's switches.
 
-    Args:
-        deterministic: Whether only kernels that give equal bits may run.
-        cudnn: Whether the build also has cuDNN's switches.
-        autotune: Whether cuDNN times its convolution algorithms; never if ``deterministic``, because the fastest one
-            may differ from run to run.
+    ``autotune`` lets cuDNN time its convolution algorithms; never if ``deterministic``, because the fastest one may
+    differ from run to run.
     """
     set_switch(DETERMINISTIC_ALGORITHMS, deterministic)
     if cudnn:
@@ -142,16 +125,13 @@ def set_determinism(deterministic: bool, *, cudnn: bool = False, autotune: bool 
 def require_precision(
     requested: Precision, capabilities: Iterable[str], *, who: str, reasons: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse a precision that the vendor does not declare, and one that no table knows.
+    """Refuse a precision that the vendor does not declare, or that is unknown, with ``UnsupportedPrecision``.
 
     Args:
         requested: What the user asked for.
         capabilities: What the vendor declares; fp32 needs nothing.
         who: Who refuses, as the subject of a sentence: ``the CPU reference``.
         reasons: Why, by precision, where there is more to say.
-
-    Raises:
-        UnsupportedPrecision: The vendor does not run it.
     """
     runnable = runnable_precisions(capabilities)
     if requested not in runnable:
@@ -165,12 +145,10 @@ def require_precision(
 def precision_policy(
     requested: Precision, *, knobs: tuple[Knob, ...] = (), effective: str | None = None
 ) -> PrecisionPolicy:
-    """Return the policy that carries a precision out as :data:`chipperf.precisions.PRECISIONS` defines it.
+    """Return the policy of a precision that the vendor runs, as :data:`chipperf.precisions.PRECISIONS` defines it.
 
-    Args:
-        requested: A precision that the vendor runs, see :func:`require_precision`.
-        knobs: Every setting that takes part, as it is in force.
-        effective: What products are computed in, if the stack was told to compute in something else.
+    ``knobs`` are the settings that take part, as they are in force. ``effective`` is what products are computed in, if
+    the stack was told to compute in something else.
     """
     means = PRECISIONS[requested]
     return PrecisionPolicy(
@@ -209,16 +187,16 @@ def use_device(
     Args:
         module: torch's module for the device type, for example ``torch.cuda``.
         device_type: ``torch.device`` type.
-        rank: Place of this process.
+        rank: Rank of this process.
         called: What a message calls a device: ``GPU``.
         visible_devices_env: Variables that restrict the visible devices, the one that wins first.
 
     Raises:
-        DeviceError: There are fewer devices. They are counted before the device is touched, because some stacks fail
-            for good after a call with a wrong number.
+        DeviceError: There are fewer devices.
     """
     import torch
 
+    # Counted before the device is touched: some stacks fail for good after a call with a wrong number.
     count = module.device_count()
     if rank.local_rank >= count:
         setting = next(
@@ -237,12 +215,7 @@ def use_device(
 
 
 def read_device_info(module: Any, device: torch.device) -> DeviceInfo:
-    """Return a device's identity by torch's properties, of which older builds tell neither UUID nor address.
-
-    Args:
-        module: torch's module for the device type, for example ``torch.cuda``.
-        device: The device.
-    """
+    """Return a device's identity by the properties in torch's module; older builds tell neither UUID nor address."""
     properties = module.get_device_properties(device)
     uuid = getattr(properties, "uuid", None)
     address = None
@@ -266,18 +239,13 @@ def read_memory(
 ) -> MemoryStats:
     """Return the counters of torch's caching allocator, and the use and the capacity of the whole device.
 
-    What the stack does not count is unknown.
-
-    Args:
-        module: torch's module for the device type, for example ``torch.cuda``.
-        device: The device.
-        device_bytes: Use and capacity by a better source than the module's ``mem_get_info``.
-        device_source: That source.
+    What torch's module for the device type, for example ``torch.cuda``, does not count is unknown. ``device_bytes`` is
+    use and capacity by a better source than its ``mem_get_info``, which is ``device_source``.
     """
     name = module.__name__
-    counters: Mapping[str, int] = _unless_missing(module, "memory_stats", device) or {}
+    counters: Mapping[str, int] = call_if_there(module, "memory_stats", device) or {}
     if device_bytes is None:
-        free_bytes, total_bytes = _unless_missing(module, "mem_get_info", device) or (None, None)
+        free_bytes, total_bytes = call_if_there(module, "mem_get_info", device) or (None, None)
         device_bytes = (None if free_bytes is None else total_bytes - free_bytes, total_bytes)
     device_source = device_source or f"{name}.mem_get_info"
     return MemoryStats(
@@ -289,6 +257,14 @@ def read_memory(
         used_bytes=device_bytes[0],
         total_bytes=device_bytes[1],
     )
+
+
+@hookimpl
+def perf_device_info(device: torch.device) -> DeviceInfo:
+    """Identify the device by torch's properties; for plugins as :func:`perf_synchronize`."""
+    import torch
+
+    return read_device_info(torch.cuda, device)
 
 
 @hookimpl
@@ -338,10 +314,8 @@ def user_variables(
 ) -> tuple[Knob, ...]:
     """Return the variables of the environment that change numerics, memory or speed, whoever set them.
 
-    Args:
-        meanings: What each known variable does.
-        prefixes: Beginnings of the stack's own names: such a variable is returned also if ``meanings`` lacks it.
-        environment: The environment.
+    ``meanings`` says what each known variable does. Of the stack's own names, which begin with ``prefixes``, those are
+    returned too that it lacks.
     """
     unknown = sorted(name for name in environment if name.startswith(prefixes) and name not in meanings)
     reasons = {**meanings, **dict.fromkeys(unknown, "a variable of the stack; what it does is not known here")}
@@ -350,6 +324,12 @@ def user_variables(
         for name, reason in reasons.items()
         if name in environment
     )
+
+
+def call_if_there(module: Any, function: str, *arguments: object) -> Any:
+    """Return the result of a function of torch's module, or ``None`` if the vendor's build does not have it."""
+    call = getattr(module, function, None)
+    return None if call is None else call(*arguments)
 
 
 def nccl_version() -> str | None:
@@ -373,9 +353,3 @@ def _switch_of_torch(name: str) -> Switch:
     *path, attribute = name.split(".")
     owner = functools.reduce(getattr, path, torch.backends)
     return Switch(lambda: getattr(owner, attribute), lambda value: setattr(owner, attribute, value))
-
-
-def _unless_missing(module: Any, function: str, device: torch.device) -> Any:
-    """Return the result of a function of the module, or ``None`` if the vendor's build does not have it."""
-    call = getattr(module, function, None)
-    return None if call is None else call(device)

@@ -54,12 +54,8 @@ class Title(Translated):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownDevice:
-    """A product of the vendor.
-
-    Attributes:
-        name: Product name as the runtime or management library reports it.
-        short_name: Name used in a report's tables.
-        memory_bytes: Device memory according to the product's data sheet.
+    """A product of the vendor: its name as the runtime or management library reports it, its name in a report's
+    tables, and its memory according to the data sheet.
     """
 
     name: str
@@ -69,17 +65,16 @@ class KnownDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VendorInfo:
-    """Names, device type and capabilities of a vendor.
+    """Names, device type, capabilities and products of a vendor.
 
     Attributes:
         name: The entry point's name, ``[a-z][a-z0-9_]*``.
         title: The vendor's name in a report.
         report_title: Heading of a report's configuration section.
-        api_version: Version of the hook specification that the plugin was written for, see :data:`API_VERSION`.
         device_type: ``torch.device`` type. Several vendors use ``cuda``.
+        api_version: The :data:`API_VERSION` that the plugin was written for.
         visible_devices_env: Environment variables that restrict the visible devices, in order of precedence.
         capabilities: Features that the plugin implements in addition to the required hooks.
-        known_devices: Products of this vendor.
     """
 
     name: str
@@ -93,10 +88,8 @@ class VendorInfo:
 
     def short_name(self, device_name: str) -> str:
         """Return the short name of the product ``device_name``, or ``device_name`` if the product is unknown."""
-        for device in self.known_devices:
-            if device.name.casefold() == device_name.casefold():
-                return device.short_name
-        return device_name
+        names = {device.name.casefold(): device.short_name for device in self.known_devices}
+        return names.get(device_name.casefold(), device_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +105,11 @@ class ProbedDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """The vendor's devices on this machine, or the reason why there is none.
+    """The vendor's devices on this machine, in the order of the management library.
 
     Attributes:
         available: True if at least one device can be used.
         reason: If available, what was found. Otherwise why there is no device, and what to do.
-        devices: The devices, in the order of the management library.
         driver_version: Version of the kernel driver, if it can be read without a runtime.
     """
 
@@ -188,7 +180,7 @@ class Knob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeInfo:
-    """Versions of the vendor's stack. ``None`` means unknown.
+    """Versions of the vendor's stack.
 
     Attributes:
         torch: ``torch.__version__``.
@@ -222,14 +214,12 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStats:
-    """Memory of one device in bytes.
+    """Memory of one device. A peak is the highest value since the last reset.
 
     Attributes:
         source: Source of the numbers, for example ``torch.cuda allocator`` or ``process RSS``.
         allocated_bytes: Memory that tensors use, or that the process uses; ``source`` says which.
-        peak_allocated_bytes: Highest ``allocated_bytes`` since the last reset.
         reserved_bytes: Memory that the allocator holds.
-        peak_reserved_bytes: Highest ``reserved_bytes`` since the last reset.
         used_bytes: Memory in use on the whole device, by all processes.
         total_bytes: Capacity of the device.
     """
@@ -267,7 +257,6 @@ class DistributedConfig:
         backend: Name for ``torch.distributed``. A combination such as ``cpu:gloo,cuda:nccl`` is allowed.
         init_method: Address of the rendezvous. ``env://`` uses the launcher's environment variables.
         timeout_s: Time after which a collective counts as failed.
-        ddp: Options of the gradient synchronization.
     """
 
     backend: str
@@ -285,9 +274,8 @@ class PrecisionPolicy:
     """How the device runs a requested precision.
 
     Attributes:
-        requested: The requested precision.
         effective: Arithmetic of matrix products on the hardware.
-        autocast_dtype: ``float16`` or ``bfloat16`` for ``torch.autocast``; ``None`` runs without autocast.
+        autocast_dtype: Type for ``torch.autocast``; ``None`` runs without autocast.
         grad_scaler: True if gradients are scaled to avoid underflow in fp16.
         knobs: Every setting that affects the precision, with its current value.
     """
@@ -327,7 +315,7 @@ class CaseOverrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySample:
-    """One telemetry reading of a device. ``None`` means unknown."""
+    """One telemetry reading of a device."""
 
     source: str
     power_w: float | None = None
@@ -343,7 +331,6 @@ class ToolCommand:
 
     Attributes:
         name: Name of the recording, for example ``acme-smi-query``.
-        argv: Program and arguments.
         private_patterns: Regular expressions for private text in the output, such as serial numbers, which is replaced.
             UUIDs and the host's name are always replaced.
     """
@@ -376,7 +363,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFinished:
-    """Observer event: a measurement window ended. ``samples`` is the number over all ranks in ``seconds``.
+    """Observer event: a measurement window ended, with ``samples`` over all ranks in ``seconds``.
 
     ``learning_rate`` is the rate of the optimizer's first parameter group in the last step.
     """
@@ -392,10 +379,7 @@ class WindowFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochFinished:
-    """Observer event: an epoch's training steps are finished. ``mean_loss`` is the mean over the epoch's windows.
-
-    ``memory`` contains the peaks of rank 0 since warm-up.
-    """
+    """Observer event: an epoch's training steps are finished. ``memory`` contains the peaks of rank 0 since warm-up."""
 
     run_id: str
     epoch: int

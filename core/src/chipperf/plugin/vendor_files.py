@@ -1,61 +1,13 @@
 """Reading what a vendor states as data in TOML files of its plugin: hyperparameters, products, variables.
 
-``configs.toml``, for ``perf_case_overrides`` and :func:`read_case_overrides`, is a list of rows::
-
-    without_row = "FlagPerf has no ACME configuration"
-
-    [[config]]
-    case = "resnet50"
-    topology = "1x8"
-    card = "ACME A1"
-    batch_size = { value = 256, reason = "27.6 GiB of the card's 40 GiB in use" }
-    notes = ["FlagPerf's README publishes this row with batch_size 512"]
-
-``topology`` is nodes x devices per node. ``card`` is a name as the runtime reports it, or a list of names; a row
-without one is for every card, and a row of the card comes before it. Every other key is a hyperparameter.
-``without_row`` begins the note that a case and topology without a row get. ``notes`` above the rows are those of every
-row.
-
-``products.toml``, for ``perf_vendor_info``, ``perf_peak_flops``, :func:`read_vendor_info` and :func:`read_products`,
-says who the vendor is, what it sells, and where peak rates are stated::
-
-    [vendor]
-    name = "acme"
-    title = { en = "ACME", zh = "ACME" }
-    report_title = { en = "ACME configuration and results", zh = "ACME" }
-    device_type = "cuda"
-    visible_devices_env = ["ACME_VISIBLE_DEVICES"]
-    capabilities = ["distributed", "fp16"]
-
-    [data_sheet.A1]
-    title = "ACME A1 data sheet, May 2026, without sparsity"
-    tflops = { fp32 = 20, fp16 = 312, bf16 = 312 }
-
-    [[product]]
-    name = "ACME A1 40GB"
-    short_name = "A1"
-    memory_gib = 40
-    data_sheet = "A1"
-
-``name`` is the name that the runtime or the management library reports, ``tflops`` the dense rate of matrix products
-in 1e12 FLOP/s by effective precision. A product without a data sheet has no peak rate.
-
-``variables.toml``, for ``perf_environment``, ``perf_load_runtime`` and :func:`read_variables`, has tables of variables
-of the environment and of switches, which the plugin names as it likes. A text says what a variable does that a user may
-set; a value with its reason is what the plugin sets::
-
-    [reported]
-    ACME_DEBUG = "every kernel is waited for"
-
-    [deterministic]
-    ACME_FIXED_ORDER = { value = "1", reason = "gradients are added in one order" }
+``docs/plugin-guide.md`` says what is in ``configs.toml``, ``products.toml`` and ``variables.toml``. If a file cannot be
+read, or has something missing or wrong, each function raises a :class:`~chipperf.errors.PluginError`.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -71,6 +23,7 @@ from chipperf.plugin.types import (
     VendorInfo,
 )
 from chipperf.precisions import ARITHMETICS
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,8 +33,6 @@ if TYPE_CHECKING:
 
 _PRODUCT_TABLES: Final = ("vendor", "data_sheet", "product")
 _TOPOLOGY: Final = re.compile(r"[1-9]\d*x[1-9]\d*")
-_GIB: Final = 2**30
-_TERA: Final = 1e12
 _VENDOR: Final = "write name, title, report_title, device_type, visible_devices_env and capabilities"
 _VENDOR_TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "title": lambda texts: Title(**texts),
@@ -89,12 +40,13 @@ _VENDOR_TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "visible_devices_env": tuple,
     "capabilities": lambda names: frozenset(map(Capability, names)),
 }
+_SETTING_KEYS: Final = {"value", "reason"}
 _SETTING: Final = 'write KEY = { value = ..., reason = "why this value" }'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseConfig:
-    """One row; ``cards`` are names in lower case, none for every card."""
+    """A row of ``configs.toml``; ``cards`` are names in lower case, none for every card."""
 
     case: str
     topology: str
@@ -104,7 +56,7 @@ class CaseConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseConfigs:
-    """Content of the file."""
+    """Content of ``configs.toml``."""
 
     without_row: str
     rows: tuple[CaseConfig, ...]
@@ -112,12 +64,7 @@ class CaseConfigs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variables:
-    """Variables of the environment, by table and in the order of the file.
-
-    Attributes:
-        meanings: What each variable or switch does that the plugin reports.
-        settings: What the plugin sets.
-    """
+    """Variables of the environment, by table: what those do that the plugin reports, and which it sets."""
 
     meanings: Mapping[str, Mapping[str, str]]
     settings: Mapping[str, tuple[EnvironmentVariable, ...]]
@@ -125,12 +72,7 @@ class Variables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Products:
-    """What a vendor sells.
-
-    Attributes:
-        known_devices: The products.
-        peaks: Peak rates by the product's name and the effective precision.
-    """
+    """What a vendor sells, and the peak rates by the product's name and the effective precision."""
 
     known_devices: tuple[KnownDevice, ...]
     peaks: Mapping[tuple[str, str], PeakFlops]
@@ -141,61 +83,39 @@ class Products:
 
 
 def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = "") -> CaseOverrides:
-    """Return the hyperparameters of a case on a topology and card; without a row, no values and a note.
+    """Return the hyperparameters that a ``configs.toml`` has for a case, the topology of ``rank`` and a card.
 
-    Args:
-        path: The plugin's ``configs.toml``.
-        case: Name of the case.
-        rank: Place of the process, which says the topology.
-        device_name: The card's name as the runtime reports it.
-
-    Raises:
-        PluginError: The file cannot be read, or a row or key of it is wrong.
+    Without a row, there are no values and a note.
     """
     configs = read_case_configs(path)
-    found = [row for row in configs.rows if (row.case, row.topology) == (case, rank.topology)]
-    for row in found:
-        if device_name.casefold() in row.cards:
-            return row.overrides
-    for row in found:
-        if not row.cards:
-            return row.overrides
+    found = {row.cards: row.overrides for row in configs.rows if (row.case, row.topology) == (case, rank.topology)}
+    for cards, overrides in found.items():
+        if device_name.casefold() in cards:
+            return overrides
     note = f"{configs.without_row} of {case} on {rank.topology}: the case's base values apply"
-    return CaseOverrides(notes=(note,))
+    return found.get(frozenset(), CaseOverrides(notes=(note,)))
 
 
 @functools.cache
 def read_case_configs(path: Path) -> CaseConfigs:
-    """Read and check a ``configs.toml``; what its keys mean to a case is checked when a run is set up.
-
-    Raises:
-        PluginError: The file cannot be read, or a row or key of it is wrong.
-    """
+    """Read and check a ``configs.toml``; what its keys mean to a case is checked when a run is set up."""
     content = _load(path, ("without_row", "notes", "config"))
     without_row = content.get("without_row")
     if not _is_text(without_row):
         raise PluginError(f"{path}: without_row is not a text", hint='for example "FlagPerf has no configuration"')
-    tables = _tables(content, "config", path)
     shared = _texts(content.get("notes", []), f"{path}: notes")
-    rows = tuple(_row(table, shared, f"{path}: [[config]] {number}") for number, table in enumerate(tables, start=1))
-    seen: set[tuple[str, str, frozenset[str]]] = set()
-    for row in rows:
-        key = (row.case, row.topology, row.cards)
-        if key in seen:
+    rows: dict[tuple[str, str, frozenset[str]], CaseConfig] = {}
+    for number, table in enumerate(_tables(content, "config", path), start=1):
+        row = _row(table, shared, f"{path}: [[config]] {number}")
+        if rows.setdefault((row.case, row.topology, row.cards), row) is not row:
             raise PluginError(f"{path}: two rows are of {row.case} on {row.topology}", hint="leave one of them")
-        seen.add(key)
-    return CaseConfigs(without_row=without_row, rows=rows)
+    return CaseConfigs(without_row=without_row, rows=tuple(rows.values()))
 
 
 def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
     """Return who the vendor is: the table ``[vendor]`` of a ``products.toml``, with the products.
 
-    Args:
-        path: The plugin's ``products.toml``.
-        decided: Attributes that the file leaves to the plugin, for example those of the installed stack.
-
-    Raises:
-        PluginError: The file cannot be read, or an attribute is missing or wrong.
+    ``decided`` are attributes that the file leaves to the plugin, for example those of the installed stack.
     """
     table = _load(path, _PRODUCT_TABLES).get("vendor", {})
     try:
@@ -209,13 +129,8 @@ def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
 
 @functools.cache
 def read_products(path: Path) -> Products:
-    """Read and check a ``products.toml``.
-
-    Raises:
-        PluginError: The file cannot be read, or a table or key of it is wrong.
-    """
+    """Read and check a ``products.toml``."""
     content = _load(path, _PRODUCT_TABLES)
-    sheets = content.get("data_sheet", {})
     devices, peaks = [], {}
     for number, table in enumerate(_tables(content, "product", path), start=1):
         place = f"{path}: [[product]] {number}"
@@ -225,42 +140,32 @@ def read_products(path: Path) -> Products:
             raise PluginError(f"{place}: name and short_name are not both texts", hint='for example name = "ACME A1"')
         if memory_gib is not None and not _is_positive(memory_gib):
             raise PluginError(f"{place} ({name}): memory_gib is {memory_gib!r}", hint="write the capacity in GiB")
-        memory_bytes = None if memory_gib is None else round(memory_gib * _GIB)
+        memory_bytes = None if memory_gib is None else round(memory_gib * 2**30)
         devices.append(KnownDevice(name=name, short_name=short_name, memory_bytes=memory_bytes))
         if "data_sheet" in table:
-            for precision, peak in _peaks(sheets, table["data_sheet"], f"{place} ({name})").items():
-                peaks[name, precision] = peak
+            found = _peaks(content.get("data_sheet"), table["data_sheet"], f"{place} ({name})")
+            peaks.update({(name, precision): peak for precision, peak in found.items()})
     return Products(known_devices=tuple(devices), peaks=peaks)
 
 
 @functools.cache
 def read_variables(path: Path) -> Variables:
-    """Read and check a ``variables.toml``.
-
-    Raises:
-        PluginError: The file cannot be read, or an entry of it is wrong.
-    """
+    """Read and check a ``variables.toml``."""
     meanings: dict[str, dict[str, str]] = {}
     settings: dict[str, tuple[EnvironmentVariable, ...]] = {}
     for group, table in _load(path).items():
         if not isinstance(table, dict):
             raise PluginError(f"{path}: {group} is not a table", hint=f"write variables below [{group}]")
         meanings[group] = {name: entry for name, entry in table.items() if _is_text(entry)}
-        settings[group] = tuple(
-            _setting(name, entry, f"{path}: {group}.{name}")
-            for name, entry in table.items()
-            if name not in meanings[group]
-        )
+        entries = {name: entry for name, entry in table.items() if name not in meanings[group]}
+        for name, entry in entries.items():
+            if not isinstance(entry, dict) or set(entry) != _SETTING_KEYS or not all(map(_is_text, entry.values())):
+                raise PluginError(
+                    f"{path}: {group}.{name} is neither a text nor a value with its reason",
+                    hint='write what it does, or { value = "1", reason = "why this value" }',
+                )
+        settings[group] = tuple(EnvironmentVariable(name=name, **entry) for name, entry in entries.items())
     return Variables(meanings=meanings, settings=settings)
-
-
-def _setting(name: str, entry: object, place: str) -> EnvironmentVariable:
-    if not isinstance(entry, dict) or set(entry) != {"value", "reason"} or not all(map(_is_text, entry.values())):
-        raise PluginError(
-            f"{place} is neither a text nor a value with its reason",
-            hint='write what it does, or { value = "1", reason = "why this value" }',
-        )
-    return EnvironmentVariable(name=name, **entry)
 
 
 def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
@@ -278,21 +183,15 @@ def _peaks(sheets: object, title: object, place: str) -> dict[str, PeakFlops]:
                 f"{place}: {precision} = {rate!r} is no rate",
                 hint=f"in 1e12 FLOP/s, by one of {', '.join(ARITHMETICS)}",
             )
-    return {name: PeakFlops(flops_per_s=rate * _TERA, source=sheet["title"]) for name, rate in rates.items()}
+    return {name: PeakFlops(flops_per_s=rate * 1e12, source=sheet["title"]) for name, rate in rates.items()}
 
 
 def _load(path: Path, keys: tuple[str, ...] | None = None) -> dict[str, Any]:
-    # Imported here: every command imports this module with the public face, and few read a plugin's files.
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PluginError(f"cannot read {path}: {error.strerror}", hint="reinstall the plugin") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PluginError(f"{path} is not TOML: {error}", hint="correct the plugin's file") from error
     if keys is not None:
         _require_keys(content, keys, str(path))
@@ -321,24 +220,22 @@ def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> Ca
     place = f"{place} ({case} on {topology})"
     cards = _texts(table.pop("card", []), f"{place}: card")
     notes = _texts(table.pop("notes", []), f"{place}: notes")
-    overrides = tuple(_override(key, setting, f"{place}: {key}") for key, setting in table.items())
+    overrides = []
+    for key, setting in table.items():
+        if not isinstance(setting, dict) or set(setting) != _SETTING_KEYS:
+            raise PluginError(f"{place}: {key} is not a value with its reason", hint=_SETTING)
+        if not isinstance(setting["value"], bool | int | float | str):
+            fault = "the value is neither a number, a truth value nor a text"
+            raise PluginError(f"{place}: {key}: {fault}", hint=_SETTING)
+        if not _is_text(setting["reason"]):
+            raise PluginError(f"{place}: {key}: the reason is not a text", hint=_SETTING)
+        overrides.append(CaseOverride(key=key, **setting))
     return CaseConfig(
         case=case,
         topology=topology,
         cards=frozenset(map(str.casefold, cards)),
-        overrides=CaseOverrides(overrides=overrides, notes=(*shared_notes, *notes)),
+        overrides=CaseOverrides(overrides=tuple(overrides), notes=(*shared_notes, *notes)),
     )
-
-
-def _override(key: str, setting: object, place: str) -> CaseOverride:
-    if not isinstance(setting, dict) or set(setting) != {"value", "reason"}:
-        raise PluginError(f"{place} is not a value with its reason", hint=_SETTING)
-    value, reason = setting["value"], setting["reason"]
-    if not isinstance(value, bool | int | float | str):
-        raise PluginError(f"{place}: the value is neither a number, a truth value nor a text", hint=_SETTING)
-    if not _is_text(reason):
-        raise PluginError(f"{place}: the reason is not a text", hint=_SETTING)
-    return CaseOverride(key=key, value=value, reason=reason)
 
 
 def _texts(value: object, place: str) -> tuple[str, ...]:

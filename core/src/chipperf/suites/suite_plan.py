@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -22,11 +21,7 @@ from chipperf.plugin import installed, selection
 from chipperf.precisions import DEFAULT_PRECISION, Precision
 from chipperf.records.repeats import repeat_seeds
 from chipperf.records.schema import Setting
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -279,8 +274,8 @@ def _read_suite_file(path: Path) -> SuiteFile:
     if path.suffix != ".toml":
         return SuiteFile(run=[RunEntry(case_keys=_case_keys(text, path))])
     try:
-        file = SuiteFile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        file = SuiteFile.model_validate(parse_toml(text))
+    except ValueError as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
     except ValidationError as error:
         raise _explain(error.errors()[0], path) from error

@@ -33,6 +33,7 @@ from chipperf import (
     VendorInfo,
     hookimpl,
 )
+from chipperf.hardware import read_text
 from chipperf.torchtools import MATMUL_PRECISION, precision_policy, require_precision, set_switch, switch_knobs
 
 if TYPE_CHECKING:
@@ -44,14 +45,7 @@ _KEEP_BYTES = 8 * 2**30
 _TOP_PAD_BYTES = 64 * 2**20
 
 _CAPABILITIES = frozenset(
-    {
-        Capability.BF16,
-        Capability.CHANNELS_LAST,
-        Capability.DETERMINISTIC,
-        Capability.DISTRIBUTED,
-        Capability.TELEMETRY,
-        Capability.UNIFIED_MEMORY,
-    }
+    map(Capability, ("bf16", "channels_last", "deterministic", "distributed", "telemetry", "unified_memory"))
 )
 
 _RAPL_ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
@@ -80,28 +74,15 @@ def perf_probe() -> ProbeResult:
 @hookimpl
 def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
     """Give each rank its share of the physical cores and stop glibc from returning memory after every step."""
-    threads = max(1, _physical_cores() // rank.local_world_size)
-    variables = [
-        EnvironmentVariable(
-            name="OMP_NUM_THREADS",
-            value=str(threads),
-            reason=f"{_physical_cores()} physical cores shared by {rank.local_world_size} ranks",
-        ),
-    ]
+    cores = _physical_cores()
+    threads = str(max(1, cores // rank.local_world_size))
+    reason = f"{cores} physical cores shared by {rank.local_world_size} ranks"
+    variables = [EnvironmentVariable(name="OMP_NUM_THREADS", value=threads, reason=reason)]
     if platform.libc_ver()[0] == "glibc":
-        tunables = {
-            "mmap_threshold": _KEEP_BYTES,
-            "trim_threshold": _KEEP_BYTES,
-            "top_pad": _TOP_PAD_BYTES,
-            "hugetlb": 1,
-        }
-        variables.append(
-            EnvironmentVariable(
-                name="GLIBC_TUNABLES",
-                value=":".join(f"glibc.malloc.{name}={value}" for name, value in tunables.items()),
-                reason="keep freed memory instead of taking page faults for it in every step; numerics unchanged",
-            )
-        )
+        sizes = {"mmap_threshold": _KEEP_BYTES, "trim_threshold": _KEEP_BYTES, "top_pad": _TOP_PAD_BYTES, "hugetlb": 1}
+        tunables = ":".join(f"glibc.malloc.{name}={value}" for name, value in sizes.items())
+        reason = "keep freed memory instead of taking page faults for it in every step; numerics unchanged"
+        variables.append(EnvironmentVariable(name="GLIBC_TUNABLES", value=tunables, reason=reason))
     return tuple(variables)
 
 
@@ -151,11 +132,11 @@ def perf_memory_query(device: torch.device) -> MemoryStats:
     """Read this process's resident memory, the machine's used memory, and their common limit."""
     total_bytes, limit_source = _memory_limit()
     virtual = psutil.virtual_memory()
-    resident = _process_status_bytes("VmRSS") or psutil.Process().memory_info().rss
+    resident_kib, peak_kib = (_proc_value("self/status", key).removesuffix("kB") for key in ("VmRSS", "VmHWM"))
     return MemoryStats(
         source=f"resident memory of the process; total from {limit_source}",
-        allocated_bytes=resident,
-        peak_allocated_bytes=_process_status_bytes("VmHWM"),
+        allocated_bytes=int(resident_kib) * 1024 if resident_kib else psutil.Process().memory_info().rss,
+        peak_allocated_bytes=int(peak_kib) * 1024 if peak_kib else None,
         used_bytes=virtual.total - virtual.available,
         total_bytes=total_bytes,
     )
@@ -206,15 +187,13 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return " ".join(value.split())
-    return platform.processor() or platform.machine()
+    return " ".join(_proc_value("cpuinfo", "model name").split()) or platform.processor() or platform.machine()
+
+
+def _proc_value(file: str, key: str) -> str:
+    """Return the first value of a key in a file of ``/proc`` with lines ``key: value``; empty if there is none."""
+    lines = (line.partition(":") for line in (read_text(Path("/proc") / file) or "").splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == key), "")
 
 
 def _physical_cores() -> int:
@@ -226,41 +205,22 @@ def _physical_cores() -> int:
 
 def _memory_limit() -> tuple[int, str]:
     """Return the bytes that this process may use, and what limits them: its control group or the machine."""
-    machine_bytes = psutil.virtual_memory().total
-    limit_bytes, source = machine_bytes, "the machine"
-    try:
-        group = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[0].rpartition(":")[2]
-    except (OSError, IndexError):
-        return limit_bytes, source
+    limit_bytes, source = psutil.virtual_memory().total, "the machine"
+    group = (read_text(Path("/proc/self/cgroup")) or "").partition("\n")[0].rpartition(":")[2]
     folder = Path("/sys/fs/cgroup") / group.strip("/")
     for candidate in (folder, *folder.parents):
-        try:
-            text = (candidate / "memory.max").read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
+        text = read_text(candidate / "memory.max") or ""
         if text.isdigit() and int(text) < limit_bytes:
             limit_bytes, source = int(text), "the control group"
     return limit_bytes, source
-
-
-def _process_status_bytes(key: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == key:
-            return int(value.split()[0]) * 1024
-    return None
 
 
 def _package_power_w() -> float | None:
     """Return the mean power since the last call, from the package's energy counter."""
     global _last_energy_reading
     try:
-        reading = (time.monotonic(), int(_RAPL_ENERGY.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        reading = (time.monotonic(), int(read_text(_RAPL_ENERGY) or ""))
+    except ValueError:
         return None
     previous, _last_energy_reading = _last_energy_reading, reading
     if previous is None or reading[0] <= previous[0] or reading[1] < previous[1]:

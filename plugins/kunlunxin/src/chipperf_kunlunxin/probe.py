@@ -9,91 +9,97 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chipperf import PluginError, ProbedDevice, ProbeResult
-from chipperf.hardware import DeviceReading, PciDevice, distribution_version, find_cards
+from chipperf import ProbedDevice, ProbeResult
+from chipperf.hardware import DeviceReading, PciDevice, probe_cards, read_text
 
-from chipperf_kunlunxin import machine
-from chipperf_kunlunxin.stacks import P800, STACKS
-from chipperf_kunlunxin.xpu_smi import TOOL, identify_devices
+from chipperf_kunlunxin.stacks import choose_stack, hazards_in_force
+from chipperf_kunlunxin.xpu_smi import TOOL, DeviceReader, driver_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterable
 
-PROFILE_VARIABLE: Final = "PERF_KUNLUNXIN_PROFILE"
+MACHINE_ROOT = Path("/")
+"""Directory that holds ``sys``, ``proc`` and ``dev``."""
 
 RUNTIME_MODULES: Final = ("torch_xmlir", "torch_xray")
 
+_PRODUCTS: Final = {0x3684: "Kunlun 1", 0x3685: "Kunlun 2", 0x3686: "P800 PCIe", 0x3688: "P800 OAM"}
+
 
 def probe(root: Path | None = None, *, timeout_s: float = 2.0) -> ProbeResult:
-    """Find the visible XPUs of the machine whose file system starts at ``root``.
+    """Find the visible XPUs of the machine whose file system starts at ``root``, or of this machine.
 
-    Args:
-        root: Directory that holds ``sys``, ``proc`` and ``dev``; this machine's if not given.
-        timeout_s: How long each of the two calls of ``xpu-smi`` may take.
-
-    Returns:
-        Kunlunxin's devices in the order of ``xpu-smi``, or of their device nodes where the tool says nothing, as far as
-        the visible-devices variable leaves them; or what was looked for and what to do.
+    Their order is that of ``xpu-smi``, or of their device nodes where the tool says nothing. Each of the tool's two
+    calls may take ``timeout_s`` seconds.
     """
-    root = root or machine.MACHINE_ROOT
+    machine = root or MACHINE_ROOT
+    driver = read_driver_version(machine)
+
+    def examine(cards: tuple[PciDevice, ...]) -> ProbeResult | str:
+        nodes = find_device_nodes(machine)
+        if not nodes:
+            return _explain_missing_nodes(machine)
+        report = DeviceReader(timeout_s=timeout_s).read()
+        readings, source, problem = report.readings, report.source, report.problem
+        if {reading.pci_bus_id for reading in readings} - {card.address for card in cards}:
+            problem = "the output of xpu-smi does not fit the PCI devices"
+        if problem:
+            # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
+            readings, source = tuple(DeviceReading(device_id=node) for node in nodes), f"their device nodes ({problem})"
+        stack = choose_stack()
+        visible, name = stack.visible(readings), stack.visible_devices_env
+        restriction = f"{name}={os.environ[name]}" if name in os.environ else ""
+        if not visible:
+            return f"{restriction} leaves none of {len(readings)} visible; unset it, or name devices"
+        remarks = [f"with {restriction}"] if restriction else []
+        remarks += [describe_runtime(), *hazards_in_force().values()]
+        identities = (reading.identity(index, product_name(cards)) for index, reading in enumerate(visible))
+        return ProbeResult(
+            available=True,
+            reason="; ".join((f"{len(visible)} XPU(s) by {source}", *remarks)),
+            devices=tuple(ProbedDevice(**identity) for identity in identities),
+            driver_version=driver or report.driver_version,
+        )
+
     tool = TOOL.find()
     hint = f" ({tool} proves nothing: Intel's tool has the same name)" if tool else ""
-    cards, found = find_cards(
-        root,
-        machine.is_kunlunxin,
+    return probe_cards(
+        machine,
+        is_kunlunxin,
+        examine,
         called="Kunlunxin XPU",
         criterion=f"has vendor id 0x1d22 or is 2057:3686{hint}",
-    )
-    driver = machine.read_driver_version(root)
-    nodes = machine.find_device_nodes(root)
-    if not cards or not nodes:
-        reason = f"{found}, but {_explain_missing_nodes(root)}" if cards else found
-        return ProbeResult(available=False, reason=reason, driver_version=driver)
-    report = identify_devices(timeout_s=timeout_s)
-    driver = driver or report.driver_version
-    problem = report.problem or _misfit(report.readings, cards)
-    readings = _by_nodes(cards, nodes) if problem else report.readings
-    source = f"their device nodes ({problem})" if problem else report.source
-    stack = choose_stack()
-    visible, name = stack.visible(readings), stack.visible_devices_env
-    restriction = f"{name}={os.environ[name]}" if name in os.environ else ""
-    if not visible:
-        reason = f"{found}, but {restriction} leaves none of {len(readings)} visible; unset it, or name devices"
-        return ProbeResult(available=False, reason=reason, driver_version=driver)
-    remarks = (f"with {restriction}" if restriction else "", describe_runtime(), *machine.hazards_in_force().values())
-    return ProbeResult(
-        available=True,
-        reason="; ".join((f"{len(visible)} XPU(s) by {source}", *filter(None, remarks))),
-        devices=_probed(visible, cards),
         driver_version=driver,
     )
 
 
-def choose_stack() -> P800:
-    """Return the stack that ``PERF_KUNLUNXIN_PROFILE`` names, or else the one of the installed torch.
-
-    The torch version is read from the metadata of its distribution. Without torch nothing can be trained, and the
-    current stack is assumed.
-
-    Raises:
-        PluginError: The variable names no profile.
-    """
-    name = os.environ.get(PROFILE_VARIABLE) or _installed_profile()
-    try:
-        return STACKS[name]
-    except KeyError as error:
-        raise PluginError(
-            f"{PROFILE_VARIABLE}={name} names no Kunlunxin profile", hint=f"use one of: {', '.join(STACKS)}"
-        ) from error
+def is_kunlunxin(function: PciDevice) -> bool:
+    """Return True if a PCI function is a Kunlunxin device."""
+    # The PCIe version of the P800 carries another company's vendor id, so only this one device of it counts.
+    return function.vendor_id == 0x1D22 or (function.vendor_id, function.device_id) == (0x2057, 0x3686)
 
 
-def _installed_profile() -> str:
-    version = distribution_version("torch")
-    return "r300" if version is not None and version.startswith("1.") else "p800"
+def product_name(cards: Iterable[PciDevice]) -> str:
+    """Return the product that PCI ids tell; with several kinds of card, all of them."""
+    names = {_PRODUCTS.get(card.device_id, f"device {card.device_id:04x}") for card in cards}
+    return " or ".join(sorted(names)) or "unidentified XPU"
+
+
+def find_device_nodes(root: Path) -> tuple[int, ...]:
+    """Return the numbers of the device nodes in their order; ``xpuctrl`` is none of them."""
+    numbers = (path.name.removeprefix("xpu") for path in (root / "dev").glob("xpu*"))
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
+
+
+def read_driver_version(root: Path) -> str | None:
+    """Return the version of the loaded kernel driver, or ``None`` if it is unknown or a placeholder."""
+    match = re.search(r"\b\d+\.\d+(?:\.\d+)*\b", read_text(root / "proc/kunlun/version") or "")
+    return driver_version(match[0]) if match else None
 
 
 def describe_runtime() -> str:
@@ -112,29 +118,3 @@ def _explain_missing_nodes(root: Path) -> str:
             "(one for each device) --device=/dev/xpuctrl"
         )
     return "there is no /dev/xpu0 and no /proc/kunlun; install or load Kunlunxin's kernel driver"
-
-
-def _misfit(readings: Sequence[DeviceReading], cards: Sequence[PciDevice]) -> str:
-    """Say why the tool's devices cannot be those that PCI lists; empty if they can."""
-    addresses = {card.address for card in cards}
-    strangers = [reading.pci_bus_id for reading in readings if reading.pci_bus_id not in addresses]
-    return "the output of xpu-smi does not fit the PCI devices" if strangers else ""
-
-
-def _by_nodes(cards: Sequence[PciDevice], nodes: Sequence[str]) -> tuple[DeviceReading, ...]:
-    name = machine.product_name(cards)
-    # Nodes are numbered apart from PCI addresses and from torch's devices, so a node gets no address.
-    return tuple(DeviceReading(device_id=machine.node_number(node), name=name) for node in nodes)
-
-
-def _probed(readings: Sequence[DeviceReading], cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:
-    return tuple(
-        ProbedDevice(
-            index=index,
-            name=reading.name or machine.product_name(cards),
-            uuid=reading.uuid,
-            pci_bus_id=reading.pci_bus_id,
-            total_bytes=reading.memory_total_bytes,
-        )
-        for index, reading in enumerate(readings)
-    )

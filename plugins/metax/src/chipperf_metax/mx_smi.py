@@ -18,16 +18,17 @@ from chipperf import ProbedDevice, ToolCommand, hookimpl
 from chipperf.hardware import (
     UNSTATED,
     WATTS,
-    DeviceReading,
     DeviceReport,
     ManagementTool,
     normalize_pci_address,
     quantity,
     read_device,
+    read_sections,
+    read_table,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 # ht-smi is the same tool under the name of a white label.
 TOOL: Final = ManagementTool(names=("mx-smi", "ht-smi"), directories=(Path("/opt/mxdriver/bin"), Path("/opt/maca/bin")))
@@ -42,10 +43,7 @@ _SERIAL_NUMBERS = (r"\b[A-Z0-9]+(?:_\d+){3}\b", r"\b[A-Z]{4}\d{10}\b")
 _NOT_AVAILABLE = re.compile(r"Not Available(?:\(([^)]*)\))?")
 
 _TOOL_VERSION = re.compile(r"^\s*[a-z]+-smi\s+version:\s*(\S+)", re.MULTILINE)
-_LOG_GPU = re.compile(r"^GPU#\d+\s+(?P<name>\S.*?)\s+(?P<address>[0-9A-Fa-f:]+\.[0-7])\s*$")
-_LOG_ENTRY = re.compile(r"^\s+(?P<key>\S.*?)\s*: (?P<value>.*)$")
-
-_LOG_END = "End of Log"
+_LOG_GPU = re.compile(r"GPU#\d+\s+(?P<name>\S.*?)\s+(?P<address>[0-9A-Fa-f:]+\.[0-7])\s*")
 
 _TABLE_TOOL = re.compile(r"\b[A-Z]{2}-SMI\s+(\d\S*)")
 _TABLE_DRIVER = re.compile(r"Kernel Mode Driver Version:\s*(\d\S*)")
@@ -56,9 +54,9 @@ _TABLE_VALUES = {
     # "56W", or "53W / 450W" with the limit behind the stroke.
     "power_w": re.compile(r"(?<!\S)(?<!/ )(\d+W)(?=\s|/|$)"),
     "utilization_percent": re.compile(r"(?<!\S)(\d+%)(?!\S)"),
+    "memory_used_bytes": re.compile(r"(\d+)/\d+ MiB"),
     "memory_total_bytes": re.compile(r"\d+/(\d+ MiB)"),
 }
-_TABLE_MEMORY_USED = re.compile(r"(\d+)/\d+ MiB")
 _DMON_COLUMNS = {
     "power_w": "power",
     "temperature_c": "hottemp",
@@ -80,10 +78,9 @@ class Query(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceList:
-    """What ``mx-smi -L`` lists.
+    """What ``mx-smi -L`` lists: the usable devices as MetaX's runtime counts them, with slices in place of their GPUs.
 
     Attributes:
-        devices: Devices that can be used, as MetaX's runtime counts them: GPUs, and slices in place of a sliced GPU.
         sliced: Addresses of the GPUs that are divided into slices.
         unavailable: One message for each GPU the tool marks as not available, with the tool's index.
     """
@@ -95,7 +92,7 @@ class DeviceList:
 
 @hookimpl
 def perf_tool_commands() -> tuple[ToolCommand, ...]:
-    """List every call of mx-smi that this plugin makes."""
+    """List every call of the tool that this plugin makes."""
     tool = TOOL.find() or "mx-smi"
     return tuple(
         ToolCommand(name=f"mx-smi-{query.name.lower()}", argv=(tool, *query.value), private_patterns=_SERIAL_NUMBERS)
@@ -106,24 +103,24 @@ def perf_tool_commands() -> tuple[ToolCommand, ...]:
 def parse_list(text: str) -> DeviceList:
     """Parse the output of ``mx-smi -L`` in its two known layouts; lines of any other form are skipped.
 
-    A GPU that is shared has slices, and MetaX's runtime shows those instead: with their own UUID, at the address of
-    their GPU.
+    MetaX's runtime shows the slices of a GPU instead of it: with their own UUID, at the address of their GPU.
     """
     devices: list[ProbedDevice] = []
     sliced = set()
     unavailable = []
     gpu: ProbedDevice | None = None
     for line in text.splitlines():
-        row, slice_row = _GPU_ROW.match(line), _SLICE_ROW.match(line)
+        row, slice_row, missing = _GPU_ROW.match(line), _SLICE_ROW.match(line), _NOT_AVAILABLE.search(line)
         if row:
-            gpu = _gpu(row)
-            if gpu is None:
-                missing = _NOT_AVAILABLE.search(line)
-                reason = missing[1] if missing and missing[1] else "not available"
-                unavailable.append(f"GPU {row['new'] or row['old']}: {reason}")
+            index, rest = int(row["new"] or row["old"]), row["rest"]
+            if missing:
+                gpu = None
+                unavailable.append(f"GPU {index}: {missing[1] or 'not available'}")
             else:
+                address = normalize_pci_address(rest)
+                gpu = ProbedDevice(index=index, name=row["name"], uuid=_first(_UUID, rest), pci_bus_id=address)
                 devices.append(gpu)
-        elif slice_row and gpu and not _NOT_AVAILABLE.search(line):
+        elif slice_row and gpu and not missing:
             if devices[-1] == gpu:
                 devices.pop()
             sliced.add(gpu.pci_bus_id)
@@ -132,34 +129,46 @@ def parse_list(text: str) -> DeviceList:
     return DeviceList(devices=tuple(numbered), sliced=frozenset(sliced), unavailable=tuple(unavailable))
 
 
-def _gpu(row: re.Match[str]) -> ProbedDevice | None:
-    if _NOT_AVAILABLE.search(row["rest"]):
-        return None
-    return ProbedDevice(
-        index=int(row["new"] or row["old"]),
-        name=row["name"],
-        uuid=_first(_UUID, row["rest"]),
-        pci_bus_id=normalize_pci_address(row["rest"]),
-    )
-
-
 def parse_log(text: str) -> DeviceReport:
     """Parse what ``--summary`` or any of ``--show-memory``, ``--show-version`` and the like prints: named values."""
-    gpus = list(_log_gpus(text))
-    is_complete = _LOG_END in text
-    entries = gpus[0][1] if gpus else {}
+    readings = []
+    versions: dict[str, str] = {}
+    for heading, values in read_sections(text, _LOG_GPU)[1]:
+        # Ways have a voltage, a current and a power. Keys such as "core" repeat in sections that are not read.
+        entries: dict[str, str] = {}
+        for path, value in values.items():
+            entries.setdefault(f"{path[-1]} W" if value.endswith(" W") else path[-1], value)
+        power_w = quantity(entries.get("Total W"), WATTS)
+        if power_w is None and "End of Log" in text:
+            # Where output was cut off, the sum would lack ways.
+            power_w = _sum(quantity(value, WATTS) for key, value in entries.items() if re.fullmatch(r"Way \d+ W", key))
+        texts = {
+            "pci_bus_id": heading["address"],
+            "name": heading["name"],
+            # Which sensor is the hottest changes from call to call: "hotspot(sensor5)".
+            "temperature_c": next((value for key, value in entries.items() if key.startswith("hotspot")), None),
+            "utilization_percent": entries.get("GPU"),
+            "memory_used_bytes": entries.get("vram used"),
+            "memory_total_bytes": entries.get("vram total"),
+            "clock_mhz": entries.get("XCORE_CLK") or entries.get("XCORE"),
+        }
+        readings.append(read_device(texts, power_w=power_w))
+        versions = versions or entries
     return DeviceReport(
-        readings=tuple(_log_reading(heading, values, is_complete=is_complete) for heading, values in gpus),
+        readings=tuple(readings),
         tool_version=_first(_TOOL_VERSION, text),
-        driver_version=entries.get("KMD"),
-        sdk_version=entries.get("MACA"),
+        driver_version=versions.get("KMD"),
+        sdk_version=versions.get("MACA"),
     )
 
 
 def parse_table(text: str) -> DeviceReport:
     """Parse the table that ``mx-smi`` prints without options, in all of its known layouts."""
     return DeviceReport(
-        readings=tuple(map(_table_reading, _table_blocks(text))),
+        readings=tuple(
+            read_device({**texts, "memory_used_bytes": f"{texts['memory_used_bytes']} MiB"})
+            for texts in read_table(text, _TABLE_VALUES)
+        ),
         tool_version=_first(_TABLE_TOOL, text) or _first(_TOOL_VERSION, text),
         driver_version=_first(_TABLE_DRIVER, text),
         sdk_version=_first(_TABLE_SDK, text),
@@ -173,15 +182,24 @@ def parse_json(text: str) -> DeviceReport:
         content: dict[str, Any] = json.JSONDecoder().raw_decode(brace + rest)[0]
     except ValueError:
         return DeviceReport()
+    readings = []
+    for address, gpu in content.items():
+        if isinstance(gpu, dict) and normalize_pci_address(address) and not gpu.get("unavailable_reason"):
+            texts = {
+                "pci_bus_id": address,
+                "temperature_c": gpu.get("hotspot"),
+                "utilization_percent": gpu.get("utilization"),
+                "clock_mhz": _mapping(gpu.get("clocks")).get("XCORE"),
+            }
+            # Most numbers are strings, and some are not.
+            ways = _mapping(_mapping(gpu.get("board_power")).get("power")).values()
+            power_w = _sum(quantity(str(value), UNSTATED) for value in ways)
+            readings.append(read_device(texts, unstated=UNSTATED, power_w=power_w))
     return DeviceReport(
-        readings=tuple(
-            _json_reading(address, gpu)
-            for address, gpu in content.items()
-            if isinstance(gpu, dict) and normalize_pci_address(address) and not gpu.get("unavailable_reason")
-        ),
-        tool_version=_text(content.get("smi_version")),
-        driver_version=_text(content.get("driver_version")),
-        sdk_version=_text(content.get("maca_version")),
+        readings=tuple(readings),
+        tool_version=content.get("smi_version"),
+        driver_version=content.get("driver_version"),
+        sdk_version=content.get("maca_version"),
     )
 
 
@@ -190,95 +208,17 @@ def parse_dmon(text: str) -> DeviceReport:
 
     The first row names the columns, the second their units. Only with ``--show-bdf`` do the rows say which GPU it is.
     """
-    rows = [row for row in map(_dmon_cells, text.splitlines()) if row]
-    for first, names in enumerate(rows):
-        if "hottemp" in names and "power" in names and first + 1 < len(rows):
-            units = dict(zip(names, rows[first + 1], strict=False))
-            data = [row for row in rows[first + 2 :] if len(row) == len(names)]
-            return DeviceReport(
-                readings=tuple(_dmon_reading(dict(zip(names, row, strict=True)), units) for row in data)
-            )
-    return DeviceReport()
-
-
-def _log_gpus(text: str) -> Iterator[tuple[re.Match[str], dict[str, str]]]:
-    entries: dict[str, str] | None = None
-    for line in text.splitlines():
-        heading = _LOG_GPU.match(line)
-        entry = _LOG_ENTRY.match(line)
-        if heading:
-            entries = {}
-            yield heading, entries
-        elif entry and entries is not None:
-            # Keys such as "core" repeat in sections that are not read; the first one is kept.
-            entries.setdefault(_log_key(entry["key"], entry["value"]), entry["value"].strip())
-
-
-def _log_key(key: str, value: str) -> str:
-    """Tell equal keys of different sections apart: ways have a voltage, a current and a power."""
-    return f"{key} W" if value.rstrip().endswith(" W") else key
-
-
-def _log_reading(heading: re.Match[str], entries: Mapping[str, str], *, is_complete: bool) -> DeviceReading:
-    power_w = quantity(entries.get("Total W"), WATTS)
-    if power_w is None and is_complete:
-        # Where output was cut off, the sum would lack ways.
-        power_w = _sum([quantity(value, WATTS) for key, value in entries.items() if re.fullmatch(r"Way \d+ W", key)])
-    # Which sensor is the hottest changes from call to call: "hotspot(sensor5)".
-    hotspot = next((value for key, value in entries.items() if key.startswith("hotspot")), None)
-    texts = {
-        "pci_bus_id": heading["address"],
-        "name": heading["name"],
-        "temperature_c": hotspot,
-        "utilization_percent": entries.get("GPU"),
-        "memory_used_bytes": entries.get("vram used"),
-        "memory_total_bytes": entries.get("vram total"),
-        "clock_mhz": entries.get("XCORE_CLK") or entries.get("XCORE"),
-    }
-    return read_device(texts, power_w=power_w)
-
-
-def _table_blocks(text: str) -> Iterator[str]:
-    """Yield the lines about each GPU: from the one with its address to the next rule."""
-    block: list[str] = []
-    for line in text.splitlines():
-        in_table = line.lstrip().startswith("|")
-        starts = in_table and normalize_pci_address(line) is not None
-        if block and (starts or not in_table):
-            yield "\n".join(block)
-            block = []
-        if starts or block:
-            block.append(line.strip())
-    if block:
-        yield "\n".join(block)
-
-
-def _table_reading(block: str) -> DeviceReading:
-    texts = {name: _first(pattern, block) for name, pattern in _TABLE_VALUES.items()}
-    used = _first(_TABLE_MEMORY_USED, block)
-    return read_device({**texts, "pci_bus_id": block, "memory_used_bytes": f"{used} MiB"})
-
-
-def _json_reading(address: str, gpu: Mapping[str, Any]) -> DeviceReading:
-    # Most numbers are strings, and some are not.
-    ways = _mapping(_mapping(gpu.get("board_power")).get("power"))
-    texts = {
-        "pci_bus_id": address,
-        "temperature_c": gpu.get("hotspot"),
-        "utilization_percent": gpu.get("utilization"),
-        "clock_mhz": _mapping(gpu.get("clocks")).get("XCORE"),
-    }
-    power_w = _sum([quantity(str(value), UNSTATED) for value in ways.values()])
-    return read_device(texts, unstated=UNSTATED, power_w=power_w)
-
-
-def _dmon_cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.split(",")] if "," in line else line.split()
-
-
-def _dmon_reading(row: Mapping[str, str], units: Mapping[str, str]) -> DeviceReading:
-    texts = {name: f"{row.get(column, '')} {units.get(column, '')}" for name, column in _DMON_COLUMNS.items()}
-    return read_device({**texts, "pci_bus_id": row.get("bdfid")})
+    lines = filter(str.strip, text.splitlines())
+    rows = [re.split(r"\s*,\s*" if "," in line else r"\s+", line.strip()) for line in lines]
+    first = next((number for number, row in enumerate(rows) if {"hottemp", "power"} <= set(row)), len(rows))
+    readings = []
+    for cells in rows[first + 2 :]:
+        if len(cells) == len(rows[first]):
+            units = dict(zip(rows[first], rows[first + 1], strict=False))
+            row = dict(zip(rows[first], cells, strict=True))
+            texts = {name: f"{row.get(column)} {units.get(column, '')}" for name, column in _DMON_COLUMNS.items()}
+            readings.append(read_device({**texts, "pci_bus_id": row.get("bdfid")}))
+    return DeviceReport(readings=tuple(readings))
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:
@@ -290,11 +230,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _sum(values: list[float | None]) -> float | None:
+def _sum(values: Iterable[float | None]) -> float | None:
     """Add up; a sum with an unknown part, or without any, is unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+    parts = list(values)
+    known = [value for value in parts if value is not None]
+    return sum(known) if known and len(known) == len(parts) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chipperf import ProbedDevice, ProbeResult
-from chipperf.hardware import DeviceReport, distribution_version, find_cards, only, read_text, select_visible
+from chipperf.hardware import DeviceReport, distribution_version, only, probe_cards, read_text, select_visible
 
 from chipperf_metax.mx_smi import TOOL, DeviceList, Query, parse_list, parse_table
 
@@ -29,8 +29,6 @@ VISIBLE_VARIABLES: Final = ("MACA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 # "2.0.0+mc2.18.0.8", and "2.8.0+metax3.5.3.9" since 2025.
 _MACA_BUILD = re.compile(r"\+(?:metax|mc)(\d[\d.]*)")
 
-PCI_VENDOR_ID = 0x9999
-
 # The second one belongs to the white label whose tool is ht-smi.
 _DEVICE_NODES = ("dev/mxcd", "dev/htcd")
 
@@ -38,41 +36,47 @@ _DEVICE_NODES = ("dev/mxcd", "dev/htcd")
 def probe(
     root: Path = Path("/"), *, environment: Mapping[str, str] = os.environ, timeout_s: float = 3.5
 ) -> ProbeResult:
-    """Find the visible GPUs of the machine whose file system starts at ``root``.
+    """Find the visible GPUs of the machine whose file system starts at ``root``, in torch's order.
 
-    Args:
-        root: Directory that holds ``sys`` and ``dev``.
-        environment: Variables that restrict the visible devices.
-        timeout_s: How long one call of ``mx-smi`` may take; there are two at most.
-
-    Returns:
-        The GPUs that torch will see, in its order; or what was looked for and what to do.
+    One call of ``mx-smi`` may take ``timeout_s`` seconds; there are two at most.
     """
-    cards, found = find_cards(
+    driver_version = read_text(root / "sys/module/metax/version")
+
+    def examine(cards: tuple[PciDevice, ...]) -> ProbeResult | str:
+        obstacle = _find_obstacle(root, environment)
+        if obstacle:
+            return obstacle
+        listed, source = _list_devices(timeout_s)
+        if listed.unavailable and not listed.devices:
+            return f"mx-smi -L calls all of them unavailable ({'; '.join(listed.unavailable)}); check dmesg"
+        if listed.devices:
+            table = TOOL.report(Query.TABLE.value, parse_table, timeout_s=timeout_s)
+            devices = _complete(listed, table)
+        else:
+            table = DeviceReport()
+            devices = tuple(
+                ProbedDevice(index=index, name=f"MetaX device {card.device_id:04x}", pci_bus_id=card.address)
+                for index, card in enumerate(cards)
+            )
+        found = f"{len(devices)} GPU(s) by {'; '.join((source, *listed.unavailable))}"
+        choice = active_choice(environment)
+        if choice:
+            devices = select(devices, choice[1])
+            found += f", of which {choice[0]}={choice[1]!r} leaves {len(devices) or 'none'}"
+        return ProbeResult(
+            available=bool(devices),
+            reason=f"{found}; {describe_torch_build()}",
+            devices=devices,
+            driver_version=driver_version or table.driver_version,
+        )
+
+    return probe_cards(
         root,
-        lambda function: function.vendor_id == PCI_VENDOR_ID,
+        lambda function: function.vendor_id == 0x9999,
+        examine,
         called="MetaX GPU",
         criterion="has vendor id 0x9999",
-    )
-    driver_version = read_text(root / "sys/module/metax/version")
-    if not cards:
-        return ProbeResult(available=False, reason=found, driver_version=driver_version)
-    obstacle = _find_obstacle(root, environment)
-    if obstacle:
-        return ProbeResult(available=False, reason=f"{found}, but {obstacle}", driver_version=driver_version)
-    listed, source = _list_devices(timeout_s)
-    if listed.unavailable and not listed.devices:
-        reason = f"{found}, but mx-smi -L calls all of them unavailable ({'; '.join(listed.unavailable)}); check dmesg"
-        return ProbeResult(available=False, reason=reason, driver_version=driver_version)
-    table = _read_table(timeout_s) if listed.devices else DeviceReport()
-    devices = _complete(listed, table) if listed.devices else _name_by_pci(cards)
-    faults = "".join(f"; {fault}" for fault in listed.unavailable)
-    visible, choice = _select_visible(devices, environment)
-    return ProbeResult(
-        available=bool(visible),
-        reason=f"{len(devices)} GPU(s) by {source}{faults}{choice}; {describe_torch_build()}",
-        devices=visible,
-        driver_version=driver_version or table.driver_version,
+        driver_version=driver_version,
     )
 
 
@@ -95,7 +99,7 @@ def describe_torch_build() -> str:
 def find_conflict(environment: Mapping[str, str]) -> str | None:
     """Return what is wrong with the variables and what to do, or ``None`` if they agree."""
     stale, chosen = (environment.get(name) for name in VISIBLE_VARIABLES)
-    if stale is None or chosen is None or _entries(stale) == _entries(chosen):
+    if stale is None or chosen is None or stale.replace(" ", "") == chosen.replace(" ", ""):
         return None
     return (
         f"MACA_VISIBLE_DEVICES={stale!r} contradicts CUDA_VISIBLE_DEVICES={chosen!r}, and MetaX's torch would follow "
@@ -111,12 +115,15 @@ def active_choice(environment: Mapping[str, str]) -> tuple[str, str] | None:
 def select(devices: Sequence[ProbedDevice], choice: str) -> tuple[ProbedDevice, ...]:
     """Return the devices that a variable's value leaves, numbered as torch numbers them.
 
-    Args:
-        devices: All devices, in the runtime's order.
-        choice: Indices, or UUIDs or beginnings of such, separated by commas, as in CUDA.
+    As in CUDA, the value is a list of indices, UUIDs or beginnings of UUIDs, separated by commas.
     """
-    visible = select_visible(choice, lambda entry: _find(devices, entry))
-    return tuple(replace(device, index=index) for index, device in enumerate(visible))
+
+    def find(entry: str) -> ProbedDevice | None:
+        if entry.isdecimal():
+            return devices[int(entry)] if int(entry) < len(devices) else None
+        return only(device for device in devices if entry and device.uuid and device.uuid.startswith(entry))
+
+    return tuple(replace(device, index=index) for index, device in enumerate(select_visible(choice, find)))
 
 
 def _find_obstacle(root: Path, environment: Mapping[str, str]) -> str | None:
@@ -131,18 +138,12 @@ def _find_obstacle(root: Path, environment: Mapping[str, str]) -> str | None:
 
 
 def _list_devices(timeout_s: float) -> tuple[DeviceList, str]:
+    """Return what ``mx-smi -L`` lists, and by what devices are known: the tool, or PCI and why not the tool."""
     output = TOOL.run(Query.LIST.value, timeout_s=timeout_s)
-    if output.problem:
-        return DeviceList(), f"PCI alone ({output.problem})"
-    listed = parse_list(output.stdout)
-    if not (listed.devices or listed.unavailable):
-        return listed, "PCI alone (the output of mx-smi -L is not understood)"
-    return listed, "mx-smi -L"
-
-
-def _read_table(timeout_s: float) -> DeviceReport:
-    output = TOOL.run(Query.TABLE.value, timeout_s=timeout_s)
-    return DeviceReport() if output.problem else parse_table(output.stdout)
+    listed = parse_list(output.stdout) if output.problem is None else DeviceList()
+    if listed.devices or listed.unavailable:
+        return listed, "mx-smi -L"
+    return listed, f"PCI alone ({output.problem or 'the output of mx-smi -L is not understood'})"
 
 
 def _complete(listed: DeviceList, table: DeviceReport) -> tuple[ProbedDevice, ...]:
@@ -159,32 +160,3 @@ def _complete(listed: DeviceList, table: DeviceReport) -> tuple[ProbedDevice, ..
             device = replace(device, name=board.name or device.name, total_bytes=total_bytes)
         devices.append(device)
     return tuple(devices)
-
-
-def _name_by_pci(cards: Sequence[PciDevice]) -> tuple[ProbedDevice, ...]:
-    return tuple(
-        ProbedDevice(index=index, name=f"MetaX device {card.device_id:04x}", pci_bus_id=card.address)
-        for index, card in enumerate(cards)
-    )
-
-
-def _select_visible(
-    devices: tuple[ProbedDevice, ...], environment: Mapping[str, str]
-) -> tuple[tuple[ProbedDevice, ...], str]:
-    """Return the visible devices, and words about the choice if there is one."""
-    active = active_choice(environment)
-    if active is None:
-        return devices, ""
-    name, value = active
-    visible = select(devices, value)
-    return visible, f", of which {name}={value!r} leaves {len(visible) or 'none'}"
-
-
-def _find(devices: Sequence[ProbedDevice], entry: str) -> ProbedDevice | None:
-    if entry.isdecimal():
-        return devices[int(entry)] if int(entry) < len(devices) else None
-    return only(device for device in devices if entry and device.uuid and device.uuid.startswith(entry))
-
-
-def _entries(choice: str) -> list[str]:
-    return [entry.strip() for entry in choice.split(",")]

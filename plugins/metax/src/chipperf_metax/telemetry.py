@@ -33,30 +33,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_KIB = 2**10
-_MILLI = 1e-3
-_CENTI = 1e-2
-
 # The most complete one first; not every version has all of them.
-_LAYOUTS: Final = (
-    (Query.SUMMARY.value, parse_log),
-    (Query.TABLE.value, parse_table),
-    (Query.JSON.value, parse_json),
-    (Query.DMON.value, parse_dmon),
-)
+_LAYOUTS: Final = {Query.SUMMARY: parse_log, Query.TABLE: parse_table, Query.JSON: parse_json, Query.DMON: parse_dmon}
 
-# torch sees more than 99 % of a whole board.
-_WHOLE_BOARD: Final = 0.9
+
+def ask_library(*, timeout_s: float) -> DeviceReport:
+    """Read everything through the library, or nothing without it; no answer in time is a ``TimeoutError``."""
+    binding = open_library()
+    return DeviceReport() if binding is None else call_bounded(lambda: read_library(binding), timeout_s=timeout_s)
 
 
 def read_library(binding: Any) -> DeviceReport:
     """Read every board, and the versions of driver and SDK; what the initialized library refuses is unknown."""
-    count = _value(binding.mxSmlGetDeviceCount) or 0
-    boards = (_read_board(binding, index) for index in range(count))
+    boards = (_read_board(binding, index) for index in range(_value(binding.mxSmlGetDeviceCount) or 0))
+    maca = _value(binding.mxSmlGetMacaVersion)
     return DeviceReport(
-        readings=tuple(board for board in boards if board is not None),
+        readings=tuple(filter(None, boards)),
+        source=f"pymxsml (MACA {maca})" if maca else "pymxsml",
         driver_version=_value(lambda: binding.mxSmlGetDeviceVersion(0, binding.MXSML_VERSION_DRIVER)),
-        sdk_version=_value(binding.mxSmlGetMacaVersion),
+        sdk_version=maca,
     )
 
 
@@ -72,11 +67,11 @@ def _read_board(binding: Any, index: int) -> DeviceReading | None:
         pci_bus_id=normalize_pci_address(info.bdfId),
         uuid=info.uuid or None,
         name=info.deviceName,
-        power_w=sum(way.power for way in ways) * _MILLI if ways else None,
-        temperature_c=None if centidegrees is None else centidegrees * _CENTI,
+        power_w=sum(way.power for way in ways) / 1000 if ways else None,
+        temperature_c=None if centidegrees is None else centidegrees / 100,
         utilization_percent=_value(lambda: binding.mxSmlGetDeviceIpUsage(index, binding.MXSML_USAGE_XCORE)),
-        memory_used_bytes=memory.vramUse * _KIB if memory else None,
-        memory_total_bytes=memory.vramTotal * _KIB if memory else None,
+        memory_used_bytes=memory.vramUse * 2**10 if memory else None,
+        memory_total_bytes=memory.vramTotal * 2**10 if memory else None,
     )
 
 
@@ -100,17 +95,13 @@ def _value(query: Callable[[], T]) -> T | None:
 
 
 class Sampler:
-    """Reads all boards at once and finds a device among them.
-
-    Args:
-        timeout_s: How long the library, and the tool, may take.
-        fresh_s: How long one reading of all boards serves.
-    """
+    """Reads all boards at once, which serves for ``fresh_s`` seconds, and finds a device among them."""
 
     def __init__(self, *, timeout_s: float = 2.0, fresh_s: float = 0.5) -> None:
         self._timeout_s = timeout_s
         self._uses_library = True
-        self._tool = LayoutReader(TOOL, _LAYOUTS, misread="the output of mx-smi is not understood", tells=_tells)
+        layouts = [(query.value, parse) for query, parse in _LAYOUTS.items()]
+        self._tool = LayoutReader(TOOL, layouts, misread="the output of mx-smi is not understood", tells=_tells)
         self._shared = SharedReport(self._take, fresh_s=fresh_s)
 
     def sample(self, device: DeviceInfo) -> TelemetrySample:
@@ -120,54 +111,44 @@ class Sampler:
         if reading is None:
             unlisted = f"{report.source}: {device.uuid or device.pci_bus_id or device.name} is not listed"
             return TelemetrySample(source=unlisted if report.readings else report.problem)
+        source = report.source
         if is_slice(device, reading):
             # Memory and load of the board are also other people's.
-            own = replace(reading, utilization_percent=None, memory_used_bytes=None)
-            source = f"{report.source}, of the whole board that this device is a slice of"
-            return TelemetrySample(source=source, **own.sensors())
-        return TelemetrySample(source=report.source, **reading.sensors())
+            reading = replace(reading, utilization_percent=None, memory_used_bytes=None)
+            source += ", of the whole board that this device is a slice of"
+        return TelemetrySample(source=source, **reading.sensors())
 
     def _take(self) -> DeviceReport:
-        return self._ask_library() or self._tool.read(timeout_s=self._timeout_s)
-
-    def _ask_library(self) -> DeviceReport | None:
-        library = open_library() if self._uses_library else None
-        if library is None:
-            return None
-        try:
-            report = call_bounded(lambda: read_library(library), timeout_s=self._timeout_s)
-        except TimeoutError:
-            # The thread that hangs stays; another one each second must not.
-            self._uses_library = False
-            return None
-        source = f"pymxsml (MACA {report.sdk_version})" if report.sdk_version else "pymxsml"
-        return replace(report, source=source) if _tells(report) else None
+        if self._uses_library:
+            try:
+                report = ask_library(timeout_s=self._timeout_s)
+            except TimeoutError:
+                # The thread that hangs stays; another one each second must not.
+                self._uses_library = False
+            else:
+                if _tells(report):
+                    return report
+        return self._tool.read(timeout_s=self._timeout_s)
 
 
 def find_board(device: DeviceInfo, readings: tuple[DeviceReading, ...]) -> DeviceReading | None:
-    """Return the board of a device by UUID, or by PCI address: a slice has a UUID of its own at its board's address.
-
-    Older builds of torch tell neither; then only the machine's single board can be meant.
-    """
+    """Return the board of a device by UUID, or by PCI address: a slice has a UUID of its own at its board's address."""
     if device.uuid is None and device.pci_bus_id is None:
+        # Older builds of torch tell neither; then only the machine's single board can be meant.
         return only(readings)
     return find_reading(readings, uuid=device.uuid, pci_bus_id=device.pci_bus_id)
 
 
 def is_slice(device: DeviceInfo, board: DeviceReading) -> bool:
-    """Return True if the device is a part of the board, whose memory and load are then also other people's."""
+    """Return True if the device is a part of the board: torch sees more than 99 % of the memory of a whole board."""
     if device.total_bytes is None or board.memory_total_bytes is None:
         return False
-    return device.total_bytes < _WHOLE_BOARD * board.memory_total_bytes
+    return device.total_bytes < 0.9 * board.memory_total_bytes
 
 
 def _tells(report: DeviceReport) -> bool:
-    return any(
-        value is not None
-        for reading in report.readings
-        for name, value in reading.sensors().items()
-        if name != "clock_mhz"
-    )
+    # A clock alone is not worth a report.
+    return any(replace(reading, clock_mhz=None).sensors() != DeviceReading().sensors() for reading in report.readings)
 
 
 _sampler = Sampler()

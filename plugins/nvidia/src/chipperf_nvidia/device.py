@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from chipperf import DeviceInfo, hookimpl
@@ -35,15 +36,7 @@ def perf_device_info(device: torch.device) -> DeviceInfo:
 
     info = read_device_info(torch.cuda, device)
     found = _find_by_uuid(info.uuid and info.uuid.removeprefix("GPU-"), info.index)
-    if found is None:
-        return info
-    return DeviceInfo(
-        index=info.index,
-        name=found.name,
-        uuid=found.uuid,
-        pci_bus_id=found.pci_bus_id,
-        total_bytes=found.total_bytes,
-    )
+    return info if found is None else DeviceInfo(**{**asdict(found), "index": info.index})
 
 
 @hookimpl

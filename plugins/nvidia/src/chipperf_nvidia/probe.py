@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chipperf import ProbedDevice, ProbeResult, ToolCommand, hookimpl
-from chipperf.hardware import call_bounded, find_cards, normalize_pci_address, only, read_text, select_visible
+from chipperf.hardware import call_bounded, normalize_pci_address, only, probe_cards, read_text, select_visible
 
 from chipperf_nvidia.nvml import Gpu, Inventory, MigInstance, read_inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from chipperf.hardware import PciDevice
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 PCI_VENDOR_ID = 0x10DE
@@ -31,33 +33,29 @@ _DRIVER_VERSION = re.compile(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\b")
 
 
 def probe(root: Path = Path("/"), *, timeout_s: float = 5.0) -> ProbeResult:
-    """Find the GPUs of the machine whose file system starts at ``root``.
+    """Find the GPUs of the machine whose file system starts at ``root``, as CUDA numbers them.
 
-    Args:
-        root: Directory that holds ``sys``, ``proc`` and ``dev``.
-        timeout_s: How long NVML may take.
-
-    Returns:
-        NVIDIA's GPUs as CUDA numbers them, or what was looked for and what to do.
+    NVML may take ``timeout_s`` seconds.
     """
-    cards, found = find_cards(
+    driver_version = read_driver_version(root)
+
+    def examine(cards: tuple[PciDevice, ...]) -> ProbeResult | str:
+        try:
+            inventory = call_bounded(read_inventory, timeout_s=timeout_s)
+        except ImportError as error:
+            return _probe_driver_files(root, driver_version, f"NVML was not asked ({error})")
+        except Exception as error:  # NVML is foreign code, and a probe never raises.
+            return _explain_nvml(driver_version, error)
+        return _accept(inventory, {card.address for card in cards})
+
+    return probe_cards(
         root,
         lambda function: function.vendor_id == PCI_VENDOR_ID and function.is_display,
+        examine,
         called="NVIDIA GPU",
         criterion="is a display device of vendor 0x10de",
+        driver_version=driver_version,
     )
-    driver_version = read_driver_version(root)
-    if not cards:
-        return ProbeResult(available=False, reason=found, driver_version=driver_version)
-    try:
-        inventory = call_bounded(read_inventory, timeout_s=timeout_s)
-    except ImportError as error:
-        return _probe_driver_files(root, found, driver_version, f"NVML was not asked ({error})")
-    except Exception as error:  # NVML is foreign code, and a probe never raises.
-        return ProbeResult(
-            available=False, reason=_explain_nvml(found, driver_version, error), driver_version=driver_version
-        )
-    return _accept(inventory, {card.address for card in cards}, found)
 
 
 @hookimpl
@@ -97,17 +95,16 @@ def visible_devices(gpus: Sequence[Gpu], value: str | None) -> tuple[ProbedDevic
     return tuple(replace(device, index=index) for index, device in enumerate(devices))
 
 
-def _accept(inventory: Inventory, addresses: set[str], found: str) -> ProbeResult:
+def _accept(inventory: Inventory, addresses: set[str]) -> ProbeResult | str:
     gpus = [gpu for gpu in inventory.gpus if gpu.device.pci_bus_id in addresses]
     faults = "".join(f"; {fault}" for fault in inventory.faults)
-    if not gpus:
-        foreign = ", ".join(f"{g.device.name} at {g.device.pci_bus_id}" for g in inventory.gpus) or "no GPU"
-        reason = (
-            f"{found}, but NVML lists {foreign}{faults}; check that the container was started with the GPUs "
-            "and that libnvidia-ml.so is NVIDIA's own"
-        )
-        return ProbeResult(available=False, reason=reason, driver_version=inventory.driver_version)
-    return _result(gpus, inventory.driver_version, "NVML lists", faults)
+    if gpus:
+        return _result(gpus, inventory.driver_version, "NVML lists", faults)
+    foreign = ", ".join(f"{g.device.name} at {g.device.pci_bus_id}" for g in inventory.gpus) or "no GPU"
+    return (
+        f"NVML lists {foreign}{faults}; check that the container was started with the GPUs "
+        "and that libnvidia-ml.so is NVIDIA's own"
+    )
 
 
 def _result(gpus: list[Gpu], driver_version: str, listed_by: str, remarks: str) -> ProbeResult:
@@ -126,29 +123,28 @@ def _result(gpus: list[Gpu], driver_version: str, listed_by: str, remarks: str) 
     return ProbeResult(available=False, reason=f"{listed}; {why}", driver_version=driver_version)
 
 
-def _explain_nvml(found: str, driver_version: str | None, error: Exception) -> str:
+def _explain_nvml(driver_version: str | None, error: Exception) -> str:
     if driver_version is None:
         return (
-            f"{found}, but the kernel driver is not loaded: /proc/driver/nvidia/version is missing, NVML says "
+            "the kernel driver is not loaded: /proc/driver/nvidia/version is missing, NVML says "
             f"'{error}'; install or load NVIDIA's driver, or start the container with the GPUs"
         )
     return (
-        f"{found} and driver {driver_version} is loaded, but NVML says '{error}'; if the driver was updated, restart "
-        "the machine; in a container, start it with the GPUs"
+        f"NVML says '{error}' although driver {driver_version} is loaded; if the driver was updated, restart the "
+        "machine; in a container, start it with the GPUs"
     )
 
 
-def _probe_driver_files(root: Path, found: str, driver_version: str | None, doubt: str) -> ProbeResult:
+def _probe_driver_files(root: Path, driver_version: str | None, doubt: str) -> ProbeResult | str:
     remedy = "install nvidia-ml-py"
     gpus = list(_read_driver_gpus(root))
     has_nodes = any((root / "dev").glob("nvidia[0-9]*"))
-    if not (driver_version and gpus and has_nodes):
-        reason = (
-            f"{found}, but the driver's files under /proc/driver/nvidia and /dev/nvidia* are incomplete, and {doubt}; "
-            f"load NVIDIA's driver or start the container with the GPUs, and {remedy}"
-        )
-        return ProbeResult(available=False, reason=reason, driver_version=driver_version)
-    return _result(gpus, driver_version, "the driver's files list", f"; {doubt}: {remedy}")
+    if driver_version and gpus and has_nodes:
+        return _result(gpus, driver_version, "the driver's files list", f"; {doubt}: {remedy}")
+    return (
+        f"the driver's files under /proc/driver/nvidia and /dev/nvidia* are incomplete, and {doubt}; "
+        f"load NVIDIA's driver or start the container with the GPUs, and {remedy}"
+    )
 
 
 def _read_driver_gpus(root: Path) -> Iterator[Gpu]:

@@ -3,6 +3,6 @@
 import os
 from pathlib import Path
 
-from chipperf_kunlunxin import machine
+from chipperf_kunlunxin import probe
 
-machine.MACHINE_ROOT = Path(os.environ["FAKE_MACHINE_ROOT"])
+probe.MACHINE_ROOT = Path(os.environ["FAKE_MACHINE_ROOT"])
