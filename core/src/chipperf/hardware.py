@@ -263,8 +263,8 @@ def read_device(
 def read_table(text: str, patterns: Mapping[str, re.Pattern[str]]) -> Iterator[dict[str, str | None]]:
     """Yield the texts about each device of a table that is drawn with ``|``, for :func:`read_device`.
 
-    The lines about a device begin with the one that has its PCI address, and end before the next rule. In them, the
-    first group of each pattern is searched, by attribute name of :class:`DeviceReading`.
+    The lines about a device begin with the one that has its PCI address, and end before the next rule. The first group
+    of the pattern of an attribute of :class:`DeviceReading` is its text.
     """
     block = ""
     for line in (*text.splitlines(), ""):

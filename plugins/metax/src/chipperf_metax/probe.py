@@ -99,7 +99,7 @@ def describe_torch_build() -> str:
 def find_conflict(environment: Mapping[str, str]) -> str | None:
     """Return what is wrong with the variables and what to do, or ``None`` if they agree."""
     stale, chosen = (environment.get(name) for name in VISIBLE_VARIABLES)
-    if stale is None or chosen is None or stale.replace(" ", "") == chosen.replace(" ", ""):
+    if stale is None or chosen is None or re.split(r"\s*,\s*", stale.strip()) == re.split(r"\s*,\s*", chosen.strip()):
         return None
     return (
         f"MACA_VISIBLE_DEVICES={stale!r} contradicts CUDA_VISIBLE_DEVICES={chosen!r}, and MetaX's torch would follow "
