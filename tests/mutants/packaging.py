@@ -230,7 +230,7 @@ MUTANTS = [
     Mutant(
         name="private_name_of_core_imported",
         kills=("A13",),
-        changes=_at_import("from chipperf.plugin.session import _add_source\n"),
+        changes=_at_import("from chipperf.plugin.selection import _select_only_available\n"),
     ),
     Mutant(
         name="private_name_of_core_read",

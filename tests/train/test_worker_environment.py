@@ -14,6 +14,7 @@ from chipperf.errors import RecordError
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.plan import read_plan
+from chipperf.run.programs import program
 from chipperf.train import worker_environment
 from chipperf.vendors import cpu
 
@@ -34,7 +35,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str,
 
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(worker_environment, "_redirect_output", lambda log: None)
-    monkeypatch.setattr(worker_environment, "_end_with_launcher", lambda: None)
+    monkeypatch.setattr(worker_environment, "end_with_launcher", lambda: None)
     for name in ("OMP_NUM_THREADS", "GLIBC_TUNABLES", "RANK"):
         monkeypatch.delenv(name, raising=False)
     return calls
@@ -53,7 +54,7 @@ def test_vendor_variables_are_set_before_the_interpreter_starts(
     start(RunDirectory(tmp_path), make_plan)
 
     [(arguments, environment)] = executed
-    assert arguments == [sys.executable, "-m", "chipperf.train.worker", str(tmp_path)]
+    assert arguments == [*program("chipperf.train.worker"), str(tmp_path)]
     for variable in cpu.perf_environment(Rank(), EnvironmentSettings(case="mobilenetv2", precision="fp32")):
         assert environment[variable.name] == variable.value
     applied = json.loads(environment[worker_environment.APPLIED_VARIABLE])

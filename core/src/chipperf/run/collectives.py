@@ -59,7 +59,7 @@ class Collectives:
         """Return every rank's item, in the order of ranks.
 
         Args:
-            item: A small object: numbers, texts, containers, NumPy arrays, and chipperf's dataclasses and models.
+            item: A small object: numbers, texts, containers, NumPy arrays, and chipperf's dataclasses, named tuples and models.
 
         Raises:
             pickle.UnpicklingError: What came from another rank is something else.
@@ -89,7 +89,7 @@ class _DataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return a class or function that makes data."""
         found = super().find_class(module, name) if module.partition(".")[0] in ("chipperf", "numpy") else None
-        is_record = isinstance(found, type) and (is_dataclass(found) or issubclass(found, BaseModel))
+        is_record = isinstance(found, type) and (is_dataclass(found) or issubclass(found, (BaseModel, tuple)))
         if (module.startswith("chipperf.") and is_record) or (module, name) in _ARRAY_PARTS:
             return found
         raise pickle.UnpicklingError(f"another rank sent {module}.{name}, which is not data")
