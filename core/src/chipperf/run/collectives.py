@@ -59,7 +59,8 @@ class Collectives:
         """Return every rank's item, in the order of ranks.
 
         Args:
-            item: A small object: numbers, texts, containers, NumPy arrays, and chipperf's dataclasses, named tuples and models.
+            item: A small object: numbers, texts, containers, NumPy arrays, and chipperf's dataclasses, named tuples and
+                models.
 
         Raises:
             pickle.UnpicklingError: What came from another rank is something else.
