@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from textwrap import shorten
 from typing import Any
 
 import typer
@@ -13,13 +14,13 @@ from typer.core import TyperGroup
 class LazyCommands(Mapping[str, Any]):
     """Commands by name. Each is imported at its first use, from ``module:attribute``: a function or a Typer."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
+    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
         self._places = places
         self._imported: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._imported:
-            module, _, attribute = self._places[name].partition(":")
+            module, _, attribute = self._places[name][0].partition(":")
             found = getattr(import_module(module), attribute)
             app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
             if isinstance(found, typer.Typer):
@@ -37,13 +38,20 @@ class LazyCommands(Mapping[str, Any]):
         return len(self._places)
 
 
-def lazy_group(places: Mapping[str, str]) -> type[TyperGroup]:
-    """Return the class of a group with these commands; see :class:`LazyCommands`."""
+def lazy_group(places: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
+    """Return the class of a group with these commands: places as in :class:`LazyCommands`, and summaries."""
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self.commands = LazyCommands(places)  # type: ignore[assignment]
+
+        def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+            """Write names and summaries. Nothing is imported for them."""
+            width = formatter.width - 6 - max(map(len, places))
+            rows = [(name, shorten(summary, width, placeholder="...")) for name, (_, summary) in places.items()]
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
     return LazyGroup
 
