@@ -4,8 +4,10 @@ A vendor or observer plugin imports from this module, from :mod:`chipperf.hardwa
 :mod:`chipperf.torchtools` (torch helpers). Everything else may change between minor versions.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
-from chipperf.plugin.hookspecs import hookimpl
 from chipperf.plugin.types import (
     API_VERSION,
     Capability,
@@ -37,8 +39,11 @@ from chipperf.plugin.types import (
     VendorInfo,
     WindowFinished,
 )
-from chipperf.plugin.vendor_files import read_case_overrides, read_products, read_variables, read_vendor_info
 from chipperf.precisions import Precision
+
+if TYPE_CHECKING:
+    from chipperf.plugin.hookspecs import hookimpl
+    from chipperf.plugin.vendor_files import read_case_overrides, read_products, read_variables, read_vendor_info
 
 __version__ = "0.1.0"
 
@@ -86,3 +91,17 @@ __all__ = [
     "read_variables",
     "read_vendor_info",
 ]
+
+_IMPORTED_ON_DEMAND = {
+    "hookimpl": "chipperf.plugin.hookspecs",
+    **dict.fromkeys(
+        ("read_case_overrides", "read_products", "read_variables", "read_vendor_info"), "chipperf.plugin.vendor_files"
+    ),
+}
+"""Only plugins need these. Every command imports this module."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_ON_DEMAND:
+        raise AttributeError(f"module 'chipperf' has no attribute {name!r}")
+    return getattr(import_module(_IMPORTED_ON_DEMAND[name]), name)
