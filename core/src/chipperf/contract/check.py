@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from chipperf.cases.registry import case_names
 from chipperf.catalog import Catalog, require_id, summary_of
-from chipperf.plugin.types import EnvironmentSettings
+from chipperf.plugin.types import Capability, EnvironmentSettings
 from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.errors import PerfError
-    from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
 """Version of the list of checks, as a conformance statement gives it. A new check raises the minor version."""

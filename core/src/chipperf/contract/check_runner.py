@@ -11,21 +11,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import plugin_under_test
-from chipperf.contract.check import all_checks, fp32
+from chipperf.contract.check import Check, all_checks, fp32
 from chipperf.contract.devices import job_ranks
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Rank
+from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.run.ranks import rank_variables
 from chipperf.run.rendezvous import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.check import Check
     from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.types import EnvironmentSettings
 
 Status = Literal["passed", "failed", "not_applicable", "not_run"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Capability, Rank
+from chipperf.plugin.types import Capability, ProbedDevice, Rank
 from chipperf.run.programs import program
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import ProbedDevice
 
 TRAINED_CASE: Final = "mobilenetv2"
 """The case that the checks of whole runs train."""

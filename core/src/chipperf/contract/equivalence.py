@@ -32,11 +32,11 @@ from torch.nn.modules.dropout import _DropoutNd
 import chipperf
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.cases.workload import WorkloadContext
+from chipperf.cases.workload import Batch, Workload, WorkloadContext
 from chipperf.contract.certificate import BATCHES, CaseComparison, Certificate, StepComparison
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.session import bind
+from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
 from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chipperf.cases.base import Case, Hyperparameters, SampleSize
-    from chipperf.cases.workload import Batch, Workload
-    from chipperf.plugin.session import Session
 
 _SEED: Final = 1
 

@@ -27,12 +27,11 @@ from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.registration import VENDOR_HOOKS, register
 from chipperf.plugin.session import Session
-from chipperf.plugin.types import ProbeResult
+from chipperf.plugin.types import ProbeResult, VendorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chipperf.plugin.types import VendorInfo
 
 _THREAD_END_S: Final = 2.0
 """Time that a joined thread has to disappear from the kernel's list."""

@@ -16,15 +16,13 @@ from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.session import Session, bind
-from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.plugin.types import DistributedConfig, EnvironmentSettings, Rank, RuntimeInfo, VendorInfo
 from chipperf.train.preparation import join_process_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
-
-    from chipperf.plugin.types import DistributedConfig, RuntimeInfo, VendorInfo
 
 
 @dataclass(eq=False)

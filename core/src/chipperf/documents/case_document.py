@@ -11,17 +11,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.documents import cells, markdown, wording
-from chipperf.documents.markdown import Block, Located, Place, Table
+from chipperf.documents.markdown import Block, Located, Markdown, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
-from chipperf.languages import ENGLISH, list_separator
+from chipperf.languages import ENGLISH, Language, list_separator
 from chipperf.records.columns import WINDOWED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chipperf.documents.cells import MemoryCell
-    from chipperf.documents.markdown import Markdown
-    from chipperf.languages import Language
     from chipperf.records.schema import Setting
 
 _TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")

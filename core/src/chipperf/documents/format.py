@@ -11,13 +11,12 @@ import re
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Final
 
-from chipperf.languages import Phrase, in_language, join, phrase
+from chipperf.languages import Language, Phrase, in_language, join, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chipperf.languages import Language
     from chipperf.records.columns import Unit
 
 NOT_APPLICABLE = "/"

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
-from chipperf.documents.case_document import read_document
+from chipperf.documents.case_document import CaseDocument, DocumentRow, read_document
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.errors import DocumentError
@@ -19,7 +19,7 @@ from chipperf.importing.imported import (
     imported_record,
 )
 from chipperf.languages import ENGLISH, in_all_languages
-from chipperf.records.columns import columns_of
+from chipperf.records.columns import Column, columns_of
 from chipperf.records.schema import (
     UNKNOWN,
     UNKNOWN_NAME,
@@ -36,10 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.documents.markdown import Located
     from chipperf.documents.topology import RowLabel
-    from chipperf.records.columns import Column
     from chipperf.records.schema import Setting, Text
 
 _MEMORY_SOURCE = "imported document"

@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
-from chipperf.documents.markdown import Place, read_text
+from chipperf.documents.markdown import Markdown, Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, all_rules
+from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, Rule, Severity, all_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.markdown import Markdown
-    from chipperf.lint.rule import Rule, Severity
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"

@@ -12,7 +12,7 @@ from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
 from chipperf.records.columns import columns_of
-from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.plausibility import Check, check_record, check_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.lint.configs import ConfigDirectory
-    from chipperf.records.plausibility import Check
     from chipperf.records.schema import Record
 
 Severity = Literal["error", "warning"]

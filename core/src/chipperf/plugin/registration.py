@@ -10,15 +10,12 @@ import pluggy
 
 from chipperf.errors import PluginLoadError, did_you_mean
 from chipperf.plugin.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
-from chipperf.plugin.installed import load
-from chipperf.plugin.types import API_VERSION, Capability
+from chipperf.plugin.installed import PluginEntry, load
+from chipperf.plugin.types import API_VERSION, Capability, VendorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
     from types import ModuleType
-
-    from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.types import VendorInfo
 
     Hook = Callable[..., Any]
 

@@ -41,7 +41,7 @@ from chipperf.plugin.types import (
     ToolCommand,
     VendorInfo,
 )
-from chipperf.precisions import PRECISIONS
+from chipperf.precisions import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from chipperf.plugin.installed import PluginEntry
     from chipperf.plugin.registration import Hook, Purpose
     from chipperf.plugin.types import Event
-    from chipperf.precisions import Precision
 
 T = TypeVar("T")
 

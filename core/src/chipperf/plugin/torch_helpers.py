@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf.errors import DeviceError, UnsupportedPrecision
 from chipperf.plugin.hookspecs import hookimpl
-from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy
-from chipperf.precisions import PRECISIONS, either, runnable_precisions
+from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy, Rank
+from chipperf.precisions import PRECISIONS, Precision, either, runnable_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
 
-    from chipperf.plugin.types import Rank
-    from chipperf.precisions import Precision
 
 DETERMINISTIC_ALGORITHMS: Final = "use_deterministic_algorithms"
 MATMUL_PRECISION: Final = "float32_matmul_precision"

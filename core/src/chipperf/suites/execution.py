@@ -8,17 +8,15 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal
 
 from chipperf.errors import RecordError
-from chipperf.launch.sequence import TRAIN_COMMAND
+from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence
 from chipperf.records.store import read_record
-from chipperf.suites.state import Attempt, printed_cause
+from chipperf.suites.state import Attempt, SuiteDirectory, SuiteRun, SuiteState, printed_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from chipperf.launch.sequence import ProcessSequence
     from chipperf.suites.machines import Leader
-    from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 
 
 def execute(

@@ -12,16 +12,13 @@ from chipperf.errors import PerfError, RecordError, TrainingError, UsageError
 from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
 from chipperf.launch.launcher_group import JOIN_S
 from chipperf.launch.launcher_info import from_options
-from chipperf.launch.sequence import TRAIN_COMMAND
-from chipperf.suites.state import NextAttempt, printed_cause, require_same
-from chipperf.suites.suite_plan import SuitePlan
+from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence
+from chipperf.suites.state import NextAttempt, SuiteDirectory, printed_cause, require_same
+from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chipperf.launch.sequence import ProcessSequence
-    from chipperf.suites.state import SuiteDirectory
-    from chipperf.suites.suite_plan import PlannedRun
 
 _PORTS = 16
 """The suite itself listens on the last port. Attempts use the others in turn, so that a machine that still waits for an

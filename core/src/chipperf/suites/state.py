@@ -19,13 +19,12 @@ from chipperf.records.files import write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
-from chipperf.suites.suite_plan import PlannedRun
+from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from chipperf.suites.suite_plan import SuitePlan
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 

@@ -10,9 +10,9 @@ from chipperf.cases.registry import find_case
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import PerfError
 from chipperf.languages import Phrase, phrase
-from chipperf.records.columns import columns_of
+from chipperf.records.columns import Column, columns_of
 from chipperf.records.convergence import convergence_outcome
-from chipperf.records.schema import Missing, MissingKind
+from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, completed_value, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.columns import Column
-    from chipperf.records.schema import Record
 
 T = TypeVar("T")
 NumberT = TypeVar("NumberT", int, float)

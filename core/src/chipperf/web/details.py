@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.schema import Memory, Missing, Power, Record
 from chipperf.report.row import not_blank
 from chipperf.web.board import RATES, STATES, PageCell, cell, installed_case, quality_as_percent, result_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from chipperf.records.schema import Record
 
 _MOST_FACTS = 200
 """Largest number of facts in a section, because a record may list any number of warnings."""

@@ -13,9 +13,9 @@ from markupsafe import Markup, escape
 import chipperf
 from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
-from chipperf.languages import ENGLISH, LANGUAGES, Phrase, Translated, in_language, phrase, read_translation
+from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, Translated, in_language, phrase, read_translation
 from chipperf.plugin.types import Title
-from chipperf.records.schema import Throughput
+from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from chipperf.languages import Language
-    from chipperf.records.schema import Record
 
 MOST_ROWS = 2000
 """Largest number of rows on a page, in all boards together."""

@@ -21,7 +21,7 @@ from chipperf.contract.devices import (
     ranks_share_device,
     training_command,
 )
-from chipperf.plugin.types import Capability, Rank
+from chipperf.plugin.types import Capability, DistributedConfig, Rank
 from chipperf.run.directory import RunDirectory
 from chipperf.run.ranks import rank_from_environment, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import DistributedConfig
 
 _LAUNCHER_VARIABLES: Final = tuple(name for name in rank_variables(Rank(), LOOPBACK, 0) if name != "GLOO_SOCKET_IFNAME")
 _SLEEP_S: Final = 1.0

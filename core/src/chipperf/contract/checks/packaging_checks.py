@@ -23,7 +23,7 @@ from chipperf.errors import PerfError, PluginLoadError, VendorHookError, did_you
 from chipperf.plugin import installed, registration
 from chipperf.plugin.installed import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
 from chipperf.plugin.session import Session
-from chipperf.plugin.types import Capability, EnvironmentSettings
+from chipperf.plugin.types import Capability, EnvironmentSettings, VendorInfo
 from chipperf.precisions import PRECISIONS, precisions_by_capability
 from chipperf.report.render import template_directory
 from chipperf.report.templating import CORE_TEMPLATES
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
 _IMPORT_TIMEOUT_S: Final = 15.0

@@ -6,19 +6,16 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.cases.base import Role
+from chipperf.cases.base import Case, Role
 from chipperf.errors import did_you_mean
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS, precision_of
-from chipperf.records.schema import Missing
+from chipperf.records.schema import Missing, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chipperf.cases.base import Case
     from chipperf.lint.configs import Assigned, Config, ConfigDirectory
-    from chipperf.lint.rule import LintedDocument
-    from chipperf.records.schema import Record
 
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")
 _EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.documents.format import number as written
-from chipperf.documents.markdown import Block, Table
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.documents.markdown import Block, Place, Table
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.documents.markdown import Place
-    from chipperf.lint.rule import LintedDocument
 
 _SPREAD_COLUMNS: Final = 6
 """Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""

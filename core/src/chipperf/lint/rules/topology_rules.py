@@ -7,7 +7,7 @@ from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.rule import Problem, rule
+from chipperf.lint.rule import LintedDocument, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.lint.rule import LintedDocument
 
 _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
