@@ -8,10 +8,11 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import FiniteFloat
 
 from chipperf.cases.base import SampleSize
 from chipperf.records.files import write_atomically
+from chipperf.records.schema import StrictModel
 from chipperf.report.figures import drawing_style, find_fonts, make_figure, picture_bytes
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ _SMALLEST_ERROR: Final = 1e-9
 """Value that is drawn instead of 0, which a logarithmic axis cannot show."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class StepComparison(_Model):
+class StepComparison(StrictModel):
     """One step, counted from 1, on the device and on the CPU. ``None`` stands for a value that is not finite.
 
     A gradient norm is that of the gradients of all parameters together. ``gradient_distance`` is the norm of the
@@ -55,7 +52,7 @@ class StepComparison(_Model):
         return difference / max(abs(self.reference_loss), sys.float_info.min)
 
 
-class CaseComparison(_Model):
+class CaseComparison(StrictModel):
     """The first steps of one case.
 
     Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
@@ -133,7 +130,7 @@ class CaseComparison(_Model):
         return faults
 
 
-class Certificate(_Model):
+class Certificate(StrictModel):
     """The content of ``equivalence.json``: the differences between a device and the CPU reference, with all settings.
 
     Attributes:

@@ -6,12 +6,11 @@ import platform
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 import chipperf
 from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level
 from chipperf.contract.waivers import Waiver
 from chipperf.plugin.types import API_VERSION
+from chipperf.records.schema import StrictModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,11 +35,7 @@ _NAMED: Final = 5
 """Number of checks that a claim lists by name. It gives only the number of further checks."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JudgedResult(_Model):
+class JudgedResult(StrictModel):
     """A check's result after the waivers were applied. ``message`` says why the check did not pass."""
 
     check: str
@@ -51,7 +46,7 @@ class JudgedResult(_Model):
     waiver: Waiver | None
 
 
-class LevelClaim(_Model):
+class LevelClaim(StrictModel):
     """Whether a vendor may claim a level, and how many checks apply to the plugin and passed.
 
     Attributes:
@@ -74,7 +69,7 @@ class LevelClaim(_Model):
         return f"L{self.level} {self.passed}/{self.applicable}{'' if self.claimed else ' not claimed'}{remark}"
 
 
-class Statement(_Model):
+class Statement(StrictModel):
     """The conformance statement of one run of the contract suite.
 
     Attributes:

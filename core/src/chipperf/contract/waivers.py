@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from chipperf.contract.check import find_check
 from chipperf.errors import ConfigError, UsageError, first_fault
 from chipperf.plugin.types import API_VERSION
+from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class Waiver(BaseModel):
+class Waiver(StrictModel):
     """One check that is known to fail, and why.
 
     Attributes:
@@ -33,8 +34,6 @@ class Waiver(BaseModel):
         until_api: First API version for which the waiver is not accepted.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     check: _Text
     kind: Literal["unsupported", "bug", "planned"]
     reason: _Text
@@ -42,9 +41,7 @@ class Waiver(BaseModel):
     until_api: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+$")] | None = None
 
 
-class _WaiverFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _WaiverFile(StrictModel):
     waiver: tuple[Waiver, ...] = ()
 
 

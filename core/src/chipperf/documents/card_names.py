@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from chipperf.errors import ConfigError, PluginError, first_fault
 from chipperf.languages import in_all_languages
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
+from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -25,19 +26,15 @@ if TYPE_CHECKING:
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
 
-class VendorNames(BaseModel):
+class VendorNames(StrictModel):
     """Names of a vendor, its servers and its cards. ``cards`` has the other names of a card by its name in reports."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     titles: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     cards: dict[str, tuple[str, ...]] = {}
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _File(StrictModel):
     vendors: dict[str, VendorNames]
 
 

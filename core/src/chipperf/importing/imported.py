@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 import chipperf
 from chipperf.documents.document_identity import installed_cases, slug
@@ -27,6 +27,7 @@ from chipperf.records.schema import (
     PrecisionRecord,
     Record,
     Status,
+    StrictModel,
     Titles,
     Topology,
     Vendor,
@@ -47,11 +48,7 @@ SOURCES_FILE: Final = "sources.json"
 """Name of the file, next to an imported record, with the sources of its values."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImportSource(_Model):
+class ImportSource(StrictModel):
     """The source of a value: field of the record, file, line and column from 1, and text."""
 
     field: str
@@ -66,7 +63,7 @@ class ImportSource(_Model):
         return cls(field=field, file=file, line=located.place.line, column=located.place.column, text=located.text)
 
 
-class NotUnderstood(_Model):
+class NotUnderstood(StrictModel):
     """A text in one of the layout's places that does not fit the layout."""
 
     file: str
@@ -84,14 +81,14 @@ class NotUnderstood(_Model):
         return f"{self.file}:{self.line}:{self.column}: {self.text!r}: {self.reason}"
 
 
-class SourceFile(_Model):
+class SourceFile(StrictModel):
     """A file that was read."""
 
     name: str
     sha256: str
 
 
-class Sources(_Model):
+class Sources(StrictModel):
     """Content of ``sources.json``."""
 
     files: list[SourceFile]

@@ -11,12 +11,13 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from chipperf.errors import ConfigError, RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
+from chipperf.records.schema import StrictModel
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
@@ -33,7 +34,7 @@ _ERROR_PREFIX = "perf: error: "
 _OUTPUT_TAIL_BYTES = 8192
 
 
-class Attempt(BaseModel):
+class Attempt(StrictModel):
     """One attempt at a run: a start or a resumption.
 
     Attributes:
@@ -41,8 +42,6 @@ class Attempt(BaseModel):
         port: Port on machine 0 where the machines meet, if there are several.
         error: Reason why the attempt did not complete.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     directory: str
     started_at: datetime
@@ -52,7 +51,7 @@ class Attempt(BaseModel):
     error: str | None = None
 
 
-class NextAttempt(BaseModel):
+class NextAttempt(StrictModel):
     """The next attempt at a run.
 
     Attributes:
@@ -61,33 +60,27 @@ class NextAttempt(BaseModel):
         resumes: Whether the attempt continues the run in this directory.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     run: str
     number: int
     directory: str
     resumes: bool
 
 
-class SuiteRun(BaseModel):
+class SuiteRun(StrictModel, frozen=False):
     """A run and all its attempts."""
-
-    model_config = ConfigDict(extra="forbid")
 
     planned: PlannedRun
     state: RunState = "waiting"
     attempts: list[Attempt] = []
 
 
-class SuiteState(BaseModel):
+class SuiteState(StrictModel, frozen=False):
     """Content of ``suite.json``.
 
     Attributes:
         session: How many times the suite was started or continued.
         going_on: Whether the suite is running. Stays true if the suite is killed.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
     file: str

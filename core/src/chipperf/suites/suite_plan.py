@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
@@ -20,7 +20,7 @@ from chipperf.errors import ConfigError, DataError, PerfError, did_you_mean
 from chipperf.plugin import installed, selection
 from chipperf.precisions import DEFAULT_PRECISION, Precision
 from chipperf.records.repeats import repeat_seeds
-from chipperf.records.schema import Setting
+from chipperf.records.schema import Setting, StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -44,11 +44,7 @@ _KEY = re.compile(r"""^["']?(?P<key>[^\s"',]+?)["']?(?:\s*[:,\s]\s*["']?(?P<data
 _FRAMEWORK = "pytorch"
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class RunOptions(_Table):
+class RunOptions(StrictModel, strict=True):
     """Options of ``[defaults]`` and of every ``[[run]]``, with the defaults of ``perf train``.
 
     A list is one dimension of the matrix. Paths are relative to the suite's file.
@@ -82,14 +78,14 @@ class RunEntry(RunOptions):
     case_keys: _OneOrMore[str] | None = None
 
 
-class SuiteFile(_Table):
+class SuiteFile(StrictModel, strict=True):
     """Content of a suite's file."""
 
     defaults: RunOptions = RunOptions()
     run: Annotated[list[RunEntry], Field(min_length=1)]
 
 
-class PlannedRun(BaseModel):
+class PlannedRun(StrictModel):
     """One run of a suite with all its options.
 
     Attributes:
@@ -99,8 +95,6 @@ class PlannedRun(BaseModel):
         arguments: Arguments of ``perf train``, except ``--out``, the machine's number and the rendezvous.
         config_sha256: SHA-256 of the configuration file, if there is one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     configuration: str
     repeat: int
@@ -122,10 +116,8 @@ class PlannedRun(BaseModel):
         return int(self.topology.partition("x")[0])
 
 
-class SuitePlan(BaseModel):
+class SuitePlan(StrictModel):
     """All runs of a suite in order, and the parts of its file that have no effect."""
-
-    model_config = ConfigDict(frozen=True)
 
     runs: tuple[PlannedRun, ...]
     ignored: tuple[str, ...]
@@ -337,7 +329,7 @@ def _explain(fault: Mapping[str, Any], path: Path) -> ConfigError:
     """Return the error for a fault. It names the table, because TOML's parser keeps no line numbers."""
     top, *inner = fault["loc"]
     place = f"{path}: "
-    model: type[_Table] = SuiteFile
+    model: type[StrictModel] = SuiteFile
     if inner and top == "run":
         number, *inner = inner
         place, model = f"{path}: [[run]] {number + 1}: ", RunEntry
