@@ -136,7 +136,6 @@ class Certificate(StrictModel):
     Attributes:
         distribution: Distribution that provides the plugin, with its version.
         simulated: True if fake modules stood in for the vendor's stack.
-        runtime: Versions of the vendor's stack.
         reference: Processor architecture and torch of the reference.
         precision: What the device was asked for, and how it carries it out.
     """
@@ -158,10 +157,8 @@ class Certificate(StrictModel):
 
 
 def write_plot(certificate: Certificate, path: Path) -> None:
-    """Draw loss, gradient norm and errors of every case, with the reference and the tolerances, as PNG.
-
-    Raises:
-        RecordError: The file cannot be written.
+    """Draw loss, gradient norm and errors of every case as PNG, with the reference and tolerances, or raise
+    RecordError.
     """
     with drawing_style(find_fonts()):
         write_atomically(path, picture_bytes(_draw(certificate), "png"))

@@ -83,10 +83,8 @@ class Check:
         id: Stable name: a letter for the area and a number, for example ``M4``.
         summary: One sentence that is true of a conforming plugin. The first line of the function's docstring.
         fault: The mistake that the check finds.
-        capability: Capability that a plugin must declare for the check to apply.
         ranks: Number of processes that run the check together. Each has its own device.
         since: Version of the contract that introduced the check.
-        function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.PluginUnderTest`.
     """
 
     id: str

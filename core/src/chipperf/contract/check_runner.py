@@ -47,12 +47,9 @@ _PRELOAD: Final = (*_TORCH_FREE_PRELOAD, "torch", "torch.distributed", "torchvis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The result of a check.
+    """The result of a check: ``not_applicable`` if it does not apply to the plugin, ``not_run`` if it could not run.
 
-    Attributes:
-        status: ``not_applicable`` if the check does not apply to the plugin, ``not_run`` if it could not run.
-        message: Why the check did not pass; empty if it passed.
-        detail: Traceback or output that explains the message.
+    ``message`` says why the check did not pass; ``detail`` is a traceback or output that explains it.
     """
 
     check: Check
@@ -66,13 +63,8 @@ class CheckResult:
 class PluginReadiness:
     """What works of a plugin on this machine, determined before the first check.
 
-    Attributes:
-        session_fault: Why the plugin cannot be bound; ``None`` if it can.
-        device_fault: Why its device cannot be used; ``None`` if it can.
-        no_device: Why there is no device on this machine; ``None`` if there is one.
-        simulated: True if fake modules replace the vendor's stack.
-        device: Identity of the first device.
-        runtime: Versions of the vendor's stack.
+    The faults say why the plugin cannot be bound and why its device cannot be used, ``no_device`` why there is none.
+    ``simulated`` means that fake modules replace the vendor's stack, ``device`` is the first one.
     """
 
     session_fault: str | None = None
@@ -88,10 +80,8 @@ class PluginReadiness:
 class Runner:
     """Runs checks on one plugin. Use it as a context manager, because it keeps processes.
 
-    Args:
-        entry: The plugin.
-        timeout_factor: Factor of the time limit of each check, for slow machines.
-        servers: Processes to share with the runners of other plugins on the same path; by default its own processes.
+    ``timeout_factor`` multiplies the time limit of each check, for slow machines. ``servers`` are processes to share
+    with the runners of other plugins on the same path.
     """
 
     def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0, servers: ForkServers | None = None) -> None:

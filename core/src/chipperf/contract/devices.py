@@ -59,11 +59,7 @@ def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
 
 
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
-    """Return the devices that the probe finds. The probe runs in its own process, as under a launcher.
-
-    Raises:
-        NotRun: The probe fails.
-    """
+    """Return the devices that the probe finds in its own process, as under a launcher; :class:`NotRun` if it fails."""
     with not_run_on(PluginError, "the probe fails, see B1"):
         return probe_vendor(subject.entry).devices
 
@@ -74,11 +70,7 @@ def ranks_share_device(subject: PluginUnderTest) -> bool:
 
 
 def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
-    """Initialize two devices in this process and leave the first one current.
-
-    Raises:
-        NotRun: There are fewer than two.
-    """
+    """Initialize two devices in this process, the first one current; :class:`NotRun` if there are fewer."""
     count = len(probed_devices(subject))
     if count < 2:
         raise NotRun(f"the check needs 2 devices, this machine has {count}")

@@ -71,11 +71,7 @@ def observe_changes(entry: Mapping[str, str]) -> list[str]:
 
 
 def register_again(entry: Mapping[str, str]) -> str | None:
-    """Load and register a plugin twice in this process and once in a spawned one; return the fault or ``None``.
-
-    Raises:
-        PluginError: The first registration fails.
-    """
+    """Load and register a plugin twice in this process and once in a spawned one; return the fault or ``None``."""
     first = _register(entry)
     try:
         second = _register(entry)

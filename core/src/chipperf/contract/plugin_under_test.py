@@ -27,15 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class PluginUnderTest:
-    """A vendor plugin under test.
+    """A vendor plugin under test, of one rank among the processes of the check.
 
     Session, runtime, device and process group are created at their first use, once, in the order of a real run. The
-    runner has checked that the parts in the check's ``needs`` work.
-
-    Attributes:
-        rank: Rank of this process among the processes of the check.
-        settings: The run for which this process's environment is set up.
-        workspace: Directory that all checks share, for files that take long to make.
+    runner has checked that the parts in the check's ``needs`` work. This process's environment is set up for a run with
+    ``settings``. All checks share the directory ``workspace``, for files that take long to make.
     """
 
     entry: PluginEntry

@@ -75,11 +75,8 @@ class Statement(StrictModel):
     Attributes:
         contract_version: Version of the list of checks.
         api_version: Version of the hook specification.
-        finished_utc: End of the run, ISO 8601.
-        system: Operating system and architecture.
         simulated: True if fake modules replaced the vendor's stack. Then only level 0 can be claimed.
         device: Identity of the first device.
-        runtime: Versions of the vendor's stack.
     """
 
     contract_version: str

@@ -26,11 +26,9 @@ class Waiver(StrictModel):
     """One check that is known to fail, and why.
 
     Attributes:
-        check: Id of the check.
-        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: the plugin has a
-            bug. ``planned``: the feature is not built yet. With ``bug`` and ``planned`` the run succeeds, but the level
-            is not claimed.
-        issue: Address of the issue.
+        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: the
+            plugin has a bug. ``planned``: the feature is not built yet. With ``bug`` and ``planned`` the run
+            succeeds, but the level is not claimed.
         until_api: First API version for which the waiver is not accepted.
     """
 
@@ -46,11 +44,9 @@ class _WaiverFile(StrictModel):
 
 
 def read_waivers(path: Path) -> dict[str, Waiver]:
-    """Return the waivers in a TOML file by check id.
+    """Return the waivers in a TOML file by check id; a :class:`ConfigError` names the file and the waiver.
 
-    Raises:
-        ConfigError: The file cannot be read or is malformed, waives an unknown check or the same check twice, or a
-            waiver has expired. The message names the file and the waiver.
+    It must not waive an unknown check or a check twice, and none of its waivers may have expired.
     """
     try:
         content = _WaiverFile.model_validate(parse_toml(path.read_text(encoding="utf-8")))

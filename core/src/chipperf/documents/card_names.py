@@ -116,8 +116,7 @@ class CardNames:
 def read_card_names(files: Sequence[Path] = ()) -> CardNames:
     """Return the names from the user's files, installed plugins and core's file. The first meaning of a name wins.
 
-    Raises:
-        ConfigError: A file cannot be read, or does not have the format of ``card_names.toml``. The message says where.
+    A :class:`ConfigError` says where a file cannot be read, or does not have the format of ``card_names.toml``.
     """
     names = CardNames()
     for file in files:

@@ -116,7 +116,6 @@ class CaseDocument:
     """The content of a case document.
 
     Attributes:
-        name: Name of the file in messages.
         generated: True if chipperf rendered the document.
         metrics_definition: Definition of the metrics that its numbers follow.
         title: Heading of the vendor's own section.
@@ -149,11 +148,7 @@ class CaseDocument:
 
 
 def read_document(text: str, name: str) -> CaseDocument:
-    """Return the content of a document. Any Markdown is a document, possibly without content.
-
-    Raises:
-        DocumentError: A table is too long.
-    """
+    """Return the content of a document. Any Markdown is one, possibly without content; its tables must not be too long."""
     parsed = markdown.parse(text, name)
     comments = [comment.text for comment in parsed.comments]
     generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)

@@ -132,12 +132,7 @@ class Markdown:
 
 
 def read_text(path: Path) -> str:
-    """Return a document's text.
-
-    Raises:
-        DocumentError: The file cannot be read, is larger than :data:`MAX_BYTES`, or is not UTF-8. The message says
-            where.
-    """
+    """Return a document's text; a :class:`DocumentError` says where it is not UTF-8, or that it is too large to read."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -157,11 +152,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, name: str = "document") -> Markdown:
-    """Return the structure of ``text``. Every text is a valid Markdown document.
-
-    Raises:
-        DocumentError: A table has more than :data:`MAX_TABLE_ROWS` rows.
-    """
+    """Return the structure of ``text``. Every text is a valid Markdown document, if no table is too long."""
     return _Reader(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"), name).read()
 
 

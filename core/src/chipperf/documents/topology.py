@@ -57,10 +57,8 @@ class CardTopology:
 class RowLabel(CardTopology):
     """The content of the first cell of a row. The card is the text before the topology.
 
-    Attributes:
-        words: Numbers of machines and cards from the words, which may differ; ``None`` without words.
-        phrase: The words.
-        says_each: True if the words give the cards of each machine.
+    ``phrase`` is the topology in words, ``words`` their numbers of machines and cards, which may differ, and
+    ``says_each`` whether they give the cards of each machine.
     """
 
     words: tuple[int, int] | None

@@ -58,13 +58,9 @@ def import_document(
     """Return the records of a case document.
 
     Content that has no field in a record becomes a remark. Text in the layout's places that does not fit the layout is
-    also listed as not understood.
-
-    Vendor and case are by default detected, also from the directories of ``path``. ``name`` is the document's name in
-    messages and sources.
-
-    Raises:
-        DocumentError: The document has no row that can be read, or its vendor or case is unknown.
+    also listed as not understood. Vendor and case are by default detected, also from the directories of ``path``.
+    ``name`` is the document's name in messages and sources. A :class:`DocumentError` says that no row can be read, or
+    that vendor or case is unknown.
     """
     document = read_document(text, name)
     vendor = vendor or identify_vendor(document, names, path)

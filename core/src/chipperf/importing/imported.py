@@ -106,12 +106,10 @@ class ImportedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """The content that was read from a document or log.
+    """The content that was read from a document or log: one record per row or run.
 
-    Attributes:
-        records: One record per row or run.
-        not_understood: Texts that did not become a value of a record. They are also in the records' remarks.
-        generated_lines: Lines that chipperf itself wrote, which repeat its tables.
+    ``not_understood`` are texts that did not become a value of a record; they are also in the records' remarks.
+    ``generated_lines`` is the number of lines that chipperf itself wrote, which repeat its tables.
     """
 
     files: tuple[SourceFile, ...]
@@ -130,9 +128,7 @@ def imported_record(
     metrics_definition: MetricsDefinition,
     values: Mapping[str, object],
 ) -> Record:
-    """Return an imported record in which all other values are unknown.
-
-    Neither the vendor's plugin nor the case need be installed.
+    """Return an imported record in which all other values are unknown; neither plugin nor case need be installed.
 
     ``metrics_definition`` is the one that the values follow. ``values`` are by field; a dictionary has those of a part
     of the record.
@@ -191,12 +187,8 @@ def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:
 def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
     """Write each record with its sources into its own directory in ``out``, and return the directories.
 
-    The directories, sorted by name, have the order of the rows in their documents.
-
-    Raises:
-        UsageError: One of the directories exists, or ``out`` cannot be written. If a directory exists, no file is
-            written.
-        RecordError: A file cannot be written.
+    The directories, sorted by name, have the order of the rows in their documents. If one of them exists, no file is
+    written, and a :class:`UsageError` says so.
     """
     records = [(imported, each) for imported in imports for each in imported.records]
     directories = [out / name for name in _directory_names(imports)]

@@ -81,12 +81,9 @@ def lint(
 ) -> Result:
     """Check documents, and all Markdown files in directories and their subdirectories.
 
-    Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document.
-    Vendor and case are by default detected for each document, and the configurations of its runs are by default those
-    in the directory ``config`` next to it.
-
-    Raises:
-        UsageError: A path or ``config`` does not exist.
+    Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document. Vendor
+    and case are by default detected for each document, and the configurations of its runs are by default those in the
+    directory ``config`` next to it. A path or ``config`` that does not exist is a :class:`UsageError`.
     """
     result = Result()
     corpus = Corpus()

@@ -205,7 +205,6 @@ class Rule:
         severity: ``error`` fails the lint.
         summary: What is true of a good document. The first line of the function's docstring.
         why: Why the rule matters to readers of the report.
-        fix: How to correct the document.
         evidence: Evidence that the rule needs in addition to the document; empty if none.
         function: Yields problems, or raises :class:`NotChecked`.
     """
@@ -223,10 +222,7 @@ class Rule:
 def rule(
     id: str, name: str, *, why: str, fix: str, severity: Severity = "error", evidence: str = ""
 ) -> Callable[[Function], Rule]:
-    """Make a rule from a function. The first line of its docstring is the rule's summary.
-
-    :class:`Rule` describes the arguments.
-    """
+    """Make a rule from a function, whose docstring's first line is the summary; see :class:`Rule` for the arguments."""
     require_id(id, r"L\d{2}", "L04")
     return lambda function: Rule(id, name, severity, summary_of(function, id), why, fix, evidence, function)
 
@@ -240,10 +236,6 @@ def all_rules() -> tuple[Rule, ...]:
 
 
 def choose_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """Return the selected rules, by default all, without the ignored ones.
-
-    Raises:
-        UsageError: A name is not the id of a rule.
-    """
+    """Return the selected rules, by default all, without the ignored ones; an unknown id is a :class:`UsageError`."""
     wanted = {_RULES.find(id).id for id in select or _RULES.entries()} - {_RULES.find(id).id for id in ignore}
     return tuple(rule for rule in all_rules() if rule.id in wanted)

@@ -76,11 +76,8 @@ class DisabledObserver:
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
     """Load a vendor and observers, and check them against the specification and the hooks that ``purpose`` requires.
 
-    An observer that cannot be imported is disabled.
-
-    Raises:
-        PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification. Every fault is listed.
-        VendorHookError: ``perf_vendor_info`` raised or returned another type.
+    An observer that cannot be imported is disabled. A :class:`PluginLoadError` lists every fault of a plugin, a
+    :class:`VendorHookError` is one of ``perf_vendor_info``.
     """
     vendor = register(entry, VENDOR_HOOKS)
     require_hooks(vendor, purpose)
@@ -145,9 +142,8 @@ class Session:
         return self._checked("perf_load_runtime", RuntimeInfo)
 
     def device_init(self, rank: Rank) -> torch.device:
-        """Make the rank's device current and return it: of the declared type, with the local rank as index.
-
-        A CPU device has no index.
+        """Make the rank's device current and return it: of the declared type, and but for a CPU with the local rank as
+        index.
         """
         import torch
 

@@ -28,16 +28,9 @@ def execute(
     show: Callable[[SuiteRun], None],
     leader: Leader | None,
 ) -> None:
-    """Execute runs of a suite. Change the state, and write it to disk, after each start and end.
+    """Execute runs of ``state``. Change the state, write it to disk, and show the run, after each start and end.
 
-    Args:
-        runs: The runs of ``state`` to execute.
-        state: State of all runs.
-        show: Shows a run after each start and end.
-        leader: Announces the current run to the other machines; ``None`` with one machine.
-
-    Raises:
-        RecordError: The state cannot be written.
+    ``leader`` announces the current run to the other machines, if there are any.
     """
     for run in runs:
         if sequence.interrupted:

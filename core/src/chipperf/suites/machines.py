@@ -52,12 +52,9 @@ _LEAVE_POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine as one of a suite's machines.
+    """This machine as one of a suite's machines, and the host of machine 0, which decides what runs.
 
-    Attributes:
-        node_rank: Number of this machine. Machine 0 decides what runs.
-        host: Name or address of machine 0.
-        port: First of the ports on machine 0 that the runs and the suite use.
+    ``port`` is the first of the ports on machine 0 that the runs and the suite use.
     """
 
     node_rank: int
@@ -82,8 +79,7 @@ class Machine:
 def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | None) -> Machine | None:
     """Return the machine that the options describe; ``None`` if no run of the suite needs several machines.
 
-    Raises:
-        UsageError: The options are incomplete or contradict the plan.
+    Options that are incomplete or contradict the plan are a :class:`UsageError`.
     """
     if nnodes == 1 and (node_rank is not None or rendezvous is not None):
         raise UsageError(
@@ -123,8 +119,7 @@ class Leader:
 def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
     """Let the other machines of a suite find this machine while the block runs.
 
-    Raises:
-        TrainingError: The port is taken, or ``--rdzv`` does not name this machine.
+    A :class:`TrainingError` says that the port is taken, or that ``--rdzv`` does not name this machine.
     """
     try:
         channel = Channel(machine.host, machine.suite_port, listens=True)
@@ -173,9 +168,7 @@ def _joined_key(node_rank: int) -> str:
 class Follower:
     """Another machine of a suite, which joins the attempts of machine 0.
 
-    Attributes:
-        attempt: The current attempt on several machines, as read last; ``None`` if there is none.
-        has_ended: Whether the suite has ended.
+    ``attempt`` is the current one on several machines, as read last; ``None`` if there is none.
     """
 
     def __init__(self, machine: Machine, plan: SuitePlan, directory: SuiteDirectory) -> None:
@@ -193,10 +186,7 @@ class Follower:
     ) -> list[int]:
         """Join the attempts that need this machine, until the suite ends or a signal comes. Return their exit codes.
 
-        Args:
-            resume: Whether a suite is continued.
-            retry_failed: Whether failed runs are repeated.
-            tell: Shows a line.
+        ``resume`` and ``retry_failed`` are the options of machine 0's suite; ``tell`` shows a line.
 
         Raises:
             ConfigError: The suite of machine 0 has another plan.
@@ -236,9 +226,8 @@ class Follower:
     def listen(self) -> None:
         """Read the state of the suite from machine 0. If there is no answer, keep the last state.
 
-        Raises:
-            ConfigError: The suite has another plan.
-            TrainingError: There was no sign of life for too long.
+        A :class:`TrainingError` says that there was no sign of life for too long, a :class:`ConfigError` that plans
+        differ.
         """
         try:
             channel = self._channel = self._channel or self._connect()

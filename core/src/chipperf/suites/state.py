@@ -35,12 +35,9 @@ _OUTPUT_TAIL_BYTES = 8192
 
 
 class Attempt(StrictModel):
-    """One attempt at a run: a start or a resumption.
+    """One attempt at a run, a start or a resumption, in a directory relative to the suite's.
 
-    Attributes:
-        directory: The run's directory, relative to the suite's.
-        port: Port on machine 0 where the machines meet, if there are several.
-        error: Reason why the attempt did not complete.
+    ``port`` is where the machines meet, if there are several; ``error`` is why the attempt did not complete.
     """
 
     directory: str
@@ -52,12 +49,9 @@ class Attempt(StrictModel):
 
 
 class NextAttempt(StrictModel):
-    """The next attempt at a run.
+    """The next attempt at a run, in a directory relative to the suite's, whose run it resumes or not.
 
-    Attributes:
-        number: Number of earlier attempts in the suite.
-        directory: The run's directory, relative to the suite's.
-        resumes: Whether the attempt continues the run in this directory.
+    ``number`` counts the earlier attempts in the suite.
     """
 
     run: str
@@ -77,9 +71,7 @@ class SuiteRun(StrictModel, frozen=False):
 class SuiteState(StrictModel, frozen=False):
     """Content of ``suite.json``.
 
-    Attributes:
-        session: How many times the suite was started or continued.
-        going_on: Whether the suite is running. Stays true if the suite is killed.
+    ``session`` counts its starts and continuations. ``going_on`` is true while it runs, and stays true if it is killed.
     """
 
     version: Literal[1] = 1
@@ -117,10 +109,9 @@ class SuiteDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and lock it against other suites while the block runs. The lock ends with the process.
+        """Create the directory and lock it while the block runs. The lock ends with the process.
 
-        Raises:
-            UsageError: Another suite runs in the directory, or the directory cannot be written.
+        A :class:`UsageError` says that another suite runs in the directory, or that it cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -186,10 +177,8 @@ class SuiteDirectory:
             )
 
     def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
-        """Return the state of a new suite.
-
-        Raises:
-            UsageError: The directory already contains a suite or a run.
+        """Return the state of a new suite; a directory that contains a suite or one of its runs is a
+        :class:`UsageError`.
         """
         self.require_no_suite()
         for run in plan.runs:
@@ -221,11 +210,7 @@ class SuiteDirectory:
         return state
 
     def load(self) -> SuiteState | None:
-        """Return the state as last written; ``None`` if there is no suite.
-
-        Raises:
-            RecordError: The state cannot be read.
-        """
+        """Return the state as last written, ``None`` if there is no suite, or raise a RecordError if it cannot be read."""
         try:
             return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -243,11 +228,7 @@ class SuiteDirectory:
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
     def summarize(self, state: SuiteState) -> dict[str, Repeats]:
-        """Aggregate the runs of each configuration, write the aggregates, and return them by name.
-
-        Raises:
-            RecordError: A summary cannot be written.
-        """
+        """Aggregate the runs of each configuration, write the aggregates, and return them by name."""
         summaries = {}
         for name, repeats in groupby(state.runs, key=lambda run: run.planned.configuration):
             runs, root = list(repeats), self.path / name
@@ -266,11 +247,7 @@ class SuiteDirectory:
 
 
 def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
-    """Check that a suite continues with the plan it was started with.
-
-    Raises:
-        ConfigError: The plan has other runs. The message names them.
-    """
+    """Check that a suite continues with the plan it was started with; a :class:`ConfigError` names the changes."""
     before = {run.name: run for run in runs}
     now = {run.name: run for run in plan.runs}
     changes = [

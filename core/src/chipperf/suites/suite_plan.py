@@ -68,9 +68,7 @@ class RunOptions(StrictModel, strict=True):
 class RunEntry(RunOptions):
     """One ``[[run]]``: a matrix of cases, precisions, topologies and repeats, or FlagPerf's keys for some of these.
 
-    Attributes:
-        name: First part of the names of its runs. It distinguishes entries that differ only in options.
-        case_keys: FlagPerf's keys, which set case, topology and repeats.
+    ``name`` is the first part of the names of its runs, and distinguishes entries that differ only in options.
     """
 
     name: _Name | None = None
@@ -93,7 +91,6 @@ class PlannedRun(StrictModel):
         repeat: Number of the repeat, from 1.
         topology: Machines x devices, for example ``1x8``.
         arguments: Arguments of ``perf train``, except ``--out``, the machine's number and the rendezvous.
-        config_sha256: SHA-256 of the configuration file, if there is one.
     """
 
     configuration: str
@@ -284,12 +281,8 @@ def _read_suite_file(path: Path) -> SuiteFile:
 def parse_case_key(text: str, place: str) -> MatrixRow:
     """Parse a key ``model:framework:hardware:nnodes:nproc:repeat``. A dataset's directory may follow it.
 
-    Args:
-        text: A line of FlagPerf's ``test_conf.py``, with or without its quotes, or a bare key.
-        place: File and line, for the error.
-
-    Raises:
-        ConfigError: The text is not a key, or has another framework. The message names the place and the field.
+    ``text`` is a line of FlagPerf's ``test_conf.py``, with or without its quotes, or a bare key. A :class:`ConfigError`
+    names its ``place``, file and line, and the field that is wrong.
     """
     hint = f"write {':'.join(_KEY_FIELDS)}, for example resnet50:pytorch_1.13:A100:1:8:1"
     match = _KEY.match(text.strip())

@@ -52,9 +52,7 @@ RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "
 class PageCell:
     """One value on a page: its text or, if it is missing, its marker, kind and reason.
 
-    Attributes:
-        field: Path of the field in ``record.json``: names and indices joined by dots.
-        sort: Sort key in the column, if it differs from the text.
+    ``field`` is its path in ``record.json``; ``sort`` is the sort key in the column, if it differs from the text.
     """
 
     text: Phrase | str
@@ -138,7 +136,6 @@ class RunRow:
         cells: One cell for each of :data:`COLUMNS`.
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
-        target: Quality at which the run counts as converged.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
     """
 
@@ -168,9 +165,7 @@ class RunRow:
 class Board:
     """A table of comparable runs, the best first, with the case's name and format of its quality.
 
-    Attributes:
-        samples: Unit of the throughputs.
-        omitted: Number of runs that do not fit on the page.
+    ``samples`` is the unit of the throughputs, ``omitted`` the number of runs that do not fit on the page.
     """
 
     key: BoardKey

@@ -100,18 +100,15 @@ def render_runs(
     index: str | None = None,
     with_charts: bool = True,
 ) -> str:
-    """Return the page of one or several runs, with the full content of their records.
+    """Return the page of one or several runs of any vendors and cases, with the full content of their records.
 
     The template is ``CASE.html.j2`` or else ``report.html.j2``, from the user's directory, the vendor's, or core's.
 
     Args:
-        records: At least one record, of any vendor and case.
+        records: At least one record.
         rows: The row of each record.
         language: Language that the page shows first.
-        user_templates: The user's directory.
-        vendor_templates: The vendor's directory.
         index: Link to the page that lists this one.
-        with_charts: False to omit the charts.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.

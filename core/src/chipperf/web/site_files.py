@@ -34,9 +34,7 @@ _LONGEST_NAME = 80
 class Site:
     """A written site: its leaderboard, the number of runs with a page, and the records that could not be read.
 
-    Attributes:
-        copies: Number of records that are equal to another one.
-        uncharted: Number of run pages without charts, because the site has too many runs.
+    ``copies`` are records that are equal to another one. If a site has too many runs, some pages are without charts.
     """
 
     index: Path
@@ -54,15 +52,14 @@ def build_site(
     user_templates: Path | None = None,
     tell: Progress = lambda done, total: None,
 ) -> Site:
-    """Write the site of all records in a directory.
+    """Write the site of all records in a directory. The leaderboard lists records that cannot be read.
 
-    Only one record is in memory at a time. The leaderboard lists records that cannot be read.
+    Only one record is in memory at a time.
 
     Args:
         directory: Directory to search for ``record.json``, at any depth. Links to directories are not followed.
         out: Directory to write to. It must be new or empty, or contain an earlier site, whose pages are replaced.
         language: Language that the pages show first.
-        user_templates: The user's directory of templates.
         tell: Called with the number of finished records and the number of all records.
 
     Raises:

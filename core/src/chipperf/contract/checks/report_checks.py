@@ -85,12 +85,7 @@ def _record(subject: PluginUnderTest, case: Case, rank: Rank, make: Callable[...
 
 
 def _render(subject: PluginUnderTest, record: Record, language: Language) -> str:
-    """Return the report, rendered with the vendor's templates.
-
-    Raises:
-        PerfError: A template is broken.
-        NotRun: A template that another template needs is missing.
-    """
+    """Return the report, rendered with the vendor's templates; :class:`NotRun` if one that another needs is missing."""
     try:
         return render_report([record], language=language, vendor_templates=template_directory(subject.entry))
     except PerfError as error:
