@@ -171,7 +171,8 @@ class Runner:
         self, check: Check, settings: EnvironmentSettings, places: Sequence[tuple[Rank, ForkServer]]
     ) -> list[CheckResult]:
         """Return the result of each rank, except for ranks that only waited for a failed rank."""
-        port = _free_port()
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            port = listener.getsockname()[1]
 
         def carry_out(rank: Rank, server: ForkServer) -> CheckResult:
             variables = rank_variables(rank, LOOPBACK, port) if check.ranks > 1 else {}
@@ -239,12 +240,6 @@ class Runner:
 
 def _not_run(check: Check, reason: str) -> CheckResult:
     return CheckResult(check=check, status="not_run", message=reason)
-
-
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _join(check: Check, results: Sequence[CheckResult], *, seconds: float) -> CheckResult:

@@ -47,7 +47,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
-    """The result of a call in its own process: its value, or as ``fault`` why there is none, and the end of its output."""
+    """The result of a call in its own process: its value, or as ``fault`` why there is none; and its last output."""
 
     value: Any = None
     fault: str | None = None

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
-from chipperf.errors import PerfError, PluginError
+from chipperf.errors import PerfError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.session import Session, bind
+from chipperf.plugin.session import Session, bind, installed_infos
 from chipperf.plugin.types import DistributedConfig, EnvironmentSettings, Rank, RuntimeInfo, VendorInfo
 from chipperf.train.preparation import join_process_group
 
@@ -125,9 +124,5 @@ def other_entries(subject: PluginUnderTest) -> list[PluginEntry]:
 
 def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:
     """Return the VendorInfo of every other vendor, except for the reference and for broken plugins."""
-    found = []
-    for entry in other_entries(subject):
-        if entry.name != installed.REFERENCE_VENDOR:
-            with suppress(PluginError):
-                found.append(bind(entry, purpose="inspect").vendor_info())
-    return found
+    own = (subject.entry.name, installed.REFERENCE_VENDOR)
+    return [info for info in installed_infos() if info.name not in own]

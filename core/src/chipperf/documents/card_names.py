@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from chipperf.errors import ConfigError, PluginError, first_fault
+from chipperf.errors import ConfigError, first_fault
 from chipperf.languages import in_all_languages
-from chipperf.plugin import installed
-from chipperf.plugin.session import bind
+from chipperf.plugin.installed import REFERENCE_VENDOR
+from chipperf.plugin.session import installed_infos
 from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
@@ -101,7 +100,7 @@ class CardNames:
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
-        if info.name == installed.REFERENCE_VENDOR:
+        if info.name == REFERENCE_VENDOR:
             # The reference's name is a common word, which occurs in the texts of all vendors.
             self.vendors.add(info.name)
             return
@@ -121,20 +120,13 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
     names = CardNames()
     for file in files:
         _add_file(names, file)
-    for info in _installed():
+    for info in _installed_infos():
         names.add_plugin(info)
     _add_file(names, SHIPPED_FILE)
     return names
 
 
-@cache
-def _installed() -> tuple[VendorInfo, ...]:
-    infos = []
-    for entry in {entry.name: entry for entry in installed.vendors()}.values():
-        # Ignore a broken plugin; `perf doctor` reports it.
-        with suppress(PluginError):
-            infos.append(bind(entry, purpose="inspect").vendor_info())
-    return tuple(infos)
+_installed_infos = cache(installed_infos)
 
 
 def _add_file(names: CardNames, path: Path) -> None:

@@ -148,7 +148,7 @@ class CaseDocument:
 
 
 def read_document(text: str, name: str) -> CaseDocument:
-    """Return the content of a document. Any Markdown is one, possibly without content; its tables must not be too long."""
+    """Return the content of a document. Any Markdown is one, possibly without content, if no table is too long."""
     parsed = markdown.parse(text, name)
     comments = [comment.text for comment in parsed.comments]
     generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)

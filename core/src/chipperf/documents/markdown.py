@@ -132,7 +132,7 @@ class Markdown:
 
 
 def read_text(path: Path) -> str:
-    """Return a document's text; a :class:`DocumentError` says where it is not UTF-8, or that it is too large to read."""
+    """Return a document's text; a :class:`DocumentError` says where it is not UTF-8, or why it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

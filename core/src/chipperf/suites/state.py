@@ -210,7 +210,7 @@ class SuiteDirectory:
         return state
 
     def load(self) -> SuiteState | None:
-        """Return the state as last written, ``None`` if there is no suite, or raise a RecordError if it cannot be read."""
+        """Return the state as last written, ``None`` if there is no suite; a RecordError says why it cannot be read."""
         try:
             return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.cases.registry import find_case
+from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
-from chipperf.errors import PerfError
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import Column, columns_of
 from chipperf.records.convergence import convergence_outcome
@@ -181,15 +179,6 @@ class Board:
         return tuple(dict.fromkeys(row.target for row in self.rows if row.target is not None))
 
 
-@lru_cache
-def installed_case(name: str) -> Case | None:
-    """Return a case, or ``None`` if it is not installed or broken. Its runs can be shown without it."""
-    try:
-        return find_case(name)
-    except PerfError:
-        return None
-
-
 def quality_as_percent(case: Case | None) -> bool:
     """Return whether a case writes its quality in percent."""
     return case is not None and case.report.quality_as_percent
@@ -264,7 +253,7 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
 
 
 def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
-    case = installed_case(key.case)
+    case = installed_cases().get(key.case)
     return Board(
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
@@ -276,7 +265,7 @@ def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
 
 
 def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
-    case, label = installed_case(record.case.name), row_label(record)
+    case, label = installed_cases().get(record.case.name), row_label(record)
     yield cell(record.vendor.name, "vendor.name")
     if isinstance(label, Missing):
         yield cell(card_short_name(record), "environment.card_short_name")
