@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.command_options import JSON_OPTION, typed_parameters
+from chipperf.cli.commands import JSON_OPTION, typed_parameters
 from chipperf.cli.live import describe_end, suite_progress
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.cli.repeat import shown
@@ -18,8 +18,7 @@ from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
 from chipperf.records.repeats import Repeats
-from chipperf.suites.execution import execute
-from chipperf.suites.machines import Follower, Machine, leading, machine_from_options
+from chipperf.suites.execution import Follower, Machine, execute, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
 

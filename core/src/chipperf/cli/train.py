@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.config import parse_assignments
-from chipperf.cli.command_options import PRECISION_OPTION, typed_parameters
+from chipperf.cli.commands import PRECISION_OPTION, typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.durations import parse_duration
 from chipperf.errors import UsageError
@@ -182,7 +182,6 @@ class _Terminal:
 
 
 def _run(job: Job) -> None:
-    """Run the job and print its result."""
     result = run_job(job, _Terminal())
     if result.status.failure:
         _print_failure(result, result.status.failure)

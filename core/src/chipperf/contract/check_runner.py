@@ -156,7 +156,6 @@ class Runner:
         return None
 
     def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
-        """Run a check in the environment that the plugin asks for in a run with these settings."""
         ranks = job_ranks(check.ranks)
         try:
             servers = [

@@ -229,7 +229,6 @@ class _Side:
         return float(loss.detach()), gradients
 
     def step(self, scale: float) -> None:
-        """Do an optimizer step with ``scale`` times the case's first learning rates."""
         for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
             group["lr"] = scale * rate
         if self.workload.max_gradient_norm is not None:

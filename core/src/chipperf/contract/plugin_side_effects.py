@@ -127,7 +127,6 @@ class _State:
         self.children = {child.pid for child in process.children()}
 
     def changes_since(self, before: _State) -> Iterator[str]:
-        """Yield a phrase for each difference to an earlier state."""
         replaced = [name for name, module in before.modules.items() if self.modules.get(name) is not module]
         patched = [
             f"{module}.{name}"

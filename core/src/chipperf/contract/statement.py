@@ -182,6 +182,5 @@ def _claim(
 
 
 def _enumerate(checks: Sequence[str]) -> str:
-    """Return the names of the checks as a list, or the first names and the number of the others."""
     more = len(checks) - _NAMED
     return f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)

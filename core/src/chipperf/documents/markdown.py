@@ -32,7 +32,6 @@ BlockKind = Literal["heading", "item", "paragraph", "code", "html"]
 
 class _Parser(MarkdownIt):
     def normalizeLink(self, url: str) -> str:
-        """Return the address unchanged."""
         return url
 
 
@@ -162,8 +161,6 @@ def one_line(text: str) -> str:
 
 
 class _Reader:
-    """Makes blocks of the tokens of one document."""
-
     def __init__(self, text: str, name: str) -> None:
         self._name = name
         self._lines = text.split("\n")

@@ -154,7 +154,6 @@ class _Importer:
         return text
 
     def _report_title(self) -> dict[str, str]:
-        """Return the title by the languages in which it is known."""
         title = self._document.title
         if title is None or not title.text:
             return {}
@@ -178,7 +177,6 @@ class _Importer:
         return key != "task" and wording.refers_to_column(text) is not None
 
     def _rows(self) -> list[tuple[RowLabel, dict[str, Any], list[ImportSource]]]:
-        """Return topology, values and sources of each row that can be read."""
         rows = []
         seen: dict[Hashable, DocumentRow] = {}
         for row in self._document.rows:

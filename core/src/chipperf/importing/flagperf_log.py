@@ -149,18 +149,15 @@ class _Log:
                 self.no_events.append(NotUnderstood.at(Located(one_line(line)[:200], place), name, "not an event"))
 
     def named(self, name: str) -> list[_Event]:
-        """Return the events with a name."""
         return [event for event in self.events if event.name == name]
 
     def status(self) -> Status:
-        """Return the status ``completed`` if the log has the event that ends a run, else ``interrupted``."""
         if self.named("FINISHED"):
             return Status(state="completed")
         message = "the log has no FINISHED event"
         return Status(state="interrupted", failure=Failure(failure_class="unfinished", message=message))
 
     def metrics(self, case_name: str) -> dict[str, Any]:
-        """Return the metrics in the log."""
         finished = self.named("FINISHED")
         for event in finished[1:]:
             self._refuse(event, "event", "a second FINISHED event, from the main process of another machine")

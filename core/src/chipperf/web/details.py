@@ -118,7 +118,6 @@ def describe(record: Record) -> tuple[Section, ...]:
 def _fields(
     part: object, path: str, titles: Mapping[str, Phrase | str], make_cell: Callable[[Any, str], PageCell]
 ) -> Iterator[Fact]:
-    """Yield fields of a part of the record, in the order of their titles."""
     for field, title in titles.items():
         yield Fact(title, make_cell(getattr(part, field), f"{path}.{field}"))
 

@@ -169,7 +169,6 @@ def render_leaderboard(
 
 
 def _banner(boards: Iterable[Board]) -> Markup:
-    """Return the banner of a page about results from simulated devices or sample datasets."""
     rows = [row for board in boards for row in board.rows]
     banner = Markup("")
     simulated, sample = [row.key.kind == "simulated" for row in rows], [row.key.sample for row in rows]

@@ -140,7 +140,6 @@ def _page_name(row: RunRow) -> str:
 
 
 def _require_own(out: Path) -> None:
-    """Check that a directory is empty or contains an earlier site."""
     try:
         if not out.exists() or not any(out.iterdir()):
             return

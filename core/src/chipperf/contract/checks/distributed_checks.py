@@ -280,7 +280,6 @@ def _children() -> dict[int, str]:
 
 
 def _training_process(launcher: subprocess.Popen[str], events: Path, *, rank: str) -> psutil.Process:
-    """Wait until the run trains, and return the process of one rank."""
     deadline_s = time.monotonic() + _RUN_START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if launcher.poll() is not None:

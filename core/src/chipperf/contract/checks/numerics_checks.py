@@ -279,7 +279,6 @@ def _arithmetic(subject: PluginUnderTest, policy: PrecisionPolicy) -> dict[str, 
 
 
 def _weight_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.dtype:
-    """Return the type of the weights of a model that the plugin has prepared."""
     import torch
 
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
@@ -331,7 +330,6 @@ def _require_declared_switches(
 
 
 def _product(switch: str) -> str:
-    """Return which products a switch of torch is about."""
     if "matmul" in switch:
         return "matmul"
     return "convolution" if switch.startswith(("cudnn", "mkldnn.conv")) and "32" in switch else switch

@@ -292,7 +292,6 @@ def _exists(template: str | None, own: Path | None) -> bool:
 
 
 def _sources(subject: PluginUnderTest) -> list[tuple[str, str]]:
-    """Return name and content of each Python file of the plugin."""
     files = plugin_files.source_files(subject.entry)
     if not files:
         raise NotRun(f"the source of {subject.entry.value} is not available")

@@ -75,7 +75,6 @@ def _names(info: VendorInfo) -> Iterator[str]:
 
 
 def _record(subject: PluginUnderTest, case: Case, rank: Rank, make: Callable[..., Record]) -> Record:
-    """Return a record that contains the vendor's texts."""
     device_name = device_names(subject.info)[-1]
     config_faults = not_run_on(ConfigError, "the overrides do not resolve, see C1 and C3")
     with not_run_on(PerfError, "a hook does not work, see A10"), config_faults:

@@ -169,7 +169,6 @@ def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _axis_of_data(path: str) -> str | None:
-    """Return the unit of the first column of a CSV file."""
     try:
         with open(path, encoding="utf-8") as file:
             first = file.readline(1000).casefold().partition(",")[0]
