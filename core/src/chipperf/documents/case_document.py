@@ -64,12 +64,12 @@ class DocumentRow:
     @property
     def shape(self) -> str:
         """Topology, for example ``1x8``; empty without one."""
-        return self.topology.shape if self.topology else ""
+        return self.topology.label if self.topology else ""
 
     @property
     def card_count(self) -> int:
         """All cards; 0 without a topology."""
-        return self.topology.card_count if self.topology else 0
+        return self.topology.world_size if self.topology else 0
 
     @property
     def precision(self) -> str:

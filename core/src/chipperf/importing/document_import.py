@@ -10,25 +10,10 @@ from chipperf.documents.case_document import CaseDocument, DocumentRow, read_doc
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.errors import DocumentError
-from chipperf.importing.imported import (
-    Import,
-    ImportedRecord,
-    ImportSource,
-    NotUnderstood,
-    SourceFile,
-    imported_record,
-)
+from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.languages import ENGLISH, in_all_languages
 from chipperf.records.columns import Column, columns_of
-from chipperf.records.schema import (
-    UNKNOWN,
-    UNKNOWN_NAME,
-    HyperparameterChange,
-    Memory,
-    Missing,
-    Titles,
-    Topology,
-)
+from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, HyperparameterChange, Memory, Missing, Titles, Topology
 from chipperf.report.row import SHORT_KEYS, hyperparameter_order
 
 if TYPE_CHECKING:
@@ -124,8 +109,9 @@ class _Importer:
                     "dataset": {"name": dataset},
                     "remarks": list(self._remarks),
                 },
+                sources=(*sources, *shared),
             )
-            records.append(ImportedRecord(record, (*sources, *shared)))
+            records.append(record)
         return Import(
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),

@@ -17,14 +17,7 @@ from chipperf.documents import wording
 from chipperf.documents.document_identity import find_case_by_model, installed_cases, slug
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
-from chipperf.importing.imported import (
-    Import,
-    ImportedRecord,
-    ImportSource,
-    NotUnderstood,
-    SourceFile,
-    imported_record,
-)
+from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
 
@@ -104,10 +97,11 @@ def import_log(
             "environment": card,
             "remarks": log.remarks,
         },
+        sources=log.sources,
     )
     return Import(
         files=tuple(files),
-        records=(ImportedRecord(record, tuple(log.sources)),),
+        records=(record,),
         not_understood=(*log.not_understood, *log.no_events),
     )
 

@@ -127,7 +127,8 @@ def imported_record(
     names: CardNames,
     metrics_definition: MetricsDefinition,
     values: Mapping[str, object],
-) -> Record:
+    sources: Sequence[ImportSource],
+) -> ImportedRecord:
     """Return an imported record in which all other values are unknown; neither plugin nor case need be installed.
 
     ``metrics_definition`` is the one that the values follow. ``values`` are by field; a dictionary has those of a part
@@ -172,7 +173,7 @@ def imported_record(
         metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
     )
     # Validated again, because model_copy does not.
-    return Record.model_validate(_updated(record, values).model_dump())
+    return ImportedRecord(Record.model_validate(_updated(record, values).model_dump()), tuple(sources))
 
 
 def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:

@@ -72,7 +72,7 @@ class ConfigDirectory:
         return [
             config
             for config in self.configs
-            if (config.topology.shape == shape if config.topology else config.path.suffix == ".toml")
+            if (config.topology.label == shape if config.topology else config.path.suffix == ".toml")
         ]
 
     def value(self, config: Config, *keys: str) -> Any:

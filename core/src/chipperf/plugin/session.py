@@ -13,14 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from chipperf.errors import (
-    PerfError,
-    PluginError,
-    PluginLoadError,
-    TrainingStopped,
-    UnsupportedPrecision,
-    VendorHookError,
-)
+from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed
 from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.registration import (
@@ -105,7 +98,7 @@ def installed_infos() -> tuple[VendorInfo, ...]:
     """Return the infos of the installed vendors by name, without broken plugins, which ``perf doctor`` reports."""
     infos = []
     for entry in {entry.name: entry for entry in installed.vendors()}.values():
-        with suppress(PluginError):
+        with suppress(PerfError):
             infos.append(bind(entry, purpose="inspect").vendor_info())
     return tuple(infos)
 

@@ -18,15 +18,7 @@ from chipperf.launch.launcher_group import JOIN_S
 from chipperf.launch.launcher_info import from_options
 from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence
 from chipperf.records.store import read_record
-from chipperf.suites.state import (
-    Attempt,
-    NextAttempt,
-    SuiteDirectory,
-    SuiteRun,
-    SuiteState,
-    printed_cause,
-    require_same,
-)
+from chipperf.suites.state import Attempt, NextAttempt, SuiteDirectory, SuiteRun, SuiteState, printed_cause
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 if TYPE_CHECKING:
@@ -269,7 +261,7 @@ class Follower:
         if state is not None and not state.going_on:
             if not resume:
                 self._directory.require_no_suite()
-            require_same([run.planned for run in state.runs], self._plan)
+            self._plan.require_same(run.planned for run in state.runs)
             if not any(run.planned.name in planned for run in state.select(retry_failed=retry_failed)):
                 tell("no run that needs this machine is left")
                 return []
@@ -336,7 +328,7 @@ class Follower:
     def _connect(self) -> Channel:
         channel = Channel(self._machine.host, self._machine.suite_port, timeout_s=_CONNECT_S)
         theirs = SuitePlan.model_validate_json(channel.wait_for(_PLAN_KEY, _CONNECT_S))
-        require_same(theirs.runs, self._plan)
+        self._plan.require_same(theirs.runs)
         channel.write(_joined_key(self._machine.node_rank), _HERE)
         self._has_begun = True
         return channel

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from chipperf.errors import ConfigError, RecordError, UsageError
+from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
@@ -23,13 +23,12 @@ from chipperf.run.directory import RunDirectory
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 
-_LISTED_CHANGES = 5
 _ERROR_PREFIX = "perf: error: "
 _OUTPUT_TAIL_BYTES = 8192
 
@@ -200,7 +199,7 @@ class SuiteDirectory:
         state = self.load()
         if state is None:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
-        require_same([run.planned for run in state.runs], plan)
+        plan.require_same(run.planned for run in state.runs)
         for run in state.runs:
             if run.state == "running":
                 directory = RunDirectory(self.path / run.attempts[-1].directory)
@@ -244,24 +243,6 @@ class SuiteDirectory:
             to = root / REPEATS_FILE if root.is_dir() else None
             summaries[name] = summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
         return summaries
-
-
-def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
-    """Check that a suite continues with the plan it was started with; a :class:`ConfigError` names the changes."""
-    before = {run.name: run for run in runs}
-    now = {run.name: run for run in plan.runs}
-    changes = [
-        *(f"{name} is new" for name in now.keys() - before.keys()),
-        *(f"{name} is gone" for name in before.keys() - now.keys()),
-        *(f"{name} has other options" for name in now.keys() & before.keys() if now[name] != before[name]),
-    ]
-    if changes:
-        listed = ", ".join(sorted(changes)[:_LISTED_CHANGES])
-        more = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
-        raise ConfigError(
-            f"the suite was begun with another plan: {listed}{more}",
-            hint="put the file back as it was, or choose another --out",
-        )
 
 
 def printed_cause(code: int, log: Path) -> str:

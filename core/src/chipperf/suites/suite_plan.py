@@ -24,7 +24,7 @@ from chipperf.records.schema import Setting, StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _TOPOLOGY = r"^[1-9][0-9]*x[1-9][0-9]*$"
 
@@ -42,6 +42,7 @@ _OneOrMore = Annotated[
 _KEY_FIELDS = ("model", "framework", "hardware", "nnodes", "nproc", "repeat")
 _KEY = re.compile(r"""^["']?(?P<key>[^\s"',]+?)["']?(?:\s*[:,\s]\s*["']?(?P<data>/[^"',\s]*)["']?)?\s*,?$""")
 _FRAMEWORK = "pytorch"
+_LISTED_CHANGES = 5
 
 
 class RunOptions(StrictModel, strict=True):
@@ -123,6 +124,23 @@ class SuitePlan(StrictModel):
     def nnodes(self) -> int:
         """Number of machines that the largest run needs."""
         return max(run.nnodes for run in self.runs)
+
+    def require_same(self, begun: Iterable[PlannedRun]) -> None:
+        """Check that a suite continues with the plan it was started with; a :class:`ConfigError` names the changes."""
+        before = {run.name: run for run in begun}
+        now = {run.name: run for run in self.runs}
+        changes = [
+            *(f"{name} is new" for name in now.keys() - before.keys()),
+            *(f"{name} is gone" for name in before.keys() - now.keys()),
+            *(f"{name} has other options" for name in now.keys() & before.keys() if now[name] != before[name]),
+        ]
+        if changes:
+            listed = ", ".join(sorted(changes)[:_LISTED_CHANGES])
+            more = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
+            raise ConfigError(
+                f"the suite was begun with another plan: {listed}{more}",
+                hint="put the file back as it was, or choose another --out",
+            )
 
 
 class MatrixRow(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,12 +69,7 @@ def build_site(
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="name a directory with runs in it")
     _require_own(out)
-    entries = {entry.name: entry for entry in installed.vendors()}
-
-    @cache
-    def vendor_templates(vendor: str) -> Path | None:
-        return template_directory(entries[vendor]) if vendor in entries else None
-
+    vendor_templates = {entry.name: template_directory(entry) for entry in installed.vendors()}
     rows: dict[str, RunRow] = {}
     problems: list[UnshownRecord] = []
 
@@ -103,7 +97,7 @@ def build_site(
             [row],
             language=language,
             user_templates=user_templates,
-            vendor_templates=vendor_templates(record.vendor.name),
+            vendor_templates=vendor_templates.get(record.vendor.name),
             index=f"../{_INDEX}",
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )

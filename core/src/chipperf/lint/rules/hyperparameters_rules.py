@@ -172,7 +172,7 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     shapes = {row.shape for row in subject.rows if row.topology}
     for config in configs.configs:
         epochs = configs.value(config, *_EPOCH_KEYS)
-        if config.topology and config.topology.shape in shapes and _is_number(epochs) and epochs < case.base.epochs:
+        if config.topology and config.topology.label in shapes and _is_number(epochs) and epochs < case.base.epochs:
             yield Problem(
                 place,
                 f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, and no change is declared",
