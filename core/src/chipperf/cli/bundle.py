@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 
 import typer
 
-from chipperf.cli.commands import JSON_OPTION, group_with_default
+from chipperf.cli.command_groups import group_with_default
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import counted, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError

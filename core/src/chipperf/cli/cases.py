@@ -6,7 +6,7 @@ import typer
 
 from chipperf.cases.base import Case
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.commands import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json, print_table
 from chipperf.errors import PluginLoadError
 

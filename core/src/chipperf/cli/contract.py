@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chipperf.cases.base import SampleSize
 from chipperf.cases.registry import case_names, find_case
-from chipperf.cli.commands import JSON_OPTION, PRECISION_OPTION
+from chipperf.cli.command_options import JSON_OPTION, PRECISION_OPTION
 from chipperf.cli.live import run_progress
 from chipperf.cli.output import print_json, print_table
 from chipperf.contract.certificate import Certificate, write_plot

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.registry import find_case
-from chipperf.cli.commands import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.live import counting_progress
 from chipperf.cli.output import print_json
 from chipperf.errors import CheckFailed, UsageError

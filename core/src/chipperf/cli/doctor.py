@@ -17,7 +17,7 @@ import typer
 
 import chipperf
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
-from chipperf.cli.commands import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json
 from chipperf.errors import PerfError, did_you_mean
 from chipperf.plugin import installed

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.registry import find_case
-from chipperf.cli.commands import typed_parameters
+from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.train import train
 from chipperf.errors import RecordError, UsageError
 from chipperf.launch.slurm import batch_script, submit

@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 
 import chipperf
-from chipperf.cli.commands import lazy_group
+from chipperf.cli.command_groups import lazy_group
 from chipperf.errors import PerfError, PluginError
 
 COMMANDS = {

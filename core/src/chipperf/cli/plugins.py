@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.commands import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json, print_table
 from chipperf.plugin import installed
 from chipperf.plugin.scaffold import NewPlugin, create_plugin

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.commands import typed_parameters
+from chipperf.cli.command_options import typed_parameters
 from chipperf.cli.output import print_table
 from chipperf.documents.format import in_unit, marker
 from chipperf.errors import TrainingError, UsageError

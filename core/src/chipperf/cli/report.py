@@ -10,7 +10,8 @@ from typing import Literal
 
 import typer
 
-from chipperf.cli.commands import JSON_OPTION, group_with_default, language_option
+from chipperf.cli.command_groups import group_with_default
+from chipperf.cli.command_options import JSON_OPTION, language_option
 from chipperf.cli.output import note, note_fonts, print_json, print_table, require_directory, write_file
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError

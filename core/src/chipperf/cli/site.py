@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.commands import language_option
+from chipperf.cli.command_options import language_option
 from chipperf.cli.live import counting_progress
 from chipperf.cli.output import note
 from chipperf.report.figures import has_matplotlib

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from chipperf.cli.commands import JSON_OPTION, typed_parameters
+from chipperf.cli.command_options import JSON_OPTION, typed_parameters
 from chipperf.cli.live import describe_end, suite_progress
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.cli.repeat import shown

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from chipperf.cases.config import parse_assignments
-from chipperf.cli.commands import PRECISION_OPTION, typed_parameters
+from chipperf.cli.command_options import PRECISION_OPTION, typed_parameters
 from chipperf.cli.live import counting_progress, run_progress
 from chipperf.durations import parse_duration
 from chipperf.errors import UsageError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from chipperf.cli.commands import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import counted, note, print_json
 from chipperf.errors import CheckFailed
 

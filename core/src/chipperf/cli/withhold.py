@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from chipperf.cli.commands import JSON_OPTION
+from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import note, print_json, print_table
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records import withholding

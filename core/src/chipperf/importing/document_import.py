@@ -95,23 +95,24 @@ class _Importer:
         shared = (*self._shared, *(self._source(f"remarks.{index}", place) for index, place in places))
         records = []
         for index, (topology, changes, sources) in enumerate(rows, start=1):
-            record = imported_record(
-                run_id=f"imported-{self._sha256[:8]}-{index}",
-                vendor=self._vendor,
-                case=self._case_name,
-                topology=Topology(nnodes=topology.nnodes, nproc_per_node=topology.nproc_per_node),
-                names=self._names,
-                metrics_definition=document.metrics_definition,
-                values={
-                    **changes,
-                    "vendor": {"report_title": report_title},
-                    "environment": {**environment, **changes["environment"]},
-                    "dataset": {"name": dataset},
-                    "remarks": list(self._remarks),
-                },
-                sources=(*sources, *shared),
+            records.append(
+                imported_record(
+                    run_id=f"imported-{self._sha256[:8]}-{index}",
+                    vendor=self._vendor,
+                    case=self._case_name,
+                    topology=Topology(nnodes=topology.nnodes, nproc_per_node=topology.nproc_per_node),
+                    names=self._names,
+                    metrics_definition=document.metrics_definition,
+                    values={
+                        **changes,
+                        "vendor": {"report_title": report_title},
+                        "environment": {**environment, **changes["environment"]},
+                        "dataset": {"name": dataset},
+                        "remarks": list(self._remarks),
+                    },
+                    sources=(*sources, *shared),
+                )
             )
-            records.append(record)
         return Import(
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),

@@ -217,14 +217,11 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist", hint="name files or directories")
-        found = sorted(_documents_below(path)) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            below = (each for each in path.rglob("*") if not _SKIPPED_DIRECTORIES & set(each.parts))
+            found = sorted(each for each in below if each.suffix.casefold() in _SUFFIXES and each.is_file())
         for each in found:
             if each not in seen:
                 seen.add(each)
                 yield each, each is path
-
-
-def _documents_below(directory: Path) -> Iterator[Path]:
-    for path in directory.rglob("*"):
-        if path.suffix.casefold() in _SUFFIXES and not _SKIPPED_DIRECTORIES & set(path.parts) and path.is_file():
-            yield path

@@ -53,12 +53,12 @@ class ProbeOutcome:
         return self.result.reason if self.result else str(self.fault)
 
 
-def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[ProbeOutcome, ...]:
+def probe_vendors(entries: Iterable[PluginEntry]) -> tuple[ProbeOutcome, ...]:
     """Probe vendors with different names at the same time. A fault of one does not affect the others."""
 
     def outcome_of(entry: PluginEntry) -> ProbeOutcome:
         try:
-            return ProbeOutcome(entry=entry, result=probe_vendor(entry, timeout_s=timeout_s))
+            return ProbeOutcome(entry=entry, result=probe_vendor(entry))
         except PluginError as fault:
             return ProbeOutcome(entry=entry, fault=fault)
 

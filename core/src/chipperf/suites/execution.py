@@ -152,19 +152,14 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
     finally:
         with suppress(ChannelLost):
             channel.write(_END_KEY, "")
-            _wait_until_all_left(channel, range(1, plan.nnodes))
+            # Keep the store until every joined machine knows that the suite has ended.
+            deadline_s = time.monotonic() + _LEAVE_S
+            others = [_joined_key(node_rank) for node_rank in range(1, plan.nnodes)]
+            while any(channel.read(key) == _HERE for key in others) and time.monotonic() <= deadline_s:
+                time.sleep(_LEAVE_POLL_S)
         ended.set()
         beating.join()
         channel.close()
-
-
-def _wait_until_all_left(channel: Channel, machines: range) -> None:
-    """Keep the store until every joined machine knows that the suite has ended."""
-    deadline_s = time.monotonic() + _LEAVE_S
-    while any(channel.read(_joined_key(node_rank)) == _HERE for node_rank in machines):
-        if time.monotonic() > deadline_s:
-            return
-        time.sleep(_LEAVE_POLL_S)
 
 
 def _joined_key(node_rank: int) -> str:

@@ -171,7 +171,8 @@ def plan_suite(path: Path) -> SuitePlan:
     origins: dict[str, str] = {}
     for number, entry in enumerate(file.run, start=1):
         place = f"{path}: [[run]] {number}"
-        options = _overlaid(file.defaults, entry)
+        given = {key: getattr(entry, key) for key in entry.model_fields_set & RunOptions.model_fields.keys()}
+        options = file.defaults.model_copy(update=given | {"set": file.defaults.set | entry.set})
         for row, precision in product(_rows(entry, options, place), options.precision):
             ignored.update(dict.fromkeys(row.ignored))
             name = "-".join(part for part in (entry.name, row.case, precision, row.topology) if part)
@@ -201,12 +202,6 @@ def option_arguments(options: Mapping[str, object]) -> list[str]:
             items = value if isinstance(value, list | tuple) else [value]
             arguments += [f"--{name}={item}" for item in items]
     return arguments
-
-
-def _overlaid(below: RunOptions, above: RunOptions) -> RunOptions:
-    """Return the options of both. The options of ``above`` take precedence, those in ``set`` key by key."""
-    given = {key: getattr(above, key) for key in above.model_fields_set & RunOptions.model_fields.keys()}
-    return below.model_copy(update=given | {"set": below.set | above.set})
 
 
 def _rows(entry: RunEntry, options: RunOptions, place: str) -> list[MatrixRow]:
@@ -282,10 +277,10 @@ def _read_suite_file(path: Path) -> SuiteFile:
         return SuiteFile(run=[RunEntry(case_keys=_case_keys(text, path))])
     try:
         file = SuiteFile.model_validate(parse_toml(text))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
     except ValidationError as error:
         raise _explain(error.errors()[0], path) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
     for number, entry in enumerate(file.run, start=1):
         place = f"{path}: [[run]] {number}"
         if (entry.case is None) == (entry.case_keys is None):

@@ -163,7 +163,7 @@ def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     """Each declared capability has its hook, and the capability of each such hook is declared."""
     plugin = _registered(subject)
     hooks, info = plugin.hooks, _vendor_info(plugin)
-    faults = [*registration.undeclared_capabilities(hooks, info), *registration.unfounded_capabilities(hooks, info)]
+    faults = list(registration.capability_faults(hooks, info, "train"))
     for capability in map(Capability, precisions_by_capability()):
         # Without the hook, core runs only fp32.
         if capability in info.capabilities and "perf_precision" not in hooks:
