@@ -13,26 +13,9 @@ import chipperf
 from chipperf.documents.document_identity import installed_cases, slug
 from chipperf.errors import UsageError
 from chipperf.plugin.types import API_VERSION
+from chipperf.records import schema
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import (
-    UNKNOWN,
-    UNKNOWN_NAME,
-    CaseRecord,
-    Dataset,
-    Distribution,
-    Environment,
-    HyperparametersRecord,
-    Limits,
-    Metrics,
-    PrecisionRecord,
-    Record,
-    Status,
-    StrictModel,
-    Titles,
-    Topology,
-    Vendor,
-    all_missing,
-)
+from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, StrictModel
 from chipperf.run.directory import RunDirectory
 from chipperf.run.planned_record import titles
 
@@ -42,7 +25,6 @@ if TYPE_CHECKING:
 
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.markdown import Located
-    from chipperf.records.schema import MetricsDefinition
 
 SOURCES_FILE: Final = "sources.json"
 """Name of the file, next to an imported record, with the sources of its values."""
@@ -100,7 +82,7 @@ class Sources(StrictModel):
 class ImportedRecord:
     """A record and the sources of its values."""
 
-    record: Record
+    record: schema.Record
     values: tuple[ImportSource, ...]
 
 
@@ -123,9 +105,9 @@ def imported_record(
     run_id: str,
     vendor: str,
     case: str,
-    topology: Topology,
+    topology: schema.Topology,
     names: CardNames,
-    metrics_definition: MetricsDefinition,
+    metrics_definition: schema.MetricsDefinition,
     values: Mapping[str, object],
     sources: Sequence[ImportSource],
 ) -> ImportedRecord:
@@ -136,25 +118,25 @@ def imported_record(
     """
     info = names.info(vendor)
     title = next(iter(names.titles(vendor)), vendor)
-    plain = Titles(zh=title, en=title)
+    plain = schema.Titles(zh=title, en=title)
     installed = installed_cases().get(case)
-    record = Record(
+    record = schema.Record(
         metrics_definition=metrics_definition,
         kind="imported",
         run_id=run_id,
         chipperf_version=chipperf.__version__,
         created_at=datetime.now(timezone.utc).replace(microsecond=0),
-        status=Status(state="completed"),
-        vendor=Vendor(
+        status=schema.Status(state="completed"),
+        vendor=schema.Vendor(
             name=vendor,
             title=titles(info.title) if info else plain,
             report_title=titles(info.report_title) if info else plain,
             device_type=info.device_type if info else UNKNOWN_NAME,
             api_version=info.api_version if info else API_VERSION,
             # No plugin ran. The importer wrote the record.
-            plugin=Distribution(name="chipperf", version=chipperf.__version__),
+            plugin=schema.Distribution(name="chipperf", version=chipperf.__version__),
         ),
-        case=CaseRecord(
+        case=schema.CaseRecord(
             name=case,
             version=installed.version if installed else UNKNOWN_NAME,
             preset="full",
@@ -162,18 +144,20 @@ def imported_record(
             target=installed.base.target if installed else UNKNOWN,
         ),
         topology=topology,
-        precision=PrecisionRecord(requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False),
-        hyperparameters=HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
-        limits=Limits(),
+        precision=schema.PrecisionRecord(
+            requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False
+        ),
+        hyperparameters=schema.HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
+        limits=schema.Limits(),
         seed=UNKNOWN,
-        dataset=Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
+        dataset=schema.Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
         loader=UNKNOWN,
-        environment=Environment(),
+        environment=schema.Environment(),
         knobs=[],
-        metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
+        metrics=schema.Metrics.model_validate(schema.all_missing(schema.Metrics, UNKNOWN)),
     )
     # Validated again, because model_copy does not.
-    return ImportedRecord(Record.model_validate(_updated(record, values).model_dump()), tuple(sources))
+    return ImportedRecord(schema.Record.model_validate(_updated(record, values).model_dump()), tuple(sources))
 
 
 def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:

@@ -14,17 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
-from chipperf.plugin import defaults, installed
+from chipperf.plugin import defaults, installed, registration
 from chipperf.plugin.hook_results import describe_mismatch
-from chipperf.plugin.registration import (
-    EVENT_HOOKS,
-    OBSERVER_HOOKS,
-    VENDOR_HOOKS,
-    BoundPlugin,
-    register,
-    require_consistent,
-    require_hooks,
-)
 from chipperf.plugin.types import (
     CaseOverrides,
     DeviceInfo,
@@ -50,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.registration import Hook, Purpose
+    from chipperf.plugin.registration import Purpose
     from chipperf.plugin.types import Event
 
 T = TypeVar("T")
@@ -80,17 +71,17 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
     An observer that cannot be imported is disabled. A :class:`PluginLoadError` lists every fault of a plugin, a
     :class:`VendorHookError` is one of ``perf_vendor_info``.
     """
-    vendor = register(entry, VENDOR_HOOKS)
-    require_hooks(vendor, purpose)
+    vendor = registration.register(entry, registration.VENDOR_HOOKS)
+    registration.require_hooks(vendor, purpose)
     session = Session(vendor)
-    require_consistent(vendor, session.vendor_info(), purpose)
+    registration.require_consistent(vendor, session.vendor_info(), purpose)
     for observer in observers:
         try:
             installed.load(observer)
         except PluginLoadError as error:
             session.disable_observer(observer, error.message)
         else:
-            session.add_observer(register(observer, OBSERVER_HOOKS))
+            session.add_observer(registration.register(observer, registration.OBSERVER_HOOKS))
     return session
 
 
@@ -115,11 +106,11 @@ class Session:
         step_end: The vendor's ``perf_step_end``, or ``None`` if the vendor does not implement it.
     """
 
-    def __init__(self, vendor: BoundPlugin) -> None:
+    def __init__(self, vendor: registration.BoundPlugin) -> None:
         self.entry = vendor.entry
         self._vendor = vendor
         self._resolved = {hook: vendor.resolve(hook) for hook in MEASURED_HOOKS if hook in vendor.hooks}
-        self._observers: list[BoundPlugin] = []
+        self._observers: list[registration.BoundPlugin] = []
         self._disabled: list[DisabledObserver] = []
         self._info = self._checked("perf_vendor_info", VendorInfo)
         self.step_end: Callable[[torch.device], None] | None = None
@@ -245,7 +236,7 @@ class Session:
 
     def notify(self, event: Event) -> None:
         """Send an event to the hook of its type of every observer. An observer that raises is not called again."""
-        hook = EVENT_HOOKS[type(event).__name__]
+        hook = registration.EVENT_HOOKS[type(event).__name__]
         for observer in list(self._observers):
             if hook not in observer.hooks:
                 continue
@@ -257,7 +248,7 @@ class Session:
             except BaseException as error:
                 self.disable_observer(observer.entry, f"{hook} raised {type(error).__name__}: {error}")
 
-    def add_observer(self, observer: BoundPlugin) -> None:
+    def add_observer(self, observer: registration.BoundPlugin) -> None:
         """Add an observer, which receives all later events."""
         self._observers.append(observer)
 
@@ -291,7 +282,7 @@ class Session:
                 return self._vendor.call(hook, *arguments)
             if hook in defaults.RESULTS:
                 return defaults.RESULTS[hook]
-            default: Hook | None = getattr(defaults, hook, None)
+            default: registration.Hook | None = getattr(defaults, hook, None)
             if default is None:
                 self._fail(hook, "is needed here, but the plugin does not implement it")
             return default(*arguments)
