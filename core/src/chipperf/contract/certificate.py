@@ -53,11 +53,10 @@ class StepComparison(StrictModel):
 
 
 class CaseComparison(StrictModel):
-    """The first steps of one case.
+    """The first steps of one case, with the factor of its learning rates.
 
-    Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
-    crosses a kink, the gradient of a single step changes strongly. Such a step may reach ten times the tolerance.
-    ``learning_rate_scale`` is the factor of the case's learning rates.
+    Every loss and the median gradient distance must be within their tolerances. A single step may reach ten times the
+    tolerance of a gradient, which changes strongly if a unit, a box or an assignment crosses a kink.
     """
 
     case: str

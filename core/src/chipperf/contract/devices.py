@@ -143,8 +143,7 @@ def training_command(subject: PluginUnderTest, out: Path, *options: str, images_
 def read_switches(device_type: str) -> dict[str, object]:
     """Return the value of every global switch of numerics that can be read, by the name that plugins use for its knob.
 
-    The name of a switch in ``torch.backends`` is its path there, for example ``cudnn.allow_tf32``. A module there with
-    the name of the device type is read too.
+    That is its path in ``torch.backends``, also in a module there with the name of the device type.
     """
     import torch
 

@@ -133,8 +133,7 @@ class ForkServers:
     def get(self, environment: Mapping[str, str], preload: Sequence[str] = (), *, number: int = 0) -> ForkServer:
         """Return the server with this environment and these modules. Starts a new one if the last has ended.
 
-        ``number`` distinguishes servers with the same environment and modules that run at the same time. The other
-        arguments and errors are those of :class:`ForkServer`.
+        ``number`` distinguishes servers that run at the same time and differ in nothing else.
         """
         key = (number, tuple(preload), frozenset(environment.items()))
         if key not in self._servers or self._servers[key].ended:
@@ -154,10 +153,7 @@ def call_in_fork(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function in a fork of this process, which must have no threads and no children.
-
-    The function returns a JSON value. ``environment`` has variables to set before the call.
-    """
+    """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
     started_s = time.monotonic()
     answer = _call_in_fork(lambda: function(argument), timeout_s, environment or {})
     return CallOutcome(**answer, seconds=time.monotonic() - started_s)

@@ -49,9 +49,8 @@ class JudgedResult(StrictModel):
 class LevelClaim(StrictModel):
     """Whether a vendor may claim a level, and how many checks apply to the plugin and passed.
 
-    Attributes:
-        claimed: True if every check that applies, of this level and below, passed or is waived as unsupported.
-        remark: Why the level is not claimed, or the waivers that the claim depends on; empty if neither applies.
+    It may if every check that applies, of this level and below, passed or is waived as unsupported. ``remark`` says why
+    not, or which waivers the claim depends on.
     """
 
     level: Level

@@ -78,9 +78,8 @@ class Link:
 class Block(Located):
     """A heading, list item, paragraph, code block or piece of HTML. Web links keep the form ``[text](address)``.
 
-    Attributes:
-        depth: Level of a heading, or nesting of a list item (1 is outermost); otherwise 0.
-        value: Start of the value in a list item ``label: value``.
+    ``depth`` is the level of a heading, or the nesting of a list item from 1; ``value`` is where the value of an item
+    ``label: value`` starts.
     """
 
     kind: BlockKind

@@ -45,9 +45,8 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LintedDocument:
-    """A document, its evidence, and all documents of the same lint.
+    """A document, its evidence, ``None`` where there is none, and all documents of the same lint.
 
-    Vendor and case name are ``None`` if unknown, the case if it is not installed, the configurations if there are none.
     ``name`` is the file's name in findings.
     """
 
@@ -132,10 +131,7 @@ class LintedDocument:
 
 
 class Corpus:
-    """All documents of one lint, and look-up tables for rules that compare documents.
-
-    A table is made on first use, after all documents have been added.
-    """
+    """All documents of one lint, and look-up tables for rules that compare documents, made after all were added."""
 
     def __init__(self) -> None:
         self.subjects: list[LintedDocument] = []

@@ -98,12 +98,9 @@ class Session:
     """A bound vendor with its observers; made by :func:`bind`.
 
     There is one method per vendor hook, with the arguments of the hook; of an optional hook that the vendor does not
-    implement, it gives the result of :mod:`chipperf.plugin.defaults`. If a hook raises or returns another type, the
-    method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that a hook raises, such as
-    :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
-
-    Attributes:
-        step_end: The vendor's ``perf_step_end``, or ``None`` if the vendor does not implement it.
+    implement, it gives the result of :mod:`chipperf.plugin.defaults`, but ``step_end`` is ``None``. If a hook raises or
+    returns another type, the method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that a hook
+    raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
     """
 
     def __init__(self, vendor: registration.BoundPlugin) -> None:

@@ -100,9 +100,8 @@ class SuiteDirectory:
         return self.path / "suite.json"
 
     def log(self, attempt: NextAttempt, node_rank: int = 0) -> Path:
-        """Return the file for the output of ``perf train`` on a machine.
-
-        It is outside the run's directory, because a run that fails early does not create its directory.
+        """Return the file for the output of ``perf train`` on a machine; a run that fails early creates no directory
+        for it.
         """
         return self.path / f"{attempt.directory}{f'.node{node_rank}' if node_rank else ''}.log"
 
@@ -191,10 +190,7 @@ class SuiteDirectory:
     def read(self, plan: SuitePlan) -> SuiteState:
         """Return the state of a suite with the same plan. Update the state of runs that a killed suite left.
 
-        Raises:
-            UsageError: There is no suite, or one of its runs is still running.
-            ConfigError: The suite was started with another plan.
-            RecordError: The state cannot be read.
+        A :class:`UsageError` says that there is no suite, or that one of its runs is still running.
         """
         state = self.load()
         if state is None:

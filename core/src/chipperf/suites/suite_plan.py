@@ -157,13 +157,10 @@ class MatrixRow(NamedTuple):
 
 
 def plan_suite(path: Path) -> SuitePlan:
-    """Read a suite's file and expand its matrix.
+    """Read a suite's file and expand its matrix, in the order of the file; repeats of a configuration follow each
+    other.
 
-    Configurations are in the order of the file. The repeats of a configuration follow each other.
-
-    Raises:
-        ConfigError: An entry is unknown, has the wrong type or is not possible. The message names the place.
-        DataError: A dataset's directory does not exist.
+    A :class:`ConfigError` or :class:`DataError` names the place of an entry that is wrong or not possible.
     """
     file = _read_suite_file(path)
     runs: list[PlannedRun] = []
@@ -190,10 +187,7 @@ def plan_suite(path: Path) -> SuitePlan:
 
 
 def option_arguments(options: Mapping[str, object]) -> list[str]:
-    """Return options of ``perf train``, by name without dashes, as arguments.
-
-    The value of an option that is not given is ``None``, and of a repeated one a list.
-    """
+    """Return options of ``perf train``, by name without dashes, as arguments; ``None`` is not given, lists repeat."""
     arguments = []
     for name, value in options.items():
         if isinstance(value, bool):

@@ -185,10 +185,7 @@ def quality_as_percent(case: Case | None) -> bool:
 
 
 def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
-    """Return the boards of runs, ordered by case. In each case, boards of runs on the real dataset come first.
-
-    All boards together have at most ``most_rows`` rows. The worst rows of each board are omitted.
-    """
+    """Return the boards of runs, by case; those on the real dataset come first, and the worst rows are omitted."""
     groups: dict[BoardKey, list[RunRow]] = {}
     for row in rows:
         groups.setdefault(row.key, []).append(row)
