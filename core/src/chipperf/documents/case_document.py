@@ -124,7 +124,6 @@ class CaseDocument:
         headers: Header of the performance table by column.
         remarks: All other text.
         not_understood: Text in the layout's places that does not fit the layout.
-        generated_lines: Lines of notes and evidence from chipperf, which repeat the tables.
     """
 
     name: str
@@ -139,7 +138,6 @@ class CaseDocument:
     rows: list[DocumentRow] = field(default_factory=list)
     remarks: list[Located] = field(default_factory=list)
     not_understood: list[Located] = field(default_factory=list)
-    generated_lines: int = 0
 
     @property
     def is_report(self) -> bool:
@@ -186,7 +184,7 @@ class _Reader:
             elif block.kind == "heading":
                 self._heading(block)
             elif self._is_generated_text(block):
-                self._document.generated_lines += block.last_line - block.place.line + 1
+                continue
             elif self._open_fact and block.kind == "paragraph" and block.depth:
                 self._continue_fact(self._open_fact[0], block)
             elif block.kind == "item":
@@ -199,7 +197,6 @@ class _Reader:
         self._open_fact = None
         self._in_notes = False
         if self._section == "evidence" and kind not in ("remarks", "title"):
-            document.generated_lines += 1
             return
         if kind == "evidence" and not document.generated:
             kind = None
@@ -268,7 +265,6 @@ class _Reader:
 
     def _table(self, table: Table) -> None:
         if self._section == "evidence":
-            self._document.generated_lines += table.last_line - table.place.line + 1
             return
         self._open_fact = None
         columns = [self._column(header.text) for header in table.header]

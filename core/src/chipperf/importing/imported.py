@@ -91,13 +91,11 @@ class Import:
     """The content that was read from a document or log: one record per row or run.
 
     ``not_understood`` are texts that did not become a value of a record; they are also in the records' remarks.
-    ``generated_lines`` is the number of lines that chipperf itself wrote, which repeat its tables.
     """
 
     files: tuple[SourceFile, ...]
     records: tuple[ImportedRecord, ...]
     not_understood: tuple[NotUnderstood, ...]
-    generated_lines: int = 0
 
 
 def imported_record(

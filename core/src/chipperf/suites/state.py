@@ -100,9 +100,7 @@ class SuiteDirectory:
         return self.path / "suite.json"
 
     def log(self, attempt: NextAttempt, node_rank: int = 0) -> Path:
-        """Return the file for the output of ``perf train`` on a machine; a run that fails early creates no directory
-        for it.
-        """
+        """Return the file for the output on a machine. A run that fails early has no directory for it."""
         return self.path / f"{attempt.directory}{f'.node{node_rank}' if node_rank else ''}.log"
 
     @contextmanager
