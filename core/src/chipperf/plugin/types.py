@@ -201,8 +201,14 @@ class RuntimeInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceInfo(ProbedDevice):
+class DeviceInfo:
     """Identity of the device that a worker trains on. ``total_bytes`` is read from the device."""
+
+    index: int
+    name: str
+    uuid: str | None = None
+    pci_bus_id: str | None = None
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
