@@ -55,7 +55,7 @@ def test_text_without_topology(text):
 def test_name_of_a_configuration(name, expected):
     found = parse_config_name(name)
 
-    assert (found and (found.card, found.shape)) == expected
+    assert (found and (found.card, found.label)) == expected
 
 
 @settings(max_examples=100, deadline=None)

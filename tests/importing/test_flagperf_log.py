@@ -7,7 +7,7 @@ import json
 import pytest
 from chipperf.documents.card_names import read_card_names
 from chipperf.errors import DocumentError, UsageError
-from chipperf.importing.flagperf_log import RunFacts, import_log
+from chipperf.importing.flagperf_log import import_log
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import Missing, Topology
 from chipperf.report import render_report
@@ -73,7 +73,7 @@ def rank0(tmp_path):
 
 
 def import_one(path, **facts):
-    return import_log(path, names=NAMES, facts=RunFacts(**{"vendor": "nvidia", **facts}))
+    return import_log(path, names=NAMES, **{"vendor": "nvidia", **facts})
 
 
 def test_finished_run_becomes_a_record_with_flagperfs_definitions(rank0):

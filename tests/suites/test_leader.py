@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.errors import ConfigError, TrainingError
-from chipperf.suites import machines
-from chipperf.suites.machines import Follower, Machine, leading
+from chipperf.suites import execution
+from chipperf.suites.execution import Follower, Machine, leading
 from chipperf.suites.state import NextAttempt, SuiteDirectory
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 from support import wait_for
@@ -33,7 +33,7 @@ ATTEMPT = NextAttempt(run=RUN.name, number=3, directory=RUN.name, resumes=False)
 def place() -> Machine:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
-    return Machine(0, "localhost", port - machines._PORTS + 1)
+    return Machine(0, "localhost", port - execution._PORTS + 1)
 
 
 def follow(place: Machine, plan: SuitePlan, root: Path) -> Follower:
@@ -82,7 +82,7 @@ def test_suite_waits_until_the_others_know_its_end(
 
     with leading(place, PLAN):
         other.listen()
-        monkeypatch.setattr(machines.time, "sleep", hear)
+        monkeypatch.setattr(execution.time, "sleep", hear)
 
     assert other.has_ended
     assert waits
@@ -111,8 +111,8 @@ def test_suite_that_vanished_leaves_its_attempt_alone(
         other = follow(place, PLAN, tmp_path)
         joint = heard(other)
         other._channel = None
-        monkeypatch.setattr(machines, "Channel", lost)
-        monkeypatch.setattr(machines, "LOST_S", -1.0)
+        monkeypatch.setattr(execution, "Channel", lost)
+        monkeypatch.setattr(execution, "LOST_S", -1.0)
 
         assert other.is_at(joint)
         with pytest.raises(TrainingError, match="has given no sign of life"):
@@ -120,4 +120,4 @@ def test_suite_that_vanished_leaves_its_attempt_alone(
 
 
 def lost(*place: object, **options: object) -> None:
-    raise machines.ChannelLost("nobody")
+    raise execution.ChannelLost("nobody")

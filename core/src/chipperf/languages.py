@@ -138,10 +138,7 @@ def in_all_languages(text: object) -> tuple[str, ...]:
 
 
 def pattern(text: Phrase, **values: str) -> str:
-    """Return a regular expression that matches a text in any language, with expressions for values by name.
-
-    Other values match any text on one line.
-    """
+    """Return a regular expression for a one-line text in any language, with expressions for its ``values``."""
     found = (read_translation(language).find(text.english, text.context) for language in LANGUAGES)
     return f"(?:{'|'.join(_pattern(spelling, values) for spelling in dict.fromkeys(found))})"
 

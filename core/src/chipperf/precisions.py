@@ -22,7 +22,7 @@ HalfType = Literal["float16", "bfloat16"]
 """``torch`` names of the 16-bit types of tensors."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Bound:
     """Largest allowed difference between a training and the fp32 CPU reference, and the reason for its size."""
 
@@ -76,13 +76,13 @@ ARITHMETICS: Final[Mapping[str, Arithmetic]] = MappingProxyType(
             fraction_bits=23,
             largest=(2 - 2.0**-23) * 2.0**127,
             loss=Bound(
-                value=1e-4,
-                justification="relative; two layouts on one CPU differ by up to 2e-5 in twenty steps, and classifiers "
+                1e-4,
+                "relative; two layouts on one CPU differ by up to 2e-5 in twenty steps, and classifiers "
                 "with products in TF32 by 1e-3",
             ),
             gradient=Bound(
-                value=3e-3,
-                justification="of the gradient's norm, in the median of twenty steps: two layouts on one CPU differ by "
+                3e-3,
+                "of the gradient's norm, in the median of twenty steps: two layouts on one CPU differ by "
                 "3e-5 for the classifiers and by 5e-4 for DETR, whose loss has kinks; with products in TF32 it is "
                 "5e-3 to 3e-2",
             ),
@@ -90,35 +90,23 @@ ARITHMETICS: Final[Mapping[str, Arithmetic]] = MappingProxyType(
         "tf32": Arithmetic(
             fraction_bits=10,
             largest=(2 - 2.0**-10) * 2.0**127,
-            loss=Bound(
-                value=2e-2,
-                justification="ten bits behind the point; off by up to 3e-3 with products in TF32 and sums in fp32",
-            ),
-            gradient=Bound(
-                value=0.1,
-                justification="off by up to 2e-2 with products in TF32 and sums in fp32, bf16 by 0.1 to 0.2",
-            ),
+            loss=Bound(2e-2, "ten bits behind the point; off by up to 3e-3 with products in TF32 and sums in fp32"),
+            gradient=Bound(0.1, "off by up to 2e-2 with products in TF32 and sums in fp32, bf16 by 0.1 to 0.2"),
         ),
         "fp16": Arithmetic(
             fraction_bits=10,
             largest=65504.0,
-            loss=Bound(
-                value=2e-2,
-                justification="ten bits behind the point as in TF32, but activations are stored so too",
-            ),
+            loss=Bound(2e-2, "ten bits behind the point as in TF32, but activations are stored so too"),
             gradient=Bound(
-                value=0.2,
-                justification="ten bits behind the point as in TF32, but activations and gradients are stored so too",
+                0.2, "ten bits behind the point as in TF32, but activations and gradients are stored so too"
             ),
         ),
         "bf16": Arithmetic(
             fraction_bits=7,
             largest=(2 - 2.0**-7) * 2.0**127,
-            loss=Bound(value=0.2, justification="seven bits behind the point; off by up to 3e-2 on the CPU"),
+            loss=Bound(0.2, "seven bits behind the point; off by up to 3e-2 on the CPU"),
             gradient=Bound(
-                value=0.8,
-                justification="seven bits behind the point; off by up to 0.45 on the CPU; unrelated gradients are off "
-                "by 1.4",
+                0.8, "seven bits behind the point; off by up to 0.45 on the CPU; unrelated gradients are off by 1.4"
             ),
         ),
     }

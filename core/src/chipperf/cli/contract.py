@@ -69,7 +69,6 @@ def certify(
 
     Example: perf contract certify --vendor cpu --case mobilenetv2 --out certificate
     """
-    # Imported here, because the other subcommands do not need it.
     names = [find_case(name).name for name in case] or list(case_names())
     if data is not None and (len(names) != 1 or not data.is_dir()):
         raise UsageError("--data names the directory of one case's dataset", hint="give one --case and a directory")

@@ -35,7 +35,7 @@ def lint(
     # Imported here because the rules have many modules and other commands need none of them.
     from chipperf.documents.card_names import read_card_names
     from chipperf.lint.lint_run import lint as run_lint
-    from chipperf.lint.result_formats import write
+    from chipperf.lint.result_formats import FORMATS
     from chipperf.lint.rule import choose_rules
     from chipperf.records.store import read_record
 
@@ -55,7 +55,7 @@ def lint(
         config=config,
         records=[read_record(path) for path in against],
     )
-    typer.echo(write(result, rules, output), nl=False)
+    typer.echo(FORMATS[output](result, rules), nl=False)
     errors = result.count("error")
     if errors:
         raise CheckFailed(

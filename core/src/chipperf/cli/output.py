@@ -54,20 +54,12 @@ def counted(count: int, noun: str) -> str:
 
 
 def require_directory(out: Path) -> None:
-    """Check, before any work is done, that the directory of an output file exists.
-
-    Raises:
-        UsageError: The directory does not exist.
-    """
+    """Check, before any work is done, that the directory of an output file exists, or raise a UsageError."""
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
 
 
 def write_file(out: Path, content: str | bytes) -> None:
-    """Replace a file atomically, and name it on standard error.
-
-    Raises:
-        RecordError: The file cannot be written.
-    """
+    """Replace a file atomically, and name it on standard error."""
     write_atomically(out, content)
     typer.echo(f"wrote {out}", err=True)

@@ -26,12 +26,7 @@ _OWN_PARAMETERS = ("case", "repeat", "seed", "out")
 
 
 def repeat_training(context: typer.Context, options: TrainOptions, *, count: int) -> None:
-    """Run ``perf train`` with the options on its command line once for each seed, and aggregate the runs' results.
-
-    Raises:
-        UsageError: The options are not for one machine, or the directory already contains a run.
-        TrainingError: A run did not complete.
-    """
+    """Run ``perf train`` with the options on its command line once for each seed, and aggregate the runs' results."""
     case = options.case
     first_seed = check_options(options).hyperparameters().values.seed
     if options.launcher is not None:

@@ -54,16 +54,16 @@ def import_documents(
     """
     from chipperf.documents.markdown import read_text
     from chipperf.importing.document_import import import_document
-    from chipperf.importing.flagperf_log import RunFacts, import_log
+    from chipperf.importing.flagperf_log import import_log
 
     names = read_card_names(cards)
-    facts = RunFacts(vendor=vendor, case=case, topology=_topology(topology), precision=precision)
+    shape = _topology(topology)
     imports = []
     for file in files:
         if file.is_dir():
             raise DocumentError(f"{file} is a directory", hint="name README.md or rank0.out.log in it")
         if file.suffix == ".log":
-            imported = import_log(file, names=names, facts=facts)
+            imported = import_log(file, names=names, vendor=vendor, case=case, topology=shape, precision=precision)
         else:
             text = read_text(file)
             imported = import_document(text, str(file), names=names, vendor=vendor, case=case, path=file)

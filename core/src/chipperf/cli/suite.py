@@ -18,8 +18,7 @@ from chipperf.errors import TrainingError, UsageError
 from chipperf.launch.sequence import ProcessSequence, require_torch
 from chipperf.records.columns import columns_of
 from chipperf.records.repeats import Repeats
-from chipperf.suites.execution import execute
-from chipperf.suites.machines import Follower, Machine, leading, machine_from_options
+from chipperf.suites.execution import Follower, Machine, execute, leading, machine_from_options
 from chipperf.suites.state import SuiteDirectory, SuiteRun, SuiteState
 from chipperf.suites.suite_plan import plan_suite
 

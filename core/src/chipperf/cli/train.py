@@ -182,7 +182,6 @@ class _Terminal:
 
 
 def _run(job: Job) -> None:
-    """Run the job and print its result."""
     result = run_job(job, _Terminal())
     if result.status.failure:
         _print_failure(result, result.status.failure)

@@ -71,11 +71,7 @@ def verify(
 def verify_reports(
     reports: Sequence[Path], runs: Sequence[Path], templates: Path | None, baseline: Sequence[Path] = ()
 ) -> list[ReportResult]:
-    """Verify reports; for the arguments see :func:`verify`. If there are no reports, ``runs`` need not exist.
-
-    Raises:
-        PerfError: A report cannot be verified; see :func:`~chipperf.verify.report_verification.verify_report`.
-    """
+    """Verify reports; for the arguments see :func:`verify`. If there are no reports, ``runs`` need not exist."""
     # Imported here because other commands do not need it.
     from chipperf.cli.report import find_vendor_templates
     from chipperf.verify.named_records import RecordFinder

@@ -8,10 +8,11 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import FiniteFloat
 
 from chipperf.cases.base import SampleSize
 from chipperf.records.files import write_atomically
+from chipperf.records.schema import StrictModel
 from chipperf.report.figures import drawing_style, find_fonts, make_figure, picture_bytes
 
 if TYPE_CHECKING:
@@ -30,11 +31,7 @@ _SMALLEST_ERROR: Final = 1e-9
 """Value that is drawn instead of 0, which a logarithmic axis cannot show."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class StepComparison(_Model):
+class StepComparison(StrictModel):
     """One step, counted from 1, on the device and on the CPU. ``None`` stands for a value that is not finite.
 
     A gradient norm is that of the gradients of all parameters together. ``gradient_distance`` is the norm of the
@@ -55,12 +52,11 @@ class StepComparison(_Model):
         return difference / max(abs(self.reference_loss), sys.float_info.min)
 
 
-class CaseComparison(_Model):
-    """The first steps of one case.
+class CaseComparison(StrictModel):
+    """The first steps of one case, with the factor of its learning rates.
 
-    Every loss and the median gradient distance must be within their tolerances. If a unit, a box or an assignment
-    crosses a kink, the gradient of a single step changes strongly. Such a step may reach ten times the tolerance.
-    ``learning_rate_scale`` is the factor of the case's learning rates.
+    Every loss and the median gradient distance must be within their tolerances. A single step may reach ten times the
+    tolerance of a gradient, which changes strongly if a unit, a box or an assignment crosses a kink.
     """
 
     case: str
@@ -133,13 +129,12 @@ class CaseComparison(_Model):
         return faults
 
 
-class Certificate(_Model):
+class Certificate(StrictModel):
     """The content of ``equivalence.json``: the differences between a device and the CPU reference, with all settings.
 
     Attributes:
         distribution: Distribution that provides the plugin, with its version.
         simulated: True if fake modules stood in for the vendor's stack.
-        runtime: Versions of the vendor's stack.
         reference: Processor architecture and torch of the reference.
         precision: What the device was asked for, and how it carries it out.
     """
@@ -161,10 +156,8 @@ class Certificate(_Model):
 
 
 def write_plot(certificate: Certificate, path: Path) -> None:
-    """Draw loss, gradient norm and errors of every case, with the reference and the tolerances, as PNG.
-
-    Raises:
-        RecordError: The file cannot be written.
+    """Draw loss, gradient norm and errors of every case as PNG, with the reference and tolerances, or raise
+    RecordError.
     """
     with drawing_style(find_fonts()):
         write_atomically(path, picture_bytes(_draw(certificate), "png"))

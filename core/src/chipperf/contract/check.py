@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from chipperf.cases.registry import case_names
 from chipperf.catalog import Catalog, require_id, summary_of
-from chipperf.plugin.types import EnvironmentSettings
+from chipperf.plugin.types import Capability, EnvironmentSettings
 from chipperf.precisions import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.errors import PerfError
-    from chipperf.plugin.types import Capability
 
 CONTRACT_VERSION: Final = "1.0"
 """Version of the list of checks, as a conformance statement gives it. A new check raises the minor version."""
@@ -84,10 +83,8 @@ class Check:
         id: Stable name: a letter for the area and a number, for example ``M4``.
         summary: One sentence that is true of a conforming plugin. The first line of the function's docstring.
         fault: The mistake that the check finds.
-        capability: Capability that a plugin must declare for the check to apply.
         ranks: Number of processes that run the check together. Each has its own device.
         since: Version of the contract that introduced the check.
-        function: The check itself. It takes a :class:`~chipperf.contract.plugin_under_test.PluginUnderTest`.
     """
 
     id: str

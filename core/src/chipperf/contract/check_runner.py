@@ -11,21 +11,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import plugin_under_test
-from chipperf.contract.check import all_checks, fp32
+from chipperf.contract.check import Check, all_checks, fp32
 from chipperf.contract.devices import job_ranks
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Rank
+from chipperf.plugin.types import EnvironmentSettings, Rank
 from chipperf.run.ranks import rank_variables
 from chipperf.run.rendezvous import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.check import Check
     from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.types import EnvironmentSettings
 
 Status = Literal["passed", "failed", "not_applicable", "not_run"]
 
@@ -49,12 +47,9 @@ _PRELOAD: Final = (*_TORCH_FREE_PRELOAD, "torch", "torch.distributed", "torchvis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The result of a check.
+    """The result of a check: ``not_applicable`` if it does not apply to the plugin, ``not_run`` if it could not run.
 
-    Attributes:
-        status: ``not_applicable`` if the check does not apply to the plugin, ``not_run`` if it could not run.
-        message: Why the check did not pass; empty if it passed.
-        detail: Traceback or output that explains the message.
+    ``message`` says why the check did not pass; ``detail`` is a traceback or output that explains it.
     """
 
     check: Check
@@ -68,13 +63,8 @@ class CheckResult:
 class PluginReadiness:
     """What works of a plugin on this machine, determined before the first check.
 
-    Attributes:
-        session_fault: Why the plugin cannot be bound; ``None`` if it can.
-        device_fault: Why its device cannot be used; ``None`` if it can.
-        no_device: Why there is no device on this machine; ``None`` if there is one.
-        simulated: True if fake modules replace the vendor's stack.
-        device: Identity of the first device.
-        runtime: Versions of the vendor's stack.
+    The faults say why the plugin cannot be bound and why its device cannot be used, ``no_device`` why there is none.
+    ``simulated`` means that fake modules replace the vendor's stack, ``device`` is the first one.
     """
 
     session_fault: str | None = None
@@ -90,10 +80,8 @@ class PluginReadiness:
 class Runner:
     """Runs checks on one plugin. Use it as a context manager, because it keeps processes.
 
-    Args:
-        entry: The plugin.
-        timeout_factor: Factor of the time limit of each check, for slow machines.
-        servers: Processes to share with the runners of other plugins on the same path; by default its own processes.
+    ``timeout_factor`` multiplies the time limit of each check, for slow machines. ``servers`` are processes to share
+    with the runners of other plugins on the same path.
     """
 
     def __init__(self, entry: PluginEntry, *, timeout_factor: float = 1.0, servers: ForkServers | None = None) -> None:
@@ -168,7 +156,6 @@ class Runner:
         return None
 
     def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
-        """Run a check in the environment that the plugin asks for in a run with these settings."""
         ranks = job_ranks(check.ranks)
         try:
             servers = [
@@ -183,7 +170,8 @@ class Runner:
         self, check: Check, settings: EnvironmentSettings, places: Sequence[tuple[Rank, ForkServer]]
     ) -> list[CheckResult]:
         """Return the result of each rank, except for ranks that only waited for a failed rank."""
-        port = _free_port()
+        with socket.create_server((LOOPBACK, 0)) as listener:
+            port = listener.getsockname()[1]
 
         def carry_out(rank: Rank, server: ForkServer) -> CheckResult:
             variables = rank_variables(rank, LOOPBACK, port) if check.ranks > 1 else {}
@@ -251,12 +239,6 @@ class Runner:
 
 def _not_run(check: Check, reason: str) -> CheckResult:
     return CheckResult(check=check, status="not_run", message=reason)
-
-
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _join(check: Check, results: Sequence[CheckResult], *, seconds: float) -> CheckResult:

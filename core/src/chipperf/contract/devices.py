@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Capability, Rank
+from chipperf.plugin.types import Capability, ProbedDevice, Rank
 from chipperf.run.programs import program
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import ProbedDevice
 
 TRAINED_CASE: Final = "mobilenetv2"
 """The case that the checks of whole runs train."""
@@ -60,11 +59,7 @@ def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
 
 
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:
-    """Return the devices that the probe finds. The probe runs in its own process, as under a launcher.
-
-    Raises:
-        NotRun: The probe fails.
-    """
+    """Return the devices that the probe finds in its own process, as under a launcher; :class:`NotRun` if it fails."""
     with not_run_on(PluginError, "the probe fails, see B1"):
         return probe_vendor(subject.entry).devices
 
@@ -75,11 +70,7 @@ def ranks_share_device(subject: PluginUnderTest) -> bool:
 
 
 def two_devices(subject: PluginUnderTest) -> tuple[torch.device, torch.device]:
-    """Initialize two devices in this process and leave the first one current.
-
-    Raises:
-        NotRun: There are fewer than two.
-    """
+    """Initialize two devices in this process, the first one current; :class:`NotRun` if there are fewer."""
     count = len(probed_devices(subject))
     if count < 2:
         raise NotRun(f"the check needs 2 devices, this machine has {count}")
@@ -152,8 +143,7 @@ def training_command(subject: PluginUnderTest, out: Path, *options: str, images_
 def read_switches(device_type: str) -> dict[str, object]:
     """Return the value of every global switch of numerics that can be read, by the name that plugins use for its knob.
 
-    The name of a switch in ``torch.backends`` is its path there, for example ``cudnn.allow_tf32``. A module there with
-    the name of the device type is read too.
+    That is its path in ``torch.backends``, also in a module there with the name of the device type.
     """
     import torch
 

@@ -32,11 +32,11 @@ from torch.nn.modules.dropout import _DropoutNd
 import chipperf
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import find_case
-from chipperf.cases.workload import WorkloadContext
+from chipperf.cases.workload import Batch, Workload, WorkloadContext
 from chipperf.contract.certificate import BATCHES, CaseComparison, Certificate, StepComparison
 from chipperf.errors import PluginError, UsageError
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.session import bind
+from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import LoaderOptions, PrecisionPolicy, Rank
 from chipperf.precisions import ARITHMETICS, PRECISIONS
 from chipperf.run.progress import ProgressFile
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chipperf.cases.base import Case, Hyperparameters, SampleSize
-    from chipperf.cases.workload import Batch, Workload
-    from chipperf.plugin.session import Session
 
 _SEED: Final = 1
 
@@ -69,11 +67,10 @@ _FP32: Final = PrecisionPolicy(requested="fp32", effective="fp32")
 
 
 def certify(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Compare cases in this process and return a certificate as JSON. The process has the vendor's environment.
+    """Compare cases in this process, which has the vendor's environment, and return a certificate as JSON.
 
-    Args:
-        arguments: ``entry``: the plugin's entry point; ``cases``: names; ``size``; ``steps``; ``precision``;
-            ``data``: directory of a dataset, or ``None`` for generated samples; ``progress``: file for progress.
+    ``arguments`` are ``entry``, ``cases`` by name, ``size``, ``steps``, ``precision``, ``data``, a dataset's directory
+    or ``None`` for generated samples, and ``progress``, the file for progress.
     """
     session = bind(PluginEntry(**arguments["entry"]))
     runtime = session.load_runtime()
@@ -122,11 +119,9 @@ def compare(
 ) -> CaseComparison:
     """Train the first steps of a case on a device and on the CPU, side by side.
 
-    The vendor has initialized the device and set it up for the policy's precision. With ``to_the_end=False`` the
+    The vendor has initialized the device and set it up for the policy's precision. If its switches make the CPU round
+    fp32 too, there is nothing to compare with, which is a :class:`PluginError`. With ``to_the_end=False`` the
     comparison stops as soon as it has failed.
-
-    Raises:
-        PluginError: The vendor's switches make the CPU round fp32 too, so that there is nothing to compare with.
     """
     _require_reference_in_fp32()
     hyperparameters = hyperparameters_of(case, size)
@@ -162,12 +157,9 @@ def compare(
 
 
 def sample_data(case: Case, size: SampleSize, root: Path | None = None) -> Path:
-    """Return the directory of generated data for a case, with as many samples as the steps use.
+    """Return the directory of generated data for a case, with as many samples as the steps use, or raise a UsageError.
 
     The data is in ``root``, by default the user's cache directory.
-
-    Raises:
-        UsageError: The case generates no such data.
     """
     if case.data.ensure_few_samples is None:
         raise UsageError(
@@ -237,7 +229,6 @@ class _Side:
         return float(loss.detach()), gradients
 
     def step(self, scale: float) -> None:
-        """Do an optimizer step with ``scale`` times the case's first learning rates."""
         for group, rate in zip(self.optimizer.param_groups, self.workload.learning_rates(0), strict=True):
             group["lr"] = scale * rate
         if self.workload.max_gradient_norm is not None:

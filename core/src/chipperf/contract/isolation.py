@@ -47,13 +47,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOutcome:
-    """The result of a call in its own process.
-
-    Attributes:
-        value: The return value; ``None`` if ``fault`` is set.
-        fault: Why there is no value: the function raised, hung, crashed or ended its process.
-        output: The end of the printed output.
-    """
+    """The result of a call in its own process: its value, or as ``fault`` why there is none; and its last output."""
 
     value: Any = None
     fault: str | None = None
@@ -64,8 +58,7 @@ class CallOutcome:
 class ForkServer:
     """A process that forks for each call. It has imported the modules in ``preload``, and calls have its environment.
 
-    Raises:
-        PluginError: The interpreter does not start, or a module cannot be imported.
+    A :class:`PluginError` says why it does not start.
     """
 
     def __init__(self, environment: Mapping[str, str], preload: Sequence[str] = ()) -> None:
@@ -140,8 +133,7 @@ class ForkServers:
     def get(self, environment: Mapping[str, str], preload: Sequence[str] = (), *, number: int = 0) -> ForkServer:
         """Return the server with this environment and these modules. Starts a new one if the last has ended.
 
-        ``number`` distinguishes servers with the same environment and modules that run at the same time. The other
-        arguments and errors are those of :class:`ForkServer`.
+        ``number`` distinguishes servers that run at the same time and differ in nothing else.
         """
         key = (number, tuple(preload), frozenset(environment.items()))
         if key not in self._servers or self._servers[key].ended:
@@ -161,10 +153,7 @@ def call_in_fork(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function in a fork of this process, which must have no threads and no children.
-
-    The function returns a JSON value. ``environment`` has variables to set before the call.
-    """
+    """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
     started_s = time.monotonic()
     answer = _call_in_fork(lambda: function(argument), timeout_s, environment or {})
     return CallOutcome(**answer, seconds=time.monotonic() - started_s)
@@ -177,10 +166,8 @@ def call_in_new_interpreter(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
 ) -> CallOutcome:
-    """Call a function of a module in a new interpreter. It takes and returns a JSON value.
-
-    Raises:
-        NotRun: The interpreter does not start.
+    """Call a function of a module, which takes and returns a JSON value, in a new interpreter, or raise
+    :class:`NotRun`.
     """
     try:
         server = ForkServer({**os.environ, **(environment or {})})

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from chipperf.plugin.installed import CORE_PACKAGE, normal_name, package_directory
-
-if TYPE_CHECKING:
-    from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.installed import CORE_PACKAGE, PluginEntry, normal_name, package_directory
 
 _REQUIREMENT: Final = re.compile(r"\s*(?P<name>[\w.-]+)\s*(\[[^\]]*\])?\s*(?P<rest>[^;]*)(;(?P<marker>.*))?")
 _LOWER: Final = re.compile(r"(>=|>|==|~=)\s*\d")

@@ -27,12 +27,11 @@ from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.registration import VENDOR_HOOKS, register
 from chipperf.plugin.session import Session
-from chipperf.plugin.types import ProbeResult
+from chipperf.plugin.types import ProbeResult, VendorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chipperf.plugin.types import VendorInfo
 
 _THREAD_END_S: Final = 2.0
 """Time that a joined thread has to disappear from the kernel's list."""
@@ -72,11 +71,7 @@ def observe_changes(entry: Mapping[str, str]) -> list[str]:
 
 
 def register_again(entry: Mapping[str, str]) -> str | None:
-    """Load and register a plugin twice in this process and once in a spawned one; return the fault or ``None``.
-
-    Raises:
-        PluginError: The first registration fails.
-    """
+    """Load and register a plugin twice in this process and once in a spawned one; return the fault or ``None``."""
     first = _register(entry)
     try:
         second = _register(entry)
@@ -132,7 +127,6 @@ class _State:
         self.children = {child.pid for child in process.children()}
 
     def changes_since(self, before: _State) -> Iterator[str]:
-        """Yield a phrase for each difference to an earlier state."""
         replaced = [name for name, module in before.modules.items() if self.modules.get(name) is not module]
         patched = [
             f"{module}.{name}"

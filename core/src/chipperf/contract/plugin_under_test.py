@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
-from chipperf.errors import PerfError, PluginError
+from chipperf.errors import PerfError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.session import Session, bind
-from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.plugin.session import Session, bind, installed_infos
+from chipperf.plugin.types import DistributedConfig, EnvironmentSettings, Rank, RuntimeInfo, VendorInfo
 from chipperf.train.preparation import join_process_group
 
 if TYPE_CHECKING:
@@ -24,20 +23,14 @@ if TYPE_CHECKING:
 
     import torch
 
-    from chipperf.plugin.types import DistributedConfig, RuntimeInfo, VendorInfo
-
 
 @dataclass(eq=False)
 class PluginUnderTest:
-    """A vendor plugin under test.
+    """A vendor plugin under test, of one rank among the processes of the check.
 
     Session, runtime, device and process group are created at their first use, once, in the order of a real run. The
-    runner has checked that the parts in the check's ``needs`` work.
-
-    Attributes:
-        rank: Rank of this process among the processes of the check.
-        settings: The run for which this process's environment is set up.
-        workspace: Directory that all checks share, for files that take long to make.
+    runner has checked that the parts in the check's ``needs`` work. This process's environment is set up for a run with
+    ``settings``. All checks share the directory ``workspace``, for files that take long to make.
     """
 
     entry: PluginEntry
@@ -131,9 +124,5 @@ def other_entries(subject: PluginUnderTest) -> list[PluginEntry]:
 
 def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:
     """Return the VendorInfo of every other vendor, except for the reference and for broken plugins."""
-    found = []
-    for entry in other_entries(subject):
-        if entry.name != installed.REFERENCE_VENDOR:
-            with suppress(PluginError):
-                found.append(bind(entry, purpose="inspect").vendor_info())
-    return found
+    own = (subject.entry.name, installed.REFERENCE_VENDOR)
+    return [info for info in installed_infos() if info.name not in own]

@@ -59,10 +59,8 @@ class Probing:
 
     Attributes:
         fault: Why there is no result: the probe raised, hung or ended its process; ``None`` if there is a result.
-        seconds: Duration of the hook.
         imported_torch: True if the hook imported torch.
-        visible_devices_env: The value in VendorInfo, read in the probing process so that this one need not import the
-            plugin.
+        visible_devices_env: The value in VendorInfo, so that this process need not import the plugin.
     """
 
     fault: str | None = None
@@ -86,13 +84,10 @@ def probe(
     pci: Path | None = None,
     path: Path | None = None,
 ) -> Probing:
-    """Probe in a fork of this process, which must not have imported the plugin.
+    """Probe in a fork of this process, which must not have imported the plugin; an invalid result is :class:`NotRun`.
 
     In the fork, the environment has ``variables`` and lacks those in ``without``, the directory ``pci`` replaces the
     kernel's list of PCI functions, and modules are searched first in the directory ``path``.
-
-    Raises:
-        NotRun: The probe returns an invalid result.
     """
     arguments = {"entry": asdict(entry), "without": without, "pci": pci, "path": path}
     outcome = call_in_fork(run_probe, arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables)

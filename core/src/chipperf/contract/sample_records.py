@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from pydantic import BaseModel
 
 import chipperf
-from chipperf.plugin.types import EnvironmentSettings, Rank
+from chipperf.plugin.types import EnvironmentSettings, Rank, VendorInfo
 from chipperf.records import schema
 from chipperf.run.planned_record import vendor_record
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import VendorInfo
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""

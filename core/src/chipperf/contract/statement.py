@@ -6,12 +6,11 @@ import platform
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 import chipperf
 from chipperf.contract.check import CONTRACT_VERSION, LEVELS, Level
 from chipperf.contract.waivers import Waiver
 from chipperf.plugin.types import API_VERSION
+from chipperf.records.schema import StrictModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,11 +35,7 @@ _NAMED: Final = 5
 """Number of checks that a claim lists by name. It gives only the number of further checks."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JudgedResult(_Model):
+class JudgedResult(StrictModel):
     """A check's result after the waivers were applied. ``message`` says why the check did not pass."""
 
     check: str
@@ -51,12 +46,11 @@ class JudgedResult(_Model):
     waiver: Waiver | None
 
 
-class LevelClaim(_Model):
+class LevelClaim(StrictModel):
     """Whether a vendor may claim a level, and how many checks apply to the plugin and passed.
 
-    Attributes:
-        claimed: True if every check that applies, of this level and below, passed or is waived as unsupported.
-        remark: Why the level is not claimed, or the waivers that the claim depends on; empty if neither applies.
+    It may if every check that applies, of this level and below, passed or is waived as unsupported. ``remark`` says why
+    not, or which waivers the claim depends on.
     """
 
     level: Level
@@ -74,17 +68,14 @@ class LevelClaim(_Model):
         return f"L{self.level} {self.passed}/{self.applicable}{'' if self.claimed else ' not claimed'}{remark}"
 
 
-class Statement(_Model):
+class Statement(StrictModel):
     """The conformance statement of one run of the contract suite.
 
     Attributes:
         contract_version: Version of the list of checks.
         api_version: Version of the hook specification.
-        finished_utc: End of the run, ISO 8601.
-        system: Operating system and architecture.
         simulated: True if fake modules replaced the vendor's stack. Then only level 0 can be claimed.
         device: Identity of the first device.
-        runtime: Versions of the vendor's stack.
     """
 
     contract_version: str
@@ -190,6 +181,5 @@ def _claim(
 
 
 def _enumerate(checks: Sequence[str]) -> str:
-    """Return the names of the checks as a list, or the first names and the number of the others."""
     more = len(checks) - _NAMED
     return f"{', '.join(checks[:_NAMED])} and {more} more" if more > 1 else ", ".join(checks)

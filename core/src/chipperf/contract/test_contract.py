@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chipperf.contract.check import all_checks
+from chipperf.contract.check import Check, all_checks
 from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import judge
-from chipperf.contract.waivers import read_waivers
+from chipperf.contract.waivers import Waiver, read_waivers
 from chipperf.plugin.installed import find_vendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from chipperf.contract.check import Check
-    from chipperf.contract.waivers import Waiver
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

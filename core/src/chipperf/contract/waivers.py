@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from chipperf.contract.check import find_check
 from chipperf.errors import ConfigError, UsageError, first_fault
 from chipperf.plugin.types import API_VERSION
+from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -21,19 +22,15 @@ if TYPE_CHECKING:
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class Waiver(BaseModel):
+class Waiver(StrictModel):
     """One check that is known to fail, and why.
 
     Attributes:
-        check: Id of the check.
-        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: the plugin has a
-            bug. ``planned``: the feature is not built yet. With ``bug`` and ``planned`` the run succeeds, but the level
-            is not claimed.
-        issue: Address of the issue.
+        kind: ``unsupported``: the hardware cannot do it, and the level may still be claimed. ``bug``: the
+            plugin has a bug. ``planned``: the feature is not built yet. With ``bug`` and ``planned`` the run
+            succeeds, but the level is not claimed.
         until_api: First API version for which the waiver is not accepted.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     check: _Text
     kind: Literal["unsupported", "bug", "planned"]
@@ -42,18 +39,14 @@ class Waiver(BaseModel):
     until_api: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+$")] | None = None
 
 
-class _WaiverFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _WaiverFile(StrictModel):
     waiver: tuple[Waiver, ...] = ()
 
 
 def read_waivers(path: Path) -> dict[str, Waiver]:
-    """Return the waivers in a TOML file by check id.
+    """Return the waivers in a TOML file by check id; a :class:`ConfigError` names the file and the waiver.
 
-    Raises:
-        ConfigError: The file cannot be read or is malformed, waives an unknown check or the same check twice, or a
-            waiver has expired. The message names the file and the waiver.
+    It must not waive an unknown check or a check twice, and none of its waivers may have expired.
     """
     try:
         content = _WaiverFile.model_validate(parse_toml(path.read_text(encoding="utf-8")))

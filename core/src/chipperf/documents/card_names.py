@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from chipperf.errors import ConfigError, PluginError, first_fault
+from chipperf.errors import ConfigError, first_fault
 from chipperf.languages import in_all_languages
-from chipperf.plugin import installed
-from chipperf.plugin.session import bind
+from chipperf.plugin.installed import REFERENCE_VENDOR
+from chipperf.plugin.session import installed_infos
+from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -25,19 +25,15 @@ if TYPE_CHECKING:
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
 
-class VendorNames(BaseModel):
+class VendorNames(StrictModel):
     """Names of a vendor, its servers and its cards. ``cards`` has the other names of a card by its name in reports."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     titles: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     cards: dict[str, tuple[str, ...]] = {}
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _File(StrictModel):
     vendors: dict[str, VendorNames]
 
 
@@ -104,7 +100,7 @@ class CardNames:
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
-        if info.name == installed.REFERENCE_VENDOR:
+        if info.name == REFERENCE_VENDOR:
             # The reference's name is a common word, which occurs in the texts of all vendors.
             self.vendors.add(info.name)
             return
@@ -119,26 +115,18 @@ class CardNames:
 def read_card_names(files: Sequence[Path] = ()) -> CardNames:
     """Return the names from the user's files, installed plugins and core's file. The first meaning of a name wins.
 
-    Raises:
-        ConfigError: A file cannot be read, or does not have the format of ``card_names.toml``. The message says where.
+    A :class:`ConfigError` says where a file cannot be read, or does not have the format of ``card_names.toml``.
     """
     names = CardNames()
     for file in files:
         _add_file(names, file)
-    for info in _installed():
+    for info in _installed_infos():
         names.add_plugin(info)
     _add_file(names, SHIPPED_FILE)
     return names
 
 
-@cache
-def _installed() -> tuple[VendorInfo, ...]:
-    infos = []
-    for entry in {entry.name: entry for entry in installed.vendors()}.values():
-        # Ignore a broken plugin; `perf doctor` reports it.
-        with suppress(PluginError):
-            infos.append(bind(entry, purpose="inspect").vendor_info())
-    return tuple(infos)
+_installed_infos = cache(installed_infos)
 
 
 def _add_file(names: CardNames, path: Path) -> None:

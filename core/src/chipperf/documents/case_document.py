@@ -11,17 +11,15 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.documents import cells, markdown, wording
-from chipperf.documents.markdown import Block, Located, Place, Table
+from chipperf.documents.markdown import Block, Located, Markdown, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
-from chipperf.languages import ENGLISH, list_separator
+from chipperf.languages import ENGLISH, Language, list_separator
 from chipperf.records.columns import WINDOWED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chipperf.documents.cells import MemoryCell
-    from chipperf.documents.markdown import Markdown
-    from chipperf.languages import Language
     from chipperf.records.schema import Setting
 
 _TEMPLATE_MARK: Final = re.compile(r"chipperf report template (\d+)")
@@ -66,12 +64,12 @@ class DocumentRow:
     @property
     def shape(self) -> str:
         """Topology, for example ``1x8``; empty without one."""
-        return self.topology.shape if self.topology else ""
+        return self.topology.label if self.topology else ""
 
     @property
     def card_count(self) -> int:
         """All cards; 0 without a topology."""
-        return self.topology.card_count if self.topology else 0
+        return self.topology.world_size if self.topology else 0
 
     @property
     def precision(self) -> str:
@@ -118,7 +116,6 @@ class CaseDocument:
     """The content of a case document.
 
     Attributes:
-        name: Name of the file in messages.
         generated: True if chipperf rendered the document.
         metrics_definition: Definition of the metrics that its numbers follow.
         title: Heading of the vendor's own section.
@@ -127,7 +124,6 @@ class CaseDocument:
         headers: Header of the performance table by column.
         remarks: All other text.
         not_understood: Text in the layout's places that does not fit the layout.
-        generated_lines: Lines of notes and evidence from chipperf, which repeat the tables.
     """
 
     name: str
@@ -142,7 +138,6 @@ class CaseDocument:
     rows: list[DocumentRow] = field(default_factory=list)
     remarks: list[Located] = field(default_factory=list)
     not_understood: list[Located] = field(default_factory=list)
-    generated_lines: int = 0
 
     @property
     def is_report(self) -> bool:
@@ -151,11 +146,7 @@ class CaseDocument:
 
 
 def read_document(text: str, name: str) -> CaseDocument:
-    """Return the content of a document. Any Markdown is a document, possibly without content.
-
-    Raises:
-        DocumentError: A table is too long.
-    """
+    """Return the content of a document. Any Markdown is one, possibly without content, if no table is too long."""
     parsed = markdown.parse(text, name)
     comments = [comment.text for comment in parsed.comments]
     generated = any(_TEMPLATE_MARK.search(comment) for comment in comments)
@@ -193,7 +184,7 @@ class _Reader:
             elif block.kind == "heading":
                 self._heading(block)
             elif self._is_generated_text(block):
-                self._document.generated_lines += block.last_line - block.place.line + 1
+                continue
             elif self._open_fact and block.kind == "paragraph" and block.depth:
                 self._continue_fact(self._open_fact[0], block)
             elif block.kind == "item":
@@ -206,7 +197,6 @@ class _Reader:
         self._open_fact = None
         self._in_notes = False
         if self._section == "evidence" and kind not in ("remarks", "title"):
-            document.generated_lines += 1
             return
         if kind == "evidence" and not document.generated:
             kind = None
@@ -275,7 +265,6 @@ class _Reader:
 
     def _table(self, table: Table) -> None:
         if self._section == "evidence":
-            self._document.generated_lines += table.last_line - table.place.line + 1
             return
         self._open_fact = None
         columns = [self._column(header.text) for header in table.header]

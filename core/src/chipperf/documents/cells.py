@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.format import MARKERS, REASON_IN_MARKER
 from chipperf.languages import in_all_languages, pattern
-from chipperf.records.schema import UNKNOWN, Missing
+from chipperf.records.schema import UNKNOWN, Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
     from chipperf.records.columns import Unit
-    from chipperf.records.schema import MissingKind, Setting
 
 _GIB: Final = 2**30
 _MAX_GIB: Final = 2**20

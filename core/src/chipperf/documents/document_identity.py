@@ -28,8 +28,8 @@ _CASE_DIRECTORY: Final = re.compile(r"(.+)-(?:pytorch|paddle|tensorflow2|mindspo
 def identify_vendor(document: CaseDocument, names: CardNames, path: Path | None = None) -> str | None:
     """Return the vendor of a document, or ``None`` if it is unknown.
 
-    The sources, in this order, are: a parent directory with the name of a vendor, the title of the vendor's section,
-    the cards in rows and environment, and the short name, which is often copied from other documents.
+    The sources, in this order, are: the title of a plugin's section, a parent directory with the name of a vendor, the
+    title, the cards in rows and environment, and the short name, which is often copied from other documents.
     """
     title = document.title.text if document.title else ""
     for vendor in sorted(names.vendors):

@@ -11,13 +11,12 @@ import re
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Final
 
-from chipperf.languages import Phrase, in_language, join, phrase
+from chipperf.languages import Language, Phrase, in_language, join, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chipperf.languages import Language
     from chipperf.records.columns import Unit
 
 NOT_APPLICABLE = "/"
@@ -119,9 +118,8 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
 
 
 def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
-    """Return a reported value as its unit is written; see :mod:`chipperf.records.columns`.
-
-    ``as_percent`` says whether the case writes its quality in percent. With ``exact`` the value has all digits.
+    """Return a reported value as its unit is written, see :mod:`chipperf.records.columns`; ``as_percent`` is for
+    quality.
     """
     if unit == "fraction":
         return quality(value, as_percent=as_percent, exact=exact)

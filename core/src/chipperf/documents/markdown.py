@@ -32,7 +32,6 @@ BlockKind = Literal["heading", "item", "paragraph", "code", "html"]
 
 class _Parser(MarkdownIt):
     def normalizeLink(self, url: str) -> str:
-        """Return the address unchanged."""
         return url
 
 
@@ -79,9 +78,8 @@ class Link:
 class Block(Located):
     """A heading, list item, paragraph, code block or piece of HTML. Web links keep the form ``[text](address)``.
 
-    Attributes:
-        depth: Level of a heading, or nesting of a list item (1 is outermost); otherwise 0.
-        value: Start of the value in a list item ``label: value``.
+    ``depth`` is the level of a heading, or the nesting of a list item from 1; ``value`` is where the value of an item
+    ``label: value`` starts.
     """
 
     kind: BlockKind
@@ -132,12 +130,7 @@ class Markdown:
 
 
 def read_text(path: Path) -> str:
-    """Return a document's text.
-
-    Raises:
-        DocumentError: The file cannot be read, is larger than :data:`MAX_BYTES`, or is not UTF-8. The message says
-            where.
-    """
+    """Return a document's text; a :class:`DocumentError` says where it is not UTF-8, or why it cannot be read."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -157,11 +150,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, name: str = "document") -> Markdown:
-    """Return the structure of ``text``. Every text is a valid Markdown document.
-
-    Raises:
-        DocumentError: A table has more than :data:`MAX_TABLE_ROWS` rows.
-    """
+    """Return the structure of ``text``. Every text is a valid Markdown document, if no table is too long."""
     return _Reader(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"), name).read()
 
 
@@ -171,8 +160,6 @@ def one_line(text: str) -> str:
 
 
 class _Reader:
-    """Makes blocks of the tokens of one document."""
-
     def __init__(self, text: str, name: str) -> None:
         self._name = name
         self._lines = text.split("\n")

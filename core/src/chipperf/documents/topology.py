@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from chipperf.languages import LANGUAGES, Phrase, in_language, phrase
+from chipperf.records.schema import Topology
 
 _SHAPE: Final = r"(\d{1,4})\s*[x×X*]\s*(\d{1,4})"
 _BRACKETED_SHAPE: Final = re.compile(rf"[（(]\s*{_SHAPE}\s*[）)]")
@@ -34,33 +35,17 @@ def topology_words(nnodes: int, nproc_per_node: int) -> Phrase:
     return phrase("%(machines)s, %(cards)s", machines=machines, cards=cards)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardTopology:
+class CardTopology(Topology):
     """A card, which may be empty, and its number of machines and of cards per machine."""
 
     card: str
-    nnodes: int
-    nproc_per_node: int
-
-    @property
-    def shape(self) -> str:
-        """Number of machines x cards per machine, for example ``1x8``."""
-        return f"{self.nnodes}x{self.nproc_per_node}"
-
-    @property
-    def card_count(self) -> int:
-        """All cards."""
-        return self.nnodes * self.nproc_per_node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RowLabel(CardTopology):
     """The content of the first cell of a row. The card is the text before the topology.
 
-    Attributes:
-        words: Numbers of machines and cards from the words, which may differ; ``None`` without words.
-        phrase: The words.
-        says_each: True if the words give the cards of each machine.
+    ``phrase`` is the topology in words, ``words`` their numbers of machines and cards, which may differ, and
+    ``says_each`` whether they give the cards of each machine.
     """
 
     words: tuple[int, int] | None
@@ -101,7 +86,7 @@ def parse_row_label(text: str, config_name: str = "") -> RowLabel | None:
 def parse_config_name(name: str) -> CardTopology | None:
     """Return what a FlagPerf configuration is called after, as ``config_R300x1x8``, or ``None`` for other names."""
     match = _CONFIG_NAME.fullmatch(name.strip()) if len(name) <= _MAX_NAME else None
-    if not match or not match[1]:
+    if not match or not match[1] or not int(match[2]) * int(match[3]):
         return None
     return CardTopology(card=match[1], nnodes=int(match[2]), nproc_per_node=int(match[3]))
 

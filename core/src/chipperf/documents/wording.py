@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from chipperf.languages import LANGUAGES, in_all_languages, in_language, pattern, phrase
+from chipperf.languages import LANGUAGES, Language, Phrase, in_all_languages, in_language, pattern, phrase
 from chipperf.records.columns import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chipperf.languages import Language, Phrase
 
 _FILLING: Final = re.compile(r"[\s、,，/&和*_`:：()（）\[\]【】·.-]")
 _BRACKETED_END: Final = re.compile(r"\s*[（(][^（）()]*[）)]?\s*$")

@@ -6,29 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from chipperf.documents import cells, wording
-from chipperf.documents.case_document import read_document
+from chipperf.documents.case_document import CaseDocument, DocumentRow, read_document
 from chipperf.documents.document_identity import find_case_by_model, identify_case, identify_vendor, installed_cases
 from chipperf.documents.format import MARKERS, setting
 from chipperf.errors import DocumentError
-from chipperf.importing.imported import (
-    Import,
-    ImportedRecord,
-    ImportSource,
-    NotUnderstood,
-    SourceFile,
-    imported_record,
-)
+from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.languages import ENGLISH, in_all_languages
-from chipperf.records.columns import columns_of
-from chipperf.records.schema import (
-    UNKNOWN,
-    UNKNOWN_NAME,
-    HyperparameterChange,
-    Memory,
-    Missing,
-    Titles,
-    Topology,
-)
+from chipperf.records.columns import Column, columns_of
+from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, HyperparameterChange, Memory, Missing, Titles, Topology
 from chipperf.report.row import SHORT_KEYS, hyperparameter_order
 
 if TYPE_CHECKING:
@@ -36,10 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.documents.markdown import Located
     from chipperf.documents.topology import RowLabel
-    from chipperf.records.columns import Column
     from chipperf.records.schema import Setting, Text
 
 _MEMORY_SOURCE = "imported document"
@@ -60,13 +43,9 @@ def import_document(
     """Return the records of a case document.
 
     Content that has no field in a record becomes a remark. Text in the layout's places that does not fit the layout is
-    also listed as not understood.
-
-    Vendor and case are by default detected, also from the directories of ``path``. ``name`` is the document's name in
-    messages and sources.
-
-    Raises:
-        DocumentError: The document has no row that can be read, or its vendor or case is unknown.
+    also listed as not understood. Vendor and case are by default detected, also from the directories of ``path``.
+    ``name`` is the document's name in messages and sources. A :class:`DocumentError` says that no row can be read, or
+    that vendor or case is unknown.
     """
     document = read_document(text, name)
     vendor = vendor or identify_vendor(document, names, path)
@@ -116,27 +95,28 @@ class _Importer:
         shared = (*self._shared, *(self._source(f"remarks.{index}", place) for index, place in places))
         records = []
         for index, (topology, changes, sources) in enumerate(rows, start=1):
-            record = imported_record(
-                run_id=f"imported-{self._sha256[:8]}-{index}",
-                vendor=self._vendor,
-                case=self._case_name,
-                topology=Topology(nnodes=topology.nnodes, nproc_per_node=topology.nproc_per_node),
-                names=self._names,
-                metrics_definition=document.metrics_definition,
-                values={
-                    **changes,
-                    "vendor": {"report_title": report_title},
-                    "environment": {**environment, **changes["environment"]},
-                    "dataset": {"name": dataset},
-                    "remarks": list(self._remarks),
-                },
+            records.append(
+                imported_record(
+                    run_id=f"imported-{self._sha256[:8]}-{index}",
+                    vendor=self._vendor,
+                    case=self._case_name,
+                    topology=Topology(nnodes=topology.nnodes, nproc_per_node=topology.nproc_per_node),
+                    names=self._names,
+                    metrics_definition=document.metrics_definition,
+                    values={
+                        **changes,
+                        "vendor": {"report_title": report_title},
+                        "environment": {**environment, **changes["environment"]},
+                        "dataset": {"name": dataset},
+                        "remarks": list(self._remarks),
+                    },
+                    sources=(*sources, *shared),
+                )
             )
-            records.append(ImportedRecord(record, (*sources, *shared)))
         return Import(
             files=(SourceFile(name=document.name, sha256=self._sha256),),
             records=tuple(records),
             not_understood=tuple(sorted(self._not_understood, key=lambda each: (each.line, each.column))),
-            generated_lines=document.generated_lines,
         )
 
     def _environment(self) -> dict[str, Text]:
@@ -160,7 +140,6 @@ class _Importer:
         return text
 
     def _report_title(self) -> dict[str, str]:
-        """Return the title by the languages in which it is known."""
         title = self._document.title
         if title is None or not title.text:
             return {}
@@ -184,7 +163,6 @@ class _Importer:
         return key != "task" and wording.refers_to_column(text) is not None
 
     def _rows(self) -> list[tuple[RowLabel, dict[str, Any], list[ImportSource]]]:
-        """Return topology, values and sources of each row that can be read."""
         rows = []
         seen: dict[Hashable, DocumentRow] = {}
         for row in self._document.rows:

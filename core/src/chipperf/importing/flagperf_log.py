@@ -17,14 +17,7 @@ from chipperf.documents import wording
 from chipperf.documents.document_identity import find_case_by_model, installed_cases, slug
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
-from chipperf.importing.imported import (
-    Import,
-    ImportedRecord,
-    ImportSource,
-    NotUnderstood,
-    SourceFile,
-    imported_record,
-)
+from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
 
@@ -53,23 +46,19 @@ _COUNTS: Final = ("train_samples", "steps")
 _RESULT_KINDS: Final = ("accuracy", "mean average precision")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """Facts that a log may not contain and the user can give. ``None`` is detected from the log's directories."""
+def import_log(
+    path: Path,
+    *,
+    names: CardNames,
+    vendor: str | None = None,
+    case: str | None = None,
+    topology: Topology | None = None,
+    precision: str | None = None,
+) -> Import:
+    """Return the record of a FlagPerf run; a :class:`DocumentError` says why there is none.
 
-    vendor: str | None = None
-    case: str | None = None
-    topology: Topology | None = None
-    precision: str | None = None
-
-
-def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
-    """Return the record of a FlagPerf run.
-
-    ``path`` is the log of the main process. Monitor logs in the same directory are read too.
-
-    Raises:
-        DocumentError: The log cannot be read or has no event, or vendor, case or topology is unknown.
+    ``path`` is the log of the main process. Monitor logs in the same directory are read too. Vendor, case and topology
+    are by default those in the log and its directories; without one there is no record.
     """
     text, file = _read(path)
     log = _Log(text, path.name)
@@ -78,7 +67,7 @@ def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
             f"{path} has no event of FlagPerf's log", hint=f"its lines start with {_MARK}; try rank0.out.log"
         )
     key = _case_key(path)
-    vendor, case, topology = _identify(path, key, log, facts)
+    vendor, case, topology = _identify(path, key, log, vendor, case, topology)
     card = {"row_label": key[3], "card_short_name": key[3]} if key else {"row_label": UNKNOWN}
     metrics = log.metrics(case)
     files = [file]
@@ -104,14 +93,15 @@ def import_log(path: Path, *, names: CardNames, facts: RunFacts) -> Import:
         values={
             "metrics": metrics,
             "status": log.status(),
-            "precision": {"requested": facts.precision or UNKNOWN_NAME},
+            "precision": {"requested": precision or UNKNOWN_NAME},
             "environment": card,
             "remarks": log.remarks,
         },
+        sources=log.sources,
     )
     return Import(
         files=tuple(files),
-        records=(ImportedRecord(record, tuple(log.sources)),),
+        records=(record,),
         not_understood=(*log.not_understood, *log.no_events),
     )
 
@@ -153,18 +143,15 @@ class _Log:
                 self.no_events.append(NotUnderstood.at(Located(one_line(line)[:200], place), name, "not an event"))
 
     def named(self, name: str) -> list[_Event]:
-        """Return the events with a name."""
         return [event for event in self.events if event.name == name]
 
     def status(self) -> Status:
-        """Return the status ``completed`` if the log has the event that ends a run, else ``interrupted``."""
         if self.named("FINISHED"):
             return Status(state="completed")
         message = "the log has no FINISHED event"
         return Status(state="interrupted", failure=Failure(failure_class="unfinished", message=message))
 
     def metrics(self, case_name: str) -> dict[str, Any]:
-        """Return the metrics in the log."""
         finished = self.named("FINISHED")
         for event in finished[1:]:
             self._refuse(event, "event", "a second FINISHED event, from the main process of another machine")
@@ -290,13 +277,14 @@ def _fraction(value: Any) -> float | None:
     return number / 100 if number > 1 else number
 
 
-def _identify(path: Path, key: re.Match[str] | None, log: _Log, facts: RunFacts) -> tuple[str, str, Topology]:
-    """Return vendor, case and topology from the known facts, the log's first event and its directories."""
+def _identify(
+    path: Path, key: re.Match[str] | None, log: _Log, vendor: str | None, model: str | None, topology: Topology | None
+) -> tuple[str, str, Topology]:
+    """Return vendor, case and topology: the given ones, or those of the log's first event and its directories."""
     submitted = next((event.value for event in log.named("SUBMIT_INFO")), {})
-    vendor = facts.vendor or _text(submitted.get("vendor"))
-    model = facts.case or _text(submitted.get("model")) or (key[1] if key else None)
-    topology = facts.topology or (Topology(nnodes=int(key[4]), nproc_per_node=int(key[5])) if key else None)
-    topology = topology or _count_processes(path)
+    vendor = vendor or _text(submitted.get("vendor"))
+    model = model or _text(submitted.get("model")) or (key[1] if key else None)
+    topology = topology or (Topology(nnodes=int(key[4]), nproc_per_node=int(key[5])) if key else _count_processes(path))
     if vendor is None:
         raise DocumentError(f"{path} does not name its vendor", hint="give it with --vendor NAME")
     if model is None:

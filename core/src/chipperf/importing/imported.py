@@ -7,31 +7,15 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 import chipperf
 from chipperf.documents.document_identity import installed_cases, slug
 from chipperf.errors import UsageError
 from chipperf.plugin.types import API_VERSION
+from chipperf.records import schema
 from chipperf.records.files import write_atomically
-from chipperf.records.schema import (
-    UNKNOWN,
-    UNKNOWN_NAME,
-    CaseRecord,
-    Dataset,
-    Distribution,
-    Environment,
-    HyperparametersRecord,
-    Limits,
-    Metrics,
-    PrecisionRecord,
-    Record,
-    Status,
-    Titles,
-    Topology,
-    Vendor,
-    all_missing,
-)
+from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, StrictModel
 from chipperf.run.directory import RunDirectory
 from chipperf.run.planned_record import titles
 
@@ -41,17 +25,12 @@ if TYPE_CHECKING:
 
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.markdown import Located
-    from chipperf.records.schema import MetricsDefinition
 
 SOURCES_FILE: Final = "sources.json"
 """Name of the file, next to an imported record, with the sources of its values."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImportSource(_Model):
+class ImportSource(StrictModel):
     """The source of a value: field of the record, file, line and column from 1, and text."""
 
     field: str
@@ -66,7 +45,7 @@ class ImportSource(_Model):
         return cls(field=field, file=file, line=located.place.line, column=located.place.column, text=located.text)
 
 
-class NotUnderstood(_Model):
+class NotUnderstood(StrictModel):
     """A text in one of the layout's places that does not fit the layout."""
 
     file: str
@@ -84,14 +63,14 @@ class NotUnderstood(_Model):
         return f"{self.file}:{self.line}:{self.column}: {self.text!r}: {self.reason}"
 
 
-class SourceFile(_Model):
+class SourceFile(StrictModel):
     """A file that was read."""
 
     name: str
     sha256: str
 
 
-class Sources(_Model):
+class Sources(StrictModel):
     """Content of ``sources.json``."""
 
     files: list[SourceFile]
@@ -103,24 +82,20 @@ class Sources(_Model):
 class ImportedRecord:
     """A record and the sources of its values."""
 
-    record: Record
+    record: schema.Record
     values: tuple[ImportSource, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """The content that was read from a document or log.
+    """The content that was read from a document or log: one record per row or run.
 
-    Attributes:
-        records: One record per row or run.
-        not_understood: Texts that did not become a value of a record. They are also in the records' remarks.
-        generated_lines: Lines that chipperf itself wrote, which repeat its tables.
+    ``not_understood`` are texts that did not become a value of a record; they are also in the records' remarks.
     """
 
     files: tuple[SourceFile, ...]
     records: tuple[ImportedRecord, ...]
     not_understood: tuple[NotUnderstood, ...]
-    generated_lines: int = 0
 
 
 def imported_record(
@@ -128,39 +103,38 @@ def imported_record(
     run_id: str,
     vendor: str,
     case: str,
-    topology: Topology,
+    topology: schema.Topology,
     names: CardNames,
-    metrics_definition: MetricsDefinition,
+    metrics_definition: schema.MetricsDefinition,
     values: Mapping[str, object],
-) -> Record:
-    """Return an imported record in which all other values are unknown.
-
-    Neither the vendor's plugin nor the case need be installed.
+    sources: Sequence[ImportSource],
+) -> ImportedRecord:
+    """Return an imported record in which all other values are unknown; neither plugin nor case need be installed.
 
     ``metrics_definition`` is the one that the values follow. ``values`` are by field; a dictionary has those of a part
     of the record.
     """
     info = names.info(vendor)
     title = next(iter(names.titles(vendor)), vendor)
-    plain = Titles(zh=title, en=title)
+    plain = schema.Titles(zh=title, en=title)
     installed = installed_cases().get(case)
-    record = Record(
+    record = schema.Record(
         metrics_definition=metrics_definition,
         kind="imported",
         run_id=run_id,
         chipperf_version=chipperf.__version__,
         created_at=datetime.now(timezone.utc).replace(microsecond=0),
-        status=Status(state="completed"),
-        vendor=Vendor(
+        status=schema.Status(state="completed"),
+        vendor=schema.Vendor(
             name=vendor,
             title=titles(info.title) if info else plain,
             report_title=titles(info.report_title) if info else plain,
             device_type=info.device_type if info else UNKNOWN_NAME,
             api_version=info.api_version if info else API_VERSION,
             # No plugin ran. The importer wrote the record.
-            plugin=Distribution(name="chipperf", version=chipperf.__version__),
+            plugin=schema.Distribution(name="chipperf", version=chipperf.__version__),
         ),
-        case=CaseRecord(
+        case=schema.CaseRecord(
             name=case,
             version=installed.version if installed else UNKNOWN_NAME,
             preset="full",
@@ -168,18 +142,20 @@ def imported_record(
             target=installed.base.target if installed else UNKNOWN,
         ),
         topology=topology,
-        precision=PrecisionRecord(requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False),
-        hyperparameters=HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
-        limits=Limits(),
+        precision=schema.PrecisionRecord(
+            requested=UNKNOWN_NAME, effective=UNKNOWN, autocast_dtype=None, grad_scaler=False
+        ),
+        hyperparameters=schema.HyperparametersRecord(values={}, changes=UNKNOWN, global_batch_size=UNKNOWN),
+        limits=schema.Limits(),
         seed=UNKNOWN,
-        dataset=Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
+        dataset=schema.Dataset(name=UNKNOWN_NAME, fingerprint_method="", is_sample=False),
         loader=UNKNOWN,
-        environment=Environment(),
+        environment=schema.Environment(),
         knobs=[],
-        metrics=Metrics.model_validate(all_missing(Metrics, UNKNOWN)),
+        metrics=schema.Metrics.model_validate(schema.all_missing(schema.Metrics, UNKNOWN)),
     )
     # Validated again, because model_copy does not.
-    return Record.model_validate(_updated(record, values).model_dump())
+    return ImportedRecord(schema.Record.model_validate(_updated(record, values).model_dump()), tuple(sources))
 
 
 def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:
@@ -194,12 +170,8 @@ def _updated(part: BaseModel, values: Mapping[str, object]) -> BaseModel:
 def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
     """Write each record with its sources into its own directory in ``out``, and return the directories.
 
-    The directories, sorted by name, have the order of the rows in their documents.
-
-    Raises:
-        UsageError: One of the directories exists, or ``out`` cannot be written. If a directory exists, no file is
-            written.
-        RecordError: A file cannot be written.
+    The directories, sorted by name, have the order of the rows in their documents. If one of them exists, no file is
+    written, and a :class:`UsageError` says so.
     """
     records = [(imported, each) for imported in imports for each in imported.records]
     directories = [out / name for name in _directory_names(imports)]

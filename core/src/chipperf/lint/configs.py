@@ -72,7 +72,7 @@ class ConfigDirectory:
         return [
             config
             for config in self.configs
-            if (config.topology.shape == shape if config.topology else config.path.suffix == ".toml")
+            if (config.topology.label == shape if config.topology else config.path.suffix == ".toml")
         ]
 
     def value(self, config: Config, *keys: str) -> Any:
@@ -86,11 +86,7 @@ class ConfigDirectory:
 
 @lru_cache(maxsize=4096)
 def read_configs(path: Path) -> ConfigDirectory:
-    """Read a directory of configurations, or one file.
-
-    Raises:
-        ConfigError: ``path`` does not exist.
-    """
+    """Read a directory of configurations, or one file; a path that does not exist is a :class:`ConfigError`."""
     if path.is_file():
         files = [path]
     elif path.is_dir():

@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents.case_document import read_document
 from chipperf.documents.document_identity import identify_case, identify_vendor, installed_cases
-from chipperf.documents.markdown import Place, read_text
+from chipperf.documents.markdown import Markdown, Place, read_text
 from chipperf.errors import DocumentError, UsageError
 from chipperf.lint.configs import read_configs
-from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, all_rules
+from chipperf.lint.rule import Corpus, LintedDocument, NotChecked, Problem, Rule, Severity, all_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from chipperf.documents.card_names import CardNames
-    from chipperf.documents.markdown import Markdown
-    from chipperf.lint.rule import Rule, Severity
     from chipperf.records.schema import Record
 
 WAIVER_RULE: Final = "L00"
@@ -83,12 +81,9 @@ def lint(
 ) -> Result:
     """Check documents, and all Markdown files in directories and their subdirectories.
 
-    Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document.
-    Vendor and case are by default detected for each document, and the configurations of its runs are by default those
-    in the directory ``config`` next to it.
-
-    Raises:
-        UsageError: A path or ``config`` does not exist.
+    Named files are always checked. A Markdown file found in a directory is skipped if it is not a case document. Vendor
+    and case are by default detected for each document, and the configurations of its runs are by default those in the
+    directory ``config`` next to it. A path or ``config`` that does not exist is a :class:`UsageError`.
     """
     result = Result()
     corpus = Corpus()
@@ -222,14 +217,11 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist", hint="name files or directories")
-        found = sorted(_documents_below(path)) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            below = (each for each in path.rglob("*") if not _SKIPPED_DIRECTORIES & set(each.parts))
+            found = sorted(each for each in below if each.suffix.casefold() in _SUFFIXES and each.is_file())
         for each in found:
             if each not in seen:
                 seen.add(each)
                 yield each, each is path
-
-
-def _documents_below(directory: Path) -> Iterator[Path]:
-    for path in directory.rglob("*"):
-        if path.suffix.casefold() in _SUFFIXES and not _SKIPPED_DIRECTORIES & set(path.parts) and path.is_file():
-            yield path

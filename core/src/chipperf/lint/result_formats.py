@@ -21,11 +21,6 @@ _FAULT_NAME: Final = "document"
 _DESCRIPTION: Final = ("id", "name", "severity", "summary", "why", "fix", "evidence")
 
 
-def write(result: Result, rules: Sequence[Rule], format: str) -> str:
-    """Return a result in one of :data:`FORMATS`."""
-    return FORMATS[format](result, rules)
-
-
 def _text(result: Result, rules: Sequence[Rule]) -> str:
     names = {rule.id: rule.name for rule in rules}
     open_findings = [finding for finding in result.findings if finding.reason is None]

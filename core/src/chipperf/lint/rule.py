@@ -12,7 +12,7 @@ from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
 from chipperf.records.columns import columns_of
-from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.plausibility import Check, check_record, check_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.lint.configs import ConfigDirectory
-    from chipperf.records.plausibility import Check
     from chipperf.records.schema import Record
 
 Severity = Literal["error", "warning"]
@@ -46,9 +45,8 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LintedDocument:
-    """A document, its evidence, and all documents of the same lint.
+    """A document, its evidence, ``None`` where there is none, and all documents of the same lint.
 
-    Vendor and case name are ``None`` if unknown, the case if it is not installed, the configurations if there are none.
     ``name`` is the file's name in findings.
     """
 
@@ -133,10 +131,7 @@ class LintedDocument:
 
 
 class Corpus:
-    """All documents of one lint, and look-up tables for rules that compare documents.
-
-    A table is made on first use, after all documents have been added.
-    """
+    """All documents of one lint, and look-up tables for rules that compare documents, made after all were added."""
 
     def __init__(self) -> None:
         self.subjects: list[LintedDocument] = []
@@ -206,7 +201,6 @@ class Rule:
         severity: ``error`` fails the lint.
         summary: What is true of a good document. The first line of the function's docstring.
         why: Why the rule matters to readers of the report.
-        fix: How to correct the document.
         evidence: Evidence that the rule needs in addition to the document; empty if none.
         function: Yields problems, or raises :class:`NotChecked`.
     """
@@ -224,10 +218,7 @@ class Rule:
 def rule(
     id: str, name: str, *, why: str, fix: str, severity: Severity = "error", evidence: str = ""
 ) -> Callable[[Function], Rule]:
-    """Make a rule from a function. The first line of its docstring is the rule's summary.
-
-    :class:`Rule` describes the arguments.
-    """
+    """Make a rule from a function, whose docstring's first line is the summary; see :class:`Rule` for the arguments."""
     require_id(id, r"L\d{2}", "L04")
     return lambda function: Rule(id, name, severity, summary_of(function, id), why, fix, evidence, function)
 
@@ -241,10 +232,6 @@ def all_rules() -> tuple[Rule, ...]:
 
 
 def choose_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """Return the selected rules, by default all, without the ignored ones.
-
-    Raises:
-        UsageError: A name is not the id of a rule.
-    """
+    """Return the selected rules, by default all, without the ignored ones; an unknown id is a :class:`UsageError`."""
     wanted = {_RULES.find(id).id for id in select or _RULES.entries()} - {_RULES.find(id).id for id in ignore}
     return tuple(rule for rule in all_rules() if rule.id in wanted)

@@ -20,12 +20,11 @@ from chipperf.plugin.torch_helpers import (
     set_switch,
     switch_knobs,
 )
-from chipperf.plugin.types import CaseOverrides, DistributedConfig, LoaderOptions
+from chipperf.plugin.types import CaseOverrides, DistributedConfig, LoaderOptions, PrecisionPolicy, Rank
 
 if TYPE_CHECKING:
     import torch
 
-    from chipperf.plugin.types import PrecisionPolicy, Rank
     from chipperf.precisions import Precision
 
 

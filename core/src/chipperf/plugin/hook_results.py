@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import types
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 _RANGES: Final = (
@@ -52,9 +52,7 @@ def _fault_at(name: str, value: Any, expected: Any) -> str | None:
         if type(value) is not expected:
             return _fault(name, value, _title(expected))
         hints = _hints_of(type(value))
-        parts = [
-            (f"{name}.{key}".lstrip("."), getattr(value, key), hints[key]) for key in (f.name for f in fields(value))
-        ]
+        parts = [(f"{name}.{key}".lstrip("."), getattr(value, key), hint) for key, hint in hints.items()]
     else:
         return _fault_in_scalar(name, value, expected)
     return next(filter(None, (_fault_at(*part) for part in parts)), None)

@@ -36,10 +36,7 @@ _BOOTSTRAP: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeOutcome:
-    """The outcome of probing one vendor: a result, or why there is none.
-
-    The plugin may be broken, or its probe may have raised, hung or ended its process.
-    """
+    """The outcome of probing one vendor: a result, or why there is none; see :func:`probe_vendor`."""
 
     entry: PluginEntry
     result: ProbeResult | None = None
@@ -56,12 +53,12 @@ class ProbeOutcome:
         return self.result.reason if self.result else str(self.fault)
 
 
-def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[ProbeOutcome, ...]:
+def probe_vendors(entries: Iterable[PluginEntry]) -> tuple[ProbeOutcome, ...]:
     """Probe vendors with different names at the same time. A fault of one does not affect the others."""
 
     def outcome_of(entry: PluginEntry) -> ProbeOutcome:
         try:
-            return ProbeOutcome(entry=entry, result=probe_vendor(entry, timeout_s=timeout_s))
+            return ProbeOutcome(entry=entry, result=probe_vendor(entry))
         except PluginError as fault:
             return ProbeOutcome(entry=entry, fault=fault)
 
@@ -72,9 +69,7 @@ def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TI
 def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> ProbeResult:
     """Run a vendor's ``perf_probe`` in a child process, which is killed after ``timeout_s``.
 
-    Raises:
-        PluginLoadError: The plugin cannot be imported or does not fulfill the specification.
-        VendorHookError: The probe raised, returned another type, hung, or ended its process.
+    A :class:`PluginLoadError` says why the plugin cannot be used, a :class:`VendorHookError` why there is no result.
     """
     command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(asdict(entry)), "\n".join(sys.path)]
     with subprocess.Popen(

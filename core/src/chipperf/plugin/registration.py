@@ -10,15 +10,12 @@ import pluggy
 
 from chipperf.errors import PluginLoadError, did_you_mean
 from chipperf.plugin.hookspecs import PROJECT_NAME, ObserverSpecs, VendorSpecs
-from chipperf.plugin.installed import load
-from chipperf.plugin.types import API_VERSION, Capability
+from chipperf.plugin.installed import PluginEntry, load
+from chipperf.plugin.types import API_VERSION, Capability, VendorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
     from types import ModuleType
-
-    from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.types import VendorInfo
 
     Hook = Callable[..., Any]
 
@@ -122,10 +119,7 @@ def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:
 def require_consistent(plugin: BoundPlugin, info: VendorInfo, purpose: Purpose) -> None:
     """Raise a :class:`PluginLoadError` if a vendor's info disagrees with its entry point, its hooks or this core."""
     faults = [*name_faults(plugin.entry, info), *api_version_faults(info)]
-    faults += undeclared_capabilities(plugin.hooks, info)
-    # An unfinished plugin can be listed.
-    if purpose == "train":
-        faults += unfounded_capabilities(plugin.hooks, info)
+    faults += capability_faults(plugin.hooks, info, purpose)
     if faults:
         raise _broken(plugin.entry, faults)
 
@@ -184,17 +178,14 @@ def api_version_faults(info: VendorInfo) -> Iterator[str]:
         yield f"it is written for API version {info.api_version}, this chipperf has {API_VERSION}"
 
 
-def undeclared_capabilities(hooks: Container[str], info: VendorInfo) -> Iterator[str]:
-    """Yield hooks whose capability the vendor does not declare."""
+def capability_faults(hooks: Container[str], info: VendorInfo, purpose: Purpose) -> Iterator[str]:
+    """Yield hooks whose capability is not declared and, for training, capabilities whose hook is not implemented."""
     for capability, hook in CAPABILITY_HOOKS.items():
-        if hook in hooks and capability not in info.capabilities:
+        declared = capability in info.capabilities
+        if hook in hooks and not declared:
             yield f"it implements {hook}, but does not declare Capability.{capability.name}"
-
-
-def unfounded_capabilities(hooks: Container[str], info: VendorInfo) -> Iterator[str]:
-    """Yield capabilities whose hook the vendor does not implement."""
-    for capability, hook in CAPABILITY_HOOKS.items():
-        if capability in info.capabilities and hook not in hooks:
+        # An unfinished plugin can be listed.
+        if purpose == "train" and declared and hook not in hooks:
             yield f"it declares Capability.{capability.name}, but does not implement {hook}"
 
 

@@ -47,10 +47,7 @@ class NewPlugin:
 def create_plugin(plugin: NewPlugin, directory: Path) -> tuple[Path, ...]:
     """Write a plugin's project into a new or empty directory, and return the paths of the files in it.
 
-    If this fails, no file is written.
-
-    Raises:
-        UsageError: A value cannot be used, a vendor of that name is installed, or the directory cannot be written.
+    A :class:`UsageError` says what cannot be used or written, or that the vendor is installed; no file is written then.
     """
     _require_free_name(plugin.name)
     if not plugin.title.strip() or not plugin.title.isprintable():

@@ -35,12 +35,8 @@ class Selection:
 def select_vendor(name: str | None = None) -> Selection:
     """Choose the vendor ``name``, or by default that of the variable ``PERF_VENDOR``; it must have devices here.
 
-    ``auto``, the default, chooses the only vendor with devices on this machine, except for the reference.
-
-    Raises:
-        VendorSelectionError: The vendor is not installed or not available, or ``auto`` finds none or several.
-        PluginLoadError: The named vendor's plugin is broken.
-        VendorHookError: The named vendor's probe raises or does not return.
+    ``auto``, the default, chooses the only vendor with devices on this machine, except for the reference. If there is
+    none or several, a :class:`VendorSelectionError` says so; other plugin errors are those of the named vendor's probe.
     """
     wanted = name or os.environ.get(VENDOR_VARIABLE) or AUTO
     if wanted == AUTO:

@@ -9,21 +9,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
-from chipperf.plugin import defaults, installed
+from chipperf.plugin import defaults, installed, registration
 from chipperf.plugin.hook_results import describe_mismatch
-from chipperf.plugin.registration import (
-    EVENT_HOOKS,
-    OBSERVER_HOOKS,
-    VENDOR_HOOKS,
-    BoundPlugin,
-    register,
-    require_consistent,
-    require_hooks,
-)
 from chipperf.plugin.types import (
     CaseOverrides,
     DeviceInfo,
@@ -41,7 +33,7 @@ from chipperf.plugin.types import (
     ToolCommand,
     VendorInfo,
 )
-from chipperf.precisions import PRECISIONS
+from chipperf.precisions import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,9 +41,8 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.plugin.installed import PluginEntry
-    from chipperf.plugin.registration import Hook, Purpose
+    from chipperf.plugin.registration import Purpose
     from chipperf.plugin.types import Event
-    from chipperf.precisions import Precision
 
 T = TypeVar("T")
 
@@ -77,43 +68,46 @@ class DisabledObserver:
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
     """Load a vendor and observers, and check them against the specification and the hooks that ``purpose`` requires.
 
-    An observer that cannot be imported is disabled.
-
-    Raises:
-        PluginLoadError: The vendor cannot be imported, or a plugin breaks the specification. Every fault is listed.
-        VendorHookError: ``perf_vendor_info`` raised or returned another type.
+    An observer that cannot be imported is disabled. A :class:`PluginLoadError` lists every fault of a plugin, a
+    :class:`VendorHookError` is one of ``perf_vendor_info``.
     """
-    vendor = register(entry, VENDOR_HOOKS)
-    require_hooks(vendor, purpose)
+    vendor = registration.register(entry, registration.VENDOR_HOOKS)
+    registration.require_hooks(vendor, purpose)
     session = Session(vendor)
-    require_consistent(vendor, session.vendor_info(), purpose)
+    registration.require_consistent(vendor, session.vendor_info(), purpose)
     for observer in observers:
         try:
             installed.load(observer)
         except PluginLoadError as error:
             session.disable_observer(observer, error.message)
         else:
-            session.add_observer(register(observer, OBSERVER_HOOKS))
+            session.add_observer(registration.register(observer, registration.OBSERVER_HOOKS))
     return session
+
+
+def installed_infos() -> tuple[VendorInfo, ...]:
+    """Return the infos of the installed vendors by name, without broken plugins, which ``perf doctor`` reports."""
+    infos = []
+    for entry in {entry.name: entry for entry in installed.vendors()}.values():
+        with suppress(PerfError):
+            infos.append(bind(entry, purpose="inspect").vendor_info())
+    return tuple(infos)
 
 
 class Session:
     """A bound vendor with its observers; made by :func:`bind`.
 
     There is one method per vendor hook, with the arguments of the hook; of an optional hook that the vendor does not
-    implement, it gives the result of :mod:`chipperf.plugin.defaults`. If a hook raises or returns another type, the
-    method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that a hook raises, such as
-    :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
-
-    Attributes:
-        step_end: The vendor's ``perf_step_end``, or ``None`` if the vendor does not implement it.
+    implement, it gives the result of :mod:`chipperf.plugin.defaults`, but ``step_end`` is ``None``. If a hook raises or
+    returns another type, the method raises :class:`~chipperf.errors.VendorHookError`. Errors of chipperf that a hook
+    raises, such as :class:`~chipperf.errors.UnsupportedPrecision`, are raised again with the plugin's name.
     """
 
-    def __init__(self, vendor: BoundPlugin) -> None:
+    def __init__(self, vendor: registration.BoundPlugin) -> None:
         self.entry = vendor.entry
         self._vendor = vendor
         self._resolved = {hook: vendor.resolve(hook) for hook in MEASURED_HOOKS if hook in vendor.hooks}
-        self._observers: list[BoundPlugin] = []
+        self._observers: list[registration.BoundPlugin] = []
         self._disabled: list[DisabledObserver] = []
         self._info = self._checked("perf_vendor_info", VendorInfo)
         self.step_end: Callable[[torch.device], None] | None = None
@@ -146,9 +140,8 @@ class Session:
         return self._checked("perf_load_runtime", RuntimeInfo)
 
     def device_init(self, rank: Rank) -> torch.device:
-        """Make the rank's device current and return it: of the declared type, with the local rank as index.
-
-        A CPU device has no index.
+        """Make the rank's device current and return it: of the declared type, and but for a CPU with the local rank as
+        index.
         """
         import torch
 
@@ -240,7 +233,7 @@ class Session:
 
     def notify(self, event: Event) -> None:
         """Send an event to the hook of its type of every observer. An observer that raises is not called again."""
-        hook = EVENT_HOOKS[type(event).__name__]
+        hook = registration.EVENT_HOOKS[type(event).__name__]
         for observer in list(self._observers):
             if hook not in observer.hooks:
                 continue
@@ -252,7 +245,7 @@ class Session:
             except BaseException as error:
                 self.disable_observer(observer.entry, f"{hook} raised {type(error).__name__}: {error}")
 
-    def add_observer(self, observer: BoundPlugin) -> None:
+    def add_observer(self, observer: registration.BoundPlugin) -> None:
         """Add an observer, which receives all later events."""
         self._observers.append(observer)
 
@@ -286,7 +279,7 @@ class Session:
                 return self._vendor.call(hook, *arguments)
             if hook in defaults.RESULTS:
                 return defaults.RESULTS[hook]
-            default: Hook | None = getattr(defaults, hook, None)
+            default: registration.Hook | None = getattr(defaults, hook, None)
             if default is None:
                 self._fail(hook, "is needed here, but the plugin does not implement it")
             return default(*arguments)

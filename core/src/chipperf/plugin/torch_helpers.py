@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf.errors import DeviceError, UnsupportedPrecision
 from chipperf.plugin.hookspecs import hookimpl
-from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy
-from chipperf.precisions import PRECISIONS, either, runnable_precisions
+from chipperf.plugin.types import DeviceInfo, Knob, LoaderOptions, MemoryStats, PrecisionPolicy, Rank
+from chipperf.precisions import PRECISIONS, Precision, either, runnable_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import torch
 
-    from chipperf.plugin.types import Rank
-    from chipperf.precisions import Precision
 
 DETERMINISTIC_ALGORITHMS: Final = "use_deterministic_algorithms"
 MATMUL_PRECISION: Final = "float32_matmul_precision"
@@ -64,12 +62,8 @@ def read_switch(name: str) -> Any:
 def set_switch(name: str, value: Any, *, switch: Switch | None = None) -> Any:
     """Set a switch, remember what :func:`restore_switches` has to put back, and return the value in force.
 
-    A variable of the environment may have kept it from changing.
-
-    Args:
-        name: As in :func:`read_switch`; with ``switch``, any name.
-        value: The value.
-        switch: How to read and set a switch that is not torch's own.
+    A variable of the environment may have kept it from changing. The name is as in :func:`read_switch`; with
+    ``switch``, which says how to read and set one that is not torch's own, it is any name.
     """
     switch = switch or _switch_of_torch(name)
     before = switch.get()
@@ -182,7 +176,7 @@ def convert_parameters(model: torch.nn.Module, requested: Precision) -> torch.nn
 def use_device(
     module: Any, device_type: str, rank: Rank, *, called: str, visible_devices_env: Sequence[str]
 ) -> torch.device:
-    """Make the device whose index is the local rank current, and return it.
+    """Make the device whose index is the local rank current, and return it; :class:`DeviceError` if there are fewer.
 
     Args:
         module: torch's module for the device type, for example ``torch.cuda``.
@@ -190,9 +184,6 @@ def use_device(
         rank: Rank of this process.
         called: What a message calls a device: ``GPU``.
         visible_devices_env: Variables that restrict the visible devices, the one that wins first.
-
-    Raises:
-        DeviceError: There are fewer devices.
     """
     import torch
 

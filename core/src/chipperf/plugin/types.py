@@ -188,7 +188,6 @@ class RuntimeInfo:
         sdk: Version of the vendor's SDK or toolkit.
         collectives: Name and version of the collective library.
         framework: Vendor's torch extension or build, as a report shows it.
-        compiler: Training compiler.
         knobs: Current settings of the runtime, set by the plugin or by the user.
     """
 

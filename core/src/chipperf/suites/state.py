@@ -11,39 +11,33 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from chipperf.errors import ConfigError, RecordError, UsageError
+from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.files import write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
+from chipperf.records.schema import StrictModel
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
-from chipperf.suites.suite_plan import PlannedRun
+from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from chipperf.suites.suite_plan import SuitePlan
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 
-_LISTED_CHANGES = 5
 _ERROR_PREFIX = "perf: error: "
 _OUTPUT_TAIL_BYTES = 8192
 
 
-class Attempt(BaseModel):
-    """One attempt at a run: a start or a resumption.
+class Attempt(StrictModel):
+    """One attempt at a run, a start or a resumption, in a directory relative to the suite's.
 
-    Attributes:
-        directory: The run's directory, relative to the suite's.
-        port: Port on machine 0 where the machines meet, if there are several.
-        error: Reason why the attempt did not complete.
+    ``port`` is where the machines meet, if there are several; ``error`` is why the attempt did not complete.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     directory: str
     started_at: datetime
@@ -53,16 +47,11 @@ class Attempt(BaseModel):
     error: str | None = None
 
 
-class NextAttempt(BaseModel):
-    """The next attempt at a run.
+class NextAttempt(StrictModel):
+    """The next attempt at a run, in a directory relative to the suite's, whose run it resumes or not.
 
-    Attributes:
-        number: Number of earlier attempts in the suite.
-        directory: The run's directory, relative to the suite's.
-        resumes: Whether the attempt continues the run in this directory.
+    ``number`` counts the earlier attempts in the suite.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: str
     number: int
@@ -70,25 +59,19 @@ class NextAttempt(BaseModel):
     resumes: bool
 
 
-class SuiteRun(BaseModel):
+class SuiteRun(StrictModel, frozen=False):
     """A run and all its attempts."""
-
-    model_config = ConfigDict(extra="forbid")
 
     planned: PlannedRun
     state: RunState = "waiting"
     attempts: list[Attempt] = []
 
 
-class SuiteState(BaseModel):
+class SuiteState(StrictModel, frozen=False):
     """Content of ``suite.json``.
 
-    Attributes:
-        session: How many times the suite was started or continued.
-        going_on: Whether the suite is running. Stays true if the suite is killed.
+    ``session`` counts its starts and continuations. ``going_on`` is true while it runs, and stays true if it is killed.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     version: Literal[1] = 1
     file: str
@@ -117,18 +100,14 @@ class SuiteDirectory:
         return self.path / "suite.json"
 
     def log(self, attempt: NextAttempt, node_rank: int = 0) -> Path:
-        """Return the file for the output of ``perf train`` on a machine.
-
-        It is outside the run's directory, because a run that fails early does not create its directory.
-        """
+        """Return the file for the output on a machine. A run that fails early has no directory for it."""
         return self.path / f"{attempt.directory}{f'.node{node_rank}' if node_rank else ''}.log"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and lock it against other suites while the block runs. The lock ends with the process.
+        """Create the directory and lock it while the block runs. The lock ends with the process.
 
-        Raises:
-            UsageError: Another suite runs in the directory, or the directory cannot be written.
+        A :class:`UsageError` says that another suite runs in the directory, or that it cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -194,10 +173,8 @@ class SuiteDirectory:
             )
 
     def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
-        """Return the state of a new suite.
-
-        Raises:
-            UsageError: The directory already contains a suite or a run.
+        """Return the state of a new suite; a directory that contains a suite or one of its runs is a
+        :class:`UsageError`.
         """
         self.require_no_suite()
         for run in plan.runs:
@@ -211,15 +188,12 @@ class SuiteDirectory:
     def read(self, plan: SuitePlan) -> SuiteState:
         """Return the state of a suite with the same plan. Update the state of runs that a killed suite left.
 
-        Raises:
-            UsageError: There is no suite, or one of its runs is still running.
-            ConfigError: The suite was started with another plan.
-            RecordError: The state cannot be read.
+        A :class:`UsageError` says that there is no suite, or that one of its runs is still running.
         """
         state = self.load()
         if state is None:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
-        require_same([run.planned for run in state.runs], plan)
+        plan.require_same(run.planned for run in state.runs)
         for run in state.runs:
             if run.state == "running":
                 directory = RunDirectory(self.path / run.attempts[-1].directory)
@@ -229,11 +203,7 @@ class SuiteDirectory:
         return state
 
     def load(self) -> SuiteState | None:
-        """Return the state as last written; ``None`` if there is no suite.
-
-        Raises:
-            RecordError: The state cannot be read.
-        """
+        """Return the state as last written, ``None`` if there is no suite; a RecordError says why it cannot be read."""
         try:
             return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -251,11 +221,7 @@ class SuiteDirectory:
         write_atomically(self.state, state.model_dump_json(indent=2) + "\n")
 
     def summarize(self, state: SuiteState) -> dict[str, Repeats]:
-        """Aggregate the runs of each configuration, write the aggregates, and return them by name.
-
-        Raises:
-            RecordError: A summary cannot be written.
-        """
+        """Aggregate the runs of each configuration, write the aggregates, and return them by name."""
         summaries = {}
         for name, repeats in groupby(state.runs, key=lambda run: run.planned.configuration):
             runs, root = list(repeats), self.path / name
@@ -271,28 +237,6 @@ class SuiteDirectory:
             to = root / REPEATS_FILE if root.is_dir() else None
             summaries[name] = summarize_repeats(runs[0].planned.case, len(runs), begun, root, to=to)
         return summaries
-
-
-def require_same(runs: Iterable[PlannedRun], plan: SuitePlan) -> None:
-    """Check that a suite continues with the plan it was started with.
-
-    Raises:
-        ConfigError: The plan has other runs. The message names them.
-    """
-    before = {run.name: run for run in runs}
-    now = {run.name: run for run in plan.runs}
-    changes = [
-        *(f"{name} is new" for name in now.keys() - before.keys()),
-        *(f"{name} is gone" for name in before.keys() - now.keys()),
-        *(f"{name} has other options" for name in now.keys() & before.keys() if now[name] != before[name]),
-    ]
-    if changes:
-        listed = ", ".join(sorted(changes)[:_LISTED_CHANGES])
-        more = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
-        raise ConfigError(
-            f"the suite was begun with another plan: {listed}{more}",
-            hint="put the file back as it was, or choose another --out",
-        )
 
 
 def printed_cause(code: int, log: Path) -> str:

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
@@ -20,11 +20,11 @@ from chipperf.errors import ConfigError, DataError, PerfError, did_you_mean
 from chipperf.plugin import installed, selection
 from chipperf.precisions import DEFAULT_PRECISION, Precision
 from chipperf.records.repeats import repeat_seeds
-from chipperf.records.schema import Setting
+from chipperf.records.schema import Setting, StrictModel
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _TOPOLOGY = r"^[1-9][0-9]*x[1-9][0-9]*$"
 
@@ -42,13 +42,10 @@ _OneOrMore = Annotated[
 _KEY_FIELDS = ("model", "framework", "hardware", "nnodes", "nproc", "repeat")
 _KEY = re.compile(r"""^["']?(?P<key>[^\s"',]+?)["']?(?:\s*[:,\s]\s*["']?(?P<data>/[^"',\s]*)["']?)?\s*,?$""")
 _FRAMEWORK = "pytorch"
+_LISTED_CHANGES = 5
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class RunOptions(_Table):
+class RunOptions(StrictModel, strict=True):
     """Options of ``[defaults]`` and of every ``[[run]]``, with the defaults of ``perf train``.
 
     A list is one dimension of the matrix. Paths are relative to the suite's file.
@@ -72,9 +69,7 @@ class RunOptions(_Table):
 class RunEntry(RunOptions):
     """One ``[[run]]``: a matrix of cases, precisions, topologies and repeats, or FlagPerf's keys for some of these.
 
-    Attributes:
-        name: First part of the names of its runs. It distinguishes entries that differ only in options.
-        case_keys: FlagPerf's keys, which set case, topology and repeats.
+    ``name`` is the first part of the names of its runs, and distinguishes entries that differ only in options.
     """
 
     name: _Name | None = None
@@ -82,14 +77,14 @@ class RunEntry(RunOptions):
     case_keys: _OneOrMore[str] | None = None
 
 
-class SuiteFile(_Table):
+class SuiteFile(StrictModel, strict=True):
     """Content of a suite's file."""
 
     defaults: RunOptions = RunOptions()
     run: Annotated[list[RunEntry], Field(min_length=1)]
 
 
-class PlannedRun(BaseModel):
+class PlannedRun(StrictModel):
     """One run of a suite with all its options.
 
     Attributes:
@@ -97,10 +92,7 @@ class PlannedRun(BaseModel):
         repeat: Number of the repeat, from 1.
         topology: Machines x devices, for example ``1x8``.
         arguments: Arguments of ``perf train``, except ``--out``, the machine's number and the rendezvous.
-        config_sha256: SHA-256 of the configuration file, if there is one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     configuration: str
     repeat: int
@@ -122,10 +114,8 @@ class PlannedRun(BaseModel):
         return int(self.topology.partition("x")[0])
 
 
-class SuitePlan(BaseModel):
+class SuitePlan(StrictModel):
     """All runs of a suite in order, and the parts of its file that have no effect."""
-
-    model_config = ConfigDict(frozen=True)
 
     runs: tuple[PlannedRun, ...]
     ignored: tuple[str, ...]
@@ -134,6 +124,23 @@ class SuitePlan(BaseModel):
     def nnodes(self) -> int:
         """Number of machines that the largest run needs."""
         return max(run.nnodes for run in self.runs)
+
+    def require_same(self, begun: Iterable[PlannedRun]) -> None:
+        """Check that a suite continues with the plan it was started with; a :class:`ConfigError` names the changes."""
+        before = {run.name: run for run in begun}
+        now = {run.name: run for run in self.runs}
+        changes = [
+            *(f"{name} is new" for name in now.keys() - before.keys()),
+            *(f"{name} is gone" for name in before.keys() - now.keys()),
+            *(f"{name} has other options" for name in now.keys() & before.keys() if now[name] != before[name]),
+        ]
+        if changes:
+            listed = ", ".join(sorted(changes)[:_LISTED_CHANGES])
+            more = f" and {len(changes) - _LISTED_CHANGES} more" if len(changes) > _LISTED_CHANGES else ""
+            raise ConfigError(
+                f"the suite was begun with another plan: {listed}{more}",
+                hint="put the file back as it was, or choose another --out",
+            )
 
 
 class MatrixRow(NamedTuple):
@@ -150,13 +157,10 @@ class MatrixRow(NamedTuple):
 
 
 def plan_suite(path: Path) -> SuitePlan:
-    """Read a suite's file and expand its matrix.
+    """Read a suite's file and expand its matrix, in the order of the file; repeats of a configuration follow each
+    other.
 
-    Configurations are in the order of the file. The repeats of a configuration follow each other.
-
-    Raises:
-        ConfigError: An entry is unknown, has the wrong type or is not possible. The message names the place.
-        DataError: A dataset's directory does not exist.
+    A :class:`ConfigError` or :class:`DataError` names the place of an entry that is wrong or not possible.
     """
     file = _read_suite_file(path)
     runs: list[PlannedRun] = []
@@ -164,7 +168,8 @@ def plan_suite(path: Path) -> SuitePlan:
     origins: dict[str, str] = {}
     for number, entry in enumerate(file.run, start=1):
         place = f"{path}: [[run]] {number}"
-        options = _overlaid(file.defaults, entry)
+        given = {key: getattr(entry, key) for key in entry.model_fields_set & RunOptions.model_fields.keys()}
+        options = file.defaults.model_copy(update=given | {"set": file.defaults.set | entry.set})
         for row, precision in product(_rows(entry, options, place), options.precision):
             ignored.update(dict.fromkeys(row.ignored))
             name = "-".join(part for part in (entry.name, row.case, precision, row.topology) if part)
@@ -182,10 +187,7 @@ def plan_suite(path: Path) -> SuitePlan:
 
 
 def option_arguments(options: Mapping[str, object]) -> list[str]:
-    """Return options of ``perf train``, by name without dashes, as arguments.
-
-    The value of an option that is not given is ``None``, and of a repeated one a list.
-    """
+    """Return options of ``perf train``, by name without dashes, as arguments; ``None`` is not given, lists repeat."""
     arguments = []
     for name, value in options.items():
         if isinstance(value, bool):
@@ -194,12 +196,6 @@ def option_arguments(options: Mapping[str, object]) -> list[str]:
             items = value if isinstance(value, list | tuple) else [value]
             arguments += [f"--{name}={item}" for item in items]
     return arguments
-
-
-def _overlaid(below: RunOptions, above: RunOptions) -> RunOptions:
-    """Return the options of both. The options of ``above`` take precedence, those in ``set`` key by key."""
-    given = {key: getattr(above, key) for key in above.model_fields_set & RunOptions.model_fields.keys()}
-    return below.model_copy(update=given | {"set": below.set | above.set})
 
 
 def _rows(entry: RunEntry, options: RunOptions, place: str) -> list[MatrixRow]:
@@ -292,12 +288,8 @@ def _read_suite_file(path: Path) -> SuiteFile:
 def parse_case_key(text: str, place: str) -> MatrixRow:
     """Parse a key ``model:framework:hardware:nnodes:nproc:repeat``. A dataset's directory may follow it.
 
-    Args:
-        text: A line of FlagPerf's ``test_conf.py``, with or without its quotes, or a bare key.
-        place: File and line, for the error.
-
-    Raises:
-        ConfigError: The text is not a key, or has another framework. The message names the place and the field.
+    ``text`` is a line of FlagPerf's ``test_conf.py``, with or without its quotes, or a bare key. A :class:`ConfigError`
+    names its ``place``, file and line, and the field that is wrong.
     """
     hint = f"write {':'.join(_KEY_FIELDS)}, for example resnet50:pytorch_1.13:A100:1:8:1"
     match = _KEY.match(text.strip())
@@ -337,7 +329,7 @@ def _explain(fault: Mapping[str, Any], path: Path) -> ConfigError:
     """Return the error for a fault. It names the table, because TOML's parser keeps no line numbers."""
     top, *inner = fault["loc"]
     place = f"{path}: "
-    model: type[_Table] = SuiteFile
+    model: type[StrictModel] = SuiteFile
     if inner and top == "run":
         number, *inner = inner
         place, model = f"{path}: [[run]] {number + 1}: ", RunEntry

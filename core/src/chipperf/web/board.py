@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from chipperf.cases.registry import find_case
+from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import in_unit, marker
-from chipperf.errors import PerfError
 from chipperf.languages import Phrase, phrase
-from chipperf.records.columns import columns_of
+from chipperf.records.columns import Column, columns_of
 from chipperf.records.convergence import convergence_outcome
-from chipperf.records.schema import Missing, MissingKind
+from chipperf.records.schema import Missing, MissingKind, Record
 from chipperf.report.curves import MINIMUM_POINTS, read_points
 from chipperf.report.row import card_short_name, completed_value, configuration_name, fix_hp, precision_name, row_label
 from chipperf.report.tracing import record_digest
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from chipperf.cases.base import Case
-    from chipperf.records.columns import Column
-    from chipperf.records.schema import Record
 
 T = TypeVar("T")
 NumberT = TypeVar("NumberT", int, float)
@@ -54,9 +50,7 @@ RATES = tuple(column for column in columns_of("leaderboard") if column.kind == "
 class PageCell:
     """One value on a page: its text or, if it is missing, its marker, kind and reason.
 
-    Attributes:
-        field: Path of the field in ``record.json``: names and indices joined by dots.
-        sort: Sort key in the column, if it differs from the text.
+    ``field`` is its path in ``record.json``; ``sort`` is the sort key in the column, if it differs from the text.
     """
 
     text: Phrase | str
@@ -140,7 +134,6 @@ class RunRow:
         cells: One cell for each of :data:`COLUMNS`.
         shortened: True if the run did not have the case's full schedule.
         curve: Epoch and quality of every evaluation; empty if the run did not complete or has too few evaluations.
-        target: Quality at which the run counts as converged.
         throughputs: The throughputs of :data:`RATES`; ``None`` if a throughput cannot be shown.
     """
 
@@ -170,9 +163,7 @@ class RunRow:
 class Board:
     """A table of comparable runs, the best first, with the case's name and format of its quality.
 
-    Attributes:
-        samples: Unit of the throughputs.
-        omitted: Number of runs that do not fit on the page.
+    ``samples`` is the unit of the throughputs, ``omitted`` the number of runs that do not fit on the page.
     """
 
     key: BoardKey
@@ -188,25 +179,13 @@ class Board:
         return tuple(dict.fromkeys(row.target for row in self.rows if row.target is not None))
 
 
-@lru_cache
-def installed_case(name: str) -> Case | None:
-    """Return a case, or ``None`` if it is not installed or broken. Its runs can be shown without it."""
-    try:
-        return find_case(name)
-    except PerfError:
-        return None
-
-
 def quality_as_percent(case: Case | None) -> bool:
     """Return whether a case writes its quality in percent."""
     return case is not None and case.report.quality_as_percent
 
 
 def make_boards(rows: Iterable[RunRow], *, most_rows: int) -> tuple[Board, ...]:
-    """Return the boards of runs, ordered by case. In each case, boards of runs on the real dataset come first.
-
-    All boards together have at most ``most_rows`` rows. The worst rows of each board are omitted.
-    """
+    """Return the boards of runs, by case; those on the real dataset come first, and the worst rows are omitted."""
     groups: dict[BoardKey, list[RunRow]] = {}
     for row in rows:
         groups.setdefault(row.key, []).append(row)
@@ -271,7 +250,7 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
 
 
 def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
-    case = installed_case(key.case)
+    case = installed_cases().get(key.case)
     return Board(
         key=key,
         quality_column=case.report.quality_column if case else key.metric,
@@ -283,7 +262,7 @@ def _board(key: BoardKey, rows: Sequence[RunRow], count: int) -> Board:
 
 
 def _cells(record: Record, verdict: Verdict) -> Iterator[PageCell]:
-    case, label = installed_case(record.case.name), row_label(record)
+    case, label = installed_cases().get(record.case.name), row_label(record)
     yield cell(record.vendor.name, "vendor.name")
     if isinstance(label, Missing):
         yield cell(card_short_name(record), "environment.card_short_name")

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
-from chipperf.records.schema import Memory, Missing, Power
+from chipperf.records.schema import Memory, Missing, Power, Record
 from chipperf.report.row import not_blank
-from chipperf.web.board import RATES, STATES, PageCell, cell, installed_case, quality_as_percent, result_cell
+from chipperf.web.board import RATES, STATES, PageCell, cell, quality_as_percent, result_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from chipperf.records.schema import Record
 
 _MOST_FACTS = 200
 """Largest number of facts in a section, because a record may list any number of warnings."""
@@ -118,7 +118,6 @@ def describe(record: Record) -> tuple[Section, ...]:
 def _fields(
     part: object, path: str, titles: Mapping[str, Phrase | str], make_cell: Callable[[Any, str], PageCell]
 ) -> Iterator[Fact]:
-    """Yield fields of a part of the record, in the order of their titles."""
     for field, title in titles.items():
         yield Fact(title, make_cell(getattr(part, field), f"{path}.{field}"))
 
@@ -194,7 +193,7 @@ def _power(record: Record) -> Iterator[Fact]:
 
 def _dataset(record: Record) -> Iterator[Fact]:
     yield from _fields(record.dataset, "dataset", _DATASET, cell)
-    as_percent = quality_as_percent(installed_case(record.case.name))
+    as_percent = quality_as_percent(installed_cases().get(record.case.name))
     yield Fact(phrase("Target"), cell(record.case.target, "case.target", partial(quality, as_percent=as_percent)))
 
 

@@ -13,9 +13,9 @@ from markupsafe import Markup, escape
 import chipperf
 from chipperf.documents.format import number, quality
 from chipperf.errors import PerfError, UsageError
-from chipperf.languages import ENGLISH, LANGUAGES, Phrase, Translated, in_language, phrase, read_translation
+from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, Translated, in_language, phrase, read_translation
 from chipperf.plugin.types import Title
-from chipperf.records.schema import Throughput
+from chipperf.records.schema import Record, Throughput
 from chipperf.report import templating
 from chipperf.report.figures import has_matplotlib
 from chipperf.web import charts
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from chipperf.languages import Language
-    from chipperf.records.schema import Record
 
 MOST_ROWS = 2000
 """Largest number of rows on a page, in all boards together."""
@@ -102,18 +100,15 @@ def render_runs(
     index: str | None = None,
     with_charts: bool = True,
 ) -> str:
-    """Return the page of one or several runs, with the full content of their records.
+    """Return the page of one or several runs of any vendors and cases, with the full content of their records.
 
     The template is ``CASE.html.j2`` or else ``report.html.j2``, from the user's directory, the vendor's, or core's.
 
     Args:
-        records: At least one record, of any vendor and case.
+        records: At least one record.
         rows: The row of each record.
         language: Language that the page shows first.
-        user_templates: The user's directory.
-        vendor_templates: The vendor's directory.
         index: Link to the page that lists this one.
-        with_charts: False to omit the charts.
 
     Raises:
         UsageError: There are no records, or a directory does not exist.
@@ -174,7 +169,6 @@ def render_leaderboard(
 
 
 def _banner(boards: Iterable[Board]) -> Markup:
-    """Return the banner of a page about results from simulated devices or sample datasets."""
     rows = [row for board in boards for row in board.rows]
     banner = Markup("")
     simulated, sample = [row.key.kind == "simulated" for row in rows], [row.key.sample for row in rows]

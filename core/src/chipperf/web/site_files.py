@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,7 @@ _LONGEST_NAME = 80
 class Site:
     """A written site: its leaderboard, the number of runs with a page, and the records that could not be read.
 
-    Attributes:
-        copies: Number of records that are equal to another one.
-        uncharted: Number of run pages without charts, because the site has too many runs.
+    ``copies`` are records that are equal to another one. If a site has too many runs, some pages are without charts.
     """
 
     index: Path
@@ -54,15 +51,14 @@ def build_site(
     user_templates: Path | None = None,
     tell: Progress = lambda done, total: None,
 ) -> Site:
-    """Write the site of all records in a directory.
+    """Write the site of all records in a directory. The leaderboard lists records that cannot be read.
 
-    Only one record is in memory at a time. The leaderboard lists records that cannot be read.
+    Only one record is in memory at a time.
 
     Args:
         directory: Directory to search for ``record.json``, at any depth. Links to directories are not followed.
         out: Directory to write to. It must be new or empty, or contain an earlier site, whose pages are replaced.
         language: Language that the pages show first.
-        user_templates: The user's directory of templates.
         tell: Called with the number of finished records and the number of all records.
 
     Raises:
@@ -73,12 +69,7 @@ def build_site(
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="name a directory with runs in it")
     _require_own(out)
-    entries = {entry.name: entry for entry in installed.vendors()}
-
-    @cache
-    def vendor_templates(vendor: str) -> Path | None:
-        return template_directory(entries[vendor]) if vendor in entries else None
-
+    vendor_templates = {entry.name: template_directory(entry) for entry in installed.vendors()}
     rows: dict[str, RunRow] = {}
     problems: list[UnshownRecord] = []
 
@@ -106,7 +97,7 @@ def build_site(
             [row],
             language=language,
             user_templates=user_templates,
-            vendor_templates=vendor_templates(record.vendor.name),
+            vendor_templates=vendor_templates.get(record.vendor.name),
             index=f"../{_INDEX}",
             with_charts=len(rows) <= MOST_CHARTED_PAGES,
         )
@@ -143,7 +134,6 @@ def _page_name(row: RunRow) -> str:
 
 
 def _require_own(out: Path) -> None:
-    """Check that a directory is empty or contains an earlier site."""
     try:
         if not out.exists() or not any(out.iterdir()):
             return

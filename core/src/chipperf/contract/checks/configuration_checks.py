@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from chipperf.cases.base import Role
+from chipperf.cases.base import Case, Role
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract import tolerances
@@ -17,7 +17,6 @@ from chipperf.errors import ConfigError, VendorHookError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from chipperf.cases.base import Case
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import CaseOverrides
 

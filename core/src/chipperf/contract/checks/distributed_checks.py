@@ -15,13 +15,8 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import (
-    job_ranks,
-    probed_devices,
-    ranks_share_device,
-    training_command,
-)
-from chipperf.plugin.types import Capability, Rank
+from chipperf.contract.devices import job_ranks, probed_devices, ranks_share_device, training_command
+from chipperf.plugin.types import Capability, DistributedConfig, Rank
 from chipperf.run.directory import RunDirectory
 from chipperf.run.ranks import rank_from_environment, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
     import torch
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import DistributedConfig
 
 _LAUNCHER_VARIABLES: Final = tuple(name for name in rank_variables(Rank(), LOOPBACK, 0) if name != "GLOO_SOCKET_IFNAME")
 _SLEEP_S: Final = 1.0
@@ -281,7 +275,6 @@ def _children() -> dict[int, str]:
 
 
 def _training_process(launcher: subprocess.Popen[str], events: Path, *, rank: str) -> psutil.Process:
-    """Wait until the run trains, and return the process of one rank."""
     deadline_s = time.monotonic() + _RUN_START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if launcher.poll() is not None:

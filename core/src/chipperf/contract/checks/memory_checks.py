@@ -216,7 +216,6 @@ def _in_use(subject: PluginUnderTest, device: torch.device) -> int:
 
 
 def _allocated_and_peak(subject: PluginUnderTest, device: torch.device) -> tuple[int, int]:
-    """Return the allocated bytes and their peak, from one query."""
     stats = subject.session.memory_query(device)
     if stats.allocated_bytes is None or stats.peak_allocated_bytes is None:
         raise NotApplicable("allocated_bytes or its peak is not known")

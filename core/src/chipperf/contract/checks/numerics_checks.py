@@ -13,8 +13,8 @@ from chipperf.contract.check import NotApplicable, NotRun, check, each_case, eac
 from chipperf.contract.devices import read_switches
 from chipperf.contract.isolation import call_in_new_interpreter
 from chipperf.errors import PluginError, UnsupportedPrecision
-from chipperf.plugin.types import Capability
-from chipperf.precisions import PRECISIONS, precisions_by_capability
+from chipperf.plugin.types import Capability, Knob, PrecisionPolicy
+from chipperf.precisions import PRECISIONS, Precision, precisions_by_capability
 from chipperf.train.preparation import autocast
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.contract.operators import Operator
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import Knob, PrecisionPolicy
-    from chipperf.precisions import Precision
 
 _SEED: Final = 11
 _SCALE: Final = 2.0**10
@@ -281,7 +279,6 @@ def _arithmetic(subject: PluginUnderTest, policy: PrecisionPolicy) -> dict[str, 
 
 
 def _weight_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.dtype:
-    """Return the type of the weights of a model that the plugin has prepared."""
     import torch
 
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
@@ -333,7 +330,6 @@ def _require_declared_switches(
 
 
 def _product(switch: str) -> str:
-    """Return which products a switch of torch is about."""
     if "matmul" in switch:
         return "matmul"
     return "convolution" if switch.startswith(("cudnn", "mkldnn.conv")) and "32" in switch else switch

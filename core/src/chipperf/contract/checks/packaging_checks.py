@@ -23,7 +23,7 @@ from chipperf.errors import PerfError, PluginLoadError, VendorHookError, did_you
 from chipperf.plugin import installed, registration
 from chipperf.plugin.installed import CORE_PACKAGE, OBSERVER_GROUP, VENDOR_GROUP, PluginEntry, package_directory
 from chipperf.plugin.session import Session
-from chipperf.plugin.types import Capability, EnvironmentSettings
+from chipperf.plugin.types import Capability, EnvironmentSettings, VendorInfo
 from chipperf.precisions import PRECISIONS, precisions_by_capability
 from chipperf.report.render import template_directory
 from chipperf.report.templating import CORE_TEMPLATES
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import VendorInfo
 
 _GROUPS: Final = (VENDOR_GROUP, OBSERVER_GROUP, cases.ENTRY_POINT_GROUP)
 _IMPORT_TIMEOUT_S: Final = 15.0
@@ -164,7 +163,7 @@ def capabilities_have_hooks(subject: PluginUnderTest) -> None:
     """Each declared capability has its hook, and the capability of each such hook is declared."""
     plugin = _registered(subject)
     hooks, info = plugin.hooks, _vendor_info(plugin)
-    faults = [*registration.undeclared_capabilities(hooks, info), *registration.unfounded_capabilities(hooks, info)]
+    faults = list(registration.capability_faults(hooks, info, "train"))
     for capability in map(Capability, precisions_by_capability()):
         # Without the hook, core runs only fp32.
         if capability in info.capabilities and "perf_precision" not in hooks:
@@ -293,7 +292,6 @@ def _exists(template: str | None, own: Path | None) -> bool:
 
 
 def _sources(subject: PluginUnderTest) -> list[tuple[str, str]]:
-    """Return name and content of each Python file of the plugin."""
     files = plugin_files.source_files(subject.entry)
     if not files:
         raise NotRun(f"the source of {subject.entry.value} is not available")

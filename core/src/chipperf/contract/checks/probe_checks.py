@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, require
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
-from chipperf.contract.plugin_under_test import other_entries
+from chipperf.contract.plugin_under_test import PluginUnderTest, other_entries
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import probe_vendors
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import Rank
+from chipperf.plugin.types import ProbedDevice, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.plugin.types import ProbedDevice
 
 _INITIALIZE_TIMEOUT_S: Final = 80.0
 

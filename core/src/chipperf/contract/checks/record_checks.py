@@ -125,7 +125,6 @@ def _names(subject: PluginUnderTest) -> Iterator[tuple[str, str]]:
 
 
 def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield every string in a JSON value with its place."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):

@@ -10,15 +10,15 @@ from jinja2 import TemplateNotFound
 from chipperf.cases.config import resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, not_run_on, require
-from chipperf.contract.plugin_under_test import other_vendors
+from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
 from chipperf.contract.texts import mentions
 from chipperf.documents import markdown
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
-from chipperf.languages import LANGUAGES, in_all_languages, in_language
+from chipperf.languages import LANGUAGES, Language, in_all_languages, in_language
 from chipperf.records.columns import THROUGHPUTS, columns_of
-from chipperf.records.schema import Missing
+from chipperf.records.schema import Missing, Record
 from chipperf.report.render import render_report, template_directory
 from chipperf.report.row import column_header
 
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chipperf.cases.base import Case
-    from chipperf.contract.plugin_under_test import PluginUnderTest
-    from chipperf.languages import Language
     from chipperf.plugin.types import Rank, VendorInfo
-    from chipperf.records.schema import Record
 
 
 @check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
@@ -78,7 +75,6 @@ def _names(info: VendorInfo) -> Iterator[str]:
 
 
 def _record(subject: PluginUnderTest, case: Case, rank: Rank, make: Callable[..., Record]) -> Record:
-    """Return a record that contains the vendor's texts."""
     device_name = device_names(subject.info)[-1]
     config_faults = not_run_on(ConfigError, "the overrides do not resolve, see C1 and C3")
     with not_run_on(PerfError, "a hook does not work, see A10"), config_faults:
@@ -88,12 +84,7 @@ def _record(subject: PluginUnderTest, case: Case, rank: Rank, make: Callable[...
 
 
 def _render(subject: PluginUnderTest, record: Record, language: Language) -> str:
-    """Return the report, rendered with the vendor's templates.
-
-    Raises:
-        PerfError: A template is broken.
-        NotRun: A template that another template needs is missing.
-    """
+    """Return the report, rendered with the vendor's templates; :class:`NotRun` if one that another needs is missing."""
     try:
         return render_report([record], language=language, vendor_templates=template_directory(subject.entry))
     except PerfError as error:

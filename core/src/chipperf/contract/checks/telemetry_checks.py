@@ -112,7 +112,6 @@ def sampling_costs_little(subject: PluginUnderTest) -> None:
 
 
 def _block_s(subject: PluginUnderTest, steps: int, sampler: TelemetrySampler | None, path: Path) -> float:
-    """Return how long training takes, with or without the sampler."""
     path.unlink(missing_ok=True)
     with sampler or nullcontext():
         # A run starts the sampling process only once, so its start does not count.

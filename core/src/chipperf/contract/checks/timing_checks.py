@@ -64,8 +64,7 @@ class Timing:
 class Work:
     """Matrix products that keep a device busy, launched in a fraction of the time they take.
 
-    The time is proportional to ``rows``, the rows of each product's first operand, and to ``launches``, the number of
-    products.
+    The time is proportional to ``rows``, those of each first operand, and to ``launches``, the number of products.
     """
 
     def __init__(self, subject: PluginUnderTest, device: torch.device, rows: int, launches: int = _LAUNCHES) -> None:

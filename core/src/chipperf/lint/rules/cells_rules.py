@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells, wording
 from chipperf.languages import in_all_languages
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.lint.rule import LintedDocument
 
 _FOREIGN_MARKS: Final = re.compile(r"\\|-+|—+|n/?a", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(

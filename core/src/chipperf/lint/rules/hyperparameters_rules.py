@@ -6,19 +6,16 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.cases.base import Role
+from chipperf.cases.base import Case, Role
 from chipperf.errors import did_you_mean
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.precisions import PRECISIONS, precision_of
-from chipperf.records.schema import Missing
+from chipperf.records.schema import Missing, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chipperf.cases.base import Case
     from chipperf.lint.configs import Assigned, Config, ConfigDirectory
-    from chipperf.lint.rule import LintedDocument
-    from chipperf.records.schema import Record
 
 _BATCH_KEYS: Final = ("train_batch_size", "batch_size", "per_device_train_batch_size")
 _EPOCH_KEYS: Final = ("max_epoch", "max_epochs", "epochs", "num_train_epochs")
@@ -175,7 +172,7 @@ def shortened_runs_are_declared(subject: LintedDocument) -> Iterator[Problem]:
     shapes = {row.shape for row in subject.rows if row.topology}
     for config in configs.configs:
         epochs = configs.value(config, *_EPOCH_KEYS)
-        if config.topology and config.topology.shape in shapes and _is_number(epochs) and epochs < case.base.epochs:
+        if config.topology and config.topology.label in shapes and _is_number(epochs) and epochs < case.base.epochs:
             yield Problem(
                 place,
                 f"{config.path.name} stops after {epochs} of {case.base.epochs} epochs, and no change is declared",

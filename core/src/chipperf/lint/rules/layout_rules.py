@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from chipperf.documents import markdown
 from chipperf.errors import DocumentError
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.documents.markdown import Markdown
-    from chipperf.lint.rule import LintedDocument
 
 _NOT_IN_SLUG: Final = re.compile(r"[^\w\- ]")
 _SCHEME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//")

@@ -7,14 +7,13 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.rule import SPEEDS, Problem, rule
+from chipperf.lint.rule import SPEEDS, LintedDocument, Problem, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from chipperf.documents.card_names import Mention
     from chipperf.documents.markdown import Located
-    from chipperf.lint.rule import LintedDocument
 
 _MODEL_NUMBER: Final = re.compile(r"[A-Za-z][A-Za-z-]*\d[A-Za-z0-9-]*")
 _SPELLING_CUTOFF: Final = 0.8

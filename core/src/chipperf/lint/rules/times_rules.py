@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
 from chipperf.documents.format import number as written
-from chipperf.documents.markdown import Block, Table
-from chipperf.lint.rule import NotChecked, Problem, rule
+from chipperf.documents.markdown import Block, Place, Table
+from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
 from chipperf.records.plausibility import Rate, in_order, rate
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.documents.markdown import Place
-    from chipperf.lint.rule import LintedDocument
 
 _SPREAD_COLUMNS: Final = 6
 """Columns of a rendered report's table of throughputs: row, metric, median, IQR, windows, totals."""
@@ -171,7 +169,6 @@ def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _axis_of_data(path: str) -> str | None:
-    """Return the unit of the first column of a CSV file."""
     try:
         with open(path, encoding="utf-8") as file:
             first = file.readline(1000).casefold().partition(",")[0]
@@ -188,8 +185,7 @@ def _data_of(subject: LintedDocument, address: str, suffix: str) -> str:
 def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
     """Return address, place and text of the section of each image in a text or section on convergence.
 
-    Raises:
-        NotChecked: There is no image, or chipperf drew the curves from their records.
+    There is nothing to check without an image, or if chipperf drew the curves from their records.
     """
     if subject.document.generated:
         raise NotChecked("chipperf drew the curves from their records")

@@ -7,7 +7,7 @@ from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.rule import Problem, rule
+from chipperf.lint.rule import LintedDocument, Problem, rule
 from chipperf.records.columns import THROUGHPUTS
 from chipperf.records.scaling import MAX_EFFICIENCY, efficiency
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from chipperf.documents.case_document import DocumentRow
-    from chipperf.lint.rule import LintedDocument
 
 _MAX_ROWS: Final = 100
 """Maximum number of rows to compare with each other. A real report has a dozen."""
@@ -40,7 +39,7 @@ def words_match_the_topology(subject: LintedDocument) -> Iterator[Problem]:
         elif topology.words:
             machines, cards = topology.words
             # Some reports state the number of cards of all machines.
-            if topology.nnodes != machines or cards not in (topology.nproc_per_node, topology.card_count):
+            if topology.nnodes != machines or cards not in (topology.nproc_per_node, topology.world_size):
                 yield Problem(
                     row.label.place,
                     f"{topology.phrase!r} is {machines} machines with {cards} cards, in brackets stands {row.shape}",
@@ -60,16 +59,16 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
         topology = row.topology
         if topology is None or topology.nnodes == 1 or not topology.phrase:
             continue
-        if topology.words == (topology.nnodes, topology.card_count) or topology.says_each:
+        if topology.words == (topology.nnodes, topology.world_size) or topology.says_each:
             continue
-        total = re.compile(rf"(?<!\d){topology.card_count}\s*(?:卡|cards|张)")
+        total = re.compile(rf"(?<!\d){topology.world_size}\s*(?:卡|cards|张)")
         if any(row.shape in line and total.search(line) for line in subject.document.markdown.lines):
             continue
         others = sorted(subject.corpus.phrases.get(row.shape, set()) - {topology.phrase})
         also = f"; elsewhere it is {others[0]!r}" if others else ""
         yield Problem(
             row.label.place,
-            f"{topology.phrase!r} for {row.shape} does not say that these are {topology.card_count} cards{also}",
+            f"{topology.phrase!r} for {row.shape} does not say that these are {topology.world_size} cards{also}",
         )
 
 
