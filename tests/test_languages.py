@@ -1,4 +1,4 @@
-"""Core's texts in the languages of reports: each translation has every one, and a translation alone adds a language."""
+"""Core's texts in the languages of reports: each translation has every one, and a translation and its name add a language."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_translation_takes_the_values_of_its_text(language: str) -> None:
 @pytest.fixture
 def pseudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Add a language in which every text stands between « and »."""
-    directory = shutil.copytree(languages.TRANSLATIONS, tmp_path / "languages")
+    directory = shutil.copytree(languages.TRANSLATIONS, tmp_path / "translations")
     tables = defaultdict(list)
     for context, english in sorted(TEXTS):
         spelled = f"«{english}»" if english.strip(" ,;:.") else english

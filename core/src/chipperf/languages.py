@@ -1,6 +1,6 @@
 """Languages of reports and pages, and the translations of core's texts.
 
-Code holds the English text; ``templates/languages/CODE.toml`` holds its translation into another language. A text
+Code holds the English text; ``templates/translations/CODE.toml`` holds its translation into another language. A text
 without a translation is shown in English.
 """
 
@@ -29,7 +29,7 @@ DEFAULT: Final = "zh"
 ENGLISH: Final = "en"
 """Language of the texts in code and templates; it needs no translation."""
 
-TRANSLATIONS: Final = Path(__file__).parent / "templates" / "languages"
+TRANSLATIONS: Final = Path(__file__).parent / "templates" / "translations"
 
 _PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s|(%%)")
 

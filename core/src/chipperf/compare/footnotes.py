@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from chipperf.errors import PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
-from chipperf.records.columns import peak_source
+from chipperf.records.memory_peak import peak_source
 from chipperf.records.plausibility import Peak, check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
 from chipperf.records.schema import UNKNOWN, Missing, Power

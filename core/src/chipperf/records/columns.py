@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.languages import Phrase, phrase
+from chipperf.records.memory_peak import ALLOCATOR_PEAK, DEVICE_PEAK
 from chipperf.records.schema import Missing, Power, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from chipperf.records.schema import Memory, Number, Record
+    from chipperf.records.schema import Number, Record
 
 Unit = Literal["fraction", "samples/s", "s", "bytes", "J/sample"]
 """Decides how a value is written and read: a fraction in the case's format for quality, bytes in GiB."""
@@ -117,11 +118,6 @@ def _follow(record: Record, field: str) -> tuple[str, Any]:
     return ".".join(passed), found
 
 
-def peak_source(memory: Memory) -> Literal["device", "allocator"]:
-    """Return the source of the used memory: the device, or the allocator if the device's peak is unknown."""
-    return "allocator" if isinstance(memory.device_peak_bytes, Missing) else "device"
-
-
 def _energy_per_sample(record: Record) -> Number:
     power, samples = record.metrics.power, record.metrics.train_samples
     if not isinstance(power, Power):
@@ -211,14 +207,14 @@ COLUMNS: Final = (
         name="mem_peak",
         unit="bytes",
         kind="resource",
-        field="metrics.memory.device_peak_bytes",
+        field=DEVICE_PEAK,
         shown=("report", "leaderboard", "comparison"),
         higher_is_better=False,
         header="mem",
         legend=phrase("Device memory"),
         remark=phrase("in GiB"),
         aliases=("显存", "memory"),
-        fallback="metrics.memory.allocated_peak_bytes",
+        fallback=ALLOCATOR_PEAK,
     ),
     Column(
         name="energy_per_sample",

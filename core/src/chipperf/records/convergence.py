@@ -1,4 +1,4 @@
-"""The decision whether a run converged. Only this module compares quality with the target."""
+"""The decision whether a run converged. Only this module compares a result with a target."""
 
 from __future__ import annotations
 
@@ -20,5 +20,10 @@ def convergence_outcome(record: Record) -> Outcome:
         return "not_run"
     if isinstance(record.case.target, Missing):
         return "no_target"
-    met = isinstance(metrics.time_to_target, TimeToTarget) or metrics.quality >= record.case.target
+    met = isinstance(metrics.time_to_target, TimeToTarget) or meets_target(metrics.quality, record.case.target)
     return "converged" if met else "below_target"
+
+
+def meets_target(quality: float, target: float) -> bool:
+    """Return whether the result of an evaluation meets a case's target."""
+    return quality >= target

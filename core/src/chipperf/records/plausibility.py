@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import WINDOWED
+from chipperf.records.convergence import meets_target
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput, TimeToTarget
 
@@ -298,7 +299,11 @@ def _result(record: Record) -> Iterator[Phrase]:
         yield phrase(
             "the last evaluation's result %(last)s is higher than the best one, %(best)s", last=last, best=best
         )
-    if isinstance(metrics.time_to_target, TimeToTarget) and not isinstance(target, Missing) and best < target:
+    if (
+        isinstance(metrics.time_to_target, TimeToTarget)
+        and not isinstance(target, Missing)
+        and not meets_target(best, target)
+    ):
         yield phrase(
             "the target %(target)s is said to have been met, the best result is %(best)s", target=target, best=best
         )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from chipperf.cases.base import Role
 from chipperf.documents.format import NOT_APPLICABLE, REASON_IN_MARKER, setting, text_or_marker
 from chipperf.durations import format_duration
-from chipperf.records.columns import BY_NAME, columns_of, peak_source
+from chipperf.records.columns import BY_NAME, columns_of
 from chipperf.records.convergence import convergence_outcome
+from chipperf.records.memory_peak import peak_source
 from chipperf.records.schema import UNKNOWN, Missing, TimeToTarget
 from chipperf.report.tracing import record_digest
 

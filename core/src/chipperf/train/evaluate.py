@@ -9,6 +9,7 @@ import torch
 
 from chipperf.errors import TrainingError
 from chipperf.plugin.types import EvaluationFinished
+from chipperf.records.convergence import meets_target
 from chipperf.records.schema import EvaluationPoint, TimeToTarget
 from chipperf.train.preparation import generator_states, restore_generators
 
@@ -61,7 +62,7 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     context.notify(
         EvaluationFinished(run_id=context.run_id, epoch=point.epoch, step=point.step, metric=metric, value=point.value)
     )
-    if context.target is not None and point.value >= context.target:
+    if context.target is not None and meets_target(point.value, context.target):
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)
 
 

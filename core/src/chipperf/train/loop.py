@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import DataError, TrainingError
 from chipperf.plugin.types import EpochFinished, WindowFinished
+from chipperf.train.allocator_peak import PeakMemory, highest
 from chipperf.train.evaluate import add_evaluation, evaluate
-from chipperf.train.memory_peak import PeakMemory, highest
 from chipperf.train.preparation import generator_states, restore_generators
 from chipperf.train.run_state import PartialWindow, RunState
 from chipperf.train.schedule import Schedule, StepBudget

@@ -11,6 +11,7 @@ from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Place, Table
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
+from chipperf.records.convergence import meets_target
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def implied_epochs_are_those_of_the_case(subject: LintedDocument) -> Iterator[Pr
         if epochs > case.base.epochs * (1 + _EPOCH_TOLERANCE):
             yield Problem(place, f"e2e_time and p_whole imply {epochs:.1f} epochs, {case.name} has {case.base.epochs}")
         elif epochs < case.base.epochs * (1 - _EPOCH_TOLERANCE):
-            converged = row.quality is not None and row.quality >= case.base.target
+            converged = row.quality is not None and meets_target(row.quality, case.base.target)
             if converged or subject.declares_changes():
                 continue
             other = f", another row {most:.1f}" if most > epochs * (1 + _EPOCH_TOLERANCE) else ""
@@ -136,7 +137,7 @@ def results_below_target_say_so(subject: LintedDocument) -> Iterator[Problem]:
     lines = [line for line in subject.document.markdown.lines if _BELOW.search(line)]
     for row, value in results:
         declared = any(len(results) == 1 or row.shape in line for line in lines)
-        if value < case.base.target and not declared:
+        if not meets_target(value, case.base.target) and not declared:
             cell = row.cells["quality"]
             yield Problem(
                 cell.place,

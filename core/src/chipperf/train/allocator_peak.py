@@ -1,4 +1,4 @@
-"""The peak of memory that training needs."""
+"""The allocator's peak of memory in training. :mod:`chipperf.records.memory_peak` decides whether it is reported."""
 
 from __future__ import annotations
 
