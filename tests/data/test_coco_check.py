@@ -34,7 +34,7 @@ def test_good_dataset_has_no_findings(coco_sample, full):
     report = check_coco(coco_sample, full=full)
     assert report.ok
     assert report.findings == ()
-    assert (report.train_samples, report.eval_samples, report.classes, report.images_read) == (16, 8, 5, 24)
+    assert (report.train_samples, report.eval_samples, report.classes, report.images_read) == (16, 8, 5, 48)
     assert report.fully_decoded is full
 
 
@@ -132,4 +132,4 @@ def test_progress_ends_at_the_number_of_images(coco_sample, monkeypatch):
     monkeypatch.setattr(dataset_check, "_FILES_PER_TASK", 10)
     seen = []
     check_coco(coco_sample, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(10, 24), (20, 24), (24, 24)]
+    assert seen == [(10, 48), (20, 48), (30, 48), (40, 48), (48, 48)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from chipperf.data.imagefolder import scan_imagefolder, scan_split
+from chipperf.data.imagefolder import read_split, scan_imagefolder
 from chipperf.errors import DataError
 
 
@@ -80,7 +80,7 @@ def test_class_directory_that_cannot_be_read_is_named(tmp_path):
     root = make_tree(tmp_path, ["train/a/1.jpg"])
     (root / "train/a").chmod(0)
     with pytest.raises(DataError, match="cannot list .*a: Permission denied"):
-        scan_split(root / "train")
+        scan_imagefolder(root)
     (root / "train/a").chmod(0o755)
 
 
@@ -89,5 +89,5 @@ def test_listing_links_to_directories_and_files(tmp_path):
     root = make_tree(tmp_path / "data", ["train/b/0.jpg"])
     (root / "train/a").symlink_to(store / "x")
     (root / "train/b/2.jpg").symlink_to(store / "2.jpg")
-    split = scan_split(root / "train")
+    split, _ = read_split(root / "train")
     assert [split.relative_path(index) for index in range(len(split))] == ["a/1.jpg", "b/0.jpg", "b/2.jpg"]

@@ -52,6 +52,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def split(root: Path) -> InstanceSplit:
+    return scan_instances(root)
+
+
+def scan_instances(root: Path) -> InstanceSplit:
     found = scan_coco_split(root, "val2017", "masks")
     assert isinstance(found, InstanceSplit)
     return found
@@ -175,7 +179,7 @@ def test_rank_without_any_image_takes_part(split: InstanceSplit) -> None:
 
 def test_missing_and_foreign_images_are_errors(root: Path, split: InstanceSplit) -> None:
     ids = split.images.ids.tolist()
-    evaluator = DetectionEvaluator(root, split.images.ids)
+    evaluator = DetectionEvaluator(split)
     with pytest.raises(TrainingError) as caught:
         evaluator.evaluate([predict(split, ids[:-2])], ALONE, is_main=True)
     assert caught.value.failure_class == "evaluation_count"
@@ -193,26 +197,26 @@ def test_prediction_that_is_not_finite_is_an_error_that_names_the_image(
     found = predict(split, split.images.ids.tolist())
     found.rows[field][3 * QUERIES] = float("nan")
     with pytest.raises(TrainingError, match=rf"on 1 images are not finite: image ids {split.images.ids[3]}$") as caught:
-        DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+        DetectionEvaluator(split).evaluate([found], ALONE, is_main=True)
     assert caught.value.failure_class == "non_finite_prediction"
 
 
 def test_detections_without_masks_have_no_mask_figures(root: Path, split: InstanceSplit) -> None:
     found = [collect([image_id], predict_boxes(split, image_id)[0]) for image_id in split.images.ids.tolist()]
-    quality = DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
+    quality = DetectionEvaluator(split).evaluate(found, ALONE, is_main=True)
     assert quality.segm is None
     assert quality.bbox["ap"] is not None
 
 
 def test_figures_of_sizes_that_do_not_occur_are_none(root: Path, split: InstanceSplit) -> None:
     found = predict(split, split.images.ids.tolist())
-    quality = DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+    quality = DetectionEvaluator(split).evaluate([found], ALONE, is_main=True)
     assert quality.bbox["ap_large"] is quality.bbox["ar_large"] is None
 
 
 def test_nothing_is_printed(root: Path, split: InstanceSplit, capsys: pytest.CaptureFixture[str]) -> None:
     found = predict(split, split.images.ids.tolist())
-    DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+    DetectionEvaluator(split).evaluate([found], ALONE, is_main=True)
     assert capsys.readouterr().out == ""
 
 
@@ -220,9 +224,9 @@ def test_annotations_are_read_once_for_all_evaluations(
     root: Path, split: InstanceSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = predict(split, split.images.ids.tolist())
-    evaluator = DetectionEvaluator(root, split.images.ids)
+    evaluator = DetectionEvaluator(split)
     first = evaluator.evaluate([found], ALONE, is_main=True)
-    monkeypatch.setattr(evaluation, "read_annotation_file", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(evaluation, "coco_document", lambda split: pytest.fail("built again"))
     assert evaluator.evaluate([found], ALONE, is_main=True) == first
 
 
@@ -233,10 +237,11 @@ def test_objects_that_do_not_say_whether_they_are_crowds_are_none(
     document = json.loads((root / name).read_text())
     for entry in document["annotations"]:
         del entry["iscrowd"]
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / name).write_text(json.dumps(document))
+    copy = tmp_path / "data"
+    shutil.copytree(root, copy)
+    (copy / name).write_text(json.dumps(document))
     found = predict(split, split.images.ids.tolist())
-    assert DetectionEvaluator(tmp_path, split.images.ids).evaluate([found], ALONE, is_main=True).images == 20
+    assert DetectionEvaluator(scan_instances(copy)).evaluate([found], ALONE, is_main=True).images == 20
 
 
 def test_true_segments_have_full_quality(panoptic: PanopticSplit) -> None:
@@ -276,7 +281,7 @@ def test_map_that_disagrees_with_its_annotation_is_an_error(root: Path, tmp_path
     same_size = next(number for number in range(1, 20) if sizes[number] == sizes[0] and differ(split, 0, number))
     shutil.copyfile(sorted((copy / "panoptic_val2017").iterdir())[same_size], one)
     image_id = int(split.images.ids[0])
-    with pytest.raises(DataError, match=f"panoptic annotation of image {image_id}: map and list of segments differ"):
+    with pytest.raises(DataError, match=f"the map and the segments of image {image_id} in .* differ in the segments"):
         PanopticEvaluator(split).add(image_id, predict_segments(scan_panoptic(root), image_id))
 
 
