@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from chipperf.data.imagefolder import read_split, scan_imagefolder
+from chipperf.data.imagefolder import check_imagefolder, read_split, scan_imagefolder
 from chipperf.errors import DataError
 
 
@@ -91,3 +91,61 @@ def test_listing_links_to_directories_and_files(tmp_path):
     (root / "train/b/2.jpg").symlink_to(store / "2.jpg")
     split, _ = read_split(root / "train")
     assert [split.relative_path(index) for index in range(len(split))] == ["a/1.jpg", "b/0.jpg", "b/2.jpg"]
+
+
+def messages(root):
+    return {finding.code: finding.message for finding in check_imagefolder(root).findings}
+
+
+@pytest.mark.parametrize(
+    ("level", "explained"), [("", ""), ("n01/", "2 directories within it: move these up (n01, n02)")]
+)
+def test_one_class_is_an_error_and_a_level_between_is_explained(tmp_path, level, explained):
+    paths = [f"train/animals/{level}1.jpg", f"train/animals/{level.replace('1', '2')}2.jpg"]
+    root = make_tree(tmp_path, [*paths, f"val/animals/{level}1.jpg"])
+    with pytest.raises(DataError, match="train has one class, 'animals', where a classification needs two") as caught:
+        scan_imagefolder(root)
+    assert caught.value.message == messages(root)["one-class"]
+    assert caught.value.message.endswith(explained or "needs two")
+
+
+def test_level_between_several_classes_and_images_is_a_warning(tmp_path):
+    tree = [f"{split}/{outer}/{inner}/1.jpg" for split in ("train", "val") for outer in "ab" for inner in "xy"]
+    root = make_tree(tmp_path, tree)
+    assert len(scan_imagefolder(root).train) == 4
+    assert (
+        "all images of 2 classes lie in directories within them, which are not told apart: a, b"
+        in (messages(root)["nested-class"])
+    )
+
+
+def test_hidden_directories_and_files_are_left_out_and_said(tmp_path):
+    tree = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in "ab"]
+    hidden = ["train/.cache/1.jpg", "train/a/.ipynb_checkpoints/1-checkpoint.jpg", "train/a/._1.jpg"]
+    root = make_tree(tmp_path, tree + hidden)
+    assert len(scan_imagefolder(root).train) == 2
+    said = messages(root)["hidden"]
+    assert "train: 3 files or directories are left out" in said
+    for name in (".cache", "a/.ipynb_checkpoints", "a/._1.jpg"):
+        assert str(root / "train" / name) in said
+
+
+def test_flat_split_says_how_many_images_it_has_and_how_imagenet_is_sorted(tmp_path):
+    tree = ["train/a/1.jpg", "train/b/1.jpg", *(f"val/ILSVRC2012_val_{number}.JPEG" for number in range(7))]
+    root = make_tree(tmp_path, tree)
+    with pytest.raises(DataError, match=r"val holds no class directories, but 7 images: .*valprep\.sh") as caught:
+        scan_imagefolder(root)
+    assert caught.value.message == messages(root)["no-classes"]
+
+
+def test_images_beside_the_classes_are_named(tmp_path):
+    tree = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in "ab"]
+    root = make_tree(tmp_path, [*tree, "train/3.jpg"])
+    assert "1 images lie in no class directory and are ignored: 3.jpg" in messages(root)["loose-images"]
+
+
+def test_fifo_is_refused_and_not_waited_for(tmp_path):
+    root = make_tree(tmp_path, ["train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"])
+    (root / "train/a").mkdir()
+    os.mkfifo(root / "train/a/1.jpg")
+    assert f"{root / 'train/a/1.jpg'}: is no regular file" in messages(root)["unreadable"]

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +20,18 @@ from chipperf.cases.detr import evaluation
 from chipperf.cases.detr.evaluation import (
     COCO_RESULTS,
     DETECTION,
+    CollectedDetections,
     DetectionEvaluator,
     PanopticEvaluator,
+    average_precision,
+    coco_document,
+    coco_index,
     collect,
     merge,
     require_every_image,
 )
 from chipperf.cases.detr.panoptic_quality import SegmentedImage
-from chipperf.cases.detr.postprocess import Detections
+from chipperf.cases.detr.postprocess import Detections, encode_masks
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
@@ -35,9 +40,6 @@ from evaluation_ranks import evaluate
 from generated_predictions import QUERIES, predict_boxes, predict_segments
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-if TYPE_CHECKING:
-    from chipperf.cases.detr.evaluation import CollectedDetections
 
 PROGRAM = Path(__file__).with_name("evaluation_ranks.py")
 ALONE = Collectives(Rank(), torch.device("cpu"))
@@ -293,3 +295,23 @@ def scan_panoptic(root: Path) -> PanopticSplit:
 
 def differ(split: PanopticSplit, one: int, other: int) -> bool:
     return set(split.table.ids[split.table.rows(one)]) != set(split.table.ids[split.table.rows(other)])
+
+
+@pytest.mark.parametrize("queries", [1, 255, 256, 1000])
+def test_any_number_of_masks_can_be_evaluated(split: InstanceSplit, queries: int) -> None:
+    index, width = 0, 40
+    height_width = split.images.sizes[index].tolist()
+    code = encode_masks(torch.ones(1, *height_width, dtype=torch.bool))[0]
+    rows = np.zeros(queries, DETECTION)
+    rows["image"], rows["label"], rows["score"] = split.images.ids[index], 1, np.linspace(1, 0.1, queries)
+    rows["box"] = [0, 0, width, width]
+    truth = coco_index(coco_document(split))
+    found = average_precision(truth, CollectedDetections(rows, [code] * queries), "segm")
+    assert found["ap"] is not None
+
+
+def test_average_precision_without_objects_is_not_defined(split: InstanceSplit) -> None:
+    crowds = replace(split, table=replace(split.table, is_crowd=np.ones_like(split.table.is_crowd)))
+    found = predict(split, split.images.ids.tolist())
+    quality = DetectionEvaluator(crowds).evaluate([found], ALONE, is_main=True)
+    assert set(quality.bbox.values()) == {None}

@@ -12,7 +12,7 @@ import pickle
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -143,6 +143,10 @@ class ObjectTable:
         """Return the rows of an image's objects."""
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
+    def owners(self) -> NDArray[np.int64]:
+        """Return the index of each row's image."""
+        return np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
+
     def objects(self, index: int) -> tuple[Objects, NDArray[np.int64]]:
         """Return the objects of an image except crowds, without masks, and their row numbers."""
         rows = self.rows(index)
@@ -167,11 +171,6 @@ class InstanceSplit:
     table: ObjectTable
     things: dict[int, str]
     segmentations: PackedBytes | None
-
-    @property
-    def categories(self) -> dict[int, str]:
-        """Names of all categories by id."""
-        return self.things
 
     def objects(self, index: int, *, masks: bool) -> Objects:
         """Return the objects of an image except crowds, which do not separate their objects.
@@ -225,11 +224,6 @@ class PanopticSplit:
     stuff: dict[int, str]
     maps: Path
     map_names: PackedBytes
-
-    @property
-    def categories(self) -> dict[int, str]:
-        """Names of all categories by id."""
-        return self.things | self.stuff
 
     def map_path(self, index: int) -> str:
         """Return the path of an image's PNG file."""
@@ -293,17 +287,9 @@ def scan_coco(root: str | os.PathLike[str], kind: TargetKind = "boxes") -> CocoD
     """
     root = require_directory(root, COCO_LAYOUT_HINT)
     train, val = (scan_coco_split(root, split, kind) for split in (TRAIN_SPLIT, EVAL_SPLIT))
-    truth = val if isinstance(val, InstanceSplit) else scan_coco_split(root, EVAL_SPLIT, "boxes")
-    raise_first(_compare(train, val, truth), _CHECK_HINT)
+    truth, faults = (val, []) if isinstance(val, InstanceSplit) else read_instances(root, EVAL_SPLIT, masks=False)
+    raise_first([*faults, *_compare(train, val, truth)], _CHECK_HINT)
     return CocoData(root, train, val, truth)
-
-
-@overload
-def scan_coco_split(root: Path, split: str, kind: Literal["boxes", "masks"]) -> InstanceSplit: ...
-
-
-@overload
-def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit: ...
 
 
 def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
@@ -330,39 +316,33 @@ def check_coco(
 
 def _list_images(root: Path, full: bool) -> ImageListing:
     findings: list[DatasetFinding] = []
-
-    def read(split: str, kind: TargetKind) -> CocoSplit | None:
-        try:
-            found, faults = _read_split(root, split, kind)
-        except DataError as problem:
-            findings.append(error("annotations", problem.message))
-            return None
-        findings.extend(faults)
-        return found
-
-    train, val = (read(split, "masks" if full else "boxes") for split in (TRAIN_SPLIT, EVAL_SPLIT))
-    instances = [split for split in (train, val) if isinstance(split, InstanceSplit)]
-    for split in instances:
-        findings += _suspicious_boxes(split)
-        findings += _undrawable(split) if full else ()
-    panoptic = [
-        read(split, "panoptic") if (root / panoptic_name(split)).exists() else None
-        for split in (TRAIN_SPLIT, EVAL_SPLIT)
-    ]
-    for first, second in ((train, val), panoptic):
-        if first is not None and second is not None and isinstance(val, InstanceSplit):
-            findings += _compare(first, second, val)
-    files = [
-        ImageFile(split.images.path(index), split.images.size(index))
-        for split in instances
-        for index in range(len(split.images))
-    ]
-    files += [
-        ImageFile(split.map_path(index), split.images.size(index), partial(split.segments, index))
-        for split in panoptic
-        if isinstance(split, PanopticSplit)
-        for index in np.flatnonzero(np.diff(split.table.ends, prepend=0)).tolist()
-    ]
+    found: dict[TargetKind, list[CocoSplit]] = {"boxes": [], "panoptic": []}
+    for kind, splits in found.items():
+        for name in (TRAIN_SPLIT, EVAL_SPLIT):
+            if kind == "boxes" or (root / panoptic_name(name)).exists():
+                try:
+                    split, faults = _read_split(root, name, "masks" if kind == "boxes" and full else kind)
+                    splits.append(split)
+                    findings += faults
+                except DataError as problem:
+                    findings.append(error("annotations", problem.message))
+    files = []
+    for split in chain(*found.values()):
+        sizes = [split.images.size(index) for index in range(len(split.images))]
+        if isinstance(split, InstanceSplit):
+            findings += _suspicious_boxes(split)
+            findings += _undrawable(split) if full else ()
+            files += [ImageFile(split.images.path(index), size) for index, size in enumerate(sizes)]
+        elif len(split.map_names) == len(sizes):
+            files += [
+                ImageFile(split.map_path(index), size, partial(split.segments, index))
+                for index, size in enumerate(sizes)
+            ]
+    for splits in found.values():
+        if len(splits) == len(found["boxes"]) == 2 and isinstance(truth := found["boxes"][1], InstanceSplit):
+            findings += _compare(splits[0], splits[1], truth)
+    counts = {split.images.directory.name: split for split in reversed(found["boxes"])}
+    train, val = (counts.get(name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
     return ImageListing(
         train_samples=0 if train is None else len(train.images),
         eval_samples=0 if val is None else len(val.images),
@@ -379,11 +359,11 @@ def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator
     if truth is val and val.table.is_crowd.all():
         what = "there is no object to find, at most crowds, so average precision is not defined"
         yield warning("no-objects", f"{val.path}: {what}")
-    for other in (val, truth)[: 1 + (truth is not val)]:
-        known, named = train.categories, other.categories
+    known = _categories(train)
+    for other in (val,) if truth is val else (val, truth):
         renamed = [
             f"{number} is {known[number]!r} and {name!r}"
-            for number, name in named.items()
+            for number, name in _categories(other).items()
             if name and known.get(number) and known[number] != name
         ]
         if renamed:
@@ -398,12 +378,15 @@ def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator
         yield error("image-difference", f"{val.path}: {what}")
 
 
+def _categories(split: CocoSplit) -> dict[int, str]:
+    return split.things | split.stuff if isinstance(split, PanopticSplit) else split.things
+
+
 def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
     """Yield warnings of boxes that have no area within their image, or seem to be written in another way."""
     table = split.table
-    height_width = np.repeat(split.images.sizes, np.diff(table.ends, prepend=0), axis=0)
     left_top, size = table.boxes[:, :2], table.boxes[:, 2:]
-    limits = height_width[:, ::-1]
+    limits = split.images.sizes[table.owners(), ::-1]
     is_flat = (np.minimum(left_top + size, limits) <= np.maximum(left_top, 0)).any(axis=1)
     if is_flat.any():
         what = f"{is_flat.sum()} boxes have no area within their image and are not trained"
@@ -425,15 +408,13 @@ def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
 
 
 def _undrawable(split: InstanceSplit) -> Iterator[DatasetFinding]:
-    """Yield a warning if there are segmentations, and some cannot be drawn: then masks cannot be learned."""
-    problems: list[str] = []
-    for index in range(len(split.images)):
-        rows = split.table.rows(index)
-        for row in range(rows.start, rows.stop):
-            try:
-                split.mask_code(index, row)
-            except DataError as problem:
-                problems.append(problem.message)
+    """Yield a warning if some segmentations cannot be drawn, and others can: then masks cannot be learned."""
+    problems = []
+    for row, index in enumerate(split.table.owners().tolist()):
+        try:
+            split.mask_code(index, row)
+        except DataError as problem:
+            problems.append(problem.message)
     if 0 < len(problems) < len(split.table.ids):
         what = f"{len(problems)} segmentations cannot be drawn, so masks cannot be learned"
         yield warning("segmentation", f"{split.path}: {what}: {problems[0]}")

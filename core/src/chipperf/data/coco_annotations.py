@@ -57,11 +57,16 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
     return document
 
 
+def of_type(values: list[Any], *kinds: type) -> list[Any]:
+    """Return the values; raises :class:`TypeError` if one has another type."""
+    if not set(map(type, values)) <= set(kinds):
+        raise TypeError("of another type")
+    return values
+
+
 def numbers(values: list[Any]) -> NDArray[np.float64]:
     """Return finite numbers."""
-    if not set(map(type, values)) <= {int, float}:
-        raise TypeError("not a number")
-    found = np.array(values, np.float64)
+    found = np.array(of_type(values, int, float), np.float64)
     if not np.isfinite(found).all():
         raise ValueError("not a finite number")
     return found
@@ -69,9 +74,7 @@ def numbers(values: list[Any]) -> NDArray[np.float64]:
 
 def whole_numbers(values: list[Any]) -> NDArray[np.int64]:
     """Return whole numbers; a number with a fraction is an error, and never rounded."""
-    if not set(map(type, values)) <= {int, float}:
-        raise TypeError("not a number")
-    whole = list(map(int, values))
+    whole = list(map(int, of_type(values, int, float)))
     if whole != values:
         raise ValueError("not a whole number")
     return np.array(whole, np.int64)
@@ -92,19 +95,15 @@ def flags(values: list[Any]) -> NDArray[np.bool_]:
 
 
 def texts(values: list[Any]) -> list[str]:
-    """Return texts, which can be written to a file."""
-    if not set(map(type, values)) <= {str}:
-        raise TypeError("not a text")
-    for value in values:
+    """Return texts that can be names of files."""
+    for value in of_type(values, str):
         os.fsencode(value)
     return values
 
 
 def lists(values: list[Any]) -> list[list[Any]]:
     """Return lists."""
-    if not set(map(type, values)) <= {list}:
-        raise TypeError("not a list")
-    return values
+    return of_type(values, list)
 
 
 def segmentations(values: list[Any]) -> list[Any]:

@@ -171,7 +171,7 @@ def coco_document(split: InstanceSplit) -> dict[str, Any]:
     table, sizes = split.table, split.images.sizes.tolist()
     ids = split.images.ids.tolist()
     columns = (table.ids, table.labels, table.boxes, table.areas, table.is_crowd.astype(int))
-    owners = np.repeat(np.arange(len(ids)), np.diff(table.ends, prepend=0)).tolist()
+    owners = table.owners().tolist()
     annotations: list[dict[str, Any]] = [
         {"id": number, "image_id": ids[index], "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
         for index, number, label, box, area, crowd in zip(owners, *(c.tolist() for c in columns), strict=True)
