@@ -115,7 +115,7 @@ def test_quality_that_is_not_defined_is_missing_with_its_reason_and_never_zero(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     why = Missing(missing="not_applicable", reason="nothing to find")
-    training = make_training(monkeypatch)
+    training = make_training(monkeypatch, target=0.5)
     training.workload.evaluate = lambda *_: Evaluation(value=why, samples=10)
     training.loop.train()
 

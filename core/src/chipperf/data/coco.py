@@ -28,15 +28,7 @@ from chipperf.data.coco_annotations import (
     texts,
     whole_numbers,
 )
-from chipperf.data.dataset_check import (
-    ImageFile,
-    ImageListing,
-    check_images,
-    error,
-    first_few,
-    raise_first,
-    warning,
-)
+from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
 from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset, identify_directory
 from chipperf.data.decode import decode_rgb, require_size
 from chipperf.data.files import files_below, read_file, require_directory
@@ -49,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from chipperf.data.dataset_check import CheckReport, DatasetFinding
+    from chipperf.data.dataset_check import DatasetFinding
 
 TRAIN_SPLIT = "train2017"
 EVAL_SPLIT = "val2017"
@@ -314,7 +306,7 @@ def check_coco(
     return check_images(root, _list_images, coco_files, expected, full=full, progress=progress)
 
 
-def _list_images(root: Path, full: bool) -> ImageListing:
+def _list_images(root: Path, full: bool) -> tuple[CheckReport, list[ImageFile]]:
     findings: list[DatasetFinding] = []
     found: dict[TargetKind, list[CocoSplit]] = {"boxes": [], "panoptic": []}
     for kind, splits in found.items():
@@ -343,13 +335,14 @@ def _list_images(root: Path, full: bool) -> ImageListing:
             findings += _compare(splits[0], splits[1], truth)
     counts = {split.images.directory.name: split for split in reversed(found["boxes"])}
     train, val = (counts.get(name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
-    return ImageListing(
+    report = CheckReport(
+        root=str(root),
         train_samples=0 if train is None else len(train.images),
         eval_samples=0 if val is None else len(val.images),
         classes=0 if train is None else len(train.things),
-        images=[file for file in files if os.path.lexists(file.path)],
-        findings=findings,
+        findings=tuple(findings),
     )
+    return report, [file for file in files if os.path.lexists(file.path)]
 
 
 def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator[DatasetFinding]:
@@ -590,6 +583,5 @@ def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.
 
 def decode_segment_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return the segment ids in a panoptic map, shape ``(height, width)``: red + 256 green + 65536 blue."""
-    red, green, blue = np.moveaxis(pixels.astype(np.int32), 2, 0)
-    segments: NDArray[np.int32] = red + (green << 8) + (blue << 16)
+    segments: NDArray[np.int32] = pixels.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
     return segments

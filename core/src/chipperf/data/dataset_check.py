@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -92,20 +92,9 @@ class ImageFile(NamedTuple):
     check: Callable[[NDArray[np.uint8]], object] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageListing:
-    """Numbers, image files, and problems that the check of a layout found, before any image is read."""
-
-    train_samples: int = 0
-    eval_samples: int = 0
-    classes: int = 0
-    images: list[ImageFile] = field(default_factory=list)
-    findings: list[DatasetFinding] = field(default_factory=list)
-
-
 def check_images(
     root: str | os.PathLike[str],
-    list_images: Callable[[Path, bool], ImageListing],
+    list_images: Callable[[Path, bool], tuple[CheckReport, list[ImageFile]]],
     list_files: Callable[[Path], Iterable[str]],
     expected: ReferenceDataset | None,
     *,
@@ -115,33 +104,22 @@ def check_images(
     """Check layout, manifest, counts and files of a directory of images.
 
     Args:
-        list_images: Checks the layout; its second argument is ``full``.
+        list_images: Checks the layout before any image is read; its second argument is ``full``.
         list_files: Lists the files that the manifest of a sample dataset covers.
         expected: Dataset with the required sizes; ``None`` accepts any sizes.
         full: Whether to decode every image. Otherwise only headers are read.
         progress: Called with the number of images read and the total number.
     """
     root = Path(root)
-    if root.is_dir():
-        listing = list_images(root, full)
-        findings = [*listing.findings, *_check_manifest(root, list_files)]
-        if expected is not None:
-            findings += check_counts(
-                listing.train_samples, listing.eval_samples, listing.classes, expected, noun="images"
-            )
-        findings += _read_images(listing.images, full, progress)
-    else:
-        listing = ImageListing()
-        findings = [error("layout", f"{root} is not a directory")]
-    return CheckReport(
-        root=str(root),
-        train_samples=listing.train_samples,
-        eval_samples=listing.eval_samples,
-        classes=listing.classes,
-        images_read=len(listing.images),
-        fully_decoded=full,
-        findings=tuple(findings),
-    )
+    if not root.is_dir():
+        finding = error("layout", f"{root} is not a directory")
+        return CheckReport(root=str(root), train_samples=0, eval_samples=0, images_read=0, findings=(finding,))
+    report, files = list_images(root, full)
+    findings = [*report.findings, *_check_manifest(root, list_files)]
+    if expected is not None:
+        findings += check_counts(report.train_samples, report.eval_samples, report.classes, expected, noun="images")
+    findings += _read_images(files, full, progress)
+    return replace(report, images_read=len(files), fully_decoded=full, findings=tuple(findings))
 
 
 def _check_manifest(root: Path, list_files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:

@@ -9,15 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chipperf.data.dataset_check import (
-    ImageFile,
-    ImageListing,
-    check_images,
-    error,
-    first_few,
-    raise_first,
-    warning,
-)
+from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
 from chipperf.data.dataset_identity import identify_directory
 from chipperf.data.files import files_below, require_directory
 from chipperf.errors import DataError
@@ -26,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from chipperf.data.dataset_check import CheckReport, DatasetFinding
+    from chipperf.data.dataset_check import DatasetFinding
     from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset
 
 TRAIN_SPLIT = "train"
@@ -134,15 +126,16 @@ def check_imagefolder(
     return check_images(root, _list_images, imagefolder_files, expected, full=full, progress=progress)
 
 
-def _list_images(root: Path, _: bool) -> ImageListing:
+def _list_images(root: Path, _: bool) -> tuple[CheckReport, list[ImageFile]]:
     folder, findings = _read_folder(root)
-    return ImageListing(
+    report = CheckReport(
+        root=str(root),
         train_samples=len(folder.train),
         eval_samples=len(folder.val),
         classes=len(folder.classes),
-        images=[ImageFile(split.path(index)) for split in (folder.train, folder.val) for index in range(len(split))],
-        findings=findings,
+        findings=tuple(findings),
     )
+    return report, [ImageFile(split.path(index)) for split in (folder.train, folder.val) for index in range(len(split))]
 
 
 def _read_folder(root: Path) -> tuple[ImageFolder, list[DatasetFinding]]:
@@ -153,7 +146,8 @@ def _read_folder(root: Path) -> tuple[ImageFolder, list[DatasetFinding]]:
         findings.append(error("class-difference", f"{root}: {_describe_class_difference(train.classes, val.classes)}"))
     elif len(train.classes) == 1:
         what = f"{train.directory} has one class, {train.classes[0]!r}, where a classification needs two"
-        if inner := _inner_directories(train.relative_path(index) for index in range(len(train))):
+        paths = [train.relative_path(index).split("/") for index in range(len(train))]
+        if inner := sorted({path[1] for path in paths if len(path) > 2}):
             what += f"; its images lie in {len(inner)} directories within it: move these up ({first_few(inner)})"
         findings.append(error("one-class", what))
     return ImageFolder(root, train, val), findings
@@ -228,11 +222,6 @@ def _class_directories(directory: Path, hidden: list[str]) -> tuple[tuple[str, .
     hidden += [str(directory / name) for name in sorted(is_directory) if is_directory[name] and name.startswith(".")]
     loose = [name for name in names if not is_directory[name] and _is_image_name(name)]
     return tuple(name for name in names if is_directory[name]), loose
-
-
-def _inner_directories(paths: Iterable[str]) -> list[str]:
-    """Return the names of the directories within class directories that hold images."""
-    return sorted({path.split("/")[1] for path in paths if path.count("/") > 1})
 
 
 def _describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
