@@ -161,6 +161,13 @@ def test_panoptic_maps_are_opened_and_compared(dataset):
             split.objects(index, masks=True)
 
 
+def test_size_in_panoptic_annotations_is_compared_too(dataset):
+    edit(dataset, "panoptic_train2017.json", lambda document: document["images"][0].update(height=5))
+    findings = check_coco(dataset).findings
+    assert [finding.code for finding in findings] == ["contradiction", "contradiction"]
+    assert "train2017/000000000001.jpg" in findings[0].message
+
+
 def test_panoptic_categories_and_images_are_those_of_the_instances(dataset):
     edit(dataset, "panoptic_val2017.json", lambda document: document["categories"][0].update(name="square"))
     edit(dataset, "panoptic_train2017.json", lambda document: document["categories"][1].update(name="circle"))

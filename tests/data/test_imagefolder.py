@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import io
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
+from chipperf.data.decode import decode_rgb
+from chipperf.data.files import read_file
 from chipperf.data.imagefolder import check_imagefolder, read_split, scan_imagefolder
 from chipperf.errors import DataError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 
 def make_tree(root, paths):
@@ -149,3 +157,41 @@ def test_fifo_is_refused_and_not_waited_for(tmp_path):
     (root / "train/a").mkdir()
     os.mkfifo(root / "train/a/1.jpg")
     assert f"{root / 'train/a/1.jpg'}: is no regular file" in messages(root)["unreadable"]
+
+
+PATHS = [
+    f"{split}/{directory}{name}"
+    for split in ("train", "val")
+    for directory in ("", "a/", "b/", "B/", ".cache/", "a/inner/", "b/inner/")
+    for name in ("1.jpg", "2.png", "notes.txt", ".hidden.jpg", "damaged.jpg", "fifo.jpg")
+]
+COMPLETE = ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(paths=st.sets(st.sampled_from(PATHS), max_size=4), missing=st.sets(st.sampled_from(COMPLETE), max_size=2))
+def test_check_and_training_agree_about_every_odd_tree(paths, missing):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for path in sorted({*COMPLETE, *paths} - missing):
+            file = root / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.stem == "fifo":
+                os.mkfifo(file)
+            else:
+                file.write_bytes(b"damaged" if file.stem == "damaged" else buffer.getvalue())
+        report = check_imagefolder(root, full=True)
+        if report.ok:
+            assert read_all(root) == report.train_samples + report.eval_samples
+        else:
+            with pytest.raises(DataError) as caught:
+                read_all(root)
+            assert caught.value.message in [finding.message for finding in report.findings]
+
+
+def read_all(root):
+    folder = scan_imagefolder(root)
+    paths = [split.path(index) for split in (folder.train, folder.val) for index in range(len(split))]
+    return len([decode_rgb(read_file(path), path) for path in paths])

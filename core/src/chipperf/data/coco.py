@@ -321,15 +321,13 @@ def _list_images(root: Path, full: bool) -> tuple[CheckReport, list[ImageFile]]:
     files = []
     for split in chain(*found.values()):
         sizes = [split.images.size(index) for index in range(len(split.images))]
+        files += [ImageFile(split.images.path(index), size) for index, size in enumerate(sizes)]
         if isinstance(split, InstanceSplit):
             findings += _suspicious_boxes(split)
             findings += _undrawable(split) if full else ()
-            files += [ImageFile(split.images.path(index), size) for index, size in enumerate(sizes)]
         elif len(split.map_names) == len(sizes):
-            files += [
-                ImageFile(split.map_path(index), size, partial(split.segments, index))
-                for index, size in enumerate(sizes)
-            ]
+            maps = ((split.map_path(index), size, partial(split.segments, index)) for index, size in enumerate(sizes))
+            files += [ImageFile(*of_image) for of_image in maps]
     for splits in found.values():
         if len(splits) == len(found["boxes"]) == 2 and isinstance(truth := found["boxes"][1], InstanceSplit):
             findings += _compare(splits[0], splits[1], truth)
@@ -342,7 +340,8 @@ def _list_images(root: Path, full: bool) -> tuple[CheckReport, list[ImageFile]]:
         classes=0 if train is None else len(train.things),
         findings=tuple(findings),
     )
-    return report, [file for file in files if os.path.lexists(file.path)]
+    # Panoptic annotations list the same images again.
+    return report, [file for file in dict.fromkeys(files) if os.path.lexists(file.path)]
 
 
 def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator[DatasetFinding]:
@@ -385,7 +384,7 @@ def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
         what = f"{is_flat.sum()} boxes have no area within their image and are not trained"
         yield warning("degenerate-box", f"{split.path}: {what}: {first_few(table.ids[is_flat])}")
     # As corners, all boxes would lie within their images; as sizes, some reach out of them.
-    is_corners = ((left_top < size) & (size <= limits)).all(axis=1)
+    is_corners = ((left_top < size) & (size <= limits + 1)).all(axis=1)
     reaches_out = is_corners & (left_top + size > limits + 1).any(axis=1)
     for is_strange, is_example, what in (
         ((table.boxes <= 1).all(axis=1), ~is_flat, "fractions of the image"),
