@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from chipperf.data.dataset_files import read_file
 from chipperf.data.decode import decode_rgb
-from chipperf.data.files import read_file
 from chipperf.data.imagefolder import check_imagefolder, read_split, scan_imagefolder
 from chipperf.errors import DataError
 from hypothesis import given, settings

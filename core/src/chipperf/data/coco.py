@@ -22,21 +22,21 @@ from chipperf.data.coco_annotations import (
     AnnotationFile,
     boxes,
     flags,
-    lists,
     numbers,
+    of_type,
     segmentations,
     texts,
     whole_numbers,
 )
 from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
+from chipperf.data.dataset_files import files_below, read_file, require_directory
 from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset, identify_directory
 from chipperf.data.decode import decode_rgb, require_size
-from chipperf.data.files import files_below, read_file, require_directory
 from chipperf.data.imagefolder import PackedBytes
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -295,17 +295,6 @@ def _read_split(root: Path, split: str, kind: TargetKind) -> tuple[CocoSplit, li
     return read_panoptic(root, split) if kind == "panoptic" else read_instances(root, split, masks=kind == "masks")
 
 
-def check_coco(
-    root: str | os.PathLike[str],
-    expected: ReferenceDataset | None = None,
-    *,
-    full: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
-    """Check annotations, panoptic ones if they exist, counts and files of a directory, see :func:`.check_images`."""
-    return check_images(root, _list_images, coco_files, expected, full=full, progress=progress)
-
-
 def _list_images(root: Path, full: bool) -> tuple[CheckReport, list[ImageFile]]:
     findings: list[DatasetFinding] = []
     found: dict[TargetKind, list[CocoSplit]] = {"boxes": [], "panoptic": []}
@@ -436,6 +425,10 @@ def coco_files(root: Path) -> Iterator[str]:
                 yield from (f"{directory}/{path}" for path in files_below(root / directory))
 
 
+check_coco = partial(check_images, _list_images, coco_files)
+"""Checks annotations, panoptic ones if they exist, counts and files of a directory, see :func:`.check_images`."""
+
+
 def instances_name(split: str) -> str:
     """Return the path of a split's instance annotations relative to the dataset directory."""
     return f"annotations/instances_{split}.json"
@@ -479,7 +472,7 @@ def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[DatasetFi
     images = _image_table(file, root / split)
     annotated = file.column(file.annotations, "image_id", whole_numbers)
     map_names = file.column(file.annotations, "file_name", texts)
-    segments = file.column(file.annotations, "segments_info", lists)
+    segments = file.column(file.annotations, "segments_info", lambda values: of_type(values, list))
     image_ids = np.repeat(annotated, [len(segment) for segment in segments])
     table = _object_columns(file, list(chain.from_iterable(segments)))
     categories = file.column(file.categories, "id", whole_numbers)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from chipperf.data.dataset_check import error, first_few
-from chipperf.data.files import files_below, read_file
+from chipperf.data.dataset_files import files_below, read_file
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -101,11 +101,6 @@ def texts(values: list[Any]) -> list[str]:
     return values
 
 
-def lists(values: list[Any]) -> list[list[Any]]:
-    """Return lists."""
-    return of_type(values, list)
-
-
 def segmentations(values: list[Any]) -> list[Any]:
     """Return polygons and run-length codes of numbers; whether they can be drawn, their image decides."""
     for value in values:
@@ -114,8 +109,8 @@ def segmentations(values: list[Any]) -> list[Any]:
                 whole_numbers(value["counts"])
             whole_numbers(value["size"])
         elif value is not None:
-            [polygons] = lists([value])
-            numbers(list(chain.from_iterable(lists(polygons))))
+            [polygons] = of_type([value], list)
+            numbers(list(chain.from_iterable(of_type(polygons, list))))
     return values
 
 

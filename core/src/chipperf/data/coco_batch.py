@@ -16,8 +16,8 @@ from chipperf.data.coco_transforms import (
     DetectionSample,
     DetectionTrainingTransform,
 )
+from chipperf.data.dataset_files import read_file
 from chipperf.data.decode import decode_rgb, require_size, whole_decoder_name
-from chipperf.data.files import read_file
 from chipperf.data.loader import (
     EvaluationSampler,
     ImageLoader,

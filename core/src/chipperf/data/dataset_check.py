@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from chipperf.data.dataset_files import open_file
 from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
 from chipperf.data.decode import decode_rgb, read_size, require_size
-from chipperf.data.files import open_file
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ class ImageFile(NamedTuple):
 
 
 def check_images(
-    root: str | os.PathLike[str],
     list_images: Callable[[Path, bool], tuple[CheckReport, list[ImageFile]]],
     list_files: Callable[[Path], Iterable[str]],
-    expected: ReferenceDataset | None,
+    root: str | os.PathLike[str],
+    expected: ReferenceDataset | None = None,
     *,
-    full: bool,
-    progress: Callable[[int, int], None] | None,
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check layout, manifest, counts and files of a directory of images.
 

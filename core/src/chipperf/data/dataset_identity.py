@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from chipperf.data.files import read_file
+from chipperf.data.dataset_files import read_file
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,15 +7,16 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
+from chipperf.data.dataset_files import files_below, require_directory
 from chipperf.data.dataset_identity import identify_directory
-from chipperf.data.files import files_below, require_directory
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from chipperf.data.dataset_check import DatasetFinding
@@ -113,17 +114,6 @@ def scan_imagefolder(root: str | os.PathLike[str]) -> ImageFolder:
     folder, findings = _read_folder(require_directory(root, _LAYOUT_HINT))
     raise_first(findings, _LAYOUT_HINT)
     return folder
-
-
-def check_imagefolder(
-    root: str | os.PathLike[str],
-    expected: ReferenceDataset | None = None,
-    *,
-    full: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
-    """Check layout, counts and files of a dataset directory, see :func:`.check_images`."""
-    return check_images(root, _list_images, imagefolder_files, expected, full=full, progress=progress)
 
 
 def _list_images(root: Path, _: bool) -> tuple[CheckReport, list[ImageFile]]:
@@ -251,6 +241,10 @@ def imagefolder_files(root: Path) -> Iterator[str]:
     """Yield the path, relative to ``root``, of every image in both splits of an ImageFolder directory."""
     for split in (TRAIN_SPLIT, EVAL_SPLIT):
         yield from (f"{split}/{path}" for path in files_below(root / split) if _is_image_name(path))
+
+
+check_imagefolder = partial(check_images, _list_images, imagefolder_files)
+"""Checks layout, counts and files of a dataset directory, see :func:`.check_images`."""
 
 
 def _is_image_name(path: str) -> bool:
