@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from chipperf.cases.detr.evaluation import DetectionEvaluator, coco_index, collect
 from chipperf.cases.detr.postprocess import Detections
-from chipperf.data.coco import EVAL_SPLIT, instances_name
+from chipperf.data.coco import EVAL_SPLIT, instances_name, read_instances
 from chipperf.plugin.types import Rank
 from chipperf.run.collectives import Collectives
 from pycocotools.cocoeval import COCOeval
@@ -52,7 +52,7 @@ def main() -> None:
         path = Path(directory) / instances_name(EVAL_SPLIT)
         path.parent.mkdir()
         path.write_text(json.dumps(truth), encoding="utf-8")
-        evaluator = DetectionEvaluator(Path(directory), np.array([image["id"] for image in truth["images"]]))
+        evaluator = DetectionEvaluator(read_instances(Path(directory), EVAL_SPLIT, masks=False)[0])
         ours = evaluated_once(evaluator, batches)
         others = {"batch by batch": evaluated_per_batch(truth, batches), "collected once": plain_once(truth, batches)}
         print(f"{arguments.images} images in batches of {arguments.batch_size}, {arguments.rounds} rounds")
@@ -78,7 +78,10 @@ def generate_truth(images: int, rng: np.random.RandomState) -> dict[str, Any]:
         for number, box in enumerate(random_boxes(OBJECTS, rng).tolist())
     ]
     return {
-        "images": [{"id": image + 1, "height": SIDE_PX, "width": SIDE_PX} for image in range(images)],
+        "images": [
+            {"id": image + 1, "file_name": f"{image + 1}.jpg", "height": SIDE_PX, "width": SIDE_PX}
+            for image in range(images)
+        ],
         "annotations": annotations,
         "categories": [{"id": number + 1, "name": f"{number}"} for number in range(CATEGORIES)],
     }

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import simplejpeg
 import torch
-from chipperf.data.imagefolder import Split, scan_split
+from chipperf.data.imagefolder import Split, read_split
 from chipperf.data.loader import build_training_loader
 from chipperf.data.sample import SampleOptions, render
 from chipperf.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize, random_resized_crop_box
@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as directory:
         write_images(Path(directory), arguments.images)
-        split = scan_split(Path(directory))
+        split, _ = read_split(Path(directory))
         mean_bytes = sum(os.path.getsize(split.path(index)) for index in range(len(split))) / len(split)
         print(
             f"{len(split)} images of 500x375 pixels, {mean_bytes / 1000:.0f} kB on average; {arguments.rounds} rounds"

@@ -46,7 +46,7 @@ def test_sample_is_generated_and_good(invoke: Invoke, sample: Path) -> None:
     ended = invoke("data", "check", "detection", sample, "--any-size", "--full")
 
     assert ended.code == 0
-    assert "16 training and 8 evaluation images in 5 classes; decoded 24" in ended.out
+    assert "16 training and 8 evaluation images in 5 classes; decoded 48 files" in ended.out
 
 
 def test_directory_of_another_size_than_coco(invoke: Invoke, sample: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from chipperf.cases.detr.case import COCO2017
 from chipperf.data.coco import (
-    decode_segment_map,
+    decode_segment_ids,
     draw_segmentation,
     identify_coco,
     scan_coco,
@@ -58,7 +58,7 @@ def peer(coco_sample):
 def test_objects_are_those_that_pycocotools_finds(coco_sample, peer):
     split = scan_coco_split(coco_sample, "train2017", "masks")
     assert split.images.ids.tolist() == sorted(peer.getImgIds())
-    assert split.things == tuple(sorted(peer.getCatIds()))
+    assert list(split.things) == sorted(peer.getCatIds())
     seen = 0
     for index, image_id in enumerate(split.images.ids.tolist()):
         entries = peer.loadAnns(peer.getAnnIds(image_id, iscrowd=False))
@@ -99,7 +99,8 @@ def test_panoptic_objects_are_the_segments_without_crowds(coco_sample):
         assert found.masks.sum(axis=(1, 2)).tolist() == [segment["area"] for segment in segments]
         assert split.objects(index, masks=False).masks is None
     assert crowds
-    assert (split.things, split.stuff) == ((1, 2, 3, 5, 8), (92, 95, 101))
+    assert split.things == {1: "circle", 2: "square", 3: "triangle", 5: "ring", 8: "cross"}
+    assert split.stuff == {92: "stripes", 95: "checks", 101: "rings"}
 
 
 def test_order_of_entries_in_the_file_does_not_matter(coco_sample, dataset, edit):
@@ -160,13 +161,10 @@ def test_segmentation_that_cannot_be_drawn_is_an_error_that_names_its_annotation
         split.objects(int(np.argmax(split.table.ends > 0)), masks=True)
 
 
-def test_segment_ids_are_read_from_all_three_channels(photo, encode):
-    from PIL import Image
-
+def test_segment_ids_are_read_from_all_three_channels():
     pixels = np.zeros((2, 2, 3), np.uint8)
     pixels[0, 1], pixels[1, 0], pixels[1, 1] = (7, 0, 0), (0, 7, 0), (1, 2, 3)
-    segments = decode_segment_map(encode(Image.fromarray(pixels), "PNG"), "map.png")
-    assert segments.tolist() == [[0, 7], [7 * 256, 1 + 2 * 256 + 3 * 65536]]
+    assert decode_segment_ids(pixels).tolist() == [[0, 7], [7 * 256, 1 + 2 * 256 + 3 * 65536]]
 
 
 @pytest.mark.parametrize("name", [INSTANCES, PANOPTIC])
@@ -200,7 +198,7 @@ def test_damaged_annotation_file_is_an_error_that_says_where(dataset, text, mess
 
 def test_annotation_file_that_is_no_text_is_an_error(dataset):
     (dataset / INSTANCES).write_bytes(b'{"images": "\xff\xfe\xff"}')
-    with pytest.raises(DataError, match=rf"{INSTANCES}: not a text in UTF-8"):
+    with pytest.raises(DataError, match=rf"{INSTANCES}: not JSON in UTF-8"):
         read_annotation_file(dataset / INSTANCES)
 
 

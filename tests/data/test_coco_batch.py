@@ -17,7 +17,8 @@ from chipperf.data.coco_batch import (
     normalize_padded,
 )
 from chipperf.data.coco_transforms import DetectionSample
-from chipperf.data.decode import decode_rgb, read_file
+from chipperf.data.dataset_files import read_file
+from chipperf.data.decode import decode_rgb
 from chipperf.data.loader import LoaderChoices
 from chipperf.data.transforms import Normalize
 from chipperf.errors import ConfigError, DataError

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 from chipperf.cases.detr.case import COCO2017
 from chipperf.data import dataset_check
-from chipperf.data.coco import check_coco
+from chipperf.data.coco import check_coco, scan_coco
 from chipperf.data.dataset_identity import ReferenceDataset
+from chipperf.errors import DataError
+from PIL import Image
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def test_good_dataset_has_no_findings(coco_sample, full):
     report = check_coco(coco_sample, full=full)
     assert report.ok
     assert report.findings == ()
-    assert (report.train_samples, report.eval_samples, report.classes, report.images_read) == (16, 8, 5, 24)
+    assert (report.train_samples, report.eval_samples, report.classes, report.images_read) == (16, 8, 5, 48)
     assert report.fully_decoded is full
 
 
@@ -132,4 +135,70 @@ def test_progress_ends_at_the_number_of_images(coco_sample, monkeypatch):
     monkeypatch.setattr(dataset_check, "_FILES_PER_TASK", 10)
     seen = []
     check_coco(coco_sample, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(10, 24), (20, 24), (24, 24)]
+    assert seen == [(10, 48), (20, 48), (30, 48), (40, 48), (48, 48)]
+
+
+def test_panoptic_maps_are_opened_and_compared(dataset):
+    cut_off, small, other = sorted((dataset / "panoptic_val2017").iterdir())[:3]
+    assert check_coco(dataset, full=True).findings == ()
+    with Image.open(small) as image:
+        half = image.resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
+    half.save(small)
+    [finding] = check_coco(dataset).findings
+    assert (finding.code, str(small) in finding.message) == ("contradiction", True)
+    cut_off.write_bytes(cut_off.read_bytes()[:-100])
+    with Image.open(other) as image:
+        size = image.size
+    Image.new("RGB", size).save(other)
+    report = check_coco(dataset, full=True)
+    messages = {finding.code: finding.message for finding in report.findings}
+    assert [finding.code for finding in report.findings].count("contradiction") == 2
+    assert str(cut_off) in messages["unreadable"]
+    assert "differ in the segments" in messages["contradiction"]
+    split = scan_coco(dataset, "panoptic").val
+    for index, part in ((0, "cannot be decoded"), (1, "its annotation file says"), (2, "differ in the segments")):
+        with pytest.raises(DataError, match=part):
+            split.objects(index, masks=True)
+
+
+def test_size_in_panoptic_annotations_is_compared_too(dataset):
+    edit(dataset, "panoptic_train2017.json", lambda document: document["images"][0].update(height=5))
+    findings = check_coco(dataset).findings
+    assert [finding.code for finding in findings] == ["contradiction", "contradiction"]
+    assert "train2017/000000000001.jpg" in findings[0].message
+
+
+def test_panoptic_categories_and_images_are_those_of_the_instances(dataset):
+    edit(dataset, "panoptic_val2017.json", lambda document: document["categories"][0].update(name="square"))
+    edit(dataset, "panoptic_train2017.json", lambda document: document["categories"][1].update(name="circle"))
+    assert codes(check_coco(dataset)) == {"category-names"}
+    with pytest.raises(DataError, match="2 category ids have other names"):
+        scan_coco(dataset, "panoptic")
+
+    def forget_image(document):
+        image = document["images"].pop()
+        document["annotations"] = [entry for entry in document["annotations"] if entry["image_id"] != image["id"]]
+
+    edit(dataset, "instances_val2017.json", forget_image)
+    assert codes(check_coco(dataset)) == {"category-names", "image-difference"}
+
+
+def test_segmentation_that_cannot_be_drawn_is_a_warning_since_boxes_do_not_need_it(dataset):
+    edit(dataset, "instances_val2017.json", lambda document: document["annotations"][3].update(segmentation=[[1, 1]]))
+    assert check_coco(dataset).findings == ()
+    report = check_coco(dataset, full=True)
+    assert report.ok
+    [finding] = report.findings
+    assert "1 segmentations cannot be drawn, so masks cannot be learned" in finding.message
+    assert "annotation 4 of " in finding.message
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(dataset, full):
+    image = next((dataset / "val2017").iterdir())
+    for path in (image, dataset / "annotations" / "instances_train2017.json", dataset / "dataset.json"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    report = check_coco(dataset, full=full)
+    messages = [finding.message for finding in report.findings]
+    assert sum(message.endswith("is no regular file") for message in messages) == 3

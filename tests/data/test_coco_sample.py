@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from chipperf.cases.detr.case import COCO2017
 from chipperf.data import coco_sample
-from chipperf.data.coco import decode_segment_map, draw_segmentation, identify_coco, scan_coco
+from chipperf.data.coco import decode_segment_ids, draw_segmentation, identify_coco, scan_coco
 from chipperf.data.coco_sample import SIZES, STUFF, THINGS, CocoSampleOptions, ensure_coco_sample, render_scene
+from chipperf.data.decode import decode_rgb
 from chipperf.errors import ConfigError, DataError
 from PIL import Image
 
@@ -92,7 +93,7 @@ def test_panoptic_maps_agree_with_both_annotation_files(coco_sample, split):
     categories = set()
     for entry in panoptic["annotations"]:
         path = coco_sample / f"panoptic_{split}" / entry["file_name"]
-        segments = decode_segment_map(path.read_bytes(), str(path))
+        segments = decode_segment_ids(decode_rgb(path.read_bytes(), str(path)))
         assert set(np.unique(segments)) - {0} == {segment["id"] for segment in entry["segments_info"]}
         things = [segment for segment in entry["segments_info"] if segment["category_id"] in THINGS]
         for segment in entry["segments_info"]:

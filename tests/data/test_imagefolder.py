@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import io
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
-from chipperf.data.imagefolder import scan_imagefolder, scan_split
+from chipperf.data.dataset_files import read_file
+from chipperf.data.decode import decode_rgb
+from chipperf.data.imagefolder import check_imagefolder, read_split, scan_imagefolder
 from chipperf.errors import DataError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 
 def make_tree(root, paths):
@@ -80,7 +88,7 @@ def test_class_directory_that_cannot_be_read_is_named(tmp_path):
     root = make_tree(tmp_path, ["train/a/1.jpg"])
     (root / "train/a").chmod(0)
     with pytest.raises(DataError, match="cannot list .*a: Permission denied"):
-        scan_split(root / "train")
+        scan_imagefolder(root)
     (root / "train/a").chmod(0o755)
 
 
@@ -89,5 +97,101 @@ def test_listing_links_to_directories_and_files(tmp_path):
     root = make_tree(tmp_path / "data", ["train/b/0.jpg"])
     (root / "train/a").symlink_to(store / "x")
     (root / "train/b/2.jpg").symlink_to(store / "2.jpg")
-    split = scan_split(root / "train")
+    split, _ = read_split(root / "train")
     assert [split.relative_path(index) for index in range(len(split))] == ["a/1.jpg", "b/0.jpg", "b/2.jpg"]
+
+
+def messages(root):
+    return {finding.code: finding.message for finding in check_imagefolder(root).findings}
+
+
+@pytest.mark.parametrize(
+    ("level", "explained"), [("", ""), ("n01/", "2 directories within it: move these up (n01, n02)")]
+)
+def test_one_class_is_an_error_and_a_level_between_is_explained(tmp_path, level, explained):
+    paths = [f"train/animals/{level}1.jpg", f"train/animals/{level.replace('1', '2')}2.jpg"]
+    root = make_tree(tmp_path, [*paths, f"val/animals/{level}1.jpg"])
+    with pytest.raises(DataError, match="train has one class, 'animals', where a classification needs two") as caught:
+        scan_imagefolder(root)
+    assert caught.value.message == messages(root)["one-class"]
+    assert caught.value.message.endswith(explained or "needs two")
+
+
+def test_level_between_several_classes_and_images_is_a_warning(tmp_path):
+    tree = [f"{split}/{outer}/{inner}/1.jpg" for split in ("train", "val") for outer in "ab" for inner in "xy"]
+    root = make_tree(tmp_path, tree)
+    assert len(scan_imagefolder(root).train) == 4
+    assert (
+        "all images of 2 classes lie in directories within them, which are not told apart: a, b"
+        in (messages(root)["nested-class"])
+    )
+
+
+def test_hidden_directories_and_files_are_left_out_and_said(tmp_path):
+    tree = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in "ab"]
+    hidden = ["train/.cache/1.jpg", "train/a/.ipynb_checkpoints/1-checkpoint.jpg", "train/a/._1.jpg"]
+    root = make_tree(tmp_path, tree + hidden)
+    assert len(scan_imagefolder(root).train) == 2
+    said = messages(root)["hidden"]
+    assert "train: 3 files or directories are left out" in said
+    for name in (".cache", "a/.ipynb_checkpoints", "a/._1.jpg"):
+        assert str(root / "train" / name) in said
+
+
+def test_flat_split_says_how_many_images_it_has_and_how_imagenet_is_sorted(tmp_path):
+    tree = ["train/a/1.jpg", "train/b/1.jpg", *(f"val/ILSVRC2012_val_{number}.JPEG" for number in range(7))]
+    root = make_tree(tmp_path, tree)
+    with pytest.raises(DataError, match=r"val holds no class directories, but 7 images: .*valprep\.sh") as caught:
+        scan_imagefolder(root)
+    assert caught.value.message == messages(root)["no-classes"]
+
+
+def test_images_beside_the_classes_are_named(tmp_path):
+    tree = [f"{split}/{name}/1.jpg" for split in ("train", "val") for name in "ab"]
+    root = make_tree(tmp_path, [*tree, "train/3.jpg"])
+    assert "1 images lie in no class directory and are ignored: 3.jpg" in messages(root)["loose-images"]
+
+
+def test_fifo_is_refused_and_not_waited_for(tmp_path):
+    root = make_tree(tmp_path, ["train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"])
+    (root / "train/a").mkdir()
+    os.mkfifo(root / "train/a/1.jpg")
+    assert f"{root / 'train/a/1.jpg'}: is no regular file" in messages(root)["unreadable"]
+
+
+PATHS = [
+    f"{split}/{directory}{name}"
+    for split in ("train", "val")
+    for directory in ("", "a/", "b/", "B/", ".cache/", "a/inner/", "b/inner/")
+    for name in ("1.jpg", "2.png", "notes.txt", ".hidden.jpg", "damaged.jpg", "fifo.jpg")
+]
+COMPLETE = ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(paths=st.sets(st.sampled_from(PATHS), max_size=4), missing=st.sets(st.sampled_from(COMPLETE), max_size=2))
+def test_check_and_training_agree_about_every_odd_tree(paths, missing):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for path in sorted({*COMPLETE, *paths} - missing):
+            file = root / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.stem == "fifo":
+                os.mkfifo(file)
+            else:
+                file.write_bytes(b"damaged" if file.stem == "damaged" else buffer.getvalue())
+        report = check_imagefolder(root, full=True)
+        if report.ok:
+            assert read_all(root) == report.train_samples + report.eval_samples
+        else:
+            with pytest.raises(DataError) as caught:
+                read_all(root)
+            assert caught.value.message in [finding.message for finding in report.findings]
+
+
+def read_all(root):
+    folder = scan_imagefolder(root)
+    paths = [split.path(index) for split in (folder.train, folder.val) for index in range(len(split))]
+    return len([decode_rgb(read_file(path), path) for path in paths])

@@ -214,3 +214,14 @@ def test_no_name_changes_the_shape_of_the_section(text):
     assert document.headings == plain.headings
     assert len(document.section(HEADINGS["en"])) == len(plain.section(HEADINGS["en"])) == 2
     assert document.images == []
+
+
+def test_run_whose_quality_is_not_defined_has_no_curve_and_no_zero() -> None:
+    missing = {"missing": "not_applicable", "reason": "nothing to find"}
+    defined = curve([0.1, 0.2])
+    points = [point | {"value": missing} for point in defined["metrics__curve"]]
+    changes = {"metrics__curve": points, "metrics__quality": missing, "metrics__best_quality": missing}
+    record = make_record(**defined | changes)
+    page = render_report([record], language="en")
+    assert HEADINGS["en"] not in page
+    assert "acc /, nothing to find" in page

@@ -10,7 +10,9 @@ import pytest
 import torch
 from chipperf.cases.workload import Evaluation
 from chipperf.errors import TrainingError
+from chipperf.records.schema import UNKNOWN, EvaluationPoint, Missing
 from chipperf.run.progress import ProgressFile
+from chipperf.train import results
 from chipperf.train.evaluate import hash_buffers
 from tiny_training import FEATURES, make_random_training, make_training, weights
 
@@ -107,3 +109,23 @@ def test_evaluations_do_not_change_the_course_of_training(monkeypatch: pytest.Mo
     assert len(often.state.curve) == STEPS
     for one, other in zip(weights(seldom), weights(often), strict=True):
         assert torch.equal(one, other)
+
+
+def test_quality_that_is_not_defined_is_missing_with_its_reason_and_never_zero(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = Missing(missing="not_applicable", reason="nothing to find")
+    training = make_training(monkeypatch, target=0.5)
+    training.workload.evaluate = lambda *_: Evaluation(value=why, samples=10)
+    training.loop.train()
+
+    training.state.memory = None
+    metrics = results._metrics(training.context, training.state, UNKNOWN)
+
+    assert metrics.quality == metrics.best_quality == why
+    assert metrics.time_to_target == Missing(missing="not_applicable", reason="no evaluation has a result")
+    assert [point.value for point in metrics.curve] == [why, why]
+    assert EvaluationPoint.model_validate(metrics.curve[0].model_dump()) == metrics.curve[0]
+    told = [event for hook, event in training.session.events if hook == "perf_evaluation_finished"]
+    assert [event.value for event in told] == [None, None]
+    assert capsys.readouterr().out.count('"EVAL_ACCURACY", "value": null') == 2

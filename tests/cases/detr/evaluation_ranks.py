@@ -34,7 +34,7 @@ def evaluate(root: Path, rank: Rank) -> dict[str, Any]:
         detections, masks = predict_boxes(instances, image_id)
         parts.append(collect([image_id], detections, masks))
         segments.add(image_id, predict_segments(panoptic, image_id))
-    quality = DetectionEvaluator(root, ids).evaluate(parts, collectives, is_main=rank.is_main)
+    quality = DetectionEvaluator(instances).evaluate(parts, collectives, is_main=rank.is_main)
     return {"detection": asdict(quality), "panoptic": asdict(segments.evaluate(collectives))}
 
 

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +20,18 @@ from chipperf.cases.detr import evaluation
 from chipperf.cases.detr.evaluation import (
     COCO_RESULTS,
     DETECTION,
+    CollectedDetections,
     DetectionEvaluator,
     PanopticEvaluator,
+    average_precision,
+    coco_document,
+    coco_index,
     collect,
     merge,
     require_every_image,
 )
 from chipperf.cases.detr.panoptic_quality import SegmentedImage
-from chipperf.cases.detr.postprocess import Detections
+from chipperf.cases.detr.postprocess import Detections, encode_masks
 from chipperf.data.coco import InstanceSplit, PanopticSplit, scan_coco_split
 from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
@@ -35,9 +40,6 @@ from evaluation_ranks import evaluate
 from generated_predictions import QUERIES, predict_boxes, predict_segments
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-if TYPE_CHECKING:
-    from chipperf.cases.detr.evaluation import CollectedDetections
 
 PROGRAM = Path(__file__).with_name("evaluation_ranks.py")
 ALONE = Collectives(Rank(), torch.device("cpu"))
@@ -52,6 +54,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def split(root: Path) -> InstanceSplit:
+    return scan_instances(root)
+
+
+def scan_instances(root: Path) -> InstanceSplit:
     found = scan_coco_split(root, "val2017", "masks")
     assert isinstance(found, InstanceSplit)
     return found
@@ -175,7 +181,7 @@ def test_rank_without_any_image_takes_part(split: InstanceSplit) -> None:
 
 def test_missing_and_foreign_images_are_errors(root: Path, split: InstanceSplit) -> None:
     ids = split.images.ids.tolist()
-    evaluator = DetectionEvaluator(root, split.images.ids)
+    evaluator = DetectionEvaluator(split)
     with pytest.raises(TrainingError) as caught:
         evaluator.evaluate([predict(split, ids[:-2])], ALONE, is_main=True)
     assert caught.value.failure_class == "evaluation_count"
@@ -193,26 +199,26 @@ def test_prediction_that_is_not_finite_is_an_error_that_names_the_image(
     found = predict(split, split.images.ids.tolist())
     found.rows[field][3 * QUERIES] = float("nan")
     with pytest.raises(TrainingError, match=rf"on 1 images are not finite: image ids {split.images.ids[3]}$") as caught:
-        DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+        DetectionEvaluator(split).evaluate([found], ALONE, is_main=True)
     assert caught.value.failure_class == "non_finite_prediction"
 
 
 def test_detections_without_masks_have_no_mask_figures(root: Path, split: InstanceSplit) -> None:
     found = [collect([image_id], predict_boxes(split, image_id)[0]) for image_id in split.images.ids.tolist()]
-    quality = DetectionEvaluator(root, split.images.ids).evaluate(found, ALONE, is_main=True)
+    quality = DetectionEvaluator(split).evaluate(found, ALONE, is_main=True)
     assert quality.segm is None
     assert quality.bbox["ap"] is not None
 
 
 def test_figures_of_sizes_that_do_not_occur_are_none(root: Path, split: InstanceSplit) -> None:
     found = predict(split, split.images.ids.tolist())
-    quality = DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+    quality = DetectionEvaluator(split).evaluate([found], ALONE, is_main=True)
     assert quality.bbox["ap_large"] is quality.bbox["ar_large"] is None
 
 
 def test_nothing_is_printed(root: Path, split: InstanceSplit, capsys: pytest.CaptureFixture[str]) -> None:
     found = predict(split, split.images.ids.tolist())
-    DetectionEvaluator(root, split.images.ids).evaluate([found], ALONE, is_main=True)
+    DetectionEvaluator(split).evaluate([found], ALONE, is_main=True)
     assert capsys.readouterr().out == ""
 
 
@@ -220,9 +226,9 @@ def test_annotations_are_read_once_for_all_evaluations(
     root: Path, split: InstanceSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = predict(split, split.images.ids.tolist())
-    evaluator = DetectionEvaluator(root, split.images.ids)
+    evaluator = DetectionEvaluator(split)
     first = evaluator.evaluate([found], ALONE, is_main=True)
-    monkeypatch.setattr(evaluation, "read_annotation_file", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(evaluation, "coco_document", lambda split: pytest.fail("built again"))
     assert evaluator.evaluate([found], ALONE, is_main=True) == first
 
 
@@ -233,10 +239,11 @@ def test_objects_that_do_not_say_whether_they_are_crowds_are_none(
     document = json.loads((root / name).read_text())
     for entry in document["annotations"]:
         del entry["iscrowd"]
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / name).write_text(json.dumps(document))
+    copy = tmp_path / "data"
+    shutil.copytree(root, copy)
+    (copy / name).write_text(json.dumps(document))
     found = predict(split, split.images.ids.tolist())
-    assert DetectionEvaluator(tmp_path, split.images.ids).evaluate([found], ALONE, is_main=True).images == 20
+    assert DetectionEvaluator(scan_instances(copy)).evaluate([found], ALONE, is_main=True).images == 20
 
 
 def test_true_segments_have_full_quality(panoptic: PanopticSplit) -> None:
@@ -276,7 +283,7 @@ def test_map_that_disagrees_with_its_annotation_is_an_error(root: Path, tmp_path
     same_size = next(number for number in range(1, 20) if sizes[number] == sizes[0] and differ(split, 0, number))
     shutil.copyfile(sorted((copy / "panoptic_val2017").iterdir())[same_size], one)
     image_id = int(split.images.ids[0])
-    with pytest.raises(DataError, match=f"panoptic annotation of image {image_id}: map and list of segments differ"):
+    with pytest.raises(DataError, match=f"the map and the segments of image {image_id} in .* differ in the segments"):
         PanopticEvaluator(split).add(image_id, predict_segments(scan_panoptic(root), image_id))
 
 
@@ -288,3 +295,23 @@ def scan_panoptic(root: Path) -> PanopticSplit:
 
 def differ(split: PanopticSplit, one: int, other: int) -> bool:
     return set(split.table.ids[split.table.rows(one)]) != set(split.table.ids[split.table.rows(other)])
+
+
+@pytest.mark.parametrize("queries", [1, 255, 256, 1000])
+def test_any_number_of_masks_can_be_evaluated(split: InstanceSplit, queries: int) -> None:
+    index, width = 0, 40
+    height_width = split.images.sizes[index].tolist()
+    code = encode_masks(torch.ones(1, *height_width, dtype=torch.bool))[0]
+    rows = np.zeros(queries, DETECTION)
+    rows["image"], rows["label"], rows["score"] = split.images.ids[index], 1, np.linspace(1, 0.1, queries)
+    rows["box"] = [0, 0, width, width]
+    truth = coco_index(coco_document(split))
+    found = average_precision(truth, CollectedDetections(rows, [code] * queries), "segm")
+    assert found["ap"] is not None
+
+
+def test_average_precision_without_objects_is_not_defined(split: InstanceSplit) -> None:
+    crowds = replace(split, table=replace(split.table, is_crowd=np.ones_like(split.table.is_crowd)))
+    found = predict(split, split.images.ids.tolist())
+    quality = DetectionEvaluator(crowds).evaluate([found], ALONE, is_main=True)
+    assert set(quality.bbox.values()) == {None}

@@ -93,13 +93,6 @@ def test_groups_without_categories_have_no_quality() -> None:
     assert panoptic_quality(nothing, THINGS, STUFF).all is None
 
 
-@pytest.mark.parametrize(("ids", "difference"), [([5], "7"), ([5, 7, 9], "9")])
-def test_list_of_segments_that_disagrees_with_the_map_is_an_error(ids: list[int], difference: str) -> None:
-    segment_map = np.array([[0, 5, 7]], np.int32)
-    with pytest.raises(ValueError, match=rf"differ in the segments \[{difference}\]"):
-        SegmentedImage.from_map(segment_map, np.array(ids), np.ones(len(ids), np.int64), np.zeros(len(ids), np.bool_))
-
-
 def test_order_of_the_listed_segments_does_not_matter() -> None:
     segment_map = np.array([[0, 5, 7, 7]], np.int32)
     no_crowd = np.zeros(2, np.bool_)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from chipperf.data.dataset_identity import ReferenceDataset
     from chipperf.plugin.types import LoaderOptions, Rank
-    from chipperf.records.schema import Dataset, Loader
+    from chipperf.records.schema import Dataset, Loader, Missing
     from chipperf.run.collectives import Collectives
 
 H = TypeVar("H")
@@ -44,12 +44,12 @@ class WorkloadContext(Generic[H]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Result on the whole evaluation split: quality as a fraction, and the number of samples.
+    """Result on the whole evaluation split: quality as a fraction, or why there is none, and the number of samples.
 
     ``details`` holds further results of the case by name, as fractions.
     """
 
-    value: float
+    value: float | Missing
     samples: int
     details: Mapping[str, float] = field(default_factory=dict)
 

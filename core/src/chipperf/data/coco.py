@@ -10,26 +10,38 @@ from __future__ import annotations
 import os
 import pickle
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from chipperf.data.coco_annotations import COCO_LAYOUT_HINT, AnnotationFile
-from chipperf.data.dataset_check import ImageListing, check_images, error, first_few, raise_first, warning
+from chipperf.data.coco_annotations import (
+    COCO_LAYOUT_HINT,
+    AnnotationFile,
+    boxes,
+    flags,
+    numbers,
+    of_type,
+    segmentations,
+    texts,
+    whole_numbers,
+)
+from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
+from chipperf.data.dataset_files import files_below, read_file, require_directory
 from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset, identify_directory
-from chipperf.data.decode import decode_rgb, read_file
-from chipperf.data.imagefolder import PackedBytes, files_below, require_directory
+from chipperf.data.decode import decode_rgb, require_size
+from chipperf.data.imagefolder import PackedBytes
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from chipperf.data.dataset_check import CheckReport, DatasetFinding
+    from chipperf.data.dataset_check import DatasetFinding
 
 TRAIN_SPLIT = "train2017"
 EVAL_SPLIT = "val2017"
@@ -44,6 +56,7 @@ SAMPLE_TARGET_KEY = "target_bbox_map"
 TargetKind = Literal["boxes", "masks", "panoptic"]
 """What a model learns: boxes of things, boxes and masks of things, or segments of things and stuff."""
 
+_CHECK_HINT = "`perf data check detr DIR` lists every problem"
 _MIN_POLYGON_NUMBERS = 6
 
 
@@ -62,6 +75,11 @@ class ImageTable:
     def path(self, index: int) -> str:
         """Return the path of an image."""
         return os.path.join(self.directory, os.fsdecode(self.names[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return height and width of an image as annotated."""
+        height, width = self.sizes[index].tolist()
+        return height, width
 
     def position(self, image_id: int) -> int:
         """Return the index of the image with an id; raises :class:`DataError` if there is none."""
@@ -117,6 +135,10 @@ class ObjectTable:
         """Return the rows of an image's objects."""
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
+    def owners(self) -> NDArray[np.int64]:
+        """Return the index of each row's image."""
+        return np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
+
     def objects(self, index: int) -> tuple[Objects, NDArray[np.int64]]:
         """Return the objects of an image except crowds, without masks, and their row numbers."""
         rows = self.rows(index)
@@ -131,13 +153,15 @@ class InstanceSplit:
     """Images and their things.
 
     Attributes:
-        things: Ids of the categories, ascending.
+        path: The annotation file.
+        things: Names of the categories by id, ascending; a name is empty if the file has none.
         segmentations: One pickle per annotation; ``None`` if masks are not needed.
     """
 
+    path: Path
     images: ImageTable
     table: ObjectTable
-    things: tuple[int, ...]
+    things: dict[int, str]
     segmentations: PackedBytes | None
 
     def objects(self, index: int, *, masks: bool) -> Objects:
@@ -149,22 +173,28 @@ class InstanceSplit:
         found, rows = self.table.objects(index)
         if not masks:
             return found
+        drawn = np.zeros((len(rows), *self.images.size(index)), np.uint8)
+        for number, row in enumerate(rows.tolist()):
+            drawn[number] = coco_mask.decode(self.mask_code(index, row))
+        return replace(found, masks=drawn)
+
+    def mask_code(self, index: int, row: int) -> dict[str, Any]:
+        """Return the compressed run-length code of an annotation in a row of an image.
+
+        Raises:
+            DataError: The segmentation cannot be drawn.
+        """
         if self.segmentations is None:
             raise TypeError("the split was read without segmentations")
-        height, width = self.images.sizes[index].tolist()
-        drawn = np.zeros((len(rows), height, width), np.uint8)
-        for number, row in enumerate(rows.tolist()):
+        try:
             # Unpickling is safe: this program pickled the data itself.
-            segmentation = pickle.loads(self.segmentations[row])
-            try:
-                drawn[number] = draw_segmentation(segmentation, height, width)
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(
-                    f"annotation {self.table.ids[row]} of {self.images.path(index)}: "
-                    f"its segmentation cannot be drawn: {error}",
-                    hint="put it right in the annotation file",
-                ) from error
-        return replace(found, masks=drawn)
+            return encode_segmentation(pickle.loads(self.segmentations[row]), *self.images.size(index))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"annotation {self.table.ids[row]} of {self.images.path(index)}: "
+                f"its segmentation cannot be drawn: {error}",
+                hint="put it right in the annotation file",
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,28 +202,51 @@ class PanopticSplit:
     """Images and their segments of things and stuff.
 
     Attributes:
-        things: Category ids of things, ascending.
-        stuff: Category ids of stuff, ascending.
+        path: The annotation file.
+        things: Names of the categories of things by id, ascending; a name is empty if the file has none.
+        stuff: Names of the categories of stuff.
         maps: Directory of the PNG files; the color of a pixel is the id of its segment.
         map_names: File name of each image's PNG file.
     """
 
+    path: Path
     images: ImageTable
     table: ObjectTable
-    things: tuple[int, ...]
-    stuff: tuple[int, ...]
+    things: dict[int, str]
+    stuff: dict[int, str]
     maps: Path
     map_names: PackedBytes
+
+    def map_path(self, index: int) -> str:
+        """Return the path of an image's PNG file."""
+        return os.path.join(self.maps, os.fsdecode(self.map_names[index]))
 
     def segment_map(self, index: int) -> NDArray[np.int32]:
         """Return the segment id of each pixel, shape ``(height, width)``; 0 is no segment.
 
         Raises:
-            DataError: The file is missing, cannot be decoded, or differs in size from the image.
+            DataError: The file is missing, cannot be decoded, or contradicts the annotation.
         """
-        path = os.path.join(self.maps, os.fsdecode(self.map_names[index]))
-        segments = decode_segment_map(read_file(path), path)
-        require_size(segments.shape, self.images.sizes[index], path)
+        path = self.map_path(index)
+        return self.segments(index, decode_rgb(read_file(path), path))
+
+    def segments(self, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Return the segment ids in the pixels of an image's PNG file.
+
+        Raises:
+            DataError: They differ in size from the image, or in their segments from the annotation.
+        """
+        path, ids = self.map_path(index), self.table.ids[self.table.rows(index)]
+        require_size(pixels.shape, self.images.size(index), path)
+        segments = decode_segment_ids(pixels)
+        present = np.unique(segments)
+        different = np.setxor1d(present[present != 0], ids)
+        if len(different) or len(np.unique(ids)) < len(ids):
+            what = f"differ in the segments {first_few(different)}" if len(different) else "repeat a segment"
+            raise DataError(
+                f"{path}: the map and the segments of image {self.images.ids[index]} in {self.path} {what}",
+                hint="replace the map or the annotation file",
+            )
         return segments
 
     def objects(self, index: int, *, masks: bool) -> Objects:
@@ -210,85 +263,142 @@ CocoSplit = InstanceSplit | PanopticSplit
 
 @dataclass(frozen=True, slots=True)
 class CocoData:
-    """A dataset directory in COCO layout."""
+    """A dataset directory in COCO layout; ``truth`` has the objects against which boxes are evaluated."""
 
     root: Path
     train: CocoSplit
     val: CocoSplit
+    truth: InstanceSplit
 
 
 def scan_coco(root: str | os.PathLike[str], kind: TargetKind = "boxes") -> CocoData:
     """Read the annotations of both splits that a model needs, and check that the files they name exist.
 
     Raises:
-        DataError: A directory or file is missing, or an annotation file is damaged or contradicts itself.
+        DataError: A directory or file is missing, or an annotation file is damaged or contradicts itself or another.
     """
     root = require_directory(root, COCO_LAYOUT_HINT)
-    return CocoData(root, scan_coco_split(root, TRAIN_SPLIT, kind), scan_coco_split(root, EVAL_SPLIT, kind))
+    train, val = (scan_coco_split(root, split, kind) for split in (TRAIN_SPLIT, EVAL_SPLIT))
+    truth, faults = (val, []) if isinstance(val, InstanceSplit) else read_instances(root, EVAL_SPLIT, masks=False)
+    raise_first([*faults, *_compare(train, val, truth)], _CHECK_HINT)
+    return CocoData(root, train, val, truth)
 
 
 def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
     """Read the annotations of one split like :func:`scan_coco`."""
-    found: CocoSplit
-    if kind == "panoptic":
-        found, faults = read_panoptic(root, split)
-    else:
-        found, faults = read_instances(root, split, masks=kind == "masks")
-    raise_first(faults, "`perf data check detr DIR` lists every problem")
+    found, faults = _read_split(root, split, kind)
+    raise_first(faults, _CHECK_HINT)
     return found
 
 
-def check_coco(
-    root: str | os.PathLike[str],
-    expected: ReferenceDataset | None = None,
-    *,
-    full: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
-    """Check annotations, panoptic ones if they exist, counts and files of a directory, see :func:`.check_images`."""
-    return check_images(root, _list_images, coco_files, expected, full=full, progress=progress)
+def _read_split(root: Path, split: str, kind: TargetKind) -> tuple[CocoSplit, list[DatasetFinding]]:
+    return read_panoptic(root, split) if kind == "panoptic" else read_instances(root, split, masks=kind == "masks")
 
 
-def _list_images(root: Path) -> ImageListing:
-    (train, findings), (val, others) = (_check_split(root, name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
-    tables = [split.images for split in (train, val) if split is not None]
-    paths = (images.path(index) for images in tables for index in range(len(images)))
-    return ImageListing(
+def _list_images(root: Path, full: bool) -> tuple[CheckReport, list[ImageFile]]:
+    findings: list[DatasetFinding] = []
+    found: dict[TargetKind, list[CocoSplit]] = {"boxes": [], "panoptic": []}
+    for kind, splits in found.items():
+        for name in (TRAIN_SPLIT, EVAL_SPLIT):
+            if kind == "boxes" or (root / panoptic_name(name)).exists():
+                try:
+                    split, faults = _read_split(root, name, "masks" if kind == "boxes" and full else kind)
+                    splits.append(split)
+                    findings += faults
+                except DataError as problem:
+                    findings.append(error("annotations", problem.message))
+    files = []
+    for split in chain(*found.values()):
+        sizes = [split.images.size(index) for index in range(len(split.images))]
+        files += [ImageFile(split.images.path(index), size) for index, size in enumerate(sizes)]
+        if isinstance(split, InstanceSplit):
+            findings += _suspicious_boxes(split)
+            findings += _undrawable(split) if full else ()
+        elif len(split.map_names) == len(sizes):
+            maps = ((split.map_path(index), size, partial(split.segments, index)) for index, size in enumerate(sizes))
+            files += [ImageFile(*of_image) for of_image in maps]
+    for splits in found.values():
+        if len(splits) == len(found["boxes"]) == 2 and isinstance(truth := found["boxes"][1], InstanceSplit):
+            findings += _compare(splits[0], splits[1], truth)
+    counts = {split.images.directory.name: split for split in reversed(found["boxes"])}
+    train, val = (counts.get(name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
+    report = CheckReport(
+        root=str(root),
         train_samples=0 if train is None else len(train.images),
         eval_samples=0 if val is None else len(val.images),
         classes=0 if train is None else len(train.things),
-        images=[path for path in paths if os.path.exists(path)],
-        findings=findings + others,
+        findings=tuple(findings),
     )
+    # Panoptic annotations list the same images again.
+    return report, [file for file in dict.fromkeys(files) if os.path.lexists(file.path)]
 
 
-def _check_split(root: Path, name: str) -> tuple[InstanceSplit | None, list[DatasetFinding]]:
-    findings: list[DatasetFinding] = []
-    instances = None
-    try:
-        instances, faults = read_instances(root, name, masks=False)
-        findings += faults
-        flat = _flat_boxes(instances)
-        if len(flat):
-            what = f"boxes have no area within their image and are not trained: {first_few(flat)}"
-            findings.append(warning("degenerate-box", f"{root / instances_name(name)}: {len(flat)} {what}"))
-    except DataError as problem:
-        findings.append(error("annotations", problem.message))
-    if (root / panoptic_name(name)).exists():
-        try:
-            findings += read_panoptic(root, name)[1]
-        except DataError as problem:
-            findings.append(error("annotations", problem.message))
-    return instances, findings
+def _compare(train: CocoSplit, val: CocoSplit, truth: InstanceSplit) -> Iterator[DatasetFinding]:
+    """Yield what the splits do not agree on, and what they lack; boxes are evaluated against ``truth``."""
+    if train.table.is_crowd.all():
+        yield error("no-objects", f"{train.path}: there is no object to learn, at most crowds")
+    if truth is val and val.table.is_crowd.all():
+        what = "there is no object to find, at most crowds, so average precision is not defined"
+        yield warning("no-objects", f"{val.path}: {what}")
+    known = _categories(train)
+    for other in (val,) if truth is val else (val, truth):
+        renamed = [
+            f"{number} is {known[number]!r} and {name!r}"
+            for number, name in _categories(other).items()
+            if name and known.get(number) and known[number] != name
+        ]
+        if renamed:
+            what = f"{len(renamed)} category ids have other names than in {train.path}"
+            yield error("category-names", f"{other.path}: {what}: {first_few(renamed)}")
+        unlearned = np.setdiff1d(other.table.labels, list(known))
+        if len(unlearned):
+            what = f"objects have {len(unlearned)} categories that {train.path} does not list"
+            yield error("category-unlearned", f"{other.path}: {what}: {first_few(unlearned)}")
+    if different := np.setxor1d(val.images.ids, truth.images.ids).tolist():
+        what = f"lists other images than {truth.path}: ids {first_few(different)}"
+        yield error("image-difference", f"{val.path}: {what}")
 
 
-def _flat_boxes(split: InstanceSplit) -> NDArray[np.int64]:
-    """Return the ids of the annotations whose box has no area within its image."""
+def _categories(split: CocoSplit) -> dict[int, str]:
+    return split.things | split.stuff if isinstance(split, PanopticSplit) else split.things
+
+
+def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
+    """Yield warnings of boxes that have no area within their image, or seem to be written in another way."""
     table = split.table
-    height_width = np.repeat(split.images.sizes, np.diff(table.ends, prepend=0), axis=0)
-    left_top = np.maximum(table.boxes[:, :2], 0)
-    right_bottom = np.minimum(table.boxes[:, :2] + table.boxes[:, 2:], height_width[:, ::-1])
-    return table.ids[(right_bottom <= left_top).any(axis=1)]
+    left_top, size = table.boxes[:, :2], table.boxes[:, 2:]
+    limits = split.images.sizes[table.owners(), ::-1]
+    is_flat = (np.minimum(left_top + size, limits) <= np.maximum(left_top, 0)).any(axis=1)
+    if is_flat.any():
+        what = f"{is_flat.sum()} boxes have no area within their image and are not trained"
+        yield warning("degenerate-box", f"{split.path}: {what}: {first_few(table.ids[is_flat])}")
+    # As corners, all boxes would lie within their images; as sizes, some reach out of them.
+    is_corners = ((left_top < size) & (size <= limits + 1)).all(axis=1)
+    reaches_out = is_corners & (left_top + size > limits + 1).any(axis=1)
+    for is_strange, is_example, what in (
+        ((table.boxes <= 1).all(axis=1), ~is_flat, "fractions of the image"),
+        (is_corners | is_flat, reaches_out, "left, top, right and bottom"),
+    ):
+        if is_strange.all() and is_example.any():
+            row = int(np.argmax(is_example))
+            width, height = limits[row].tolist()
+            example = f"annotation {table.ids[row]} has {table.boxes[row].tolist()} on an image of {width}x{height}"
+            meant = "COCO has left, top, width and height in pixels"
+            yield warning("box-format", f"{split.path}: boxes seem to be {what}, where {meant}: {example}")
+            return
+
+
+def _undrawable(split: InstanceSplit) -> Iterator[DatasetFinding]:
+    """Yield a warning if some segmentations cannot be drawn, and others can: then masks cannot be learned."""
+    problems = []
+    for row, index in enumerate(split.table.owners().tolist()):
+        try:
+            split.mask_code(index, row)
+        except DataError as problem:
+            problems.append(problem.message)
+    if 0 < len(problems) < len(split.table.ids):
+        what = f"{len(problems)} segmentations cannot be drawn, so masks cannot be learned"
+        yield warning("segmentation", f"{split.path}: {what}: {problems[0]}")
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
@@ -315,6 +425,10 @@ def coco_files(root: Path) -> Iterator[str]:
                 yield from (f"{directory}/{path}" for path in files_below(root / directory))
 
 
+check_coco = partial(check_images, _list_images, coco_files)
+"""Checks annotations, panoptic ones if they exist, counts and files of a directory, see :func:`.check_images`."""
+
+
 def instances_name(split: str) -> str:
     """Return the path of a split's instance annotations relative to the dataset directory."""
     return f"annotations/instances_{split}.json"
@@ -335,24 +449,20 @@ def read_instances(root: Path, split: str, *, masks: bool) -> tuple[InstanceSpli
     """
     file = AnnotationFile(root / instances_name(split))
     images = _image_table(file, root / split)
-    image_ids = file.numbers(file.annotations, "image_id")
+    image_ids = file.column(file.annotations, "image_id", whole_numbers)
     table = _object_columns(file, file.annotations)
-    categories = file.numbers(file.categories, "id")
-    file.report_repeated("repeated-image", "image ids", images.ids)
+    drawn = file.column(file.annotations, "segmentation", segmentations, None)
+    categories = file.column(file.categories, "id", whole_numbers)
     file.report_repeated("repeated-annotation", "annotation ids", table.ids)
     # pycocotools treats a match with annotation 0 as no match.
     file.report("annotation-id", "annotation ids are below 1", table.ids[table.ids < 1])
     file.report_categories(categories, table.labels, table.ids, MAX_INSTANCE_CATEGORY)
     what = "annotations name an image that is not listed"
     file.report_unlisted("image-unknown", what, table.ids, image_ids, images.ids)
-    file.report_absent("image-absent", "images", file.images, root / split)
     order, ends = _order_by_image(image_ids, images)
-    segmentations = None
-    if masks:
-        pickles = (pickle.dumps(file.annotations[row].get("segmentation")) for row in order.tolist())
-        segmentations = PackedBytes(pickles)
-    things = tuple(sorted(set(categories.tolist())))
-    return InstanceSplit(images, _reordered(table, order, ends), things, segmentations), file.faults
+    packed = PackedBytes(pickle.dumps(drawn[row]) for row in order.tolist()) if masks else None
+    things = _named(file, categories, np.ones(len(categories), np.bool_))
+    return InstanceSplit(file.path, images, _reordered(table, order, ends), things, packed), file.faults
 
 
 def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[DatasetFinding]]:
@@ -360,51 +470,62 @@ def read_panoptic(root: Path, split: str) -> tuple[PanopticSplit, list[DatasetFi
     file = AnnotationFile(root / panoptic_name(split))
     maps = root / f"panoptic_{split}"
     images = _image_table(file, root / split)
-    annotated = file.numbers(file.annotations, "image_id")
-    map_names = file.values(file.annotations, "file_name", str)
-    segments = file.values(file.annotations, "segments_info", list)
+    annotated = file.column(file.annotations, "image_id", whole_numbers)
+    map_names = file.column(file.annotations, "file_name", texts)
+    segments = file.column(file.annotations, "segments_info", lambda values: of_type(values, list))
     image_ids = np.repeat(annotated, [len(segment) for segment in segments])
     table = _object_columns(file, list(chain.from_iterable(segments)))
-    categories = file.numbers(file.categories, "id")
-    is_thing = file.numbers(file.categories, "isthing") != 0
-    file.report_repeated("repeated-image", "image ids", images.ids)
+    categories = file.column(file.categories, "id", whole_numbers)
+    is_thing = file.column(file.categories, "isthing", flags)
     file.report_repeated("repeated-annotation", "image ids of annotations", annotated)
     file.report_categories(categories, table.labels, table.ids, MAX_PANOPTIC_CATEGORY)
     what = "annotations name images that are not listed"
     file.report("image-unknown", what, np.setdiff1d(annotated, images.ids))
     file.report("no-segments", "images have no annotation", np.setdiff1d(images.ids, annotated))
-    file.report_absent("image-absent", "images", file.images, root / split)
-    file.report_absent("map-absent", "panoptic maps", file.annotations, maps)
+    file.report_absent("map-absent", "panoptic maps", map_names, maps)
     order, ends = _order_by_image(image_ids, images)
     map_order, _ = _order_by_image(annotated, images)
     return PanopticSplit(
+        file.path,
         images,
         _reordered(table, order, ends),
-        tuple(sorted(categories[is_thing].tolist())),
-        tuple(sorted(categories[~is_thing].tolist())),
+        _named(file, categories, is_thing),
+        _named(file, categories, ~is_thing),
         maps,
         PackedBytes(os.fsencode(map_names[row]) for row in map_order.tolist()),
     ), file.faults
 
 
 def _image_table(file: AnnotationFile, directory: Path) -> ImageTable:
-    ids = file.numbers(file.images, "id")
-    sizes = np.stack([file.numbers(file.images, key) for key in ("height", "width")], axis=1)
-    names = file.values(file.images, "file_name", str)
+    ids = file.column(file.images, "id", whole_numbers)
+    sizes = np.stack([file.column(file.images, key, whole_numbers) for key in ("height", "width")], axis=1)
+    names = file.column(file.images, "file_name", texts)
+    if not len(ids):
+        file.faults.append(error("no-images", f"{file.path}: lists no images"))
+    file.report_repeated("repeated-image", "image ids", ids)
+    file.report_absent("image-absent", "images", names, directory)
     order = np.argsort(ids, kind="stable")
     packed = PackedBytes(os.fsencode(names[row]) for row in order.tolist())
     return ImageTable(directory, ids[order], sizes[order], packed)
+
+
+def _named(file: AnnotationFile, ids: NDArray[np.int64], chosen: NDArray[np.bool_]) -> dict[int, str]:
+    """Return the names of the chosen categories by id, ascending."""
+    names = file.column(file.categories, "name", texts, "")
+    return {
+        number: name for number, name, is_chosen in sorted(zip(ids.tolist(), names, chosen, strict=True)) if is_chosen
+    }
 
 
 def _object_columns(file: AnnotationFile, entries: list[Any]) -> ObjectTable:
     """Return the objects in file order, before they are assigned to images."""
     return ObjectTable(
         ends=np.zeros(0, np.int64),
-        ids=file.numbers(entries, "id"),
-        labels=file.numbers(entries, "category_id"),
-        boxes=file.numbers(entries, "bbox", np.float64, (4,)),
-        areas=file.numbers(entries, "area", np.float64),
-        is_crowd=file.numbers(entries, "iscrowd", default=0) != 0,
+        ids=file.column(entries, "id", whole_numbers),
+        labels=file.column(entries, "category_id", whole_numbers),
+        boxes=file.column(entries, "bbox", boxes),
+        areas=file.column(entries, "area", numbers),
+        is_crowd=file.column(entries, "iscrowd", flags, 0),
     )
 
 
@@ -421,8 +542,8 @@ def _order_by_image(image_ids: NDArray[np.int64], images: ImageTable) -> tuple[N
     return order, np.searchsorted(image_ids[order], images.ids, side="right")
 
 
-def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """Return a mask of shape ``(height, width)``: 1 on the pixels of a segmentation, 0 elsewhere.
+def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Return the compressed run-length code of a segmentation: 1 on its pixels, 0 elsewhere.
 
     COCO knows polygons, run-length codes as lists of counts, and compressed run-length codes.
 
@@ -430,32 +551,29 @@ def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.
         ValueError: The segmentation has another form, or belongs to an image of another size.
     """
     if isinstance(segmentation, list):
-        if not segmentation or any(len(polygon) < _MIN_POLYGON_NUMBERS for polygon in segmentation):
+        if not segmentation or any(len(polygon) < _MIN_POLYGON_NUMBERS or len(polygon) % 2 for polygon in segmentation):
             raise ValueError("a polygon needs three points")
-        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    else:
-        if not isinstance(segmentation, dict) or list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"it is not a polygon or run-length code of {height}x{width} pixels")
-        is_list = isinstance(segmentation["counts"], list)
-        if is_list and sum(segmentation["counts"]) != height * width:
-            raise ValueError(f"its counts do not add up to {height}x{width} pixels")
-        code = coco_mask.frPyObjects(segmentation, height, width) if is_list else segmentation
-    drawn: NDArray[np.uint8] = coco_mask.decode(code)
+        code: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        return code
+    if not isinstance(segmentation, dict) or segmentation["size"] != [height, width]:
+        raise ValueError(f"it is not a polygon or run-length code of {height}x{width} pixels")
+    if isinstance(segmentation["counts"], str):
+        # An invalid code raises an error here, and would be taken in silence elsewhere.
+        coco_mask.decode(segmentation)
+        return segmentation
+    if min(segmentation["counts"], default=0) < 0 or sum(segmentation["counts"]) != height * width:
+        raise ValueError(f"its counts do not add up to {height}x{width} pixels")
+    code = coco_mask.frPyObjects(segmentation, height, width)
+    return code
+
+
+def draw_segmentation(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
+    """Return the mask of a segmentation, shape ``(height, width)``; errors as in :func:`encode_segmentation`."""
+    drawn: NDArray[np.uint8] = coco_mask.decode(encode_segmentation(segmentation, height, width))
     return drawn
 
 
-def decode_segment_map(data: bytes, name: str) -> NDArray[np.int32]:
-    """Return the segment ids of a panoptic PNG file: red + 256 green + 65536 blue, shape ``(height, width)``."""
-    red, green, blue = np.moveaxis(decode_rgb(data, name).astype(np.int32), 2, 0)
-    segments: NDArray[np.int32] = red + (green << 8) + (blue << 16)
+def decode_segment_ids(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the segment ids in a panoptic map, shape ``(height, width)``: red + 256 green + 65536 blue."""
+    segments: NDArray[np.int32] = pixels.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
     return segments
-
-
-def require_size(found: Sequence[int], annotated: NDArray[np.int64], path: str) -> None:
-    """Raise :class:`DataError` if a file differs in size from its annotation: boxes and masks would be misplaced."""
-    height, width = annotated.tolist()
-    if tuple(found[:2]) != (height, width):
-        raise DataError(
-            f"{path}: is {found[1]}x{found[0]} pixels, its annotation file says {width}x{height}",
-            hint="images and annotations belong to different datasets; replace one of them",
-        )

@@ -1,20 +1,26 @@
-"""Reading of COCO annotation files into columns, and checks for contradictions in the columns."""
+"""Strict reading of COCO annotation files into columns, and checks for contradictions in the columns.
+
+Only what is read here is checked, trained on and evaluated. Text is no number, and ``1.0`` is a whole one.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from chipperf.data.dataset_check import error, first_few
-from chipperf.data.imagefolder import files_below
+from chipperf.data.dataset_files import files_below, read_file
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     from chipperf.data.dataset_check import DatasetFinding
 
@@ -25,6 +31,7 @@ COCO_LAYOUT_HINT = (
     "`perf data check detr DIR` lists every problem"
 )
 _LISTS = ("images", "annotations", "categories")
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 def read_annotation_file(path: Path) -> dict[str, Any]:
@@ -33,87 +40,128 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
     Raises:
         DataError: The file is missing, is not JSON (the error says where), or lacks one of the lists.
     """
+    if not os.path.lexists(path):
+        raise DataError(f"the annotation file {path} is missing", hint=COCO_LAYOUT_HINT)
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"the annotation file {path} is missing", hint=COCO_LAYOUT_HINT) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}", hint=COCO_LAYOUT_HINT) from error
+        document: dict[str, Any] = json.loads(read_file(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}",
             hint="the file is probably cut off; copy it again and compare its size",
         ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: not a text in UTF-8: {error}", hint="copy it again") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON in UTF-8: {error}", hint="copy it again") from error
     for key in _LISTS:
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise DataError(f"{path}: has no list {key!r}", hint="name a COCO annotation file")
     return document
 
 
+def of_type(values: list[Any], *kinds: type) -> list[Any]:
+    """Return the values; raises :class:`TypeError` if one has another type."""
+    if not set(map(type, values)) <= set(kinds):
+        raise TypeError("of another type")
+    return values
+
+
+def numbers(values: list[Any]) -> NDArray[np.float64]:
+    """Return finite numbers."""
+    found = np.array(of_type(values, int, float), np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("not a finite number")
+    return found
+
+
+def whole_numbers(values: list[Any]) -> NDArray[np.int64]:
+    """Return whole numbers; a number with a fraction is an error, and never rounded."""
+    whole = list(map(int, of_type(values, int, float)))
+    if whole != values:
+        raise ValueError("not a whole number")
+    return np.array(whole, np.int64)
+
+
+def boxes(values: list[Any]) -> NDArray[np.float64]:
+    """Return boxes of four numbers, shape ``(n, 4)``."""
+    if any(len(box) != 4 for box in values):
+        raise ValueError("not four numbers")
+    return numbers(list(chain.from_iterable(values))).reshape(-1, 4)
+
+
+def flags(values: list[Any]) -> NDArray[np.bool_]:
+    """Return yes and no, written as 1 and 0 or as true and false."""
+    if any(value not in (0, 1) for value in values):
+        raise ValueError("neither 0 nor 1")
+    return np.array(values, np.bool_)
+
+
+def texts(values: list[Any]) -> list[str]:
+    """Return texts that can be names of files."""
+    for value in of_type(values, str):
+        os.fsencode(value)
+    return values
+
+
+def segmentations(values: list[Any]) -> list[Any]:
+    """Return polygons and run-length codes of numbers; whether they can be drawn, their image decides."""
+    for value in values:
+        if isinstance(value, dict):
+            if not isinstance(value["counts"], str):
+                whole_numbers(value["counts"])
+            whole_numbers(value["size"])
+        elif value is not None:
+            [polygons] = of_type([value], list)
+            numbers(list(chain.from_iterable(of_type(polygons, list))))
+    return values
+
+
 class AnnotationFile:
     """The lists of an annotation file, and the contradictions found so far.
 
-    A file that cannot be used raises :class:`DataError`; so do the columns of its lists for an entry that lacks the key
-    or has a value of another type. The error names the entry.
+    A file that cannot be used raises :class:`DataError`.
 
     Attributes:
+        path: The file.
         faults: What is wrong within the file, or between it and the files that it names; each with the number of
             affected entries and the first of them.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         document = read_annotation_file(path)
         self.images, self.annotations, self.categories = (document[key] for key in _LISTS)
         self.faults: list[DatasetFinding] = []
 
-    def numbers(
-        self,
-        entries: list[Any],
-        key: str,
-        dtype: DTypeLike = np.int64,
-        shape: tuple[int, ...] = (),
-        default: int | None = None,
-    ) -> NDArray[Any]:
-        """Return the numbers under one key of all entries; without ``default``, every entry must have the key."""
+    def column(self, entries: list[Any], key: str, convert: Callable[[list[Any]], T], *default: Any) -> T:
+        """Return the values under one key of all entries; without ``default``, every entry must have the key.
 
-        def convert(chosen: list[Any]) -> NDArray[Any]:
-            found = [entry[key] if default is None else entry.get(key, default) for entry in chosen]
-            values = np.array(found, dtype).reshape(len(chosen), *shape)
-            if not np.isfinite(values).all():
-                raise ValueError("not a finite number")
-            return values
+        Raises:
+            DataError: An entry lacks the key, or its value cannot be converted; the error names the first.
+        """
+
+        def read(chosen: list[Any]) -> T:
+            return convert([entry.get(key, *default) if default else entry[key] for entry in chosen])
 
         try:
-            return convert(entries)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            return read(entries)
+        except _WRONG as error:
             for entry in entries:
                 try:
-                    convert([entry])
-                except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                    read([entry])
+                except _WRONG:
                     raise self._bad_entry(entry, key) from error
             raise
 
-    def values(self, entries: list[Any], key: str, wanted: type[T]) -> list[T]:
-        """Return the values of a type under one key of all entries of a list."""
-        for entry in entries:
-            if not isinstance(entry, dict) or not isinstance(entry.get(key), wanted):
-                raise self._bad_entry(entry, key)
-        return [entry[key] for entry in entries]
-
     def _bad_entry(self, entry: Any, key: str) -> DataError:
         if not isinstance(entry, dict):
-            return DataError(f"{self._path}: {entry!r:.60} stands where an entry should", hint="put the file right")
-        named = (f"the entry with {name} {entry[name]!r}" for name in ("id", "image_id") if name in entry)
+            return DataError(f"{self.path}: {entry!r:.60} stands where an entry should", hint="put the file right")
+        named = (f"the entry with {name} {entry[name]!r:.60}" for name in ("id", "image_id") if name in entry)
         what = f"has {entry[key]!r:.60} as {key!r}" if key in entry else f"has no {key!r}"
-        return DataError(f"{self._path}: {next(named, 'an entry')} {what}", hint="put the file right")
+        return DataError(f"{self.path}: {next(named, 'an entry')} {what}", hint="put the file right")
 
     def report(self, code: str, what: str, culprits: NDArray[np.int64]) -> None:
         """Add a fault that names the first culprits, if there are any."""
         if len(culprits):
-            self.faults.append(error(code, f"{self._path}: {len(culprits)} {what}: {first_few(culprits)}"))
+            self.faults.append(error(code, f"{self.path}: {len(culprits)} {what}: {first_few(culprits)}"))
 
     def report_repeated(self, code: str, what: str, ids: NDArray[np.int64]) -> None:
         """Add a fault for ids that occur more than once; ``what`` names the kind of id."""
@@ -134,19 +182,20 @@ class AnnotationFile:
 
         ``labels`` has the category of each object, and ``largest`` is the last category with an output.
         """
+        self.report_repeated("repeated-category", "category ids", categories)
         outside = categories[(categories < 1) | (categories > largest)]
         self.report("category-range", f"category ids are outside 1-{largest}", outside)
         what = "annotations have a category that is not listed"
         self.report_unlisted("category-unknown", what, ids, labels, categories)
 
-    def report_absent(self, code: str, what: str, entries: list[Any], directory: Path) -> None:
-        """Add a fault for files of the entries that do not exist, after one listing of their directory."""
+    def report_absent(self, code: str, what: str, names: list[str], directory: Path) -> None:
+        """Add a fault for listed files that do not exist, after one listing of their directory."""
         try:
             present = set(files_below(directory))
         except DataError as problem:
             self.faults.append(error("layout", problem.message))
             return
-        missing = [entry["file_name"] for entry in entries if entry["file_name"] not in present]
+        missing = [name for name in names if name not in present]
         if missing:
             listed = f"{len(missing)} {what} are listed, but not in {directory}"
-            self.faults.append(error(code, f"{self._path}: {listed}: {first_few(missing)}"))
+            self.faults.append(error(code, f"{self.path}: {listed}: {first_few(missing)}"))

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from chipperf.data.coco import require_size
 from chipperf.data.coco_transforms import (
     FULL_RESOLUTION,
     DetectionEvaluationTransform,
     DetectionSample,
     DetectionTrainingTransform,
 )
-from chipperf.data.decode import decode_rgb, read_file, whole_decoder_name
+from chipperf.data.dataset_files import read_file
+from chipperf.data.decode import decode_rgb, require_size, whole_decoder_name
 from chipperf.data.loader import (
     EvaluationSampler,
     ImageLoader,
@@ -143,7 +143,7 @@ class CocoDataset(Dataset[LoadedSample]):
         images = self._split.images
         path = images.path(key.sample)
         pixels = decode_rgb(read_file(path), path)
-        require_size(pixels.shape, images.sizes[key.sample], path)
+        require_size(pixels.shape, images.sizes[key.sample].tolist(), path)
         whole = DetectionSample(pixels, self._split.objects(key.sample, masks=self._masks))
         seen = self._transform(whole, key.epoch, key.sample)
         return LoadedSample(seen, int(images.ids[key.sample]), whole.size)

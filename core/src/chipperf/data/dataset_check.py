@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from chipperf.data.dataset_files import open_file
 from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
-from chipperf.data.decode import decode_rgb, read_size
+from chipperf.data.decode import decode_rgb, read_size, require_size
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from chipperf.data.dataset_identity import ReferenceDataset
@@ -47,7 +49,7 @@ class CheckReport:
 
     Attributes:
         classes: Classes in the training split; ``None`` if the samples have none.
-        images_read: Images whose header or pixels were read; ``None`` if the samples are not images.
+        images_read: Files of images and maps whose header or pixels were read; ``None`` if there are none.
         fully_decoded: True if every sample was read completely.
         findings: Problems in the order of discovery.
     """
@@ -73,60 +75,51 @@ class CheckReport:
         if self.classes is not None:
             text += f" in {self.classes} classes"
         if self.images_read is not None:
-            text += f"; {'decoded' if self.fully_decoded else 'read the headers of'} {self.images_read}"
+            text += f"; {'decoded' if self.fully_decoded else 'read the headers of'} {self.images_read} files"
         return text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageListing:
-    """Numbers, paths of the image files, and problems that the check of a layout found, before any image is read."""
+class ImageFile(NamedTuple):
+    """An image file of a dataset.
 
-    train_samples: int = 0
-    eval_samples: int = 0
-    classes: int = 0
-    images: list[str] = field(default_factory=list)
-    findings: list[DatasetFinding] = field(default_factory=list)
+    Attributes:
+        size: Height and width in pixels that the annotation states; ``None`` if there is none.
+        check: Called with all pixels; raises :class:`DataError` if they contradict the annotation.
+    """
+
+    path: str
+    size: tuple[int, int] | None = None
+    check: Callable[[NDArray[np.uint8]], object] | None = None
 
 
 def check_images(
-    root: str | os.PathLike[str],
-    list_images: Callable[[Path], ImageListing],
+    list_images: Callable[[Path, bool], tuple[CheckReport, list[ImageFile]]],
     list_files: Callable[[Path], Iterable[str]],
-    expected: ReferenceDataset | None,
+    root: str | os.PathLike[str],
+    expected: ReferenceDataset | None = None,
     *,
-    full: bool,
-    progress: Callable[[int, int], None] | None,
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check layout, manifest, counts and files of a directory of images.
 
     Args:
-        list_images: Checks the layout.
+        list_images: Checks the layout before any image is read; its second argument is ``full``.
         list_files: Lists the files that the manifest of a sample dataset covers.
         expected: Dataset with the required sizes; ``None`` accepts any sizes.
         full: Whether to decode every image. Otherwise only headers are read.
         progress: Called with the number of images read and the total number.
     """
     root = Path(root)
-    if root.is_dir():
-        listing = list_images(root)
-        findings = [*listing.findings, *_check_manifest(root, list_files)]
-        if expected is not None:
-            findings += check_counts(
-                listing.train_samples, listing.eval_samples, listing.classes, expected, noun="images"
-            )
-        findings += _read_images(listing.images, full, progress)
-    else:
-        listing = ImageListing()
-        findings = [error("layout", f"{root} is not a directory")]
-    return CheckReport(
-        root=str(root),
-        train_samples=listing.train_samples,
-        eval_samples=listing.eval_samples,
-        classes=listing.classes,
-        images_read=len(listing.images),
-        fully_decoded=full,
-        findings=tuple(findings),
-    )
+    if not root.is_dir():
+        finding = error("layout", f"{root} is not a directory")
+        return CheckReport(root=str(root), train_samples=0, eval_samples=0, images_read=0, findings=(finding,))
+    report, files = list_images(root, full)
+    findings = [*report.findings, *_check_manifest(root, list_files)]
+    if expected is not None:
+        findings += check_counts(report.train_samples, report.eval_samples, report.classes, expected, noun="images")
+    findings += _read_images(files, full, progress)
+    return replace(report, images_read=len(files), fully_decoded=full, findings=tuple(findings))
 
 
 def _check_manifest(root: Path, list_files: Callable[[Path], Iterable[str]]) -> list[DatasetFinding]:
@@ -156,13 +149,15 @@ def check_counts(
     ]
 
 
-def _read_images(paths: list[str], full: bool, progress: Callable[[int, int], None] | None) -> Iterator[DatasetFinding]:
-    def read(batch: list[str]) -> list[DatasetFinding | None]:
-        return [_read_image(path, full) for path in batch]
+def _read_images(
+    files: list[ImageFile], full: bool, progress: Callable[[int, int], None] | None
+) -> Iterator[DatasetFinding]:
+    def read(batch: list[ImageFile]) -> list[DatasetFinding | None]:
+        return [_read_image(file, full) for file in batch]
 
     done = 0
     with ThreadPoolExecutor(_THREADS) as pool:
-        batches = (paths[start : start + _FILES_PER_TASK] for start in range(0, len(paths), _FILES_PER_TASK))
+        batches = (files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK))
         # The number of pending tasks is bounded: a million tasks would need much memory, and Ctrl-C would wait for
         # them.
         while tasks := [pool.submit(read, batch) for batch in islice(batches, 4 * _THREADS)]:
@@ -171,27 +166,34 @@ def _read_images(paths: list[str], full: bool, progress: Callable[[int, int], No
                 yield from filter(None, findings)
                 done += len(findings)
                 if progress is not None:
-                    progress(done, len(paths))
+                    progress(done, len(files))
 
 
-def _read_image(path: str, full: bool) -> DatasetFinding | None:
+def _read_image(image: ImageFile, full: bool) -> DatasetFinding | None:
+    path, size, check = image
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read() if full else file.read(_HEADER_BYTES)
             if not data:
                 return error("empty-file", f"{path} is empty")
             if full:
-                decode_rgb(data, path)
-                return None
-            try:
-                read_size(data, path)
-            except DataError:
-                # Some headers have embedded profiles and previews that are longer than the first bytes.
-                read_size(data + file.read(), path)
+                pixels = decode_rgb(data, path)
+                found: Sequence[int] = pixels.shape
+            else:
+                try:
+                    found = read_size(data, path)
+                except DataError:
+                    # Some headers have embedded profiles and previews that are longer than the first bytes.
+                    found = read_size(data + file.read(), path)
     except DataError as problem:
         return error("unreadable", problem.message)
-    except OSError as problem:
-        return error("unreadable", f"{path}: cannot be read: {problem.strerror}")
+    try:
+        if size is not None:
+            require_size(found, size, path)
+        if full and check is not None:
+            check(pixels)
+    except DataError as problem:
+        return error("contradiction", problem.message)
     return None
 
 

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from chipperf.data.dataset_files import read_file
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
@@ -139,11 +140,11 @@ def listing_sha256(root: Path, paths: Iterable[str]) -> str:
 def read_manifest(root: Path) -> dict[str, Any] | None:
     """Return the manifest of a sample dataset, or ``None`` if the directory has none."""
     path = root / MANIFEST_NAME
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValueError) as error:
+    try:
+        manifest = json.loads(read_file(path))
+    except ValueError as error:
         raise DataError(f"{path} cannot be read: {error}", hint=f"remove {root} and generate it again") from error
     if not isinstance(manifest, dict):
         raise DataError(f"{path} is not a dataset manifest", hint=f"remove {root} and generate it again")

@@ -17,7 +17,7 @@ from chipperf.data.turbojpeg import Box, TurboJpegError, load_turbojpeg
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,15 +35,6 @@ def decoder_name() -> str:
 def whole_decoder_name() -> str:
     """Return the name of the decoder that :func:`decode_rgb` uses for JPEG files, for a run's record."""
     return f"simplejpeg {simplejpeg.__version__} whole"
-
-
-def read_file(path: str) -> bytes:
-    """Return the content of a file; raises :class:`DataError` if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_size(data: bytes, name: str) -> tuple[int, int]:
@@ -106,6 +97,17 @@ def decode_region(data: bytes, box: Box, name: str) -> NDArray[np.uint8]:
             pass
     pixels = decode_rgb(data, name)
     return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def require_size(found: Sequence[int], annotated: Sequence[int], path: str) -> None:
+    """Raise :class:`DataError` if a file differs in size from its annotation: boxes and masks would be misplaced."""
+    height, width = annotated
+    if tuple(found[:2]) != (height, width):
+        turned = ", perhaps as its EXIF orientation turns it" if tuple(found[:2]) == (width, height) else ""
+        raise DataError(
+            f"{path}: is {found[1]}x{found[0]} pixels, its annotation file says {width}x{height}{turned}",
+            hint="images and annotations belong to different datasets, or to other sizes; replace one of them",
+        )
 
 
 @contextmanager

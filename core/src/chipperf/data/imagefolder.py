@@ -7,17 +7,19 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
-from chipperf.data.dataset_check import ImageListing, check_images, error, first_few, raise_first, warning
+from chipperf.data.dataset_check import CheckReport, ImageFile, check_images, error, first_few, raise_first, warning
+from chipperf.data.dataset_files import files_below, require_directory
 from chipperf.data.dataset_identity import identify_directory
 from chipperf.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-    from chipperf.data.dataset_check import CheckReport, DatasetFinding
+    from chipperf.data.dataset_check import DatasetFinding
     from chipperf.data.dataset_identity import DatasetIdentity, ReferenceDataset
 
 TRAIN_SPLIT = "train"
@@ -25,6 +27,8 @@ EVAL_SPLIT = "val"
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 """Lower-case file name suffixes of images, the same set as in torchvision's ImageFolder."""
+
+_SORTED_BY = "; valprep.sh of github.com/soumith/imagenetloader.torch does it for ImageNet's validation images"
 
 _LAYOUT_HINT = (
     "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg; `perf data check CASE DIR` lists every problem"
@@ -101,86 +105,89 @@ class ImageFolder:
 
 
 def scan_imagefolder(root: str | os.PathLike[str]) -> ImageFolder:
-    """List the images below ``root``.
+    """List the images below ``root``, in one pass over its directory tree.
 
     Raises:
-        DataError: A directory is missing, unreadable or empty, a class has no image, or the two splits differ in their
-            classes.
+        DataError: A directory is missing, unreadable or empty, a class has no image, there is one class only, or the
+            two splits differ in their classes.
     """
-    root = require_directory(root, _LAYOUT_HINT)
-    train, val = scan_split(root / TRAIN_SPLIT), scan_split(root / EVAL_SPLIT)
-    if train.classes != val.classes:
-        raise DataError(f"{root}: {_describe_class_difference(train.classes, val.classes)}", hint=_LAYOUT_HINT)
-    return ImageFolder(root, train, val)
-
-
-def require_directory(root: str | os.PathLike[str], hint: str) -> Path:
-    """Return the path of a dataset directory; raises :class:`DataError` if it is not a directory."""
-    root = Path(root)
-    if not root.is_dir():
-        what = "is not a directory" if root.exists() else "does not exist"
-        raise DataError(f"data directory {root} {what}", hint=hint)
-    return root
-
-
-def scan_split(directory: Path) -> Split:
-    """List the images of one split like :func:`scan_imagefolder`, in one pass over its directory tree."""
-    split, findings = _read_split(directory)
+    folder, findings = _read_folder(require_directory(root, _LAYOUT_HINT))
     raise_first(findings, _LAYOUT_HINT)
-    return split
+    return folder
 
 
-def check_imagefolder(
-    root: str | os.PathLike[str],
-    expected: ReferenceDataset | None = None,
-    *,
-    full: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> CheckReport:
-    """Check layout, counts and files of a dataset directory, see :func:`.check_images`."""
-    return check_images(root, _list_images, imagefolder_files, expected, full=full, progress=progress)
+def _list_images(root: Path, _: bool) -> tuple[CheckReport, list[ImageFile]]:
+    folder, findings = _read_folder(root)
+    report = CheckReport(
+        root=str(root),
+        train_samples=len(folder.train),
+        eval_samples=len(folder.val),
+        classes=len(folder.classes),
+        findings=tuple(findings),
+    )
+    return report, [ImageFile(split.path(index)) for split in (folder.train, folder.val) for index in range(len(split))]
 
 
-def _list_images(root: Path) -> ImageListing:
-    (train, findings), (val, others) = (_read_split(root / name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
+def _read_folder(root: Path) -> tuple[ImageFolder, list[DatasetFinding]]:
+    """Return the images of both splits, and the problems of their directories."""
+    (train, findings), (val, others) = (read_split(root / name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
     findings += others
     if train.classes and val.classes and train.classes != val.classes:
-        findings.append(error("class-difference", _describe_class_difference(train.classes, val.classes)))
-    return ImageListing(
-        train_samples=len(train),
-        eval_samples=len(val),
-        classes=len(train.classes),
-        images=[split.path(index) for split in (train, val) for index in range(len(split))],
-        findings=findings,
-    )
+        findings.append(error("class-difference", f"{root}: {_describe_class_difference(train.classes, val.classes)}"))
+    elif len(train.classes) == 1:
+        what = f"{train.directory} has one class, {train.classes[0]!r}, where a classification needs two"
+        paths = [train.relative_path(index).split("/") for index in range(len(train))]
+        if inner := sorted({path[1] for path in paths if len(path) > 2}):
+            what += f"; its images lie in {len(inner)} directories within it: move these up ({first_few(inner)})"
+        findings.append(error("one-class", what))
+    return ImageFolder(root, train, val), findings
 
 
-def _read_split(directory: Path) -> tuple[Split, list[DatasetFinding]]:
+def read_split(directory: Path) -> tuple[Split, list[DatasetFinding]]:
     """Return the images of one split, and the problems of its directories."""
     names, class_ends = PackedBytes(), array("Q")
+    hidden: list[str] = []
     try:
-        classes = _class_directories(directory)
+        classes, loose = _class_directories(directory, hidden)
     except DataError as problem:
         return Split(directory, (), names, class_ends), [error("layout", problem.message)]
-    findings = [] if classes else [error("no-classes", f"{directory} holds no class directories")]
+    findings = []
+    if loose:
+        what = f"{len(loose)} images lie in no class directory and are ignored: {first_few(loose)}"
+        findings.append(warning("loose-images", f"{directory}: {what}"))
+    if not classes:
+        what = f"{directory} holds no class directories"
+        if loose:
+            what += f", but {len(loose)} images: sort them into one directory for each class"
+            what += _SORTED_BY if directory.name == EVAL_SPLIT else ""
+        findings = [error("no-classes", what)]
     for name, count in Counter(name.casefold() for name in classes).items():
         if count > 1:
             same = ", ".join(other for other in classes if other.casefold() == name)
             findings.append(
                 warning("case-only-difference", f"{directory}: classes differ in upper and lower case only: {same}")
             )
+    nested = []
     for name in classes:
-        images, problems = _list_class(directory / name)
+        images, problems = _list_class(directory / name, hidden)
         for path in images:
             names.append(os.fsencode(f"{name}/{path}"))
         class_ends.append(len(names))
         findings += problems
+        if images and all("/" in path for path in images):
+            nested.append(name)
+    if nested:
+        what = f"all images of {len(nested)} classes lie in directories within them, which are not told apart"
+        findings.append(warning("nested-class", f"{directory}: {what}: {first_few(nested)}"))
+    if hidden:
+        what = f"{len(hidden)} files or directories are left out, as their names begin with a dot"
+        findings.append(warning("hidden", f"{directory}: {what}: {first_few(hidden)}"))
     return Split(directory, classes, names, class_ends), findings
 
 
-def _list_class(directory: Path) -> tuple[list[str], list[DatasetFinding]]:
+def _list_class(directory: Path, hidden: list[str]) -> tuple[list[str], list[DatasetFinding]]:
     try:
-        paths = files_below(directory)
+        paths = files_below(directory, hidden)
     except DataError as problem:
         return [], [error("layout", problem.message)]
     images = [path for path in paths if _is_image_name(path)]
@@ -194,12 +201,17 @@ def _list_class(directory: Path) -> tuple[list[str], list[DatasetFinding]]:
     return images, findings
 
 
-def _class_directories(directory: Path) -> tuple[str, ...]:
+def _class_directories(directory: Path, hidden: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the names of the classes, and of the images beside them; add hidden directories to ``hidden``."""
     try:
         with os.scandir(directory) as entries:
-            return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
+            is_directory = {entry.name: entry.is_dir() for entry in entries}
     except OSError as error:
         raise DataError(f"cannot list {directory}: {error.strerror}") from error
+    names = [name for name in sorted(is_directory) if not name.startswith(".")]
+    hidden += [str(directory / name) for name in sorted(is_directory) if is_directory[name] and name.startswith(".")]
+    loose = [name for name in names if not is_directory[name] and _is_image_name(name)]
+    return tuple(name for name in names if is_directory[name]), loose
 
 
 def _describe_class_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
@@ -231,27 +243,8 @@ def imagefolder_files(root: Path) -> Iterator[str]:
         yield from (f"{split}/{path}" for path in files_below(root / split) if _is_image_name(path))
 
 
-def files_below(directory: Path) -> list[str]:
-    """Return the sorted paths, relative to ``directory``, of all files below it; symbolic links are followed.
-
-    Raises:
-        DataError: The directory or one below it cannot be read.
-    """
-    found = []
-    pending = [""]
-    while pending:
-        relative = pending.pop()
-        try:
-            with os.scandir(os.path.join(directory, relative)) as entries:
-                for entry in entries:
-                    path = f"{relative}{entry.name}"
-                    if entry.is_dir():
-                        pending.append(f"{path}/")
-                    else:
-                        found.append(path)
-        except OSError as error:
-            raise DataError(f"cannot list {os.path.join(directory, relative)}: {error.strerror}") from error
-    return sorted(found)
+check_imagefolder = partial(check_images, _list_images, imagefolder_files)
+"""Checks layout, counts and files of a dataset directory, see :func:`.check_images`."""
 
 
 def _is_image_name(path: str) -> bool:

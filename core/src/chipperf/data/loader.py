@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from chipperf.data.decode import decoder_name, read_file
+from chipperf.data.dataset_files import read_file
+from chipperf.data.decode import decoder_name
 from chipperf.data.transforms import EvaluationTransform, TrainingTransform, resize_name
 from chipperf.errors import ConfigError, DataError
 

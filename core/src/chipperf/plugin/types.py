@@ -389,13 +389,16 @@ class EpochFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationFinished:
-    """Observer event: an evaluation is finished. ``value`` is a fraction. ``epoch`` may be fractional."""
+    """Observer event: an evaluation is finished. ``epoch`` may be fractional.
+
+    ``value`` is a fraction, or ``None`` if it is not defined for the data.
+    """
 
     run_id: str
     epoch: float
     step: int
     metric: str
-    value: float
+    value: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -286,7 +286,7 @@ def _result(record: Record) -> Iterator[Phrase]:
     for name, value in (("quality", last), ("best_quality", best)):
         if not isinstance(value, Missing) and not 0 <= value <= 1:
             yield phrase("%(name)s %(value)s is no fraction between 0 and 1", name=name, value=value)
-    points = [point.value for point in metrics.curve]
+    points = [point.value for point in metrics.curve if not isinstance(point.value, Missing)]
     if points:
         for name, value, implied in (("quality", last, points[-1]), ("best_quality", best, max(points))):
             if not isinstance(value, Missing) and not math.isclose(value, implied, abs_tol=_RESULT_TOLERANCE):

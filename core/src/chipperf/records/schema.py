@@ -303,7 +303,7 @@ class EvaluationPoint(StrictModel):
 
     epoch: int | FiniteFloat
     step: int
-    value: FiniteFloat
+    value: Number
     elapsed_s: FiniteFloat
     samples: int
     details: dict[str, FiniteFloat] = Field(default_factory=dict)

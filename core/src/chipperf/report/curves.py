@@ -266,7 +266,8 @@ def _quality_points(record: Record) -> Iterable[Point]:
     )
     for point in evaluations:
         epoch = point.step / steps_per_epoch if within and steps_per_epoch else float(point.epoch)
-        yield Point(epoch=epoch, step=point.step, elapsed_s=point.elapsed_s, value=point.value)
+        if not isinstance(point.value, Missing):
+            yield Point(epoch=epoch, step=point.step, elapsed_s=point.elapsed_s, value=point.value)
 
 
 def _loss_points(record: Record) -> Iterable[Point]:

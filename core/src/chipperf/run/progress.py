@@ -80,9 +80,10 @@ class ProgressFile:
             self._reported_s = now_s
             self._write()
 
-    def evaluated(self, epoch: float, metric: str, value: float) -> None:
-        """Report the result of an evaluation."""
-        self._progress.evaluation = f"epoch {epoch:g}: {metric} {value:.2%}"
+    def evaluated(self, epoch: float, metric: str, value: float | None) -> None:
+        """Report the result of an evaluation; ``None`` if it has none."""
+        shown = "not defined" if value is None else f"{value:.2%}"
+        self._progress.evaluation = f"epoch {epoch:g}: {metric} {shown}"
         self._samples, self._reported_s = 0, time.monotonic()
         self._write()
 

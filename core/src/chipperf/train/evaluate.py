@@ -10,7 +10,7 @@ import torch
 from chipperf.errors import TrainingError
 from chipperf.plugin.types import EvaluationFinished
 from chipperf.records.convergence import meets_target
-from chipperf.records.schema import EvaluationPoint, TimeToTarget
+from chipperf.records.schema import EvaluationPoint, Missing, TimeToTarget
 from chipperf.train.preparation import generator_states, restore_generators
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
         details=dict(evaluation.details),
     )
     state.curve.append(point)
-    metric = context.metric
-    context.events.write("eval_accuracy", point.value, metric=metric, epoch=point.epoch, step=point.step)
+    metric, value = context.metric, None if isinstance(point.value, Missing) else point.value
+    context.events.write("eval_accuracy", value, metric=metric, epoch=point.epoch, step=point.step)
     context.events.write("eval_stop", point.epoch, step=point.step)
-    context.progress.evaluated(point.epoch, metric, point.value)
+    context.progress.evaluated(point.epoch, metric, value)
     context.notify(
-        EvaluationFinished(run_id=context.run_id, epoch=point.epoch, step=point.step, metric=metric, value=point.value)
+        EvaluationFinished(run_id=context.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
     )
-    if context.target is not None and meets_target(point.value, context.target):
+    if context.target is not None and value is not None and meets_target(value, context.target):
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)
 
 

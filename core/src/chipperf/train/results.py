@@ -30,7 +30,7 @@ from chipperf.run.failure import INTERRUPTED
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
@@ -132,7 +132,7 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "data_wait": spread(state.data_waits_s),
         "step_breakdown": state.breakdown,
         "quality": values[-1] if values else None,
-        "best_quality": max(values, default=None),
+        "best_quality": max(_known(values), default=values[-1] if values else None),
         "time_to_target": state.time_to_target or _why_no_time_to_target(context, state),
         "projected_train_seconds": projected_s if state.ended_by_budget else None,
         "memory": _memory(state.memory, power, context.session) if state.memory else None,
@@ -149,18 +149,25 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
     return Metrics().model_copy(update={name: value for name, value in found.items() if value is not None})
 
 
+def _known(values: Iterable[Number]) -> list[float]:
+    return [value for value in values if not isinstance(value, Missing)]
+
+
 def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
     if context.target is None:
         return Missing(missing="not_applicable", reason="no target is defined for this dataset")
     if not state.curve:
         return Missing(missing="not_run", reason="no evaluation was completed")
-    best = max(state.curve, key=lambda point: point.value)
+    if not (known := _known(point.value for point in state.curve)):
+        return Missing(missing="not_applicable", reason="no evaluation has a result")
+    best = max(known)
+    epoch = next(point.epoch for point in state.curve if point.value == best)
     within = ""
     if state.ended_by_budget and context.limits.budget_s is not None:
         within = f" within the budget of {format_duration(context.limits.budget_s)}"
     return Missing(
         missing="failed",
-        reason=f"not reached{within}: best {best.value:.4f} in epoch {best.epoch:g}, target {context.target:g}",
+        reason=f"not reached{within}: best {best:.4f} in epoch {epoch:g}, target {context.target:g}",
     )
 
 

@@ -61,7 +61,8 @@ def perf_epoch_finished(event: EpochFinished) -> None:
 @hookimpl
 def perf_evaluation_finished(event: EvaluationFinished) -> None:
     """Write the quality of an evaluation, under the name of the case's metric."""
-    _write(event.run_id, event.step, {f"evaluation/{event.metric}": event.value})
+    if event.value is not None:
+        _write(event.run_id, event.step, {f"evaluation/{event.metric}": event.value})
 
 
 @hookimpl

@@ -17,20 +17,17 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from chipperf.cases.detr.panoptic_quality import SegmentedImage, match_segments, panoptic_quality
-from chipperf.data.coco import EVAL_SPLIT, instances_name
-from chipperf.data.coco_annotations import read_annotation_file
 from chipperf.data.dataset_check import first_few
-from chipperf.errors import DataError, TrainingError
+from chipperf.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from chipperf.cases.detr.panoptic_quality import MatchCounts, PanopticQuality
     from chipperf.cases.detr.postprocess import Detections
-    from chipperf.data.coco import PanopticSplit
+    from chipperf.data.coco import InstanceSplit, PanopticSplit
     from chipperf.run.collectives import Collectives
 
 RunLengthCode = dict[str, Any]
@@ -93,11 +90,10 @@ def merge(parts: Sequence[CollectedDetections]) -> CollectedDetections:
 
 
 class DetectionEvaluator:
-    """Evaluates detections on the evaluation split, with the ids ``image_ids``, of the dataset in ``root``."""
+    """Evaluates detections on the images of a split; masks only if it was read with segmentations."""
 
-    def __init__(self, root: Path, image_ids: NDArray[np.int64]) -> None:
-        self._annotations = root / instances_name(EVAL_SPLIT)
-        self._image_ids = image_ids
+    def __init__(self, split: InstanceSplit) -> None:
+        self._split = split
         self._truth: COCO | None = None
 
     def evaluate(
@@ -107,10 +103,10 @@ class DetectionEvaluator:
 
         Raises:
             TrainingError: The ranks did not predict every image of the split, or a prediction is not finite.
-            DataError: The annotation file cannot be used.
+            DataError: A segmentation cannot be drawn.
         """
         merged = merge(collectives.gather(merge(parts)))
-        require_every_image(np.unique(merged.rows["image"]), self._image_ids)
+        require_every_image(np.unique(merged.rows["image"]), self._split.images.ids)
         _require_finite(merged.rows)
         [quality, *_] = collectives.gather(self._evaluate(merged) if is_main else None)
         if quality is None:
@@ -119,14 +115,11 @@ class DetectionEvaluator:
 
     def _evaluate(self, merged: CollectedDetections) -> DetectionQuality:
         if self._truth is None:
-            document = read_annotation_file(self._annotations)
-            for entry in document["annotations"]:
-                entry.setdefault("iscrowd", 0)
-            self._truth = coco_index(document)
+            self._truth = coco_index(coco_document(self._split))
         return DetectionQuality(
             bbox=average_precision(self._truth, merged, "bbox"),
             segm=None if merged.masks is None else average_precision(self._truth, merged, "segm"),
-            images=len(self._image_ids),
+            images=len(self._split.images),
         )
 
 
@@ -173,6 +166,26 @@ def average_precision(truth: COCO, detections: CollectedDetections, kind: Litera
     return dict(zip(COCO_RESULTS, figures, strict=True))
 
 
+def coco_document(split: InstanceSplit) -> dict[str, Any]:
+    """Return what was read of an annotation file as such a file has it, for pycocotools."""
+    table, sizes = split.table, split.images.sizes.tolist()
+    ids = split.images.ids.tolist()
+    columns = (table.ids, table.labels, table.boxes, table.areas, table.is_crowd.astype(int))
+    owners = table.owners().tolist()
+    annotations: list[dict[str, Any]] = [
+        {"id": number, "image_id": ids[index], "category_id": label, "bbox": box, "area": area, "iscrowd": crowd}
+        for index, number, label, box, area, crowd in zip(owners, *(c.tolist() for c in columns), strict=True)
+    ]
+    if split.segmentations is not None:
+        for row, index in enumerate(owners):
+            annotations[row]["segmentation"] = split.mask_code(index, row)
+    return {
+        "images": [{"id": n, "height": size[0], "width": size[1]} for n, size in zip(ids, sizes, strict=True)],
+        "categories": [{"id": number, "name": name} for number, name in split.things.items()],
+        "annotations": annotations,
+    }
+
+
 def coco_index(document: dict[str, Any]) -> COCO:
     """Return pycocotools' index of annotations, and suppress its output."""
     index = COCO()
@@ -214,18 +227,12 @@ class PanopticEvaluator:
         """Compare the segments of one image with its annotation.
 
         Raises:
-            DataError: The image's panoptic map is missing or damaged, or its segments differ from those in the
-                annotation.
+            DataError: The image's panoptic map is missing or damaged, or contradicts the annotation.
         """
         index, table = self.split.images.position(image_id), self.split.table
         rows = table.rows(index)
         segment_map = self.split.segment_map(index)
-        try:
-            truth = SegmentedImage.from_map(segment_map, table.ids[rows], table.labels[rows], table.is_crowd[rows])
-        except ValueError as error:
-            raise DataError(
-                f"panoptic annotation of image {image_id}: {error}", hint="replace the map or the annotation file"
-            ) from error
+        truth = SegmentedImage.from_map(segment_map, table.ids[rows], table.labels[rows], table.is_crowd[rows])
         self._counts[image_id] = match_segments(truth, predicted, self._largest_category)
 
     def evaluate(self, collectives: Collectives) -> PanopticQuality:
@@ -265,7 +272,8 @@ def _as_annotations(detections: CollectedDetections, kind: Literal["bbox", "segm
     ]
     if kind == "segm":
         codes = detections.masks or []
-        areas = coco_mask.area(codes).tolist()
+        # For more than 255 codes at once, pycocotools overflows a number of eight bits.
+        areas = [int(coco_mask.area(code)) for code in codes]
         return [
             row | {"segmentation": code, "area": area} for row, code, area in zip(common, codes, areas, strict=True)
         ]

@@ -29,6 +29,7 @@ from chipperf.data.coco_batch import (
 )
 from chipperf.data.coco_transforms import largest_size
 from chipperf.errors import DataError
+from chipperf.records.schema import Missing
 from chipperf.run.collectives import mean_over_ranks
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
     from chipperf.cases.detr.hyperparameters import DetrHyperparameters
     from chipperf.cases.detr.model import DetrOutput
     from chipperf.run.collectives import Collectives
+
+
+_UNDEFINED = Missing(
+    missing="not_applicable", reason="the evaluation split has no object to find, so average precision is not defined"
+)
 
 
 class DeviceBatch(NamedTuple):
@@ -69,7 +75,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         stuff = data.train.stuff if isinstance(data.train, PanopticSplit) else ()
         self._classes = 1 + max((*data.train.things, *stuff))
         self._panoptic = PanopticEvaluator(data.val) if isinstance(data.val, PanopticSplit) else None
-        self._evaluator = DetectionEvaluator(data.root, data.val.images.ids)
+        self._evaluator = DetectionEvaluator(data.truth)
         # Objects that exceed the number of queries are never matched, and hardly any COCO image has so many.
         self._slots = h.queries if h.static_shapes else 1
 
@@ -160,7 +166,8 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         all_classes = panoptic.evaluate(collectives).all if panoptic is not None else None
         if all_classes is not None:
             details |= {"pq": all_classes.pq, "sq": all_classes.sq, "rq": all_classes.rq}
-        return Evaluation(value=quality.bbox["ap"] or 0.0, samples=quality.images, details=details)
+        value = quality.bbox["ap"]
+        return Evaluation(value=_UNDEFINED if value is None else value, samples=quality.images, details=details)
 
 
 def _placements(batch: DetectionBatch) -> list[Placement]:

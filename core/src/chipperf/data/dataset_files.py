@@ -1,0 +1,70 @@
+"""Listing and reading the files of a dataset. Nothing else is read: a FIFO, for example, would never end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from chipperf.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def require_directory(root: str | os.PathLike[str], hint: str) -> Path:
+    """Return the path of a dataset directory; raises :class:`DataError` if it is not a directory."""
+    root = Path(root)
+    if not root.is_dir():
+        what = "is not a directory" if root.exists() else "does not exist"
+        raise DataError(f"data directory {root} {what}", hint=hint)
+    return root
+
+
+def files_below(directory: Path, hidden: list[str] | None = None) -> list[str]:
+    """Return the sorted paths, relative to ``directory``, of all files below it; symbolic links are followed.
+
+    Names that begin with a dot are left out, and added to ``hidden``: programs keep copies and thumbnails there.
+
+    Raises:
+        DataError: The directory or one below it cannot be read.
+    """
+    found = []
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        try:
+            with os.scandir(os.path.join(directory, relative)) as entries:
+                for entry in entries:
+                    path = f"{relative}{entry.name}"
+                    if entry.name.startswith("."):
+                        if hidden is not None:
+                            hidden.append(os.path.join(directory, path))
+                    elif entry.is_dir():
+                        pending.append(f"{path}/")
+                    else:
+                        found.append(path)
+        except OSError as error:
+            raise DataError(f"cannot list {os.path.join(directory, relative)}: {error.strerror}") from error
+    return sorted(found)
+
+
+@contextmanager
+def open_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for reading; raises :class:`DataError` if it cannot be read or is no regular file."""
+    try:
+        # Without the flag, opening a FIFO waits for a writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"{path}: is no regular file", hint="replace or remove it")
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a file; raises :class:`DataError` if it cannot be read."""
+    with open_file(path) as file:
+        return file.read()
