@@ -11,6 +11,7 @@ import torch
 from chipperf import Capability, Rank, UnsupportedPrecision
 from chipperf.errors import VendorHookError
 from chipperf.plugin.session import bind
+from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry
 from hook_events import EVENTS
 
 CPU = torch.device("cpu", 0)
@@ -232,6 +233,30 @@ def test_hook_telemetry(session, bind_with):
     assert measuring.telemetry(device) == chipperf.TelemetrySample(source="u-1", power_w=61, temperature_c=38.5)
     with pytest.raises(VendorHookError, match="perf_telemetry is needed here"):
         session.telemetry(device)
+
+
+def test_telemetry_is_first_sampled_when_its_library_is_open(plugins, bind_with, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(plugins.root))
+    asked, path = tmp_path / "asked", tmp_path / "telemetry.jsonl"
+    slow = bind_with(
+        "perf_telemetry(device)",
+        f"""from pathlib import Path
+    asked = Path({str(asked)!r})
+    print("opening")
+    if not asked.exists():
+        asked.touch()
+        raise chipperf.DeviceError("the library is not open yet", hint="wait")
+    return chipperf.TelemetrySample(source="acme", power_w=61)""",
+        info="capabilities=frozenset({chipperf.Capability.TELEMETRY})",
+    )
+    sampler = TelemetrySampler(slow, path, [chipperf.DeviceInfo(index=0, name="A1")], {})
+    sampler.open()
+
+    with sampler:
+        assert asked.exists()
+
+    assert {each["source"] for each in read_telemetry(path) if "mark" not in each} == {"acme"}
+    assert sampler.warnings == []
 
 
 def test_hook_tool_commands(session, bind_with):

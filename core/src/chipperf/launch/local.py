@@ -17,7 +17,7 @@ from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, S
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
 from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
-from chipperf.run.programs import program
+from chipperf.run.programs import describe_exit, program
 from chipperf.run.rendezvous import LOOPBACK, listen
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
@@ -226,10 +226,9 @@ def _outcome(
     # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
     rank = min(killed or silent[:1], key=lambda rank: -died[rank] != signal.SIGKILL)
     code = died[rank]
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     failure = Failure(
         failure_class="rank_died",
-        message=f"the process {how} without saying why",
+        message=f"the process {describe_exit(code)} without saying why",
         rank=rank,
         hint=f"see {rank_log_name(rank)}; SIGKILL usually means that memory ran out",
     )

@@ -336,7 +336,11 @@ class Span(StrictModel):
 
 
 class Power(StrictModel):
-    """Telemetry of all devices over the training region."""
+    """Telemetry of all devices over the training region.
+
+    ``coverage`` is the fraction of the training in which every value was read on every device, and ``longest_gap_s``
+    the longest time between two readings.
+    """
 
     samples: int
     mean_w: Number
@@ -347,6 +351,8 @@ class Power(StrictModel):
     mean_utilization_percent: Number
     used_peak_bytes: Bytes
     source: str
+    coverage: Number = UNKNOWN
+    longest_gap_s: Number = UNKNOWN
 
 
 class RankStep(StrictModel):

@@ -158,14 +158,24 @@ def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) 
     )
 
 
-def train(plan: RunPlan, directory: RunDirectory, context: RunContext, loop: TrainingLoop, facts: RuntimeFacts) -> None:
-    """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
+def open_telemetry(plan: RunPlan, directory: RunDirectory, context: RunContext) -> TelemetrySampler:
+    """Return the sampler of this machine's devices; the first rank on the machine lets it open the vendor's library."""
     rank = context.rank
     first = rank.node_rank * rank.local_world_size
     local_devices = list(dict.fromkeys(context.devices[first : first + rank.local_world_size]))
     sampler = TelemetrySampler(
         context.session, directory.telemetry(rank.node_rank), local_devices, plan.idle_memory_bytes, plan.session
     )
+    if rank.local_rank == 0:
+        sampler.open()
+    return sampler
+
+
+def train(
+    directory: RunDirectory, context: RunContext, loop: TrainingLoop, facts: RuntimeFacts, sampler: TelemetrySampler
+) -> None:
+    """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
+    rank = context.rank
     failure = None
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
@@ -180,4 +190,4 @@ def train(plan: RunPlan, directory: RunDirectory, context: RunContext, loop: Tra
     finally:
         ignore_signals()
         if rank.is_main:
-            write_results(directory, context, loop.state, facts, sampler.summary(), failure=failure)
+            write_results(directory, context, loop.state, facts, sampler, failure=failure)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
+    from chipperf.run.telemetry_process import TelemetrySampler
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.run_state import RunState
@@ -64,7 +65,7 @@ def write_results(
     context: RunContext,
     state: RunState,
     facts: RuntimeFacts,
-    power: Power | Missing,
+    sampler: TelemetrySampler,
     *,
     failure: Failure | None,
 ) -> None:
@@ -77,7 +78,7 @@ def write_results(
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
     precision, measured = context.precision, facts.measured_precision
-    metrics = _metrics(context, state, power)
+    metrics = _metrics(context, state, sampler.summary())
     results = {
         "status": _status(failure),
         "case": planned.case.model_copy(update={"target": target}),
@@ -100,6 +101,7 @@ def write_results(
         ],
         "warnings": [
             *planned.warnings,
+            *sampler.warnings,
             *_interruption_warnings(planned),
             *state.warnings,
             *_cross_check_warnings(metrics),

@@ -65,17 +65,18 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
         import torch.distributed as dist
 
-        from chipperf.train.rank_training import announce_start, initialize, prepare_loop, train
+        from chipperf.train.rank_training import announce_start, initialize, open_telemetry, prepare_loop, train
 
         device = session.device_init(rank)
     try:
         with spans.measure("init"):
             context = initialize(plan, directory, session, rank, device, events, progress, spans)
+            sampler = open_telemetry(plan, directory, context)
             loop, facts = prepare_loop(plan, directory, context, runtime)
         gc.enable()
         events.write("init_stop")
         announce_start(plan, directory, context)
-        train(plan, directory, context, loop, facts)
+        train(directory, context, loop, facts, sampler)
         events.write("run_stop", "success")
         progress.phase("finished")
         session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
