@@ -23,7 +23,7 @@ from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.results import RuntimeFacts, write_results
+from chipperf.train.results import RuntimeFacts, write_description, write_results
 from chipperf.train.stop import StopRequest
 from chipperf.train.worker_environment import APPLIED_VARIABLE
 
@@ -116,10 +116,8 @@ def _build_workload(
     )
 
 
-def prepare_loop(
-    plan: RunPlan, directory: RunDirectory, context: RunContext, runtime: RuntimeInfo
-) -> tuple[TrainingLoop, RuntimeFacts]:
-    """Build the model, measure its precision, and return to the plan's checkpoint."""
+def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
+    """Build the model, measure its precision, return to the plan's checkpoint, and describe all that in the record."""
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
     facts = RuntimeFacts(
@@ -133,7 +131,10 @@ def prepare_loop(
         require_same_devices(checkpoint, [info.name for info in context.devices])
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
-    return loop, facts
+    if context.rank.is_main:
+        warnings = write_description(directory, plan, context, facts)
+        loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
+    return loop
 
 
 def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) -> None:
@@ -171,9 +172,7 @@ def open_telemetry(plan: RunPlan, directory: RunDirectory, context: RunContext) 
     return sampler
 
 
-def train(
-    directory: RunDirectory, context: RunContext, loop: TrainingLoop, facts: RuntimeFacts, sampler: TelemetrySampler
-) -> None:
+def train(directory: RunDirectory, context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) -> None:
     """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
     rank = context.rank
     failure = None
@@ -190,4 +189,4 @@ def train(
     finally:
         ignore_signals()
         if rank.is_main:
-            write_results(directory, context, loop.state, facts, sampler, failure=failure)
+            write_results(directory, context, loop.state, sampler, failure=failure)

@@ -72,11 +72,11 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         with spans.measure("init"):
             context = initialize(plan, directory, session, rank, device, events, progress, spans)
             sampler = open_telemetry(plan, directory, context)
-            loop, facts = prepare_loop(plan, directory, context, runtime)
+            loop = prepare_loop(plan, directory, context, runtime)
         gc.enable()
         events.write("init_stop")
         announce_start(plan, directory, context)
-        train(directory, context, loop, facts, sampler)
+        train(directory, context, loop, sampler)
         events.write("run_stop", "success")
         progress.phase("finished")
         session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
