@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cases.classification.case import MOBILENETV2
-from chipperf.errors import DataError, TrainingError, UsageError
+from chipperf.errors import DataError, TrainingError, UnsupportedPrecision, UsageError
 from chipperf.launch import job as job_module
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
@@ -149,6 +149,13 @@ def test_sample_is_generated_before_the_time_of_the_run_begins(
 
     assert observer.told == ["vendor cpu", "sample", "1 of 2"]
     assert plan.started_s == 130.0
+
+
+def test_precision_that_the_vendor_refuses_leaves_no_run_behind(cpu: None, observer: Observer, tmp_path: Path) -> None:
+    options = TrainOptions(case="mobilenetv2", preset="tiny", precision="amp", data=tmp_path, out=tmp_path / "run")
+
+    with pytest.raises(UnsupportedPrecision, match=r"vendor 'cpu' .*does not run amp"):
+        plan_job(options, started_s=0.0, observer=observer)
 
 
 def test_case_without_a_sample_needs_data(cpu: None, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ import torch
 from chipperf import Capability, Rank, UnsupportedPrecision
 from chipperf.errors import VendorHookError
 from chipperf.plugin.session import bind
+from chipperf.run.directory import RunDirectory
 from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry
 from hook_events import EVENTS
+from support import events_of
 
 CPU = torch.device("cpu", 0)
 CUDA = torch.device("cuda", 1)
@@ -257,6 +259,22 @@ def test_telemetry_is_first_sampled_when_its_library_is_open(plugins, bind_with,
 
     assert {each["source"] for each in read_telemetry(path) if "mark" not in each} == {"acme"}
     assert sampler.warnings == []
+
+
+def test_mistake_in_a_later_hook_ends_the_run_before_its_first_step(plugins, image_folder, tmp_path, perf):
+    source = "@hookimpl\ndef perf_memory_query(device):\n    return {'used_bytes': 5}"
+    plugins.vendor("acme", perf_memory_query=source)
+
+    process = perf(
+        *("train", "mobilenetv2", "--vendor", "acme", "--preset", "tiny", "--data", image_folder),
+        *("--out", tmp_path / "run", "--set", "workers=0"),
+        PYTHONPATH=str(plugins.root),
+    )
+
+    assert process.returncode == 3, process.stderr
+    assert "perf_memory_query returned" in process.stderr
+    events = [event["event"] for event in events_of(RunDirectory(tmp_path / "run"))]
+    assert "RUN_START" not in events
 
 
 def test_hook_tool_commands(session, bind_with):

@@ -25,6 +25,7 @@ from chipperf.launch.sequence import require_torch
 from chipperf.plugin import installed
 from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
+from chipperf.plugin.torch_helpers import require_precision
 from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import HyperparametersRecord, Topology
@@ -125,6 +126,7 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     selection = select_vendor(options.vendor)
     observer.vendor_selected(selection)
     session = bind(selection.entry)
+    require_precision(options.precision, session.vendor_info().capabilities, who=str(selection.entry))
     topology = options.topology
     # A vendor's tuning is for the full benchmark; a preset has its own values for a smaller task.
     overrides = _vendor_overrides(session, selection, options) if options.preset == "full" else None

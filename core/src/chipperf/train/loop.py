@@ -274,7 +274,9 @@ class TrainingLoop:
         context.events.write("epoch_stop", epoch, step=state.steps)
         windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
         if windows:
-            mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
+            losses = [window.loss * window.steps for window in windows if window.loss is not None]
+            is_known = len(losses) == len(windows)
+            mean_loss = sum(losses) / sum(window.steps for window in windows) if is_known else None
             context.notify(
                 EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory)
             )
@@ -295,7 +297,7 @@ def _announce_window(context: RunContext, window: Window) -> None:
             epoch=window.epoch,
             samples=window.samples,
             seconds=window.seconds,
-            loss=window.loss or 0.0,
+            loss=window.loss,
             learning_rate=context.workload.learning_rates(last_step - 1)[0],
         )
     )

@@ -126,6 +126,12 @@ def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, ru
         core_knobs=replica.knobs,
         applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
     )
+    # What training calls hours from now is called once: a mistake of the plugin ends the run before its first step.
+    context.session.memory_reset_peak(context.device)
+    context.session.memory_query(context.device)
+    if context.session.step_end:
+        context.session.step_end(context.device)
+    context.session.synchronize(context.device)
     if plan.checkpoint is not None:
         checkpoint = directory.checkpoints / plan.checkpoint
         require_same_devices(checkpoint, [info.name for info in context.devices])
