@@ -13,6 +13,7 @@ from chipperf.launch.resume import restart
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.plugin.types import Rank
 from chipperf.records.environment import read_cpu, read_machine
+from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
@@ -193,6 +194,8 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
             f"{directory.path} was deleted while the run was going on", hint="there is no record; start the run again"
         )
     record = read_record(directory.record)
+    if record.status.state == "running":
+        record = measured_in_events(record, directory.events)
     spans = list(record.metrics.spans)
     if spans:
         last_end_s = max(span.start_s + span.seconds for span in spans)

@@ -23,6 +23,9 @@ METRICS_VERSION = 1
 MetricsDefinition = Literal["chipperf", "flagperf"]
 """The definitions that the values follow: ``docs/metrics.md``, or FlagPerf's code, as in hand-written reports."""
 
+MINIMUM_WINDOWS = 5
+"""Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
+
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 
 

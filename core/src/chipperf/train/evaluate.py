@@ -55,7 +55,8 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     )
     state.curve.append(point)
     metric = context.metric
-    context.events.write("eval_accuracy", point.value, metric=metric, epoch=point.epoch, step=point.step)
+    facts = point.model_dump(exclude={"value"})
+    context.events.write("eval_accuracy", point.value, metric=metric, **facts)
     context.events.write("eval_stop", point.epoch, step=point.step)
     context.progress.evaluated(point.epoch, metric, point.value)
     context.notify(

@@ -264,7 +264,7 @@ class TrainingLoop:
             state.samples += window.samples
             if local.kind != "warmup":
                 (state.windows if local.kind == "measured" else state.restart_windows).append(window)
-                _announce_window(self._context, window)
+                _announce_window(self._context, window, local.kind)
 
     def _finish_epoch(self, epoch: int) -> None:
         """Announce the end of an epoch, counted from 1; observers are told only if it has a window."""
@@ -282,13 +282,15 @@ class TrainingLoop:
             )
 
 
-def _announce_window(context: RunContext, window: Window) -> None:
+def _announce_window(context: RunContext, window: Window, kind: WindowKind) -> None:
     last_step = window.first_step + window.steps - 1
     context.events.write(
         "window_stop",
         {"samples": window.samples, "seconds": window.seconds, "loss": window.loss},
         epoch=window.epoch,
         step=last_step,
+        first_step=window.first_step,
+        kind=kind,
     )
     context.notify(
         WindowFinished(

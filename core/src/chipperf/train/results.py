@@ -11,7 +11,9 @@ from chipperf.durations import format_duration
 from chipperf.errors import UsageError
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
+from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
+    MINIMUM_WINDOWS,
     Card,
     Dataset,
     Environment,
@@ -30,7 +32,7 @@ from chipperf.records.schema import (
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
 from chipperf.run.planned_record import machine_environment
-from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
+from chipperf.train.windows import spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
