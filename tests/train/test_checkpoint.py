@@ -260,20 +260,25 @@ def test_fault_of_one_rank_is_the_fault_of_all(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_training_goes_on_without_a_checkpoint_that_does_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "Read-only file system")]
+)
+def test_training_goes_on_without_checkpoints_and_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
 ) -> None:
     training = make_training(monkeypatch, checkpoints=tmp_path, checkpoint_every_steps=5)
 
-    def fail(*_: object) -> Any:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail(path: Path, *_: object) -> Any:
+        raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(checkpoint_module, "_write", fail)
     training.loop.train()
 
     state = training.state
     assert state.steps == 24
-    assert state.warnings == ["no checkpoint after step 5: the disk is full; older ones were kept"]
+    assert state.warnings == [
+        f"no checkpoint after step 5 and 5 later ones, the last after step 24: {told}; older ones were kept"
+    ]
     assert names(tmp_path) == []
 
 

@@ -104,9 +104,7 @@ class CheckpointWriter:
             _sync_directory(checkpoint)
             write_atomically(checkpoint / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
             _sync_directory(checkpoint)
-        except RecordError as error:
-            return error.message
-        except OSError as error:
+        except (OSError, RecordError) as error:
             return _describe(error)
         prune(self.directory, self.keep)
         return None
@@ -209,5 +207,8 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _describe(error: OSError) -> str:
-    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error.strerror}: {error.filename}"
+def _describe(error: OSError | RecordError) -> str:
+    """Return a fault without the name of a file, so that the same fault of another step is the same text."""
+    cause = error.__cause__ if isinstance(error, RecordError) else error
+    is_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk is full" if is_full else getattr(cause, "strerror", None) or str(error)

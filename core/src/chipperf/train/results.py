@@ -154,10 +154,6 @@ def write_results(
     results = {
         "status": _status(failure),
         "metrics": metrics,
-        "disabled_observers": [
-            f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
-            for observer in context.session.disabled_observers
-        ],
         "warnings": [
             *planned.warnings,
             *sampler.warnings,
