@@ -285,7 +285,7 @@ def test_sampler_ends_although_a_forked_loader_process_holds_its_input(tmp_path:
     assert process is not None
     assert process.returncode == 0
     assert isinstance(sampler.summary(), Power)
-    assert (sampler.fault, sampler.warnings) == ("", [])
+    assert sampler.fault == ""
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,6 @@ def test_sampler_that_died_or_hangs_is_told(
         time.sleep(0.5)
 
     assert told in sampler.fault
-    [warning] = sampler.warnings
-    assert warning.startswith(f"telemetry: the process that reads the devices {told}")
     power = sampler.summary()
     assert isinstance(power, Power)
     assert isinstance(power.used_peak_bytes, Missing)

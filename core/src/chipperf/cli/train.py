@@ -144,12 +144,7 @@ def train(
 
 
 def _resume(
-    path: Path,
-    case: str | None,
-    data: Path | None,
-    typed: Sequence[str],
-    launcher: LauncherInfo | None,
-    started_s: float,
+    path: Path, case: str | None, data: Path | None, typed: list[str], launcher: LauncherInfo | None, started_s: float
 ) -> None:
     allowed = ("--data", *(_PLACE_OPTIONS if launcher else ()))
     changing = [option for option in typed if option not in allowed]

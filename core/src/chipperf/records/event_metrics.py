@@ -49,7 +49,9 @@ def measured_in_events(record: Record, events: Path) -> Record:
                     windows = [(kind, each) for kind, each in windows if each.first_step <= resumed_step]
                     curve = [point for point in curve if point.step <= resumed_step]
                 elif name == "WINDOW_STOP":
-                    windows.append((facts["kind"], _window(value, facts)))
+                    first_step, steps = facts["first_step"], facts["step"] - facts["first_step"] + 1
+                    window = Window(epoch=facts["epoch"], first_step=first_step, steps=steps, **value)
+                    windows.append((facts["kind"], window))
                 elif name == "EVAL_ACCURACY":
                     given = {key: facts[key] for key in ("epoch", "step", "elapsed_s", "samples", "details")}
                     curve.append(EvaluationPoint(value=value, **given))
@@ -65,8 +67,3 @@ def measured_in_events(record: Record, events: Path) -> Record:
     if met:
         found["time_to_target"] = TimeToTarget(seconds=met[0].elapsed_s, epoch=met[0].epoch)
     return record.model_copy(update={"metrics": record.metrics.model_copy(update=found)})
-
-
-def _window(value: dict[str, Any], facts: dict[str, Any]) -> Window:
-    first_step = facts["first_step"]
-    return Window(epoch=facts["epoch"], first_step=first_step, steps=facts["step"] - first_step + 1, **value)

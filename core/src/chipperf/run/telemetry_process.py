@@ -24,11 +24,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chipperf.errors import DeviceError, PerfError
+from chipperf.errors import PerfError
 from chipperf.plugin import installed
 from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
-from chipperf.records.schema import UNKNOWN, Memory, Missing, Power
+from chipperf.records.schema import Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
 from chipperf.run.programs import describe_exit, program
 from chipperf.run.ranks import device_key
@@ -40,47 +40,32 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Metrics
 
 INTERVAL_S = 1.0
-_OPEN_S = 15.0
+_OPEN_S = 10.0
 """Time within which the vendor's library must answer. Otherwise training begins without telemetry, and has it later."""
 
-_RETRY_S = 0.2
-
 _STOP_S = 5.0
-
-_UNTOLD = Missing(missing="unknown", reason="the device does not tell")
-
-_FAILED = "failed: "
-"""Beginning of the source of a reading that failed."""
 
 _GAP_S = 3 * INTERVAL_S
 """Longest time between two readings of a device that counts as read."""
 
 LEAST_COVERAGE = 0.95
-"""Fraction of the training that must have readings; of less, no energy or mean is stated."""
+"""Fraction of the training that must have readings; of less, no value is stated."""
 
-_COMBINED: Mapping[str, Callable[[list[Any]], float]] = {
-    "mean_w": statistics.fmean,
-    "max_w": max,
-    "energy_j": sum,
-    "mean_temperature_c": statistics.fmean,
-    "max_temperature_c": max,
-    "mean_utilization_percent": statistics.fmean,
-    "used_peak_bytes": max,
-    "coverage": min,
-    "longest_gap_s": max,
-}
-"""How each value of a summary is made, first from all devices of a machine and then from all machines."""
+_FAILED = "failed: "
+"""Beginning of the source of a reading that failed."""
 
-_READ: Mapping[str, str] = {
-    "mean_w": "power_w",
-    "max_w": "power_w",
-    "energy_j": "power_w",
-    "mean_temperature_c": "temperature_c",
-    "max_temperature_c": "temperature_c",
-    "mean_utilization_percent": "utilization_percent",
-    "used_peak_bytes": "memory_used_bytes",
+_VALUES: Mapping[str, tuple[str, Callable[[list[Any]], float]]] = {
+    "mean_w": ("power_w", statistics.fmean),
+    "max_w": ("power_w", max),
+    "energy_j": ("power_w", sum),
+    "mean_temperature_c": ("temperature_c", statistics.fmean),
+    "max_temperature_c": ("temperature_c", max),
+    "mean_utilization_percent": ("utilization_percent", statistics.fmean),
+    "used_peak_bytes": ("memory_used_bytes", max),
+    "coverage": ("", min),
+    "longest_gap_s": ("", max),
 }
-"""What of a reading each value of a summary is made from."""
+"""What of a reading each value of a summary is made from, and how: of a machine's devices, and then of all machines."""
 
 
 class TelemetrySampler:
@@ -120,25 +105,24 @@ class TelemetrySampler:
 
     def __enter__(self) -> None:
         self.open()
-        if self._process is not None:
-            select.select([*filter(None, [self._process.stdout])], [], [], _OPEN_S)
+        if self._process is not None and self._process.stdin and self._process.stdout:
+            select.select([self._process.stdout], [], [], _OPEN_S)
             self._mark("start")
-            self._send_line()
+            with suppress(OSError):
+                os.write(self._process.stdin.fileno(), b"\n")
 
     def __exit__(self, *exception: object) -> None:
         if self._process is None:
             return
         stopped_s = time.monotonic()
-        # Closing the pipe is not enough, because forked loader workers have a copy of its end.
-        self._send_line()
         try:
-            self.fault = describe_exit(self._process.wait(_STOP_S))
+            # Closing the pipe is not enough, because forked loader workers have a copy of its end.
+            self._process.communicate(b"\n", timeout=_STOP_S)
+            self.fault = describe_exit(self._process.returncode)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self.fault = f"did not end within {_STOP_S:g} s: a call of the vendor's library hangs"
-        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
-            pipe.close()
         self._mark("stop", time_s=stopped_s, fault=self.fault)
 
     def summary(self) -> Power | Missing:
@@ -146,16 +130,6 @@ class TelemetrySampler:
         if not self._supported:
             return Missing(missing="not_applicable", reason="the vendor's plugin has no telemetry")
         return summarize(read_telemetry(self._path), self._idle_memory_bytes)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings for the record."""
-        return [f"telemetry: the process that reads the devices {self.fault}"] if self.fault else []
-
-    def _send_line(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(OSError):
-                os.write(self._process.stdin.fileno(), b"\n")
 
     def _mark(self, mark: str, **facts: object) -> None:
         entry = {"time_s": time.monotonic(), "session": self._run_session, "mark": mark, **facts}
@@ -208,37 +182,29 @@ def summarize(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
     by_session: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for reading in readings:
         by_session.setdefault((reading["device"], reading.get("session", 1)), []).append(reading)
-    powers_w = _values(readings, "power_w")
-    temperatures_c = _values(readings, "temperature_c")
     energies_j = [_energy_j(series) for series in by_session.values()]
-    covered = (
-        {key: _coverage(by_session, key, marks) for key in {*_READ.values()} if _values(readings, key)} if marks else {}
-    )
-    values: dict[str, list[Any]] = {
-        "mean_w": powers_w,
-        "max_w": powers_w,
-        "energy_j": [] if None in energies_j else energies_j,
-        "mean_temperature_c": temperatures_c,
-        "max_temperature_c": temperatures_c,
-        "mean_utilization_percent": _values(readings, "utilization_percent"),
-        "used_peak_bytes": [
-            max(0, int(reading["memory_used_bytes"]) - idle_memory_bytes.get(reading["device"], 0))
-            for reading in readings
-            if reading.get("memory_used_bytes") is not None
-        ],
-        "coverage": [coverage for coverage, _ in covered.values()],
-        "longest_gap_s": [gap_s for _, gap_s in covered.values()],
+    covered = {
+        key: _coverage(by_session, key, marks) for key, _ in _VALUES.values() if marks and _values(readings, key)
     }
     combined: dict[str, Any] = {}
-    for name, combine in _COMBINED.items():
-        coverage, gap_s = covered.get(_READ.get(name, ""), (1.0, 0.0))
+    for name, (key, combine) in _VALUES.items():
+        coverage, gap_s = covered.get(key, (1.0, 0.0))
+        values: list[Any] = _values(readings, key)
+        if name == "energy_j":
+            values = [] if None in energies_j else energies_j
+        elif name == "used_peak_bytes":
+            used = ((int(r[key]), idle_memory_bytes.get(r["device"], 0)) for r in readings if r.get(key) is not None)
+            values = [max(0, used_bytes - idle_bytes) for used_bytes, idle_bytes in used]
         if coverage < LEAST_COVERAGE:
             reason = f"read in {coverage:.0%} of the training, longest gap {gap_s:.0f} s{fault}"
             combined[name] = Missing(missing="failed", reason=reason)
-        elif values[name]:
-            combined[name] = combine(values[name])
-        else:
-            combined[name] = _UNTOLD if name in _READ else UNKNOWN
+        elif key:
+            combined[name] = (
+                combine(values) if values else Missing(missing="unknown", reason="the device does not tell")
+            )
+    if covered:
+        combined["coverage"] = min(coverage for coverage, _ in covered.values())
+        combined["longest_gap_s"] = max(gap_s for _, gap_s in covered.values())
     return Power(
         samples=min(Counter(reading["device"] for reading in readings).values()),
         source=next(filter(_tells_anything, readings), readings[0])["source"],
@@ -253,20 +219,15 @@ def _coverage(
 
     A session without an end was killed, and ends with its last reading of any device.
     """
-    times_s = {
-        place: [reading["time_s"] for reading in series if reading.get(key) is not None]
-        for place, series in by_session.items()
-    }
     coverage, longest_s = 1.0, 0.0
     for device in {device for device, _ in by_session}:
         total_s = missed_s = 0.0
-        for start in (mark for mark in marks if mark["mark"] == "start"):
-            session, start_s = start["session"], start["time_s"]
-            last = [series[-1]["time_s"] for (_, each), series in by_session.items() if each == session]
-            ends = [mark["time_s"] for mark in marks if mark["mark"] == "stop" and mark["session"] == session]
-            end_s = max(ends or last, default=start_s)
-            edges_s = [start_s, *times_s.get((device, session), []), end_s]
-            gaps_s = [after_s - before_s for before_s, after_s in pairwise(edges_s)]
+        for session, start_s in ((mark["session"], mark["time_s"]) for mark in marks if mark["mark"] == "start"):
+            times_s = [each["time_s"] for each in by_session.get((device, session), ()) if each.get(key) is not None]
+            last_s = [series[-1]["time_s"] for (_, other), series in by_session.items() if other == session]
+            ends_s = [mark["time_s"] for mark in marks if mark["mark"] == "stop" and mark["session"] == session]
+            end_s = max(ends_s or last_s, default=start_s)
+            gaps_s = [after_s - before_s for before_s, after_s in pairwise([start_s, *times_s, end_s])]
             total_s += end_s - start_s
             missed_s += sum(gap_s for gap_s in gaps_s if gap_s > _GAP_S)
             longest_s = max(longest_s, *gaps_s)
@@ -283,7 +244,7 @@ def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> 
     if not known or len(known) < len(powers):
         return {"power": next((power for power in powers if isinstance(power, Missing)), metrics.power)}
     combined: dict[str, Any] = {}
-    for name, combine in _COMBINED.items():
+    for name, (_, combine) in _VALUES.items():
         values = [getattr(power, name) for power in known]
         missing = next((value for value in values if isinstance(value, Missing)), None)
         combined[name] = combine(values) if missing is None else missing
@@ -324,8 +285,9 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: 
     session = bind(installed.find_vendor(vendor), purpose="inspect")
     deadline_s = time.monotonic() + _OPEN_S
     for device in devices:
-        while not _answers(session, device) and time.monotonic() < deadline_s:
-            time.sleep(_RETRY_S)
+        # A library that takes its time to open answers later.
+        while _read(session, device).source.startswith(_FAILED) and time.monotonic() < deadline_s:
+            time.sleep(INTERVAL_S / 5)
     os.write(opened, b"\n")
     if not os.read(0, 1):
         return
@@ -343,17 +305,6 @@ def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: 
                 return
             next_s = max(next_s + INTERVAL_S, time.monotonic())
             asked_to_stop = bool(select.select([0], [], [], max(0.0, next_s - time.monotonic()))[0])
-
-
-def _answers(session: Session, device: DeviceInfo) -> bool:
-    try:
-        session.telemetry(device)
-    except DeviceError:
-        return False
-    except PerfError:
-        # A mistake of the plugin stays; the readings say what it is.
-        return True
-    return True
 
 
 def _read(session: Session, device: DeviceInfo) -> TelemetrySample:

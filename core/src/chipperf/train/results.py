@@ -114,14 +114,11 @@ def write_description(directory: RunDirectory, plan: RunPlan, context: RunContex
 
 
 def _require_same_dataset(before: Dataset, now: Dataset) -> None:
-    def identity(dataset: Dataset) -> tuple[object, ...]:
-        return dataset.fingerprint, dataset.fingerprint_method, dataset.train_samples, dataset.eval_samples
-
-    if identity(before) != identity(now):
+    # Its name may be that of its directory, which may have moved.
+    if before.model_copy(update={"name": now.name}) != now:
+        told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
         raise UsageError(
-            f"the run was begun on another dataset: {before.name} with {before.train_samples} samples for training and "
-            f"{before.eval_samples} for evaluation, fingerprint {before.fingerprint}; here is {now.name} with "
-            f"{now.train_samples} and {now.eval_samples}, fingerprint {now.fingerprint}",
+            f"the run was begun on another dataset: {told.format(before)}; here is {told.format(now)}",
             hint="perf train --resume RUN --data DIR says where its data are now",
         )
 
@@ -156,7 +153,7 @@ def write_results(
         "metrics": metrics,
         "warnings": [
             *planned.warnings,
-            *sampler.warnings,
+            *([f"telemetry: the process that reads the devices {sampler.fault}"] if sampler.fault else []),
             *_interruption_warnings(planned),
             *state.warnings,
             *_cross_check_warnings(metrics),

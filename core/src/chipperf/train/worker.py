@@ -58,17 +58,14 @@ def main(run_directory: Path) -> None:
             raise
         finally:
             events.close()
-            if session.disabled_observers:
-                with suppress(RecordError):
-                    _name_observers(directory, session)
-
-
-def _name_observers(directory: RunDirectory, session: Session) -> None:
-    named = [
-        f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
-        for observer in session.disabled_observers
-    ]
-    directory.write_record(read_record(directory.record).model_copy(update={"disabled_observers": named}))
+            disabled = [
+                f"{each.name} ({each.distribution} {each.version}): {each.reason}"
+                for each in session.disabled_observers
+            ]
+            with suppress(RecordError):
+                if disabled:
+                    record = read_record(directory.record)
+                    directory.write_record(record.model_copy(update={"disabled_observers": disabled}))
 
 
 def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, events: EventLog) -> None:
