@@ -253,7 +253,6 @@ def save(directory: RunDirectory, step: int) -> None:
         keep=9,
         rank=rank,
         collectives=TwoRanks(Rank(), torch.device("cpu")),
-        devices=["unit", "unit"],
     )
     assert writer.save(step, {"step": step}, {"rank": 0}) is None
     newest = list_checkpoints(directory.checkpoints)[0]

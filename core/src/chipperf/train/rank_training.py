@@ -16,7 +16,7 @@ from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
 from chipperf.run.ranks import require_distinct_cards
 from chipperf.run.telemetry_process import TelemetrySampler
-from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
+from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.effective_precision import measure_effective_precision
@@ -70,7 +70,6 @@ def initialize(
         keep=hyperparameters.keep_checkpoints,
         rank=rank,
         collectives=collectives,
-        devices=[info.name for info in devices],
     )
     return RunContext(
         run_id=plan.run_id,
@@ -134,7 +133,6 @@ def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, ru
     context.session.synchronize(context.device)
     if plan.checkpoint is not None:
         checkpoint = directory.checkpoints / plan.checkpoint
-        require_same_devices(checkpoint, [info.name for info in context.devices])
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
     if context.rank.is_main:

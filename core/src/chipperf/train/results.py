@@ -15,7 +15,6 @@ from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
     Card,
-    Dataset,
     Environment,
     Failure,
     KnobRecord,
@@ -72,7 +71,7 @@ def write_description(directory: RunDirectory, plan: RunPlan, context: RunContex
     The first session writes it. Return warnings about what is different in a later one.
 
     Raises:
-        UsageError: The run was begun with another dataset.
+        UsageError: The run was begun on another dataset or on other devices.
     """
     planned = read_record(directory.record)
     is_first = isinstance(planned.loader, Missing)
@@ -101,7 +100,7 @@ def write_description(directory: RunDirectory, plan: RunPlan, context: RunContex
     if is_first:
         directory.write_record(described)
         return warnings
-    _require_same_dataset(planned.dataset, described.dataset)
+    _require_same(planned, described)
     before, now = _facts(planned), _facts(described)
     differing = [
         f"{name} {before.get(name)}, then {now.get(name)}"
@@ -113,7 +112,15 @@ def write_description(directory: RunDirectory, plan: RunPlan, context: RunContex
     return warnings
 
 
-def _require_same_dataset(before: Dataset, now: Dataset) -> None:
+def _require_same(planned: Record, described: Record) -> None:
+    """Check that a run continues on the dataset and the kind of devices that its record describes."""
+    cards, here = ([card.name for card in record.environment.cards] for record in (planned, described))
+    if cards != here:
+        raise UsageError(
+            f"the run was begun on {', '.join(dict.fromkeys(cards))}, and here is {', '.join(dict.fromkeys(here))}",
+            hint="resume it on the same devices, or start a new run",
+        )
+    before, now = planned.dataset, described.dataset
     # Its name may be that of its directory, which may have moved.
     if before.model_copy(update={"name": now.name}) != now:
         told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
