@@ -1,4 +1,4 @@
-"""Core's texts in the languages of reports: each translation has every one. A translation and its name add a language."""
+"""Core's texts in the languages of reports: each translation has all. A translation and its name add a language."""
 
 from __future__ import annotations
 

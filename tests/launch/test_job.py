@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cases.classification.case import MOBILENETV2
-from chipperf.errors import TrainingError, UsageError
+from chipperf.errors import DataError, TrainingError, UnsupportedPrecision, UsageError
 from chipperf.launch import job as job_module
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
@@ -149,6 +149,13 @@ def test_sample_is_generated_before_the_time_of_the_run_begins(
 
     assert observer.told == ["vendor cpu", "sample", "1 of 2"]
     assert plan.started_s == 130.0
+
+
+def test_precision_that_the_vendor_refuses_leaves_no_run_behind(cpu: None, observer: Observer, tmp_path: Path) -> None:
+    options = TrainOptions(case="mobilenetv2", preset="tiny", precision="amp", data=tmp_path, out=tmp_path / "run")
+
+    with pytest.raises(UnsupportedPrecision, match=r"vendor 'cpu' .*does not run amp"):
+        plan_job(options, started_s=0.0, observer=observer)
 
 
 def test_case_without_a_sample_needs_data(cpu: None, observer: Observer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,13 +336,16 @@ def stopped(make_job: Callable[..., Job], workers: list[Any], observer: Observer
 def test_resumed_run_goes_on_in_its_directory(
     stopped: RunDirectory, workers: list[Any], observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> RunPlan:
-        assert (directory, started_s) == (stopped, 9.0)
+    def resume(directory: RunDirectory, torch_version: str, *, started_s: float, data_root: Path) -> RunPlan:
+        assert (directory, started_s, data_root) == (stopped, 9.0, moved)
         return read_plan(directory.plan).model_copy(update={"checkpoint": "epoch-1", "warnings": ["new"]})
 
     monkeypatch.setattr(job_module, "resume", resume)
+    moved = stopped.path
 
-    job = plan_resumed_job(stopped.path, case="mobilenetv2", launcher=None, started_s=9.0)
+    with pytest.raises(DataError, match=r"images does not exist"):
+        plan_resumed_job(stopped.path, case=None, data=None, launcher=None, started_s=9.0)
+    job = plan_resumed_job(stopped.path, case="mobilenetv2", data=moved, launcher=None, started_s=9.0)
     assert job is not None
     result = run_job(job, observer)
 
@@ -347,14 +357,16 @@ def test_resumed_run_goes_on_in_its_directory(
 def test_complete_run_is_left_alone(stopped: RunDirectory) -> None:
     stopped.write_record(read_record(stopped.path).model_copy(update={"status": COMPLETED}))
 
-    assert plan_resumed_job(stopped.path, case=None, launcher=None, started_s=0.0) is None
+    assert plan_resumed_job(stopped.path, case=None, data=None, launcher=None, started_s=0.0) is None
 
 
 def test_run_is_resumed_as_it_was_begun(stopped: RunDirectory) -> None:
     with pytest.raises(UsageError, match="is one of mobilenetv2, not of resnet50"):
-        plan_resumed_job(stopped.path, case="resnet50", launcher=None, started_s=0.0)
+        plan_resumed_job(stopped.path, case="resnet50", data=stopped.path, launcher=None, started_s=0.0)
     with pytest.raises(UsageError, match="was begun as 1x2, and this is 2x1"):
-        plan_resumed_job(stopped.path, case=None, launcher=from_options(2, 1, 0, "node0:1"), started_s=0.0)
+        plan_resumed_job(
+            stopped.path, case=None, data=stopped.path, launcher=from_options(2, 1, 0, "node0:1"), started_s=0.0
+        )
     stopped.write_plan(read_plan(stopped.plan).model_copy(update={"case_version": "0"}).model_dump_json())
     with pytest.raises(UsageError, match="was begun with case mobilenetv2 0"):
-        plan_resumed_job(stopped.path, case=None, launcher=None, started_s=0.0)
+        plan_resumed_job(stopped.path, case=None, data=stopped.path, launcher=None, started_s=0.0)

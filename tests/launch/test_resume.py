@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -46,10 +48,12 @@ from test_processes import BOUNDED_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from chipperf.records.schema import Record
     from support import FakeDistributions, FinishedRun, MakePlan, Perf
+
+
+HERE = Path("images")
 
 
 @pytest.fixture
@@ -60,10 +64,12 @@ def perf_train(
     environment = perf_environment(PYTHONPATH=install_quick_cases(distributions), OMP_NUM_THREADS="1")
     with process_starter(tmp_path) as start_process:
 
-        def start(directory: Path, *arguments: object, resumes: bool = False) -> subprocess.Popen[str]:
+        def start(
+            directory: Path, *arguments: object, resumes: bool = False, **variables: str
+        ) -> subprocess.Popen[str]:
             new = ("watched", "--vendor", "cpu", "--data", image_folder, "--set", "workers=1", "--out", directory)
             command = perf_command("train", *(("--resume", directory) if resumes else new), *arguments)
-            return start_process(command, environment)
+            return start_process(command, {**environment, **variables})
 
         yield start
 
@@ -155,9 +161,9 @@ def test_interrupted_run_goes_on_to_the_same_end(
 
 @pytest.mark.slow
 def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
-    tmp_path: Path, perf_train: Any, uninterrupted: Callable[[int], dict[str, Any]]
+    tmp_path: Path, image_folder: Path, perf_train: Any, uninterrupted: Callable[[int], dict[str, Any]]
 ) -> None:
-    """Slow: two real runs, one of which is started three times."""
+    """Slow: two real runs, one of which is started four times: last where the data lie elsewhere."""
     out = tmp_path / "run"
     process = perf_train(out, "--max-restarts", 1)
     wait_for(lambda: evaluations(RunDirectory(out)) >= 1, process)
@@ -177,10 +183,22 @@ def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     assert read_record(out).status.state == "interrupted"
     found, _ = newest_valid(RunDirectory(out).checkpoints)
     assert found is not None
-    resumed = completed(perf_train(out, resumes=True), out)
+    other, moved = shutil.copytree(image_folder, tmp_path / "other"), shutil.copytree(image_folder, tmp_path / "moved")
+    (other / "dataset.json").unlink()
+    next((other / "train").rglob("*.jpg")).unlink()
+    refused = perf_train(out, "--data", other, resumes=True)
+    _, complaints = refused.communicate(timeout=TIMEOUT_S)
+    assert refused.returncode == 2, complaints
+    assert "the run was begun on another dataset: chipperf-sample-3 with 24 samples for training" in complaints
+    resumed = completed(perf_train(out, "--data", moved, resumes=True, OMP_WAIT_POLICY="active"), out)
 
     assert measured(resumed) == uninterrupted(1)
-    first, second = resumed.interruptions
+    first, second, third = resumed.interruptions
+    assert (third.cause.failure_class, third.step) == ("UsageError", second.step)
+    [warning] = [warning for warning in resumed.warnings if warning.startswith("continued with other settings")]
+    assert "knob omp_wait_policy passive, then active" in warning
+    assert resumed.dataset.name == "chipperf-sample-3"
+    assert {knob.name: knob.value for knob in resumed.knobs}["omp_wait_policy"] == "passive"
     assert (first.cause.failure_class, first.cause.rank, first.gap_seconds) == ("rank_died", 0, 0)
     assert (first.step % 6, second.cause.failure_class, second.step) == (0, "interrupted", found[1].step)
 
@@ -235,7 +253,6 @@ def save(directory: RunDirectory, step: int) -> None:
         keep=9,
         rank=rank,
         collectives=TwoRanks(Rank(), torch.device("cpu")),
-        devices=["unit", "unit"],
     )
     assert writer.save(step, {"step": step}, {"rank": 0}) is None
     newest = list_checkpoints(directory.checkpoints)[0]
@@ -243,9 +260,10 @@ def save(directory: RunDirectory, step: int) -> None:
 
 
 def test_plan_and_record_say_how_the_run_goes_on(stopped: RunDirectory) -> None:
-    plan = resume(stopped, torch.__version__, started_s=50.0)
+    plan = resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
 
     assert plan == read_plan(stopped.plan)
+    assert plan.data_root == HERE
     assert (plan.session, plan.checkpoint, plan.run_id) == (2, "session001-step000000020", "run-1")
     assert plan.earlier_s == pytest.approx(100, abs=30)
     assert plan.origin_s == 50.0 - plan.earlier_s
@@ -262,10 +280,10 @@ def test_plan_and_record_say_how_the_run_goes_on(stopped: RunDirectory) -> None:
 
 
 def test_sessions_add_up(stopped: RunDirectory) -> None:
-    first = resume(stopped, torch.__version__, started_s=50.0)
+    first = resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
     stopped.release_reserve()
 
-    second = resume(stopped, torch.__version__, started_s=70.0)
+    second = resume(stopped, torch.__version__, started_s=70.0, data_root=HERE)
 
     assert second.session == 3
     assert second.earlier_s >= first.earlier_s
@@ -278,7 +296,7 @@ def test_damaged_checkpoint_is_left_out_and_that_is_said(stopped: RunDirectory) 
     newest = list_checkpoints(stopped.checkpoints)[0]
     (newest / "shared.pt").write_bytes(b"")
 
-    plan = resume(stopped, torch.__version__, started_s=50.0)
+    plan = resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
 
     assert plan.checkpoint == "session001-step000000010"
     assert plan.warnings[1].startswith("checkpoint session001-step000000020: shared.pt has 0 bytes instead of")
@@ -297,7 +315,7 @@ def test_run_without_a_checkpoint_cannot_be_resumed(stopped: RunDirectory, damag
     before = stopped.record.read_bytes()
 
     with pytest.raises(RecordError, match="has no checkpoint to resume from") as caught:
-        resume(stopped, torch.__version__, started_s=50.0)
+        resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
 
     assert ("is incomplete" in caught.value.message) == damaged
     assert stopped.record.read_bytes() == before
@@ -308,7 +326,7 @@ def test_living_run_is_not_resumed(stopped: RunDirectory, name: str) -> None:
     held = hold_process_file(stopped.path / name)
 
     with pytest.raises(UsageError, match="is still running"):
-        resume(stopped, torch.__version__, started_s=50.0)
+        resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
 
     os.close(held)
 
@@ -317,7 +335,7 @@ def test_checkpoint_of_another_run_is_refused(stopped: RunDirectory, make_plan: 
     write_atomically(stopped.plan, make_plan(run_id="run-2").model_dump_json())
 
     with pytest.raises(RecordError, match="belongs to run run-1 on 2 ranks, not to run-2 on 2"):
-        resume(stopped, torch.__version__, started_s=50.0)
+        resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
 
 
 @pytest.mark.parametrize(
@@ -341,9 +359,9 @@ def test_other_torch_is_refused(stopped: RunDirectory) -> None:
     before = stopped.record.read_bytes()
 
     with pytest.raises(UsageError, match="begun with torch .*, and this is 1.0"):
-        resume(stopped, "1.0", started_s=50.0)
+        resume(stopped, "1.0", started_s=50.0, data_root=HERE)
     assert stopped.record.read_bytes() == before
-    resume(stopped, torch.__version__, started_s=50.0)
+    resume(stopped, torch.__version__, started_s=50.0, data_root=HERE)
 
 
 @pytest.mark.parametrize(
@@ -422,5 +440,5 @@ def test_listing_checkpoints_needs_no_torch() -> None:
 
 def test_errors_have_a_remedy(stopped: RunDirectory) -> None:
     with pytest.raises(PerfError) as caught:
-        resume(stopped, "1.0", started_s=50.0)
+        resume(stopped, "1.0", started_s=50.0, data_root=HERE)
     assert caught.value.hint

@@ -11,7 +11,10 @@ import torch
 from chipperf import Capability, Rank, UnsupportedPrecision
 from chipperf.errors import VendorHookError
 from chipperf.plugin.session import bind
+from chipperf.run.directory import RunDirectory
+from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry
 from hook_events import EVENTS
+from support import events_of
 
 CPU = torch.device("cpu", 0)
 CUDA = torch.device("cuda", 1)
@@ -232,6 +235,46 @@ def test_hook_telemetry(session, bind_with):
     assert measuring.telemetry(device) == chipperf.TelemetrySample(source="u-1", power_w=61, temperature_c=38.5)
     with pytest.raises(VendorHookError, match="perf_telemetry is needed here"):
         session.telemetry(device)
+
+
+def test_telemetry_is_first_sampled_when_its_library_is_open(plugins, bind_with, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(plugins.root))
+    asked, path = tmp_path / "asked", tmp_path / "telemetry.jsonl"
+    slow = bind_with(
+        "perf_telemetry(device)",
+        f"""from pathlib import Path
+    asked = Path({str(asked)!r})
+    print("opening")
+    if not asked.exists():
+        asked.touch()
+        raise chipperf.DeviceError("the library is not open yet", hint="wait")
+    return chipperf.TelemetrySample(source="acme", power_w=61)""",
+        info="capabilities=frozenset({chipperf.Capability.TELEMETRY})",
+    )
+    sampler = TelemetrySampler(slow, path, [chipperf.DeviceInfo(index=0, name="A1")], {})
+    sampler.open()
+
+    with sampler:
+        assert asked.exists()
+
+    assert {each["source"] for each in read_telemetry(path) if "mark" not in each} == {"acme"}
+    assert sampler.fault == ""
+
+
+def test_mistake_in_a_later_hook_ends_the_run_before_its_first_step(plugins, image_folder, tmp_path, perf):
+    source = "@hookimpl\ndef perf_memory_query(device):\n    return {'used_bytes': 5}"
+    plugins.vendor("acme", perf_memory_query=source)
+
+    process = perf(
+        *("train", "mobilenetv2", "--vendor", "acme", "--preset", "tiny", "--data", image_folder),
+        *("--out", tmp_path / "run", "--set", "workers=0"),
+        PYTHONPATH=str(plugins.root),
+    )
+
+    assert process.returncode == 3, process.stderr
+    assert "perf_memory_query returned" in process.stderr
+    events = [event["event"] for event in events_of(RunDirectory(tmp_path / "run"))]
+    assert "RUN_START" not in events
 
 
 def test_hook_tool_commands(session, bind_with):

@@ -1,6 +1,7 @@
 """Observers: told everything, able to change nothing."""
 
 import logging
+import signal
 from typing import get_args
 
 import pytest
@@ -9,6 +10,7 @@ from chipperf.errors import PluginLoadError, TrainingStopped
 from chipperf.plugin.registration import EVENT_HOOKS, OBSERVER_HOOKS
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import Event
+from chipperf.records.store import read_record
 from hook_events import EVENTS
 
 EVENT = EpochFinished(run_id="r", epoch=1, step=10, mean_loss=0.5, memory=MemoryStats(source="acme runtime"))
@@ -72,6 +74,50 @@ def test_interrupt_during_an_observer_stops_the_run(plugins, stop):
     with pytest.raises(stop):
         session.notify(EVENT)
     assert session.disabled_observers == ()
+
+
+@pytest.mark.parametrize("body", ["time.sleep(600)", "persist()"])
+def test_observer_that_hangs_is_interrupted_and_named(plugins, tmp_path, body):
+    source = f"""
+    import time
+
+    def persist():
+        while True:
+            try:
+                time.sleep(600)
+            except Exception:
+                pass
+
+    @hookimpl
+    def perf_epoch_finished(event):
+        {body}
+    """
+    stuck, good = plugins.observer("stuck", source), plugins.observer("good", told_to(tmp_path / "good"))
+    session = bind(plugins.vendor("acme"), observers=[stuck, good])
+
+    session.notify(EVENT, limit_s=0.1)
+
+    assert (tmp_path / "good").read_text() == "1 "
+    (disabled,) = session.disabled_observers
+    assert (disabled.name, disabled.reason) == ("stuck", "perf_epoch_finished did not return within 0.1 s")
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+def test_run_that_finished_has_finished_whatever_its_observer_does(plugins, image_folder, tmp_path, perf):
+    plugins.vendor("acme")
+    plugins.observer("stuck", "import time\n\n@hookimpl\ndef perf_run_finished(event):\n    time.sleep(600)")
+
+    process = perf(
+        *("train", "mobilenetv2", "--vendor", "acme", "--preset", "tiny", "--data", image_folder),
+        *("--out", tmp_path / "run", "--set", "workers=0", "--max-steps", 1, "--hang-timeout", 10),
+        PYTHONPATH=str(plugins.root),
+    )
+
+    assert process.returncode == 0, process.stderr
+    record = read_record(tmp_path / "run")
+    assert record.status.state == "completed"
+    [named] = record.disabled_observers
+    assert named == "stuck (perf-stuck 1.2): perf_run_finished did not return within 5 s"
 
 
 def test_observer_that_cannot_be_imported_is_disabled(plugins):

@@ -168,7 +168,7 @@ def test_only_the_weights_are_missed_when_an_old_run_is_resumed(tmp_path: Path) 
     missing = "checkpoint session001-step0000000{step}: (shared|rank0).pt cannot be read: No such file"
 
     with pytest.raises(RecordError, match=f"{missing.format(step=40)}.*; {missing.format(step=20)}"):
-        resume(RunDirectory(tmp_path / "run"), "2.14.1", started_s=0.0)
+        resume(RunDirectory(tmp_path / "run"), "2.14.1", started_s=0.0, data_root=tmp_path)
 
 
 @pytest.mark.parametrize(("run", "step"), [("killed", 41), ("mobilenetv2", 12)])

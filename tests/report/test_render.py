@@ -439,3 +439,22 @@ def test_run_that_is_given_twice_counts_once():
     record = make_record()
 
     assert render_report([record, record]) == render_report([record])
+
+
+@pytest.mark.parametrize(
+    ("coverage", "text"),
+    [
+        (0.5, "1x8 fp32: readings in 50.0% of the training, longest gap 12 s"),
+        ({"missing": "unknown"}, "over all devices of the main rank's machine"),
+    ],
+)
+def test_evidence_tells_how_much_of_the_training_telemetry_has_read(coverage, text):
+    lost = {"missing": "failed", "reason": "read in 50% of the training"}
+    names = ("mean_w", "max_w", "energy_j", "mean_temperature_c", "max_temperature_c", "mean_utilization_percent")
+    power = {**dict.fromkeys(names, lost), "used_peak_bytes": lost, "samples": 7, "source": "acme-smi"}
+    record = make_record(metrics__power={**power, "coverage": coverage, "longest_gap_s": 12.0})
+
+    report = render_report([record], language="en")
+
+    assert text in report
+    assert ("over all devices of all machines" in report) == (coverage == 0.5)

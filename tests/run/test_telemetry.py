@@ -16,6 +16,7 @@ from chipperf import DeviceInfo
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records.schema import Missing, Power
+from chipperf.run import telemetry_process
 from chipperf.run.telemetry_process import TelemetrySampler, read_telemetry, summarize
 
 if TYPE_CHECKING:
@@ -122,6 +123,91 @@ def test_no_reading_at_all_is_a_failure() -> None:
     assert summarize([], {}) == Missing(missing="failed", reason="no telemetry was read")
 
 
+def marked(readings: list[dict[str, Any]], start_s: float, stop_s: float, **stop: Any) -> list[dict[str, Any]]:
+    start = {"time_s": start_s, "session": 1, "mark": "start"}
+    return [start, *readings, {"time_s": stop_s, "session": 1, "mark": "stop", **stop}]
+
+
+def every_second(first: int, last: int, device: str = "a", **values: Any) -> list[dict[str, Any]]:
+    return [reading(float(second), device, **{"power_w": 100.0, **values}) for second in range(first, last + 1)]
+
+
+def failed(power: Power) -> set[str]:
+    return {name for name, value in power if isinstance(value, Missing) and value.missing == "failed"}
+
+
+def test_training_with_readings_throughout_is_covered() -> None:
+    power = power_of(marked(every_second(0, 100), -0.2, 100.5))
+
+    assert (power.coverage, power.longest_gap_s, power.energy_j) == (1.0, 1.0, pytest.approx(10_000))
+
+
+@pytest.mark.parametrize(
+    ("readings", "coverage", "gap_s"),
+    [
+        (every_second(0, 10), 0.1, 90),
+        (every_second(60, 100), 0.4, 60),
+        (every_second(0, 20) + every_second(50, 100), 0.7, 30),
+        (every_second(0, 100, "a") + every_second(0, 50, "b"), 0.5, 50),
+    ],
+    ids=["died", "late", "hole", "one device"],
+)
+def test_holes_make_energy_and_means_failed(readings: list[dict[str, Any]], coverage: float, gap_s: float) -> None:
+    power = power_of(marked(readings, 0.0, 100.0, fault="was killed by SIGKILL"))
+
+    assert (power.coverage, power.longest_gap_s) == (pytest.approx(coverage), gap_s)
+    assert failed(power) == {"mean_w", "max_w", "energy_j"}
+    assert power.energy_j == Missing(
+        missing="failed",
+        reason=f"read in {coverage:.0%} of the training, longest gap {gap_s} s; the telemetry process was killed by "
+        "SIGKILL",
+    )
+
+
+def test_small_holes_are_in_the_record_and_bridged() -> None:
+    power = power_of(marked(every_second(0, 50) + every_second(54, 100), 0.0, 100.0))
+
+    assert (power.coverage, power.longest_gap_s, power.energy_j) == (0.96, 4.0, pytest.approx(10_000))
+
+
+def test_each_value_has_its_own_holes() -> None:
+    readings = [
+        reading(float(second), power_w=100.0 if second < 50 else None, temperature_c=40) for second in range(101)
+    ]
+
+    power = power_of(marked(readings, 0.0, 100.0))
+
+    assert failed(power) == {"mean_w", "max_w", "energy_j"}
+    assert (power.mean_temperature_c, power.coverage) == (40, pytest.approx(0.49))
+
+
+def test_time_between_sessions_is_no_hole() -> None:
+    later = [{**each, "session": 2} for each in marked(every_second(500, 600), 500.0, 600.0)]
+
+    power = power_of(marked(every_second(0, 100), 0.0, 100.0) + later)
+
+    assert (power.coverage, power.energy_j) == (1.0, pytest.approx(20_000))
+
+
+def test_session_that_was_killed_ends_with_its_last_reading() -> None:
+    assert power_of(marked(every_second(0, 100), 0.0, 0.0)[:-1]).coverage == 1.0
+
+
+def test_readings_that_all_failed_say_why() -> None:
+    readings = [{**reading(float(second)), "source": "failed: NVML did not answer"} for second in range(3)]
+
+    assert summarize(readings, {}) == Missing(
+        missing="failed", reason="no telemetry was read; failed: NVML did not answer"
+    )
+
+
+def test_file_without_marks_tells_nothing_about_holes() -> None:
+    power = power_of(every_second(0, 10) + every_second(90, 100))
+
+    assert (power.coverage, power.longest_gap_s) == (Missing(missing="unknown"), Missing(missing="unknown"))
+    assert isinstance(power.energy_j, float)
+
+
 def test_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "telemetry.jsonl"
     path.write_text(json.dumps(reading(0.0)) + "\n" + '{"time_s": 1.0, "dev')
@@ -134,9 +220,11 @@ def test_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 def test_sampler_ends_when_its_input_closes_or_says_so(tmp_path: Path, farewell: bytes) -> None:
     path = tmp_path / "telemetry.jsonl"
     with subprocess.Popen(sampler_command(path), stdin=subprocess.PIPE) as sampler:
+        assert sampler.stdin is not None
+        sampler.stdin.write(b"\n")
+        sampler.stdin.flush()
         wait_for_lines(path, 1)
 
-        assert sampler.stdin is not None
         sampler.stdin.write(farewell)
         sampler.stdin.close()
 
@@ -150,7 +238,10 @@ def test_sampler_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "telemetry.jsonl"
     program = """
 import subprocess, sys, time
-print(subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).pid, flush=True)
+sampler = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)
+sampler.stdin.write(b"\\n")
+sampler.stdin.flush()
+print(sampler.pid, flush=True)
 time.sleep(600)
 """
     with subprocess.Popen(
@@ -181,7 +272,7 @@ def test_sampler_ends_although_a_forked_loader_process_holds_its_input(tmp_path:
     path = tmp_path / "telemetry.jsonl"
     sampler = TelemetrySampler(bind(installed.find_vendor("cpu")), path, [CPU], {})
     with sampler:
-        wait_for_lines(path, 1)
+        wait_for_lines(path, 2)
         loader = os.fork()
         if loader == 0:
             time.sleep(600)
@@ -194,3 +285,28 @@ def test_sampler_ends_although_a_forked_loader_process_holds_its_input(tmp_path:
     assert process is not None
     assert process.returncode == 0
     assert isinstance(sampler.summary(), Power)
+    assert sampler.fault == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGSTOP, "did not end within 0.5 s")]
+)
+def test_sampler_that_died_or_hangs_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, told: str
+) -> None:
+    monkeypatch.setattr(telemetry_process, "_STOP_S", 0.5)
+    monkeypatch.setattr(telemetry_process, "_GAP_S", 0.01)
+    path = tmp_path / "telemetry.jsonl"
+    sampler = TelemetrySampler(bind(installed.find_vendor("cpu")), path, [CPU], {})
+    with sampler:
+        wait_for_lines(path, 2)
+        assert sampler._process is not None
+        sampler._process.send_signal(number)
+        time.sleep(0.5)
+
+    assert told in sampler.fault
+    power = sampler.summary()
+    assert isinstance(power, Power)
+    assert isinstance(power.used_peak_bytes, Missing)
+    assert power.used_peak_bytes.missing == "failed"
+    assert told in power.used_peak_bytes.reason

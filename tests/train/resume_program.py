@@ -78,7 +78,7 @@ def make_loop(
         progress=ProgressFile(None, rank.world_size),
         spans=Spans(0.0),
         checkpoints=CheckpointWriter(
-            directory, run_id="run-1", session=session, keep=1, rank=rank, collectives=collectives, devices=["cpu"]
+            directory, run_id="run-1", session=session, keep=1, rank=rank, collectives=collectives
         )
         if session
         else None,

@@ -12,6 +12,7 @@ from chipperf.errors import DataError, TrainingError, TrainingStopped
 from chipperf.plugin.types import MemoryStats, Rank
 from chipperf.records.checkpoints import list_checkpoints
 from chipperf.records.schema import Limits
+from chipperf.train import loop as loop_module
 from chipperf.train.stop import StopRequest
 from tiny_training import FakeSession, StopAt, TwoRanks, make_random_training, make_training
 
@@ -402,3 +403,19 @@ def test_signal_after_the_last_place_to_stop_is_not_lost(monkeypatch: pytest.Mon
     assert not training.loop.train()
     assert len(training.state.curve) == 1
     assert training.state.train_seconds is None
+
+
+def test_loss_that_is_unknown_is_no_zero_to_observers(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training(monkeypatch, epochs=1)
+    combine = loop_module.combine_windows
+    monkeypatch.setattr(
+        loop_module,
+        "combine_windows",
+        lambda *windows: [window.model_copy(update={"loss": None}) for window in combine(*windows)],
+    )
+
+    training.loop.train()
+
+    events = dict(training.session.events)
+    assert events["perf_window_finished"].loss is None
+    assert events["perf_epoch_finished"].mean_loss is None

@@ -1,8 +1,9 @@
-"""A rank that is slower than the others is named with its card."""
+"""What a record says once is checked in a later session; a slow rank is named with its card."""
 
 import pytest
-from chipperf.records.schema import Missing, RankStep
-from chipperf.train.results import straggler_warnings
+from chipperf.errors import UsageError
+from chipperf.records.schema import Card, Missing, RankStep
+from chipperf.train.results import _facts, _require_same, straggler_warnings
 
 
 def steps(*seconds, waits=None):
@@ -37,3 +38,32 @@ def test_slow_loader_is_named():
 )
 def test_ranks_that_are_alike_are_not(alike):
     assert straggler_warnings(alike) == []
+
+
+def on(record, card="A1", **dataset):
+    cards = [Card(rank=0, name=card, uuid="u-1", pci_bus_id=Missing(missing="unknown"), total_bytes=2**30)]
+    environment = record.environment.model_copy(update={"cards": cards})
+    parts = {"environment": environment, "dataset": record.dataset.model_copy(update=dataset)}
+    return record.model_copy(update=parts)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"card": "A2"}, "the run was begun on A1, and here is A2"),
+        ({"fingerprint": "ff"}, "the run was begun on another dataset: .*ee; here is .*ff"),
+        ({"train_samples": 144}, "begun on another dataset: .* 3000 samples for training, .*; here is .* 144 samples"),
+    ],
+)
+def test_other_devices_and_data_are_refused(planned, other, message):
+    before = {"card": "A1", "fingerprint": "ee", "train_samples": 3000}
+
+    _require_same(on(planned, **before), on(planned, **before, name="moved"))
+    with pytest.raises(UsageError, match=message):
+        _require_same(on(planned, **before), on(planned, **{**before, **other}))
+
+
+def test_facts_of_a_record_are_told_apart_by_name(planned):
+    before, now = _facts(on(planned)), _facts(on(planned, card="A2"))
+
+    assert {name for name in before if before[name] != now[name]} == {"card of rank 0"}

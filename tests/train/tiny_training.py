@@ -248,7 +248,6 @@ def make_training(
             keep=h.keep_checkpoints,
             rank=rank,
             collectives=collectives,
-            devices=["linear unit"],
         )
     context = RunContext(
         run_id="run-1",

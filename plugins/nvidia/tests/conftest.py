@@ -36,7 +36,7 @@ def install_nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[InstallNvml]:
 
     yield install
     nvml.open_for_good.cache_clear()
-    nvml._unresponsive.clear()
+    nvml._asked.clear()
 
 
 @pytest.fixture

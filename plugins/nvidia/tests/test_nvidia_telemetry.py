@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf import DeviceError, DeviceInfo, TelemetrySample
+from chipperf_nvidia import nvml as nvml_module
 from chipperf_nvidia.plugin import perf_telemetry
 from fake_nvml import FakeGpu, h200, mig
+from support import wait_for
 
 if TYPE_CHECKING:
     from conftest import InstallNvml
@@ -98,7 +100,7 @@ def test_device_without_uuid_is_refused() -> None:
         perf_telemetry(DeviceInfo(index=0, name="NVIDIA H200"))
 
 
-def test_hanging_gpu_is_asked_once_and_another_still_answers(
+def test_hanging_gpu_is_asked_again_when_it_has_answered_and_another_answers_meanwhile(
     install_nvml: InstallNvml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck, healthy = h200(0), h200(1)
@@ -118,5 +120,7 @@ def test_hanging_gpu_is_asked_once_and_another_still_answers(
         with pytest.raises(DeviceError, match="did not answer"):
             perf_telemetry(info(stuck))
     assert perf_telemetry(info(healthy)).temperature_c == 40.0
-    release.set()
     assert calls == [stuck.uuid, healthy.uuid]
+    release.set()
+    wait_for(lambda: not nvml_module._asked)
+    assert perf_telemetry(info(stuck)).temperature_c == 40.0

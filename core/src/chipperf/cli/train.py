@@ -82,7 +82,9 @@ def train(
         help="End a run in which nothing happens for so long, with the stacks of all ranks in their logs; 0 is never.",
     ),
     resume: Path | None = typer.Option(
-        None, "--resume", help="Directory of a run that stopped: continue it, as it was planned, without other options."
+        None,
+        "--resume",
+        help="Directory of a run that stopped: continue it as it was planned; --data says where its data are now.",
     ),
     out: Path | None = typer.Option(None, "--out", help="Directory of this run; must not hold a run yet."),
 ) -> None:
@@ -100,7 +102,7 @@ def train(
     typed = [each.opts[0] for each in typed_parameters(context) if each.name not in ("case", "resume")]
     launcher = find_launcher(nnodes=nnodes, nproc=nproc, node_rank=node_rank, rendezvous=rendezvous, typed=typed)
     if resume is not None:
-        _resume(resume, case, typed, launcher, started_s)
+        _resume(resume, case, data, typed, launcher, started_s)
         return
     if case is None:
         raise UsageError(
@@ -142,14 +144,15 @@ def train(
 
 
 def _resume(
-    path: Path, case: str | None, typed: Sequence[str], launcher: LauncherInfo | None, started_s: float
+    path: Path, case: str | None, data: Path | None, typed: list[str], launcher: LauncherInfo | None, started_s: float
 ) -> None:
-    changing = [option for option in typed if launcher is None or option not in _PLACE_OPTIONS]
+    allowed = ("--data", *(_PLACE_OPTIONS if launcher else ()))
+    changing = [option for option in typed if option not in allowed]
     if changing:
         raise UsageError(
             f"{', '.join(changing)} cannot change a run that has begun", hint=f"perf train --resume {path} is enough"
         )
-    job = plan_resumed_job(path, case=case, launcher=launcher, started_s=started_s)
+    job = plan_resumed_job(path, case=case, data=data, launcher=launcher, started_s=started_s)
     if job is None:
         typer.echo(f"the run in {path} is complete: there is nothing to resume")
     else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import psutil
 
 from chipperf.cases.registry import find_case
-from chipperf.errors import TrainingStopped, UsageError
+from chipperf.errors import DataError, TrainingStopped, UsageError
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.launcher_group import LauncherGroup
 from chipperf.launch.local import INTERRUPTED_STATUS, finish, run_workers
@@ -25,6 +25,7 @@ from chipperf.launch.sequence import require_torch
 from chipperf.plugin import installed
 from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import bind
+from chipperf.plugin.torch_helpers import require_precision
 from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import newest_complete_step
 from chipperf.records.schema import HyperparametersRecord, Topology
@@ -125,6 +126,7 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     selection = select_vendor(options.vendor)
     observer.vendor_selected(selection)
     session = bind(selection.entry)
+    require_precision(options.precision, session.vendor_info().capabilities, who=str(selection.entry))
     topology = options.topology
     # A vendor's tuning is for the full benchmark; a preset has its own values for a smaller task.
     overrides = _vendor_overrides(session, selection, options) if options.preset == "full" else None
@@ -166,18 +168,22 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     return Job(plan=plan, session=session, case=checked.case, out=options.out, launcher=options.launcher)
 
 
-def plan_resumed_job(path: Path, *, case: str | None, launcher: LauncherInfo | None, started_s: float) -> Job | None:
+def plan_resumed_job(
+    path: Path, *, case: str | None, data: Path | None, launcher: LauncherInfo | None, started_s: float
+) -> Job | None:
     """Return the job that continues a stopped run; ``None`` if the run is complete.
 
     Args:
         path: The run's directory.
         case: Name of the case that the user expects; ``None`` accepts any case.
+        data: Where the run's dataset is now; ``None`` if it is where it was.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         started_s: ``time.monotonic()`` at the start of this process.
 
     Raises:
         UsageError: The run has another case, was started with other software or another topology, or still runs.
         RecordError: Its record or plan cannot be read.
+        DataError: The dataset's directory does not exist.
     """
     directory = RunDirectory(path)
     record = read_record(directory.path)
@@ -186,6 +192,11 @@ def plan_resumed_job(path: Path, *, case: str | None, launcher: LauncherInfo | N
     if record.status.state == "completed":
         return None
     plan = read_plan(directory.plan)
+    root = (data or plan.data_root).resolve()
+    if not root.is_dir():
+        hint = "perf train --resume RUN --data DIR says where the run's data are now"
+        raise DataError(f"the dataset directory {root} does not exist", hint=hint)
+    plan = plan.model_copy(update={"data_root": root})
     _require_same_topology(plan, launcher)
     if launcher is None:
         directory.require_ended()
@@ -284,7 +295,7 @@ def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver)
         return plan
     import torch
 
-    resumed = resume(directory, torch.__version__, started_s=job.resumed_at_s)
+    resumed = resume(directory, torch.__version__, started_s=job.resumed_at_s, data_root=plan.data_root)
     observer.resumed(resumed, directory, resumed.warnings[len(plan.warnings) :])
     return resumed
 

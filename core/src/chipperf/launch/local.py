@@ -13,11 +13,12 @@ from chipperf.launch.resume import restart
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
 from chipperf.plugin.types import Rank
 from chipperf.records.environment import read_cpu, read_machine
+from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
 from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
-from chipperf.run.programs import program
+from chipperf.run.programs import describe_exit, program
 from chipperf.run.rendezvous import LOOPBACK, listen
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
@@ -193,6 +194,8 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
             f"{directory.path} was deleted while the run was going on", hint="there is no record; start the run again"
         )
     record = read_record(directory.record)
+    if record.status.state == "running":
+        record = measured_in_events(record, directory.events)
     spans = list(record.metrics.spans)
     if spans:
         last_end_s = max(span.start_s + span.seconds for span in spans)
@@ -226,10 +229,9 @@ def _outcome(
     # A peer's death may crash a process but rarely sends SIGKILL. SIGKILL comes from outside, so it came first.
     rank = min(killed or silent[:1], key=lambda rank: -died[rank] != signal.SIGKILL)
     code = died[rank]
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     failure = Failure(
         failure_class="rank_died",
-        message=f"the process {how} without saying why",
+        message=f"the process {describe_exit(code)} without saying why",
         rank=rank,
         hint=f"see {rank_log_name(rank)}; SIGKILL usually means that memory ran out",
     )

@@ -38,10 +38,10 @@ def require_same_software(plan: RunPlan, record: Record, case: Case, session: Se
     _require_same(plugin.name, plugin.version, session.entry.version)
 
 
-def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> RunPlan:
+def resume(directory: RunDirectory, torch_version: str, *, started_s: float, data_root: Path) -> RunPlan:
     """Prepare a stopped run to continue: write its new plan and record, and return the plan.
 
-    ``started_s`` is ``time.monotonic()`` at the start of this process.
+    ``started_s`` is ``time.monotonic()`` at the start of this process, and ``data_root`` the place of the dataset now.
 
     Raises:
         UsageError: The run's processes still run, torch has another version, or the directory cannot be written.
@@ -68,7 +68,7 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float) -> 
     started_at = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - started_s)
     interruption = _interruption(plan, directory, record.status, stopped_at, started_at, manifest.step)
     earlier_s = sum(each.session_seconds for each in (*record.interruptions, interruption))
-    plan = plan.model_copy(update={"started_s": started_s, "earlier_s": earlier_s})
+    plan = plan.model_copy(update={"started_s": started_s, "earlier_s": earlier_s, "data_root": data_root})
     return _continue(plan, directory, record, interruption, checkpoint.name, faults)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from contextlib import suppress
+import signal
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -36,7 +37,8 @@ from chipperf.plugin.types import (
 from chipperf.precisions import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
 
     import torch
 
@@ -63,6 +65,27 @@ class DisabledObserver:
     distribution: str
     version: str
     reason: str
+
+
+class _Overdue(BaseException):
+    """The time limit of a block passed. No handler of an observer's own errors catches it."""
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise _Overdue
+
+    if not seconds:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
@@ -231,14 +254,20 @@ class Session:
         """Observers that are no longer called, in the order in which they failed."""
         return tuple(self._disabled)
 
-    def notify(self, event: Event) -> None:
-        """Send an event to the hook of its type of every observer. An observer that raises is not called again."""
+    def notify(self, event: Event, *, limit_s: float = 0.0) -> None:
+        """Send an event to the hook of its type of every observer. An observer that raises is not called again.
+
+        An observer that takes longer than ``limit_s`` is interrupted, if it is not 0; only the main thread can do that.
+        """
         hook = registration.EVENT_HOOKS[type(event).__name__]
         for observer in list(self._observers):
             if hook not in observer.hooks:
                 continue
             try:
-                observer.call(hook, event)
+                with _time_limit(limit_s):
+                    observer.call(hook, event)
+            except _Overdue:
+                self.disable_observer(observer.entry, f"{hook} did not return within {limit_s:g} s")
             except (KeyboardInterrupt, TrainingStopped):
                 raise
             # SystemExit too: an observer must not end a run.

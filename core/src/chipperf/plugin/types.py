@@ -364,7 +364,8 @@ class RunStarted:
 class WindowFinished:
     """Observer event: a measurement window ended, with ``samples`` over all ranks in ``seconds``.
 
-    ``learning_rate`` is the rate of the optimizer's first parameter group in the last step.
+    ``loss`` is ``None`` if it is not finite. ``learning_rate`` is the rate of the optimizer's first parameter group in
+    the last step.
     """
 
     run_id: str
@@ -372,7 +373,7 @@ class WindowFinished:
     epoch: int
     samples: int
     seconds: float
-    loss: float
+    loss: float | None
     learning_rate: float
 
 
@@ -383,7 +384,7 @@ class EpochFinished:
     run_id: str
     epoch: int
     step: int
-    mean_loss: float
+    mean_loss: float | None
     memory: MemoryStats
 
 

@@ -37,7 +37,7 @@ class FileDigest(StrictModel):
 class CheckpointManifest(StrictModel):
     """The content of a checkpoint after ``step`` completed optimizer steps, and the setup that can continue from it.
 
-    Each of the ``world_size`` ranks has its own file. ``devices`` are the product names of the ranks' devices.
+    Each of the ``world_size`` ranks has its own file. ``devices``, of earlier versions, are the ranks' devices.
     """
 
     format_version: Literal[1] = 1
@@ -46,7 +46,7 @@ class CheckpointManifest(StrictModel):
     world_size: Annotated[int, Field(ge=1)]
     written_at: datetime
     torch: str
-    devices: list[str]
+    devices: list[str] = []
     files: dict[str, FileDigest]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from chipperf.records.schema import Missing, TimeToTarget
 
 if TYPE_CHECKING:
-    from chipperf.records.schema import Record
+    from chipperf.records.schema import Number, Record
 
 
 Outcome = Literal["converged", "below_target", "no_target", "not_run"]
@@ -24,6 +24,6 @@ def convergence_outcome(record: Record) -> Outcome:
     return "converged" if met else "below_target"
 
 
-def meets_target(quality: float, target: float) -> bool:
-    """Return whether the result of an evaluation meets a case's target."""
-    return quality >= target
+def meets_target(quality: Number, target: Number) -> bool:
+    """Return whether the result of an evaluation meets a case's target. Without one of them, nothing is met."""
+    return not isinstance(quality, Missing) and not isinstance(target, Missing) and quality >= target

@@ -23,6 +23,9 @@ METRICS_VERSION = 1
 MetricsDefinition = Literal["chipperf", "flagperf"]
 """The definitions that the values follow: ``docs/metrics.md``, or FlagPerf's code, as in hand-written reports."""
 
+MINIMUM_WINDOWS = 5
+"""Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
+
 MissingKind = Literal["not_run", "withheld", "failed", "not_applicable", "unknown"]
 
 
@@ -336,7 +339,11 @@ class Span(StrictModel):
 
 
 class Power(StrictModel):
-    """Telemetry of all devices over the training region."""
+    """Telemetry of all devices over the training region.
+
+    ``coverage`` is the fraction of the training in which every value was read on every device, and ``longest_gap_s``
+    the longest time between two readings.
+    """
 
     samples: int
     mean_w: Number
@@ -347,6 +354,8 @@ class Power(StrictModel):
     mean_utilization_percent: Number
     used_peak_bytes: Bytes
     source: str
+    coverage: Number = UNKNOWN
+    longest_gap_s: Number = UNKNOWN
 
 
 class RankStep(StrictModel):

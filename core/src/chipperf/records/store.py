@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from chipperf.errors import RecordError, first_fault
+from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.process_files import has_live_process
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
 from chipperf.records.upgrade import upgrade
@@ -100,7 +101,8 @@ def _parse_record(text: bytes, file: Path) -> Record:
         raise RecordError(f"{file}: {lacking}: Field required", hint=hint)
     if record.status.state == "running" and not has_live_process(file.parent, thorough=False):
         killed = Failure(failure_class="killed", message="the run's processes are gone and left no result")
-        return record.model_copy(update={"status": Status(state="killed", failure=killed)})
+        record = record.model_copy(update={"status": Status(state="killed", failure=killed)})
+        return measured_in_events(record, file.with_name("events.jsonl"))
     return record
 
 

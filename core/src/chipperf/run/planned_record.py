@@ -54,7 +54,7 @@ def planned_record(plan: RunPlan, session: Session, *, metric: str) -> Record:
         seed=int(plan.hyperparameters.values["seed"]),
         dataset=_not_reached(Dataset, name=plan.data_root.name, fingerprint_method="", is_sample=False),
         loader=NOT_REACHED,
-        environment=_machine_environment(plan),
+        environment=machine_environment(plan),
         knobs=[],
         metrics=_not_reached(Metrics),
         warnings=list(plan.warnings),
@@ -79,7 +79,8 @@ def titles(title: Title) -> Titles:
     return Titles(zh=in_language(title, "zh"), en=title.en)
 
 
-def _machine_environment(plan: RunPlan) -> Environment:
+def machine_environment(plan: RunPlan) -> Environment:
+    """Return what is known of this machine without its devices, with what the user stated."""
     facts = _not_reached(
         Environment,
         machine=machine.read_machine(),

@@ -1,7 +1,8 @@
-"""Commands that start programs of chipperf with this interpreter."""
+"""Commands that start programs of chipperf with this interpreter, and how programs end."""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 _WITHOUT_DIRECTORY = "import runpy, sys; sys.path.remove(''); runpy.run_module({!r}, None, '__main__', True)"
@@ -15,3 +16,10 @@ def program(module: str) -> list[str]:
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", module]
     return [sys.executable, "-c", _WITHOUT_DIRECTORY.format(module)]
+
+
+def describe_exit(code: int) -> str:
+    """Return how a program ended as text, empty for code 0; a negative code is the signal that killed it."""
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"exited with code {code}" if code else ""

@@ -1,12 +1,17 @@
 """Telemetry: one process per machine reads all devices of the machine about once a second during training.
 
-It is a process and not a thread, so that it never holds the interpreter lock of a training process. It ends when its
-standard input receives a line, or closes because the worker that started it has ended.
+It is a process and not a thread, so that it never holds the interpreter lock of a training process. It opens the
+vendor's library and reports that on its standard output. Then it reads from a first line on its standard input to a
+second one, or until the input closes because the worker that started it has ended.
+
+The worker marks the beginning and the end of training in the telemetry's file. Whatever happens to the process, it is
+then known how much of the training has readings.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import select
 import statistics
 import subprocess
@@ -15,6 +20,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +30,7 @@ from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import Capability, DeviceInfo, TelemetrySample
 from chipperf.records.schema import Memory, Missing, Power
 from chipperf.records.upgrade import upgrade_reading
-from chipperf.run.programs import program
+from chipperf.run.programs import describe_exit, program
 from chipperf.run.ranks import device_key
 
 if TYPE_CHECKING:
@@ -34,18 +40,32 @@ if TYPE_CHECKING:
     from chipperf.records.schema import Metrics
 
 INTERVAL_S = 1.0
+_OPEN_S = 10.0
+"""Time within which the vendor's library must answer. Otherwise training begins without telemetry, and has it later."""
+
 _STOP_S = 5.0
 
-_COMBINED: Mapping[str, Callable[[list[Any]], float]] = {
-    "mean_w": statistics.fmean,
-    "max_w": max,
-    "energy_j": sum,
-    "mean_temperature_c": statistics.fmean,
-    "max_temperature_c": max,
-    "mean_utilization_percent": statistics.fmean,
-    "used_peak_bytes": max,
+_GAP_S = 3 * INTERVAL_S
+"""Longest time between two readings of a device that counts as read."""
+
+LEAST_COVERAGE = 0.95
+"""Fraction of the training that must have readings; of less, no value is stated."""
+
+_FAILED = "failed: "
+"""Beginning of the source of a reading that failed."""
+
+_VALUES: Mapping[str, tuple[str, Callable[[list[Any]], float]]] = {
+    "mean_w": ("power_w", statistics.fmean),
+    "max_w": ("power_w", max),
+    "energy_j": ("power_w", sum),
+    "mean_temperature_c": ("temperature_c", statistics.fmean),
+    "max_temperature_c": ("temperature_c", max),
+    "mean_utilization_percent": ("utilization_percent", statistics.fmean),
+    "used_peak_bytes": ("memory_used_bytes", max),
+    "coverage": ("", min),
+    "longest_gap_s": ("", max),
 }
-"""How each value of a summary is made, first from all devices of a machine and then from all machines."""
+"""What of a reading each value of a summary is made from, and how: of a machine's devices, and then of all machines."""
 
 
 class TelemetrySampler:
@@ -55,6 +75,9 @@ class TelemetrySampler:
         path: File to which the readings are appended, one JSON object per line.
         idle_memory_bytes: Memory in use on each device before the run, see :func:`read_idle_memory`.
         run_session: How many times the run's processes have been started, including this time.
+
+    Attributes:
+        fault: How the process ended, if not as it should.
     """
 
     def __init__(
@@ -68,31 +91,51 @@ class TelemetrySampler:
         serialized = json.dumps([asdict(device) for device in devices])
         self._arguments = [session.entry.name, str(path), serialized, str(run_session)]
         self._path = path
+        self._run_session = run_session
         self._idle_memory_bytes = idle_memory_bytes
         self._supported = Capability.TELEMETRY in session.vendor_info().capabilities
         self._process: subprocess.Popen[bytes] | None = None
+        self.fault = ""
+
+    def open(self) -> None:
+        """Let the process open the vendor's library, while this one prepares training."""
+        if self._supported and (self._process is None or self._process.returncode is not None):
+            command = [*program("chipperf.run.telemetry_process"), *self._arguments]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self) -> None:
-        if self._supported:
-            command = [*program("chipperf.run.telemetry_process"), *self._arguments]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.open()
+        if self._process is not None and self._process.stdin and self._process.stdout:
+            select.select([self._process.stdout], [], [], _OPEN_S)
+            self._mark("start")
+            with suppress(OSError):
+                os.write(self._process.stdin.fileno(), b"\n")
 
     def __exit__(self, *exception: object) -> None:
-        if self._process and self._process.stdin:
+        if self._process is None:
+            return
+        stopped_s = time.monotonic()
+        try:
             # Closing the pipe is not enough, because forked loader workers have a copy of its end.
-            with suppress(BrokenPipeError), self._process.stdin as stdin:
-                stdin.write(b"\n")
-            try:
-                self._process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.communicate(b"\n", timeout=_STOP_S)
+            self.fault = describe_exit(self._process.returncode)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            self.fault = f"did not end within {_STOP_S:g} s: a call of the vendor's library hangs"
+        self._mark("stop", time_s=stopped_s, fault=self.fault)
 
     def summary(self) -> Power | Missing:
         """Return the summary of the readings so far."""
         if not self._supported:
             return Missing(missing="not_applicable", reason="the vendor's plugin has no telemetry")
         return summarize(read_telemetry(self._path), self._idle_memory_bytes)
+
+    def _mark(self, mark: str, **facts: object) -> None:
+        entry = {"time_s": time.monotonic(), "session": self._run_session, "mark": mark, **facts}
+        # The process may have died within a line. If the file cannot be written, the readings lack their end, too.
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(entry)}\n")
 
 
 def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[str, int]:
@@ -109,7 +152,7 @@ def read_idle_memory(session: Session, devices: Iterable[ProbedDevice]) -> dict[
 
 
 def read_telemetry(path: Path) -> list[dict[str, Any]]:
-    """Return the readings of a telemetry file. Ignores an incomplete last line."""
+    """Return the readings and marks of a telemetry file. Ignores incomplete lines."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -125,38 +168,71 @@ def summarize(readings: Sequence[dict[str, Any]], idle_memory_bytes: Mapping[str
     """Return energy, power, temperature, utilization and peak memory, less the idle memory, over all devices.
 
     Energy is the sum over devices of the trapezoidal integral of the power over the device's readings. If a run was
-    interrupted, the energies of its sessions are added, without the time between them.
+    interrupted, the energies of its sessions are added, without the time between them. A value that was read in less
+    than :data:`LEAST_COVERAGE` of the training is not stated. Files of earlier versions have no marks, and tell nothing
+    about that.
     """
-    if not readings:
-        return Missing(missing="failed", reason="no telemetry was read")
+    marks = [reading for reading in readings if "mark" in reading]
+    readings = [reading for reading in readings if "mark" not in reading]
+    fault = next((f"; the telemetry process {mark['fault']}" for mark in marks if mark.get("fault")), "")
+    if not any(map(_tells_anything, readings)):
+        fault += next((f"; {each['source']}" for each in readings if each["source"].startswith(_FAILED)), "")
+        if fault or not readings:
+            return Missing(missing="failed", reason=f"no telemetry was read{fault}")
     by_session: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for reading in readings:
         by_session.setdefault((reading["device"], reading.get("session", 1)), []).append(reading)
-    powers_w = _values(readings, "power_w")
-    temperatures_c = _values(readings, "temperature_c")
     energies_j = [_energy_j(series) for series in by_session.values()]
-    values: dict[str, list[Any]] = {
-        "mean_w": powers_w,
-        "max_w": powers_w,
-        "energy_j": [] if None in energies_j else energies_j,
-        "mean_temperature_c": temperatures_c,
-        "max_temperature_c": temperatures_c,
-        "mean_utilization_percent": _values(readings, "utilization_percent"),
-        "used_peak_bytes": [
-            max(0, int(reading["memory_used_bytes"]) - idle_memory_bytes.get(reading["device"], 0))
-            for reading in readings
-            if reading.get("memory_used_bytes") is not None
-        ],
+    covered = {
+        key: _coverage(by_session, key, marks) for key, _ in _VALUES.values() if marks and _values(readings, key)
     }
-    unknown = Missing(missing="unknown", reason="the device does not tell")
-    combined: dict[str, Any] = {
-        name: combine(values[name]) if values[name] else unknown for name, combine in _COMBINED.items()
-    }
+    combined: dict[str, Any] = {}
+    for name, (key, combine) in _VALUES.items():
+        coverage, gap_s = covered.get(key, (1.0, 0.0))
+        values: list[Any] = _values(readings, key)
+        if name == "energy_j":
+            values = [] if None in energies_j else energies_j
+        elif name == "used_peak_bytes":
+            used = ((int(r[key]), idle_memory_bytes.get(r["device"], 0)) for r in readings if r.get(key) is not None)
+            values = [max(0, used_bytes - idle_bytes) for used_bytes, idle_bytes in used]
+        if coverage < LEAST_COVERAGE:
+            reason = f"read in {coverage:.0%} of the training, longest gap {gap_s:.0f} s{fault}"
+            combined[name] = Missing(missing="failed", reason=reason)
+        elif key:
+            combined[name] = (
+                combine(values) if values else Missing(missing="unknown", reason="the device does not tell")
+            )
+    if covered:
+        combined["coverage"] = min(coverage for coverage, _ in covered.values())
+        combined["longest_gap_s"] = max(gap_s for _, gap_s in covered.values())
     return Power(
         samples=min(Counter(reading["device"] for reading in readings).values()),
         source=next(filter(_tells_anything, readings), readings[0])["source"],
         **combined,
     )
+
+
+def _coverage(
+    by_session: Mapping[tuple[str, int], Sequence[dict[str, Any]]], key: str, marks: Sequence[dict[str, Any]]
+) -> tuple[float, float]:
+    """Return in which fraction of the training a value was read, and the longest gap, both of the worst device.
+
+    A session without an end was killed, and ends with its last reading of any device.
+    """
+    coverage, longest_s = 1.0, 0.0
+    for device in {device for device, _ in by_session}:
+        total_s = missed_s = 0.0
+        for session, start_s in ((mark["session"], mark["time_s"]) for mark in marks if mark["mark"] == "start"):
+            times_s = [each["time_s"] for each in by_session.get((device, session), ()) if each.get(key) is not None]
+            last_s = [series[-1]["time_s"] for (_, other), series in by_session.items() if other == session]
+            ends_s = [mark["time_s"] for mark in marks if mark["mark"] == "stop" and mark["session"] == session]
+            end_s = max(ends_s or last_s, default=start_s)
+            gaps_s = [after_s - before_s for before_s, after_s in pairwise([start_s, *times_s, end_s])]
+            total_s += end_s - start_s
+            missed_s += sum(gap_s for gap_s in gaps_s if gap_s > _GAP_S)
+            longest_s = max(longest_s, *gaps_s)
+        coverage = min(coverage, 1 - missed_s / total_s if total_s > 0 else 1.0)
+    return max(0.0, coverage), longest_s
 
 
 def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> dict[str, Any]:
@@ -168,7 +244,7 @@ def measured_everywhere(metrics: Metrics, powers: Sequence[Power | Missing]) -> 
     if not known or len(known) < len(powers):
         return {"power": next((power for power in powers if isinstance(power, Missing)), metrics.power)}
     combined: dict[str, Any] = {}
-    for name, combine in _COMBINED.items():
+    for name, (_, combine) in _VALUES.items():
         values = [getattr(power, name) for power in known]
         missing = next((value for value in values if isinstance(value, Missing)), None)
         combined[name] = combine(values) if missing is None else missing
@@ -202,23 +278,40 @@ def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
 
 
 def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: int = 1) -> None:
-    """Append a reading of every device about once a second until standard input ends or receives a line."""
+    """Read every device once, and after a byte on standard input about once a second, up to its next byte or end."""
+    # What the vendor's library prints belongs into the log.
+    opened = os.dup(1)
+    os.dup2(2, 1)
     session = bind(installed.find_vendor(vendor), purpose="inspect")
+    deadline_s = time.monotonic() + _OPEN_S
+    for device in devices:
+        # A library that takes its time to open answers later.
+        while _read(session, device).source.startswith(_FAILED) and time.monotonic() < deadline_s:
+            time.sleep(INTERVAL_S / 5)
+    os.write(opened, b"\n")
+    if not os.read(0, 1):
+        return
+    asked_to_stop = False
     with path.open("a", encoding="utf-8") as file:
         next_s = time.monotonic()
         while True:
             for device in devices:
-                try:
-                    reading = session.telemetry(device)
-                except PerfError as error:
-                    reading = TelemetrySample(source=f"failed: {error.message}")
+                reading = _read(session, device)
                 entry = {"time_s": time.monotonic(), "session": run_session, "device": device_key(device)}
                 file.write(json.dumps(entry | asdict(reading)) + "\n")
             file.flush()
-            next_s = max(next_s + INTERVAL_S, time.monotonic())
-            asked_to_stop, _, _ = select.select([sys.stdin], [], [], max(0.0, next_s - time.monotonic()))
+            # The last reading comes after the end of training, so that none of its time is left out.
             if asked_to_stop:
                 return
+            next_s = max(next_s + INTERVAL_S, time.monotonic())
+            asked_to_stop = bool(select.select([0], [], [], max(0.0, next_s - time.monotonic()))[0])
+
+
+def _read(session: Session, device: DeviceInfo) -> TelemetrySample:
+    try:
+        return session.telemetry(device)
+    except PerfError as error:
+        return TelemetrySample(source=f"{_FAILED}{error.message}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from chipperf.errors import RecordError, UsageError
+from chipperf.errors import RecordError
 from chipperf.records.checkpoints import (
     MANIFEST,
     SHARED,
@@ -21,13 +21,12 @@ from chipperf.records.checkpoints import (
     checkpoint_name,
     prune,
     rank_file,
-    read_manifest,
     remove,
 )
 from chipperf.records.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from chipperf.plugin.types import Rank
@@ -45,7 +44,6 @@ class CheckpointWriter:
         directory: Directory of the run's checkpoints.
         session: Number of starts of the run's processes, including this one.
         keep: Number of complete checkpoints to keep.
-        devices: Product name of each rank's device.
     """
 
     directory: Path
@@ -54,7 +52,6 @@ class CheckpointWriter:
     keep: int
     rank: Rank
     collectives: Collectives
-    devices: Sequence[str]
 
     def save(self, step: int, shared: State | None, own: State) -> str | None:
         """Write a checkpoint and remove old ones that are no longer needed.
@@ -97,33 +94,16 @@ class CheckpointWriter:
             world_size=self.rank.world_size,
             written_at=datetime.now(timezone.utc),
             torch=torch.__version__,
-            devices=list(self.devices),
             files=dict(sorted(files.items())),
         )
         try:
             _sync_directory(checkpoint)
             write_atomically(checkpoint / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
             _sync_directory(checkpoint)
-        except RecordError as error:
-            return error.message
-        except OSError as error:
+        except (OSError, RecordError) as error:
             return _describe(error)
         prune(self.directory, self.keep)
         return None
-
-
-def require_same_devices(checkpoint: Path, devices: Sequence[str]) -> None:
-    """Check that the devices are those of the checkpoint, because a record describes one kind of device.
-
-    Raises:
-        UsageError: The devices differ.
-    """
-    before = read_manifest(checkpoint).devices
-    if list(devices) != before:
-        raise UsageError(
-            f"the run was begun on {', '.join(dict.fromkeys(before))}, and here is {', '.join(dict.fromkeys(devices))}",
-            hint="resume it on the same devices, or start a new run",
-        )
 
 
 def read_checkpoint(checkpoint: Path, rank: int) -> tuple[State, State]:
@@ -209,5 +189,8 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _describe(error: OSError) -> str:
-    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"{error.strerror}: {error.filename}"
+def _describe(error: OSError | RecordError) -> str:
+    """Return a fault without the name of a file, so that the same fault of another step is the same text."""
+    cause = error.__cause__ if isinstance(error, RecordError) else error
+    is_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk is full" if is_full else getattr(cause, "strerror", None) or str(error)

@@ -13,9 +13,10 @@ import statistics
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from chipperf.records.schema import Missing, RankStep, StepBreakdown
+from chipperf.records.event_metrics import throughput
+from chipperf.records.schema import MINIMUM_WINDOWS, Missing, RankStep, StepBreakdown
 from chipperf.run.ranks import describe_card
-from chipperf.train.windows import MINIMUM_WINDOWS, LocalWindow, combine_windows, spread, throughput
+from chipperf.train.windows import LocalWindow, combine_windows, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -56,7 +56,7 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     )
     state.curve.append(point)
     metric, value = context.metric, None if isinstance(point.value, Missing) else point.value
-    context.events.write("eval_accuracy", value, metric=metric, epoch=point.epoch, step=point.step)
+    context.events.write("eval_accuracy", value, metric=metric, **point.model_dump(exclude={"value"}))
     context.events.write("eval_stop", point.epoch, step=point.step)
     context.progress.evaluated(point.epoch, metric, value)
     context.notify(

@@ -27,7 +27,7 @@ from chipperf.train.schedule import Schedule, StepBudget
 from chipperf.train.windows import LocalWindow, combine_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from chipperf.cases.workload import Batch
     from chipperf.records.schema import Window
@@ -55,6 +55,7 @@ class TrainingLoop:
         self._batches = TrainingBatches(context)
         self._start_s = 0.0
         self._settled_step = 0
+        self._unsaved: dict[str, list[int]] = {}
         per_epoch = context.workload.steps_per_epoch
         self.state = RunState(steps_per_epoch=per_epoch)
         self.schedule = Schedule(context.hyperparameters, context.limits, per_epoch, self._budget)
@@ -243,8 +244,12 @@ class TrainingLoop:
             context.edge()
         if fault is None:
             state.saved_step = step
-        elif not any(fault in warning for warning in state.warnings):
-            state.warnings.append(f"no checkpoint after step {step}: {fault}; older ones were kept")
+        else:
+            steps = self._unsaved.setdefault(fault, [])
+            if steps:
+                state.warnings.remove(_unsaved_warning(steps, fault))
+            steps.append(step)
+            state.warnings.append(_unsaved_warning(steps, fault))
         context.events.write("checkpoint_stop", fault or "written", step=step)
 
     def _checkpoint(self) -> tuple[State, State]:
@@ -264,7 +269,7 @@ class TrainingLoop:
             state.samples += window.samples
             if local.kind != "warmup":
                 (state.windows if local.kind == "measured" else state.restart_windows).append(window)
-                _announce_window(self._context, window)
+                _announce_window(self._context, window, local.kind)
 
     def _finish_epoch(self, epoch: int) -> None:
         """Announce the end of an epoch, counted from 1; observers are told only if it has a window."""
@@ -274,19 +279,28 @@ class TrainingLoop:
         context.events.write("epoch_stop", epoch, step=state.steps)
         windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
         if windows:
-            mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
+            losses = [window.loss * window.steps for window in windows if window.loss is not None]
+            is_known = len(losses) == len(windows)
+            mean_loss = sum(losses) / sum(window.steps for window in windows) if is_known else None
             context.notify(
                 EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory)
             )
 
 
-def _announce_window(context: RunContext, window: Window) -> None:
+def _unsaved_warning(steps: Sequence[int], fault: str) -> str:
+    later = f" and {len(steps) - 1} later ones, the last after step {steps[-1]}" if len(steps) > 1 else ""
+    return f"no checkpoint after step {steps[0]}{later}: {fault}; older ones were kept"
+
+
+def _announce_window(context: RunContext, window: Window, kind: WindowKind) -> None:
     last_step = window.first_step + window.steps - 1
     context.events.write(
         "window_stop",
         {"samples": window.samples, "seconds": window.seconds, "loss": window.loss},
         epoch=window.epoch,
         step=last_step,
+        first_step=window.first_step,
+        kind=kind,
     )
     context.notify(
         WindowFinished(
@@ -295,7 +309,7 @@ def _announce_window(context: RunContext, window: Window) -> None:
             epoch=window.epoch,
             samples=window.samples,
             seconds=window.seconds,
-            loss=window.loss or 0.0,
+            loss=window.loss,
             learning_rate=context.workload.learning_rates(last_step - 1)[0],
         )
     )

@@ -16,14 +16,14 @@ from chipperf.run.collectives import Collectives
 from chipperf.run.failure import describe, ignore_signals
 from chipperf.run.ranks import require_distinct_cards
 from chipperf.run.telemetry_process import TelemetrySampler
-from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
+from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
 from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.results import RuntimeFacts, write_results
+from chipperf.train.results import RuntimeFacts, write_description, write_results
 from chipperf.train.stop import StopRequest
 from chipperf.train.worker_environment import APPLIED_VARIABLE
 
@@ -70,7 +70,6 @@ def initialize(
         keep=hyperparameters.keep_checkpoints,
         rank=rank,
         collectives=collectives,
-        devices=[info.name for info in devices],
     )
     return RunContext(
         run_id=plan.run_id,
@@ -116,10 +115,8 @@ def _build_workload(
     )
 
 
-def prepare_loop(
-    plan: RunPlan, directory: RunDirectory, context: RunContext, runtime: RuntimeInfo
-) -> tuple[TrainingLoop, RuntimeFacts]:
-    """Build the model, measure its precision, and return to the plan's checkpoint."""
+def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
+    """Build the model, measure its precision, return to the plan's checkpoint, and describe all that in the record."""
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
     facts = RuntimeFacts(
@@ -128,12 +125,20 @@ def prepare_loop(
         core_knobs=replica.knobs,
         applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
     )
+    # What training calls hours from now is called once: a mistake of the plugin ends the run before its first step.
+    context.session.memory_reset_peak(context.device)
+    context.session.memory_query(context.device)
+    if context.session.step_end:
+        context.session.step_end(context.device)
+    context.session.synchronize(context.device)
     if plan.checkpoint is not None:
         checkpoint = directory.checkpoints / plan.checkpoint
-        require_same_devices(checkpoint, [info.name for info in context.devices])
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
-    return loop, facts
+    if context.rank.is_main:
+        warnings = write_description(directory, plan, context, facts)
+        loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
+    return loop
 
 
 def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) -> None:
@@ -158,14 +163,22 @@ def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) 
     )
 
 
-def train(plan: RunPlan, directory: RunDirectory, context: RunContext, loop: TrainingLoop, facts: RuntimeFacts) -> None:
-    """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
+def open_telemetry(plan: RunPlan, directory: RunDirectory, context: RunContext) -> TelemetrySampler:
+    """Return the sampler of this machine's devices; the first rank on the machine lets it open the vendor's library."""
     rank = context.rank
     first = rank.node_rank * rank.local_world_size
     local_devices = list(dict.fromkeys(context.devices[first : first + rank.local_world_size]))
     sampler = TelemetrySampler(
         context.session, directory.telemetry(rank.node_rank), local_devices, plan.idle_memory_bytes, plan.session
     )
+    if rank.local_rank == 0:
+        sampler.open()
+    return sampler
+
+
+def train(directory: RunDirectory, context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) -> None:
+    """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
+    rank = context.rank
     failure = None
     try:
         with sampler if rank.local_rank == 0 else nullcontext():
@@ -180,4 +193,4 @@ def train(plan: RunPlan, directory: RunDirectory, context: RunContext, loop: Tra
     finally:
         ignore_signals()
         if rank.is_main:
-            write_results(directory, context, loop.state, facts, sampler.summary(), failure=failure)
+            write_results(directory, context, loop.state, sampler, failure=failure)

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
+from chipperf.errors import UsageError
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
+from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
+    MINIMUM_WINDOWS,
     Card,
     Environment,
     Failure,
@@ -27,7 +30,8 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
+from chipperf.run.planned_record import machine_environment
+from chipperf.train.windows import spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
+    from chipperf.run.plan import RunPlan
+    from chipperf.run.telemetry_process import TelemetrySampler
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.run_state import RunState
@@ -59,27 +65,22 @@ class RuntimeFacts:
     applied_environment: Sequence[dict[str, str]]
 
 
-def write_results(
-    directory: RunDirectory,
-    context: RunContext,
-    state: RunState,
-    facts: RuntimeFacts,
-    power: Power | Missing,
-    *,
-    failure: Failure | None,
-) -> None:
-    """Write the results to the run's record; after a failure, the results of the completed part.
+def write_description(directory: RunDirectory, plan: RunPlan, context: RunContext, facts: RuntimeFacts) -> list[str]:
+    """Write what a record says once about all sessions: its data, loader, environment, precision and knobs.
 
-    If the launcher is alive, it replaces this rank's ``failure`` with its verdict on all ranks.
+    The first session writes it. Return warnings about what is different in a later one.
+
+    Raises:
+        UsageError: The run was begun on another dataset or on other devices.
     """
     planned = read_record(directory.record)
+    is_first = isinstance(planned.loader, Missing)
     target: float | Missing | None = context.target
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
     precision, measured = context.precision, facts.measured_precision
-    metrics = _metrics(context, state, power)
-    results = {
-        "status": _status(failure),
+    machine = planned.environment if is_first else machine_environment(plan)
+    description = {
         "case": planned.case.model_copy(update={"target": target}),
         "precision": PrecisionRecord(
             requested=precision.requested,
@@ -91,19 +92,78 @@ def write_results(
         ),
         "dataset": context.workload.dataset,
         "loader": context.workload.loader,
-        "environment": _environment(planned.environment, context, facts.runtime),
+        "environment": _environment(machine, context, facts.runtime),
         "knobs": _knobs(facts, precision),
+    }
+    described = Record.model_validate(planned.model_copy(update=description).model_dump())
+    warnings = _precision_warnings(precision, measured)
+    if is_first:
+        directory.write_record(described)
+        return warnings
+    _require_same(planned, described)
+    before, now = _facts(planned), _facts(described)
+    differing = [
+        f"{name} {before.get(name)}, then {now.get(name)}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        warnings.append(f"continued with other settings than this record has: {'; '.join(differing)}")
+    return warnings
+
+
+def _require_same(planned: Record, described: Record) -> None:
+    """Check that a run continues on the dataset and the kind of devices that its record describes."""
+    cards, here = ([card.name for card in record.environment.cards] for record in (planned, described))
+    if cards != here:
+        raise UsageError(
+            f"the run was begun on {', '.join(dict.fromkeys(cards))}, and here is {', '.join(dict.fromkeys(here))}",
+            hint="resume it on the same devices, or start a new run",
+        )
+    before, now = planned.dataset, described.dataset
+    # Its name may be that of its directory, which may have moved.
+    if before.model_copy(update={"name": now.name}) != now:
+        told = "{0.name} with {0.train_samples} samples for training, {0.eval_samples} for evaluation, {0.fingerprint}"
+        raise UsageError(
+            f"the run was begun on another dataset: {told.format(before)}; here is {told.format(now)}",
+            hint="perf train --resume RUN --data DIR says where its data are now",
+        )
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """Return what a record says once, as texts by name."""
+    facts: dict[str, object] = {f"knob {knob.name}": knob.value for knob in record.knobs}
+    facts |= {f"distribution {each.name}": each.version for each in record.environment.distributions}
+    facts |= {f"card of rank {card.rank}": f"{card.name} {card.uuid}" for card in record.environment.cards}
+    for part in ("precision", "loader", "environment"):
+        fields = getattr(record, part).model_dump(exclude={"distributions", "cards", "stated"})
+        facts |= {f"{part}.{name}": value for name, value in fields.items()}
+    return {name: str(value) for name, value in facts.items()}
+
+
+def write_results(
+    directory: RunDirectory,
+    context: RunContext,
+    state: RunState,
+    sampler: TelemetrySampler,
+    *,
+    failure: Failure | None,
+) -> None:
+    """Write the results to the run's record; after a failure, the results of the completed part.
+
+    If the launcher is alive, it replaces this rank's ``failure`` with its verdict on all ranks.
+    """
+    planned = read_record(directory.record)
+    metrics = _metrics(context, state, sampler.summary())
+    results = {
+        "status": _status(failure),
         "metrics": metrics,
-        "disabled_observers": [
-            f"{observer.name} ({observer.distribution} {observer.version}): {observer.reason}"
-            for observer in context.session.disabled_observers
-        ],
         "warnings": [
             *planned.warnings,
+            *([f"telemetry: the process that reads the devices {sampler.fault}"] if sampler.fault else []),
             *_interruption_warnings(planned),
             *state.warnings,
             *_cross_check_warnings(metrics),
-            *_precision_warnings(precision, measured),
             *straggler_warnings(state.rank_steps),
         ],
     }

@@ -10,15 +10,12 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from chipperf.records.schema import Spread, Throughput, Window
+from chipperf.records.schema import Spread, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.run.collectives import Collectives
-
-MINIMUM_WINDOWS = 5
-"""Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
 
 WindowKind = Literal["measured", "warmup", "restart"]
 """``warmup``: warm-up of a run. ``restart``: warm-up of a resumed run. Only ``measured`` counts for the throughput."""
@@ -53,23 +50,6 @@ def combine_windows(windows: Sequence[LocalWindow], collectives: Collectives) ->
         )
         for window, total, slowest, loss in zip(windows, samples, nanoseconds, losses, strict=True)
     ]
-
-
-def throughput(windows: Sequence[Window]) -> Throughput | None:
-    """Return the median throughput with its interquartile range, or ``None`` for too few windows.
-
-    The cross-check ``mean_of_totals`` is total samples over total time, not an average of rates.
-    """
-    if len(windows) < MINIMUM_WINDOWS:
-        return None
-    rates = sorted(window.samples_per_s for window in windows)
-    first, _, third = statistics.quantiles(rates, n=4, method="inclusive")
-    return Throughput(
-        median=statistics.median(rates),
-        iqr=third - first,
-        mean_of_totals=sum(window.samples for window in windows) / sum(window.seconds for window in windows),
-        windows=list(windows),
-    )
 
 
 def spread(durations_s: Sequence[float]) -> Spread | None:

@@ -14,6 +14,7 @@ from chipperf.errors import RecordError
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import RunFailed, RunFinished
+from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
 from chipperf.run.failure import DUMP_SIGNAL, describe, report_failure
@@ -22,6 +23,9 @@ from chipperf.run.plan import RunPlan, read_plan
 from chipperf.run.progress import ProgressFile
 from chipperf.run.ranks import rank_from_environment
 from chipperf.train.context import Spans
+
+_FAILED_S = 10.0
+"""Time that each observer of a failed run has. Ranks that are told to stop are killed after 25 seconds."""
 
 if TYPE_CHECKING:
     from chipperf.plugin.session import Session
@@ -39,17 +43,29 @@ def main(run_directory: Path) -> None:
         plan = read_plan(directory.plan)
         session = bind(installed.find_vendor(plan.vendor), observers=installed.observers() if rank.is_main else ())
         events = EventLog(directory.events if rank.is_main else None, rank.rank)
+        # An observer that hangs must not end a run that has its results, nor hide the failure of one that has not.
+        patience_s = (plan.hang_timeout_s or 0.0) / 2
         try:
             _run(plan, session, rank, directory, events)
+            session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)), limit_s=patience_s)
         except BaseException as error:
             failure = describe(error, rank.rank)
-            session.notify(RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message))
+            failed = RunFailed(run_id=plan.run_id, failure_class=failure.failure_class, message=failure.message)
+            session.notify(failed, limit_s=min(patience_s or _FAILED_S, _FAILED_S))
             # This also fails on a full disk, and must not hide the reason of the run's failure.
             with suppress(RecordError):
                 events.write("run_stop", "failed", reason=str(error))
             raise
         finally:
             events.close()
+            disabled = [
+                f"{each.name} ({each.distribution} {each.version}): {each.reason}"
+                for each in session.disabled_observers
+            ]
+            with suppress(RecordError):
+                if disabled:
+                    record = read_record(directory.record)
+                    directory.write_record(record.model_copy(update={"disabled_observers": disabled}))
 
 
 def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, events: EventLog) -> None:
@@ -65,20 +81,20 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
 
         import torch.distributed as dist
 
-        from chipperf.train.rank_training import announce_start, initialize, prepare_loop, train
+        from chipperf.train.rank_training import announce_start, initialize, open_telemetry, prepare_loop, train
 
         device = session.device_init(rank)
     try:
         with spans.measure("init"):
             context = initialize(plan, directory, session, rank, device, events, progress, spans)
-            loop, facts = prepare_loop(plan, directory, context, runtime)
+            sampler = open_telemetry(plan, directory, context)
+            loop = prepare_loop(plan, directory, context, runtime)
         gc.enable()
         events.write("init_stop")
         announce_start(plan, directory, context)
-        train(plan, directory, context, loop, facts)
+        train(directory, context, loop, sampler)
         events.write("run_stop", "success")
         progress.phase("finished")
-        session.notify(RunFinished(run_id=plan.run_id, record_path=str(directory.record)))
     finally:
         session.device_teardown(device)
         if dist.is_initialized():

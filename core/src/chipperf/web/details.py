@@ -51,6 +51,7 @@ _POWER = {
     "mean_temperature_c": phrase("Mean temperature (°C)", context="page"),
     "max_temperature_c": phrase("Max temperature (°C)", context="page"),
     "mean_utilization_percent": phrase("Mean utilisation (%%)", context="page"),
+    "longest_gap_s": phrase("Longest gap (s)"),
 }
 _PRECISION = {
     "requested": phrase("Requested", context="page"),

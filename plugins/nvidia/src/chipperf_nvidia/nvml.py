@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from chipperf import DeviceInfo
 
 _SAMPLE_TIMEOUT_S = 2.0
-_unresponsive: set[str] = set()
+_asked: set[str] = set()
+"""GPUs that have not yet answered. A call that hangs keeps its thread, so no second one is made until it returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,14 +158,12 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
     uuid = device.uuid
     if uuid is None:
         raise DeviceError(f"{device.name} has no UUID to find it by", hint="torch 2.4 and later tell it")
-    # A call that hangs keeps its thread, so no second one is made.
-    if uuid not in _unresponsive:
-        try:
-            return call_bounded(lambda: _read_sample(uuid), timeout_s=_SAMPLE_TIMEOUT_S)
-        except TimeoutError:
-            _unresponsive.add(uuid)
+    if uuid not in _asked:
+        _asked.add(uuid)
+        with suppress(TimeoutError):
+            return call_bounded(lambda: _answer(uuid), timeout_s=_SAMPLE_TIMEOUT_S)
     raise DeviceError(
-        f"NVML did not answer for {uuid} within {_SAMPLE_TIMEOUT_S:g} s and is not asked again",
+        f"NVML did not answer for {uuid} within {_SAMPLE_TIMEOUT_S:g} s, and is asked again when it has",
         hint="dmesg names GPUs that were lost",
     )
 
@@ -172,6 +171,13 @@ def perf_telemetry(device: DeviceInfo) -> TelemetrySample:
 def version(pynvml: Any) -> str:
     """Return the version of NVML's library."""
     return _text(pynvml.nvmlSystemGetNVMLVersion())
+
+
+def _answer(uuid: str) -> TelemetrySample:
+    try:
+        return _read_sample(uuid)
+    finally:
+        _asked.discard(uuid)
 
 
 def _read_sample(uuid: str) -> TelemetrySample:

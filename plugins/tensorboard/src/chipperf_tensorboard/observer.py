@@ -77,9 +77,9 @@ def perf_run_failed(event: RunFailed) -> None:
     _close(event.run_id)
 
 
-def _write(run_id: str, step: int, scalars: dict[str, float]) -> None:
+def _write(run_id: str, step: int, scalars: dict[str, float | None]) -> None:
     if run_id in _writers:
-        _writers[run_id].write(step, scalars)
+        _writers[run_id].write(step, {tag: value for tag, value in scalars.items() if value is not None})
 
 
 def _close(run_id: str) -> None:
