@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 import typer
 
 import chipperf
 from chipperf.cli.command_groups import lazy_group
-from chipperf.errors import PerfError, PluginError
+from chipperf.cli.streams import Output
+from chipperf.errors import PerfError, PluginError, UsageError
 
 COMMANDS = {
     "train": "chipperf.cli.train:train",
@@ -63,6 +64,9 @@ def main() -> NoReturn:
     Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
+    # Without a descriptor there is no stream, and typer prints nothing.
+    if sys.stdout and sys.stderr:
+        sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
     try:
         app()
     except PerfError as error:
@@ -72,6 +76,11 @@ def main() -> NoReturn:
             raise
         hint = "pip install 'chipperf[train]', or the vendor's own build of it"
         _fail(PluginError(f"{error.name} is not installed", hint=hint))
+    except OSError as error:
+        if error.filename is None:
+            _fail(PluginError(str(error), hint="PERF_DEBUG=1 shows where it happened"))
+        hint = "check that the path exists and who may use it, or choose another one"
+        _fail(UsageError(f"cannot use {error.filename}: {error.strerror}", hint=hint))
     sys.exit(0)
 
 
