@@ -74,3 +74,14 @@ def test_every_command_is_found(name):
 
     assert shown.exit_code == 0, shown.output
     assert f"perf {name} " in shown.output
+
+
+@pytest.mark.parametrize("arguments", [["lint", "--list"], ["contract", "list"]])
+def test_lists_do_not_depend_on_docstrings(arguments):
+    listed = run(sys.executable, "-OO", "-m", "chipperf", *arguments).stdout
+
+    assert listed == run(sys.executable, "-m", "chipperf", *arguments).stdout
+
+
+def test_help_without_docstrings():
+    assert "contract" in run(sys.executable, "-OO", "-m", "chipperf", "--help").stdout
