@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -135,16 +136,24 @@ def _inspect(entry: PluginEntry) -> tuple[dict[str, str], bool | str]:
 
 
 def _metadata_warnings() -> list[str]:
-    """Return warnings about entry points in unknown groups and about entry points whose module does not exist."""
+    """Return warnings about entry points that nothing reads, whose module does not exist, or that cannot be read."""
     warnings = []
-    found = ((distribution, entry) for distribution in distributions() for entry in distribution.entry_points)
-    for distribution, entry in found:
-        if not entry.group.startswith("chipperf"):
-            continue
-        who = f"{distribution.metadata['Name']} {distribution.version}: entry point {entry.name!r}"
+    for entry in installed.entries():
+        who, module = f"{entry.source}: entry point {entry.name!r}", entry.value.partition(":")[0]
         if entry.group not in _GROUPS:
             near = did_you_mean(entry.group, _GROUPS)
             warnings.append(f"{who} is in group {entry.group!r}, which nothing reads{near}")
-        elif find_spec(entry.module.partition(".")[0]) is None:
-            warnings.append(f"{who} names {entry.module}, which is gone: stale metadata, reinstall the distribution")
+        elif find_spec(module.partition(".")[0] or "?") is None:
+            warnings.append(f"{who} names {module}, which is gone: stale metadata, reinstall the distribution")
+    for distribution in distributions():
+        try:
+            list(distribution.entry_points)
+        except Exception as error:
+            name = "a distribution"
+            with suppress(Exception):
+                name = distribution.metadata["Name"]
+            warnings.append(
+                f"{name} in {distribution.locate_file('')} has entry points that cannot be read ({error}), "
+                "which 'import torch' looks through: reinstall or remove it"
+            )
     return warnings

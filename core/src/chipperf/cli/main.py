@@ -64,6 +64,8 @@ def main() -> NoReturn:
     Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
+    # They are looked for among all distributions, one of which may be broken.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Without a descriptor there is no stream, and typer prints nothing.
     if sys.stdout and sys.stderr:
         sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
