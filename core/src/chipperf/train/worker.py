@@ -74,7 +74,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             loop, facts = prepare_loop(plan, directory, context, runtime)
         gc.enable()
         events.write("init_stop")
-        announce_start(plan, directory, context)
+        announce_start(plan, directory, context, loop.state.steps)
         train(plan, directory, context, loop, facts)
         events.write("run_stop", "success")
         progress.phase("finished")
