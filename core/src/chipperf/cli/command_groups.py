@@ -9,8 +9,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from chipperf.errors import PerfError
-
 
 class LazyCommands(Mapping[str, Any]):
     """Commands by name. Each is imported at its first use, from ``module:attribute``: a function or a Typer."""
@@ -46,13 +44,6 @@ def lazy_group(places: Mapping[str, str]) -> type[TyperGroup]:
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self.commands = LazyCommands(places)  # type: ignore[assignment]
-
-        def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-            try:
-                return super().invoke(ctx)
-            except KeyboardInterrupt as error:
-                # typer would end the program without a word.
-                raise PerfError("interrupted") from error
 
     return LazyGroup
 

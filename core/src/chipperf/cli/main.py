@@ -78,6 +78,10 @@ def main() -> NoReturn:
             raise
         hint = "pip install 'chipperf[train]', or the vendor's own build of it"
         _fail(PluginError(f"{error.name} is not installed", hint=hint))
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
+        _fail(PerfError("interrupted"))
     except OSError as error:
         if error.filename is None:
             _fail(PluginError(str(error), hint="PERF_DEBUG=1 shows where it happened"))
@@ -85,6 +89,9 @@ def main() -> NoReturn:
         _fail(UsageError(f"cannot use {error.filename}: {error.strerror}", hint=hint))
     sys.exit(0)
 
+
+_INTERRUPTED = 130
+"""Code with which typer ends without a word after Ctrl-C."""
 
 _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch", "torchvision")
 
