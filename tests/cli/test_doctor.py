@@ -26,7 +26,7 @@ def test_entry_points_that_lead_nowhere_are_warned_about(distributions, perf, en
     assert any(all(word in warning for word in words) for warning in warnings)
 
 
-def test_broken_metadata_of_others_is_named_and_stops_nothing(distributions):
+def test_broken_metadata_of_others_stops_nothing(distributions):
     distributions.add("foreign", "")
     (distributions.root / "foreign-1.2.dist-info" / "entry_points.txt").write_bytes(b"[x]\nandr\xe9 = x\n")
     distributions.add("other", "")
@@ -34,8 +34,7 @@ def test_broken_metadata_of_others_is_named_and_stops_nothing(distributions):
     # pydantic looks for plugins when it is imported.
     findings = examine(execute_perf, PYTHONPATH=str(distributions.root))
     assert "cpu" in {vendor["name"] for vendor in findings["vendors"]}
-    [warning] = [warning for warning in findings["warnings"] if "cannot be read" in warning]
-    assert warning.startswith(f"foreign in {distributions.root}")
+    assert "foreign" not in str(findings)
 
 
 def test_visible_device_variables_that_contradict_each_other_are_warned_about(distributions, perf):

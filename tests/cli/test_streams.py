@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -96,13 +95,6 @@ def test_files_stay_utf_8(print_with: Print, tmp_path: Path) -> None:
 
     assert code == 0
     assert "配置" in (tmp_path / "report.md").read_text(encoding="utf-8")
-
-
-def test_json_loses_nothing(print_with: Print, encoding: str) -> None:
-    code, printed = print_with("compare", "测é★", "测é★", "--json")
-
-    assert code == 0
-    assert "测é★" in json.dumps(json.loads(printed.decode(encoding)), ensure_ascii=False)
 
 
 def test_locale_that_cannot_write_a_path(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ PROGRAM = Path(__file__).with_name("loader_program.py")
     ("missing", "failure_class", "message", "hint"),
     [
         ("short path", "PluginError", "/aaaa", "set TMPDIR"),
-        ("room for a batch", "shared_memory", "shared memory of 0.293 MiB, /dev/shm", "--shm-size"),
-        ("room for what is queued", "shared_memory", "shared memory of 0.293 MiB, /dev/shm", "--set workers=N"),
-        ("room for a queue", "shared_memory", "shared memory of 0.003906 MiB, /dev/shm", "--shm-size"),
+        ("room for a batch", "shared_memory", "0.293 MiB in all", "--shm-size"),
+        ("room for what is queued", "shared_memory", "0.293 MiB in all", "--set workers=N"),
+        ("room for a queue", "shared_memory", "0.003906 MiB in all", "--shm-size"),
         ("process", "loader_died", "a loader process died: ", "memory has probably run out"),
-        ("sense", "ZeroDivisionError", "a loader process failed: ZeroDivisionError: ", "in the log of the rank"),
+        ("sense", "ZeroDivisionError", "a loader process failed: ZeroDivisionError: ", "in the rank's log"),
     ],
 )
 def test_cause_is_named(

@@ -75,12 +75,9 @@ def require_id(id: str, pattern: str, example: str) -> None:
 
 
 def summary_of(function: Callable[..., object], id: str) -> str:
-    """Return the first line of a function's docstring, which it must have, as the summary of the entry ``id``.
-
-    ``python -OO`` leaves docstrings out, so they are read from the source then.
-    """
+    """Return the first line of a function's docstring, which it must have, as the summary of the entry ``id``."""
     documented = inspect.getdoc(function)
-    if sys.flags.optimize > 1:
+    if sys.flags.optimize > 1:  # The source has what python -OO leaves out.
         documented = ast.get_docstring(ast.parse(inspect.getsource(function)).body[0])  # type: ignore[arg-type]
     summary = (documented or "").partition("\n")[0]
     if not summary:

@@ -7,9 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -136,7 +134,7 @@ def _inspect(entry: PluginEntry) -> tuple[dict[str, str], bool | str]:
 
 
 def _metadata_warnings() -> list[str]:
-    """Return warnings about entry points that nothing reads, whose module does not exist, or that cannot be read."""
+    """Return warnings about entry points in unknown groups and about entry points whose module does not exist."""
     warnings = []
     for entry in installed.entries():
         who, module = f"{entry.source}: entry point {entry.name!r}", entry.value.partition(":")[0]
@@ -145,15 +143,4 @@ def _metadata_warnings() -> list[str]:
             warnings.append(f"{who} is in group {entry.group!r}, which nothing reads{near}")
         elif find_spec(module.partition(".")[0] or "?") is None:
             warnings.append(f"{who} names {module}, which is gone: stale metadata, reinstall the distribution")
-    for distribution in distributions():
-        try:
-            list(distribution.entry_points)
-        except Exception as error:
-            name = "a distribution"
-            with suppress(Exception):
-                name = distribution.metadata["Name"]
-            warnings.append(
-                f"{name} in {distribution.locate_file('')} has entry points that cannot be read ({error}), "
-                "which 'import torch' looks through: reinstall or remove it"
-            )
     return warnings

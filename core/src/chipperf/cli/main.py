@@ -79,19 +79,14 @@ def main() -> NoReturn:
         hint = "pip install 'chipperf[train]', or the vendor's own build of it"
         _fail(PluginError(f"{error.name} is not installed", hint=hint))
     except SystemExit as end:
-        if end.code != _INTERRUPTED:
-            raise
-        _fail(PerfError("interrupted"))
+        if end.code == 130:  # So typer ends, without a word, after Ctrl-C.
+            _fail(PerfError("interrupted"))
+        raise
     except OSError as error:
-        if error.filename is None:
-            _fail(PluginError(str(error), hint="PERF_DEBUG=1 shows where it happened"))
-        hint = "check that the path exists and who may use it, or choose another one"
-        _fail(UsageError(f"cannot use {error.filename}: {error.strerror}", hint=hint))
+        place = error.filename or "a file, process or connection"
+        _fail(UsageError(f"cannot use {place}: {error.strerror or error}", hint="PERF_DEBUG=1 shows what needs it"))
     sys.exit(0)
 
-
-_INTERRUPTED = 130
-"""Code with which typer ends without a word after Ctrl-C."""
 
 _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch", "torchvision")
 

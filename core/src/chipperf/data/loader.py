@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from chipperf.data.decode import decoder_name, read_file
-from chipperf.data.loader_errors import describe_loader_error, require_sockets
+from chipperf.data.loader_errors import loader_error, require_sockets
 from chipperf.data.transforms import EvaluationTransform, TrainingTransform, resize_name
-from chipperf.errors import ConfigError, DataError, PerfError
+from chipperf.errors import ConfigError, PerfError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,10 +144,7 @@ class LoaderSettings:
 
 
 class ImageLoader(Generic[B]):
-    """Iterable over batches.
-
-    A file that cannot be decoded stops the iteration with a :class:`DataError`; what else fails in a loader process,
-    with a :class:`PerfError` that says what.
+    """Iterable over batches; errors, such as of a file that cannot be decoded, stop it with a :class:`PerfError`.
 
     Args:
         dataset: Samples, indexed by :class:`SampleKey`.
@@ -204,7 +201,7 @@ class ImageLoader(Generic[B]):
                 yield batch
         except OSError as error:
             # Queues need shared memory before there is a process.
-            raise describe_loader_error(error) from error
+            raise loader_error(error) from error
 
     def close(self) -> None:
         """Stop the worker processes; the next iteration starts new ones."""
@@ -294,16 +291,10 @@ def build_evaluation_loader(
 
 
 def _prepare_process(worker: int) -> None:
-    """Leave the rank's process group, whose signals would end a worker while a step needs a batch, and tell errors.
-
-    A batch is put into shared memory in a thread of its queue, where an error would be lost with the batch.
-    """
+    """Leave the rank's process group, so that its signals do not end a worker while a step needs a batch."""
     os.setpgid(0, 0)
-    Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
-
-
-def _send_error(queue: Queue[Any], error: Exception, item: tuple[int, Any]) -> None:
-    queue.put((item[0], describe_loader_error(error)))
+    # Batches are put into shared memory in a thread of the queue, where an error would be lost with the batch.
+    Queue._on_queue_feeder_error = lambda queue, error, item: queue.put((item[0], loader_error(error)))  # type: ignore
 
 
 class _Batches(Dataset[Any]):
@@ -316,12 +307,10 @@ class _Batches(Dataset[Any]):
     def __getitems__(self, keys: list[SampleKey]) -> Any:
         try:
             return self._collate([self._dataset[key] for key in keys])
-        except DataError as error:
-            return error
         except Exception as error:
             if get_worker_info() is None:
                 raise
-            return describe_loader_error(error)
+            return loader_error(error)
 
 
 def _already_collated(batch: Any) -> Any:

@@ -2,78 +2,60 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import shutil
 import tempfile
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Listener
-from pathlib import Path
 
 from chipperf.errors import PerfError, PluginError, TrainingError
 
-_SHARED_MEMORY = Path("/dev/shm")
-_IS_FULL = re.compile(rf"shared memory|shm|{re.escape(os.strerror(errno.ENOSPC))}")
-_DIED = re.compile(r"DataLoader worker \(pid.*")
-"""What torch says in the training process, at any place of its code, after a loader process has died."""
-
-_LESS = "lower the loader processes with --set workers=N, or the batch size"
+_LESS = "or use fewer loader processes, --set workers=N, or smaller batches"
 
 
-def describe_loader_error(error: Exception) -> PerfError:
-    """Return the error to raise in the training process for one in a loader process, whose log gets the traceback."""
+def loader_error(error: Exception) -> PerfError:
+    """Return the error for one of a loader process, whose log gets the traceback."""
     if isinstance(error, PerfError):
         return error
     traceback.print_exception(error)
     text = " ".join(str(error).split())[:500]
-    if _IS_FULL.search(text):
-        return _shared_memory_full(text)
-    return TrainingError(
-        f"a loader process failed: {type(error).__name__}: {text}",
-        failure_class=type(error).__name__,
-        hint="its traceback is in the log of the rank",
-    )
+    if re.search("shared memory|shm|No space left", text):
+        return _no_shared_memory(text)
+    message, hint = f"a loader process failed: {type(error).__name__}: {text}", "its traceback is in the rank's log"
+    return TrainingError(message, failure_class=type(error).__name__, hint=hint)
 
 
 def find_loader_death(message: str) -> PerfError | None:
-    """Return the error for a message of torch that tells of the death of a loader process; ``None`` for others."""
-    died = _DIED.search(message)
-    if died is None:
-        return None
-    if "Bus error" in died[0]:
-        return _shared_memory_full(died[0])
-    return TrainingError(
-        f"a loader process died: {died[0]}",
-        failure_class="loader_died",
-        hint=f"if it was killed, memory has probably run out: {_LESS}, or give the machine or container more memory",
-    )
+    """Return the error for the death of a loader process if a message of torch tells of one: it comes at any place."""
+    died = re.search(r"DataLoader worker \(pid.*", message)
+    if died is None or "Bus error" in died[0]:
+        return died and _no_shared_memory(died[0])
+    hint = f"memory has probably run out: give the machine or container more, {_LESS}"
+    return TrainingError(f"a loader process died: {died[0]}", failure_class="loader_died", hint=hint)
 
 
 def require_sockets() -> None:
-    """Check that a loader can pass batches on: its processes meet at sockets in the temporary directory.
+    """Check that loader processes can pass batches on, at sockets whose paths have at most 107 characters.
 
     Raises:
-        PluginError: There can be no sockets. Their paths have at most 107 characters.
+        PluginError: The temporary directory has no room for sockets.
     """
     try:
         Listener(family="AF_UNIX").close()
     except OSError as error:
         place = tempfile.tempdir or "the temporary directory"
         raise PluginError(
-            f"loader processes cannot pass batches on: no socket can be made in {place}: {error}",
-            hint="set TMPDIR to a directory with a short path, for example /tmp; or load without processes, "
-            "--set workers=0",
+            f"loader processes cannot pass batches on at a socket in {place}: {error}",
+            hint="set TMPDIR to a directory of a short path, such as /tmp, or load without processes: --set workers=0",
         ) from error
 
 
-def _shared_memory_full(text: str) -> TrainingError:
-    size = ""
+def _no_shared_memory(text: str) -> TrainingError:
     with suppress(OSError):
-        size = f" of {shutil.disk_usage(_SHARED_MEMORY).total / 2**20:.4g} MiB"
+        text = f"{shutil.disk_usage('/dev/shm').total / 2**20:.4g} MiB in all: {text}"
     return TrainingError(
-        f"a loader process has no room for a batch in the shared memory{size}, {_SHARED_MEMORY}: {text}",
+        f"shared memory, /dev/shm, has no room for a batch, {text}",
         failure_class="shared_memory",
-        hint=f"enlarge it, for a container with --shm-size=16g or --ipc=host, or {_LESS}",
+        hint=f"enlarge it, for a container with --shm-size=16g or --ipc=host, {_LESS}",
     )

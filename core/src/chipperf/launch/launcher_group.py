@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import DataError, PerfError, TrainingError, TrainingStopped, UsageError
 from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.launcher_info import JOINING_STEP
 from chipperf.records.schema import Failure, NodeResult, Status, StrictModel
 from chipperf.run.failure import INTERRUPTED
 from chipperf.run.plan import RunPlan, read_plan
@@ -219,7 +220,7 @@ class LauncherGroup:
         for index in range(1, launcher.count):
             name = launcher.name_of(index)
             what = f"{name} to join the run at {self._place}"
-            if launcher.is_task:
+            if launcher.joining == JOINING_STEP:
                 what = f"{launcher.count - index} other tasks of this step ({launcher.joining})"
             try:
                 with self._waiting_for(what, 0.0 if launcher.is_shell else _SILENT_S):

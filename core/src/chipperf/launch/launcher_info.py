@@ -25,7 +25,7 @@ _SLURM_PORTS = 10000
 _SCONTROL_TIMEOUT_S = 5.0
 
 _JOINING = "start the same command on all machines; --rdzv is a free port that all of them can reach"
-_JOINING_STEP = "each task of the step has to run this command: 'srun perf train ...', or 'srun -n1 --pty' for a shell"
+JOINING_STEP = "each task of the step has to run this command: 'srun perf train ...', or 'srun -n1 --pty' for a shell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class LauncherInfo:
         topology: Machines and processes of the whole run.
         worker: The only worker of this launcher if torchrun or srun started one launcher for each rank.
         torchrun_listens: True if torchrun's agent listens on the port, with a store of torch.
-        is_task: True if srun started the launchers, as tasks of a step.
-        is_shell: True if this task has a terminal (``srun --pty``). The other tasks probably run no launcher.
+        joining: How the other launchers join the run, as a hint.
+        is_shell: True for a task with a terminal (``srun --pty``). The other tasks probably run no launcher.
     """
 
     index: int
@@ -51,7 +51,7 @@ class LauncherInfo:
     topology: Topology
     worker: Rank | None = None
     torchrun_listens: bool = False
-    is_task: bool = False
+    joining: str = _JOINING
     is_shell: bool = False
 
     @property
@@ -80,11 +80,6 @@ class LauncherInfo:
     def name_of(self, index: int) -> str:
         """Return the name of a launcher in messages."""
         return f"the process of rank {index}" if self.worker else f"machine {index}"
-
-    @property
-    def joining(self) -> str:
-        """How the other launchers join the run, as a hint."""
-        return _JOINING_STEP if self.is_task else _JOINING
 
 
 def find_launcher(
@@ -160,7 +155,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInf
         return _of_worker(rank, *_endpoint(f"{host}:{port}"), torchrun_listens=agent_listens)
     if _number(environment, _SLURM_TASKS_VARIABLE) > 1:
         launcher = _of_worker(_slurm_rank(environment), *_slurm_endpoint(environment))
-        return replace(launcher, is_task=True, is_shell="SLURM_PTY_PORT" in environment)
+        return replace(launcher, joining=JOINING_STEP, is_shell="SLURM_PTY_PORT" in environment)
     return None
 
 
