@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support import execute_perf
 
 
 def examine(perf, **environment):
@@ -23,6 +24,17 @@ def test_entry_points_that_lead_nowhere_are_warned_about(distributions, perf, en
     distributions.add("chipperf-acme", entry_points)
     warnings = examine(perf, PYTHONPATH=str(distributions.root))["warnings"]
     assert any(all(word in warning for word in words) for warning in warnings)
+
+
+def test_broken_metadata_of_others_stops_nothing(distributions):
+    distributions.add("foreign", "")
+    (distributions.root / "foreign-1.2.dist-info" / "entry_points.txt").write_bytes(b"[x]\nandr\xe9 = x\n")
+    distributions.add("other", "")
+    (distributions.root / "other-1.2.dist-info" / "METADATA").write_bytes(b"Name: other\nAuthor: Andr\xe9\n")
+    # pydantic looks for plugins when it is imported.
+    findings = examine(execute_perf, PYTHONPATH=str(distributions.root))
+    assert "cpu" in {vendor["name"] for vendor in findings["vendors"]}
+    assert "foreign" not in str(findings)
 
 
 def test_visible_device_variables_that_contradict_each_other_are_warned_about(distributions, perf):

@@ -75,3 +75,10 @@ def test_substitutes_keep_length_and_tell_different_texts_apart():
     first, second, third = replaced.split("|")[1:4]
     assert first == third != second
     assert replaced.split("|")[4].startswith("GPU-00000000-0000-")
+
+
+def test_place_that_cannot_be_written_is_a_line(acme, perf, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = perf("record-tools", "acme", "--out", tmp_path / "file" / "tools", PYTHONPATH=acme)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"perf: error: cannot use {tmp_path}/file/tools: Not a directory\n  hint: ")

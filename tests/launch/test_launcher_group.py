@@ -1,8 +1,12 @@
 """How the launchers of a run agree on why it ended."""
 
 import pytest
-from chipperf.launch.launcher_group import LauncherReport, cause_of
+from chipperf.errors import TrainingError
+from chipperf.launch import launcher_group
+from chipperf.launch.launcher_group import LauncherGroup, LauncherReport, cause_of
+from chipperf.launch.launcher_info import from_environment
 from chipperf.records.schema import Failure, Status
+from support import free_port
 
 
 def report(state, failure_class=None):
@@ -32,3 +36,37 @@ def test_an_interruption_counts_more_than_a_success_and_less_than_a_failure():
     assert cause_of([report("interrupted", "interrupted"), report("failed", "hang")]).status.state == "failed"
     left = [report("failed", "RuntimeError"), report("interrupted", "interrupted")]
     assert cause_of(left).status.state == "interrupted"
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """What the first of three tasks says while it waits for the others, which do not come."""
+    monkeypatch.setattr(launcher_group, "JOIN_S", 0.5)
+
+    def wait(**variables):
+        rank = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_STEP_TASKS_PER_NODE": "3"}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        told = []
+        launcher = from_environment({"SLURM_STEP_NUM_TASKS": "3", **rank, **place, **variables})
+        group = LauncherGroup(launcher, origin_s=0.0, idle_memory_bytes={}, tell=told.append)
+        with pytest.raises(TrainingError, match="the process of rank 1 did not join the run") as caught:
+            group.gather_joined()
+        return told, caught.value.hint
+
+    return wait
+
+
+def test_shell_of_srun_says_at_once_for_whom_it_waits(step):
+    told, hint = step(SLURM_PTY_PORT="12345")
+
+    [line] = told
+    assert line.startswith("waiting for 2 other tasks of this step")
+    assert "'srun -n1 --pty'" in line
+    assert hint in line
+
+
+def test_task_of_a_step_gives_the_others_time(step):
+    told, hint = step()
+
+    assert told == []
+    assert "--rdzv" not in hint

@@ -1,7 +1,10 @@
 """Which of a run's launchers a process is."""
 
+import os
+
 import pytest
 from chipperf.errors import UsageError
+from chipperf.launch import launcher_info
 from chipperf.launch.launcher_info import find_launcher, from_environment, from_options
 
 TORCHRUN = {
@@ -66,6 +69,30 @@ def test_srun_names_a_rank():
     assert from_environment({**SRUN, "MASTER_ADDR": "here", "MASTER_PORT": "77"}).host == "here"
 
 
+@pytest.mark.parametrize("tasks", ["", "abc", "-3", "1"])
+def test_number_of_tasks_that_a_shell_has_emptied_or_kept_is_ignored(tasks):
+    assert from_environment({**SRUN, "SLURM_STEP_NUM_TASKS": tasks}) is None
+
+
+def test_step_without_numbers_has_a_port():
+    assert from_environment({**SRUN, "SLURM_JOB_ID": "", "SLURM_STEP_ID": "abc"}).port == 20000
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [("sleep 60", "did not finish within 0.5 s"), ("echo no >&2; exit 3", "status 3: no"), ("", "")],
+)
+def test_scontrol_that_does_not_answer_is_a_line(script, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher_info, "_SCONTROL_TIMEOUT_S", 0.5)
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    with pytest.raises(UsageError, match=f"scontrol cannot read node.*{problem}") as caught:
+        from_environment({**SRUN, "SLURM_STEP_NODELIST": "node[0-1]"})
+    assert "MASTER_ADDR" in caught.value.hint
+
+
 def test_a_single_task_of_srun_is_an_ordinary_program():
     assert from_environment({**SRUN, "SLURM_STEP_NUM_TASKS": "1"}) is None
 
@@ -76,6 +103,7 @@ def test_a_single_task_of_srun_is_an_ordinary_program():
         ({"SLURM_STEP_TASKS_PER_NODE": "3,1"}, "different numbers of processes"),
         ({"SLURM_LOCALID": "0"}, "ranks have to follow machines"),
         ({"SLURM_PROCID": ""}, "Slurm's variables are incomplete"),
+        ({"SLURM_STEP_TASKS_PER_NODE": "0"}, "different numbers of processes"),
     ],
 )
 def test_ranks_that_do_not_follow_machines_are_refused(changes, fault):

@@ -68,7 +68,7 @@ def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def started(directory: Path) -> RunStarted:
+def started(directory: Path, step: int = 0) -> RunStarted:
     return RunStarted(
         run_id="r",
         directory=str(directory),
@@ -77,6 +77,7 @@ def started(directory: Path) -> RunStarted:
         precision="fp32",
         world_size=8,
         hyperparameters={},
+        step=step,
     )
 
 
@@ -114,13 +115,30 @@ def test_events_become_scalars(observer, tmp_path, end):
     assert observer._writers == {}
 
 
-def test_session_after_a_resume_adds_to_the_first(observer, tmp_path):
-    for step in (10, 20):
-        observer.perf_run_started(started(tmp_path))
-        observer.perf_window_finished(window(step, 1.0))
+def test_each_step_stands_once_after_resumes(observer, tmp_path):
+    """A checkpoint of step 20 has pending windows, and its evaluation comes again."""
+    sessions = [(0, (10, 20, 30, 40)), (20, (10, 20, 30)), (20, (20, 30)), (30, (40,))]
+    for number, (resumed, steps) in enumerate(sessions):
+        observer.perf_run_started(started(tmp_path, resumed))
+        for step in steps:
+            observer.perf_window_finished(window(step, float(number)))
+        if resumed < 30:
+            top1 = EvaluationFinished(run_id="r", epoch=1, step=20, metric="top1", value=0.5)
+            observer.perf_evaluation_finished(top1)
         observer.perf_run_failed(RunFailed(run_id="r", failure_class="interrupted", message="stopped"))
 
-    assert scalars(tmp_path / "tensorboard")["train/loss"] == [(10, 1.0), (20, 1.0)]
+    shown = scalars(tmp_path / "tensorboard")
+    assert shown["train/loss"] == [(10, 0.0), (20, 0.0), (30, 2.0), (40, 3.0)]
+    assert shown["evaluation/top1"] == [(20, 0.5)]
+
+
+def test_run_that_begins_again_without_a_checkpoint_forgets_everything(observer, tmp_path):
+    for loss in (1.0, 2.0):
+        observer.perf_run_started(started(tmp_path))
+        observer.perf_window_finished(window(10, loss))
+        observer.perf_run_failed(RunFailed(run_id="r", failure_class="interrupted", message="stopped"))
+
+    assert scalars(tmp_path / "tensorboard")["train/loss"] == [(10, 2.0)]
 
 
 @pytest.mark.parametrize("value", [None, "", "0"])

@@ -17,7 +17,7 @@ TEMPLATES = sorted(
 )
 ENTRY_POINTS = {
     "chipperf": {
-        "console_scripts": {"perf": "chipperf.cli.main:main", "chipperf": "chipperf.cli.main:main"},
+        "console_scripts": {"perf": "chipperf.__main__:main", "chipperf": "chipperf.__main__:main"},
         "chipperf.vendors": {"cpu": "chipperf.vendors.cpu"},
         "pytest11": {"chipperf_contract": "chipperf.contract.pytest_plugin"},
     },

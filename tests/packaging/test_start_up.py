@@ -81,3 +81,14 @@ def test_every_command_is_found(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_summary_that_is_listed_is_the_command_s_own(name):
     assert LazyCommands(COMMANDS)[name].get_short_help_str(1000) == COMMANDS[name][1]
+
+
+@pytest.mark.parametrize("arguments", [["lint", "--list"], ["contract", "list"]])
+def test_lists_do_not_depend_on_docstrings(arguments):
+    listed = run(sys.executable, "-OO", "-m", "chipperf", *arguments).stdout
+
+    assert listed == run(sys.executable, "-m", "chipperf", *arguments).stdout
+
+
+def test_help_without_docstrings():
+    assert "contract" in run(sys.executable, "-OO", "-m", "chipperf", "--help").stdout

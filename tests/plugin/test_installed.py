@@ -4,8 +4,11 @@ import logging
 import sys
 
 import pytest
+from chipperf.cases.registry import case_names
 from chipperf.errors import PluginLoadError, VendorSelectionError
+from chipperf.hardware import distribution_version
 from chipperf.plugin import installed
+from chipperf.records.environment import read_distributions
 
 
 def test_listing_reads_metadata_and_imports_nothing(plugins):
@@ -46,6 +49,27 @@ def test_unreadable_metadata_hides_no_other_vendor(plugins, caplog, content):
     with caplog.at_level(logging.WARNING, logger="chipperf.plugin.installed"):
         assert installed.vendors() == (acme,)
     assert "ignored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("METADATA", "Metadata-Version: 2.1\nName: foreign\nVersion: 1\nAuthor: André\n".encode("latin-1")),
+        ("METADATA", b""),
+        ("entry_points.txt", "[console_scripts]\nandré = x:y\n".encode("latin-1")),
+        ("entry_points.txt", b"[console_scripts]\nno equals sign\n"),
+    ],
+)
+def test_foreign_distribution_that_is_broken_concerns_nobody(plugins, caplog, file, content):
+    acme = plugins.vendor("acme")
+    plugins.distribution("foreign")
+    (plugins.root / "foreign-1.2.dist-info" / file).write_bytes(content)
+
+    assert installed.vendors() == (acme,)
+    assert "resnet50" in case_names()
+    assert "torch" in {each.name for each in read_distributions()}
+    assert distribution_version("foreign") in ("1.2", None)
+    assert caplog.text == ""
 
 
 def test_name_in_two_distributions_names_both_with_versions(plugins):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from chipperf.errors import UsageError, did_you_mean
@@ -74,7 +76,10 @@ def require_id(id: str, pattern: str, example: str) -> None:
 
 def summary_of(function: Callable[..., object], id: str) -> str:
     """Return the first line of a function's docstring, which it must have, as the summary of the entry ``id``."""
-    summary = (inspect.getdoc(function) or "").partition("\n")[0]
+    documented = inspect.getdoc(function)
+    if sys.flags.optimize > 1:  # The source has what python -OO leaves out.
+        documented = ast.get_docstring(ast.parse(inspect.getsource(function)).body[0])  # type: ignore[arg-type]
+    summary = (documented or "").partition("\n")[0]
     if not summary:
         raise ValueError(f"{id} has no docstring to take its summary from")
     return summary

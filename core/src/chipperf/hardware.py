@@ -345,7 +345,8 @@ def read_text(path: Path) -> str | None:
 
 def distribution_version(name: str) -> str | None:
     """Return the version of a distribution from its metadata, without importing it; ``None`` if not installed."""
-    with suppress(importlib.metadata.PackageNotFoundError):
+    # Broken metadata can raise anything.
+    with suppress(Exception):
         return importlib.metadata.version(name)
     return None
 

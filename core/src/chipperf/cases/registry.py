@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from chipperf.cases.base import Case
 from chipperf.cases.classification.case import MOBILENETV2, RESNET50
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.errors import PluginLoadError, UsageError, did_you_mean
+from chipperf.plugin.installed import PluginEntry, entries
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
@@ -16,7 +17,7 @@ _BUILT_IN = {case.name: case for case in (RESNET50, MOBILENETV2, DETR)}
 
 def case_names() -> tuple[str, ...]:
     """Return the names of all installed cases, core's cases first."""
-    added = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)} - set(_BUILT_IN)
+    added = {entry.name for entry in entries(ENTRY_POINT_GROUP)} - set(_BUILT_IN)
     return (*_BUILT_IN, *sorted(added))
 
 
@@ -30,7 +31,7 @@ def find_case(name: str) -> Case:
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    added = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    added = [entry for entry in entries(ENTRY_POINT_GROUP) if entry.name == name]
     if len(added) > 1:
         values = " and ".join(entry.value for entry in added)
         raise PluginLoadError(f"case {name!r} is provided more than once: by {values}", hint="uninstall all but one")
@@ -40,11 +41,10 @@ def find_case(name: str) -> Case:
     raise UsageError(f"unknown case {name!r}{did_you_mean(name, known)}", hint=f"installed cases: {', '.join(known)}")
 
 
-def _load(entry: EntryPoint) -> Case:
-    distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
-    who = f"case {entry.name!r} of {distribution} ({entry.value})"
+def _load(entry: PluginEntry) -> Case:
+    who = f"case {entry.name!r} of {entry.source} ({entry.value})"
     try:
-        case = entry.load()
+        case = EntryPoint(entry.name, entry.value, entry.group).load()
     except Exception as error:
         raise PluginLoadError(f"{who} cannot be imported: {error}", hint="repair or uninstall it") from error
     if not isinstance(case, Case) or case.name != entry.name:

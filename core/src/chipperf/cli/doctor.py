@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -137,14 +136,11 @@ def _inspect(entry: PluginEntry) -> tuple[dict[str, str], bool | str]:
 def _metadata_warnings() -> list[str]:
     """Return warnings about entry points in unknown groups and about entry points whose module does not exist."""
     warnings = []
-    found = ((distribution, entry) for distribution in distributions() for entry in distribution.entry_points)
-    for distribution, entry in found:
-        if not entry.group.startswith("chipperf"):
-            continue
-        who = f"{distribution.metadata['Name']} {distribution.version}: entry point {entry.name!r}"
+    for entry in installed.entries():
+        who, module = f"{entry.source}: entry point {entry.name!r}", entry.value.partition(":")[0]
         if entry.group not in _GROUPS:
             near = did_you_mean(entry.group, _GROUPS)
             warnings.append(f"{who} is in group {entry.group!r}, which nothing reads{near}")
-        elif find_spec(entry.module.partition(".")[0]) is None:
-            warnings.append(f"{who} names {entry.module}, which is gone: stale metadata, reinstall the distribution")
+        elif find_spec(module.partition(".")[0] or "?") is None:
+            warnings.append(f"{who} names {module}, which is gone: stale metadata, reinstall the distribution")
     return warnings

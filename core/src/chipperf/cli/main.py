@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 import typer
 
 import chipperf
 from chipperf.cli.command_groups import lazy_group
-from chipperf.errors import PerfError, PluginError
+from chipperf.cli.streams import Output
+from chipperf.errors import PerfError, PluginError, UsageError
 
 # The summaries stand here as well, so that listing the commands imports none of them.
 COMMANDS = {
@@ -94,6 +95,11 @@ def main() -> NoReturn:
     Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
+    # They are looked for among all distributions, one of which may be broken.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Without a descriptor there is no stream, and typer prints nothing.
+    if sys.stdout and sys.stderr:
+        sys.stdout, sys.stderr = cast("TextIO", Output(sys.stdout)), cast("TextIO", Output(sys.stderr, may_lose=True))
     try:
         app()
     except PerfError as error:
@@ -103,6 +109,13 @@ def main() -> NoReturn:
             raise
         hint = "pip install 'chipperf[train]', or the vendor's own build of it"
         _fail(PluginError(f"{error.name} is not installed", hint=hint))
+    except SystemExit as end:
+        if end.code == 130:  # So typer ends, without a word, after Ctrl-C.
+            _fail(PerfError("interrupted"))
+        raise
+    except OSError as error:
+        place = error.filename or "a file, process or connection"
+        _fail(UsageError(f"cannot use {place}: {error.strerror or error}", hint="PERF_DEBUG=1 shows what needs it"))
     sys.exit(0)
 
 

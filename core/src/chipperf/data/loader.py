@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from chipperf.data.dataset_files import read_file
 from chipperf.data.decode import decoder_name
+from chipperf.data.loader_errors import loader_error, require_sockets
 from chipperf.data.transforms import EvaluationTransform, TrainingTransform, resize_name
-from chipperf.errors import ConfigError, DataError
+from chipperf.errors import ConfigError, PerfError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,7 +145,7 @@ class LoaderSettings:
 
 
 class ImageLoader(Generic[B]):
-    """Iterable over batches; a file that cannot be decoded stops the iteration with a :class:`DataError`.
+    """Iterable over batches; errors, such as of a file that cannot be decoded, stop it with a :class:`PerfError`.
 
     Args:
         dataset: Samples, indexed by :class:`SampleKey`.
@@ -162,6 +164,8 @@ class ImageLoader(Generic[B]):
     ) -> None:
         options = options or LoaderChoices()
         has_workers = options.workers > 0
+        if has_workers:
+            require_sockets()
         self._loader: DataLoader[Any] = DataLoader(
             _Batches(dataset, collate),
             num_workers=options.workers,
@@ -169,7 +173,7 @@ class ImageLoader(Generic[B]):
             pin_memory=options.pin_memory,
             persistent_workers=has_workers,
             multiprocessing_context=options.start_method if has_workers else None,
-            worker_init_fn=_leave_process_group if has_workers else None,
+            worker_init_fn=_prepare_process if has_workers else None,
             # A separate generator: a loader draws a seed when it starts its processes, and a resumed run starts them
             # again.
             generator=torch.Generator().manual_seed(0),
@@ -190,11 +194,15 @@ class ImageLoader(Generic[B]):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[B]:
-        for batch in self._loader:
-            if isinstance(batch, DataError):
-                self.close()
-                raise batch
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, PerfError):
+                    self.close()
+                    raise batch
+                yield batch
+        except OSError as error:
+            # Queues need shared memory before there is a process.
+            raise loader_error(error) from error
 
     def close(self) -> None:
         """Stop the worker processes; the next iteration starts new ones."""
@@ -283,13 +291,15 @@ def build_evaluation_loader(
     return ImageLoader(dataset, _collate, options, decoder=decoder_name(), sampler=sampler, batch_size=batch_size)
 
 
-def _leave_process_group(worker: int) -> None:
+def _prepare_process(worker: int) -> None:
     """Leave the rank's process group, so that its signals do not end a worker while a step needs a batch."""
     os.setpgid(0, 0)
+    # Batches are put into shared memory in a thread of the queue, where an error would be lost with the batch.
+    Queue._on_queue_feeder_error = lambda queue, error, item: queue.put((item[0], loader_error(error)))  # type: ignore
 
 
 class _Batches(Dataset[Any]):
-    """Loads batches; returns a :class:`DataError` instead of raising it, because torch would turn it into text."""
+    """Loads batches; returns an error of a worker instead of raising it, because torch would turn it into text."""
 
     def __init__(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any]) -> None:
         self._dataset = dataset
@@ -298,8 +308,10 @@ class _Batches(Dataset[Any]):
     def __getitems__(self, keys: list[SampleKey]) -> Any:
         try:
             return self._collate([self._dataset[key] for key in keys])
-        except DataError as error:
-            return error
+        except Exception as error:
+            if get_worker_info() is None:
+                raise
+            return loader_error(error)
 
 
 def _already_collated(batch: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import DataError, PerfError, TrainingError, TrainingStopped, UsageError
 from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.launcher_info import JOINING_STEP
 from chipperf.records.schema import Failure, NodeResult, Status, StrictModel
 from chipperf.run.failure import INTERRUPTED
 from chipperf.run.plan import RunPlan, read_plan
@@ -114,13 +115,13 @@ class LauncherGroup:
                 self._joining = _meet(launcher)
         except ChannelLost as error:
             what = "cannot listen on" if launcher.is_first else "found nobody at"
-            raise _not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
+            raise self._not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
         self.session = self._joining
 
     @contextmanager
-    def _waiting_for(self, what: str) -> Iterator[None]:
+    def _waiting_for(self, what: str, silent_s: float = _SILENT_S) -> Iterator[None]:
         """If the block takes longer than some seconds, tell the user what this launcher waits for."""
-        timer = threading.Timer(_SILENT_S, self._tell, (f"waiting for {what}",))
+        timer = threading.Timer(silent_s, self._tell, (f"waiting for {what}",))
         timer.daemon = True
         timer.start()
         try:
@@ -215,13 +216,17 @@ class LauncherGroup:
 
     def _gather(self, subject: str) -> Iterator[tuple[int, str]]:
         """Yield each of the other launchers with the text that it sends to the first one."""
-        for index in range(1, self.launcher.count):
-            name = self.launcher.name_of(index)
+        launcher = self.launcher
+        for index in range(1, launcher.count):
+            name = launcher.name_of(index)
+            what = f"{name} to join the run at {self._place}"
+            if launcher.joining == JOINING_STEP:
+                what = f"{launcher.count - index} other tasks of this step ({launcher.joining})"
             try:
-                with self._waiting_for(f"{name} to join the run at {self._place}"):
+                with self._waiting_for(what, 0.0 if launcher.is_shell else _SILENT_S):
                     text = self._read_in_time(f"{subject}/{index}", f"stopped/{index}")
             except ChannelLost as error:
-                raise _not_joined(f"{name} did not join the run: {error}") from error
+                raise self._not_joined(f"{name} did not join the run: {error}") from error
             yield index, text
 
     def _ask_first(self, subject: str, text: str, answer_key: str, complaint: str) -> RunPlan:
@@ -232,7 +237,7 @@ class LauncherGroup:
             with self._waiting_for(f"{first} to start the run"):
                 return RunPlan.model_validate_json(self._read_in_time(answer_key, "refused"))
         except ChannelLost as error:
-            raise _not_joined(f"{first} {complaint}: {error}") from error
+            raise self._not_joined(f"{first} {complaint}: {error}") from error
 
     def _read_in_time(self, key: str, end_key: str) -> str:
         """Return the text of a key, unless the other launcher first writes at ``end_key`` that it has ended."""
@@ -261,7 +266,7 @@ class LauncherGroup:
         try:
             return int(self.session.wait_for("store", _STORE_S))
         except ChannelLost as error:
-            raise _not_joined(f"{self.launcher.name_of(0)} does not start its ranks: {error}") from error
+            raise self._not_joined(f"{self.launcher.name_of(0)} does not start its ranks: {error}") from error
 
     def lose(self, index: int) -> Failure:
         """Mark a launcher without signs of life as lost, and return the failure to report."""
@@ -321,8 +326,11 @@ class LauncherGroup:
             try:
                 self.session = Channel(self.launcher.host, decision.port)
             except ChannelLost as error:
-                raise _not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
+                raise self._not_joined(f"{self.launcher.name_of(0)} is gone: {error}") from error
         return decision
+
+    def _not_joined(self, message: str) -> TrainingError:
+        return TrainingError(message, failure_class="not_joined", hint=self.launcher.joining)
 
 
 def _meet(launcher: LauncherInfo) -> Channel:
@@ -364,11 +372,3 @@ def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
 
 def _is_secondary(status: Status) -> bool:
     return status.failure is not None and status.failure.failure_class in (*_SECONDARY, PEER_STOPPED, INTERRUPTED)
-
-
-def _not_joined(message: str) -> TrainingError:
-    return TrainingError(
-        message,
-        failure_class="not_joined",
-        hint="start the same command on all machines; --rdzv is a free port that all of them can reach",
-    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from chipperf.errors import UsageError
+from chipperf.hardware import run_tool
 from chipperf.plugin.types import Rank
 from chipperf.records.schema import Topology
 from chipperf.run.ranks import rank_from_environment
@@ -22,7 +22,10 @@ _SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
 """Variables that srun sets. The batch script that calls srun does not have them."""
 _FIRST_SLURM_PORT = 20000
 _SLURM_PORTS = 10000
-_SCONTROL_TIMEOUT_S = 30.0
+_SCONTROL_TIMEOUT_S = 5.0
+
+_JOINING = "start the same command on all machines; --rdzv is a free port that all of them can reach"
+JOINING_STEP = "each task of the step has to run this command: 'srun perf train ...', or 'srun -n1 --pty' for a shell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,8 @@ class LauncherInfo:
         topology: Machines and processes of the whole run.
         worker: The only worker of this launcher if torchrun or srun started one launcher for each rank.
         torchrun_listens: True if torchrun's agent listens on the port, with a store of torch.
+        joining: How the other launchers join the run, as a hint.
+        is_shell: True for a task with a terminal (``srun --pty``). The other tasks probably run no launcher.
     """
 
     index: int
@@ -46,6 +51,8 @@ class LauncherInfo:
     topology: Topology
     worker: Rank | None = None
     torchrun_listens: bool = False
+    joining: str = _JOINING
+    is_shell: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -146,9 +153,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInf
         host, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
         agent_listens = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         return _of_worker(rank, *_endpoint(f"{host}:{port}"), torchrun_listens=agent_listens)
-    if int(environment.get(_SLURM_TASKS_VARIABLE, "1")) > 1:
-        rank = _slurm_rank(environment)
-        return _of_worker(rank, *_slurm_endpoint(environment))
+    if _number(environment, _SLURM_TASKS_VARIABLE) > 1:
+        launcher = _of_worker(_slurm_rank(environment), *_slurm_endpoint(environment))
+        return replace(launcher, joining=JOINING_STEP, is_shell="SLURM_PTY_PORT" in environment)
     return None
 
 
@@ -181,7 +188,7 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
     try:
         tasks = environment["SLURM_STEP_TASKS_PER_NODE"]
         # Slurm writes equal numbers of tasks in a run-length form, for example 8(x2).
-        equal = re.fullmatch(r"(\d+)(\(x\d+\))?", tasks)
+        equal = re.fullmatch(r"([1-9]\d*)(\(x\d+\))?", tasks)
         if equal is None:
             raise UsageError(
                 f"the machines have different numbers of processes: {tasks}",
@@ -195,13 +202,20 @@ def _slurm_rank(environment: Mapping[str, str]) -> Rank:
             node_rank=int(environment["SLURM_NODEID"]),
         )
     except (KeyError, ValueError) as error:
-        raise UsageError(f"Slurm's variables are incomplete: {error}", hint="start the processes with srun") from error
+        hint = f"start the processes with srun, or unset {_SLURM_TASKS_VARIABLE} if this is no step of Slurm"
+        raise UsageError(f"Slurm's variables are incomplete: {error}", hint=hint) from error
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    """Return the number in a variable; 0 if there is none, because a shell may have kept or emptied the variable."""
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def _slurm_endpoint(environment: Mapping[str, str]) -> tuple[str, int]:
     host = environment.get("MASTER_ADDR") or _first_slurm_host(environment.get("SLURM_STEP_NODELIST", ""))
     # Two steps on one machine need different ports, and all processes of a step must find the same port.
-    step = int(environment.get("SLURM_JOB_ID", "0")) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
+    step = _number(environment, "SLURM_JOB_ID") * 7 + _number(environment, "SLURM_STEP_ID")
     port = environment.get("MASTER_PORT") or str(_FIRST_SLURM_PORT + step % _SLURM_PORTS)
     return _endpoint(f"{host}:{port}")
 
@@ -213,9 +227,8 @@ def _first_slurm_host(nodes: str) -> str:
     scontrol = shutil.which("scontrol")
     if scontrol is None:
         raise UsageError("scontrol is not here to read Slurm's list of machines", hint="set MASTER_ADDR in the job")
-    output = subprocess.run(
-        [scontrol, "show", "hostnames", nodes], capture_output=True, text=True, timeout=_SCONTROL_TIMEOUT_S
-    )
-    if output.returncode or not output.stdout.split():
-        raise UsageError(f"scontrol cannot read {nodes}: {output.stderr.strip()}", hint="set MASTER_ADDR in the job")
+    output = run_tool([scontrol, "show", "hostnames", nodes], timeout_s=_SCONTROL_TIMEOUT_S)
+    if output.problem or not output.stdout.split():
+        problem = output.problem or "it printed nothing"
+        raise UsageError(f"scontrol cannot read {nodes}: {problem}", hint="set MASTER_ADDR in the job")
     return output.stdout.split()[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import chipperf
 from chipperf.errors import PluginError, UsageError
+from chipperf.hardware import run_tool
 from chipperf.run.programs import program
 
 if TYPE_CHECKING:
@@ -76,15 +76,7 @@ def submit(script: Path) -> str:
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         raise PluginError("sbatch is not installed here", hint="run this on a machine that submits jobs, or --dry-run")
-    try:
-        output = subprocess.run(
-            [sbatch, "--parsable", str(script)], capture_output=True, text=True, timeout=_SBATCH_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PluginError(f"sbatch did not answer within {_SBATCH_TIMEOUT_S:.0f} s", hint="is slurmctld up?") from error
-    if output.returncode:
-        raise PluginError(
-            f"sbatch refused the job: {' '.join(output.stderr.split())}",
-            hint=f"the script is {script}; sinfo lists partitions",
-        )
+    output = run_tool([sbatch, "--parsable", str(script)], timeout_s=_SBATCH_TIMEOUT_S)
+    if output.problem:
+        raise PluginError(f"no job: {output.problem}", hint=f"the script is {script}; sinfo lists partitions")
     return output.stdout.strip().partition(";")[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distribution, distributions
 from importlib.util import find_spec
@@ -52,12 +53,12 @@ class PluginEntry:
 
 def vendors() -> tuple[PluginEntry, ...]:
     """Return the installed vendors, ordered by name. A name from two distributions appears twice."""
-    return _entries(VENDOR_GROUP)
+    return entries(VENDOR_GROUP)
 
 
 def observers() -> tuple[PluginEntry, ...]:
     """Return the installed observers, ordered by name."""
-    return _entries(OBSERVER_GROUP)
+    return entries(OBSERVER_GROUP)
 
 
 def find_vendor(name: str) -> PluginEntry:
@@ -119,29 +120,33 @@ def ambiguous_vendor(entries: list[PluginEntry]) -> VendorSelectionError:
     )
 
 
-def _entries(group: str) -> tuple[PluginEntry, ...]:
+def entries(group: str = "") -> tuple[PluginEntry, ...]:
+    """Return the entry points of a group, ordered by name; without one, of all groups that are named after core."""
     found: list[PluginEntry] = []
-    for name in _providers(group):
+    for name in _providers():
         # The same distribution may be on sys.path twice; distribution() returns the first, as an import would.
         try:
             provider = distribution(name)
-            points = [point for point in provider.entry_points if point.group == group]
+            points = [point for point in provider.entry_points if point.group.startswith(CORE_PACKAGE)]
+            source = {"distribution": provider.metadata["Name"], "version": provider.version}
         except Exception as error:
             logger.warning("the entry points of %s are ignored: %s: %s", name, type(error).__name__, error)
             continue
-        source = {"distribution": provider.metadata["Name"], "version": provider.version}
-        found += [PluginEntry(group=group, name=point.name, value=point.value, **source) for point in points]
-    return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
+        found += [PluginEntry(group=point.group, name=point.name, value=point.value, **source) for point in points]
+    wanted = [entry for entry in found if group in ("", entry.group)]
+    return tuple(sorted(wanted, key=lambda entry: (entry.name, entry.distribution)))
 
 
-def _providers(group: str) -> set[str]:
+def _providers() -> set[str]:
+    """Return the names of the distributions that mention a group of chipperf. All others may be broken in any way."""
     names = set()
     for provider in distributions():
-        try:
+        with suppress(Exception):
+            try:
+                text = provider.read_text("entry_points.txt") or ""
+            except UnicodeDecodeError as error:
+                text = error.object.decode(errors="replace")
             # Parse only metadata that mentions the group, because parsing is slow.
-            if f"[{group}]" in (provider.read_text("entry_points.txt") or ""):
+            if f"[{CORE_PACKAGE}" in text:
                 names.add(normal_name(provider.metadata["Name"]))
-        # An error in one distribution on the path must not hide the others.
-        except Exception as error:
-            logger.warning("a distribution with unreadable metadata is ignored: %s: %s", type(error).__name__, error)
     return names

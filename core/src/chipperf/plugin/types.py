@@ -349,7 +349,11 @@ class PeakFlops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
-    """Observer event: every worker is ready and training starts. Observers may write files to ``directory``."""
+    """Observer event: every worker is ready and training starts. Observers may write files to ``directory``.
+
+    A resumed run goes on after ``step`` optimizer steps. Events of its former sessions come again if they are of later
+    steps, and may come again if they are not.
+    """
 
     run_id: str
     directory: str
@@ -358,6 +362,7 @@ class RunStarted:
     precision: str
     world_size: int
     hyperparameters: Mapping[str, bool | int | float | str]
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

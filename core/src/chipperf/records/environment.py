@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -95,9 +96,11 @@ def read_distributions() -> list[Distribution]:
     """Return the versions of the distributions that take part in a run."""
     found: dict[str, str] = {}
     for distribution in distributions():
-        name = (distribution.metadata["Name"] or "").lower()
-        if name in RECORDED_DISTRIBUTIONS or name.startswith("chipperf-"):
-            found.setdefault(name, distribution.version)
+        # The metadata of others may be broken in any way.
+        with suppress(Exception):
+            name = (distribution.metadata["Name"] or "").lower()
+            if name in RECORDED_DISTRIBUTIONS or name.startswith("chipperf-"):
+                found.setdefault(name, distribution.version)
     return [Distribution(name=name, version=version) for name, version in sorted(found.items())]
 
 

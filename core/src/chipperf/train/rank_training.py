@@ -141,8 +141,8 @@ def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, ru
     return loop
 
 
-def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) -> None:
-    """Write the run's settings to the event log, and tell the observers that it starts."""
+def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext, steps: int) -> None:
+    """Write the run's settings to the event log, and tell the observers that it starts after so many steps."""
     events, h, world_size = context.events, context.hyperparameters, context.rank.world_size
     events.write("global_batch_size", h.batch_size * h.accumulate_steps * world_size)
     events.write("seed", h.seed)
@@ -159,6 +159,7 @@ def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext) 
             precision=plan.precision,
             world_size=world_size,
             hyperparameters=MappingProxyType(plan.hyperparameters.values),
+            step=steps,
         )
     )
 

@@ -91,7 +91,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
             loop = prepare_loop(plan, directory, context, runtime)
         gc.enable()
         events.write("init_stop")
-        announce_start(plan, directory, context)
+        announce_start(plan, directory, context, loop.state.steps)
         train(directory, context, loop, sampler)
         events.write("run_stop", "success")
         progress.phase("finished")

@@ -27,13 +27,13 @@ _writers: dict[str, ScalarWriter] = {}
 
 @hookimpl
 def perf_run_started(event: RunStarted) -> None:
-    """Open the run's event file; of a resumed run, one more beside those of its former sessions."""
+    """Open an event file; that of a resumed run replaces what former sessions wrote of later steps."""
     if os.environ.get(VARIABLE, "0") in ("", "0"):
         return
     # Imported here: who lists plugins needs no TensorBoard.
     from chipperf_tensorboard.writer import ScalarWriter
 
-    _writers[event.run_id] = ScalarWriter(Path(event.directory) / DIRECTORY)
+    _writers[event.run_id] = ScalarWriter(Path(event.directory) / DIRECTORY, event.step)
 
 
 @hookimpl
