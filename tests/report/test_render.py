@@ -212,6 +212,11 @@ def test_an_effective_precision_other_than_the_requested_one_is_noted():
     assert noted(rendered(make_record(precision__effective="tf32")), "请求的精度为 fp32", "实际为 tf32")
 
 
+def test_a_measured_precision_other_than_the_declared_one_is_noted():
+    assert noted(rendered(make_record(precision__measured_convolution="bf16")), "fp32", "实测的乘积精度为 bf16")
+    assert not noted(rendered(make_record(precision__measured_convolution=NOT_APPLICABLE)), "实测的乘积精度")
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -136,14 +136,15 @@ class KnobRecord(StrictModel):
 class PrecisionRecord(StrictModel):
     """Requested, declared and measured precision.
 
-    The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, see
-    :mod:`chipperf.train.effective_precision`.
+    The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, the
+    narrowest of all devices; ``measured_products`` by product and pass. See :mod:`chipperf.train.effective_precision`.
     """
 
     requested: str
     effective: Text
     measured_matmul: Text = Missing(missing="not_run")
     measured_convolution: Text = Missing(missing="not_run")
+    measured_products: dict[str, str] = {}
     autocast_dtype: str | None
     grad_scaler: bool
 

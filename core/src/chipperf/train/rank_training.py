@@ -19,7 +19,7 @@ from chipperf.run.telemetry_process import TelemetrySampler
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
-from chipperf.train.effective_precision import measure_effective_precision
+from chipperf.train.effective_precision import measure_effective_precision, narrowest
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
@@ -122,9 +122,11 @@ def prepare_loop(
     """Build the model, measure its precision, and return to the plan's checkpoint."""
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
+    batch_size = context.hyperparameters.batch_size
+    measured = measure_effective_precision(context.device, replica.autocast, replica.model, batch_size)
     facts = RuntimeFacts(
         runtime=runtime,
-        measured_precision=measure_effective_precision(context.device, replica.autocast, replica.weight_dtype),
+        measured_precision=narrowest(context.collectives.gather(measured)),
         core_knobs=replica.knobs,
         applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
     )

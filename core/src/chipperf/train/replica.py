@@ -53,11 +53,6 @@ class Replica:
             Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
         )
 
-    @property
-    def weight_dtype(self) -> torch.dtype:
-        """Type of the weights in products."""
-        return next((p.dtype for p in self.model.parameters() if p.dim() > 1), torch.float32)
-
     def step(self, batches: Iterator[Batch], steps_done: int) -> int:
         """Run one optimizer step on batches on the device, and return the number of this rank's samples.
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 CROSS_CHECK_TOLERANCE = 0.02
 """Relative difference between the median of windows and total samples over total time from which the record warns."""
 
+_NO_PRODUCT = Missing(missing="not_applicable", reason="the model has none")
 _UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 STRAGGLER_TOLERANCE = 0.1
@@ -84,8 +85,9 @@ def write_results(
         "precision": PrecisionRecord(
             requested=precision.requested,
             effective=precision.effective,
-            measured_matmul=measured.matmul,
-            measured_convolution=measured.convolution,
+            measured_matmul=measured.matmul or _NO_PRODUCT,
+            measured_convolution=measured.convolution or _NO_PRODUCT,
+            measured_products={name: seen.name for name, seen in measured.products.items()},
             autocast_dtype=precision.autocast_dtype,
             grad_scaler=precision.grad_scaler,
         ),
@@ -279,9 +281,10 @@ def _interruption_warnings(planned: Record) -> list[str]:
 def _precision_warnings(precision: PrecisionPolicy, measured: EffectivePrecision) -> list[str]:
     """Return warnings about measured arithmetic that contradicts the declared precision."""
     return [
-        f"{precision.requested} was requested and {precision.effective} declared, but {name} computes in {seen}"
-        for name, seen in (("matrix multiplication", measured.matmul), ("convolution", measured.convolution))
-        if seen != precision.effective
+        f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}: "
+        + "; ".join(name for name, seen in measured.products.items() if seen.name == found)
+        for found in dict.fromkeys((measured.matmul, measured.convolution))
+        if found not in (None, precision.effective)
     ]
 
 

@@ -159,10 +159,15 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Run fp32 as IEEE single precision, and bf16 through autocast."""
+    import torch
+
     require_precision(requested, _CAPABILITIES, who="the CPU reference")
-    set_switch(MATMUL_PRECISION, "highest")
-    knobs = switch_knobs({MATMUL_PRECISION: "fp32 matrix products are not rounded to bf16"})
-    return precision_policy(requested, knobs=knobs)
+    # torch 2.9 brought a switch for each kind of product.
+    products = [name for name in ("matmul", "conv", "rnn") if hasattr(torch.backends.mkldnn, name)]
+    switches = {MATMUL_PRECISION: "highest"} | {f"mkldnn.{name}.fp32_precision": "ieee" for name in products}
+    for name, value in switches.items():
+        set_switch(name, value)
+    return precision_policy(requested, knobs=switch_knobs(dict.fromkeys(switches, "fp32 is not rounded to bf16")))
 
 
 @hookimpl
