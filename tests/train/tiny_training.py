@@ -213,6 +213,7 @@ def make_training(
     checkpoints: Path | None = None,
     run_session: int = 1,
     stop: StopRequest | None = None,
+    grad_scaler: bool = False,
     **hyperparameters: Any,
 ) -> Training:
     session = session or FakeSession()
@@ -258,7 +259,7 @@ def make_training(
         limits=limits or Limits(),
         target=target,
         metric="top1",
-        precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+        precision=PrecisionPolicy(requested="fp32", effective="fp32", grad_scaler=grad_scaler),
         distributed=None,
         device=DEVICE,
         rank=rank,

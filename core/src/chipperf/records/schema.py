@@ -359,6 +359,13 @@ class RankStep(StrictModel):
     card: str
 
 
+class SkippedSteps(StrictModel):
+    """Optimizer steps that the gradient scaler skipped, in all and by epoch; other epochs have none."""
+
+    steps: int
+    by_epoch: dict[int, int]
+
+
 class Metrics(StrictModel):
     """The measured values; ``docs/metrics.md`` defines them."""
 
@@ -383,6 +390,7 @@ class Metrics(StrictModel):
     curve: list[EvaluationPoint] = _NO_ITEMS
     restart_windows: list[Window] = []
     rank_steps: list[RankStep] = []
+    skipped_steps: SkippedSteps | Missing = Missing(missing="unknown", reason="not counted")
 
 
 class NodeResult(StrictModel):

@@ -25,6 +25,7 @@ class Replica:
     Attributes:
         model: The model, as the vendor prepared it.
         loss_sum: Sum of the steps' losses, on the device; set when a window opens.
+        skipped: Steps that the gradient scaler skipped, on the device; set when a window opens.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -39,6 +40,7 @@ class Replica:
         self.optimizer = context.workload.build_optimizer(self.model)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision.grad_scaler)
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
+        self.skipped = torch.zeros((), dtype=torch.float32, device=context.device)
         self._rates: list[float] = []
 
     @property
@@ -91,6 +93,10 @@ class Replica:
             self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._workload.max_gradient_norm)
         self._scaler.step(self.optimizer)
+        if self._scaler.is_enabled():
+            # get_scale(), which is public, waits for the device.
+            for found_infinity in self._scaler._found_inf_per_device(self.optimizer).values():
+                self.skipped += found_infinity
         self._scaler.update()
         if self._context.session.step_end:
             self._context.session.step_end(self._context.device)

@@ -23,6 +23,7 @@ from chipperf.records.schema import (
     PrecisionRecord,
     RankStep,
     Record,
+    SkippedSteps,
     Status,
 )
 from chipperf.records.store import read_record
@@ -48,6 +49,9 @@ _UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 STRAGGLER_TOLERANCE = 0.1
 """Delay of a rank against the median of the others, as a fraction of a step, from which the record names the rank."""
+
+SKIPPED_STEPS_TOLERANCE = 3
+"""Skipped optimizer steps from which the record warns if they also are more than one in a hundred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,7 @@ def write_results(
             *_cross_check_warnings(metrics),
             *_precision_warnings(precision, measured),
             *straggler_warnings(state.rank_steps),
+            *skipped_warnings(sum(state.skipped_steps.values()), state.steps),
         ],
     }
     directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
@@ -147,6 +152,9 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "curve": state.curve,
         "restart_windows": state.restart_windows,
         "rank_steps": state.rank_steps,
+        "skipped_steps": SkippedSteps(steps=sum(state.skipped_steps.values()), by_epoch=state.skipped_steps)
+        if context.precision.grad_scaler
+        else Missing(missing="not_applicable", reason="gradients are not scaled"),
     }
     return Metrics().model_copy(update={name: value for name, value in found.items() if value is not None})
 
@@ -267,6 +275,14 @@ def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
                 f"for {what}"
             )
     return warnings
+
+
+def skipped_warnings(skipped: int, steps: int) -> list[str]:
+    """Return a warning if the gradient scaler skipped more optimizer steps than it needs to find its scale."""
+    if skipped <= max(SKIPPED_STEPS_TOLERANCE, steps // 100):
+        return []
+    why = "because gradients overflowed: they changed no weight, but count in throughput and samples"
+    return [f"the gradient scaler skipped {skipped} of {steps} optimizer steps, {why}"]
 
 
 def _interruption_warnings(planned: Record) -> list[str]:
