@@ -71,6 +71,9 @@ class FakeSession:
     def prepare_model(self, model: torch.nn.Module, precision: object, device: object) -> torch.nn.Module:
         return model
 
+    def seed(self, seed: int, device: object, deterministic: bool) -> None:
+        self.calls.append(f"seed {seed}")
+
     def synchronize(self, device: object) -> None:
         self.calls.append("synchronize")
         self.device.synchronize()

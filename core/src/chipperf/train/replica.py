@@ -9,7 +9,13 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.plugin.types import Knob
-from chipperf.train.preparation import autocast, data_parallel, memory_format_of, synchronized_batchnorm
+from chipperf.train.preparation import (
+    autocast,
+    data_parallel,
+    memory_format_of,
+    seed_everything,
+    synchronized_batchnorm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +48,10 @@ class Replica:
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
         self.skipped = torch.zeros((), dtype=torch.float32, device=context.device)
         self._rates: list[float] = []
+        rank, h = context.rank, context.hyperparameters
+        # Equal dropout masks on all ranks would drop the same activations of every sample.
+        if rank.rank:
+            seed_everything(context.session, (h.seed + rank.rank) % 2**32, context.device, h.deterministic)
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -49,7 +59,10 @@ class Replica:
         fused = " fused" if self.optimizer.defaults.get("fused") else ""
         layout = str(self._workload.memory_format).removeprefix("torch.")
         deterministic = str(torch.are_deterministic_algorithms_enabled()).lower()
+        apart = "one seed for weights and order of samples, others for what training draws, such as dropout masks"
+        ranks = (Knob(name="seed_of_ranks", value="seed + rank", reason=apart),)
         return (
+            *(ranks if self._context.rank.world_size > 1 else ()),
             Knob(name="memory_format", value=layout, reason="layout of the convolution weights; inputs follow it"),
             Knob(name="optimizer", value=f"{type(self.optimizer).__name__}{fused}", reason="the fastest that is there"),
             Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
