@@ -363,7 +363,7 @@ class SkippedSteps(StrictModel):
     """Optimizer steps that the gradient scaler skipped, in all and by epoch; other epochs have none."""
 
     steps: int
-    by_epoch: dict[int, int]
+    by_epoch: dict[int, int] = {}
 
 
 class Metrics(StrictModel):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
+from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import (
@@ -239,6 +240,9 @@ def _knobs(facts: RuntimeFacts, precision: PrecisionPolicy) -> list[KnobRecord]:
     knobs = [KnobRecord.model_validate(item) for item in facts.applied_environment]
     for origin, chosen in (("vendor", (*facts.runtime.knobs, *precision.knobs)), ("core", facts.core_knobs)):
         knobs += [KnobRecord.model_validate(asdict(knob) | {"origin": origin}) for knob in chosen]
+    told = {knob.name for knob in knobs}
+    variables = (knob for knob in user_variables(HOST_VARIABLES) if knob.name not in told)
+    knobs += [KnobRecord.model_validate(asdict(knob) | {"origin": "user"}) for knob in variables]
     # A plugin may report an applied variable again. If both entries agree, one is enough.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 

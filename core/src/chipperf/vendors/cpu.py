@@ -6,7 +6,6 @@ uses every physical core, channels-last convolutions, and an allocator that keep
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from pathlib import Path
@@ -97,11 +96,6 @@ def perf_load_runtime() -> RuntimeInfo:
         framework=f"pytorch-{torch.__version__}",
         knobs=(
             Knob(name="threads", value=str(torch.get_num_threads()), reason="intra-operator threads"),
-            Knob(
-                name="omp_wait_policy",
-                value=os.environ.get("OMP_WAIT_POLICY", "unset"),
-                reason="passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
-            ),
             Knob(name="cpu_capability", value=torch.backends.cpu.get_cpu_capability(), reason="vector instructions"),
             Knob(name="onednn", value=str(torch.backends.mkldnn.is_available()), reason="convolution library"),
         ),
