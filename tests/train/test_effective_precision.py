@@ -10,10 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 from chipperf.precisions import ARITHMETICS
-from chipperf.train.effective_precision import EffectivePrecision, Rounding, classify, measure_effective_precision
-from chipperf.train.effective_precision import narrowest as narrowest_of
+from chipperf.train.effective_precision import (
+    FAR_APART,
+    THIRDS,
+    Rounding,
+    classify,
+    measure_effective_precision,
+    narrowest,
+)
 
 CPU = torch.device("cpu", 0)
+
+
+def arithmetics(measured):
+    return narrowest(measured, convolutions=False), narrowest(measured, convolutions=True)
 
 
 def keeping(bits):
@@ -63,7 +73,7 @@ def int16(values):
     ],
 )
 def test_a_product_is_classified_by_what_it_keeps(product, name):
-    assert classify(product).name == name
+    assert classify(product(THIRDS), product(FAR_APART)).name == name
 
 
 @pytest.mark.parametrize(
@@ -74,21 +84,21 @@ def test_autocast_on_the_cpu_is_seen_in_every_product(dtype, name):
         return nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype)
 
     measured = measure_effective_precision(CPU, autocast)
-    assert {seen.name for seen in measured.products.values()} == {name}
-    assert (measured.matmul, measured.convolution) == (name, name)
+    assert {seen.name for seen in measured.values()} == {name}
+    assert arithmetics(measured) == (name, name)
 
 
 def test_half_precision_weights_are_seen_without_autocast():
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).half()
     measured = measure_effective_precision(CPU, nullcontext, model)
-    assert (measured.matmul, measured.convolution) == ("fp16", "fp16")
+    assert arithmetics(measured) == ("fp16", "fp16")
 
 
 def test_fp32_that_is_really_bf16_is_detected(monkeypatch):
     multiply = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b: multiply(a.bfloat16(), b.bfloat16()).float())
     measured = measure_effective_precision(CPU, nullcontext)
-    assert (measured.matmul, measured.convolution) == ("bf16", "fp32")
+    assert arithmetics(measured) == ("bf16", "fp32")
 
 
 class Rounded(torch.autograd.Function):
@@ -136,10 +146,10 @@ def test_a_kernel_that_rounds_only_batches_and_one_pass_is_found(monkeypatch, ro
     model = model.to(memory_format=torch.channels_last) if channels_last else model
     measured = measure_effective_precision(CPU, nullcontext, model, batch_size=8)
     kind = "3x3 convolution" if groups == 1 else "depthwise 3x3 convolution"
-    found = {name for name, seen in measured.products.items() if seen.name != "fp32"}
+    found = {name for name, seen in measured.items() if seen.name != "fp32"}
     assert found == {f"{kind}, {which}" for which in passes}
-    assert (measured.matmul, measured.convolution) == ("fp32", "bf16")
-    assert measure_effective_precision(CPU, nullcontext, model, batch_size=1).convolution == "fp32"
+    assert arithmetics(measured) == ("fp32", "bf16")
+    assert arithmetics(measure_effective_precision(CPU, nullcontext, model, batch_size=1)) == ("fp32", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -156,23 +166,22 @@ def test_a_kernel_that_rounds_only_batches_and_one_pass_is_found(monkeypatch, ro
     ids=str,
 )
 def test_layers_of_every_shape_return_what_was_put_in(layer):
-    products = measure_effective_precision(CPU, nullcontext, torch.nn.Sequential(layer), batch_size=3).products
+    products = measure_effective_precision(CPU, nullcontext, torch.nn.Sequential(layer), batch_size=3)
     assert {seen.name for seen in products.values()} == {"fp32"}
     assert len(products) == 9
 
 
 def test_a_model_without_convolutions_has_no_precision_of_them():
     measured = measure_effective_precision(CPU, nullcontext, torch.nn.Linear(3, 1))
-    assert (measured.matmul, measured.convolution) == ("fp32", None)
+    assert arithmetics(measured) == ("fp32", None)
 
 
-def test_the_narrowest_of_layers_and_of_devices_counts():
+def test_the_narrowest_counts():
     names = ["fixed point", "bf16", "fp16", "tf32", "fp32"]
     roundings = [Rounding(-1, True), Rounding(7, True), Rounding(10, False), Rounding(10, True), Rounding(23, True)]
     assert [rounding.name for rounding in sorted(roundings)] == names
     assert {name for name in names if name in ARITHMETICS} == set(ARITHMETICS)
-    devices = [EffectivePrecision({"3x3 convolution": rounding}) for rounding in roundings[1:]]
-    assert narrowest_of(devices[::-1]).convolution == "bf16"
+    assert arithmetics({f"{rounding.bits} convolution": rounding for rounding in roundings[:0:-1]}) == (None, "bf16")
 
 
 def test_measuring_draws_no_random_number_and_leaves_the_model_alone():
@@ -203,9 +212,9 @@ def test_what_makes_onednn_round_is_found(variables, switch):
     program = f"""
 import torch
 from contextlib import nullcontext
-from chipperf.train.effective_precision import measure_effective_precision
+from chipperf.train.effective_precision import measure_effective_precision, narrowest
 {switch}
-print(measure_effective_precision(torch.device("cpu"), nullcontext).convolution)
+print(narrowest(measure_effective_precision(torch.device("cpu"), nullcontext), convolutions=True))
 """
     environment = {**os.environ, **variables}
     process = subprocess.run(

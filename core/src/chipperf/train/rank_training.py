@@ -19,7 +19,7 @@ from chipperf.run.telemetry_process import TelemetrySampler
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint, require_same_devices
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.core_pass import measure_core
-from chipperf.train.effective_precision import measure_effective_precision, narrowest
+from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
@@ -124,9 +124,10 @@ def prepare_loop(
     loop = TrainingLoop(context, replica)
     batch_size = context.hyperparameters.batch_size
     measured = measure_effective_precision(context.device, replica.autocast, replica.model, batch_size)
+    devices = context.collectives.gather(measured)
     facts = RuntimeFacts(
         runtime=runtime,
-        measured_precision=narrowest(context.collectives.gather(measured)),
+        measured_products={name: min(found[name] for found in devices) for name in measured},
         core_knobs=replica.knobs,
         applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
     )

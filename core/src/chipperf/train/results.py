@@ -29,17 +29,18 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
+from chipperf.train.effective_precision import narrowest
 from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
     from chipperf.run.directory import RunDirectory
     from chipperf.train.context import RunContext
-    from chipperf.train.effective_precision import EffectivePrecision
+    from chipperf.train.effective_precision import Rounding
     from chipperf.train.run_state import RunState
 
 CROSS_CHECK_TOLERANCE = 0.02
@@ -51,16 +52,13 @@ _UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 STRAGGLER_TOLERANCE = 0.1
 """Delay of a rank against the median of the others, as a fraction of a step, from which the record names the rank."""
 
-SKIPPED_STEPS_TOLERANCE = 3
-"""Skipped optimizer steps from which the record warns if they also are more than one in a hundred."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeFacts:
     """Facts about the software stack from a worker's initialization, and the knobs that core chose."""
 
     runtime: RuntimeInfo
-    measured_precision: EffectivePrecision
+    measured_products: Mapping[str, Rounding]
     core_knobs: Sequence[Knob]
     applied_environment: Sequence[dict[str, str]]
 
@@ -82,7 +80,7 @@ def write_results(
     target: float | Missing | None = context.target
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
-    precision, measured = context.precision, facts.measured_precision
+    precision, measured = context.precision, facts.measured_products
     metrics = _metrics(context, state, power)
     results = {
         "status": _status(failure),
@@ -90,9 +88,9 @@ def write_results(
         "precision": PrecisionRecord(
             requested=precision.requested,
             effective=precision.effective,
-            measured_matmul=measured.matmul or _NO_PRODUCT,
-            measured_convolution=measured.convolution or _NO_PRODUCT,
-            measured_products={name: seen.name for name, seen in measured.products.items()},
+            measured_matmul=narrowest(measured, convolutions=False) or _NO_PRODUCT,
+            measured_convolution=narrowest(measured, convolutions=True) or _NO_PRODUCT,
+            measured_products={name: seen.name for name, seen in measured.items()},
             autocast_dtype=precision.autocast_dtype,
             grad_scaler=precision.grad_scaler,
         ),
@@ -283,7 +281,7 @@ def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
 
 def skipped_warnings(skipped: int, steps: int) -> list[str]:
     """Return a warning if the gradient scaler skipped more optimizer steps than it needs to find its scale."""
-    if skipped <= max(SKIPPED_STEPS_TOLERANCE, steps // 100):
+    if skipped <= max(3, steps // 100):
         return []
     why = "because gradients overflowed: they changed no weight, but count in throughput and samples"
     return [f"the gradient scaler skipped {skipped} of {steps} optimizer steps, {why}"]
@@ -298,12 +296,12 @@ def _interruption_warnings(planned: Record) -> list[str]:
     return [f"the run was interrupted and continued after step {steps}: {time}"]
 
 
-def _precision_warnings(precision: PrecisionPolicy, measured: EffectivePrecision) -> list[str]:
+def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Rounding]) -> list[str]:
     """Return warnings about measured arithmetic that contradicts the declared precision."""
     return [
         f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}: "
-        + "; ".join(name for name, seen in measured.products.items() if seen.name == found)
-        for found in dict.fromkeys((measured.matmul, measured.convolution))
+        + "; ".join(name for name, seen in measured.items() if seen.name == found)
+        for found in dict.fromkeys(narrowest(measured, convolutions=convolutions) for convolutions in (False, True))
         if found not in (None, precision.effective)
     ]
 

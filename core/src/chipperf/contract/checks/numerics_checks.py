@@ -277,7 +277,7 @@ def _arithmetic(subject: PluginUnderTest, policy: PrecisionPolicy) -> dict[str, 
 
     model = _prepared_model(subject, policy)
     found = measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), model)
-    return {name: seen.name for name, seen in found.products.items()}
+    return {name: seen.name for name, seen in found.items()}
 
 
 def _prepared_model(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.nn.Module:
