@@ -280,19 +280,23 @@ class TrainingLoop:
         if context.precision.grad_scaler:
             context.events.write("skipped_steps", state.skipped_steps.get(epoch, 0), epoch=epoch, step=state.steps)
         context.events.write("epoch_stop", epoch, step=state.steps)
-        decided = state.steps >= min(self.schedule.planned_steps, _SCALER_STEPS)
-        if decided and sum(state.skipped_steps.values()) == state.steps:
-            raise TrainingError(
-                f"the gradient scaler skipped all {state.steps} optimizer steps, because gradients overflowed",
-                failure_class="no_step_taken",
-                hint="lower lr, or use a wider precision such as bf16; a run of a few steps may be too short",
-            )
+        _require_a_step(state, self.schedule.planned_steps)
         windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
         if windows:
             mean_loss = sum((window.loss or 0.0) * window.steps for window in windows) / sum(w.steps for w in windows)
             context.notify(
                 EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory)
             )
+
+
+def _require_a_step(state: RunState, planned_steps: int) -> None:
+    """Fail if every step was skipped, and either no other follows or the gradient scaler has had its time."""
+    if sum(state.skipped_steps.values()) == state.steps >= min(planned_steps, _SCALER_STEPS):
+        raise TrainingError(
+            f"the gradient scaler skipped all {state.steps} optimizer steps, because gradients overflowed",
+            failure_class="no_step_taken",
+            hint="lower lr, or use a wider precision such as bf16; a run of a few steps may be too short",
+        )
 
 
 def _announce_window(context: RunContext, window: Window) -> None:
