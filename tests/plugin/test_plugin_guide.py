@@ -54,7 +54,7 @@ def test_the_files_of_a_vendor_are_read(tmp_path):
     assert [(override.key, override.value) for override in overrides] == [("batch_size", 256)]
     assert read_vendor_info(tmp_path / "products.toml").short_name("ACME A1 40GB") == "A1"
     assert read_products(tmp_path / "products.toml").peak_flops("ACME A1 40GB", "bf16").flops_per_s == 312e12
-    assert set(variables.meanings["reported"]) == {"ACME_DEBUG"}
+    assert set(variables.meanings["reported"]) == {"ACME_DEBUG", "ACME_*"}
     assert [variable.value for variable in variables.settings["deterministic"]] == ["1"]
 
 

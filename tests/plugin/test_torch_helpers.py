@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf import Capability, DeviceError, Rank, UnsupportedPrecision, torchtools
+from chipperf.plugin.torch_helpers import HOST_VARIABLES
 from chipperf.precisions import PRECISIONS
 from chipperf.torchtools import Switch
 
@@ -231,9 +232,23 @@ def test_memory_that_the_stack_does_not_count_is_unknown(module: Any) -> None:
 
 def test_variables_of_the_user_are_told_with_what_they_do() -> None:
     environment = {"ACME_TF32": "0", "ACME_NEW": "x", "HOME": "/root", "OMP": "1"}
-    knobs = torchtools.user_variables(
-        {"OMP": "threads", "ACME_TF32": "forbids TF32", "ABSENT": "no"}, prefixes=("ACME_",), environment=environment
-    )
+    meanings = {"ACME_*": "not known", "OMP": "threads", "ACME_TF32": "forbids TF32", "ABSENT": "no"}
+    knobs = torchtools.user_variables(meanings, environment=environment)
     assert [(knob.name, knob.value) for knob in knobs] == [("OMP", "1"), ("ACME_TF32", "0"), ("ACME_NEW", "x")]
     assert [knob.reason for knob in knobs][:2] == ["threads", "forbids TF32"]
     assert "not known" in knobs[2].reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "OMP_PLACES", "KMP_AFFINITY"),
+        *("MKL_CBWR", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_ALLOC_CONF", "ATEN_CPU_CAPABILITY"),
+        *("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX"),
+    ],
+)
+def test_variables_of_the_host_are_found_by_prefix(name: str) -> None:
+    environment = {name: "x", "TORCHELASTIC_RUN_ID": "1", "HOME": "/root", "LD_LIBRARY_PATH": "/lib"}
+    (knob,) = torchtools.user_variables(HOST_VARIABLES, environment=environment)
+    assert (knob.name, knob.value) == (name, "x")
+    assert ("AMX" in knob.reason) == ("FPMATH" in name)

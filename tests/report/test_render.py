@@ -212,6 +212,19 @@ def test_an_effective_precision_other_than_the_requested_one_is_noted():
     assert noted(rendered(make_record(precision__effective="tf32")), "请求的精度为 fp32", "实际为 tf32")
 
 
+def test_a_measured_precision_other_than_the_declared_one_is_noted():
+    products = {"3x3 convolution, forward": "bf16"}
+    found = {"precision__measured_convolution": "bf16", "precision__measured_products": products}
+    assert noted(rendered(make_record(**found)), "fp32", "实测的乘积精度为 bf16")
+    absent = {**found, "precision__measured_convolution": NOT_APPLICABLE}
+    assert not noted(rendered(make_record(**absent)), "实测的乘积精度")
+
+
+def test_skipped_steps_are_evidence():
+    record = make_record(metrics__skipped_steps={"steps": 3, "by_epoch": {"1": 2, "4": 1}})
+    assert "梯度缩放跳过的步数 3，第 1 个 epoch：2，第 4 个 epoch：1\n" in render_report([record])
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -69,6 +69,8 @@ def test_run_is_complete(record: Record) -> None:
     assert record.seed == 5
     assert [card.rank for card in record.environment.cards] == [0, 1]
     assert record.precision.effective == "fp32"
+    assert "seed_of_ranks" in {knob.name for knob in record.knobs}
+    assert set(record.precision.measured_products.values()) == {"fp32"}
 
 
 def test_samples_and_steps_are_exact(record: Record) -> None:

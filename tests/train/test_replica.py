@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny_training import FakeSession, make_training
+from chipperf.plugin.types import Rank
+from chipperf.run.collectives import Collectives
+from tiny_training import DEVICE, FakeSession, Training, make_training, weights
 
 
 def test_learning_rate_follows_the_workload_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +28,29 @@ def test_learning_rate_follows_the_workload_at_every_step(monkeypatch: pytest.Mo
     training.loop.train()
 
     assert rates == [0.01 / (step + 1) for step in range(12)]
+
+
+def test_ranks_draw_different_numbers_and_have_equal_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(place: int, ranks: int = 3, seed: int = 2**32 - 2) -> tuple[Training, list[Any]]:
+        rank = Rank(rank=place, local_rank=place, world_size=ranks, local_world_size=ranks)
+        random.seed(5)
+        np.random.seed(5)
+        training = make_training(monkeypatch, rank=rank, collectives=Collectives(Rank(), DEVICE), seed=seed)
+        mask = torch.nn.functional.dropout(torch.ones(64)).tolist()
+        return training, [mask, random.random(), float(np.random.random())]
+
+    alone, drawn_alone = draw(0, ranks=1)
+    trainings, drawn = zip(*map(draw, range(3)), strict=True)
+
+    for kind in zip(*drawn, strict=True):
+        assert len({str(numbers) for numbers in kind}) == 3
+    for training in trainings:
+        assert all(map(torch.equal, weights(training), weights(alone)))
+    # What one rank draws does not depend on this.
+    assert drawn[0] == drawn_alone
+    assert [training.session.calls for training in trainings] == [[], ["seed 4294967295"], ["seed 0"]]
+    assert "seed_of_ranks" in {knob.name for knob in trainings[1].replica.knobs}
+    assert "seed_of_ranks" not in {knob.name for knob in alone.replica.knobs}
 
 
 def test_accumulated_gradients_are_those_of_one_large_batch(monkeypatch: pytest.MonkeyPatch) -> None:

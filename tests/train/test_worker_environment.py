@@ -139,6 +139,7 @@ def test_variables_are_in_force_and_recorded_in_a_real_run(trained_run: Finished
     assert knobs["threads"].value == knobs["OMP_NUM_THREADS"].value
     assert (knobs["GLIBC_TUNABLES"].origin, knobs["GLIBC_TUNABLES"].value) == ("user", "glibc.malloc.top_pad=1")
     assert knobs["memory_format"].origin == "core"
+    assert (knobs["OMP_WAIT_POLICY"].origin, knobs["OMP_WAIT_POLICY"].value) == ("user", os.environ["OMP_WAIT_POLICY"])
 
 
 def test_plan_survives_a_round_trip(tmp_path: Path, make_plan: MakePlan) -> None:

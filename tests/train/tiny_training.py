@@ -71,6 +71,9 @@ class FakeSession:
     def prepare_model(self, model: torch.nn.Module, precision: object, device: object) -> torch.nn.Module:
         return model
 
+    def seed(self, seed: int, device: object, deterministic: bool) -> None:
+        self.calls.append(f"seed {seed}")
+
     def synchronize(self, device: object) -> None:
         self.calls.append("synchronize")
         self.device.synchronize()
@@ -213,6 +216,7 @@ def make_training(
     checkpoints: Path | None = None,
     run_session: int = 1,
     stop: StopRequest | None = None,
+    grad_scaler: bool = False,
     **hyperparameters: Any,
 ) -> Training:
     session = session or FakeSession()
@@ -257,7 +261,7 @@ def make_training(
         limits=limits or Limits(),
         target=target,
         metric="top1",
-        precision=PrecisionPolicy(requested="fp32", effective="fp32"),
+        precision=PrecisionPolicy(requested="fp32", effective="fp32", grad_scaler=grad_scaler),
         distributed=None,
         device=DEVICE,
         rank=rank,

@@ -170,6 +170,23 @@ def test_precision(requested: str, autocast: str | None) -> None:
     assert {knob.name: knob.value for knob in policy.knobs}["float32_matmul_precision"] == "highest"
 
 
+@pytest.mark.usefixtures("matmul_precision")
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="torch before 2.9 has no such switches")
+def test_switches_that_round_fp32_are_put_back_and_declared() -> None:
+    # Set for all products, or for one.
+    torch.backends.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        policy = cpu.perf_precision("fp32", DEVICE)
+    finally:
+        torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+
+    knobs = {knob.name: knob.value for knob in policy.knobs}
+    for product in ("matmul", "conv", "rnn"):
+        assert getattr(torch.backends.mkldnn, product).fp32_precision == "ieee"
+        assert knobs[f"mkldnn.{product}.fp32_precision"] == "ieee"
+
+
 @pytest.mark.parametrize("requested", ["tf32", "amp", "fp16"])
 def test_other_precisions_are_refused(requested: str) -> None:
     with pytest.raises(UnsupportedPrecision, match=f"does not run {requested}") as caught:

@@ -5,6 +5,7 @@ torch is imported inside the functions, so that plugins can be loaded and can pr
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
 from types import MappingProxyType
@@ -39,6 +40,22 @@ KERNEL_SWITCHES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Switches of builds whose devices are called ``cuda`` that choose kernels, and what each does, for
 :func:`switch_knobs`."""
+
+_FPMATH: Final = "with BF16 or ANY, a CPU with AMX rounds fp32 to bf16 in convolutions"
+
+HOST_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ONEDNN_DEFAULT_FPMATH_MODE": _FPMATH,
+        "DNNL_DEFAULT_FPMATH_MODE": _FPMATH,
+        "OMP_WAIT_POLICY": "passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
+        "LD_PRELOAD": "replaces functions of libraries, for example the memory allocator",
+        **dict.fromkeys(("OMP_*", "GOMP_*", "KMP_*"), "threads on the host"),
+        **dict.fromkeys(("MKL_*", "OPENBLAS_*", "ONEDNN_*", "DNNL_*"), "products on the host"),
+        **dict.fromkeys(("TORCH_*", "PYTORCH_*", "ATEN_*"), "torch"),
+        **dict.fromkeys(("GLIBC_TUNABLES", "MALLOC_*"), "memory allocator of the host"),
+    }
+)
+"""Variables of every vendor's host, for :func:`user_variables`; core puts them into each record."""
 
 
 class Switch(NamedTuple):
@@ -297,24 +314,16 @@ def perf_device_teardown() -> None:
     torch.cuda.empty_cache()
 
 
-def user_variables(
-    meanings: Mapping[str, str],
-    *,
-    prefixes: tuple[str, ...] = (),
-    environment: Mapping[str, str] = os.environ,
-) -> tuple[Knob, ...]:
+def user_variables(meanings: Mapping[str, str], *, environment: Mapping[str, str] = os.environ) -> tuple[Knob, ...]:
     """Return the variables of the environment that change numerics, memory or speed, whoever set them.
 
-    ``meanings`` says what each known variable does. Of the stack's own names, which begin with ``prefixes``, those are
-    returned too that it lacks.
+    ``meanings`` says what each does. A key such as ``ACME_*`` stands for all names of the stack that no other key has.
     """
-    unknown = sorted(name for name in environment if name.startswith(prefixes) and name not in meanings)
-    reasons = {**meanings, **dict.fromkeys(unknown, "a variable of the stack; what it does is not known here")}
-    return tuple(
-        Knob(name=name, value=environment[name], reason=reason)
-        for name, reason in reasons.items()
-        if name in environment
-    )
+    reasons: dict[str, str] = {}
+    for key in sorted(meanings, key=lambda key: "*" in key):
+        for name in fnmatch.filter(sorted(environment), key):
+            reasons.setdefault(name, meanings[key])
+    return tuple(Knob(name=name, value=environment[name], reason=reason) for name, reason in reasons.items())
 
 
 def call_if_there(module: Any, function: str, *arguments: object) -> Any:

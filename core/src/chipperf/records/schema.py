@@ -139,14 +139,15 @@ class KnobRecord(StrictModel):
 class PrecisionRecord(StrictModel):
     """Requested, declared and measured precision.
 
-    The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, see
-    :mod:`chipperf.train.effective_precision`.
+    The vendor declares ``effective``. The measured fields name the arithmetic found from the results of products, the
+    narrowest of all devices; ``measured_products`` by product and pass. See :mod:`chipperf.train.effective_precision`.
     """
 
     requested: str
     effective: Text
     measured_matmul: Text = Missing(missing="not_run")
     measured_convolution: Text = Missing(missing="not_run")
+    measured_products: dict[str, str] = {}
     autocast_dtype: str | None
     grad_scaler: bool
 
@@ -367,6 +368,13 @@ class RankStep(StrictModel):
     card: str
 
 
+class SkippedSteps(StrictModel):
+    """Optimizer steps that the gradient scaler skipped, in all and by epoch; other epochs have none."""
+
+    steps: int
+    by_epoch: dict[int, int] = {}
+
+
 class Metrics(StrictModel):
     """The measured values; ``docs/metrics.md`` defines them."""
 
@@ -391,6 +399,7 @@ class Metrics(StrictModel):
     curve: list[EvaluationPoint] = _NO_ITEMS
     restart_windows: list[Window] = []
     rank_steps: list[RankStep] = []
+    skipped_steps: SkippedSteps | Missing = Missing(missing="unknown", reason="not counted")
 
 
 class NodeResult(StrictModel):

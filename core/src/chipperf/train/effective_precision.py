@@ -1,84 +1,197 @@
-"""Detection of the arithmetic of matrix products and convolutions from their results.
+"""Detection of the arithmetic in which training computes its products, from their results.
 
-A product with the identity matrix returns its input as the compute unit rounded it. An input of ``1 + 2**-k`` comes
-back unchanged only if the unit keeps ``k`` bits after the binary point. A value beyond fp16's range and a value far
-below the largest distinguish floating from fixed point. The formats are in :data:`chipperf.precisions.ARITHMETICS`.
+Which kernel computes a product, and so how it rounds, depends on the operator, its shape, layout and direction. So
+this measures the model's own layers on the batch of training: of each kind the smallest and the largest, on small
+images to be quick. Values that are multiplied with one come back as the compute unit rounded them, in the output and in
+both gradients. The formats are in :data:`chipperf.precisions.ARITHMETICS`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
 
 from chipperf.precisions import ARITHMETICS
+from chipperf.train.preparation import memory_format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-_SIZE = 128
-_BITS = range(1, 24)
-_BEYOND_FP16 = 2.0**17
-_FAR_BELOW_LARGEST = 2.0**-10
+# Binary 1.0101... and 1.1010...: one is a third of the last kept bit away from what is kept, rounded or cut off.
+THIRDS = (4 / 3, 5 / 3)
+# A value beyond fp16's range and one far below it, which fixed point loses.
+FAR_APART = (2.0**17, 2.0**-10)
 
 # Winograd and blocked kernels lose a few fp32 bits to rounding, but always fewer than a narrower format.
 _FP32_AT_LEAST = 17
+_FIXED_POINT = -1
+
+_EXTENT = 7
+# Products of scalars in one pass, above which the batch is made smaller.
+_MULTIPLICATIONS = 2**25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EffectivePrecision:
-    """Arithmetic of each kind of product, for example ``fp32`` or ``tf32``."""
+@dataclass(frozen=True, slots=True, order=True)
+class Rounding:
+    """What a product keeps: bits after the binary point, and values beyond fp16's range. Narrower ones sort first."""
 
-    matmul: str
-    convolution: str
+    bits: int
+    has_range: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the arithmetic, for example ``fp32`` or ``tf32``."""
+        if self.bits == _FIXED_POINT:
+            return "fixed point"
+        if self.bits >= _FP32_AT_LEAST:
+            return "fp32"
+        for name, arithmetic in ARITHMETICS.items():
+            if arithmetic.fraction_bits == self.bits and (arithmetic.largest >= FAR_APART[0]) == self.has_range:
+                return name
+        return f"reduced ({self.bits} bits)" if self.has_range else f"reduced ({self.bits} bits, fp16 range)"
+
+
+class _Product(NamedTuple):
+    name: str
+    function: Callable[..., torch.Tensor]
+    weight: torch.Tensor
+    input_shape: tuple[int, ...]
+    stride: tuple[int, ...] = ()
+
+
+def standard_layers() -> nn.Module:
+    """Return a model with the products of the usual cases."""
+    convolutions = [nn.Conv2d(64, 64, size, groups=groups) for size, groups in ((3, 1), (1, 1), (3, 64))]
+    return nn.Sequential(*convolutions, nn.Linear(64, 64))
 
 
 def measure_effective_precision(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
-    dtype: torch.dtype = torch.float32,
-) -> EffectivePrecision:
-    """Return the arithmetic of a device in the context in which training computes, for weights of a type."""
-    identity = torch.eye(_SIZE)
-    kernel = torch.zeros(_SIZE, _SIZE, 3, 3)
-    kernel[:, :, 1, 1] = identity
-    identity, kernel = identity.to(device, dtype), kernel.to(device, dtype)
+    model: nn.Module | None = None,
+    batch_size: int = 16,
+) -> dict[str, Rounding]:
+    """Return the rounding of each product of a prepared model, or of :func:`standard_layers`, in each pass.
 
-    def through_matmul(values: list[float]) -> list[float]:
-        matrix = torch.zeros(_SIZE, _SIZE)
-        matrix[0, : len(values)] = torch.tensor(values)
-        return _read(torch.mm(matrix.to(device, dtype), identity)[0], len(values))
-
-    def through_convolution(values: list[float]) -> list[float]:
-        images = torch.zeros(1, _SIZE, 8, 8)
-        images[0, : len(values), 4, 4] = torch.tensor(values)
-        seen = torch.nn.functional.conv2d(images.to(device, dtype), kernel, padding=1)
-        return _read(seen[0, :, 4, 4], len(values))
-
-    with torch.no_grad(), autocast():
-        return EffectivePrecision(matmul=classify(through_matmul), convolution=classify(through_convolution))
+    A key is for example ``3x3 convolution, gradient of the weight``.
+    """
+    model = model or standard_layers()
+    layout = memory_format_of(model)
+    found: dict[str, Rounding] = {}
+    for product in _products(model, batch_size):
+        thirds, far_apart = (_passes(product, values, device, autocast, layout) for values in (THIRDS, FAR_APART))
+        for which, seen in thirds.items():
+            name, rounding = f"{product.name}, {which}", classify(seen, far_apart[which])
+            found[name] = min(rounding, found.get(name, rounding))
+    return found
 
 
-def _read(seen: torch.Tensor, count: int) -> list[float]:
-    return [float(value) for value in seen[:count].float().cpu().tolist()]
+def narrowest(products: Mapping[str, Rounding], *, convolutions: bool) -> str | None:
+    """Return the narrowest arithmetic of convolutions or of matrix products; ``None`` without any."""
+    found = [seen for name, seen in products.items() if ("convolution" in name) == convolutions]
+    return min(found).name if found else None
 
 
-def classify(product: Callable[[list[float]], list[float]]) -> str:
-    """Return the name of the arithmetic of a product, which takes values and returns them as the unit rounded them."""
-    kept_bits = 0
-    for bits, seen in zip(_BITS, product([1 + 2.0**-bits for bits in _BITS]), strict=True):
-        if abs(seen - 1 - 2.0**-bits) > 2.0**-bits / 4:
-            break
-        kept_bits = bits
-    largest, smallest = product([_BEYOND_FP16, _FAR_BELOW_LARGEST])
-    if smallest == 0 and largest == _BEYOND_FP16:
-        return "fixed point"
-    if kept_bits >= _FP32_AT_LEAST:
-        return "fp32"
-    has_range = largest == _BEYOND_FP16
-    for name, arithmetic in ARITHMETICS.items():
-        if arithmetic.fraction_bits == kept_bits and (arithmetic.largest >= _BEYOND_FP16) == has_range:
-            return name
-    return f"reduced ({kept_bits} bits)" if has_range else f"reduced ({kept_bits} bits, fp16 range)"
+def classify(thirds: Sequence[float], far_apart: Sequence[float]) -> Rounding:
+    """Return the rounding of a product that made these of :data:`THIRDS` and :data:`FAR_APART`."""
+    largest, smallest = far_apart
+    if smallest == 0 and largest == FAR_APART[0]:
+        return Rounding(_FIXED_POINT, True)
+    error = min(abs(seen - value) for value, seen in zip(THIRDS, thirds, strict=True))
+    bits = round(-math.log2(3 * max(error, 2.0**-25))) if math.isfinite(sum(thirds)) else 0
+    return Rounding(max(0, min(bits, 23)), abs(largest / FAR_APART[0] - 1) < 0.5)
+
+
+def _products(model: nn.Module, batch_size: int) -> Iterator[_Product]:
+    kinds: dict[object, list[Any]] = {}
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and len(layer.weight) > 1:
+            kind = [getattr(layer, name, None) for name in ("kernel_size", "stride", "dilation")]
+            kinds.setdefault((*kind, _groups(layer)), []).append(layer)
+    # Attention multiplies without a layer.
+    square, shape = next(model.parameters()).new_zeros(128, 128), (max(4, batch_size), 128)
+    yield _Product("matrix product", lambda x, w: torch.mm(x, w.t()), square, shape)
+    yield _Product("batched matrix product", lambda x, w: torch.bmm(x[None], w.t()[None])[0], square, shape)
+    for layers in kinds.values():
+        for choose in (min, max):
+            layer = choose(layers, key=lambda layer: layer.weight.numel())
+            if isinstance(layer, nn.Linear):
+                shape = (max(4, batch_size), layer.in_features)
+                yield _Product("linear layer", nn.functional.linear, layer.weight, shape)
+            else:
+                yield _convolution(layer, batch_size)
+
+
+def _groups(layer: Any) -> str:
+    groups = getattr(layer, "groups", 1)
+    return "" if groups == 1 else "depthwise " if groups == layer.in_channels else "grouped "
+
+
+def _convolution(layer: nn.Conv2d, batch_size: int) -> _Product:
+    # Depthwise convolutions move more than they multiply.
+    positions = _MULTIPLICATIONS // max(layer.weight.numel(), 64 * layer.in_channels)
+    images = min(batch_size, max(2, positions // _EXTENT**2))
+    options: dict[str, Any] = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
+    options["padding"] = [size // 2 * step for size, step in zip(layer.kernel_size, layer.dilation, strict=True)]
+    return _Product(
+        f"{_groups(layer)}{'x'.join(map(str, layer.kernel_size))} convolution",
+        partial(nn.functional.conv2d, **options),
+        layer.weight,
+        (images, layer.in_channels, *((_EXTENT - 1) * step + 1 for step in layer.stride)),
+        layer.stride,
+    )
+
+
+def _passes(
+    product: _Product,
+    values: Sequence[float],
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+    layout: torch.memory_format,
+) -> dict[str, list[float]]:
+    """Return two values as they come back from the output and from both gradients.
+
+    At two places, the input has the values for outputs 0 and 1, and the gradient of the output is 1. At two others, the
+    gradient has the values, for output 0. The weight is 1 from each output's first channel.
+    """
+    _, function, of_training, shape, stride = product
+    last, group = shape[0] - 1, of_training.shape[0] * of_training.shape[1] // shape[1]
+    places: list[list[int]] = [[0], [last], [1], [2]]
+    if stride:
+        high, wide = ((size - 1) // step for size, step in zip(shape[2:], stride, strict=True))
+        places = [[0, 0, 0], [last, high, wide], [0, 0, wide], [last, high, 0]]
+    x, weight = torch.zeros(shape), torch.zeros_like(of_training, device="cpu", requires_grad=False)
+    taps = [(output, 0, *(size // 2 for size in weight.shape[2:])) for output in (0, 1)]
+    targets = [(row, output, *at) for output, (row, *at) in zip((0, 1, 0, 0), places, strict=True)]
+    sources = [
+        (row, output // group * weight.shape[1], *(i * step for i, step in zip(at, stride, strict=True)))
+        for row, output, *at in targets
+    ]
+    for source, tap, value in zip(sources, taps, values, strict=False):
+        x[source], weight[tap] = value, 1
+    if stride:
+        x = x.contiguous(memory_format=layout)
+    x, weight = x.to(device, weight.dtype).requires_grad_(), weight.to(device).requires_grad_()
+    with torch.enable_grad():
+        with autocast():
+            seen = function(x, weight)
+        gradient = torch.zeros_like(seen, device="cpu", requires_grad=False)
+        for target, value in zip(targets, (1, 1, *values), strict=True):
+            gradient[target] = value
+        of_input, of_weight = torch.autograd.grad(seen, (x, weight), gradient.to(device))
+    return {
+        "forward": _read(seen, targets[:2]),
+        "gradient of the input": _read(of_input, sources[2:]),
+        "gradient of the weight": _read(of_weight, taps),
+    }
+
+
+def _read(tensor: torch.Tensor, places: Sequence[tuple[int, ...]]) -> list[float]:
+    host = tensor.detach().float().cpu()
+    return [float(host[place]) for place in places]

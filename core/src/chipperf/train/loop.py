@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from chipperf.train.schedule import PlannedWindow
     from chipperf.train.windows import WindowKind
 
+_SCALER_STEPS = 100
+"""Steps in which the gradient scaler, which halves its scale with each skipped one, finds a scale if there is one."""
+
 
 class TrainingLoop:
     """Trains one case on one rank and measures it.
@@ -68,7 +71,7 @@ class TrainingLoop:
             the run writes checkpoints. A signal after the last step and evaluation has no effect.
 
         Raises:
-            TrainingError: The loss is not finite, or evaluation changed the model.
+            TrainingError: The loss is not finite, evaluation changed the model, or every step was skipped.
             TrainingStopped: A signal stopped training at a point where no work is lost, or the ranks could not agree on
                 a step.
         """
@@ -183,6 +186,7 @@ class TrainingLoop:
         state.partial_window = None
         samples = before.samples
         self.replica.loss_sum.fill_(before.loss_sum)
+        self.replica.skipped.zero_()
         with context.spans.measure("warmup") if kind == "warmup" else nullcontext():
             start_s = context.edge()
             while left:
@@ -192,6 +196,8 @@ class TrainingLoop:
                     break
             nanoseconds = before.nanoseconds + round((context.edge() - start_s) * 1e9)
         loss_sum = float(self.replica.loss_sum)
+        if skipped := int(self.replica.skipped):
+            state.skipped_steps[epoch + 1] = state.skipped_steps.get(epoch + 1, 0) + skipped
         loss = loss_sum / (steps - left)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -276,7 +282,10 @@ class TrainingLoop:
         context, state = self._context, self.state
         state.finished_step = state.steps
         memory = self._memory.query()
+        if context.precision.grad_scaler:
+            context.events.write("skipped_steps", state.skipped_steps.get(epoch, 0), epoch=epoch, step=state.steps)
         context.events.write("epoch_stop", epoch, step=state.steps)
+        _require_a_step(state, self.schedule.planned_steps)
         windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
         if windows:
             losses = [window.loss * window.steps for window in windows if window.loss is not None]
@@ -285,6 +294,16 @@ class TrainingLoop:
             context.notify(
                 EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory)
             )
+
+
+def _require_a_step(state: RunState, planned_steps: int) -> None:
+    """Fail if every step was skipped, and either no other follows or the gradient scaler has had its time."""
+    if sum(state.skipped_steps.values()) == state.steps >= min(planned_steps, _SCALER_STEPS):
+        raise TrainingError(
+            f"the gradient scaler skipped all {state.steps} optimizer steps, because gradients overflowed",
+            failure_class="no_step_taken",
+            hint="lower lr, or use a wider precision such as bf16; a run of a few steps may be too short",
+        )
 
 
 def _unsaved_warning(steps: Sequence[int], fault: str) -> str:

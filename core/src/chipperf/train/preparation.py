@@ -40,7 +40,7 @@ def join_process_group(session: Session, rank: Rank, device: torch.device) -> Di
 
 
 def seed_everything(session: Session, seed: int, device: torch.device, deterministic: bool) -> None:
-    """Seed all generators equally on all ranks, so that all ranks start with the same weights."""
+    """Seed all generators: equally on all ranks for the weights, then apart for what training draws."""
     import numpy as np
     import torch
 

@@ -119,9 +119,12 @@ def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, ru
     """Build the model, measure its precision, return to the plan's checkpoint, and describe all that in the record."""
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
+    batch_size = context.hyperparameters.batch_size
+    measured = measure_effective_precision(context.device, replica.autocast, replica.model, batch_size)
+    devices = context.collectives.gather(measured)
     facts = RuntimeFacts(
         runtime=runtime,
-        measured_precision=measure_effective_precision(context.device, replica.autocast, replica.weight_dtype),
+        measured_products={name: min(found[name] for found in devices) for name in measured},
         core_knobs=replica.knobs,
         applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
     )

@@ -9,7 +9,13 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from chipperf.plugin.types import Knob
-from chipperf.train.preparation import autocast, data_parallel, memory_format_of, synchronized_batchnorm
+from chipperf.train.preparation import (
+    autocast,
+    data_parallel,
+    memory_format_of,
+    seed_everything,
+    synchronized_batchnorm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +31,7 @@ class Replica:
     Attributes:
         model: The model, as the vendor prepared it.
         loss_sum: Sum of the steps' losses, on the device; set when a window opens.
+        skipped: Steps that the gradient scaler skipped, on the device; set when a window opens.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -39,7 +46,12 @@ class Replica:
         self.optimizer = context.workload.build_optimizer(self.model)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.precision.grad_scaler)
         self.loss_sum = torch.zeros((), dtype=torch.float32, device=context.device)
+        self.skipped = torch.zeros((), dtype=torch.float32, device=context.device)
         self._rates: list[float] = []
+        rank, h = context.rank, context.hyperparameters
+        # Equal dropout masks on all ranks would drop the same activations of every sample.
+        if rank.rank:
+            seed_everything(context.session, (h.seed + rank.rank) % 2**32, context.device, h.deterministic)
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -47,16 +59,14 @@ class Replica:
         fused = " fused" if self.optimizer.defaults.get("fused") else ""
         layout = str(self._workload.memory_format).removeprefix("torch.")
         deterministic = str(torch.are_deterministic_algorithms_enabled()).lower()
+        apart = "one seed for weights and order of samples, others for what training draws, such as dropout masks"
+        ranks = (Knob(name="seed_of_ranks", value="seed + rank", reason=apart),)
         return (
+            *(ranks if self._context.rank.world_size > 1 else ()),
             Knob(name="memory_format", value=layout, reason="layout of the convolution weights; inputs follow it"),
             Knob(name="optimizer", value=f"{type(self.optimizer).__name__}{fused}", reason="the fastest that is there"),
             Knob(name="deterministic_algorithms", value=deterministic, reason="hyperparameter deterministic"),
         )
-
-    @property
-    def weight_dtype(self) -> torch.dtype:
-        """Type of the weights in products."""
-        return next((p.dtype for p in self.model.parameters() if p.dim() > 1), torch.float32)
 
     def step(self, batches: Iterator[Batch], steps_done: int) -> int:
         """Run one optimizer step on batches on the device, and return the number of this rank's samples.
@@ -96,6 +106,10 @@ class Replica:
             self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._workload.max_gradient_norm)
         self._scaler.step(self.optimizer)
+        if self._scaler.is_enabled():
+            # get_scale(), which is public, waits for the device.
+            for found_infinity in self._scaler._found_inf_per_device(self.optimizer).values():
+                self.skipped += found_infinity
         self._scaler.update()
         if self._context.session.step_end:
             self._context.session.step_end(self._context.device)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
 from chipperf.errors import UsageError
+from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
 from chipperf.records.event_metrics import throughput
@@ -26,15 +27,17 @@ from chipperf.records.schema import (
     PrecisionRecord,
     RankStep,
     Record,
+    SkippedSteps,
     Status,
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
 from chipperf.run.planned_record import machine_environment
+from chipperf.train.effective_precision import narrowest
 from chipperf.train.windows import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
@@ -43,12 +46,13 @@ if TYPE_CHECKING:
     from chipperf.run.plan import RunPlan
     from chipperf.run.telemetry_process import TelemetrySampler
     from chipperf.train.context import RunContext
-    from chipperf.train.effective_precision import EffectivePrecision
+    from chipperf.train.effective_precision import Rounding
     from chipperf.train.run_state import RunState
 
 CROSS_CHECK_TOLERANCE = 0.02
 """Relative difference between the median of windows and total samples over total time from which the record warns."""
 
+_NO_PRODUCT = Missing(missing="not_applicable", reason="the model has none")
 _UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 
 STRAGGLER_TOLERANCE = 0.1
@@ -60,7 +64,7 @@ class RuntimeFacts:
     """Facts about the software stack from a worker's initialization, and the knobs that core chose."""
 
     runtime: RuntimeInfo
-    measured_precision: EffectivePrecision
+    measured_products: Mapping[str, Rounding]
     core_knobs: Sequence[Knob]
     applied_environment: Sequence[dict[str, str]]
 
@@ -78,15 +82,16 @@ def write_description(directory: RunDirectory, plan: RunPlan, context: RunContex
     target: float | Missing | None = context.target
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
-    precision, measured = context.precision, facts.measured_precision
+    precision, measured = context.precision, facts.measured_products
     machine = planned.environment if is_first else machine_environment(plan)
     description = {
         "case": planned.case.model_copy(update={"target": target}),
         "precision": PrecisionRecord(
             requested=precision.requested,
             effective=precision.effective,
-            measured_matmul=measured.matmul,
-            measured_convolution=measured.convolution,
+            measured_matmul=narrowest(measured, convolutions=False) or _NO_PRODUCT,
+            measured_convolution=narrowest(measured, convolutions=True) or _NO_PRODUCT,
+            measured_products={name: seen.name for name, seen in measured.items()},
             autocast_dtype=precision.autocast_dtype,
             grad_scaler=precision.grad_scaler,
         ),
@@ -165,6 +170,7 @@ def write_results(
             *state.warnings,
             *_cross_check_warnings(metrics),
             *straggler_warnings(state.rank_steps),
+            *skipped_warnings(sum(state.skipped_steps.values()), state.steps),
         ],
     }
     directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
@@ -205,6 +211,9 @@ def _metrics(context: RunContext, state: RunState, power: Power | Missing) -> Me
         "curve": state.curve,
         "restart_windows": state.restart_windows,
         "rank_steps": state.rank_steps,
+        "skipped_steps": SkippedSteps(steps=sum(state.skipped_steps.values()), by_epoch=state.skipped_steps)
+        if context.precision.grad_scaler
+        else Missing(missing="not_applicable", reason="gradients are not scaled"),
     }
     return Metrics().model_copy(update={name: value for name, value in found.items() if value is not None})
 
@@ -296,6 +305,9 @@ def _knobs(facts: RuntimeFacts, precision: PrecisionPolicy) -> list[KnobRecord]:
     knobs = [KnobRecord.model_validate(item) for item in facts.applied_environment]
     for origin, chosen in (("vendor", (*facts.runtime.knobs, *precision.knobs)), ("core", facts.core_knobs)):
         knobs += [KnobRecord.model_validate(asdict(knob) | {"origin": origin}) for knob in chosen]
+    told = {knob.name for knob in knobs}
+    variables = (knob for knob in user_variables(HOST_VARIABLES) if knob.name not in told)
+    knobs += [KnobRecord.model_validate(asdict(knob) | {"origin": "user"}) for knob in variables]
     # A plugin may report an applied variable again. If both entries agree, one is enough.
     return list({(knob.name, knob.value): knob for knob in reversed(knobs)}.values())[::-1]
 
@@ -334,6 +346,14 @@ def straggler_warnings(steps: Sequence[RankStep]) -> list[str]:
     return warnings
 
 
+def skipped_warnings(skipped: int, steps: int) -> list[str]:
+    """Return a warning if the gradient scaler skipped more optimizer steps than it needs to find its scale."""
+    if skipped <= max(3, steps // 100):
+        return []
+    why = "because gradients overflowed: they changed no weight, but count in throughput and samples"
+    return [f"the gradient scaler skipped {skipped} of {steps} optimizer steps, {why}"]
+
+
 def _interruption_warnings(planned: Record) -> list[str]:
     if not planned.interruptions:
         return []
@@ -343,12 +363,13 @@ def _interruption_warnings(planned: Record) -> list[str]:
     return [f"the run was interrupted and continued after step {steps}: {time}"]
 
 
-def _precision_warnings(precision: PrecisionPolicy, measured: EffectivePrecision) -> list[str]:
+def _precision_warnings(precision: PrecisionPolicy, measured: Mapping[str, Rounding]) -> list[str]:
     """Return warnings about measured arithmetic that contradicts the declared precision."""
     return [
-        f"{precision.requested} was requested and {precision.effective} declared, but {name} computes in {seen}"
-        for name, seen in (("matrix multiplication", measured.matmul), ("convolution", measured.convolution))
-        if seen != precision.effective
+        f"{precision.requested} was requested and {precision.effective} declared, but training computes in {found}: "
+        + "; ".join(name for name, seen in measured.items() if seen.name == found)
+        for found in dict.fromkeys(narrowest(measured, convolutions=convolutions) for convolutions in (False, True))
+        if found not in (None, precision.effective)
     ]
 
 

@@ -49,6 +49,7 @@ class RunState:
         memory: Memory that training needed: the highest over all ranks.
         core: Throughput with batches that are already on the device.
         rank_steps: Each rank's own part of a step.
+        skipped_steps: Steps that the gradient scaler skipped, by epoch from 1; epochs without one are left out.
     """
 
     steps_per_epoch: int
@@ -71,6 +72,7 @@ class RunState:
     core: Throughput | None = None
     breakdown: StepBreakdown | None = None
     rank_steps: list[RankStep] = field(default_factory=list)
+    skipped_steps: dict[int, int] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int | float:
@@ -90,6 +92,7 @@ class RunState:
                 "steps": self.steps,
                 "time_to_target": self.time_to_target and self.time_to_target.model_dump(),
                 "warnings": list(self.warnings),
+                "skipped_steps": dict(self.skipped_steps),
             },
             "elapsed_s": self.elapsed_s,
         }
@@ -113,6 +116,7 @@ class RunState:
             data_waits_s=counted["data_waits_s"].tolist(),
             time_to_target=counted["time_to_target"] and TimeToTarget.model_validate(counted["time_to_target"]),
             warnings=counted["warnings"],
+            skipped_steps=counted.get("skipped_steps", {}),
             elapsed_s=shared["elapsed_s"],
             closed_windows=[LocalWindow(**window) for window in own["pending"]],
             partial_window=own["cut"] and PartialWindow(**own["cut"]),

@@ -6,7 +6,6 @@ uses every physical core, channels-last convolutions, and an allocator that keep
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from pathlib import Path
@@ -97,11 +96,6 @@ def perf_load_runtime() -> RuntimeInfo:
         framework=f"pytorch-{torch.__version__}",
         knobs=(
             Knob(name="threads", value=str(torch.get_num_threads()), reason="intra-operator threads"),
-            Knob(
-                name="omp_wait_policy",
-                value=os.environ.get("OMP_WAIT_POLICY", "unset"),
-                reason="passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
-            ),
             Knob(name="cpu_capability", value=torch.backends.cpu.get_cpu_capability(), reason="vector instructions"),
             Knob(name="onednn", value=str(torch.backends.mkldnn.is_available()), reason="convolution library"),
         ),
@@ -159,10 +153,15 @@ def perf_distributed_setup(rank: Rank, device: torch.device) -> DistributedConfi
 @hookimpl
 def perf_precision(requested: Precision, device: torch.device) -> PrecisionPolicy:
     """Run fp32 as IEEE single precision, and bf16 through autocast."""
+    import torch
+
     require_precision(requested, _CAPABILITIES, who="the CPU reference")
-    set_switch(MATMUL_PRECISION, "highest")
-    knobs = switch_knobs({MATMUL_PRECISION: "fp32 matrix products are not rounded to bf16"})
-    return precision_policy(requested, knobs=knobs)
+    # torch 2.9 brought a switch for each kind of product.
+    products = [name for name in ("matmul", "conv", "rnn") if hasattr(torch.backends.mkldnn, name)]
+    switches = {MATMUL_PRECISION: "highest"} | {f"mkldnn.{name}.fp32_precision": "ieee" for name in products}
+    for name, value in switches.items():
+        set_switch(name, value)
+    return precision_policy(requested, knobs=switch_knobs(dict.fromkeys(switches, "fp32 is not rounded to bf16")))
 
 
 @hookimpl

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 _CONFIGS: Final = Path(__file__).with_name("configs.toml")
 _PRODUCTS: Final = Path(__file__).with_name("products.toml")
 # A release may have variables of its own that variables.toml does not list; they are recorded too.
-_PREFIXES: Final = ("BKCL_", "FLAGCX_", "XACC", "XBLAS_", "XDNN_", "XMLIR_")
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +99,13 @@ def perf_load_runtime() -> RuntimeInfo:
     if stack.uses_flagcx():
         stacks.import_module("flagcx", "install FlagCX, or choose another backend")
     versions = stacks.read_stack_versions(getattr(extension, "__version__", None))
-    known = dict(sorted({**HAZARDS, **VARIABLES.meanings["reported"]}.items()))
-    knobs = torchtools.user_variables(known, prefixes=_PREFIXES)
+    stray = VARIABLES.meanings["p800-stray"] if stack is P800 else {}
+    known = dict(sorted({**HAZARDS, **VARIABLES.meanings["reported"], **stray}.items()))
+    knobs = torchtools.user_variables(known)
     if stack is P800:
         narrowed = Knob(name="float64", value="computed as float32", reason="the stack narrows float64 without a word")
         switches = torchtools.switch_knobs(VARIABLES.meanings["p800-runtime-switches"])
-        knobs += (narrowed, *switches, *torchtools.user_variables(VARIABLES.meanings["p800-stray"]))
+        knobs += (narrowed, *switches)
     else:
         versions["collectives"] = "XCCL"
     driver = probe.read_driver_version(probe.MACHINE_ROOT) or query_devices().driver_version

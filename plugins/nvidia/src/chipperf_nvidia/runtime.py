@@ -60,7 +60,7 @@ def perf_load_runtime() -> RuntimeInfo:
         sdk=_sdk(torch),
         collectives=nccl and f"NCCL {nccl}",
         framework=f"pytorch-{torch.__version__}",
-        knobs=user_variables(VARIABLES.meanings["reported"], prefixes=("NCCL_",)),
+        knobs=user_variables(VARIABLES.meanings["reported"]),
     )
 
 

@@ -43,7 +43,7 @@ def fp32_is_fp32(subject: PluginUnderTest) -> None:
     for kind, arithmetic in _arithmetic(subject, _fp32_policy(subject)).items():
         require(
             arithmetic == "fp32",
-            f"fp32 was asked for, but {kind} are computed in {arithmetic}: switch it off in perf_precision",
+            f"fp32 was asked for, but the {kind}, is computed in {arithmetic}: switch it off in perf_precision",
         )
     _require_close(ARITHMETIC, subject.device)
 
@@ -84,7 +84,8 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
             f"{requested} was asked for and {policy.effective!r} is declared effective: {_HONESTY}",
         )
         wanted_weights = PRECISIONS[requested].parameter_type or "float32"
-        weights = str(_weight_type(subject, policy)).removeprefix("torch.")
+        parameters = _prepared_model(subject, policy).parameters()
+        weights = next(str(weight.dtype) for weight in parameters if weight.dim() > 1).removeprefix("torch.")
         require(
             weights == wanted_weights,
             f"{requested} trains parameters in {wanted_weights}, and perf_prepare_model leaves them in {weights}: "
@@ -94,7 +95,7 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
         for kind, arithmetic in _arithmetic(subject, policy).items() if requested != "fp32" else ():
             require(
                 arithmetic == wanted,
-                f"{requested} was accepted, but {kind} are computed in {arithmetic} instead of {wanted}: {_HONESTY}",
+                f"{requested} was accepted, but the {kind}, is computed in {arithmetic}, not in {wanted}: {_HONESTY}",
             )
     require(
         policy is not None or requested != "fp32",
@@ -264,8 +265,7 @@ def _true_fp32_policy(subject: PluginUnderTest) -> PrecisionPolicy:
     policy = _fp32_policy(subject)
     found = _arithmetic(subject, policy)
     if set(found.values()) != {"fp32"}:
-        arithmetics = " and ".join(f"{arithmetic} in {kind}" for kind, arithmetic in found.items())
-        raise NotRun(f"fp32 is {arithmetics}, see N1")
+        raise NotRun(f"fp32 is {' and '.join(sorted(set(found.values())))}, see N1")
     return policy
 
 
@@ -273,17 +273,16 @@ def _arithmetic(subject: PluginUnderTest, policy: PrecisionPolicy) -> dict[str, 
     """Return the arithmetic of each kind of product in a model that the plugin has prepared."""
     from chipperf.train.effective_precision import measure_effective_precision
 
-    weight_dtype = _weight_type(subject, policy)
-    found = measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), weight_dtype)
-    return {"matrix products": found.matmul, "convolutions": found.convolution}
+    model = _prepared_model(subject, policy)
+    found = measure_effective_precision(subject.device, lambda: autocast(policy, subject.device), model)
+    return {name: seen.name for name, seen in found.items()}
 
 
-def _weight_type(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.dtype:
-    import torch
+def _prepared_model(subject: PluginUnderTest, policy: PrecisionPolicy) -> torch.nn.Module:
+    """Return a model with the products of the cases, as the plugin prepares it."""
+    from chipperf.train.effective_precision import standard_layers
 
-    model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(8, 8)).to(subject.device)
-    prepared = subject.session.prepare_model(model, policy, subject.device)
-    return next(parameter.dtype for parameter in prepared.parameters() if parameter.dim() > 1)
+    return subject.session.prepare_model(standard_layers().to(subject.device), policy, subject.device)
 
 
 def _require_close(operators: Iterable[Operator], device: torch.device) -> None:

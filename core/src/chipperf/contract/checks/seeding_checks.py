@@ -129,6 +129,4 @@ def _switches(subject: PluginUnderTest) -> dict[str, object]:
     }
     # The initialization may change the switches, so it comes after they were read.
     products = measure_effective_precision(_initialize(subject), nullcontext)
-    found["arithmetic of fp32 matrix products"] = products.matmul
-    found["arithmetic of fp32 convolutions"] = products.convolution
-    return found
+    return found | {f"arithmetic of the fp32 {name}": seen.name for name, seen in products.items()}
