@@ -103,9 +103,13 @@ def test_old_runs_compare_as_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measures_of(comparison: dict[str, Any]) -> dict[str, list[tuple[Any, ...]]]:
-    """Return value, ratio and interval of every column, by measure."""
+    """Return value and ratio of every column and whether it has an interval, by measure.
+
+    The ends of intervals are those of the first version no more: it took windows that follow each other for
+    independent.
+    """
     return {
-        measure["name"]: [tuple(cell[name] for name in ("value", "ratio", "interval")) for cell in measure["cells"]]
+        measure["name"]: [(cell["value"], cell["ratio"], cell["interval"] is not None) for cell in measure["cells"]]
         for measure in comparison["measures"]
     }
 
