@@ -7,6 +7,7 @@ value cannot be checked. With the salt, only the committed value matches.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import json
@@ -26,23 +27,56 @@ from chipperf.records.store import RECORD_NAME, record_text
 from chipperf.records.upgrade import upgrade, upgrade_field
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _SALT_BYTES: Final = 32
 _STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")
 _MAX_BYTES: Final = 256 * 2**20
 
-_TOLD_BY: Final = {
-    "$.metrics.p_train": ("$.metrics.data_stall", "$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans"),
-    "$.metrics.p_core": ("$.metrics.data_stall", "$.metrics.step_breakdown"),
-    "$.metrics.p_whole": ("$.metrics.train_seconds", "$.metrics.spans", "$.metrics.curve"),
-    "$.metrics.train_seconds": ("$.metrics.p_whole", "$.metrics.spans", "$.metrics.curve"),
-    "$.metrics.e2e_time_s": ("$.metrics.spans",),
-    "$.metrics.quality": ("$.metrics.best_quality", "$.metrics.curve", "$.metrics.time_to_target"),
-    "$.metrics.best_quality": ("$.metrics.quality", "$.metrics.curve", "$.metrics.time_to_target"),
+_CARD: Final = tuple(f"$.environment.{name}" for name in ("cards", "card_title", "card_short_name", "row_label"))
+_TOLD_BY: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+    "$.metrics.p_train": (("$.metrics.data_stall", "$.metrics.p_core"),),
+    "$.metrics.p_core": (("$.metrics.data_stall", "$.metrics.p_train"), ("$.metrics.step_breakdown",)),
+    "$.metrics.data_stall": (("$.metrics.p_core", "$.metrics.p_train"),),
+    "$.metrics.p_whole": (
+        *(("$.metrics.train_seconds", "$.metrics.train_samples"), ("$.metrics.spans",), ("$.metrics.curve",)),
+        ("$.metrics.train_seconds", "$.metrics.steps", "$.hyperparameters.global_batch_size"),
+    ),
+    "$.metrics.train_seconds": (
+        *(("$.metrics.p_whole", "$.metrics.train_samples"), ("$.metrics.spans",), ("$.metrics.curve",)),
+        ("$.metrics.power.energy_j", "$.metrics.power.mean_w"),
+    ),
+    "$.metrics.train_samples": (
+        *(("$.metrics.p_whole", "$.metrics.train_seconds"), ("$.metrics.epochs", "$.dataset.train_samples")),
+        ("$.metrics.steps", "$.hyperparameters.global_batch_size"),
+    ),
+    "$.metrics.e2e_time_s": (("$.metrics.spans",), ("$.nodes",)),
+    "$.metrics.power": (("$.nodes",),),
+    "$.metrics.power.energy_j": (("$.metrics.power.mean_w", "$.metrics.train_seconds"), ("$.nodes",)),
+    "$.metrics.power.mean_w": (("$.metrics.power.energy_j", "$.metrics.train_seconds"), ("$.nodes",)),
+    "$.metrics.quality": (("$.metrics.best_quality",), ("$.metrics.curve",), ("$.metrics.time_to_target",)),
+    "$.metrics.best_quality": (("$.metrics.quality",), ("$.metrics.curve",), ("$.metrics.time_to_target",)),
+    "$.metrics.time_to_target": (("$.metrics.curve",),),
+    "$.metrics.curve": (("$.metrics.quality",), ("$.metrics.best_quality",), ("$.metrics.time_to_target",)),
+    "$.metrics.steps": (
+        *(("$.metrics.curve",), ("$.metrics.p_train.windows",), ("$.limits.max_steps",)),
+        ("$.metrics.train_samples", "$.hyperparameters.global_batch_size"),
+        ("$.metrics.epochs", "$.dataset.train_samples", "$.hyperparameters.global_batch_size"),
+    ),
+    "$.hyperparameters.global_batch_size": (
+        *(("$.hyperparameters.values.batch_size",), ("$.metrics.train_samples", "$.metrics.steps")),
+        *(("$.metrics.p_train.windows",), ("$.metrics.p_core.windows",), ("$.metrics.restart_windows",)),
+    ),
+    "$.seed": (("$.hyperparameters.values.seed",),),
+    **{field: tuple((other,) for other in (*_CARD, "$.metrics.rank_steps") if other != field) for field in _CARD},
 }
-"""Fields from which other fields can be computed or estimated."""
+"""For each field, the groups of fields that together tell it. The first of a group is withheld with the field."""
+
+_ESTIMATED_FROM: Final = {"$.metrics.p_train": ("$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans")}
+
+_SHORTEST_TEXT: Final = 5
+"""Texts and digits of fewer characters, for example ``gloo``, occur by chance."""
 
 
 class Secret(StrictModel):
@@ -70,11 +104,13 @@ class Secrets(StrictModel):
 class Withheld:
     """The record to publish and the private values.
 
-    ``still_told`` has the fields of the record that still reveal a withheld field, each with that field.
+    ``also`` has the fields that were withheld because they tell a withheld field, each with that field, and
+    ``still_told`` the fields of the record that still do.
     """
 
     record: Record
     secrets: Secrets
+    also: tuple[tuple[str, str], ...]
     still_told: tuple[tuple[str, str], ...]
 
 
@@ -94,44 +130,62 @@ def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
-    """Remove values from a record and commit to them.
+def withhold(
+    record: Record, fields: Sequence[str], reason: str, *, keep: Sequence[str] = (), ratio_to: Record | None = None
+) -> Withheld:
+    """Remove values from a record, with what they can be computed from and what states them, and commit to them.
 
-    A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. With a comparable run, ``ratio_to``, the
-    ratio of each value to this run's value is published.
+    A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. Fields to ``keep`` are not removed unless
+    they are named. With a comparable run, ``ratio_to``, the ratio of each named value to this run's value is published.
 
     Raises:
-        UsageError: A field does not exist, has no value, or is one that every record needs; or there is no reason or no
-            ratio.
+        UsageError: A field does not exist, has no value, or is one that every record needs, or such a field tells it;
+            or there is no reason or no ratio.
     """
     if not reason.strip():
         raise UsageError("there is no reason", hint="say why with --reason; reports show it")
     content = json.loads(record_text(record))
-    values = []
-    for path in dict.fromkeys(map(json_path, fields)):
-        value = _replace(content, path, reason)
-        values.append(Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)))
-    content["withheld"] += [
-        {
-            "field": secret.field,
-            "reason": reason,
-            "sha256": commitment(record.run_id, secret.field, secret.value, secret.salt),
-            "ratio": ratio_to and _ratio(secret.field, secret.value, ratio_to).model_dump(),
-        }
-        for secret in values
-    ]
+    named = list(dict.fromkeys(map(json_path, fields)))
+    values = {path: _replace(content, path, reason) for path in named}
     try:
-        public = Record.model_validate(content)
+        Record.model_validate(content)
     except ValidationError as error:
         raise UsageError(
             f"{first_place(error)} cannot be withheld",
             hint="choose measured values, facts of the environment, or lists",
         ) from error
-    gone = {secret.field for secret in values} | {each.field for each in record.withheld}
-    told = tuple((by, path) for path in gone for by in _TOLD_BY.get(path, ()) if by not in gone and _has(content, by))
+    kept, also, told = set(map(json_path, keep)), [], []
+    for path in (*named, *(each.field for each in record.withheld)):
+        for by in _tellers(content, path, values.get(path)):
+            if by in kept or by in _ESTIMATED_FROM.get(path, ()):
+                told.append((by, path))
+            elif _has(content, by):
+                place = _withholdable(content, by, reason)
+                if place is None:
+                    raise UsageError(
+                        f"{path} cannot be withheld: {by} tells it, which every record needs",
+                        hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
+                    )
+                values[place] = _replace(content, place, reason)
+                also.append((place, path))
+    secret = {path: secrets.token_hex(_SALT_BYTES) for path in values}
+    content["withheld"] += [
+        {
+            "field": path,
+            "reason": reason,
+            "sha256": commitment(record.run_id, path, value, secret[path]),
+            "ratio": _ratio(path, value, ratio_to).model_dump() if ratio_to and path in named else None,
+        }
+        for path, value in values.items()
+    ]
     return Withheld(
-        record=public,
-        secrets=Secrets(schema_version=SCHEMA_VERSION, run_id=record.run_id, values=values),
+        record=Record.model_validate(content),
+        secrets=Secrets(
+            schema_version=SCHEMA_VERSION,
+            run_id=record.run_id,
+            values=[Secret(field=path, value=value, salt=secret[path]) for path, value in values.items()],
+        ),
+        also=tuple(also),
         still_told=tuple(sorted(told)),
     )
 
@@ -168,7 +222,8 @@ def fill_in(record: Record, revealed: Secrets) -> Record:
         if each.problem:
             raise UsageError(f"{each.field} of run {record.run_id}: {each.problem}", hint="ask for the values again")
     content = json.loads(record_text(record))
-    for secret in revealed.values:
+    # A list that was withheld before the value that contains it is part of that value no more.
+    for secret in reversed(revealed.values):
         field, value = _upgraded(secret, revealed.schema_version)
         parent, last = _parent(content, field)
         parent[last] = value
@@ -295,7 +350,12 @@ def _replace(content: Any, path: str, reason: str) -> JsonValue:
     """Replace a value by a missing value or an empty list, and return the old value."""
     parent, last = _parent(content, path)
     value: JsonValue = parent[last]
-    if value is None or value == [] or (isinstance(value, dict) and "missing" in value):
+    if path == "$.hyperparameters.values":
+        # Its settings may have any name, so that a missing value in its place would be two settings.
+        raise UsageError(
+            f"{path} cannot be withheld", hint="choose measured values, facts of the environment, or lists"
+        )
+    if not _is_told(value):
         raise UsageError(f"{path} has no value", hint="there is nothing to withhold")
     parent[last] = [] if isinstance(value, list) else {"missing": "withheld", "reason": reason}
     return value
@@ -312,13 +372,66 @@ def _parent(content: Any, path: str) -> tuple[Any, Any]:
     return parent, last
 
 
+def _tellers(content: Any, path: str, value: JsonValue) -> Iterator[str]:
+    """Yield the fields that tell a withheld field: by the tables, and because they state its value."""
+    for group in _TOLD_BY.get(path, ()):
+        if all(_has(content, by) for by in group):
+            yield group[0]
+    yield from (by for by in _ESTIMATED_FROM.get(path, ()) if _has(content, by))
+    stated = _statement(path, value)
+    if stated:
+        yield from (by for by, leaf in list(_leaves(content, "$")) if stated.search(str(leaf)))
+
+
+def _statement(path: str, value: Any) -> re.Pattern[str] | None:
+    """Return a pattern of the texts that state a value: a text, the names of cards, or a number of some digits."""
+    number = _number(value)
+    if number is not None:
+        texts = [text for text in (str(number).removesuffix(".0"), f"{number:.4g}") if sum(map(str.isdigit, text)) > 3]
+    else:
+        names = [card["name"] for card in value] if path == _CARD[0] else [value]
+        texts = [text for text in names if isinstance(text, str) and len(text) >= _SHORTEST_TEXT]
+    alternatives = "|".join(map(re.escape, texts))
+    return re.compile(rf"(?<![\w.])(?:{alternatives})(?:\.0)?(?!\w|\.\d)", re.IGNORECASE) if texts else None
+
+
+def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every text and number of a record with its place, but no commitments."""
+    if isinstance(content, (dict, list)):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            if (path, key) != ("$", "withheld"):
+                yield from _leaves(value, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}")
+    else:
+        yield path, content
+
+
+def _withholdable(content: Any, path: str, reason: str) -> str | None:
+    """Return the innermost field at or around ``path`` that a record can withhold, or ``None``."""
+    while path != "$":
+        trial = copy.deepcopy(content)
+        try:
+            _replace(trial, path, reason)
+            Record.model_validate(trial)
+        except (UsageError, ValidationError):
+            path = path[: max(path.rfind("."), path.rfind("["))]
+        else:
+            return path
+    return None
+
+
 def _has(content: Any, path: str) -> bool:
-    for step in _steps(path):
-        content = content.get(step) if isinstance(content, dict) else None
-    if isinstance(content, dict) and "missing" in content:
+    try:
+        parent, last = _parent(content, path)
+    except UsageError:
+        return False
+    return _is_told(parent[last])
+
+
+def _is_told(value: Any) -> bool:
+    if isinstance(value, dict) and "missing" in value:
         # If the target was not reached, the reason contains the best result.
-        return content["missing"] == "failed" and bool(content["reason"])
-    return content is not None and content != []
+        return value["missing"] == "failed" and bool(value["reason"])
+    return value is not None and value != []
 
 
 def _steps(path: str) -> list[str | int]:
