@@ -70,7 +70,7 @@ def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -
         reader.require_end()
     if signers and signature is None:
         raise CheckFailed(f"{bundle} is not signed", hint="ask its sender to pack it with --sign KEY")
-    return manifest, verify(signed, signature, signers, str(bundle)) if signers and signature is not None else None
+    return manifest, verify(signed, signature, signers, bundle) if signers and signature is not None else None
 
 
 class _Reader:

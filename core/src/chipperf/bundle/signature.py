@@ -13,8 +13,7 @@ from chipperf.errors import CheckFailed, UsageError
 SIGNATURE: Final = "manifest.json.sig"
 """Name of the signature in the archive, after the checksums."""
 
-_NAMESPACE: Final = "chipperf"
-_TIMEOUT_S: Final = 60
+_NAMESPACE: Final = ("-n", "chipperf")
 
 
 def sign(content: bytes, key: Path) -> bytes:
@@ -23,8 +22,8 @@ def sign(content: bytes, key: Path) -> bytes:
     Raises:
         UsageError: There is no ssh-keygen, or the key cannot sign.
     """
-    signature, problem = _ssh_keygen("sign", "-q", "-f", str(key), "-n", _NAMESPACE, content=content)
-    if problem is not None:
+    signature, problem = _ssh_keygen("sign", "-q", "-f", str(key), *_NAMESPACE, content=content)
+    if problem:
         raise UsageError(
             f"cannot sign with {key}: {problem}",
             hint=f"name a private ssh key; if it has a passphrase, add it to an agent before: ssh-add {key}",
@@ -32,7 +31,7 @@ def sign(content: bytes, key: Path) -> bytes:
     return signature
 
 
-def verify(content: bytes, signature: bytes, signers: Path, bundle: str) -> str:
+def verify(content: bytes, signature: bytes, signers: Path, bundle: Path) -> str:
     """Return who signed a manifest, as a file of allowed signers (see ``man ssh-keygen``) names them.
 
     Raises:
@@ -40,41 +39,30 @@ def verify(content: bytes, signature: bytes, signers: Path, bundle: str) -> str:
         CheckFailed: None of the signers signed this manifest.
     """
     if not signers.is_file():
-        raise UsageError(
-            f"there is no file {signers}", hint="name a file of lines such as: lab@example.com ssh-ed25519 …"
-        )
+        raise UsageError(f"there is no file {signers}", hint="name a file of lines as: lab@example.com ssh-ed25519 …")
     with TemporaryDirectory(prefix="chipperf-signature-") as temporary:
         file = Path(temporary) / SIGNATURE
         file.write_bytes(signature)
         options = ("-f", str(signers), "-s", str(file))
         found, problem = _ssh_keygen("find-principals", *options, content=b"")
-        if problem is not None:
-            raise CheckFailed(
-                f"{bundle} was not signed by one of {signers}: {problem}", hint="ask its sender for the public key"
-            )
+        if problem:
+            hint = "ask its sender for the public key, and whether it is theirs"
+            raise CheckFailed(f"{bundle} was not signed by one of {signers}: {problem}", hint=hint)
         signer = found.decode(errors="replace").splitlines()[0]
-        _, problem = _ssh_keygen("verify", *options, "-I", signer, "-n", _NAMESPACE, content=content)
-    if problem is not None:
+        _, problem = _ssh_keygen("verify", *options, "-I", signer, *_NAMESPACE, content=content)
+    if problem:
         raise CheckFailed(f"{bundle} is not what {signer} signed: {problem}", hint="ask for the bundle again")
     return signer
 
 
-def _ssh_keygen(action: str, *options: str, content: bytes) -> tuple[bytes, str | None]:
-    """Run ssh-keygen. Return its output and its problem, ``None`` if it succeeded. It cannot ask for a passphrase."""
+def _ssh_keygen(action: str, *options: str, content: bytes) -> tuple[bytes, str]:
+    """Run ssh-keygen, which cannot ask for a passphrase. Return its output and its problem, empty if it succeeded."""
+    command = ["ssh-keygen", "-Y", action, *options]
+    environment = os.environ | {"SSH_ASKPASS": "false", "SSH_ASKPASS_REQUIRE": "force"}
     try:
-        done = subprocess.run(
-            ["ssh-keygen", "-Y", action, *options],
-            input=content,
-            capture_output=True,
-            check=False,
-            start_new_session=True,
-            env=os.environ | {"SSH_ASKPASS": "false", "SSH_ASKPASS_REQUIRE": "force"},
-            timeout=_TIMEOUT_S,
-        )
-    except FileNotFoundError as error:
-        raise UsageError("there is no ssh-keygen to sign or verify with", hint="install OpenSSH's client") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"cannot run ssh-keygen: {error}", hint="try ssh-keygen yourself") from error
+        done = subprocess.run(command, input=content, capture_output=True, start_new_session=True, env=environment)
+    except OSError as error:
+        raise UsageError(f"there is no ssh-keygen that runs: {error}", hint="install OpenSSH's client") from error
     lines = done.stderr.decode(errors="replace").splitlines()
     problem = " ".join(line for line in map(str.strip, lines) if line and not line.startswith("@"))
-    return done.stdout, (problem or f"exit code {done.returncode}") if done.returncode else None
+    return done.stdout, (problem or f"exit code {done.returncode}") if done.returncode else ""

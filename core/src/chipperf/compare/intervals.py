@@ -21,9 +21,8 @@ LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
 
 _HIGHEST_AUTOCORRELATION: Final = 0.97
-"""Estimates above it say nothing more: the windows drift."""
-_LARGEST_DEVIATION: Final = 1e100
-"""Bound of a window's ratio to the median, so that its power is a number."""
+_LARGEST_RATIO: Final = 1e100
+"""Bound of a window's ratio to the median, so that a power of it is a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,29 +74,27 @@ def independent_windows(windows: Sequence[float]) -> float:
     """
     n, mean = len(windows), fmean(windows)
     deviations = [value - mean for value in windows]
-    variance = sum(deviation * deviation for deviation in deviations)
+    variance = sum(each * each for each in deviations)
     if not 0 < variance < math.inf:
         return n
     found = sum(one * following for one, following in zip(deviations, deviations[1:], strict=False)) / variance
     # The estimate is too low by (1 + 3 r) / n (Kendall 1954).
-    r = min(found + (1 + 3 * found) / n, _HIGHEST_AUTOCORRELATION)
-    if r <= 0:
-        return n
+    r = max(0, min(found + (1 + 3 * found) / n, _HIGHEST_AUTOCORRELATION))
     return n / (1 + 4 / math.pi * sum(math.asin(r**lag) for lag in range(1, n)))
 
 
 def _drawn_from(windows: Sequence[float]) -> tuple[list[float], int]:
     """Return the windows of a repeat in ascending order, and how many of them to draw.
 
-    If fewer are drawn than there are, the windows are moved away from their median: the variance of so few draws
-    from a sample is too low by about ``(m - 1) / (m + 1)``. They are moved by ratios, so that rates stay positive.
+    If fewer are drawn than there are, they differ too little, and the windows are moved away from their median: by
+    ratios, so that rates stay positive.
     """
     ordered, n = sorted(windows), len(windows)
     draws = min(n, max(2, round(independent_windows(windows))))
     middle = median(ordered)
     if draws < n and middle > 0:
         power = math.sqrt((draws + 1) / (draws - 1))
-        ordered = [middle * min(value / middle, _LARGEST_DEVIATION) ** power for value in ordered]
+        ordered = [middle * min(value / middle, _LARGEST_RATIO) ** power for value in ordered]
     return ordered, draws
 
 

@@ -7,7 +7,6 @@ value cannot be checked. With the salt, only the committed value matches.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import hmac
 import json
@@ -34,49 +33,38 @@ _SALT_BYTES: Final = 32
 _STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")
 _MAX_BYTES: Final = 256 * 2**20
 
-_CARD: Final = tuple(f"$.environment.{name}" for name in ("cards", "card_title", "card_short_name", "row_label"))
-_TOLD_BY: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
-    "$.metrics.p_train": (("$.metrics.data_stall", "$.metrics.p_core"),),
-    "$.metrics.p_core": (("$.metrics.data_stall", "$.metrics.p_train"), ("$.metrics.step_breakdown",)),
-    "$.metrics.data_stall": (("$.metrics.p_core", "$.metrics.p_train"),),
-    "$.metrics.p_whole": (
-        *(("$.metrics.train_seconds", "$.metrics.train_samples"), ("$.metrics.spans",), ("$.metrics.curve",)),
-        ("$.metrics.train_seconds", "$.metrics.steps", "$.hyperparameters.global_batch_size"),
-    ),
-    "$.metrics.train_seconds": (
-        *(("$.metrics.p_whole", "$.metrics.train_samples"), ("$.metrics.spans",), ("$.metrics.curve",)),
-        ("$.metrics.power.energy_j", "$.metrics.power.mean_w"),
-    ),
-    "$.metrics.train_samples": (
-        *(("$.metrics.p_whole", "$.metrics.train_seconds"), ("$.metrics.epochs", "$.dataset.train_samples")),
-        ("$.metrics.steps", "$.hyperparameters.global_batch_size"),
-    ),
-    "$.metrics.e2e_time_s": (("$.metrics.spans",), ("$.nodes",)),
-    "$.metrics.power": (("$.nodes",),),
-    "$.metrics.power.energy_j": (("$.metrics.power.mean_w", "$.metrics.train_seconds"), ("$.nodes",)),
-    "$.metrics.power.mean_w": (("$.metrics.power.energy_j", "$.metrics.train_seconds"), ("$.nodes",)),
-    "$.metrics.quality": (("$.metrics.best_quality",), ("$.metrics.curve",), ("$.metrics.time_to_target",)),
-    "$.metrics.best_quality": (("$.metrics.quality",), ("$.metrics.curve",), ("$.metrics.time_to_target",)),
-    "$.metrics.time_to_target": (("$.metrics.curve",),),
-    "$.metrics.curve": (("$.metrics.quality",), ("$.metrics.best_quality",), ("$.metrics.time_to_target",)),
-    "$.metrics.steps": (
-        *(("$.metrics.curve",), ("$.metrics.p_train.windows",), ("$.limits.max_steps",)),
-        ("$.metrics.train_samples", "$.hyperparameters.global_batch_size"),
-        ("$.metrics.epochs", "$.dataset.train_samples", "$.hyperparameters.global_batch_size"),
-    ),
-    "$.hyperparameters.global_batch_size": (
-        *(("$.hyperparameters.values.batch_size",), ("$.metrics.train_samples", "$.metrics.steps")),
-        *(("$.metrics.p_train.windows",), ("$.metrics.p_core.windows",), ("$.metrics.restart_windows",)),
-    ),
-    "$.seed": (("$.hyperparameters.values.seed",),),
-    **{field: tuple((other,) for other in (*_CARD, "$.metrics.rank_steps") if other != field) for field in _CARD},
+_BATCH: Final = ".hyperparameters.global_batch_size"
+_CARDS: Final = ".environment.cards"
+_CARD_NAMES: Final = ".environment.card_title, .environment.card_short_name, .environment.row_label"
+_TOLD_BY: Final = {
+    "p_train": "data_stall + p_core",
+    "p_core": "data_stall + p_train, step_breakdown",
+    "data_stall": "p_core + p_train",
+    "p_whole": f"train_seconds + train_samples, train_seconds + steps + {_BATCH}, spans, curve",
+    "train_seconds": "p_whole + train_samples, power.energy_j + power.mean_w, spans, curve",
+    "train_samples": f"p_whole + train_seconds, epochs + .dataset.train_samples, steps + {_BATCH}",
+    "e2e_time_s": "spans, .nodes",
+    "power": ".nodes",
+    "power.energy_j": "power.mean_w + train_seconds, .nodes",
+    "power.mean_w": "power.energy_j + train_seconds, .nodes",
+    "quality": "best_quality, curve, time_to_target",
+    "best_quality": "quality, curve, time_to_target",
+    "time_to_target": "curve",
+    "curve": "quality, best_quality, time_to_target",
+    "steps": f"curve, p_train.windows, .limits.max_steps, train_samples + {_BATCH}, "
+    f"epochs + .dataset.train_samples + {_BATCH}",
+    _BATCH: ".hyperparameters.values.batch_size, train_samples + steps, p_train.windows, p_core.windows, "
+    "restart_windows",
+    ".seed": ".hyperparameters.values.seed",
+    _CARDS: f"{_CARD_NAMES}, rank_steps",
+    **dict.fromkeys(_CARD_NAMES.split(", "), f"{_CARDS}, {_CARD_NAMES}, rank_steps"),
 }
-"""For each field, the groups of fields that together tell it. The first of a group is withheld with the field."""
+"""For each field, the groups of fields that together tell it. The first of a group is withheld with the field.
+
+Names without a dot in front are metrics.
+"""
 
 _ESTIMATED_FROM: Final = {"$.metrics.p_train": ("$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans")}
-
-_SHORTEST_TEXT: Final = 5
-"""Texts and digits of fewer characters, for example ``gloo``, occur by chance."""
 
 
 class Secret(StrictModel):
@@ -147,27 +135,20 @@ def withhold(
     content = json.loads(record_text(record))
     named = list(dict.fromkeys(map(json_path, fields)))
     values = {path: _replace(content, path, reason) for path in named}
-    try:
-        Record.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(
-            f"{first_place(error)} cannot be withheld",
-            hint="choose measured values, facts of the environment, or lists",
-        ) from error
     kept, also, told = set(map(json_path, keep)), [], []
     for path in (*named, *(each.field for each in record.withheld)):
         for by in _tellers(content, path, values.get(path)):
             if by in kept or by in _ESTIMATED_FROM.get(path, ()):
                 told.append((by, path))
-            elif _has(content, by):
-                place = _withholdable(content, by, reason)
-                if place is None:
-                    raise UsageError(
-                        f"{path} cannot be withheld: {by} tells it, which every record needs",
-                        hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
-                    )
-                values[place] = _replace(content, place, reason)
-                also.append((place, path))
+                continue
+            try:
+                values[by] = _replace(content, by, reason)
+            except UsageError as error:
+                raise UsageError(
+                    f"{path} cannot be withheld: {by} tells it, which every record needs",
+                    hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
+                ) from error
+            also.append((by, path))
     secret = {path: secrets.token_hex(_SALT_BYTES) for path in values}
     content["withheld"] += [
         {
@@ -350,14 +331,18 @@ def _replace(content: Any, path: str, reason: str) -> JsonValue:
     """Replace a value by a missing value or an empty list, and return the old value."""
     parent, last = _parent(content, path)
     value: JsonValue = parent[last]
-    if path == "$.hyperparameters.values":
-        # Its settings may have any name, so that a missing value in its place would be two settings.
-        raise UsageError(
-            f"{path} cannot be withheld", hint="choose measured values, facts of the environment, or lists"
-        )
     if not _is_told(value):
         raise UsageError(f"{path} has no value", hint="there is nothing to withhold")
     parent[last] = [] if isinstance(value, list) else {"missing": "withheld", "reason": reason}
+    try:
+        Record.model_validate(content)
+        fits = path != "$.hyperparameters.values"  # Its settings may have any name, also "missing".
+    except ValidationError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"{path} cannot be withheld", hint="choose measured values, facts of the environment, or lists"
+        )
     return value
 
 
@@ -374,49 +359,33 @@ def _parent(content: Any, path: str) -> tuple[Any, Any]:
 
 def _tellers(content: Any, path: str, value: JsonValue) -> Iterator[str]:
     """Yield the fields that tell a withheld field: by the tables, and because they state its value."""
-    for group in _TOLD_BY.get(path, ()):
-        if all(_has(content, by) for by in group):
-            yield group[0]
+    for group in filter(None, _TOLD_BY.get(path.removeprefix("$.metrics.").removeprefix("$"), "").split(", ")):
+        names = [f"$.metrics.{name}".replace("$.metrics..", "$.") for name in group.split(" + ")]
+        if all(_has(content, name) for name in names):
+            yield names[0]
     yield from (by for by in _ESTIMATED_FROM.get(path, ()) if _has(content, by))
     stated = _statement(path, value)
-    if stated:
-        yield from (by for by, leaf in list(_leaves(content, "$")) if stated.search(str(leaf)))
+    stated = _statement(path, value)
+    if stated is None:
+        return
+    for key, part in list(content.items()):
+        fields = part.items() if isinstance(part, dict) and "missing" not in part else ((None, part),)
+        for name, field in list(fields):
+            if key != "withheld" and stated.search(json.dumps(field, ensure_ascii=False)):
+                yield f"$.{key}.{name}" if name else f"$.{key}"
 
 
 def _statement(path: str, value: Any) -> re.Pattern[str] | None:
-    """Return a pattern of the texts that state a value: a text, the names of cards, or a number of some digits."""
+    """Return a pattern of what states a value: its text, the names of cards, or a number of four digits or more."""
     number = _number(value)
     if number is not None:
         texts = [text for text in (str(number).removesuffix(".0"), f"{number:.4g}") if sum(map(str.isdigit, text)) > 3]
     else:
-        names = [card["name"] for card in value] if path == _CARD[0] else [value]
-        texts = [text for text in names if isinstance(text, str) and len(text) >= _SHORTEST_TEXT]
+        names = [card["name"] for card in value] if path == f"${_CARDS}" else [value]
+        # Shorter texts, such as gloo, occur by chance.
+        texts = [text for text in names if isinstance(text, str) and len(text) > 4]
     alternatives = "|".join(map(re.escape, texts))
     return re.compile(rf"(?<![\w.])(?:{alternatives})(?:\.0)?(?!\w|\.\d)", re.IGNORECASE) if texts else None
-
-
-def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield every text and number of a record with its place, but no commitments."""
-    if isinstance(content, (dict, list)):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-            if (path, key) != ("$", "withheld"):
-                yield from _leaves(value, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}")
-    else:
-        yield path, content
-
-
-def _withholdable(content: Any, path: str, reason: str) -> str | None:
-    """Return the innermost field at or around ``path`` that a record can withhold, or ``None``."""
-    while path != "$":
-        trial = copy.deepcopy(content)
-        try:
-            _replace(trial, path, reason)
-            Record.model_validate(trial)
-        except (UsageError, ValidationError):
-            path = path[: max(path.rfind("."), path.rfind("["))]
-        else:
-            return path
-    return None
 
 
 def _has(content: Any, path: str) -> bool:
