@@ -41,7 +41,9 @@ def test_old_report_equals_its_records(report: Path) -> None:
 
     [verified] = json.loads(perf("verify", page, "--runs", V010, "--json").stdout)
 
-    assert (verified["equal"], verified["differences"], verified["notes"]) == (True, [], [])
+    # Pages of the first version do not name the runs that were left out.
+    notes = [note for note in verified["notes"] if not note.endswith("the page does not say so")]
+    assert (verified["equal"], verified["differences"], notes) == (True, [], [])
     assert verified["with_provenance"] is True
     assert verified["cells"] == len(provenance["cells"]) > 40
     digests = {record["run_id"]: record["sha256"] for record in provenance["records"]}
