@@ -64,7 +64,10 @@ _TOLD_BY: Final = {
 Names without a dot in front are metrics.
 """
 
-_ESTIMATED_FROM: Final = {"$.metrics.p_train": ("$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans")}
+_ESTIMATED_FROM: Final = {
+    "$.metrics.p_train": ("$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans"),
+    "$.metrics.p_core": ("$.metrics.rank_steps",),
+}
 
 
 class Secret(StrictModel):
@@ -149,23 +152,21 @@ def withhold(
                     hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
                 ) from error
             also.append((by, path))
-    secret = {path: secrets.token_hex(_SALT_BYTES) for path in values}
+    made = [Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)) for path, value in values.items()]
     content["withheld"] += [
         {
-            "field": path,
+            "field": each.field,
             "reason": reason,
-            "sha256": commitment(record.run_id, path, value, secret[path]),
-            "ratio": _ratio(path, value, ratio_to).model_dump() if ratio_to and path in named else None,
+            "sha256": commitment(record.run_id, each.field, each.value, each.salt),
+            "ratio": _ratio(each.field, each.value, ratio_to).model_dump()
+            if ratio_to and each.field in named
+            else None,
         }
-        for path, value in values.items()
+        for each in made
     ]
     return Withheld(
         record=Record.model_validate(content),
-        secrets=Secrets(
-            schema_version=SCHEMA_VERSION,
-            run_id=record.run_id,
-            values=[Secret(field=path, value=value, salt=secret[path]) for path, value in values.items()],
-        ),
+        secrets=Secrets(schema_version=SCHEMA_VERSION, run_id=record.run_id, values=made),
         also=tuple(also),
         still_told=tuple(sorted(told)),
     )
@@ -364,7 +365,6 @@ def _tellers(content: Any, path: str, value: JsonValue) -> Iterator[str]:
         if all(_has(content, name) for name in names):
             yield names[0]
     yield from (by for by in _ESTIMATED_FROM.get(path, ()) if _has(content, by))
-    stated = _statement(path, value)
     stated = _statement(path, value)
     if stated is None:
         return

@@ -41,7 +41,9 @@ _NOT_IN_TABLE: Final = re.compile(
 _BESIDE: Final = re.compile(
     pattern(
         phrase("Run of the same row that lies beside these and is not in the report: %(run)s (%(state)s, %(digest)s)"),
-        **{"run": "(.+?)", "state": "(.+?)", "digest": "([0-9a-f]{12})"},
+        run="(.+?)",
+        state="(.+?)",
+        digest="([0-9a-f]{12})",
     )
 )
 
