@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 from chipperf.cli.main import app
@@ -103,12 +104,16 @@ CARD = {"rank": 0, "name": "ACME-X500", "uuid": UNKNOWN, "pci_bus_id": UNKNOWN, 
         ("metrics.p_whole", {"metrics__spans": SPANS}, ["metrics.spans", "metrics.train_seconds"]),
         ("metrics.train_seconds", curve([0.1, 0.2]), ["metrics.curve", "metrics.p_whole"]),
         ("metrics.train_seconds", {"metrics__power": POWER}, ["metrics.p_whole", "metrics.power.energy_j"]),
+        ("metrics.p_whole", {"metrics__power": POWER}, ["metrics.power.energy_j", "metrics.train_seconds"]),
         ("metrics.power.energy_j", {"metrics__power": POWER}, ["metrics.power.mean_w"]),
         ("metrics.e2e_time_s", {"metrics__spans": SPANS}, ["metrics.spans"]),
         ("metrics.curve", curve([0.1, 0.2]), ["metrics.best_quality", "metrics.quality", "metrics.time_to_target"]),
         ("metrics.steps", curve([0.1, 0.2]), ["metrics.curve", "metrics.p_train.windows", "metrics.train_samples"]),
         ("metrics.steps", {"metrics__train_samples": UNKNOWN}, ["metrics.epochs", "metrics.p_train.windows"]),
         ("environment.card_title", {}, ["environment.card_short_name", "environment.cards", "environment.row_label"]),
+        ("metrics.steps", {}, ["metrics.epochs", "metrics.p_whole", "metrics.train_samples"]),
+        ("metrics.train_samples", curve([0.1, 0.2]), ["metrics.curve", "metrics.p_train.windows", "metrics.p_whole"]),
+        ("environment.driver", {"environment__driver": "535.9.1", "loader__resize": "by 535.9.1"}, ["loader"]),
         ("environment.cards", {"warnings": ["the ACME-X500 is hot"]}, ["warnings"]),
         ("environment.driver", {"environment__driver": "535.9.1", "remarks": ["driver: 535.9.1"]}, ["remarks"]),
         ("metrics.e2e_time_s", {"metrics__e2e_time_s": 61234.56, "warnings": ["took 6.123e+04 s"]}, ["warnings"]),
@@ -121,6 +126,14 @@ def test_a_value_is_withheld_with_all_that_tells_it(field, changes, also):
     found = {withheld.removeprefix("$.") for withheld, told in result.also if told == f"$.{field}"}
     assert set(also) <= found
     assert [each.problem for each in reveal(result.record, result.secrets)] == [None] * (len(found) + 1)
+
+
+def test_of_a_real_run_neither_speed_nor_stall_can_be_computed():
+    record = read_record(Path(__file__).parents[2] / "docs" / "examples" / "detr-cpu")
+    for field in ("metrics.p_core", "metrics.data_stall"):
+        metrics = withhold(record, [field], "nda").record.metrics
+        assert metrics.p_train == record.metrics.p_train
+        assert {type(each) for each in (metrics.p_core, metrics.data_stall, metrics.step_breakdown)} == {Missing}
 
 
 def test_other_versions_and_digits_are_not_the_value():

@@ -39,10 +39,12 @@ _CARD_NAMES: Final = ".environment.card_title, .environment.card_short_name, .en
 _TOLD_BY: Final = {
     "p_train": "data_stall + p_core",
     "p_core": "data_stall + p_train, step_breakdown",
-    "data_stall": "p_core + p_train",
-    "p_whole": f"train_seconds + train_samples, train_seconds + steps + {_BATCH}, spans, curve",
+    "data_stall": "p_core + p_train, step_breakdown + p_train",
+    "p_whole": f"train_seconds + train_samples, train_seconds + steps + {_BATCH}, spans, curve, "
+    "power.energy_j + power.mean_w",
     "train_seconds": "p_whole + train_samples, power.energy_j + power.mean_w, spans, curve",
-    "train_samples": f"p_whole + train_seconds, epochs + .dataset.train_samples, steps + {_BATCH}",
+    "train_samples": f"p_whole + train_seconds, epochs + .dataset.train_samples, steps + {_BATCH}, "
+    "p_train.windows, curve",
     "e2e_time_s": "spans, .nodes",
     "power": ".nodes",
     "power.energy_j": "power.mean_w + train_seconds, .nodes",
@@ -52,16 +54,16 @@ _TOLD_BY: Final = {
     "time_to_target": "curve",
     "curve": "quality, best_quality, time_to_target",
     "steps": f"curve, p_train.windows, .limits.max_steps, train_samples + {_BATCH}, "
-    f"epochs + .dataset.train_samples + {_BATCH}",
-    _BATCH: ".hyperparameters.values.batch_size, train_samples + steps, p_train.windows, p_core.windows, "
-    "restart_windows",
+    f"epochs + .dataset.train_samples + {_BATCH}, p_whole + train_seconds + {_BATCH}",
+    _BATCH: ".hyperparameters.values.batch_size, train_samples + steps, p_whole + train_seconds + steps, "
+    "p_train.windows, p_core.windows, restart_windows",
     ".seed": ".hyperparameters.values.seed",
     _CARDS: f"{_CARD_NAMES}, rank_steps",
     **dict.fromkeys(_CARD_NAMES.split(", "), f"{_CARDS}, {_CARD_NAMES}, rank_steps"),
 }
 """For each field, the groups of fields that together tell it. The first of a group is withheld with the field.
 
-Names without a dot in front are metrics.
+Names without a dot in front are metrics. What gives a field that is withheld with another back is a group, too.
 """
 
 _ESTIMATED_FROM: Final = {
@@ -359,7 +361,10 @@ def _parent(content: Any, path: str) -> tuple[Any, Any]:
 
 
 def _tellers(content: Any, path: str, value: JsonValue) -> Iterator[str]:
-    """Yield the fields that tell a withheld field: by the tables, and because they state its value."""
+    """Yield the fields that tell a withheld field: by the tables, and because they state its value.
+
+    The loader is a field, as its settings cannot be withheld one by one.
+    """
     for group in filter(None, _TOLD_BY.get(path.removeprefix("$.metrics.").removeprefix("$"), "").split(", ")):
         names = [f"$.metrics.{name}".replace("$.metrics..", "$.") for name in group.split(" + ")]
         if all(_has(content, name) for name in names):
@@ -369,7 +374,8 @@ def _tellers(content: Any, path: str, value: JsonValue) -> Iterator[str]:
     if stated is None:
         return
     for key, part in list(content.items()):
-        fields = part.items() if isinstance(part, dict) and "missing" not in part else ((None, part),)
+        is_section = isinstance(part, dict) and "missing" not in part and key != "loader"
+        fields = part.items() if is_section else ((None, part),)
         for name, field in list(fields):
             if key != "withheld" and stated.search(json.dumps(field, ensure_ascii=False)):
                 yield f"$.{key}.{name}" if name else f"$.{key}"
