@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import runpy
 import statistics
 from collections import Counter
 from itertools import product
+from pathlib import Path
+from unittest import mock
 
 import pytest
-from chipperf.compare.intervals import RESAMPLES, ratio_interval, resample, varies
+from chipperf.compare import intervals
+from chipperf.compare.intervals import RESAMPLES, independent_windows, ratio_interval, resample, varies
 from chipperf.records.repeats import combine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+COVERAGE = Path(__file__).parent.parent / "benchmarks" / "interval_coverage.py"
 RATES = st.floats(min_value=1e-3, max_value=1e9)
 REPEATS = st.lists(st.lists(RATES, min_size=1, max_size=6), min_size=1, max_size=6)
 
 
-@pytest.mark.parametrize("windows", [[1.0, 2.0, 4.0], [1.0, 2.0, 4.0, 8.0], [5.0, 1.0, 2.0, 9.0, 3.0], [1.0, 3.0]])
+# High and low ones alternate, so that these windows count as independent and as many are drawn as there are.
+@pytest.mark.parametrize("windows", [[2.0, 4.0, 1.0], [4.0, 1.0, 8.0, 2.0], [5.0, 1.0, 9.0, 2.0, 3.0], [1.0, 3.0]])
 def test_medians_are_as_frequent_as_among_all_resamples(windows):
     expected = Counter(statistics.median(drawn) for drawn in product(windows, repeat=len(windows)))
 
@@ -39,10 +45,20 @@ def test_repeats_are_drawn_as_well_as_their_windows():
 
 @settings(deadline=None, max_examples=30)
 @given(REPEATS)
-def test_resamples_are_within_the_values(repeats):
+def test_resamples_of_windows_that_do_not_follow_each_other_are_within_the_values(repeats):
     lowest, highest = min(map(min, repeats)), max(map(max, repeats))
 
-    assert all(lowest * (1 - 1e-12) <= value <= highest * (1 + 1e-12) for value in resample(repeats, combine, seed="s"))
+    with mock.patch.object(intervals, "independent_windows", len):
+        values = resample(repeats, combine, seed="s")
+
+    assert all(lowest * (1 - 1e-12) <= value <= highest * (1 + 1e-12) for value in values)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(min_value=0, max_value=1e300), min_size=1, max_size=20))
+def test_resamples_of_any_windows_are_rates(windows):
+    assert 0 < independent_windows(windows) <= len(windows)
+    assert all(value >= 0 for value in resample([windows], combine, seed="s"))
 
 
 @settings(deadline=None, max_examples=30)
@@ -65,6 +81,30 @@ def test_interval_covers_the_true_ratio_of_noisy_windows():
         covered += interval.low <= 1 <= interval.high
 
     assert covered >= 52
+
+
+@pytest.mark.parametrize(
+    ("windows", "expected"),
+    [
+        ([7.0], 1),
+        ([7.0, 7.0, 7.0], 3),
+        ([1.0, 2.0] * 10, 20),
+        # r = 5 / 8, and with its bias 0.984, which counts as 0.97.
+        ([1.0] * 4 + [2.0] * 4, 0.7365),
+        # r = 5 / 12, and with its bias 29 / 48.
+        (([1.0] * 3 + [2.0] * 3) * 2, 3.9914),
+    ],
+)
+def test_windows_that_follow_each_other_tell_less(windows, expected):
+    assert independent_windows(windows) == pytest.approx(expected, rel=1e-3)
+
+
+def test_autocorrelated_windows_cover_the_true_ratio():
+    sample = runpy.run_path(str(COVERAGE))
+
+    # 0.94 to 0.97 are expected, and 0.7 if windows count as independent.
+    assert sample["coverage"](50, 0.7, 1, 60) >= 0.86
+    assert sample["coverage"](20, 0.5, 3, 20) >= 0.8
 
 
 def test_wider_windows_give_a_wider_interval():

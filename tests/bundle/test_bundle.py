@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -14,13 +16,16 @@ from contextlib import suppress
 import pytest
 from chipperf.bundle import bundle_check
 from chipperf.bundle.manifest import name_problem
+from chipperf.bundle.signature import SIGNATURE
 from chipperf.cli.main import app
 from chipperf.errors import CheckFailed, PerfError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from publishing import Published, publish
+from support import wait_for
 from typer.testing import CliRunner
 
+RECORD = "runs/first/record.json"
 RUNS = ("first", "second", "old", "third")
 
 
@@ -368,3 +373,128 @@ def test_no_bytes_lead_to_anything_but_an_answer(bundle, tmp_path, data):
         bundle_check.unpack_checked(target, directory)
     assert {path.name for path in tmp_path.iterdir()} == {"copy", "changed.tar.gz", "unpacked"}
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """Two keys, one with a passphrase, and the files of allowed signers that name the first, the second and neither."""
+    if not shutil.which("ssh-keygen"):
+        pytest.skip("no ssh-keygen on this machine")
+    directory = tmp_path_factory.mktemp("keys")
+    for name, passphrase in (("lab", ""), ("locked", "secret")):
+        options = ("-t", "ed25519", "-N", passphrase, "-C", "", "-f", directory / name)
+        subprocess.run(["ssh-keygen", "-q", *options], check=True)
+    (directory / "signers").write_text(f"lab@x,other@x {(directory / 'lab.pub').read_text()}")
+    (directory / "others").write_text(f"eve@x {(directory / 'locked.pub').read_text()}")
+    (directory / "expired").write_text(f'lab@x valid-before="20200101" {(directory / "lab.pub").read_text()}')
+    (directory / "for-git").write_text(f'lab@x namespaces="git" {(directory / "lab.pub").read_text()}')
+    (directory / "garbage").write_text("garbage")
+    return directory
+
+
+@pytest.fixture
+def signed(pristine, keys, tmp_path):
+    out = tmp_path / "signed.tar.gz"
+    result = perf("bundle", pristine.record("first"), "--sign", keys / "lab", "--out", out)
+    assert result.exception is None, result.output
+    return out
+
+
+def test_a_signed_bundle_names_its_signer(signed, keys):
+    result = perf("bundle", "check", signed, "--signers", keys / "signers")
+    assert "signed by lab@x" in result.output
+    described = json.loads(perf("bundle", "check", signed, "--signers", keys / "signers", "--json").stdout)
+    assert described["signer"] == "lab@x"
+    assert json.loads(perf("bundle", "check", signed, "--json").stdout)["signer"] is None
+
+
+def test_ssh_verifies_a_signed_bundle(signed, keys, tmp_path):
+    subprocess.run(["tar", "xzf", signed, "-C", tmp_path], check=True)
+    options = ("-f", keys / "signers", "-I", "lab@x", "-n", "chipperf", "-s", tmp_path / "manifest.json.sig")
+    content = (tmp_path / "manifest.json").read_bytes()
+    subprocess.run(["ssh-keygen", "-Y", "verify", *options], input=content, check=True, capture_output=True)
+
+
+def test_a_signed_bundle_is_the_same_every_time(signed, pristine, keys, tmp_path):
+    again = tmp_path / "again.tar.gz"
+    perf("bundle", pristine.record("first"), "--sign", keys / "lab", "--out", again)
+    assert again.read_bytes() == signed.read_bytes()
+
+
+def edited(contents):
+    record = contents["runs/first/record.json"].replace(b'"remarks": []', b'"remarks": ["better"]')
+    assert record != contents["runs/first/record.json"]
+    return rewritten({name: each for name, each in contents.items() if name != SIGNATURE} | {RECORD: record})
+
+
+@pytest.mark.parametrize(
+    ("change", "signers", "message"),
+    [
+        (lambda contents: contents, "others", "was not signed by one of .*others: No principal matched"),
+        (lambda contents: contents, "expired", "was not signed by one of .*key has expired"),
+        (lambda contents: contents, "for-git", "is not what lab@x signed: .*not permitted for use in signature namesp"),
+        (lambda contents: contents, "garbage", "was not signed by one of .*garbage:1: "),
+        (lambda contents: edited(contents), "signers", "is not signed"),
+        (
+            lambda contents: edited(contents) | {SIGNATURE: contents[SIGNATURE]},
+            "signers",
+            "is not what lab@x signed: .*incorrect signature",
+        ),
+        (lambda contents: contents | {SIGNATURE: b""}, "signers", "was not signed by one of"),
+        (lambda contents: contents | {SIGNATURE: b"x"}, "signers", "was not signed by one of .*missing header"),
+    ],
+)
+def test_a_bundle_that_no_signer_signed_is_refused(signed, keys, change, signers, message):
+    contents = change(members(signed))
+    write(signed, contents)
+    assert perf("bundle", "check", signed).exception is None
+    result = perf("bundle", "check", signed, "--signers", keys / signers)
+    assert result.exception.exit_code == 4
+    assert re.search(message, result.exception.message)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("locked", "passphrase"), ("absent", "No such file"), ("signers", "cannot sign with")]
+)
+def test_a_key_that_cannot_sign_leaves_no_bundle(pristine, keys, tmp_path, key, message):
+    out = tmp_path / "b.tar.gz"
+    result = perf("bundle", pristine.record("first"), "--sign", keys / key, "--out", out)
+    assert result.exception.exit_code == 2
+    assert message in result.exception.message
+    assert f"ssh-add {keys / key}" in result.exception.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_with_a_passphrase_signs_through_an_agent(pristine, keys, tmp_path, monkeypatch):
+    socket = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as agent:
+        try:
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            answer = tmp_path / "answer"
+            answer.write_text("#!/bin/sh\necho secret\n")
+            answer.chmod(0o700)
+            wait_for(socket.exists)
+            environment = os.environ | {"SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force"}
+            subprocess.run(["ssh-add", "-q", keys / "locked"], check=True, env=environment)
+            out = tmp_path / "b.tar.gz"
+            result = perf("bundle", pristine.record("first"), "--sign", keys / "locked", "--out", out)
+        finally:
+            agent.terminate()
+    assert result.exception is None, result.exception
+    assert "signed by eve@x" in perf("bundle", "check", out, "--signers", keys / "others").output
+
+
+@pytest.mark.parametrize("arguments", [("--sign", "lab"), ("--signers", "signers")])
+def test_without_ssh_keygen_signing_and_verifying_say_so(pristine, signed, keys, tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    option, name = arguments
+    command = (pristine.record("first"), "--out", tmp_path / "b.tar.gz") if option == "--sign" else ("check", signed)
+    result = perf("bundle", *command, option, keys / name)
+    assert result.exception.exit_code == 2
+    assert "there is no ssh-keygen" in result.exception.message
+    assert "install OpenSSH's client" in result.exception.hint
+
+
+def test_signers_that_are_no_file_are_an_error(signed, tmp_path):
+    result = perf("bundle", "check", signed, "--signers", tmp_path / "absent")
+    assert (result.exception.exit_code, "there is no file" in result.exception.message) == (2, True)

@@ -64,6 +64,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")
     for example in ("nightly.toml", "flagperf-cases.txt", "scaling.toml"):
         shutil.copy(ROOT / "docs" / "examples" / example, directory)
+    for item in commands(ROOT / "docs" / "verify.md"):
+        if item.text.startswith(("ssh-keygen", "echo ")):  # Make the key that a bundle is signed with.
+            subprocess.run(["bash", "-c", item.text], cwd=directory)
     begun = SuiteDirectory(directory / "begun")
     with begun.locked():
         begun.write(begun.begin(plan_suite(directory / "nightly.toml"), directory / "nightly.toml"))

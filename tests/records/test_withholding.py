@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 from chipperf.cli.main import app
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import Missing
 from chipperf.records.store import read_record
-from chipperf.records.withholding import commitment, json_path, read_secrets, reveal, withhold
+from chipperf.records.withholding import commitment, fill_in, json_path, read_secrets, reveal, withhold
 from chipperf.report import render_report
 from chipperf.run.directory import RunDirectory
 from curve_records import curve
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+TELLING = [f"$.metrics.{name}" for name in ("data_stall", "best_quality", "time_to_target")]
 MARKERS = {"zh": "未公开(under embargo)", "en": "withheld (under embargo)"}
 
 
@@ -37,7 +39,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def public(run, tmp_path):
-    """The record without two values; its private file lies beside it."""
+    """The record without two values and what tells them; its private file lies in the run's directory."""
     options = ("--field", "metrics.p_core", "--field", "$.metrics.quality", "--reason", "under embargo")
     result = perf("withhold", run, *options, "--out", tmp_path / "public")
     assert result.exception is None, result.output
@@ -45,15 +47,15 @@ def public(run, tmp_path):
 
 
 @pytest.fixture
-def private(public):
-    return public.with_name("public.secrets.json")
+def private(run, public):
+    return run / "public.secrets.json"
 
 
 def test_the_public_record_has_a_commitment_in_place_of_the_value(run, public):
     record = read_record(public)
     withheld = Missing(missing="withheld", reason="under embargo")
     assert (record.metrics.p_core, record.metrics.quality) == (withheld, withheld)
-    assert [each.field for each in record.withheld] == ["$.metrics.p_core", "$.metrics.quality"]
+    assert [each.field for each in record.withheld] == ["$.metrics.p_core", "$.metrics.quality", *TELLING]
     assert record.metrics.p_whole == read_record(run).metrics.p_whole
 
 
@@ -61,26 +63,105 @@ def test_nothing_public_tells_the_value(public):
     assert {path.name for path in public.iterdir()} == {"record.json"}
     text = (public / "record.json").read_text(encoding="utf-8")
     assert "4659" not in text
-    assert "0.7561" in text  # best_quality, of which the command warns
+    assert "0.7561" not in text
 
 
-def test_what_still_tells_a_value_is_named(run, tmp_path):
-    result = perf("withhold", run, "--field", "metrics.quality", "--reason", "nda", "--out", tmp_path / "p")
-    assert "still has $.metrics.best_quality, which tells of $.metrics.quality" in result.output
+def test_what_tells_a_value_is_withheld_with_it_and_named(run, tmp_path):
+    result = perf("withhold", run, "--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "p")
+    assert "also withheld $.metrics.data_stall, which tells of $.metrics.p_core" in result.output
+    record = read_record(tmp_path / "p")
+    assert isinstance(record.metrics.data_stall, Missing)
+    assert record.metrics.p_train == read_record(run).metrics.p_train
+
+
+def test_what_only_estimates_a_value_is_named(run, tmp_path):
+    result = perf("withhold", run, "--field", "metrics.p_train", "--reason", "nda", "--out", tmp_path / "p")
+    assert "still has $.metrics.p_whole, which tells of $.metrics.p_train" in result.output
+    assert read_record(tmp_path / "p").metrics.p_whole == read_record(run).metrics.p_whole
+
+
+def test_what_tells_a_value_can_be_kept(run, tmp_path):
+    options = ("--field", "metrics.p_core", "--keep", "metrics.data_stall", "--reason", "nda")
+    result = perf("withhold", run, *options, "--out", tmp_path / "p")
+    assert "note: the record still has $.metrics.data_stall, which tells of $.metrics.p_core" in result.output
+    assert read_record(tmp_path / "p").metrics.data_stall == read_record(run).metrics.data_stall
+
+
+SPANS = [{"name": "train", "start_s": 0.0, "seconds": 9.0}]
+POWER = {"samples": 9, "mean_w": 300.0, "max_w": 400.0, "energy_j": 2700.0, "used_peak_bytes": 1}
+POWER |= dict.fromkeys(("mean_temperature_c", "max_temperature_c", "mean_utilization_percent"), UNKNOWN) | {
+    "source": "x"
+}
+CARD = {"rank": 0, "name": "ACME-X500", "uuid": UNKNOWN, "pci_bus_id": UNKNOWN, "total_bytes": UNKNOWN}
 
 
 @pytest.mark.parametrize(
-    ("field", "by"),
+    ("field", "changes", "also"),
     [
-        ("metrics.p_whole", "$.metrics.curve"),
-        ("metrics.train_seconds", "$.metrics.curve"),
-        ("metrics.p_train", "$.metrics.spans"),
+        ("metrics.p_train", {}, ["metrics.data_stall"]),
+        ("metrics.data_stall", {}, ["metrics.p_core"]),
+        ("metrics.p_whole", curve([0.1, 0.2]), ["metrics.curve", "metrics.train_seconds"]),
+        ("metrics.p_whole", {"metrics__spans": SPANS}, ["metrics.spans", "metrics.train_seconds"]),
+        ("metrics.train_seconds", curve([0.1, 0.2]), ["metrics.curve", "metrics.p_whole"]),
+        ("metrics.train_seconds", {"metrics__power": POWER}, ["metrics.p_whole", "metrics.power.energy_j"]),
+        ("metrics.p_whole", {"metrics__power": POWER}, ["metrics.power.energy_j", "metrics.train_seconds"]),
+        ("metrics.power.energy_j", {"metrics__power": POWER}, ["metrics.power.mean_w"]),
+        ("metrics.e2e_time_s", {"metrics__spans": SPANS}, ["metrics.spans"]),
+        ("metrics.curve", curve([0.1, 0.2]), ["metrics.best_quality", "metrics.quality", "metrics.time_to_target"]),
+        ("metrics.steps", curve([0.1, 0.2]), ["metrics.curve", "metrics.p_train.windows", "metrics.train_samples"]),
+        ("metrics.steps", {"metrics__train_samples": UNKNOWN}, ["metrics.epochs", "metrics.p_train.windows"]),
+        ("environment.card_title", {}, ["environment.card_short_name", "environment.cards", "environment.row_label"]),
+        ("metrics.steps", {}, ["metrics.epochs", "metrics.p_whole", "metrics.train_samples"]),
+        ("metrics.train_samples", curve([0.1, 0.2]), ["metrics.curve", "metrics.p_train.windows", "metrics.p_whole"]),
+        ("environment.driver", {"environment__driver": "535.9.1", "loader__resize": "by 535.9.1"}, ["loader"]),
+        ("environment.cards", {"warnings": ["the ACME-X500 is hot"]}, ["warnings"]),
+        ("environment.driver", {"environment__driver": "535.9.1", "remarks": ["driver: 535.9.1"]}, ["remarks"]),
+        ("metrics.e2e_time_s", {"metrics__e2e_time_s": 61234.56, "warnings": ["took 6.123e+04 s"]}, ["warnings"]),
+        ("metrics.quality", {"metrics__quality": 0.1449, "warnings": ["best 0.1449"]}, ["warnings"]),
     ],
 )
-def test_times_of_evaluations_and_spans_tell_speeds(field, by):
-    spans = [{"name": "train", "start_s": 0.0, "seconds": 9.0}]
-    record = make_record(metrics__spans=spans, **curve([0.1, 0.2]))
-    assert (by, f"$.{field}") in withhold(record, [field], "nda").still_told
+def test_a_value_is_withheld_with_all_that_tells_it(field, changes, also):
+    record = make_record(**{"environment__cards": [CARD]} | changes)
+    result = withhold(record, [field], "nda")
+    found = {withheld.removeprefix("$.") for withheld, told in result.also if told == f"$.{field}"}
+    assert set(also) <= found
+    assert [each.problem for each in reveal(result.record, result.secrets)] == [None] * (len(found) + 1)
+
+
+def test_of_a_real_run_neither_speed_nor_stall_can_be_computed():
+    record = read_record(Path(__file__).parents[2] / "docs" / "examples" / "detr-cpu")
+    for field in ("metrics.p_core", "metrics.data_stall"):
+        metrics = withhold(record, [field], "nda").record.metrics
+        assert metrics.p_train == record.metrics.p_train
+        assert {type(each) for each in (metrics.p_core, metrics.data_stall, metrics.step_breakdown)} == {Missing}
+
+
+def test_other_versions_and_digits_are_not_the_value():
+    changes = {"environment__driver": "535.9.1", "warnings": ["runtime 1535.9.1", "535.9.1.1", "535.9.12"]}
+    assert withhold(make_record(**changes), ["environment.driver"], "nda").also == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "by"),
+    [
+        ("seed", {"seed": 7, "hyperparameters__values": {"seed": 7}}, "hyperparameters.values.seed"),
+        ("hyperparameters.global_batch_size", {"hyperparameters__values": {"batch_size": 8}}, "values.batch_size"),
+        ("metrics.steps", {"limits__max_steps": 5}, "limits.max_steps"),
+        ("environment.driver", {"environment__driver": "535.9.1", "run_id": "acme-535.9.1"}, "run_id"),
+    ],
+)
+def test_a_value_that_is_told_by_what_every_record_needs_is_refused(field, changes, by):
+    record = make_record(**changes)
+    with pytest.raises(UsageError, match=rf"\.{field} cannot be withheld: \$\..*{by} tells it") as refused:
+        withhold(record, [field], "nda")
+    kept = refused.value.hint.split()[-1]
+    assert (f"$.{kept}", f"$.{field}") in withhold(record, [field], "nda", keep=[kept]).still_told
+
+
+def test_values_of_values_are_revealed():
+    record = make_record(**curve([0.1, 0.2]))
+    result = withhold(record, ["metrics.p_train.windows", "metrics.p_train"], "nda")
+    assert fill_in(result.record, result.secrets).metrics == record.metrics
 
 
 def test_no_values_are_an_error(public, private):
@@ -107,20 +188,30 @@ def test_only_the_owner_may_read_the_private_file(private):
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("existing", ["public", "public.secrets.json"])
+@pytest.mark.parametrize("existing", ["public", "run/public.secrets.json"])
 def test_nothing_is_overwritten(run, tmp_path, existing):
     (tmp_path / existing).write_text("kept")
     result = perf("withhold", run, "--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "public")
     assert result.exception.exit_code == 2
     assert (tmp_path / existing).read_text() == "kept"
-    assert {path.name for path in tmp_path.iterdir()} == {"run", existing}
+    assert {path.name for path in tmp_path.iterdir()} == {"run", existing.split("/")[0]}
 
 
-def test_the_private_file_cannot_lie_in_what_is_published(run, tmp_path):
-    options = ("--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "p")
-    result = perf("withhold", run, *options, "--secrets", tmp_path / "p" / "secrets.json")
-    assert "would lie in what is published" in result.exception.message
-    assert not (tmp_path / "p").exists()
+@pytest.mark.parametrize("secrets", ["to/p/secrets.json", "to/secrets.json", "run/../to/p/x/s.json", "link/s.json"])
+def test_the_private_file_cannot_lie_in_or_beside_what_is_published(run, tmp_path, secrets):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "to")
+    options = ("--field", "metrics.p_core", "--reason", "nda", "--out", tmp_path / "to" / "p")
+    result = perf("withhold", run, *options, "--secrets", tmp_path / secrets)
+    assert "would lie in or beside what is published" in result.exception.message
+    assert not list((tmp_path / "to").iterdir())
+
+
+def test_the_private_file_of_a_record_alone_is_not_put_beside_the_public_one(run, tmp_path):
+    options = ("--field", "metrics.p_core", "--reason", "nda", "--out", run / "public")
+    result = perf("withhold", run / "record.json", *options)
+    assert "would lie in or beside what is published" in result.exception.message
+    assert not (run / "public").exists()
 
 
 def test_a_revealed_value_is_as_committed(public, private):
@@ -133,7 +224,7 @@ def test_a_revealed_value_is_as_committed(public, private):
 
 def test_values_are_shown_shortly(public, private):
     lines = perf("reveal", public, "--secrets", private).stdout.splitlines()
-    assert [line.split() for line in lines[1:]] == [
+    assert [line.split() for line in lines[1:3]] == [
         ["$.metrics.p_core", "4659.0", "as", "committed"],
         ["$.metrics.quality", "0.7561", "as", "committed"],
     ]
@@ -221,11 +312,11 @@ def test_a_ratio_can_be_published(with_ratio, language, text):
 
 
 def test_a_ratio_is_checked_against_the_other_run(with_ratio, tmp_path):
-    secrets = ("--secrets", tmp_path / "public.secrets.json")
+    secrets = ("--secrets", tmp_path / "run" / "public.secrets.json")
     assert perf("reveal", with_ratio, *secrets).exception is None
     assert perf("reveal", with_ratio, *secrets, "--ratio-to", tmp_path / "faster").exception is None
     withheld = ("--ratio-to", tmp_path / "public-faster")
-    others = ("--ratio-secrets", tmp_path / "public-faster.secrets.json")
+    others = ("--ratio-secrets", tmp_path / "faster" / "public-faster.secrets.json")
     assert perf("reveal", with_ratio, *secrets, *withheld, *others).exception is None
     assert "has no ratio to that of run faster" in perf("reveal", with_ratio, *secrets, *withheld).exception.message
 
@@ -233,7 +324,7 @@ def test_a_ratio_is_checked_against_the_other_run(with_ratio, tmp_path):
 def test_a_wrong_ratio_is_found(with_ratio, tmp_path):
     file = with_ratio / "record.json"
     file.write_text(file.read_text(encoding="utf-8").replace("0.7765", "0.9765"), encoding="utf-8")
-    options = ("--secrets", tmp_path / "public.secrets.json", "--ratio-to", tmp_path / "faster")
+    options = ("--secrets", tmp_path / "run" / "public.secrets.json", "--ratio-to", tmp_path / "faster")
     result = perf("reveal", with_ratio, *options)
     assert result.exception.exit_code == 4
     assert "$.metrics.p_core: its ratio is 0.7765, and not 0.9765" in result.exception.message
@@ -243,7 +334,7 @@ def test_a_ratio_to_another_run_than_stated_is_refused(with_ratio, tmp_path):
     third = tmp_path / "third"
     third.mkdir()
     RunDirectory(third).write_record(make_record(run_id="third"))
-    options = ("--secrets", tmp_path / "public.secrets.json", "--ratio-to", third)
+    options = ("--secrets", tmp_path / "run" / "public.secrets.json", "--ratio-to", third)
     assert "is to run faster, not third" in perf("reveal", with_ratio, *options).exception.message
 
 
@@ -277,9 +368,9 @@ def test_a_withheld_list_is_empty_and_revealed():
 def test_values_can_be_withheld_one_after_another():
     first = withhold(make_record(), ["metrics.p_core"], "nda")
     second = withhold(first.record, ["environment.driver"], "secret")
-    assert [each.field for each in second.record.withheld] == ["$.metrics.p_core", "$.environment.driver"]
-    for secrets in (first.secrets, second.secrets):
-        assert [each.problem for each in reveal(second.record, secrets)] == [None]
+    assert [each.field for each in second.record.withheld] == ["$.metrics.p_core", TELLING[0], "$.environment.driver"]
+    for secrets, count in ((first.secrets, 2), (second.secrets, 1)):
+        assert [each.problem for each in reveal(second.record, secrets)] == [None] * count
 
 
 def test_equal_values_have_different_commitments():
@@ -300,6 +391,7 @@ def test_a_commitment_is_defined_for_other_programs():
         ("metrics.p_core.median.x", "the record has no"),
         ("knobs[7]", "the record has no"),
         ("case.name", "cannot be withheld"),
+        ("hyperparameters.values", "cannot be withheld"),
         ("run_id", "cannot be withheld"),
         ("metrics.power", "has no value"),
         ("interruptions", "has no value"),

@@ -17,6 +17,7 @@ from chipperf.bundle.manifest import (
     name_problem,
     parse_manifest,
 )
+from chipperf.bundle.signature import SIGNATURE, verify
 from chipperf.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
@@ -36,22 +37,29 @@ _BLOCK_BYTES: Final = 2**20
 _HINT: Final = "ask for the bundle again; 'perf bundle' does not write such a bundle"
 
 
-def unpack_checked(bundle: Path, directory: Path) -> BundleManifest:
-    """Check every file of a bundle, unpack records and reports into an empty directory, and return the manifest.
+def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -> tuple[BundleManifest, str | None]:
+    """Check every file of a bundle, and unpack records and reports into an empty directory.
+
+    Return the manifest, and who of ``signers``, a file of allowed signers, signed it.
 
     Raises:
-        UsageError: The bundle cannot be opened.
-        CheckFailed: The file is not a bundle, a file in it differs from its manifest, or an entry is unsafe: a link, a
-            device, a name that leads outside or occurs twice, or a size above the limits.
+        UsageError: The bundle or ``signers`` cannot be opened.
+        CheckFailed: The file is not a bundle, none of ``signers`` signed it, a file in it differs from its manifest, or
+            an entry is unsafe: a link, a device, a name that leads outside or occurs twice, or a size above the limits.
     """
     with _opened(bundle) as (archive, reader):
         entries = _entries(archive, bundle)
-        manifest = parse_manifest(_content(archive, next(entries, None), MANIFEST, bundle), str(bundle))
+        signed = _content(archive, next(entries, None), MANIFEST, bundle)
+        manifest = parse_manifest(signed, str(bundle))
         if _content(archive, next(entries, None), CHECKSUMS, bundle) != checksums_bytes(manifest):
             raise CheckFailed(f"{bundle}: {CHECKSUMS} does not have the checksums of {MANIFEST}", hint=_HINT)
         records = {run.record for run in manifest.runs}
         missing = {file.name: file for file in manifest.files}
+        signature = None
         for entry in entries:
+            if entry.name == SIGNATURE:
+                signature = _content(archive, entry, SIGNATURE, bundle)
+                continue
             described = missing.pop(entry.name, None)
             if described is None:
                 raise _refused(bundle, entry.name, f"not in {MANIFEST}")
@@ -60,7 +68,9 @@ def unpack_checked(bundle: Path, directory: Path) -> BundleManifest:
         if missing:
             raise _refused(bundle, min(missing), "missing")
         reader.require_end()
-    return manifest
+    if signers and signature is None:
+        raise CheckFailed(f"{bundle} is not signed", hint="ask its sender to pack it with --sign KEY")
+    return manifest, verify(signed, signature, signers, bundle) if signers and signature is not None else None
 
 
 class _Reader:

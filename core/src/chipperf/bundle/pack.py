@@ -23,6 +23,7 @@ from chipperf.bundle.manifest import (
     is_page,
     manifest_bytes,
 )
+from chipperf.bundle.signature import SIGNATURE, sign
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import digest_of
@@ -39,14 +40,14 @@ _FILES_OF_A_RUN = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log", "logs/
 """Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 
 
-def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleManifest:
-    """Write an archive of runs and reports, and return its manifest.
+def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path, key: Path | None = None) -> BundleManifest:
+    """Write an archive of runs and reports, signed with the ssh key ``key`` if there is one, and return its manifest.
 
     ``runs`` are directories of runs, or their records. Each report is packed with its provenance and the files that it
     links. An existing archive is replaced.
 
     Raises:
-        UsageError: A run is still running or is named twice, or ``out`` cannot be written.
+        UsageError: A run is still running or is named twice, ``out`` cannot be written, or ``key`` cannot sign.
         RecordError: A record or file cannot be read.
         DocumentError: A report cannot be read.
     """
@@ -55,10 +56,13 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleMani
     bundled_reports = [_add_report(number, report, files) for number, report in enumerate(reports, start=1)]
     described = [_described(name, path) for name, path in sorted(files.items())]
     manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, files=described)
+    head = {MANIFEST: manifest_bytes(manifest), CHECKSUMS: checksums_bytes(manifest)}
+    if key:
+        head[SIGNATURE] = sign(head[MANIFEST], key)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         try:
-            _write(temporary, manifest, files)
+            _write(temporary, head, manifest, files)
             os.replace(temporary, out)
         finally:
             temporary.unlink(missing_ok=True)
@@ -107,13 +111,13 @@ def _described(name: str, path: Path) -> BundledFile:
     return BundledFile(name=name, size_bytes=digest.size_bytes, sha256=digest.sha256)
 
 
-def _write(path: Path, manifest: BundleManifest, files: Mapping[str, Path]) -> None:
+def _write(path: Path, head: Mapping[str, bytes], manifest: BundleManifest, files: Mapping[str, Path]) -> None:
     with ExitStack() as stack:
         raw = stack.enter_context(path.open("wb"))
         # Without the file's name and time, which would differ every time.
         compressed = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0))
         archive = stack.enter_context(tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT))
-        for name, content in ((MANIFEST, manifest_bytes(manifest)), (CHECKSUMS, checksums_bytes(manifest))):
+        for name, content in head.items():
             _add(archive, name, len(content), io.BytesIO(content))
         for described in manifest.files:
             with files[described.name].open("rb") as file:

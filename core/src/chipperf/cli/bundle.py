@@ -27,6 +27,7 @@ def pack_runs(
     ),
     out: Path = typer.Option(..., "--out", help="Archive to write: FILE.tar.gz."),
     templates: Path | None = _TEMPLATES,
+    sign: Path | None = typer.Option(None, "--sign", help="Sign with this ssh key.", metavar="KEY"),
 ) -> None:
     """Pack records, logs, events, telemetry, and reports with their provenance, each file with its SHA-256.
 
@@ -42,7 +43,7 @@ def pack_runs(
         [str(difference) for result in results for difference in result.differences],
         hint="render the report again, of these runs and their baselines: perf report --out",
     )
-    manifest = pack(runs, reports, out)
+    manifest = pack(runs, reports, out, sign)
     size_bytes = sum(file.size_bytes for file in manifest.files)
     typer.echo(
         f"wrote {out}: {len(manifest.runs)} runs, {len(manifest.reports)} reports, {len(manifest.files)} files, "
@@ -54,6 +55,9 @@ def pack_runs(
 def check(
     bundle: Path = typer.Argument(..., help="Archive that 'perf bundle' wrote.", metavar="FILE"),
     templates: Path | None = _TEMPLATES,
+    signers: Path | None = typer.Option(
+        None, "--signers", help="Require a signature of one of these: an ssh file of allowed signers.", metavar="FILE"
+    ),
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Check a bundle: every file against its SHA-256, every record, and every report against the records.
@@ -67,7 +71,7 @@ def check(
 
     with TemporaryDirectory(prefix="chipperf-bundle-") as temporary:
         root = Path(temporary)
-        manifest = unpack_checked(bundle, root)
+        manifest, signer = unpack_checked(bundle, root, signers)
         for run in manifest.runs:
             try:
                 run_id = read_stored(root / run.record).record.run_id
@@ -84,11 +88,12 @@ def check(
             for name, differences in zip(manifest.reports, found, strict=True)
         ]
         run_ids = [run.run_id for run in manifest.runs]
-        print_json({"bundle": str(bundle), "runs": run_ids, "reports": reports, "files": len(manifest.files)})
+        files = len(manifest.files)
+        print_json({"bundle": str(bundle), "runs": run_ids, "reports": reports, "files": files, "signer": signer})
     else:
         typer.echo(
             f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "
-            f"{len(manifest.reports)} reports"
+            f"{len(manifest.reports)} reports{f', signed by {signer}' if signer else ''}"
         )
     _require_equal(
         [text for texts in found for text in texts], hint="see which record and which page differ with perf verify"

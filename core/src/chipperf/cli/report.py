@@ -21,6 +21,7 @@ from chipperf.plugin import installed
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Record, Topology
 from chipperf.records.store import read_stored
+from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import make_curve_files
 from chipperf.report.provenance import describe_page, provenance_file, provenance_text
 from chipperf.report.render import render_page, template_directory
@@ -136,7 +137,9 @@ def report(
         return
     records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
     vendor_templates = find_vendor_templates(records)
-    view = build_view(records, baseline=baselines)
+    view = replace(build_view(records, baseline=baselines), beside=runs_beside(runs, records, baselines))
+    for run in view.beside:
+        note(f"run {run.run_id} ({run.state}) is of a row of this report and lies beside its runs, but is not in it")
     if out is None:
         if view.convergence:
             note("without --out there is no picture of the convergence curves")
@@ -156,6 +159,7 @@ def report(
         baseline=baselines,
         curve=content.links if content else None,
         files=content.files_by_name() if content else {},
+        beside=view.beside,
     )
     # The report is written last, so that the files it links exist.
     if content:

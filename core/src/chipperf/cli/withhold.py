@@ -29,29 +29,33 @@ def withhold(
         None, "--ratio-to", help="Comparable run; the values' ratios to its values are published.", metavar="RUN"
     ),
     secrets: Path | None = typer.Option(
-        None, "--secrets", help="New private file for values and salts. [OUT.secrets.json]"
+        None, "--secrets", help="New private file for values and salts. [RUN/NAME_OF_OUT.secrets.json]"
     ),
+    keep: list[str] = typer.Option([], "--keep", help="Publish this value although it tells another; repeatable."),
 ) -> None:
     """Make a record that withholds values and commits to them, and a private file that proves them later.
 
-    The run stays as it is. Keep the private file, and publish neither it nor the run's own directory.
+    What the values can be computed from is withheld with them. The run stays as it is. The private file lies in its
+    directory: keep it, and publish neither.
 
     Example: perf withhold runs/demo --field metrics.p_core --reason "under embargo" --out public/demo
     """
-    private = secrets or out.with_name(f"{out.name}.secrets.json")
+    private = secrets or (run if run.is_dir() else run.parent) / f"{out.name}.secrets.json"
     if out.exists():
         raise UsageError(f"{out} exists", hint="choose another --out; nothing is overwritten")
-    if private.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"{private} would lie in what is published", hint="choose another --secrets")
+    if out.resolve() in private.resolve().parents or private.resolve().parent == out.resolve().parent:
+        raise UsageError(f"{private} would lie in or beside what is published", hint="choose another --secrets")
     record = read_record(run)
     base = _comparable(ratio_to, record)
-    result = withholding.withhold(record, fields, reason, ratio_to=base)
+    result = withholding.withhold(record, fields, reason, keep=keep, ratio_to=base)
     private.parent.mkdir(parents=True, exist_ok=True)
     # The private file is written first: without its salt, a commitment cannot be proved.
     withholding.write_secrets(private, result.secrets)
     withholding.write_public(out, result.record)
     for path in (private, RunDirectory(out).record):
         typer.echo(f"wrote {path}")
+    for field, told in result.also:
+        typer.echo(f"also withheld {field}, which tells of {told}")
     for field, told in result.still_told:
         note(f"the record still has {field}, which tells of {told}")
     if base:
@@ -75,7 +79,7 @@ def reveal(
 
     Exit code 4 if a value is not the one that the record committed to.
 
-    Example: perf reveal public/demo --secrets public/demo.secrets.json --field metrics.p_core
+    Example: perf reveal public/demo --secrets runs/demo/demo.secrets.json --field metrics.p_core
     """
     content = withholding.read_secrets(secrets)
     if fields:

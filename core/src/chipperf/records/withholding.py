@@ -26,23 +26,50 @@ from chipperf.records.store import RECORD_NAME, record_text
 from chipperf.records.upgrade import upgrade, upgrade_field
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _SALT_BYTES: Final = 32
 _STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")
 _MAX_BYTES: Final = 256 * 2**20
 
+_BATCH: Final = ".hyperparameters.global_batch_size"
+_CARDS: Final = ".environment.cards"
+_CARD_NAMES: Final = ".environment.card_title, .environment.card_short_name, .environment.row_label"
 _TOLD_BY: Final = {
-    "$.metrics.p_train": ("$.metrics.data_stall", "$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans"),
-    "$.metrics.p_core": ("$.metrics.data_stall", "$.metrics.step_breakdown"),
-    "$.metrics.p_whole": ("$.metrics.train_seconds", "$.metrics.spans", "$.metrics.curve"),
-    "$.metrics.train_seconds": ("$.metrics.p_whole", "$.metrics.spans", "$.metrics.curve"),
-    "$.metrics.e2e_time_s": ("$.metrics.spans",),
-    "$.metrics.quality": ("$.metrics.best_quality", "$.metrics.curve", "$.metrics.time_to_target"),
-    "$.metrics.best_quality": ("$.metrics.quality", "$.metrics.curve", "$.metrics.time_to_target"),
+    "p_train": "data_stall + p_core",
+    "p_core": "data_stall + p_train, step_breakdown",
+    "data_stall": "p_core + p_train, step_breakdown + p_train",
+    "p_whole": f"train_seconds + train_samples, train_seconds + steps + {_BATCH}, spans, curve, "
+    "power.energy_j + power.mean_w",
+    "train_seconds": "p_whole + train_samples, power.energy_j + power.mean_w, spans, curve",
+    "train_samples": f"p_whole + train_seconds, epochs + .dataset.train_samples, steps + {_BATCH}, "
+    "p_train.windows, curve",
+    "e2e_time_s": "spans, .nodes",
+    "power": ".nodes",
+    "power.energy_j": "power.mean_w + train_seconds, .nodes",
+    "power.mean_w": "power.energy_j + train_seconds, .nodes",
+    "quality": "best_quality, curve, time_to_target",
+    "best_quality": "quality, curve, time_to_target",
+    "time_to_target": "curve",
+    "curve": "quality, best_quality, time_to_target",
+    "steps": f"curve, p_train.windows, .limits.max_steps, train_samples + {_BATCH}, "
+    f"epochs + .dataset.train_samples + {_BATCH}, p_whole + train_seconds + {_BATCH}",
+    _BATCH: ".hyperparameters.values.batch_size, train_samples + steps, p_whole + train_seconds + steps, "
+    "p_train.windows, p_core.windows, restart_windows",
+    ".seed": ".hyperparameters.values.seed",
+    _CARDS: f"{_CARD_NAMES}, rank_steps",
+    **dict.fromkeys(_CARD_NAMES.split(", "), f"{_CARDS}, {_CARD_NAMES}, rank_steps"),
 }
-"""Fields from which other fields can be computed or estimated."""
+"""For each field, the groups of fields that together tell it. The first of a group is withheld with the field.
+
+Names without a dot in front are metrics. What gives a field that is withheld with another back is a group, too.
+"""
+
+_ESTIMATED_FROM: Final = {
+    "$.metrics.p_train": ("$.metrics.p_whole", "$.metrics.rank_steps", "$.metrics.spans"),
+    "$.metrics.p_core": ("$.metrics.rank_steps",),
+}
 
 
 class Secret(StrictModel):
@@ -70,11 +97,13 @@ class Secrets(StrictModel):
 class Withheld:
     """The record to publish and the private values.
 
-    ``still_told`` has the fields of the record that still reveal a withheld field, each with that field.
+    ``also`` has the fields that were withheld because they tell a withheld field, each with that field, and
+    ``still_told`` the fields of the record that still do.
     """
 
     record: Record
     secrets: Secrets
+    also: tuple[tuple[str, str], ...]
     still_told: tuple[tuple[str, str], ...]
 
 
@@ -94,44 +123,53 @@ def commitment(run_id: str, field: str, value: JsonValue, salt: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def withhold(record: Record, fields: Sequence[str], reason: str, *, ratio_to: Record | None = None) -> Withheld:
-    """Remove values from a record and commit to them.
+def withhold(
+    record: Record, fields: Sequence[str], reason: str, *, keep: Sequence[str] = (), ratio_to: Record | None = None
+) -> Withheld:
+    """Remove values from a record, with what they can be computed from and what states them, and commit to them.
 
-    A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. With a comparable run, ``ratio_to``, the
-    ratio of each value to this run's value is published.
+    A field is ``metrics.p_core`` or ``$.metrics.p_core``; a list is emptied. Fields to ``keep`` are not removed unless
+    they are named. With a comparable run, ``ratio_to``, the ratio of each named value to this run's value is published.
 
     Raises:
-        UsageError: A field does not exist, has no value, or is one that every record needs; or there is no reason or no
-            ratio.
+        UsageError: A field does not exist, has no value, or is one that every record needs, or such a field tells it;
+            or there is no reason or no ratio.
     """
     if not reason.strip():
         raise UsageError("there is no reason", hint="say why with --reason; reports show it")
     content = json.loads(record_text(record))
-    values = []
-    for path in dict.fromkeys(map(json_path, fields)):
-        value = _replace(content, path, reason)
-        values.append(Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)))
+    named = list(dict.fromkeys(map(json_path, fields)))
+    values = {path: _replace(content, path, reason) for path in named}
+    kept, also, told = set(map(json_path, keep)), [], []
+    for path in (*named, *(each.field for each in record.withheld)):
+        for by in _tellers(content, path, values.get(path)):
+            if by in kept or by in _ESTIMATED_FROM.get(path, ()):
+                told.append((by, path))
+                continue
+            try:
+                values[by] = _replace(content, by, reason)
+            except UsageError as error:
+                raise UsageError(
+                    f"{path} cannot be withheld: {by} tells it, which every record needs",
+                    hint=f"publish both, or accept that it is told with --keep {by.removeprefix('$.')}",
+                ) from error
+            also.append((by, path))
+    made = [Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)) for path, value in values.items()]
     content["withheld"] += [
         {
-            "field": secret.field,
+            "field": each.field,
             "reason": reason,
-            "sha256": commitment(record.run_id, secret.field, secret.value, secret.salt),
-            "ratio": ratio_to and _ratio(secret.field, secret.value, ratio_to).model_dump(),
+            "sha256": commitment(record.run_id, each.field, each.value, each.salt),
+            "ratio": _ratio(each.field, each.value, ratio_to).model_dump()
+            if ratio_to and each.field in named
+            else None,
         }
-        for secret in values
+        for each in made
     ]
-    try:
-        public = Record.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(
-            f"{first_place(error)} cannot be withheld",
-            hint="choose measured values, facts of the environment, or lists",
-        ) from error
-    gone = {secret.field for secret in values} | {each.field for each in record.withheld}
-    told = tuple((by, path) for path in gone for by in _TOLD_BY.get(path, ()) if by not in gone and _has(content, by))
     return Withheld(
-        record=public,
-        secrets=Secrets(schema_version=SCHEMA_VERSION, run_id=record.run_id, values=values),
+        record=Record.model_validate(content),
+        secrets=Secrets(schema_version=SCHEMA_VERSION, run_id=record.run_id, values=made),
+        also=tuple(also),
         still_told=tuple(sorted(told)),
     )
 
@@ -168,7 +206,8 @@ def fill_in(record: Record, revealed: Secrets) -> Record:
         if each.problem:
             raise UsageError(f"{each.field} of run {record.run_id}: {each.problem}", hint="ask for the values again")
     content = json.loads(record_text(record))
-    for secret in revealed.values:
+    # A list that was withheld before the value that contains it is part of that value no more.
+    for secret in reversed(revealed.values):
         field, value = _upgraded(secret, revealed.schema_version)
         parent, last = _parent(content, field)
         parent[last] = value
@@ -295,9 +334,18 @@ def _replace(content: Any, path: str, reason: str) -> JsonValue:
     """Replace a value by a missing value or an empty list, and return the old value."""
     parent, last = _parent(content, path)
     value: JsonValue = parent[last]
-    if value is None or value == [] or (isinstance(value, dict) and "missing" in value):
+    if not _is_told(value):
         raise UsageError(f"{path} has no value", hint="there is nothing to withhold")
     parent[last] = [] if isinstance(value, list) else {"missing": "withheld", "reason": reason}
+    try:
+        Record.model_validate(content)
+        fits = path != "$.hyperparameters.values"  # Its settings may have any name, also "missing".
+    except ValidationError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"{path} cannot be withheld", hint="choose measured values, facts of the environment, or lists"
+        )
     return value
 
 
@@ -312,13 +360,53 @@ def _parent(content: Any, path: str) -> tuple[Any, Any]:
     return parent, last
 
 
+def _tellers(content: Any, path: str, value: JsonValue) -> Iterator[str]:
+    """Yield the fields that tell a withheld field: by the tables, and because they state its value.
+
+    The loader is a field, as its settings cannot be withheld one by one.
+    """
+    for group in filter(None, _TOLD_BY.get(path.removeprefix("$.metrics.").removeprefix("$"), "").split(", ")):
+        names = [f"$.metrics.{name}".replace("$.metrics..", "$.") for name in group.split(" + ")]
+        if all(_has(content, name) for name in names):
+            yield names[0]
+    yield from (by for by in _ESTIMATED_FROM.get(path, ()) if _has(content, by))
+    stated = _statement(path, value)
+    if stated is None:
+        return
+    for key, part in list(content.items()):
+        is_section = isinstance(part, dict) and "missing" not in part and key != "loader"
+        fields = part.items() if is_section else ((None, part),)
+        for name, field in list(fields):
+            if key != "withheld" and stated.search(json.dumps(field, ensure_ascii=False)):
+                yield f"$.{key}.{name}" if name else f"$.{key}"
+
+
+def _statement(path: str, value: Any) -> re.Pattern[str] | None:
+    """Return a pattern of what states a value: its text, the names of cards, or a number of four digits or more."""
+    number = _number(value)
+    if number is not None:
+        texts = [text for text in (str(number).removesuffix(".0"), f"{number:.4g}") if sum(map(str.isdigit, text)) > 3]
+    else:
+        names = [card["name"] for card in value] if path == f"${_CARDS}" else [value]
+        # Shorter texts, such as gloo, occur by chance.
+        texts = [text for text in names if isinstance(text, str) and len(text) > 4]
+    alternatives = "|".join(map(re.escape, texts))
+    return re.compile(rf"(?<![\w.])(?:{alternatives})(?:\.0)?(?!\w|\.\d)", re.IGNORECASE) if texts else None
+
+
 def _has(content: Any, path: str) -> bool:
-    for step in _steps(path):
-        content = content.get(step) if isinstance(content, dict) else None
-    if isinstance(content, dict) and "missing" in content:
+    try:
+        parent, last = _parent(content, path)
+    except UsageError:
+        return False
+    return _is_told(parent[last])
+
+
+def _is_told(value: Any) -> bool:
+    if isinstance(value, dict) and "missing" in value:
         # If the target was not reached, the reason contains the best result.
-        return content["missing"] == "failed" and bool(content["reason"])
-    return content is not None and content != []
+        return value["missing"] == "failed" and bool(value["reason"])
+    return value is not None and value != []
 
 
 def _steps(path: str) -> list[str | int]:

@@ -14,6 +14,7 @@ from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError, first_fault
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
 from chipperf.records.upgrade import upgrade_field
+from chipperf.report.beside import RunBeside
 from chipperf.report.curve_files import CurveFiles, KnownLanguage, PlainName
 from chipperf.report.tracing import simplify, source_of
 
@@ -78,6 +79,7 @@ class Provenance(StrictModel):
     Attributes:
         template: Name of the template, with its place.
         records: The records in the given order.
+        beside: Runs of the same rows that are not in the report.
         cells: Every cell and fact that comes from a record. The other text is the template's own.
     """
 
@@ -90,6 +92,7 @@ class Provenance(StrictModel):
     records: list[ReportedRecord]
     curve: CurveFiles | None
     files: list[LinkedFile]
+    beside: list[RunBeside] = []
     cells: list[ReportCell]
 
 
@@ -111,6 +114,7 @@ def describe_page(
     baseline: Sequence[Record],
     curve: CurveFiles | None,
     files: Mapping[str, bytes],
+    beside: Sequence[RunBeside] = (),
 ) -> Provenance:
     """Return the provenance of a page of traced records; ``files`` is the content of the linked files, by name."""
     roles: list[tuple[Literal["report", "baseline"], Sequence[Record]]] = [("report", records), ("baseline", baseline)]
@@ -128,6 +132,7 @@ def describe_page(
         files=[
             LinkedFile(name=name, sha256=hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items())
         ],
+        beside=list(beside),
         cells=list(_cells(page, {sha256: number for number, sha256 in enumerate(reported)})),
     )
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         Text,
         Vendor,
     )
+    from chipperf.report.beside import RunBeside
     from chipperf.report.curve_files import CurveFiles
     from chipperf.report.row import MemorySource
 
@@ -124,6 +125,7 @@ class ReportView:
         implausible: Contradictions in the runs, see :mod:`chipperf.records.plausibility`.
         disabled_observers: Observers that failed and were switched off.
         remarks: Content of imported documents that has no other field.
+        beside: Runs of the rows that are not in the report, see :mod:`chipperf.report.beside`.
     """
 
     kind: Literal["measured", "simulated", "imported"]
@@ -152,6 +154,7 @@ class ReportView:
     warnings: tuple[PerRows[str], ...]
     disabled_observers: tuple[PerRows[str], ...]
     remarks: tuple[PerRows[str], ...]
+    beside: tuple[RunBeside, ...] = ()
 
     def header(self, column: Column) -> str:
         """Return the header of a column of the performance table."""

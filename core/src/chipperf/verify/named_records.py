@@ -13,6 +13,7 @@ from chipperf.documents.markdown import Table
 from chipperf.errors import UsageError
 from chipperf.languages import in_all_languages, pattern, phrase
 from chipperf.records.store import find_records
+from chipperf.report.beside import RunBeside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,15 @@ _NOT_IN_TABLE: Final = re.compile(
             "the same row has a more complete or newer one."
         ),
         run="(.+?)",
+    )
+)
+
+_BESIDE: Final = re.compile(
+    pattern(
+        phrase("Run of the same row that lies beside these and is not in the report: %(run)s (%(state)s, %(digest)s)"),
+        run="(.+?)",
+        state="(.+?)",
+        digest="([0-9a-f]{12})",
     )
 )
 
@@ -78,6 +88,14 @@ def named_by_page(page: Markdown) -> list[NamedRecord]:
         elif block.kind == "item" and (match := _NOT_IN_TABLE.match(block.text)):
             in_notes.append(NamedRecord(run_id=match[match.lastindex or 0], digest=None, place=block.place))
     return [*in_evidence, *in_notes]
+
+
+def beside_on_page(page: Markdown) -> Iterator[RunBeside]:
+    """Yield the runs that the page names as lying beside its own."""
+    for block in page.blocks:
+        if not isinstance(block, Table) and block.kind == "item" and (match := _BESIDE.fullmatch(block.text)):
+            run_id, state, sha256 = filter(None, match.groups())
+            yield RunBeside(run_id=run_id, state=state, sha256=sha256)
 
 
 def _in_table(table: Table) -> Iterator[NamedRecord]:

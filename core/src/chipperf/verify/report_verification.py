@@ -13,13 +13,14 @@ from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
+from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import CurveFiles, is_plain_link, is_plain_name, points_csv
 from chipperf.report.provenance import describe_page, provenance_file, read_provenance
 from chipperf.report.render import render_page
 from chipperf.report.tracing import read_traced
 from chipperf.report.view import build_view
 from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
-from chipperf.verify.named_records import named_by_page, named_by_provenance
+from chipperf.verify.named_records import beside_on_page, named_by_page, named_by_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,9 +120,16 @@ def verify_report(
         baselines += [read_traced(run) for run in baseline]
     try:
         view = build_view(reported, baseline=baselines)
+        view = replace(view, beside=tuple(provenance.beside if provenance else beside_on_page(page)))
     except PerfError as error:
         result.add("page", error.message)
         return result
+    named_beside = {run.run_id for run in view.beside}
+    for run in runs_beside(result.records.values(), reported, baselines):
+        if run.run_id not in named_beside:
+            result.notes.append(
+                f"run {run.run_id} ({run.state}) of the same row lies beside, and the page does not say so"
+            )
     _compare(text, page, view, reported, baselines, provenance, templates, result)
     return result
 
