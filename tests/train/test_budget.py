@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chipperf.plugin.types import Rank
-from chipperf.records.schema import EvaluationPoint, Limits, Window
+from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Limits, Window
 from chipperf.run.collectives import Collectives
 from chipperf.train.results import projected_train_seconds
 from chipperf.train.run_state import RunState
 from chipperf.train.schedule import StepBudget
-from chipperf.train.windows import MINIMUM_WINDOWS, throughput
+from chipperf.train.windows import throughput
 from tiny_training import DEVICE, make_training
 
 if TYPE_CHECKING:

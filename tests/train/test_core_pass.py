@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.records.schema import MINIMUM_WINDOWS
 from chipperf.train.core_pass import DIAGNOSTIC_STEPS
-from chipperf.train.windows import MINIMUM_WINDOWS
 from tiny_training import make_training
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from chipperf.cases.base import Hyperparameters
 from chipperf.plugin.types import Rank
-from chipperf.records.schema import Limits, Window
+from chipperf.records.schema import MINIMUM_WINDOWS, Limits, Window
 from chipperf.run.collectives import Collectives
 from chipperf.train.schedule import Schedule, StepBudget, fitting_window_steps, plan_window_lengths, plan_windows
-from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
+from chipperf.train.windows import spread, throughput
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_training import DEVICE

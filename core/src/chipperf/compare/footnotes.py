@@ -120,7 +120,7 @@ def _implausible(column: Side, case: Case, peak_of: PeakOf) -> Iterator[str]:
         as_defined = record.case.preset == "full" and record.case.version == case.version
         flops = case.forward_flops if as_defined else None
         peak = peak_of(record) if flops else None
-        for finding in check_record(record, forward_flops=flops, peak=peak):
+        for finding in check_record(record, case, forward_flops=flops, peak=peak):
             run = f" (run {record.run_id})" if len(column.records) > 1 else ""
             yield f"implausible: {finding.text}{run}"
 

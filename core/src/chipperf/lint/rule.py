@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.lint.configs import ConfigDirectory
-    from chipperf.records.plausibility import Check
+    from chipperf.records.consistency import Check
     from chipperf.records.schema import Record
 
 Severity = Literal["error", "warning"]
@@ -124,7 +124,7 @@ class LintedDocument:
 
     def implausible(self, *checks: Check) -> Iterator[Problem]:
         """Yield the contradictions in the records of the document's runs."""
-        found = [(record, finding) for record in self.records for finding in check_record(record)]
+        found = [(record, finding) for record in self.records for finding in check_record(record, self.case)]
         if "scaling" in checks:
             found += check_scaling(self.records)
         for record, finding in found:

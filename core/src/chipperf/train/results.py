@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from chipperf.durations import format_duration
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
+from chipperf.records.consistency import CROSS_CHECK_TOLERANCE
 from chipperf.records.schema import (
+    MINIMUM_WINDOWS,
     Card,
     Environment,
     Failure,
@@ -27,7 +29,7 @@ from chipperf.records.schema import (
 )
 from chipperf.records.store import read_record
 from chipperf.run.failure import INTERRUPTED
-from chipperf.train.windows import MINIMUM_WINDOWS, spread, throughput
+from chipperf.train.windows import spread, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import EffectivePrecision
     from chipperf.train.run_state import RunState
-
-CROSS_CHECK_TOLERANCE = 0.02
-"""Relative difference between the median of windows and total samples over total time from which the record warns."""
 
 _UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")
 

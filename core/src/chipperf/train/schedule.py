@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chipperf.train.windows import MINIMUM_WINDOWS
+from chipperf.records.schema import MINIMUM_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,15 +10,12 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from chipperf.records.schema import Spread, Throughput, Window
+from chipperf.records.schema import MINIMUM_WINDOWS, Spread, Throughput, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.run.collectives import Collectives
-
-MINIMUM_WINDOWS = 5
-"""Minimum number of windows for a throughput; with fewer, the median and its spread are not meaningful."""
 
 WindowKind = Literal["measured", "warmup", "restart"]
 """``warmup``: warm-up of a run. ``restart``: warm-up of a resumed run. Only ``measured`` counts for the throughput."""

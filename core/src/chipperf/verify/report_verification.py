@@ -13,12 +13,14 @@ from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
+from chipperf.records.store import read_record
 from chipperf.report.curve_files import CurveFiles, is_plain_link, is_plain_name, points_csv
 from chipperf.report.provenance import describe_page, provenance_file, read_provenance
 from chipperf.report.render import render_page
 from chipperf.report.tracing import read_traced
 from chipperf.report.view import build_view
 from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
+from chipperf.verify.evidence import examine
 from chipperf.verify.named_records import named_by_page, named_by_provenance
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class ReportResult:
         with_provenance: True if the records are from its provenance file, False if from the short hashes on the page.
         records: Files of the records by run.
         cells: Number of cells and facts on the page that come from a record.
+        contradictions: What is wrong with the records, on their own or with their evidence.
+        unwitnessed: Evidence of the records that is missing.
         notes: Notes for the reader.
     """
 
@@ -64,6 +68,8 @@ class ReportResult:
     records: dict[str, Path] = field(default_factory=dict)
     cells: int = 0
     differences: list[ReportDifference] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+    unwitnessed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: Kind, message: str, *, file: Path | None = None, place: Place | None = None) -> None:
@@ -163,6 +169,9 @@ def _find(named: NamedRecord, finder: RecordFinder, result: ReportResult) -> Rec
         result.add("record", message, file=file)
         return None
     result.records[record.run_id] = file
+    examined = examine(read_record(file), file.parent)
+    result.contradictions += (f"run {named.run_id}: {text}" for text in examined.contradictions)
+    result.unwitnessed += (f"run {named.run_id}: {text}" for text in examined.missing)
     return record
 
 

@@ -16,8 +16,8 @@ from chipperf.contract import tolerances
 from chipperf.contract.check import NotRun, check, require
 from chipperf.contract.devices import two_devices
 from chipperf.plugin.types import Capability
-from chipperf.records.schema import Window
-from chipperf.train.windows import MINIMUM_WINDOWS, throughput
+from chipperf.records.schema import MINIMUM_WINDOWS, Window
+from chipperf.train.windows import throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
