@@ -68,7 +68,7 @@ def check(
     from chipperf.verify.evidence import examine
 
     contradictions: list[str] = []
-    unwitnessed: list[str] = []
+    remarks: list[str] = []
     with TemporaryDirectory(prefix="chipperf-bundle-") as temporary:
         root = Path(temporary)
         manifest = unpack_checked(bundle, root)
@@ -82,7 +82,7 @@ def check(
                 raise CheckFailed(f"{bundle}: {run.record} is of run {record.run_id}, not {run.run_id}")
             examined = examine(record, file.parent)
             contradictions += [f"run {run.run_id}: {text}" for text in examined.contradictions]
-            unwitnessed += [f"run {run.run_id}: {text}" for text in examined.missing]
+            remarks += [f"run {run.run_id}: {text}" for text in examined.notes]
         records = [root / run.record for run in manifest.runs]
         results = verify_reports([root / report for report in manifest.reports], records, templates)
     found = [[str(each).replace(f"{root}/", "") for each in result.differences] for result in results]
@@ -92,10 +92,10 @@ def check(
             for name, differences in zip(manifest.reports, found, strict=True)
         ]
         content = {"bundle": str(bundle), "runs": [run.run_id for run in manifest.runs], "reports": reports}
-        findings = {"contradictions": contradictions, "unwitnessed": unwitnessed}
+        findings = {"contradictions": contradictions, "remarks": remarks}
         print_json(content | findings | {"files": len(manifest.files)})
     else:
-        for text in unwitnessed:
+        for text in remarks:
             note(f"{bundle}: {text}")
         typer.echo(
             f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "

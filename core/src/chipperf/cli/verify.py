@@ -47,7 +47,7 @@ def verify(
                     "cells": result.cells,
                     "differences": [difference.as_json() for difference in result.differences],
                     "contradictions": result.contradictions,
-                    "unwitnessed": result.unwitnessed,
+                    "remarks": result.remarks,
                     "notes": result.notes,
                 }
                 for result in results
@@ -55,7 +55,7 @@ def verify(
         )
     else:
         for result in results:
-            for text in (*result.notes, *result.unwitnessed):
+            for text in (*result.notes, *result.remarks):
                 note(f"{result.file}: {text}")
             for difference in result.differences:
                 typer.echo(str(difference))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from dataclasses import dataclass
 from datetime import timezone
 from functools import partial
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from chipperf.languages import Phrase
     from chipperf.records.schema import Record
 
-Check = Literal["settings", "epochs", "samples", "mfu", "memory", "times", "throughputs", "scaling", "result", "energy"]
+Check = Literal[
+    "settings", "epochs", "samples", "mfu", "memory", "times", "throughputs", "order", "scaling", "result", "energy"
+]
 
 CROSS_CHECK_TOLERANCE: Final = 0.02
 """Relative difference between the median of windows and total samples over total time from which a record warns."""
@@ -36,6 +39,10 @@ ORDER_SLACK: Final = 0.02
 
 _EPOCH_TOLERANCE: Final = 0.05
 _SAMPLE_TOLERANCE: Final = 0.01
+_WINDOW_TOLERANCE: Final = 1e-4
+_MEASURABLE_WINDOWS: Final = 2
+"""Fewer windows are not checked against their median and mean."""
+
 _POWER_TOLERANCE: Final = 0.25
 _EDGE_S: Final = 3.0
 """Time by which training and the telemetry, read about once a second, may be longer than each other."""
@@ -105,10 +112,28 @@ def first_contradictions(relations: Iterable[Relation]) -> Iterator[Phrase]:
             yield text
 
 
+def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
+    """Yield each field of a throughput that differs from its windows: name, value, and value from the windows."""
+    rates = [window.samples_per_s for window in throughput.timed_windows]
+    seconds = sum(window.seconds for window in throughput.windows)
+    if len(rates) < _MEASURABLE_WINDOWS or seconds <= 0:
+        return
+    mean = sum(window.samples for window in throughput.windows) / seconds
+    median, (first, _, third) = statistics.median(rates), statistics.quantiles(rates, n=4, method="inclusive")
+    for field, implied in (("median", median), ("mean_of_totals", mean), ("iqr", third - first)):
+        value = getattr(throughput, field)
+        if not math.isclose(value, implied, rel_tol=_WINDOW_TOLERANCE, abs_tol=_WINDOW_TOLERANCE * abs(median)):
+            yield field, value, implied
+
+
 def _product(*factors: object) -> float | None:
     """Return a product, or ``None`` if a factor is not a number."""
     numbers = [each for each in factors if isinstance(each, int | float)]
     return math.prod(numbers) if len(numbers) == len(factors) else None
+
+
+def _inverse(number: object) -> float | None:
+    return 1 / number if isinstance(number, int | float) and number > 0 else None
 
 
 def _imported(record: Record) -> Iterator[Relation]:
@@ -123,25 +148,24 @@ def _epochs(record: Record) -> Iterator[Relation]:
     if isinstance(batch, int) and isinstance(samples, int) and isinstance(metrics.steps, int) and batch > 0:
         # An epoch leaves out the samples that do not fill a batch.
         epochs = metrics.steps / (samples // batch) if samples >= batch else None
-        given = f"{metrics.steps} steps of {batch} samples over {samples}"
+        given = f"{metrics.steps} x {batch} / {samples}"
         yield Relation("metrics.epochs", metrics.epochs, given, epochs, _EPOCH_TOLERANCE)
 
 
 def _samples(record: Record) -> Iterator[Relation]:
     metrics, batch = record.metrics, record.hyperparameters.global_batch_size
-    samples, seconds = metrics.train_samples, metrics.train_seconds
-    given = "steps x global_batch_size"
-    yield Relation("metrics.train_samples", samples, given, _product(metrics.steps, batch), _SAMPLE_TOLERANCE)
-    if isinstance(samples, int) and isinstance(seconds, float) and seconds > 0:
-        given = "train_samples / train_seconds"
-        yield Relation("metrics.p_whole", metrics.p_whole, given, samples / seconds, _SAMPLE_TOLERANCE)
+    samples, implied = metrics.train_samples, _product(metrics.steps, batch)
+    yield Relation("metrics.train_samples", samples, "steps x global_batch_size", implied, _SAMPLE_TOLERANCE)
+    rate = _product(samples, _inverse(metrics.train_seconds))
+    yield Relation("metrics.p_whole", metrics.p_whole, "train_samples / train_seconds", rate, _SAMPLE_TOLERANCE)
 
 
 def _memory(record: Record) -> Iterator[Relation]:
     memory = record.metrics.memory
     if isinstance(memory, Memory):
         for name in ("allocated_peak_bytes", "reserved_peak_bytes", "device_peak_bytes"):
-            yield _at_most(f"metrics.memory.{name}", getattr(memory, name), "total_bytes", memory.total_bytes)
+            used, total = _product(getattr(memory, name), 2**-30), _product(memory.total_bytes, 2**-30)
+            yield _at_most(f"metrics.memory.{name} (GiB)", used, "total_bytes", total)
 
 
 def _times(record: Record) -> Iterator[Relation]:
@@ -163,7 +187,9 @@ def _times(record: Record) -> Iterator[Relation]:
         given = "metrics.spans: train + eval + checkpoint"
         known_s = sum(spans[name].seconds for name in ("train", "eval", "checkpoint") if name in spans)
         yield _at_most(given, known_s, "train_seconds", train_s, ORDER_SLACK)
-        yield _at_most("metrics.train_seconds", train_s, given, known_s * (1 + _EPOCH_TOLERANCE) + _EDGE_S)
+        longest_s = known_s * (1 + _SAMPLE_TOLERANCE) + _EDGE_S
+        longest_s += spans["observers"].seconds if "observers" in spans else 0.0
+        yield _at_most("metrics.train_seconds", train_s, given, longest_s)
 
 
 def _result(record: Record) -> Iterator[Relation]:
@@ -185,9 +211,8 @@ def _result(record: Record) -> Iterator[Relation]:
         yield _at_most(f"{where}.step", before.step + 1, f"{where}.step", after.step)
     for point in curve:
         yield Relation(f"{where}.samples", point.samples, "dataset.eval_samples", record.dataset.eval_samples)
-        if metrics.steps:
-            epoch = _product(point.step, metrics.epochs, 1 / metrics.steps if isinstance(metrics.steps, int) else None)
-            yield Relation(f"{where}.epoch", point.epoch, f"{where}.step", epoch)
+        epoch = _product(point.step, metrics.epochs, _inverse(metrics.steps))
+        yield Relation(f"{where}.epoch", point.epoch, f"{where}.step", epoch)
     yield _at_most(f"{where}.elapsed_s", curve[-1].elapsed_s, "train_seconds", metrics.train_seconds)
     yield _at_most(f"{where}.step", curve[-1].step, "metrics.steps", metrics.steps)
     if isinstance(target, Missing) or (isinstance(reached, Missing) and reached.missing == "withheld"):
@@ -229,28 +254,21 @@ def _identity(record: Record) -> Iterator[Relation]:
         created_at = record.created_at.astimezone(timezone.utc)
         yield Relation("created_at", f"{created_at:%Y%m%d-%H%M%S}", "run_id", named[2])
     withheld = {each.field.removeprefix("$.") for each in record.withheld}
-    for path in {"environment.cards", "environment.distributions", "knobs", "metrics.spans"} - withheld:
-        yield _at_most("1", 1, path, len(attrgetter(path)(record)))
-    ranks, cards = record.topology.world_size, environment.cards
-    for path, count in {
-        "environment.cards": ranks,
-        "metrics.rank_steps": ranks,
-        "nodes": record.topology.nnodes,
-    }.items():
-        yield Relation(path, len(attrgetter(path)(record)) or None, "topology", count)
+    for path in ("environment.cards", "environment.distributions", "knobs", "metrics.spans"):
+        if path not in withheld and not attrgetter(path)(record):
+            yield Relation(path, 0, f"kind {record.kind}", "> 0")
+    topology, cards = record.topology, environment.cards
+    yield Relation("environment.cards", len(cards) or None, "topology", topology.world_size)
+    yield Relation("metrics.rank_steps", len(record.metrics.rank_steps) or None, "topology", topology.world_size)
+    yield Relation("nodes", len(record.nodes) or None, "topology", topology.nnodes)
     if cards and "card_title" not in environment.stated:
         yield Relation("environment.card_title", environment.card_title, "environment.cards", cards[0].name)
     if vendor.name == "cpu":
         yield Relation("vendor.device_type", vendor.device_type, "vendor.name", "cpu")
     installed = {each.name: each.version.partition("+")[0] for each in environment.distributions}
-    stated = {
-        vendor.plugin.name: vendor.plugin.version,
-        "chipperf": record.chipperf_version,
-        "torch": environment.torch,
-    }
-    for name, version in stated.items():
-        said = None if isinstance(version, Missing) else version.partition("+")[0]
-        yield Relation(name, said, "environment.distributions", installed.get(name))
+    torch = None if isinstance(environment.torch, Missing) else environment.torch
+    for name, version in (vendor.plugin.model_dump().values(), ("chipperf", record.chipperf_version), ("torch", torch)):
+        yield Relation(name, version and version.partition("+")[0], "environment.distributions", installed.get(name))
     if _SAMPLE.fullmatch(dataset.name) or dataset.fingerprint_method.startswith(_SAMPLE_METHOD):
         yield Relation("dataset.is_sample", dataset.is_sample, "dataset.name, fingerprint_method", True)
     if record.status.failure is not None:
@@ -278,22 +296,22 @@ def _settings(record: Record) -> Iterator[Relation]:
     if not limits.shortened and not isinstance(metrics.time_to_target, TimeToTarget):
         yield Relation("metrics.epochs", metrics.epochs, "hyperparameters.values.epochs", values.get("epochs"))
     requested = next((means for name, means in PRECISIONS.items() if name == precision.requested), None)
-    if requested is not None and not isinstance(precision.effective, Missing):
-        yield Relation("precision.effective", precision.effective, "precision.requested", requested.arithmetic)
+    if requested is not None:
         autocast_type = str(requested.autocast_type)
         yield Relation("autocast_dtype", str(precision.autocast_dtype), "precision.requested", autocast_type)
     for name in ("measured_matmul", "measured_convolution"):
         seen = getattr(precision, name)
         if not any(f" computes in {seen}" in warning for warning in record.warnings):
             yield Relation(f"precision.{name}", seen, "precision.effective", precision.effective)
-    warned = {f"metrics.{warning.partition(': ')[0]}" for warning in record.warnings}
+    warned = {warning.partition(": ")[0] for warning in record.warnings}
     for name in WINDOWED:
         measured = getattr(metrics, name)
-        if isinstance(measured, Throughput) and measured.median > 0 and f"metrics.{name}" not in warned:
-            difference = abs(measured.mean_of_totals / measured.median - 1)
-            yield _at_most(
-                f"metrics.{name}: mean_of_totals / median - 1", difference, "warnings", CROSS_CHECK_TOLERANCE
+        if isinstance(measured, Throughput) and measured.median > 0 and name not in warned:
+            what, difference = (
+                f"{name}: mean_of_totals / median - 1",
+                abs(measured.mean_of_totals / measured.median - 1),
             )
+            yield _at_most(what, difference, "warnings", CROSS_CHECK_TOLERANCE)
     if record.interruptions or metrics.restart_windows:
         is_told = any("interrupted" in warning for warning in record.warnings)
         yield Relation("interruptions", bool(record.interruptions), "metrics.restart_windows", True)
@@ -330,6 +348,8 @@ def _windows(record: Record) -> Iterator[Relation]:
         measured = getattr(metrics, name)
         if isinstance(measured, Throughput):
             where = f"metrics.{name}.windows"
+            for field, value, implied in differing_from_windows(measured):
+                yield Relation(f"metrics.{name}.{field}", value, where, implied)
             yield _at_most("MINIMUM_WINDOWS", MINIMUM_WINDOWS, where, len(measured.windows))
             for window in measured.windows:
                 samples = _product(window.steps, batch)
@@ -340,11 +360,10 @@ def _windows(record: Record) -> Iterator[Relation]:
         warm_up = values.get("measure_warmup_steps")
         first = None if warm_up is None else int(warm_up) + 1
         yield Relation(f"{where}.first_step", windows[0].first_step, "measure_warmup_steps", first)
-        for before, after in pairwise(windows):
-            yield Relation(
-                f"{where}.first_step", after.first_step, "first_step + steps", before.first_step + before.steps
-            )
-        yield Relation("metrics.steps", metrics.steps, where, windows[-1].first_step + windows[-1].steps - 1)
+        ends = [window.first_step + window.steps - 1 for window in windows]
+        for end, after in zip(ends, windows[1:], strict=False):
+            yield Relation(f"{where}.first_step", after.first_step, "first_step + steps", end + 1)
+        yield Relation("metrics.steps", metrics.steps, where, ends[-1])
     if not isinstance(core, Throughput):
         return
     where, core_steps = "metrics.p_core.windows", values.get("measure_core_steps")
@@ -357,15 +376,15 @@ def _windows(record: Record) -> Iterator[Relation]:
     yield _at_most(f"{where}.seconds", seconds, "metrics.spans.core_pass", span_s)
     if isinstance(train, Throughput) and core.median:
         stall = 1 - train.median / core.median
-        yield Relation("metrics.data_stall", metrics.data_stall, "1 - p_train / p_core", stall, 1e-2)
+        yield Relation("metrics.data_stall", metrics.data_stall, "1 - p_train / p_core", stall)
     if isinstance(breakdown, StepBreakdown):
         where, slowdown = "metrics.step_breakdown", breakdown.slowdown
         phases_s = breakdown.h2d_s + breakdown.forward_s + breakdown.backward_s + breakdown.optimizer_s
         yield _at_most(f"{where}: phases", phases_s, "step.p99_s", breakdown.step.p99_s)
-        implied = _product(phases_s, steps, values.get("accumulate_steps"), 1 / seconds if seconds > 0 else None)
-        yield Relation(f"{where}.slowdown", slowdown, "metrics.p_core.windows", implied, 1e-4)
+        expected = _product(phases_s, steps, values.get("accumulate_steps"), _inverse(seconds))
+        yield Relation(f"{where}.slowdown", slowdown, "metrics.p_core.windows", expected, 1e-4)
         yield _at_most(f"{where}.slowdown", slowdown, "metrics.p_core", _LARGEST_SLOWDOWN)
-        yield _at_most("1 / slowdown", 1 / slowdown if slowdown else None, "metrics.p_core", _LARGEST_SLOWDOWN)
+        yield _at_most("1 / slowdown", _inverse(slowdown), "metrics.p_core", _LARGEST_SLOWDOWN)
 
 
 _Rules = dict["Callable[[Record], Iterator[Relation]]", Check]

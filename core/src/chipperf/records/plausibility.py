@@ -6,8 +6,6 @@ that one of the values is wrong; it does not tell which.
 
 from __future__ import annotations
 
-import math
-import statistics
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.records.consistency import Check
     from chipperf.records.schema import Number, Record
-
-_WINDOW_TOLERANCE: Final = 1e-4
-_MINIMUM_WINDOWS: Final = 2
-"""Fewer windows are not checked against their median and mean."""
 
 _PASSES: Final = 3
 """Arithmetic of a training step in forward passes: one forward pass, and a backward pass that counts as two."""
@@ -68,7 +62,7 @@ def check_record(
     if record.status.state != "completed":
         return ()
     used = () if forward_flops is None or peak is None else _mfu(record, forward_flops, peak)
-    found = chain(contradictions(record, case), (("throughputs", text) for text in _throughputs(record)), used)
+    found = chain(contradictions(record, case), _order(record), used)
     return tuple(Implausibility(check=check, text=_with_short_numbers(text)) for check, text in found)
 
 
@@ -122,49 +116,25 @@ def rate(throughput: Throughput | Number) -> Rate | None:
     return Rate(value=throughput)
 
 
-def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
-    """Yield each field of a throughput that differs from its windows: name, value, and value from the windows."""
-    rates = [window.samples_per_s for window in throughput.timed_windows]
-    seconds = sum(window.seconds for window in throughput.windows)
-    if len(rates) < _MINIMUM_WINDOWS or seconds <= 0:
-        return
-    mean = sum(window.samples for window in throughput.windows) / seconds
-    median, (first, _, third) = statistics.median(rates), statistics.quantiles(rates, n=4, method="inclusive")
-    for field, implied in (("median", median), ("mean_of_totals", mean), ("iqr", third - first)):
-        value = getattr(throughput, field)
-        if not math.isclose(value, implied, rel_tol=_WINDOW_TOLERANCE, abs_tol=_WINDOW_TOLERANCE * abs(median)):
-            yield field, value, implied
-
-
 def _with_short_numbers(text: Phrase) -> Phrase:
     values = ((name, f"{value:g}" if isinstance(value, float) else value) for name, value in text.values)
     return replace(text, values=tuple(values))
 
 
-def _throughputs(record: Record) -> Iterator[Phrase]:
+def _order(record: Record) -> Iterator[tuple[Check, Phrase]]:
     metrics = record.metrics
-    for name in WINDOWED:
-        throughput = getattr(metrics, name)
-        if isinstance(throughput, Throughput):
-            for field, value, implied in differing_from_windows(throughput):
-                yield phrase(
-                    "%(name)s: %(field)s is %(value)s, its windows give %(implied)s",
-                    name=name,
-                    field=field,
-                    value=value,
-                    implied=implied,
-                )
     rates = [(name, rate(getattr(metrics, name))) for name in ("p_core", "p_train", "p_whole")]
     known = [(name, value) for name, value in rates if value is not None]
     for (upper, upper_rate), (lower, lower_rate) in pairwise(known):
         if not in_order(upper_rate, lower_rate):
-            yield phrase(
+            text = phrase(
                 "%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s, by more than their windows spread",
                 upper=upper,
                 upper_rate=upper_rate.value,
                 lower=lower,
                 lower_rate=lower_rate.value,
             )
+            yield "order", text
 
 
 def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[tuple[Check, Phrase]]:

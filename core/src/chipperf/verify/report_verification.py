@@ -59,7 +59,7 @@ class ReportResult:
         records: Files of the records by run.
         cells: Number of cells and facts on the page that come from a record.
         contradictions: What is wrong with the records, on their own or with their evidence.
-        unwitnessed: Evidence of the records that is missing.
+        remarks: Evidence of the records that is missing, and disturbed measurements.
         notes: Notes for the reader.
     """
 
@@ -69,7 +69,7 @@ class ReportResult:
     cells: int = 0
     differences: list[ReportDifference] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
-    unwitnessed: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: Kind, message: str, *, file: Path | None = None, place: Place | None = None) -> None:
@@ -171,7 +171,7 @@ def _find(named: NamedRecord, finder: RecordFinder, result: ReportResult) -> Rec
     result.records[record.run_id] = file
     examined = examine(read_record(file), file.parent)
     result.contradictions += (f"run {named.run_id}: {text}" for text in examined.contradictions)
-    result.unwitnessed += (f"run {named.run_id}: {text}" for text in examined.missing)
+    result.remarks += (f"run {named.run_id}: {text}" for text in examined.notes)
     return record
 
 
