@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
-from chipperf.records.plausibility import check_record
 from chipperf.records.schema import Record
 from chipperf.records.store import find_records, read_record
 from chipperf.report import render_report
@@ -233,7 +233,7 @@ def findings(data: dict[str, Any]) -> list[str]:
         case = find_case(record.case.name)
     except PerfError:
         case = None
-    return [str(finding.text) for finding in check_record(record, case)]
+    return [str(finding.text) for finding in check_with_case(record, case)]
 
 
 def test_the_record_is_consistent() -> None:

@@ -23,7 +23,6 @@ from chipperf.records.schema import MINIMUM_WINDOWS, Memory, Missing, Power, Ste
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from chipperf.cases.base import Case
     from chipperf.languages import Phrase
     from chipperf.records.schema import Record
 
@@ -91,13 +90,9 @@ class Relation:
 _at_most = partial(Relation, is_limit=True)
 
 
-def contradictions(record: Record, case: Case | None) -> Iterator[tuple[Check, Phrase]]:
-    """Yield the relations of a completed run that do not hold. ``case`` is the installed case, if it is known."""
-    rules = dict(RULES)
-    if record.kind != "imported":
-        rules |= _RULES_OF_A_RUN
-        if case is not None and case.version == record.case.version:
-            rules[partial(_case, case=case)] = "settings"
+def contradictions(record: Record) -> Iterator[tuple[Check, Phrase]]:
+    """Yield the relations of a completed run that do not hold."""
+    rules = RULES if record.kind == "imported" else RULES | _RULES_OF_A_RUN
     for rule, check in rules.items():
         for text in first_contradictions(rule(record)):
             yield check, text
@@ -316,29 +311,6 @@ def _settings(record: Record) -> Iterator[Relation]:
         is_told = any("interrupted" in warning for warning in record.warnings)
         yield Relation("interruptions", bool(record.interruptions), "metrics.restart_windows", True)
         yield Relation("warnings", is_told, "interruptions", True)
-
-
-def _case(record: Record, case: Case) -> Iterator[Relation]:
-    values, changes, dataset = record.hyperparameters.values, record.hyperparameters.changes, record.dataset
-    base, preset, reference = case.base.model_dump(), case.presets.get(record.case.preset), case.data.reference
-    what = f"case {case.name} {case.version}"
-    yield Relation("case.metric", record.case.metric, what, case.metric)
-    yield Relation("case.preset", record.case.preset, what, ", ".join(case.presets) if preset is None else None)
-    if dataset.name == reference.name:
-        yield Relation("dataset.train_samples", dataset.train_samples, "dataset.name", reference.train_samples)
-        yield Relation("dataset.eval_samples", dataset.eval_samples, "dataset.name", reference.eval_samples)
-        yield Relation("case.target", record.case.target, "hyperparameters.values.target", values.get("target"))
-    if isinstance(changes, Missing) or preset is None:
-        return
-    changed = {change.key: change for change in changes}
-    for key in sorted(base.keys() & values.keys()):
-        name, change = f"hyperparameters.values.{key}", changed.get(key)
-        if change is None:
-            yield Relation(name, values[key], what, base[key])
-            continue
-        yield Relation(f"changes.{key}.base", change.base, what, base[key])
-        if change.origin == "preset" or case.base.role(key) == "locked":
-            yield Relation(name, values[key], f"preset {record.case.preset}", preset.get(key, base[key]))
 
 
 def _windows(record: Record) -> Iterator[Relation]:

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from chipperf.languages import Phrase, phrase
 from chipperf.records.columns import WINDOWED
-from chipperf.records.consistency import ORDER_SLACK, contradictions
+from chipperf.records.consistency import ORDER_SLACK, contradictions, first_contradictions
 from chipperf.records.scaling import MAX_EFFICIENCY, pair_efficiency, scaling_identity
 from chipperf.records.schema import Missing, Throughput
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
-    from chipperf.cases.base import Case
-    from chipperf.records.consistency import Check
+    from chipperf.records.consistency import Check, Relation
     from chipperf.records.schema import Number, Record
 
 _PASSES: Final = 3
@@ -52,17 +51,22 @@ class Rate:
 
 
 def check_record(
-    record: Record, case: Case | None = None, *, forward_flops: float | None = None, peak: Peak | None = None
+    record: Record,
+    of_case: Iterable[Relation] = (),
+    *,
+    forward_flops: float | None = None,
+    peak: Peak | None = None,
 ) -> tuple[Implausibility, ...]:
     """Return the contradictions in a completed run. Other runs are not checked.
 
-    ``case`` is the installed case, if there is one; a run of another version is not compared with it. ``forward_flops``
-    is the arithmetic of one sample's forward pass in the run's model.
+    ``of_case`` are the relations to the installed case, see :func:`chipperf.cases.recorded_settings.check_with_case`.
+    ``forward_flops`` is the arithmetic of one sample's forward pass in the run's model.
     """
     if record.status.state != "completed":
         return ()
     used = () if forward_flops is None or peak is None else _mfu(record, forward_flops, peak)
-    found = chain(contradictions(record, case), _order(record), used)
+    settings: Iterator[tuple[Check, Phrase]] = (("settings", text) for text in first_contradictions(of_case))
+    found = chain(contradictions(record), settings, _order(record), used)
     return tuple(Implausibility(check=check, text=_with_short_numbers(text)) for check, text in found)
 
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.consistency import Relation, first_contradictions
-from chipperf.records.plausibility import check_record
 from chipperf.records.schema import Missing, Power, Throughput
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import window_value
@@ -45,7 +45,7 @@ def examine(record: Record, directory: Path) -> Examination:
     case = None
     with suppress(PerfError):
         case = find_case(record.case.name)
-    for finding in check_record(record, case):
+    for finding in check_with_case(record, case):
         # On a busy machine, what is measured later can be slower, though nobody edited it.
         (found.notes if finding.check == "order" else found.contradictions).append(str(finding.text))
     if record.kind != "imported" and record.status.state not in ("running", "killed"):
