@@ -329,13 +329,7 @@ def _implausible(rows: Sequence[Row]) -> tuple[PerRows[Implausibility], ...]:
     """Return the contradictions in the rows. Lint checks imported documents instead."""
     measured = [row for row in rows if row.record.kind != "imported"]
     too_fast = {id(record): [finding] for record, finding in check_scaling([row.record for row in measured])}
-    return _share(
-        measured,
-        lambda row: (
-            *check_with_case(row.record, row.case),
-            *too_fast.get(id(row.record), ()),
-        ),
-    )
+    return _share(measured, lambda row: (*check_with_case(row.record, row.case), *too_fast.get(id(row.record), ())))
 
 
 def _missing_kinds(rows: Sequence[Row], environment: Mapping[str, Iterable[PerRows[Text]]]) -> frozenset[MissingKind]:

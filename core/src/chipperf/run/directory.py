@@ -70,8 +70,12 @@ class RunDirectory:
     def evidence(self) -> dict[str, str]:
         """Return the SHA-256 of the files that witness the run's record, by path in this directory."""
         paths = (path for pattern in EVIDENCE for path in sorted(self.path.glob(pattern)))
-        found = [path for path in paths if path.is_file() and not path.is_symlink()]
-        return {path.relative_to(self.path).as_posix(): digest_of(path).sha256 for path in found}
+        found = {}
+        for path in (path for path in paths if path.is_file() and not path.is_symlink()):
+            # A file that cannot be read is no evidence, and must not cost the record.
+            with suppress(OSError):
+                found[path.relative_to(self.path).as_posix()] = digest_of(path).sha256
+        return found
 
     def create(self) -> None:
         """Create the directory and reserve some space, so that a full disk can still be reported.

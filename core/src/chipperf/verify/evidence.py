@@ -72,12 +72,15 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
     if run.events.name not in there:
         found.notes.append("without events, nothing witnesses windows, evaluations and the run's end")
     else:
-        events = _Events()
-        try:
-            for line in run.events.read_text(encoding="utf-8").splitlines():
+        events, faults = _Events(), []
+        for line in run.events.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
                 events.add(**json.loads(line))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            found.contradictions.append(f"events.jsonl is not an event log: {error}")
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                faults.append(error)
+        # A session that was killed may have left half a line.
+        if len(faults) > len(record.interruptions):
+            found.contradictions.append(f"events.jsonl is not an event log: {faults[0]}")
             return
         found.contradictions += map(str, first_contradictions(events.relations(record)))
         if isinstance(record.metrics.p_core, Throughput) and not events.series[_CORE]:
