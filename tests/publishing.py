@@ -10,7 +10,6 @@ from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.named_records import RecordFinder
 from chipperf.verify.report_verification import Templates, verify_report
-from curve_records import curve
 from factory import make_record
 from typer.testing import CliRunner
 
@@ -19,6 +18,11 @@ if TYPE_CHECKING:
 
 TWO_MACHINES = {"nnodes": 2, "nproc_per_node": 8}
 ONE_CARD = {"nnodes": 1, "nproc_per_node": 1}
+POINT = {"epoch": 100, "step": 500_400, "value": 0.7561, "elapsed_s": 27_000.5, "samples": 50_000}
+CURVE = {
+    "metrics__curve": [POINT | {"epoch": 50, "step": 250_200, "value": 0.2, "elapsed_s": 13_000.0}, POINT],
+    "metrics__time_to_target": {"seconds": 27_000.5, "epoch": 100},
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def publish(directory: Path, language: str = "en", options: tuple[str, ...] = ()
     published = Published(directory)
     records = [
         make_record(run_id="first", created_at="2026-01-01T12:00:00Z"),
-        make_record(run_id="second", topology=TWO_MACHINES, metrics__p_core=9000.5, **curve([0.2, 0.7561])),
+        make_record(run_id="second", topology=TWO_MACHINES, metrics__p_core=9000.5, **CURVE),
         make_record(run_id="old", created_at="2025-01-01T12:00:00Z"),
         make_record(run_id="third", topology=ONE_CARD, environment__driver="9.9"),
     ]

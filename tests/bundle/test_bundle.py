@@ -19,6 +19,8 @@ from chipperf.bundle.manifest import name_problem
 from chipperf.bundle.signature import SIGNATURE
 from chipperf.cli.main import app
 from chipperf.errors import CheckFailed, PerfError
+from chipperf.records.store import read_record
+from chipperf.run.events import window_value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from publishing import Published, publish
@@ -37,6 +39,25 @@ def run_directories(published):
     return [published.record(run).parent for run in RUNS]
 
 
+def events_of(file):
+    """Yield the lines of the event log that a run with this record would have written."""
+    record = read_record(file)
+    yield event("GLOBAL_BATCH_SIZE", 256)
+    yield event("SEED", record.seed)
+    yield event("OPT_BASE_LEARNING_RATE", 0.1)
+    yield event("TRAIN_SAMPLES", record.dataset.train_samples)
+    yield event("EVAL_SAMPLES", record.dataset.eval_samples)
+    for name, measured in (("WINDOW_STOP", record.metrics.p_train), ("CORE_WINDOW_STOP", record.metrics.p_core)):
+        for index, window in enumerate(measured.windows):
+            step = window.first_step + (window.steps - 1 if name == "WINDOW_STOP" else index)
+            yield event(name, window_value(window), step=step)
+    yield event("RUN_STOP", "success")
+
+
+def event(name, value, **metadata):
+    return json.dumps({"event": name, "value": value, "metadata": metadata}) + "\n"
+
+
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
     """A report and its bundle, with logs and with things in a run's directory that do not belong into one."""
@@ -44,7 +65,7 @@ def pristine(tmp_path_factory):
     run = published.record("first").parent
     (run / "logs").mkdir()
     (run / "logs" / "rank0.log").write_text("step 1\n")
-    (run / "events.jsonl").write_text("{}\n")
+    (run / "events.jsonl").write_text("".join(events_of(published.record("first"))))
     (run / "telemetry-node0.jsonl").write_text("{}\n")
     (run / "plan.json").write_text("{}\n")
     (run / "logs" / "rank1.log").symlink_to("/etc/hostname")

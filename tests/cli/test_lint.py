@@ -108,12 +108,15 @@ def test_rendered_report_with_curves_has_no_findings_and_imports(invoke, tmp_pat
             "step": 5004 * epoch,
             "value": 0.007561 * epoch,
             "elapsed_s": 1.0 * epoch,
-            "samples": 1_281_167 * epoch,
+            "samples": 50_000,
         }
         for epoch in range(1, 101)
     ]
     record = make_record(
-        metrics__curve=curve, metrics__p_whole=4470.0, hyperparameters__values={"batch_size": 32, "epochs": 100}
+        metrics__curve=curve,
+        metrics__time_to_target={"seconds": 100.0, "epoch": 100},
+        metrics__p_whole=4470.0,
+        hyperparameters__values={"batch_size": 32, "epochs": 100},
     )
     (tmp_path / "record.json").write_text(record.model_dump_json())
     for language in LANGUAGES:

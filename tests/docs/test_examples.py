@@ -22,9 +22,11 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_record_is_as_chipperf_writes_it(example):
+    """Fields that are newer than the record are not in it."""
     written = json.loads((example / "record.json").read_text(encoding="utf-8"))
+    now = json.loads(record_text(read_record(example)))
 
-    assert json.dumps(upgrade(written)) == json.dumps(json.loads(record_text(read_record(example))))
+    assert json.dumps(upgrade(written)) == json.dumps({name: now[name] for name in now if name in written})
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -32,6 +32,7 @@ from chipperf.run.directory import RunDirectory
 from chipperf.run.failure import describe, reported_recurring, would_recur
 from chipperf.run.plan import read_plan
 from chipperf.train.checkpoint import CheckpointWriter
+from chipperf.verify.evidence import examine
 from quick_cases import install_quick_cases
 from support import (
     TIMEOUT_S,
@@ -81,6 +82,7 @@ def completed(process: subprocess.Popen[str], directory: Path) -> Record:
     record = read_record(directory)
     assert record.status.state == "completed"
     assert not RunDirectory(directory).checkpoints.exists()
+    assert examine(record, directory).contradictions == []
     return record
 
 

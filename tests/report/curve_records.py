@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def curve(values: Sequence[float], *, steps_per_epoch: int = 10) -> dict[str, Any]:
+def curve(values: Sequence[float], *, steps_per_epoch: int = 10, samples: int = 50) -> dict[str, Any]:
     """Return changes for a run that was evaluated after every epoch."""
     points = [
-        {"epoch": epoch, "step": epoch * steps_per_epoch, "value": value, "elapsed_s": epoch * 60.0, "samples": 50}
+        {"epoch": epoch, "step": epoch * steps_per_epoch, "value": value, "elapsed_s": epoch * 60.0, "samples": samples}
         for epoch, value in enumerate(values, start=1)
     ]
     return {"metrics__curve": points, **length(len(values), steps_per_epoch)}

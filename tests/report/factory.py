@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from chipperf.records.schema import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 GIB = 2**30
 
@@ -17,6 +17,7 @@ UNKNOWN = {"missing": "unknown"}
 NOT_APPLICABLE = {"missing": "not_applicable"}
 
 _WINDOW = {"epoch": 0, "first_step": 10, "steps": 50, "samples": 12_800}
+"""A window that :func:`make_record` moves and lengthens, so that the windows of a run have its steps."""
 
 
 def throughput(middle: float, *, spread: float = 0.0) -> dict[str, Any]:
@@ -28,7 +29,10 @@ def throughput_of(rates: Sequence[float], *, iqr: float) -> dict[str, Any]:
     """Return a throughput of windows with these rates."""
     windows = [{**_WINDOW, "seconds": 12_800 / rate} for rate in rates]
     mean = len(rates) / sum(1 / rate for rate in rates)
-    return {"median": median(rates), "iqr": iqr or 1.5, "mean_of_totals": mean, "windows": windows}
+    if not iqr and len(rates) > 1:
+        first, _, third = quantiles(rates, n=4, method="inclusive")
+        iqr = third - first
+    return {"median": median(rates), "iqr": iqr, "mean_of_totals": mean, "windows": windows}
 
 
 _MEASURED: dict[str, Any] = {
@@ -89,6 +93,7 @@ _MEASURED: dict[str, Any] = {
         "torch": "2.7.0",
         "sdk": "ACME SDK 9",
         "collectives": "acl 3",
+        "distributions": [{"name": "torch", "version": "2.7.0"}],
     },
     "knobs": [{"name": "ACME_TF32", "value": "0", "reason": "IEEE fp32 as requested", "origin": "vendor"}],
     "metrics": {
@@ -129,4 +134,28 @@ def make_record(**changes: Any) -> Record:
         for parent in parents:
             target = target[parent]
         target[field] = value
+    _complete(data, changes)
     return Record.model_validate(data)
+
+
+def _complete(data: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set what follows from other values, unless it is among the changes."""
+    metrics, environment, ranks = data["metrics"], data["environment"], data["topology"]
+    ranks = ranks["nnodes"] * ranks["nproc_per_node"]
+    if "environment__cards" not in changes and isinstance(environment["card_title"], str):
+        card = {"name": environment["card_title"], "uuid": UNKNOWN, "pci_bus_id": UNKNOWN, "total_bytes": UNKNOWN}
+        environment["cards"] = [{**card, "rank": rank} for rank in range(ranks)]
+    train, core, steps = metrics["p_train"], metrics["p_core"], metrics["steps"]
+    steps = steps if isinstance(steps, int) else 500_400
+    for measured, first, length in ((train, 11, max(1, (steps - 10) // 5)), (core, steps + 1, 10)):
+        windows = measured["windows"] if isinstance(measured, dict) and "windows" in measured else []
+        for index, window in enumerate(windows):
+            if (window["first_step"], window["steps"]) == (10, 50):
+                rate = window["samples"] / window["seconds"]
+                number = first + index * length if measured is train else first
+                window |= {"first_step": number, "steps": length, "samples": length * 256}
+                window["seconds"] = length * 256 / rate
+    if "metrics__data_stall" not in changes and all(
+        isinstance(each, dict) and "median" in each for each in (train, core)
+    ):
+        metrics["data_stall"] = 1 - train["median"] / core["median"] if core["median"] else 0.0

@@ -406,7 +406,7 @@ def test_evidence_holds_what_the_run_was_measured_with():
     for fact in (
         record.run_id,
         record_digest(record)[:12],
-        "| p_train | 4586.2 | 1.5 | 5 | 4586.2 |",
+        "| p_train | 4586.2 | 0 | 5 | 4586.2 |",
         "1.56%",
         "train 28600 秒",
         "acme allocator",

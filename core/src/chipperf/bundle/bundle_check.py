@@ -6,13 +6,12 @@ import gzip
 import hashlib
 import tarfile
 import zlib
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.bundle.manifest import (
     CHECKSUMS,
     MANIFEST,
-    REPORTS,
     checksums_bytes,
     name_problem,
     parse_manifest,
@@ -38,7 +37,7 @@ _HINT: Final = "ask for the bundle again; 'perf bundle' does not write such a bu
 
 
 def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -> tuple[BundleManifest, str | None]:
-    """Check every file of a bundle, and unpack records and reports into an empty directory.
+    """Check every file of a bundle, and unpack it into an empty directory.
 
     Return the manifest, and who of ``signers``, a file of allowed signers, signed it.
 
@@ -53,7 +52,6 @@ def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -
         manifest = parse_manifest(signed, str(bundle))
         if _content(archive, next(entries, None), CHECKSUMS, bundle) != checksums_bytes(manifest):
             raise CheckFailed(f"{bundle}: {CHECKSUMS} does not have the checksums of {MANIFEST}", hint=_HINT)
-        records = {run.record for run in manifest.runs}
         missing = {file.name: file for file in manifest.files}
         signature = None
         for entry in entries:
@@ -63,8 +61,7 @@ def unpack_checked(bundle: Path, directory: Path, signers: Path | None = None) -
             described = missing.pop(entry.name, None)
             if described is None:
                 raise _refused(bundle, entry.name, f"not in {MANIFEST}")
-            is_read = entry.name in records or entry.name.startswith(f"{REPORTS}/")
-            _check_file(archive, entry, described, bundle, directory / entry.name if is_read else None)
+            _check_file(archive, entry, described, bundle, directory / entry.name)
         if missing:
             raise _refused(bundle, min(missing), "missing")
         reader.require_end()
@@ -160,18 +157,16 @@ def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo | None, name: str,
 
 
 def _check_file(
-    archive: tarfile.TarFile, entry: tarfile.TarInfo, described: BundledFile, bundle: Path, to: Path | None
+    archive: tarfile.TarFile, entry: tarfile.TarInfo, described: BundledFile, bundle: Path, to: Path
 ) -> None:
     if entry.size != described.size_bytes:
         raise _refused(bundle, entry.name, f"{entry.size} bytes instead of {described.size_bytes}")
     digest = hashlib.sha256()
-    if to:
-        to.parent.mkdir(parents=True, exist_ok=True)
-    with to.open("xb") if to else nullcontext() as file:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with to.open("xb") as file:
         for block in _blocks(archive, entry):
             digest.update(block)
-            if file:
-                file.write(block)
+            file.write(block)
     if digest.hexdigest() != described.sha256:
         raise _refused(bundle, entry.name, f"its SHA-256 differs from {MANIFEST}")
 

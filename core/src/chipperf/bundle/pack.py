@@ -27,6 +27,7 @@ from chipperf.bundle.signature import SIGNATURE, sign
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import digest_of
+from chipperf.records.schema import EVIDENCE
 from chipperf.records.store import RECORD_NAME, read_stored
 from chipperf.report.curve_files import is_plain_name
 from chipperf.report.provenance import provenance_file
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_FILES_OF_A_RUN = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log", "logs/*.failure.json", "sources.json")
+_FILES_OF_A_RUN = (*EVIDENCE, "logs/*.failure.json", "sources.json")
 """Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 
 

@@ -9,7 +9,7 @@ import typer
 
 from chipperf.cli.command_groups import group_with_default
 from chipperf.cli.command_options import JSON_OPTION
-from chipperf.cli.output import counted, print_json, require_directory
+from chipperf.cli.output import counted, note, print_json, require_directory
 from chipperf.cli.verify import verify_reports
 from chipperf.errors import CheckFailed, RecordError
 
@@ -60,25 +60,33 @@ def check(
     ),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Check a bundle: every file against its SHA-256, every record, and every report against the records.
+    """Check a bundle: every file against its SHA-256, every record on its own and against the run's events, telemetry
+    and logs, and every report against the records.
 
     Nothing is unpacked to where it stays. Exit code 4 if anything is wrong.
 
     Example: perf bundle check submission.tar.gz
     """
     from chipperf.bundle.bundle_check import unpack_checked
-    from chipperf.records.store import read_stored
+    from chipperf.records.store import read_record
+    from chipperf.verify.evidence import examine
 
+    contradictions: list[str] = []
+    remarks: list[str] = []
     with TemporaryDirectory(prefix="chipperf-bundle-") as temporary:
         root = Path(temporary)
         manifest, signer = unpack_checked(bundle, root, signers)
         for run in manifest.runs:
+            file = root / run.record
             try:
-                run_id = read_stored(root / run.record).record.run_id
+                record = read_record(file)
             except RecordError as error:
                 raise CheckFailed(f"{bundle}: {error.message.replace(f'{root}/', '')}", hint=error.hint) from error
-            if run_id != run.run_id:
-                raise CheckFailed(f"{bundle}: {run.record} is of run {run_id}, not {run.run_id}")
+            if record.run_id != run.run_id:
+                raise CheckFailed(f"{bundle}: {run.record} is of run {record.run_id}, not {run.run_id}")
+            examined = examine(record, file.parent)
+            contradictions += [f"run {run.run_id}: {text}" for text in examined.contradictions]
+            remarks += [f"run {run.run_id}: {text}" for text in examined.notes]
         records = [root / run.record for run in manifest.runs]
         results = verify_reports([root / report for report in manifest.reports], records, templates)
     found = [[str(each).replace(f"{root}/", "") for each in result.differences] for result in results]
@@ -87,21 +95,22 @@ def check(
             {"file": name, "equal": not differences, "differences": differences}
             for name, differences in zip(manifest.reports, found, strict=True)
         ]
-        run_ids = [run.run_id for run in manifest.runs]
-        files = len(manifest.files)
-        print_json({"bundle": str(bundle), "runs": run_ids, "reports": reports, "files": files, "signer": signer})
+        content = {"bundle": str(bundle), "runs": [run.run_id for run in manifest.runs], "reports": reports}
+        findings = {"contradictions": contradictions, "remarks": remarks}
+        print_json(content | findings | {"files": len(manifest.files), "signer": signer})
     else:
+        for text in remarks:
+            note(f"{bundle}: {text}")
         typer.echo(
             f"{bundle}: {len(manifest.files)} files as packed, {len(manifest.runs)} records, "
             f"{len(manifest.reports)} reports{f', signed by {signer}' if signer else ''}"
         )
-    _require_equal(
-        [text for texts in found for text in texts], hint="see which record and which page differ with perf verify"
-    )
+    differences = [*contradictions, *(text for texts in found for text in texts)]
+    _require_equal(differences, hint="see which record and which page differ with perf verify")
 
 
 def _require_equal(differences: list[str], *, hint: str) -> None:
     for difference in differences:
         typer.echo(difference, err=True)
     if differences:
-        raise CheckFailed(f"{counted(len(differences), 'difference')} between reports and records", hint=hint)
+        raise CheckFailed(f"{counted(len(differences), 'difference')} between reports, records and evidence", hint=hint)

@@ -30,7 +30,8 @@ def verify(
 ) -> None:
     """Make reports again from the records they name, and show every cell and line that differs.
 
-    The records are found by their hashes, whatever their directories are called. Exit code 4 if anything differs.
+    The records are found by their hashes, whatever their directories are called. Each is checked on its own, and
+    against the events, telemetry and logs beside it. Exit code 4 if anything differs.
 
     Example: perf verify README.md --runs runs
     """
@@ -40,11 +41,13 @@ def verify(
             [
                 {
                     "file": str(result.file),
-                    "equal": not result.differences,
+                    "equal": not result.differences and not result.contradictions,
                     "with_provenance": result.with_provenance,
                     "records": {run: str(file) for run, file in result.records.items()},
                     "cells": result.cells,
                     "differences": [difference.as_json() for difference in result.differences],
+                    "contradictions": result.contradictions,
+                    "remarks": result.remarks,
                     "notes": result.notes,
                 }
                 for result in results
@@ -52,16 +55,18 @@ def verify(
         )
     else:
         for result in results:
-            for text in result.notes:
+            for text in (*result.notes, *result.remarks):
                 note(f"{result.file}: {text}")
             for difference in result.differences:
                 typer.echo(str(difference))
+            for text in result.contradictions:
+                typer.echo(f"{result.file}: {text}")
             if not result.differences:
                 equal = counted(len(result.records), "record")
                 typer.echo(f"{result.file}: {result.cells} cells and facts equal {equal}")
-    differences = sum(len(result.differences) for result in results)
-    if differences:
-        wrong = sum(bool(result.differences) for result in results)
+    found = [len(result.differences) + len(result.contradictions) for result in results]
+    if differences := sum(found):
+        wrong = sum(map(bool, found))
         raise CheckFailed(
             f"{counted(differences, 'difference')} in {wrong} of {len(results)} reports",
             hint="render the report again, or find out who changed it: docs/verify.md",

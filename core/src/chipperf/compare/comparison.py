@@ -13,8 +13,8 @@ from chipperf.compare.intervals import Interval, ratio_interval, resample, varie
 from chipperf.compare.setting_differences import DifferentSetting, different_settings
 from chipperf.errors import UsageError
 from chipperf.records.columns import columns_of
+from chipperf.records.consistency import differing_from_windows
 from chipperf.records.convergence import Outcome, convergence_outcome
-from chipperf.records.plausibility import differing_from_windows
 from chipperf.records.repeats import aggregate, combine
 from chipperf.records.scaling import efficiency, scaling_identity
 from chipperf.records.schema import Missing

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from chipperf.cases.recorded_settings import relations_to_case
 from chipperf.errors import PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.session import bind
@@ -120,7 +121,7 @@ def _implausible(column: Side, case: Case, peak_of: PeakOf) -> Iterator[str]:
         as_defined = record.case.preset == "full" and record.case.version == case.version
         flops = case.forward_flops if as_defined else None
         peak = peak_of(record) if flops else None
-        for finding in check_record(record, forward_flops=flops, peak=peak):
+        for finding in check_record(record, relations_to_case(record, case), forward_flops=flops, peak=peak):
             run = f" (run {record.run_id})" if len(column.records) > 1 else ""
             yield f"implausible: {finding.text}{run}"
 

@@ -205,7 +205,8 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     if nodes and isinstance(record.metrics.power, Power):
         changes |= measured_everywhere(record.metrics, [node.power for node in nodes])
     metrics = record.metrics.model_copy(update=changes)
-    directory.write_record(record.model_copy(update={"status": status, "metrics": metrics, "nodes": nodes}))
+    results = {"status": status, "metrics": metrics, "nodes": nodes, "evidence": directory.evidence()}
+    directory.write_record(record.model_copy(update=results))
     directory.release_reserve()
     if status.state == "completed":
         directory.remove_checkpoints()

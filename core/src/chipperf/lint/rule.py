@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from chipperf.cases.recorded_settings import check_with_case
 from chipperf.catalog import Catalog, require_id, summary_of
 from chipperf.documents import cells, wording
 from chipperf.documents.markdown import Located, Place
 from chipperf.documents.topology import parse_config_name
 from chipperf.records.columns import columns_of
-from chipperf.records.plausibility import Check, check_record, check_scaling
+from chipperf.records.plausibility import check_scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument, DocumentRow
     from chipperf.lint.configs import ConfigDirectory
+    from chipperf.records.consistency import Check
     from chipperf.records.schema import Record
 
 Severity = Literal["error", "warning"]
@@ -122,7 +124,7 @@ class LintedDocument:
 
     def implausible(self, *checks: Check) -> Iterator[Problem]:
         """Yield the contradictions in the records of the document's runs."""
-        found = [(record, finding) for record in self.records for finding in check_record(record)]
+        found = [(record, finding) for record in self.records for finding in check_with_case(record, self.case)]
         if "scaling" in checks:
             found += check_scaling(self.records)
         for record, finding in found:

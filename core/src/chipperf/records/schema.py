@@ -431,6 +431,12 @@ class Interruption(StrictModel):
     lost_steps: Annotated[int, Field(ge=0)] | Missing
 
 
+EVIDENCE = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log")
+"""Patterns of the files of a run's directory that witness its record."""
+
+EvidenceFile = Annotated[str, Field(pattern=r"^(events\.jsonl|telemetry-node\d+\.jsonl|logs/[\w-]+\.log)$")]
+
+
 class WithheldRatio(StrictModel):
     """The ratio of a withheld number to the same number of another run, with four significant digits."""
 
@@ -453,8 +459,9 @@ class Commitment(StrictModel):
 class Record(StrictModel):
     """One run, or one row of an imported report.
 
-    ``remarks`` is the content of an imported document that has no other field, in its order. ``withheld`` lists the
-    fields that ``perf withhold`` removed.
+    ``remarks`` is the content of an imported document that has no other field, in its order. ``evidence`` has the
+    SHA-256 of the run's events, telemetry and logs when it ended, as far as they were on its first machine.
+    ``withheld`` lists the fields that ``perf withhold`` removed.
     """
 
     schema_version: Literal[2] = 2
@@ -482,6 +489,7 @@ class Record(StrictModel):
     disabled_observers: list[str] = []
     warnings: list[str] = []
     remarks: list[str] = []
+    evidence: dict[EvidenceFile, Sha256] | Missing = UNKNOWN
     withheld: list[Commitment] = []
 
 

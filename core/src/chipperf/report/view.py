@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
 from chipperf.documents.format import gib
 from chipperf.durations import format_duration
 from chipperf.errors import RecordError, UsageError
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import columns_of
-from chipperf.records.plausibility import check_record, check_scaling
+from chipperf.records.plausibility import check_scaling
 from chipperf.records.schema import METRICS_VERSION, Missing
 from chipperf.report.comparability import RunDifference, differences, require_comparable, require_same
 from chipperf.report.curves import MINIMUM_POINTS, CurveRuns, Curves, build_curves, read_points
@@ -331,7 +332,7 @@ def _implausible(rows: Sequence[Row]) -> tuple[PerRows[Implausibility], ...]:
     """Return the contradictions in the rows. Lint checks imported documents instead."""
     measured = [row for row in rows if row.record.kind != "imported"]
     too_fast = {id(record): [finding] for record, finding in check_scaling([row.record for row in measured])}
-    return _share(measured, lambda row: (*check_record(row.record), *too_fast.get(id(row.record), ())))
+    return _share(measured, lambda row: (*check_with_case(row.record, row.case), *too_fast.get(id(row.record), ())))
 
 
 def _missing_kinds(rows: Sequence[Row], environment: Mapping[str, Iterable[PerRows[Text]]]) -> frozenset[MissingKind]:

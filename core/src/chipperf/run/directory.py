@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chipperf.errors import RecordError, UsageError
+from chipperf.records.checkpoints import digest_of
 from chipperf.records.files import disk_full, write_atomically
 from chipperf.records.process_files import has_live_process, hold_process_file, process_files
+from chipperf.records.schema import EVIDENCE
 from chipperf.records.store import RECORD_NAME, record_text
 
 if TYPE_CHECKING:
@@ -64,6 +66,16 @@ class RunDirectory:
     def failure(self, rank: int) -> Path:
         """The failure of one rank."""
         return self.path / "logs" / f"rank{rank}.failure.json"
+
+    def evidence(self) -> dict[str, str]:
+        """Return the SHA-256 of the files that witness the run's record, by path in this directory."""
+        paths = (path for pattern in EVIDENCE for path in sorted(self.path.glob(pattern)))
+        found = {}
+        for path in (path for path in paths if path.is_file() and not path.is_symlink()):
+            # A file that cannot be read is no evidence, and must not cost the record.
+            with suppress(OSError):
+                found[path.relative_to(self.path).as_posix()] = digest_of(path).sha256
+        return found
 
     def create(self) -> None:
         """Create the directory and reserve some space, so that a full disk can still be reported.

@@ -12,6 +12,13 @@ from chipperf.errors import RecordError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from chipperf.records.schema import Window
+
+
+def window_value(window: Window) -> dict[str, object]:
+    """Return the value of the event of a measurement window."""
+    return {"samples": window.samples, "seconds": window.seconds, "loss": window.loss}
+
 
 class EventLog:
     """Writes the events of one rank.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import MINIMUM_WINDOWS, Missing, RankStep, StepBreakdown
+from chipperf.run.events import window_value
 from chipperf.run.ranks import describe_card
 from chipperf.train.windows import LocalWindow, combine_windows, spread
 
@@ -43,7 +44,10 @@ def measure_core(context: RunContext, replica: Replica, state: RunState) -> None
             replica.step(batches, state.steps)
         steps = context.hyperparameters.measure_core_steps
         windows = [core_window(context, replica, batches, state.steps, steps) for _ in range(MINIMUM_WINDOWS)]
-        state.core = throughput(combine_windows(windows, context.collectives))
+        combined = combine_windows(windows, context.collectives)
+        for number, window in enumerate(combined, start=1):
+            context.events.write("core_window_stop", window_value(window), step=state.steps + number)
+        state.core = throughput(combined)
     with context.spans.measure("diagnostic_pass"):
         state.breakdown = _break_down(context, replica, cycle(pool), state.core)
         if context.rank.world_size > 1:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import DataError, TrainingError
 from chipperf.plugin.types import EpochFinished, WindowFinished
+from chipperf.run.events import window_value
 from chipperf.train.allocator_peak import PeakMemory, highest
 from chipperf.train.evaluate import add_evaluation, evaluate
 from chipperf.train.preparation import generator_states, restore_generators
@@ -315,7 +316,7 @@ def _announce_window(context: RunContext, window: Window, kind: WindowKind) -> N
     last_step = window.first_step + window.steps - 1
     context.events.write(
         "window_stop",
-        {"samples": window.samples, "seconds": window.seconds, "loss": window.loss},
+        window_value(window),
         epoch=window.epoch,
         step=last_step,
         first_step=window.first_step,

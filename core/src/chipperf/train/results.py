@@ -12,6 +12,7 @@ from chipperf.errors import UsageError
 from chipperf.plugin.torch_helpers import HOST_VARIABLES, user_variables
 from chipperf.plugin.types import Capability
 from chipperf.records.columns import WINDOWED
+from chipperf.records.consistency import CROSS_CHECK_TOLERANCE
 from chipperf.records.event_metrics import throughput
 from chipperf.records.schema import (
     MINIMUM_WINDOWS,
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import Rounding
     from chipperf.train.run_state import RunState
-
-CROSS_CHECK_TOLERANCE = 0.02
-"""Relative difference between the median of windows and total samples over total time from which the record warns."""
 
 _NO_PRODUCT = Missing(missing="not_applicable", reason="the model has none")
 _UNTOLD = Missing(missing="unknown", reason="the vendor's stack does not tell")

@@ -13,6 +13,7 @@ from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
 from chipperf.records.schema import METRICS_VERSION
+from chipperf.records.store import read_record
 from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import CurveFiles, is_plain_link, is_plain_name, points_csv
 from chipperf.report.provenance import describe_page, provenance_file, read_provenance
@@ -20,6 +21,7 @@ from chipperf.report.render import render_page
 from chipperf.report.tracing import read_traced
 from chipperf.report.view import build_view
 from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
+from chipperf.verify.evidence import examine
 from chipperf.verify.named_records import beside_on_page, named_by_page, named_by_provenance
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class ReportResult:
         with_provenance: True if the records are from its provenance file, False if from the short hashes on the page.
         records: Files of the records by run.
         cells: Number of cells and facts on the page that come from a record.
+        contradictions: What is wrong with the records, on their own or with their evidence.
+        remarks: Evidence of the records that is missing, and disturbed measurements.
         notes: Notes for the reader.
     """
 
@@ -65,6 +69,8 @@ class ReportResult:
     records: dict[str, Path] = field(default_factory=dict)
     cells: int = 0
     differences: list[ReportDifference] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, kind: Kind, message: str, *, file: Path | None = None, place: Place | None = None) -> None:
@@ -171,6 +177,9 @@ def _find(named: NamedRecord, finder: RecordFinder, result: ReportResult) -> Rec
         result.add("record", message, file=file)
         return None
     result.records[record.run_id] = file
+    examined = examine(read_record(file), file.parent)
+    result.contradictions += (f"run {named.run_id}: {text}" for text in examined.contradictions)
+    result.remarks += (f"run {named.run_id}: {text}" for text in examined.notes)
     return record
 
 

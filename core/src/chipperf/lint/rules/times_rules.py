@@ -51,7 +51,7 @@ def throughputs_are_ordered(subject: LintedDocument) -> Iterator[Problem]:
             if upper and lower and not in_order(upper, lower):
                 yield Problem(row.cells[fast].place, f"{fast} {upper.value:g} is less than {slow} {lower.value:g}")
     yield from _lost_time(subject)
-    yield from subject.implausible("times", "throughputs")
+    yield from subject.implausible("times", "throughputs", "order")
 
 
 def _rate(row: DocumentRow, column: str, spreads: Mapping[tuple[str, str], Rate]) -> Rate | None:

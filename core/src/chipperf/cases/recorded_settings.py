@@ -1,0 +1,47 @@
+"""Comparing the settings in a run's record with those of the installed case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chipperf.records.consistency import Relation
+from chipperf.records.plausibility import check_record
+from chipperf.records.schema import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from chipperf.cases.base import Case
+    from chipperf.records.plausibility import Implausibility
+    from chipperf.records.schema import Record
+
+
+def check_with_case(record: Record, case: Case | None) -> tuple[Implausibility, ...]:
+    """Return the contradictions in a completed run, also those with the installed case, if there is one."""
+    return check_record(record, relations_to_case(record, case))
+
+
+def relations_to_case(record: Record, case: Case | None) -> Iterator[Relation]:
+    """Yield what the installed case, in the version of the run, says of the run's settings and dataset."""
+    if case is None or record.kind == "imported" or record.case.version != case.version:
+        return
+    values, changes, dataset = record.hyperparameters.values, record.hyperparameters.changes, record.dataset
+    base, preset, reference = case.base.model_dump(), case.presets.get(record.case.preset), case.data.reference
+    what = f"case {case.name} {case.version}"
+    yield Relation("case.metric", record.case.metric, what, case.metric)
+    yield Relation("case.preset", record.case.preset, what, ", ".join(case.presets) if preset is None else None)
+    if dataset.name == reference.name:
+        yield Relation("dataset.train_samples", dataset.train_samples, "dataset.name", reference.train_samples)
+        yield Relation("dataset.eval_samples", dataset.eval_samples, "dataset.name", reference.eval_samples)
+        yield Relation("case.target", record.case.target, "hyperparameters.values.target", values.get("target"))
+    if isinstance(changes, Missing) or preset is None:
+        return
+    changed = {change.key: change for change in changes}
+    for key in sorted(base.keys() & values.keys()):
+        name, change = f"hyperparameters.values.{key}", changed.get(key)
+        if change is None:
+            yield Relation(name, values[key], what, base[key])
+            continue
+        yield Relation(f"changes.{key}.base", change.base, what, base[key])
+        if change.origin == "preset" or case.base.role(key) == "locked":
+            yield Relation(name, values[key], f"preset {record.case.preset}", preset.get(key, base[key]))

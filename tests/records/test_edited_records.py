@@ -1,0 +1,279 @@
+"""Edits of a finished run's record: each is found when the report is rendered again, or listed with the reason why not.
+
+The record is that of ``docs/examples/detr-cpu``, with the power that a device would have told.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from chipperf.cases.recorded_settings import check_with_case
+from chipperf.cases.registry import find_case
+from chipperf.errors import PerfError
+from chipperf.records.schema import Record
+from chipperf.records.store import find_records, read_record
+from chipperf.report import render_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Edit = Callable[[dict[str, Any]], object]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "detr-cpu" / "record.json"
+STORED = (*find_records(ROOT / "tests" / "kept"), *find_records(ROOT / "docs" / "examples"))
+
+KNOWN = {"target": "p_core 68.1395 is less than p_train 137.429"}
+"""Findings about stored runs: on a busy machine, the pass after training was slower than training."""
+
+
+def finished() -> dict[str, Any]:
+    data = read_record(EXAMPLE).model_dump(mode="json")
+    power = {"mean_w": 200.0, "max_w": 250.0, "energy_j": 348_000.0, "mean_temperature_c": 60.0}
+    data["metrics"]["power"] |= power | {"max_temperature_c": 70.0}
+    return data
+
+
+def put(path: str, value: object) -> Edit:
+    """Return an edit that sets a field."""
+    *parents, last = path.split(".")
+
+    def edit(data: dict[str, Any]) -> None:
+        for parent in parents:
+            data = data[int(parent)] if parent.isdigit() else data[parent]
+        data[int(last) if isinstance(data, list) else last] = value
+
+    return edit
+
+
+def times(path: str, factor: float) -> Edit:
+    """Return an edit that multiplies a number."""
+
+    def edit(data: dict[str, Any]) -> None:
+        value: Any = data
+        for step in path.split("."):
+            value = value[int(step)] if step.isdigit() else value[step]
+        put(path, type(value)(value * factor))(data)
+
+    return edit
+
+
+def of_windows(name: str, change: Callable[[list[dict[str, Any]]], object]) -> Edit:
+    """Return an edit of the windows of a throughput that gives it the numbers of its new windows."""
+
+    def edit(data: dict[str, Any]) -> None:
+        from chipperf.records.schema import Window
+        from chipperf.train.windows import throughput
+
+        measured = data["metrics"][name]
+        change(measured["windows"])
+        new = throughput([Window.model_validate(window) for window in measured["windows"]])
+        if new is not None:
+            measured |= new.model_dump(mode="json")
+        stall = 1 - data["metrics"]["p_train"]["median"] / data["metrics"]["p_core"]["median"]
+        data["metrics"]["data_stall"] = stall
+
+    return edit
+
+
+def each(key: str, factor: float, windows: list[dict[str, Any]]) -> None:
+    for window in windows:
+        window[key] = type(window[key])(window[key] * factor)
+
+
+def drop_slow(windows: list[dict[str, Any]]) -> None:
+    windows[:] = sorted(windows, key=lambda window: window["seconds"] / window["steps"])[: len(windows) // 2]
+
+
+def keep(count: int) -> Edit:
+    return lambda data: data["metrics"]["p_core"].update(windows=data["metrics"]["p_core"]["windows"][:count])
+
+
+def as_measured(seen: str) -> Edit:
+    return lambda data: data["precision"].update(measured_matmul=seen, measured_convolution=seen)
+
+
+def span(name: str, key: str, value: float) -> Edit:
+    return lambda data: next(each for each in data["metrics"]["spans"] if each["name"] == name).update({key: value})
+
+
+def all_of(*edits: Edit) -> Edit:
+    return lambda data: [edit(data) for edit in edits]
+
+
+REACHED = {"seconds": 100.0, "epoch": 4}
+IS_PUBLISHED = all_of(
+    put("dataset.name", "coco2017"),
+    put("dataset.is_sample", False),
+    put("dataset.fingerprint_method", "sha256 of sorted relative paths and sizes"),
+)
+
+FOUND: dict[str, Edit] = {
+    "the flag of the sample is gone": put("dataset.is_sample", False),
+    "the sample has another name, and no flag": all_of(put("dataset.name", "mine"), put("dataset.is_sample", False)),
+    "the sample is called the case's dataset": IS_PUBLISHED,
+    "no changes": put("hyperparameters.changes", []),
+    "preset full": put("case.preset", "full"),
+    "preset unknown": put("case.preset", "fast"),
+    "a change is gone": lambda data: data["hyperparameters"]["changes"].pop(),
+    "a change has another base": put("hyperparameters.changes.0.base", 64),
+    "a change has another value": put("hyperparameters.changes.0.value", 800),
+    "a value differs from its change": put("hyperparameters.values.resolution", 800),
+    "a locked value is set by hand": all_of(
+        put("hyperparameters.changes.0.origin", "command line"),
+        put("hyperparameters.changes.0.value", 128),
+        put("hyperparameters.values.resolution", 128),
+    ),
+    "learning rate": put("hyperparameters.values.lr", 0.5),
+    "global batch": put("hyperparameters.global_batch_size", 16),
+    "eight ranks with one card": put("topology.nproc_per_node", 8),
+    "two machines": put("topology.nnodes", 2),
+    "no cards": put("environment.cards", []),
+    "card title": put("environment.card_title", "ACME A1"),
+    "vendor's device type": put("vendor.device_type", "cuda"),
+    "vendor": put("vendor.name", "acme"),
+    "case": put("case.name", "resnet50"),
+    "metric": put("case.metric", "top1"),
+    "created": put("created_at", "2025-01-01T00:00:00Z"),
+    "run id": put("run_id", "detr-cpu-fp32-1x1-20200101-000000-abcd"),
+    "seed": put("seed", 7),
+    "version of chipperf": put("chipperf_version", "9.9"),
+    "version of torch": put("environment.torch", "9.9"),
+    "no distributions": put("environment.distributions", []),
+    "no knobs": put("knobs", []),
+    "no warnings": put("warnings", []),
+    "no spans": put("metrics.spans", []),
+    "imported": put("kind", "imported"),
+    "a failure": put("status.failure", {"failure_class": "hang", "message": "stood still"}),
+    "no end-to-end time": put("metrics.e2e_time_s", {"missing": "failed", "reason": "hang"}),
+    "measured bf16 in an fp32 run": as_measured("bf16"),
+    "requested bf16": put("precision.requested", "bf16"),
+    "autocast": put("precision.autocast_dtype", "bfloat16"),
+    "max_steps": put("limits.max_steps", 5),
+    "max_epochs": put("limits.max_epochs", 2),
+    "fewer epochs than planned": put("hyperparameters.values.epochs", 25),
+    "epochs": put("metrics.epochs", 30.0),
+    "steps": put("metrics.steps", 1790),
+    "samples": times("metrics.train_samples", 1.02),
+    "samples of the dataset": put("dataset.train_samples", 1000),
+    "samples evaluated": put("dataset.eval_samples", 5000),
+    "p_core": times("metrics.p_core.median", 100),
+    "p_core with its windows": of_windows("p_core", partial(each, "seconds", 0.01)),
+    "p_core a tenth faster with its windows": of_windows("p_core", partial(each, "seconds", 0.9)),
+    "p_core slower than its span": of_windows("p_core", partial(each, "seconds", 10.0)),
+    "p_core of one window": keep(1),
+    "p_core without windows": keep(0),
+    "samples within a window of p_core": of_windows("p_core", partial(each, "samples", 2)),
+    "steps within a window of p_core": put("metrics.p_core.windows.0.steps", 20),
+    "iqr": put("metrics.p_train.iqr", 0.0),
+    "p_train": times("metrics.p_train.median", 1.1),
+    "slow windows are gone": of_windows("p_train", drop_slow),
+    "windows overlap": put("metrics.p_train.windows.5.first_step", 12),
+    "the first window is gone": of_windows("p_train", lambda windows: windows.pop(0)),
+    "the last window is gone": of_windows("p_train", lambda windows: windows.pop()),
+    "samples within a window": of_windows("p_train", partial(each, "samples", 2)),
+    "a window is faster than it says": times("metrics.p_train.windows.3.seconds", 0.1),
+    "p_whole": times("metrics.p_whole", 1.1),
+    "data stall": put("metrics.data_stall", 0.0),
+    "slowdown": put("metrics.step_breakdown.slowdown", 1.0),
+    "phases of a step": times("metrics.step_breakdown.forward_s", 0.5),
+    "end-to-end time below its spans": put("metrics.e2e_time_s", 1750.0),
+    "end-to-end time above its spans": put("metrics.e2e_time_s", 1800.0),
+    "a span ends after the run": span("eval", "seconds", 5000.0),
+    "training time below the curve": all_of(times("metrics.train_seconds", 0.9), times("metrics.p_whole", 1 / 0.9)),
+    "training time above its spans": all_of(times("metrics.train_seconds", 1.02), times("metrics.p_whole", 1 / 1.02)),
+    "quality": put("metrics.quality", 0.3),
+    "best quality": put("metrics.best_quality", 0.3),
+    "a target that was not met": put("metrics.time_to_target", REACHED),
+    "a target that was met is gone": put("case.target", 0.1),
+    "time to target": all_of(put("case.target", 0.1), put("metrics.time_to_target", REACHED)),
+    "a point of the curve is late": put("metrics.curve.3.elapsed_s", 10_000.0),
+    "a point of the curve has another step": put("metrics.curve.3.step", 610),
+    "a point of the curve has another epoch": put("metrics.curve.3.epoch", 9),
+    "memory above the device's": times("metrics.memory.allocated_peak_bytes", 100),
+    "energy": times("metrics.power.energy_j", 0.05),
+    "energy above": times("metrics.power.energy_j", 2),
+    "mean power": put("metrics.power.mean_w", 260.0),
+    "mean temperature": put("metrics.power.mean_temperature_c", 80.0),
+    "utilization": put("metrics.power.mean_utilization_percent", 120.0),
+}
+
+FOUND_BY_EVENTS = "nothing else in the record depends on it; the events do, see tests/verify/test_evidence.py"
+NOT_FOUND: dict[str, tuple[Edit, str]] = {
+    "loss": (put("metrics.p_train.windows.0.loss", 0.1), FOUND_BY_EVENTS),
+    "a point's quality between the others": (put("metrics.curve.3.value", 0.05), FOUND_BY_EVENTS),
+    "utilization within its range": (
+        put("metrics.power.mean_utilization_percent", 50.0),
+        "nothing else in the record depends on it; the telemetry does",
+    ),
+    "processor": (put("environment.cpu", "another"), "a name that nothing in the run's directory repeats"),
+    "driver": (put("environment.driver", "9.9"), "a name that nothing in the run's directory repeats"),
+    "fingerprint": (put("dataset.fingerprint", "0" * 64), "only the data themselves have it"),
+    "a knob": (put("knobs.0.value", "64"), "only the vendor's plugin could tell what it should be"),
+    "a run id of one's own": (put("run_id", "mine"), "it may be anything; reports name runs by hash"),
+    "peak memory": (times("metrics.memory.allocated_peak_bytes", 0.5), "nothing else depends on it"),
+    "simulated": (put("kind", "simulated"), "only the vendor's plugin knows; measured devices would lose by it"),
+    "effective and measured bf16": (
+        all_of(as_measured("bf16"), put("precision.effective", "bf16")),
+        "some stacks compute fp32 otherwise, and their plugin says so; the report shows it",
+    ),
+    "the whole sample": (
+        all_of(IS_PUBLISHED, put("dataset.name", "mine")),
+        "a user's data have any name and fingerprint; the shape of the samples is not recorded",
+    ),
+}
+
+
+def findings(data: dict[str, Any]) -> list[str]:
+    record = Record.model_validate(data)
+    try:
+        case = find_case(record.case.name)
+    except PerfError:
+        case = None
+    return [str(finding.text) for finding in check_with_case(record, case)]
+
+
+def test_the_record_is_consistent() -> None:
+    assert findings(finished()) == []
+
+
+@pytest.mark.parametrize("edit", FOUND.values(), ids=FOUND)
+def test_an_edit_is_found(edit: Edit) -> None:
+    data = finished()
+    edit(data)
+
+    assert data != finished()
+    assert findings(data)
+
+
+@pytest.mark.parametrize(("edit", "reason"), NOT_FOUND.values(), ids=NOT_FOUND)
+def test_an_edit_that_cannot_be_found_has_a_reason(edit: Edit, reason: str) -> None:
+    data = finished()
+    edit(data)
+
+    assert data != finished()
+    assert findings(data) == [], "it can be found: move it to the others"
+    assert reason
+
+
+def test_five_edits_do_not_make_a_demo_a_benchmark() -> None:
+    data = finished()
+    best = data["metrics"]["best_quality"]
+    reached = put("metrics.time_to_target", {"seconds": data["metrics"]["curve"][-1]["elapsed_s"], "epoch": 24})
+    target = all_of(put("case.target", best), put("hyperparameters.values.target", best))
+    all_of(IS_PUBLISHED, put("hyperparameters.changes", []), put("case.preset", "full"), reached, target)(data)
+
+    page = render_report([Record.model_validate(data)], language="en")
+
+    assert "dataset.train_samples is 600, dataset.name gives 118287" in page
+    assert "hyperparameters.values.resolution is 64, case detr 1.0 gives 800" in page
+
+
+@pytest.mark.parametrize("file", STORED, ids=lambda file: file.parent.name)
+def test_stored_records_are_consistent(file: Path) -> None:
+    found = findings(read_record(file).model_dump(mode="json"))
+
+    assert [text for text in found if not text.startswith(KNOWN.get(file.parent.name, "nothing"))] == []

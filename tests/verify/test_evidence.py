@@ -1,0 +1,167 @@
+"""What a run's events, telemetry and logs say about its record: a real run's, changed afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from chipperf.cli.main import app
+from chipperf.records.schema import Missing
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
+from chipperf.verify.evidence import examine
+from typer.testing import CliRunner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support import FinishedRun
+    from typer.testing import Result
+
+
+@pytest.fixture
+def run(trained_run: FinishedRun, tmp_path: Path) -> RunDirectory:
+    return RunDirectory(shutil.copytree(trained_run.directory, tmp_path / "run"))
+
+
+def events(run: RunDirectory) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.events.read_text(encoding="utf-8").splitlines()]
+
+
+def change_event(run: RunDirectory, name: str, value: object) -> None:
+    changed = events(run)
+    next(event for event in changed if event["event"] == name)["value"] = value
+    run.events.write_text("".join(json.dumps(event) + "\n" for event in changed), encoding="utf-8")
+
+
+def forget_checksums(run: RunDirectory) -> None:
+    """Let the record be one of an earlier version."""
+    run.write_record(read_record(run.record).model_copy(update={"evidence": Missing(missing="unknown")}))
+
+
+def contradictions(run: RunDirectory) -> list[str]:
+    return examine(read_record(run.record), run.path).contradictions
+
+
+def perf(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_run_agrees_with_its_evidence(run: RunDirectory) -> None:
+    record = read_record(run.record)
+    found = examine(record, run.path)
+
+    assert (found.contradictions, found.notes) == ([], [])
+    assert isinstance(record.evidence, dict)
+    assert set(record.evidence) == {"events.jsonl", "telemetry-node0.jsonl", "logs/rank0.log", "logs/rank1.log"}
+
+
+def test_the_core_pass_writes_its_windows_as_events(run: RunDirectory) -> None:
+    told = [event["value"] for event in events(run) if event["event"] == "CORE_WINDOW_STOP"]
+    windows = read_record(run.record).metrics.p_core.windows
+
+    assert told == [{"samples": each.samples, "seconds": each.seconds, "loss": each.loss} for each in windows]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "telemetry-node0.jsonl", "logs/rank0.log", "logs/rank1.log"])
+def test_changed_and_removed_files_are_named(run: RunDirectory, name: str) -> None:
+    file = run.path / name
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write("\n")
+    assert contradictions(run)[0] == f"{name} was changed after the run ended"
+
+    file.unlink()
+    assert contradictions(run) == []
+    assert f"{name} is not there" in examine(read_record(run.record), run.path).notes
+
+
+def test_a_file_that_the_run_did_not_write_is_named(run: RunDirectory) -> None:
+    run.log(7).write_text("NaN loss\n", encoding="utf-8")
+
+    assert contradictions(run) == ["logs/rank7.log does not belong to the run"]
+
+
+@pytest.mark.parametrize(
+    ("event", "value", "text"),
+    [
+        ("SEED", 6, "seed is 5, events.jsonl gives 6"),
+        ("GLOBAL_BATCH_SIZE", 16, "hyperparameters.global_batch_size is 8, events.jsonl gives 16"),
+        ("TRAIN_SAMPLES", 10, "dataset.train_samples is 24, events.jsonl gives 10"),
+        ("EVAL_ACCURACY", 0.9, "events.jsonl at step 3 gives 0.9"),
+        ("WINDOW_STOP", {"samples": 8, "seconds": 1.0, "loss": 1.0}, "metrics.p_train.windows is {'samples': 8"),
+        ("CORE_WINDOW_STOP", {"samples": 8, "seconds": 1.0, "loss": 1.0}, "metrics.p_core.windows is {'samples': 8"),
+        ("RUN_STOP", "failed", "status.state is success, events.jsonl gives failed"),
+    ],
+)
+def test_events_witness_the_record(run: RunDirectory, event: str, value: object, text: str) -> None:
+    forget_checksums(run)
+    change_event(run, event, value)
+
+    [found] = contradictions(run)
+    assert text in found
+
+
+@pytest.mark.parametrize(
+    "content", ["garbage", "[]", "{}", '{"event": "SEED"}', '{"event": 1, "value": 1, "metadata": 1, "x": 1}']
+)
+def test_garbage_is_no_event_log(run: RunDirectory, content: str) -> None:
+    forget_checksums(run)
+    run.events.write_text(content + "\n", encoding="utf-8")
+
+    assert contradictions(run)[0].startswith("events.jsonl is not an event log: ")
+
+
+def test_telemetry_witnesses_the_record(run: RunDirectory) -> None:
+    forget_checksums(run)
+    file = run.telemetry(0)
+    reading = json.loads(file.read_text(encoding="utf-8").splitlines()[0]) | {"utilization_percent": 1.5}
+    file.write_text(json.dumps(reading) + "\n", encoding="utf-8")
+
+    assert any(text.startswith("metrics.power.mean_utilization_percent is ") for text in contradictions(run))
+
+
+def test_what_a_resumed_session_repeats_counts_once(run: RunDirectory) -> None:
+    """The first session lost a window and an evaluation after its checkpoint; a restart without one lost everything."""
+    forget_checksums(run)
+    complete = events(run)
+    begin = next(index for index, event in enumerate(complete) if event["event"] == "RUN_START") + 1
+    head, body = complete[:begin], complete[begin:]
+    lost = {"event": "EVAL_ACCURACY", "value": 0.99, "metadata": {"step": 5}}
+    resumed = {"event": "RUN_RESUME", "value": 3, "metadata": {"step": 3}}
+    before = [event for event in body if event["metadata"].get("step", 9) <= 3]
+    after = [event for event in body if event["metadata"].get("step", 9) > 3]
+    log = [*head, lost, *head, *before, lost, resumed, *head, *after]
+    run.events.write_text("".join(json.dumps(event) + "\n" for event in log), encoding="utf-8")
+    assert contradictions(run) == []
+
+
+def test_verify_and_bundle_check_say_what_contradicts_and_what_is_missing(run: RunDirectory, tmp_path: Path) -> None:
+    page, bundle = tmp_path / "README.md", tmp_path / "b.tar.gz"
+    assert perf("report", run.path, "--out", page).exception is None
+    commands = (("verify", page, "--runs", run.path), ("bundle", "check", bundle))
+
+    def pack() -> None:
+        assert perf("bundle", run.path, "--report", page, "--out", bundle).exception is None
+
+    pack()
+    for command in commands:
+        assert perf(*command).exception is None
+
+    change_event(run, "SEED", 6)
+    pack()
+    for command in commands:
+        result = perf(*command)
+        assert result.exception.exit_code == 4
+        assert "seed is 5, events.jsonl gives 6" in result.output
+        assert "events.jsonl was changed after the run ended" in result.output
+        assert json.loads(perf(*command, "--json").stdout)
+
+    run.events.unlink()
+    pack()
+    for command in commands:
+        result = perf(*command)
+        assert result.exception is None
+        assert "events.jsonl is not there" in result.stderr
+        assert "without events, nothing witnesses windows, evaluations and the run's end" in result.stderr
