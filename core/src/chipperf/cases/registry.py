@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
 
 from chipperf.cases.base import Case
 from chipperf.cases.classification.case import MOBILENETV2, RESNET50
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.errors import PluginLoadError, UsageError, did_you_mean
+from chipperf.plugin.installed import PluginEntry, entries_of, load_object
+from chipperf.plugin.probe_process import require_loadable
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
@@ -16,39 +18,41 @@ _BUILT_IN = {case.name: case for case in (RESNET50, MOBILENETV2, DETR)}
 
 def case_names() -> tuple[str, ...]:
     """Return the names of all installed cases, core's cases first."""
-    added = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)} - set(_BUILT_IN)
+    added = {entry.name for entry in entries_of(ENTRY_POINT_GROUP)} - set(_BUILT_IN)
     return (*_BUILT_IN, *sorted(added))
 
 
-def find_case(name: str) -> Case:
-    """Return the case called ``name``.
+def find_case(name: str, *, guarded: bool = False) -> Case:
+    """Return the case called ``name``. With ``guarded``, an added case is first imported in a child process.
 
     Raises:
         UsageError: There is no such case; the message suggests the nearest name.
         PluginLoadError: The entry point of an added case is not a :class:`~chipperf.cases.base.Case`, or two
             distributions add a case with that name.
+        PluginError: A guarded case ends its process, hangs or prints too much.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    added = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    added = [entry for entry in entries_of(ENTRY_POINT_GROUP) if entry.name == name]
     if len(added) > 1:
         values = " and ".join(entry.value for entry in added)
         raise PluginLoadError(f"case {name!r} is provided more than once: by {values}", hint="uninstall all but one")
     if added:
+        if guarded:
+            _require_loadable(added[0])
         return _load(added[0])
     known = case_names()
     raise UsageError(f"unknown case {name!r}{did_you_mean(name, known)}", hint=f"installed cases: {', '.join(known)}")
 
 
-def _load(entry: EntryPoint) -> Case:
-    distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
-    who = f"case {entry.name!r} of {distribution} ({entry.value})"
-    try:
-        case = entry.load()
-    except Exception as error:
-        raise PluginLoadError(f"{who} cannot be imported: {error}", hint="repair or uninstall it") from error
+_require_loadable = cache(require_loadable)
+
+
+def _load(entry: PluginEntry) -> Case:
+    case = load_object(entry)
     if not isinstance(case, Case) or case.name != entry.name:
         raise PluginLoadError(
-            f"{who} is not a Case of that name", hint="let the entry point name a chipperf Case object"
+            f"{entry}: {entry.value!r} is not a Case of that name",
+            hint="let the entry point name a chipperf Case object",
         )
     return case

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chipperf.errors import ConfigError, PluginError, first_fault
 from chipperf.languages import in_all_languages
 from chipperf.plugin import installed
-from chipperf.plugin.session import bind
+from chipperf.plugin.probe_process import ask_all
+from chipperf.plugin.session import PluginDescription
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.plugin.types import VendorInfo
+
+logger = logging.getLogger(__name__)
 
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
@@ -134,10 +137,12 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
 @cache
 def _installed() -> tuple[VendorInfo, ...]:
     infos = []
-    for entry in {entry.name: entry for entry in installed.vendors()}.values():
-        # Ignore a broken plugin; `perf doctor` reports it.
-        with suppress(PluginError):
-            infos.append(bind(entry, purpose="inspect").vendor_info())
+    entries = {entry.name: entry for entry in installed.vendors()}
+    for entry, answer in ask_all(entries.values(), "describe", PluginDescription):
+        if isinstance(answer, PluginError):
+            logger.warning("the names of %s are unknown: %s", entry.name, answer)
+        else:
+            infos.append(answer.info)
     return tuple(infos)
 
 

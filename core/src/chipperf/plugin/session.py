@@ -18,6 +18,7 @@ from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.registration import (
     EVENT_HOOKS,
     OBSERVER_HOOKS,
+    REQUIRED_HOOKS,
     VENDOR_HOOKS,
     BoundPlugin,
     register,
@@ -72,6 +73,14 @@ class DisabledObserver:
     distribution: str
     version: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginDescription:
+    """What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
+
+    info: VendorInfo
+    lacks: tuple[str, ...]
 
 
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
@@ -132,6 +141,11 @@ class Session:
     def vendor_info(self) -> VendorInfo:
         """Return the vendor's info. The hook was called once, when the session was bound."""
         return self._info
+
+    def describe(self) -> PluginDescription:
+        """Return the vendor's info, and the required hooks that the plugin lacks."""
+        lacks = sorted(hook for hook in REQUIRED_HOOKS if not self.has(hook))
+        return PluginDescription(info=self._info, lacks=tuple(lacks))
 
     def probe(self) -> ProbeResult:
         """Probe in this process. :func:`chipperf.plugin.probe_process.probe_vendor` probes in a child process."""

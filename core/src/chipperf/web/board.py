@@ -192,7 +192,7 @@ class Board:
 def installed_case(name: str) -> Case | None:
     """Return a case, or ``None`` if it is not installed or broken. Its runs can be shown without it."""
     try:
-        return find_case(name)
+        return find_case(name, guarded=True)
     except PerfError:
         return None
 
