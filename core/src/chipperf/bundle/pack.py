@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 from chipperf.bundle.manifest import (
     CHECKSUMS,
+    FILES_OF_A_RUN,
+    LINKED_FILES,
     MANIFEST,
     REPORTS,
     RUNS,
@@ -20,8 +22,8 @@ from chipperf.bundle.manifest import (
     BundledRun,
     BundleManifest,
     checksums_bytes,
-    is_page,
     manifest_bytes,
+    problems,
 )
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
@@ -34,9 +36,6 @@ from chipperf.run.directory import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-_FILES_OF_A_RUN = ("events.jsonl", "telemetry-node*.jsonl", "logs/*.log", "logs/*.failure.json", "sources.json")
-"""Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 
 
 def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleManifest:
@@ -53,8 +52,12 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path) -> BundleMani
     files: dict[str, Path] = {}
     bundled_runs = [_add_run(run, files) for run in runs]
     bundled_reports = [_add_report(number, report, files) for number, report in enumerate(reports, start=1)]
+    if link := next((path for path in files.values() if path.is_symlink()), None):
+        raise UsageError(f"{link} is a link, and a bundle holds files", hint="replace it by a copy of its file")
     described = [_described(name, path) for name, path in sorted(files.items())]
     manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, files=described)
+    if problem := next(problems(manifest), None):
+        raise UsageError(f"cannot pack these files: {problem}", hint="rename the file or the run's directory")
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         try:
@@ -79,8 +82,9 @@ def _add_run(run: Path, files: dict[str, Path]) -> BundledRun:
         raise UsageError(f"run {stored.record.run_id} is named twice", hint="name every run once")
     if run.is_dir():
         RunDirectory(run).require_ended()
-        for path in (path for pattern in _FILES_OF_A_RUN for path in run.glob(pattern)):
-            if path.is_file() and not path.is_symlink():
+        for path in (path for pattern in FILES_OF_A_RUN for path in run.glob(pattern)):
+            # A link in the run's directory may lead anywhere.
+            if path.is_file() and path.resolve() == run.resolve() / path.relative_to(run):
                 files[f"{directory}/{path.relative_to(run).as_posix()}"] = path
     files[name] = stored.file
     return BundledRun(run_id=stored.record.run_id, record=name)
@@ -89,11 +93,11 @@ def _add_run(run: Path, files: dict[str, Path]) -> BundledRun:
 def _add_report(number: int, report: Path, files: dict[str, Path]) -> str:
     """Add a report, its provenance, and the files in its directory that it links. Return its name in the archive.
 
-    Linked pages are not packed, because a bundle contains only pages that are verified as reports.
+    Only points and pictures are packed, because a bundle contains only what is verified.
     """
     directory = f"{REPORTS}/{number}"
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
-    linked = [report.with_name(name) for name in links if is_plain_name(name) and not is_page(name)]
+    linked = [report.with_name(name) for name in links if is_plain_name(name) and name.endswith(LINKED_FILES)]
     beside = (path for path in (provenance_file(report), *linked) if path.is_file())
     files |= {f"{directory}/{path.name}": path for path in (report, *beside)}
     return f"{directory}/{report.name}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import NoReturn
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from typing import NoReturn, TextIO, cast
 
 import typer
 
 import chipperf
 from chipperf.cli.command_groups import lazy_group
 from chipperf.errors import PerfError, PluginError
+from chipperf.visible import TerminalText
 
 COMMANDS = {
     "train": "chipperf.cli.train:train",
@@ -41,6 +43,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # Without color, click removes a terminal's sequences from foreign texts, which are to be seen.
+    context_settings={"color": True},
 )
 
 
@@ -63,6 +67,15 @@ def main() -> NoReturn:
     Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
+    with ExitStack() as redirected:
+        for redirect, stream in ((redirect_stdout, sys.stdout), (redirect_stderr, sys.stderr)):
+            # A closed stream is None.
+            if stream:
+                redirected.enter_context(redirect(cast("TextIO", TerminalText(stream))))
+        _run()
+
+
+def _run() -> NoReturn:
     try:
         app()
     except PerfError as error:
@@ -81,7 +94,7 @@ _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch",
 def _fail(error: PerfError) -> NoReturn:
     if os.environ.get("PERF_DEBUG"):
         traceback.print_exc()
-    typer.echo(f"perf: error: {error.message}", err=True)
+    typer.echo(f"perf: error: {error.message}", err=True, color=True)
     if error.hint:
-        typer.echo(f"  hint: {error.hint}", err=True)
+        typer.echo(f"  hint: {error.hint}", err=True, color=True)
     sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from chipperf.languages import in_all_languages
 from chipperf.plugin import installed
 from chipperf.plugin.probe_process import ask_all
 from chipperf.plugin.session import PluginDescription
+from chipperf.records.files import read_bounded
 from chipperf.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _installed() -> tuple[VendorInfo, ...]:
 
 def _add_file(names: CardNames, path: Path) -> None:
     try:
-        content = _File.model_validate(parse_toml(path.read_text(encoding="utf-8")))
+        content = _File.model_validate(parse_toml(read_bounded(path).decode()))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --cards") from error
     except ValidationError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from markdown_it import MarkdownIt
 
 from chipperf.errors import DocumentError
+from chipperf.records.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,12 +140,9 @@ def read_text(path: Path) -> str:
             where.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_bounded(path, MAX_BYTES)
     except OSError as error:
-        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a file that exists") from error
-    if len(content) > MAX_BYTES:
-        raise DocumentError(f"{path} is larger than {MAX_BYTES // 2**20} MiB", hint="a case document is a page or two")
+        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a document of a page or two") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

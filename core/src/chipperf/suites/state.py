@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import ConfigError, RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
-from chipperf.records.files import write_atomically
+from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
@@ -235,7 +235,7 @@ class SuiteDirectory:
             RecordError: The state cannot be read.
         """
         try:
-            return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
+            return parse_model(SuiteState, read_bounded(self.state))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

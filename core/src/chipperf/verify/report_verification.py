@@ -12,6 +12,7 @@ from chipperf.documents.case_document import read_document
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.report.curve_files import CurveFiles, is_plain_link, is_plain_name, points_csv
 from chipperf.report.provenance import describe_page, provenance_file, read_provenance
@@ -250,9 +251,13 @@ def _check_linked_files(
     for name, digest in sorted(digests.items()):
         file = result.file.with_name(name)
         try:
-            content = file.read_bytes()
+            content = read_bounded(file)
         except (OSError, ValueError) as error:
-            result.add("file", f"the page links this file, which cannot be read: {error}", file=file)
+            result.add(
+                "file",
+                f"the page links this file, which cannot be read: {error}",
+                file=file,
+            )
             continue
         if digest and hashlib.sha256(content).hexdigest() != digest:
             result.add("file", "the file differs from the records", file=file)

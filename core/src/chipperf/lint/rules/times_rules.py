@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
@@ -11,6 +12,7 @@ from chipperf.documents.format import number as written
 from chipperf.documents.markdown import Block, Table
 from chipperf.lint.rule import NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
+from chipperf.records.files import open_regular
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
@@ -173,8 +175,8 @@ def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
 def _axis_of_data(path: str) -> str | None:
     """Return the unit of the first column of a CSV file."""
     try:
-        with open(path, encoding="utf-8") as file:
-            first = file.readline(1000).casefold().partition(",")[0]
+        with open_regular(Path(path)) as file:
+            first = file.readline(1000).decode().casefold().partition(",")[0]
     except (OSError, ValueError):
         return None
     return "epoch" if "epoch" in first else "step" if "step" in first else None
