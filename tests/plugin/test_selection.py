@@ -6,10 +6,10 @@ import pytest
 from chipperf.errors import PluginError, PluginLoadError, VendorHookError, VendorSelectionError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe_process import ask, probe_vendor, probe_vendors
+from chipperf.plugin.probe_process import ask, ask_all, probe_vendor
 from chipperf.plugin.selection import select_vendor
 from chipperf.plugin.session import PluginDescription, bind
-from chipperf.plugin.types import PeakFlops
+from chipperf.plugin.types import PeakFlops, ProbeResult
 
 RAISES_ON_IMPORT = "raise RuntimeError('this plugin must not be imported')"
 
@@ -228,11 +228,12 @@ def test_thread_left_by_a_probe_does_not_keep_the_child(plugins):
 def test_outcomes_keep_the_order_and_carry_fault_or_result(plugins):
     entries = [plugins.plugin("broken", RAISES_ON_IMPORT), plugins.vendor("acme")]
 
-    broken, acme = probe_vendors(entries)
+    (broken, fault), (acme, result) = ask_all(entries, "probe", ProbeResult)
 
-    assert (broken.entry, broken.available, broken.result) == (entries[0], False, None)
-    assert "must not be imported" in broken.reason
-    assert (acme.entry, acme.available, acme.reason, acme.fault) == (entries[1], True, "one A1", None)
+    assert [broken, acme] == entries
+    assert isinstance(fault, PluginLoadError)
+    assert "must not be imported" in fault.message
+    assert (result.available, result.reason) == (True, "one A1")
 
 
 def test_entry_names_itself():

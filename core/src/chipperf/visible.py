@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from os.path import commonprefix
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 _HIDDEN: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -24,11 +24,8 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: _escape(match[0]), text)
 
 
-class TerminalText:
-    """Standard output or error whose texts a terminal does not obey.
-
-    Rich, which moves the cursor, writes to ``rich_proxied_file``; whoever gives it foreign texts makes them visible.
-    """
+class _TerminalText:
+    # Rich, which moves the cursor, writes to rich_proxied_file; whoever gives it foreign texts makes them visible.
 
     def __init__(self, stream: TextIO) -> None:
         self.rich_proxied_file = stream
@@ -37,14 +34,18 @@ class TerminalText:
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Write a text with what a terminal would obey escaped."""
         return self.rich_proxied_file.write(visible(text))
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the stream. Its buffer, with which click would replace this, is hidden."""
+        # With the buffer, click would write past this.
         if name == "buffer":
             raise AttributeError(name)
         return getattr(self.rich_proxied_file, name)
+
+
+def terminal_text(stream: TextIO) -> TextIO:
+    """Return a stream whose texts a terminal does not obey; a closed one, ``None``, as it is."""
+    return cast("TextIO", _TerminalText(stream)) if stream else stream
 
 
 def shown_apart(one: str, other: str) -> tuple[str, str]:

@@ -113,21 +113,17 @@ def problems(manifest: BundleManifest) -> Iterator[str]:
     run_directories = {PurePosixPath(record).parent for record in records}
     report_directories = {PurePosixPath(report).parent for report in manifest.reports}
     for record in records:
-        if not _is_below(record, RUNS) or not _is_record(record):
+        if not _is_below(record, RUNS) or not record.endswith(f"/{RECORD_NAME}"):
             yield f"{record!r} is not the record of a directory of {RUNS}"
     for report in manifest.reports:
         if not _is_below(report, REPORTS):
             yield f"{report!r} is not below {REPORTS}, in a directory"
     for name in sorted(names):
         path = PurePosixPath(name)
-        if _is_record(name) and name not in records:
-            yield f"{name!r} is a record, but does not belong to one of the runs"
-        elif is_page(name) and name not in manifest.reports:
-            yield f"{name!r} is a page, but not one of the reports"
-        elif path.parent not in report_directories and run_directories.isdisjoint(path.parents):
+        if path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"
         elif name not in (*records, *manifest.reports) and not _is_evidence(path):
-            yield f"{name!r} is none of the files that a bundle holds"
+            yield f"{name!r} is none of the files that a bundle holds of its runs and reports"
 
 
 def _is_below(name: str, top: str) -> bool:
@@ -146,15 +142,6 @@ def _is_evidence(path: PurePosixPath) -> bool:
 def name_key(name: str) -> str:
     """Return what is equal for names that some file systems do not tell apart: by case, or by composed letters."""
     return unicodedata.normalize("NFKC", name).casefold()
-
-
-def _is_record(name: str) -> bool:
-    return PurePosixPath(name).name.casefold() == RECORD_NAME
-
-
-def is_page(name: str) -> bool:
-    """Return whether a file has the name of a page. A bundle may contain only pages that are reports."""
-    return name.casefold().endswith(".md")
 
 
 def name_problem(name: str) -> str | None:

@@ -9,7 +9,7 @@ from chipperf.cases.classification.case import MOBILENETV2, RESNET50
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.errors import PluginLoadError, UsageError, did_you_mean
 from chipperf.plugin.installed import PluginEntry, entries_of, load_object
-from chipperf.plugin.probe_process import require_loadable
+from chipperf.plugin.probe_process import ask
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
@@ -39,13 +39,13 @@ def find_case(name: str, *, guarded: bool = False) -> Case:
         raise PluginLoadError(f"case {name!r} is provided more than once: by {values}", hint="uninstall all but one")
     if added:
         if guarded:
-            _require_loadable(added[0])
+            _ask_once(added[0], "load", None)
         return _load(added[0])
     known = case_names()
     raise UsageError(f"unknown case {name!r}{did_you_mean(name, known)}", hint=f"installed cases: {', '.join(known)}")
 
 
-_require_loadable = cache(require_loadable)
+_ask_once = cache(ask)
 
 
 def _load(entry: PluginEntry) -> Case:

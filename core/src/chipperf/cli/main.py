@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from typing import NoReturn, TextIO, cast
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NoReturn
 
 import typer
 
 import chipperf
 from chipperf.cli.command_groups import lazy_group
 from chipperf.errors import PerfError, PluginError
-from chipperf.visible import TerminalText
+from chipperf.visible import terminal_text
 
 COMMANDS = {
     "train": "chipperf.cli.train:train",
@@ -67,11 +67,7 @@ def main() -> NoReturn:
     Exit codes: 0 success, 1 the run failed, 2 usage, 3 plugin or environment, 4 a check found faults. An error is one
     line and a hint; ``PERF_DEBUG=1`` adds the traceback.
     """
-    with ExitStack() as redirected:
-        for redirect, stream in ((redirect_stdout, sys.stdout), (redirect_stderr, sys.stderr)):
-            # A closed stream is None.
-            if stream:
-                redirected.enter_context(redirect(cast("TextIO", TerminalText(stream))))
+    with redirect_stdout(terminal_text(sys.stdout)), redirect_stderr(terminal_text(sys.stderr)):
         _run()
 
 

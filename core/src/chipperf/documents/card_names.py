@@ -143,7 +143,7 @@ def _installed() -> tuple[VendorInfo, ...]:
         if isinstance(answer, PluginError):
             logger.warning("the names of %s are unknown: %s", entry.name, answer)
         else:
-            infos.append(answer.info)
+            infos.append(answer[0])
     return tuple(infos)
 
 

@@ -32,7 +32,6 @@ PROBE_TIMEOUT_S: Final = 10.0
 """Time limit of a plugin's answer, including the start of its interpreter."""
 
 _MAX_OUTPUT_BYTES: Final = 2**20
-_LOAD: Final = "load"
 
 # The child must find the same plugins as its parent, also if their path is in sys.path but not in PYTHONPATH.
 _BOOTSTRAP: Final = (
@@ -49,47 +48,10 @@ class _Fault:
     hint: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeOutcome:
-    """The outcome of probing one vendor: a result, or why there is none.
-
-    The plugin may be broken, or its probe may have raised, hung or ended its process.
-    """
-
-    entry: PluginEntry
-    result: ProbeResult | None = None
-    fault: PluginError | None = None
-
-    @property
-    def available(self) -> bool:
-        """True if the probe found a device."""
-        return self.result is not None and self.result.available
-
-    @property
-    def reason(self) -> str:
-        """The reason in the result, or the fault."""
-        return self.result.reason if self.result else str(self.fault)
-
-
-def probe_vendors(entries: Iterable[PluginEntry], *, timeout_s: float = PROBE_TIMEOUT_S) -> tuple[ProbeOutcome, ...]:
-    """Probe vendors with different names at the same time. A fault of one does not affect the others."""
-    return tuple(
-        ProbeOutcome(entry=entry, fault=answer)
-        if isinstance(answer, PluginError)
-        else ProbeOutcome(entry=entry, result=answer)
-        for entry, answer in ask_all(entries, "probe", ProbeResult, timeout_s=timeout_s)
-    )
-
-
 def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> ProbeResult:
     """Run a vendor's ``perf_probe``; for its errors see :func:`ask`."""
     result: ProbeResult = ask(entry, "probe", ProbeResult, timeout_s=timeout_s)
     return result
-
-
-def require_loadable(entry: PluginEntry) -> None:
-    """Import what an entry point names in a child process, so that it can be imported here; errors as :func:`ask`."""
-    ask(entry, _LOAD, None)
 
 
 def ask_all(
@@ -110,14 +72,14 @@ def ask_all(
 def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeout_s: float = PROBE_TIMEOUT_S) -> Any:
     """Call the method ``question`` of a vendor's session in a child process, which is killed after ``timeout_s``.
 
-    The answer has the type ``expected``.
+    The answer has the type ``expected``. The question ``load`` only imports what any entry point names.
 
     Raises:
         PluginLoadError: The plugin cannot be imported or does not fulfill the specification.
         VendorHookError: It raised, returned another type, hung, printed too much, or ended its process.
     """
     remedy = f"report it to the authors of {entry.distribution}"
-    asked = "its import" if question == _LOAD else f"perf_{question}"
+    asked = "its import" if question == "load" else f"perf_{question}"
     command = [sys.executable, "-c", _BOOTSTRAP, json.dumps([asdict(entry), question, arguments]), "\n".join(sys.path)]
     # Files in memory, which the child cannot fill beyond its limit, and which no process that it left keeps open.
     with (
@@ -176,7 +138,7 @@ def main() -> None:
 
     entry, question, arguments = json.loads(sys.argv[1])
     try:
-        if question == _LOAD:
+        if question == "load":
             load_object(PluginEntry(**entry))
             content: Any = (None,)
         else:

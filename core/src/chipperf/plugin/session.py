@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed
@@ -58,6 +58,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
+"""What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
+
 MEASURED_HOOKS: Final = ("perf_synchronize", "perf_step_end")
 """Hooks that are called during a measurement."""
 
@@ -73,14 +76,6 @@ class DisabledObserver:
     distribution: str
     version: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginDescription:
-    """What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
-
-    info: VendorInfo
-    lacks: tuple[str, ...]
 
 
 def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: Purpose = "train") -> Session:
@@ -145,7 +140,7 @@ class Session:
     def describe(self) -> PluginDescription:
         """Return the vendor's info, and the required hooks that the plugin lacks."""
         lacks = sorted(hook for hook in REQUIRED_HOOKS if not self.has(hook))
-        return PluginDescription(info=self._info, lacks=tuple(lacks))
+        return self._info, tuple(lacks)
 
     def probe(self) -> ProbeResult:
         """Probe in this process. :func:`chipperf.plugin.probe_process.probe_vendor` probes in a child process."""

@@ -19,14 +19,7 @@ from chipperf.plugin.installed import package_directory
 from chipperf.plugin.types import Title
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing
-from chipperf.report.templating import (
-    SandboxedTemplates,
-    checked_directory,
-    generate,
-    make_environment,
-    naming_broken_templates,
-    template_names,
-)
+from chipperf.report import templating
 from chipperf.report.tracing import note_written, watch
 from chipperf.report.view import build_view
 
@@ -110,7 +103,7 @@ def render_page(
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
     names = (view.case, "report")
-    directories = [checked_directory(directory, _SUFFIX) for directory in (user_templates, vendor_templates)]
+    directories = [templating.checked_directory(directory, _SUFFIX) for directory in (user_templates, vendor_templates)]
     for directory in filter(None, directories):
         _refuse_templates_of_one_language(directory, names)
     environment = _environment(
@@ -118,7 +111,7 @@ def render_page(
     )
     environment.foreign.clear()
     banner = _render(environment, [f"core/banner{_SUFFIX}"], view)
-    body = _render(environment, template_names(names, _SUFFIX), view)
+    body = _render(environment, templating.template_names(names, _SUFFIX), view)
     shifted = (SourcedText(part.offset + len(banner.text), part.sources) for part in body.parts)
     text = banner.text + body.text
     foreign = tuple(sorted(environment.foreign))
@@ -149,9 +142,9 @@ def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> 
 @lru_cache(maxsize=16)
 def _environment(
     user_templates: Path | None, vendor_templates: Path | None, language: Language, *, exact: bool, as_percent: bool
-) -> SandboxedTemplates:
+) -> templating.SandboxedTemplates:
     """Return Jinja's environment; ``exact`` writes values with all digits."""
-    environment = make_environment(
+    environment = templating.make_environment(
         user_templates,
         vendor_templates,
         # With escaping on, Jinja tells rendered blocks and macros from values. finalize escapes the values, because
@@ -231,7 +224,7 @@ def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
 
 
 def _render(environment: Environment, names: Sequence[str], view: ReportView, **variables: Any) -> Page:
-    with naming_broken_templates(
+    with templating.naming_broken_templates(
         _SUFFIX,
         example="core/report.md.j2",
         documented="docs/report.md lists the variables, filters and blocks a template can use",
@@ -255,7 +248,7 @@ def _render_traced(template: Template, name: str, **variables: Any) -> Page:
     with watch() as reads:
         # A chunk is the text of an expression or a piece of the template's text. For the template's text, the reads of
         # conditions and loops are dropped: they decide whether text is written, not its content.
-        for chunk in generate(template, variables):
+        for chunk in templating.generate(template, variables):
             begin = 0
             for text, sources in reads.take_written():
                 # A macro or an overridden block gives all its texts as one chunk.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import threading
 import traceback
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -45,14 +44,6 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
         self.foreign: set[str] = set()
         super().__init__(**options)
 
-    def get_template(self, *arguments: Any, **options: Any) -> Template:
-        """Return a template and note it."""
-        return self._noted(super().get_template(*arguments, **options))
-
-    def select_template(self, *arguments: Any, **options: Any) -> Template:
-        """Return the first template that exists and note it."""
-        return self._noted(super().select_template(*arguments, **options))
-
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether templates may read an attribute. The methods of pydantic can read files and unpickle."""
         if isinstance(obj, PurePath) or (isinstance(obj, BaseModel) and hasattr(BaseModel, attr)):
@@ -65,7 +56,9 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
             raise SecurityError(f"the exponent {right} is too large")
         return super().call_binop(context, operator, left, right)
 
-    def _noted(self, template: Template) -> Template:
+    def _load_template(self, *arguments: Any) -> Template:
+        # Every template comes from here, also one that another extends or includes.
+        template = super()._load_template(*arguments)
         file = Path(template.filename or "")
         for place, directory in self._places.items():
             if directory != CORE_TEMPLATES and file.is_relative_to(directory):
@@ -146,27 +139,22 @@ def generate(template: Template, variables: Mapping[str, object]) -> Iterator[st
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Limit the block's processor time, and the memory that it takes in addition."""
+    """Limit the block's processor time, and the memory that it takes in addition; only in the main thread."""
 
     def stop(signum: int, frame: object) -> NoReturn:
         raise SecurityError(f"it has computed for {_MAX_CPU_S:g} s")
 
     used_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = used_bytes + _MAX_MEMORY_BYTES
-    # Only the main thread can be interrupted.
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGVTALRM, stop) if is_main else None
+    limits, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGVTALRM, stop)
+    limit = min(each for each in (used_bytes + _MAX_MEMORY_BYTES, *limits) if each != resource.RLIM_INFINITY)
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(soft, limit), hard))
-        if is_main:
-            signal.setitimer(signal.ITIMER_VIRTUAL, _MAX_CPU_S)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limits[1]))
+        signal.setitimer(signal.ITIMER_VIRTUAL, _MAX_CPU_S)
         yield
     finally:
-        if is_main:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, handler)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def _failing_template(error: Exception, suffix: str) -> str:

@@ -190,9 +190,8 @@ def _compare(
 
     def describe(rendered: Page, curve: CurveFiles | None) -> Provenance:
         files = {unquote(curve.csv): points or b""} if curve else {}
-        return describe_page(
-            rendered, language=language, records=reported, baseline=baselines, curve=curve, files=files
-        )
+        records = {"records": reported, "baseline": baselines}
+        return describe_page(rendered, language=language, curve=curve, files=files, **records)
 
     def compare(curve: CurveFiles | None) -> tuple[list[ReportDifference], Provenance, Page]:
         convergence = replace(view.convergence, files=curve) if view.convergence else None
@@ -276,11 +275,7 @@ def _check_linked_files(
         try:
             content = read_bounded(file)
         except (OSError, ValueError) as error:
-            result.add(
-                "file",
-                f"the page links this file, which cannot be read: {error}",
-                file=file,
-            )
+            result.add("file", f"the page links this file, which cannot be read: {error}", file=file)
             continue
         if digest and hashlib.sha256(content).hexdigest() != digest:
             result.add("file", "the file differs from the records", file=file)
