@@ -7,9 +7,9 @@ later fork. Commands that only ask plugins, such as ``perf lint`` and ``perf doc
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from chipperf import errors
 from chipperf.errors import PluginError, VendorHookError
@@ -79,12 +79,11 @@ def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeo
         VendorHookError: It raised, returned another type, hung, printed too much, or ended its process.
     """
     remedy = f"report it to the authors of {entry.distribution}"
-    asked = "its import" if question == "load" else f"perf_{question}"
+    asked = "its import" if question in ("load", "describe") else f"perf_{question}"
     command = [sys.executable, "-c", _BOOTSTRAP, json.dumps([asdict(entry), question, arguments]), "\n".join(sys.path)]
-    # Files in memory, which the child cannot fill beyond its limit, and which no process that it left keeps open.
     with (
-        open(os.memfd_create("answer"), "w+b") as answer,
-        open(os.memfd_create("output"), "w+b") as output,
+        _file_in_memory() as answer,
+        _file_in_memory() as output,
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=answer, stderr=output, start_new_session=True
         ) as child,
@@ -101,14 +100,15 @@ def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeo
                 os.killpg(child.pid, signal.SIGKILL)
         answer.seek(0)
         output.seek(0)
-        said, printed = answer.read(), output.read().decode(errors="replace")
+        said, printed = answer.read().rstrip(b"\0"), output.read()
     # Imported here: who lists plugins does not ask them.
     from pydantic import TypeAdapter, ValidationError
 
-    if len(printed) >= _MAX_OUTPUT_BYTES:
+    if not printed.endswith(b"\0"):
         raise VendorHookError(f"{entry}: {asked} prints more than {_MAX_OUTPUT_BYTES // 2**20} MiB", hint=remedy)
     if not said:
-        last_words = printed.strip().splitlines()[-1:] or ["it printed nothing"]
+        complaints = printed.rstrip(b"\0").decode(errors="replace")
+        last_words = complaints.strip().splitlines()[-1:] or ["it printed nothing"]
         raise VendorHookError(
             f"{entry}: {asked} ended its process with exit status {child.returncode}: {last_words[0]}", hint=remedy
         )
@@ -123,6 +123,14 @@ def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeo
     return content[0]
 
 
+def _file_in_memory() -> BinaryIO:
+    """Return a file of zeros for a child's output, which nothing can make larger."""
+    descriptor = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.truncate(descriptor, _MAX_OUTPUT_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return open(descriptor, "r+b")
+
+
 def main() -> None:
     """Ask a plugin and print its answer or fault as JSON. The first argument is entry, question and arguments as JSON.
 
@@ -130,7 +138,6 @@ def main() -> None:
     """
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_OUTPUT_BYTES, _MAX_OUTPUT_BYTES))
     from pydantic_core import to_json
 
     from chipperf.plugin.installed import PluginEntry, load_object
