@@ -276,10 +276,10 @@ def _read_suite_file(path: Path) -> SuiteFile:
         return SuiteFile(run=[RunEntry(case_keys=_case_keys(text, path))])
     try:
         file = SuiteFile.model_validate(parse_toml(text))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
     except ValidationError as error:
         raise _explain(error.errors()[0], path) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="see docs/suites.md for an example") from error
     for number, entry in enumerate(file.run, start=1):
         place = f"{path}: [[run]] {number}"
         if (entry.case is None) == (entry.case_keys is None):
