@@ -8,15 +8,14 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
-
 from chipperf.errors import RecordError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+    from pydantic import BaseModel
+
+ModelT = TypeVar("ModelT", bound="BaseModel")
 
 MAX_RECORD_BYTES: Final = 64 * 2**20
 """Largest size of a record and of what describes records. The record of a full ImageNet run has a few MiB."""
@@ -54,6 +53,9 @@ def parse_model(model: type[ModelT], content: str | bytes) -> ModelT:
     try:
         json.loads(content, object_pairs_hook=distinct_keys)
     except ValueError as error:
+        # Imported here: commands that only write files start without it.
+        from pydantic_core import PydanticCustomError, ValidationError
+
         fault = PydanticCustomError("duplicate_key", "{fault}", {"fault": str(error)})
         raise ValidationError.from_exception_data(model.__name__, [{"type": fault, "input": None}]) from error
     return parsed
