@@ -223,11 +223,11 @@ def test_a_record_of_another_run_is_found(bundle):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("runs/ghost/record.json", "is a record, but does not belong to one of the runs"),
-        ("reports/1/record.json", "is a record, but does not belong to one of the runs"),
-        ("runs/first/logs/Record.JSON", "is a record, but does not belong to one of the runs"),
-        ("reports/1/second.md", "is a page, but not one of the reports"),
-        ("runs/first/README.MD", "is a page, but not one of the reports"),
+        ("runs/ghost/record.json", "belongs to no run and no report"),
+        ("reports/1/record.json", "is none of the files that a bundle holds"),
+        ("runs/first/logs/Record.JSON", "is none of the files that a bundle holds"),
+        ("reports/1/second.md", "is none of the files that a bundle holds"),
+        ("runs/first/README.MD", "is none of the files that a bundle holds"),
         ("runs/ghost/events.jsonl", "belongs to no run and no report"),
         ("reports/2/acc.csv", "belongs to no run and no report"),
         ("extra/notes.txt", "belongs to no run and no report"),
@@ -248,7 +248,7 @@ def test_a_file_that_nobody_would_check_is_refused(bundle, name, problem):
         (lambda manifest: manifest["runs"][1].update(record="runs/first/record.json"), "records: a name occurs twice"),
         (lambda manifest: manifest["runs"][0].update(record="runs/first/events.jsonl"), "is not the record of"),
         (lambda manifest: manifest["reports"].append("reports/1/README.md"), "reports: a name occurs twice"),
-        (lambda manifest: manifest.update(reports=[]), "is a page, but not one of the reports"),
+        (lambda manifest: manifest.update(reports=[]), "belongs to no run and no report"),
         (lambda manifest: manifest.update(reports=["runs/first/events.jsonl"]), "is not below reports"),
         (lambda manifest: manifest.update(schema_version=3), "schema_version: Input should be less than"),
         (lambda manifest: manifest.update(metrics_version=0), "metrics_version: Input should be greater than"),
@@ -260,6 +260,66 @@ def test_a_manifest_that_leaves_something_out_is_refused(bundle, change, problem
     change(manifest)
     write(bundle, rewritten(contents | {"manifest.json": json.dumps(manifest).encode()}))
     assert problem in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "reports/1/README.html",
+            "reports/1/README.markdown",
+            "reports/1/run.sh",
+            "reports/1/x.pt",
+            "reports/1/LICENSE",
+        ),
+        *("runs/first/run.sh", "runs/first/plan.json", "runs/first/logs/model.pt", "runs/first/checkpoints/x.log"),
+    ],
+)
+def test_only_what_perf_bundle_packs_is_accepted(bundle, name):
+    write(bundle, rewritten(members(bundle) | {name: b"x"}))
+    assert f"'{name}' is none of the files that a bundle holds" in refusal(bundle)
+
+
+def test_names_that_a_file_system_may_not_tell_apart_are_refused(bundle):
+    twins = ("runs/first/logs/\u00e9.log", "runs/first/logs/e\u0301.log")
+    write(bundle, rewritten(members(bundle) | dict.fromkeys(twins, b"x")))
+    assert "a name occurs twice" in refusal(bundle)
+
+
+def test_a_key_twice_in_the_manifest_is_refused(bundle):
+    contents = members(bundle)
+    contents["manifest.json"] = contents["manifest.json"].replace(b'"runs"', b'"runs": [], "runs"', 1)
+    write(bundle, contents)
+    assert "the key 'runs' occurs twice" in refusal(bundle)
+
+
+def test_a_record_of_blanks_is_refused(bundle):
+    write(bundle, rewritten(members(bundle) | {"runs/first/record.json": b" " * (2**26 + 1)}))
+    assert "runs/first/record.json: it is larger than 64 MiB" in refusal(bundle)
+
+
+@pytest.mark.parametrize("name", ["acc.csv", "README.md.provenance.json", "README.md"])
+def test_packing_follows_no_link_beside_a_report(published, bundle, name):
+    file = published.page.with_name(name)
+    file.rename(file.with_suffix(".real"))
+    file.symlink_to(file.with_suffix(".real"))
+    result = perf("bundle", *run_directories(published), "--report", published.page, "--out", bundle)
+    assert f"{file} is a link" in result.exception.message
+
+
+def test_packing_follows_no_link_of_a_run(published, bundle):
+    logs = published.record("first").parent / "logs"
+    logs.rename(published.directory / "elsewhere")
+    logs.symlink_to(published.directory / "elsewhere")
+    perf("bundle", published.record("first").parent, "--out", bundle)
+    assert not [name for name in members(bundle) if "/logs/" in name]
+
+
+def test_a_name_that_the_check_would_refuse_is_not_packed(published, bundle):
+    log = published.record("first").parent / "logs" / "\x1b[2K.log"
+    log.write_text("")
+    result = perf("bundle", *run_directories(published), "--out", bundle)
+    assert "a name with characters that cannot be seen" in result.exception.message
 
 
 def test_a_missing_file_is_found(bundle):
@@ -280,6 +340,9 @@ def test_a_missing_file_is_found(bundle):
         ("C:/x", "not a plain name"),
         ("runs\\x", "not a plain name"),
         ("x" * 401, "not a plain name"),
+        ("runs/first/\x1b[2K.log", "characters that cannot be seen"),
+        ("runs/first/\u202egol.log", "characters that cannot be seen"),
+        ("runs/first/a\nb.log", "characters that cannot be seen"),
         ("runs/first/RECORD.json", "it occurs twice"),
         ("runs/first/record.json", "it occurs twice"),
         ("more", "not in manifest.json"),

@@ -126,8 +126,8 @@ def test_case_of_another_distribution_is_found(distributions: FakeDistributions)
 @pytest.mark.parametrize(
     ("module", "source", "value", "message"),
     [
-        ("cases_broken", "import no_such_module", "cases_broken:CASE", "cannot be imported: No module named"),
-        ("cases_empty", "", "cases_empty:CASE", "cannot be imported: .*has no attribute 'CASE'"),
+        ("cases_broken", "import no_such_module", "cases_broken:CASE", "ModuleNotFoundError: No module named"),
+        ("cases_empty", "", "cases_empty:CASE", "AttributeError: .*has no attribute 'CASE'"),
         ("cases_number", GOOD, "cases_number:NUMBER", "is not a Case of that name"),
         ("cases_namesake", GOOD, "cases_namesake:NAMESAKE", "is not a Case of that name"),
     ],
@@ -140,7 +140,8 @@ def test_broken_case_names_its_distribution(
 
     with pytest.raises(PluginLoadError, match=message) as caught:
         find_case("resnet51")
-    assert caught.value.message.startswith(f"case 'resnet51' of perf-cases 1.2 ({value})")
+    assert caught.value.message.startswith("case 'resnet51' (perf-cases 1.2): ")
+    assert repr(value) in caught.value.message
     assert find_case("resnet50") is RESNET50
 
 

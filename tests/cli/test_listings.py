@@ -71,7 +71,7 @@ def test_broken_case_hides_no_other(invoke: Invoke, distributions: FakeDistribut
     entries = {entry["name"]: entry for entry in json.loads(invoke("cases", "--json").out)}
 
     assert entries["broken"]["version"] == "broken"
-    assert "case 'broken' of perf-cases 1.2" in entries["broken"]["summary"]
+    assert "case 'broken' (perf-cases 1.2)" in entries["broken"]["summary"]
     assert "resnet50" in entries
 
 

@@ -3,11 +3,13 @@
 import time
 
 import pytest
-from chipperf.errors import PluginLoadError, VendorHookError, VendorSelectionError
+from chipperf.errors import PluginError, PluginLoadError, VendorHookError, VendorSelectionError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe_process import probe_vendor, probe_vendors
+from chipperf.plugin.probe_process import ask, ask_all, probe_vendor
 from chipperf.plugin.selection import select_vendor
+from chipperf.plugin.session import PluginDescription, bind
+from chipperf.plugin.types import PeakFlops, ProbeResult
 
 RAISES_ON_IMPORT = "raise RuntimeError('this plugin must not be imported')"
 
@@ -160,6 +162,11 @@ def test_hanging_probe_is_killed_with_what_it_started(plugins, tmp_path):
         ("raise SystemExit(0)", "perf_probe raised SystemExit: 0"),
         ("return {'available': True}", "perf_probe returned dict instead of ProbeResult"),
         ("return None", "perf_probe returned None instead of ProbeResult"),
+        ("while True: print('flood' * 1000)", "perf_probe prints more than 1 MiB"),
+        *(
+            (f"import os; os.write(3, b{text!r}); os._exit(0)", "the answer of perf_probe makes no sense")
+            for text in ('{"fault": "os"}', "[]", "{}", "[{}]", "null", "1", '{"fault": "SystemExit", "message": ""}')
+        ),
     ],
 )
 def test_misbehaving_probe_is_a_fault_that_names_the_plugin(plugins, body, message):
@@ -170,6 +177,31 @@ def test_misbehaving_probe_is_a_fault_that_names_the_plugin(plugins, body, messa
     assert str(caught.value).startswith("vendor 'acme' (perf-acme 1.2): ")
     assert message in str(caught.value)
     assert "perf-acme" in caught.value.hint or entry.value in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import os; os._exit(0)", "its import ended its process with exit status 0: it printed nothing"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "exit status -11"),
+        ("while True: print('flood' * 1000)", "its import prints more than 1 MiB"),
+        ("import time; time.sleep(60)", "its import did not return within 1.5 s"),
+        ("raise OSError('gone')", "OSError: gone"),
+    ],
+)
+def test_what_cannot_be_imported_is_found_without_importing_it(plugins, source, message):
+    entry = plugins.plugin("acme", source, group="chipperf.cases")
+
+    with pytest.raises(PluginError, match=r"case 'acme' \(perf-acme 1\.2\): ") as caught:
+        ask(entry, "load", None, timeout_s=1.5)
+    assert message in str(caught.value)
+
+
+def test_an_answer_is_what_the_plugin_said(plugins):
+    entry = plugins.vendor("acme", perf_memory_query=None, info="capabilities=frozenset({chipperf.Capability.BF16})")
+
+    assert ask(entry, "describe", PluginDescription) == bind(entry, purpose="inspect").describe()
+    assert ask(entry, "peak_flops", PeakFlops | None, "A1", "fp32") is None
 
 
 def test_what_a_probe_prints_does_not_disturb_its_result(plugins, capfd):
@@ -196,11 +228,12 @@ def test_thread_left_by_a_probe_does_not_keep_the_child(plugins):
 def test_outcomes_keep_the_order_and_carry_fault_or_result(plugins):
     entries = [plugins.plugin("broken", RAISES_ON_IMPORT), plugins.vendor("acme")]
 
-    broken, acme = probe_vendors(entries)
+    (broken, fault), (acme, result) = ask_all(entries, "probe", ProbeResult)
 
-    assert (broken.entry, broken.available, broken.result) == (entries[0], False, None)
-    assert "must not be imported" in broken.reason
-    assert (acme.entry, acme.available, acme.reason, acme.fault) == (entries[1], True, "one A1", None)
+    assert [broken, acme] == entries
+    assert isinstance(fault, PluginLoadError)
+    assert "must not be imported" in fault.message
+    assert (result.available, result.reason) == (True, "one A1")
 
 
 def test_entry_names_itself():

@@ -189,3 +189,21 @@ def test_without_matplotlib_there_are_the_points_alone(tmp_path, monkeypatch):
 
     assert [path.name for path in content.files] == ["acc.csv"]
     assert content.links.png is None
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ('=HYPERLINK("http://x")', '"\'=HYPERLINK(""http://x"")"'),
+        *((f"{sign}1 card", f"'{sign}1 card") for sign in "+-@"),
+        ("\t=1", "'=1"),
+        ("\r\n@x", "'@x"),
+        ("A100", "A100"),
+    ],
+)
+def test_no_cell_of_the_points_begins_a_formula(name, cell):
+    curves = curves_of(make_record(**curve([0.1, 0.2])))
+    (one,) = curves.curves
+    lines = points_csv(replace(curves, curves=(replace(one, name=name),))).splitlines()
+    assert lines[1].startswith(f"1,{cell},no,")
+    assert lines[1].endswith(",1.0,10,60.0,0.1")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import resource
 
 import pytest
 from chipperf.errors import PerfError, UsageError
 from chipperf.languages import LANGUAGES
-from chipperf.report import render_report
+from chipperf.report import render_report, templating
 from factory import make_record
 
 
@@ -24,6 +25,11 @@ def render(user, vendor):
     return render_report([make_record()], user_templates=user, vendor_templates=vendor)
 
 
+def body(page):
+    """Return the text before core's list of templates that are not its own."""
+    return re.split(r"\n\n#### (?:模板|Templates)\n", page)[0]
+
+
 def test_templates_are_looked_for_by_place_and_then_by_name(places):
     user, vendor = places
     best_last = [
@@ -35,7 +41,7 @@ def test_templates_are_looked_for_by_place_and_then_by_name(places):
     assert "### 许可证" in render(user, vendor)
     for number, template in enumerate(best_last):
         template.write_text(f"template {number}")
-        assert render(user, vendor) == f"template {number}"
+        assert body(render(user, vendor)) == f"template {number}"
 
 
 def test_templates_of_other_cases_do_not_count(places):
@@ -64,10 +70,10 @@ def test_a_template_says_its_own_and_cores_texts_in_the_reports_language(places,
         "{% trans cards=2 %}{{ cards }} of core{% endtrans %}"
     )
     text = render_report([make_record()], language=language, user_templates=user)
-    assert text == {
+    assert body(text) == {
         "zh": r"**结果** 运行情况 不是 a\|b 、 not in any translation 2 of core",
         "en": r"**result** Results not a\|b ,  not in any translation 2 of core",
-    }.get(language, text)
+    }.get(language, body(text))
 
 
 def test_a_template_overrides_blocks_of_core_and_keeps_the_rest(places):
@@ -91,16 +97,16 @@ def test_a_user_extends_the_vendors_template_and_includes_a_file_of_their_own(pl
     (user / "report.md.j2").write_text(
         '{% extends "vendor/report.md.j2" %}{% block middle %}{% include "mine.md.j2" %}{% endblock %}'
     )
-    assert render(user, vendor) == "vendor mine"
+    assert body(render(user, vendor)) == "vendor mine"
 
 
 def test_a_changed_template_is_read_again(places):
     user, vendor = places
     template = user / "report.md.j2"
     template.write_text("first")
-    assert render(user, vendor) == "first"
+    assert body(render(user, vendor)) == "first"
     template.write_text("the second, of another length")
-    assert render(user, vendor) == "the second, of another length"
+    assert body(render(user, vendor)) == "the second, of another length"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,61 @@ def test_a_broken_template_is_named_with_line_and_cause(places, source, message)
     assert re.search(message, caught.value.message)
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ cycler.__init__.__globals__.os.system('touch /tmp/x') }}",
+        "{{ view.rows[0].record.__class__.__mro__ }}",
+        "{{ view.rows[0].record.parse_raw('cos\\nsystem\\n', content_type='application/pickle', allow_pickle=true) }}",
+        "{{ view.rows[0].record.parse_file('/etc/passwd') }}",
+        "{{ view.rows[0].record.metrics.model_copy() }}",
+        "{{ view.environment.update(cpu=1) }}",
+        "{{ 9 ** (9 ** 9) }}",
+    ],
+)
+def test_a_template_reads_values_and_nothing_else(places, source):
+    user, vendor = places
+    (user / "report.md.j2").write_text(source)
+    with pytest.raises(PerfError, match=r"report\.md\.j2, line 1: .*(unsafe|not safely callable|too large)"):
+        render(*places)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it has computed for 0.2 s"),
+        ("{% for a in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", "more than 10000000 characters"),
+        ("{{ 'x' * 10000000000 }}", "it takes too much memory"),
+        ("{{ 'x' | center(10000000000) }}", "it takes too much memory"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{{ range(10000000) }}", "Range too big"),
+    ],
+)
+def test_a_template_ends(places, monkeypatch, source, message):
+    monkeypatch.setattr(templating, "_MAX_CPU_S", 0.2 if "0.2" in message else 60)
+    monkeypatch.setattr(templating, "_MAX_PAGE_CHARACTERS", 10**7)
+    user, vendor = places
+    (user / "report.md.j2").write_text(source)
+    with pytest.raises(PerfError, match=message) as caught:
+        render(*places)
+    assert "report.md.j2" in caught.value.message
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def test_templates_that_are_not_cores_are_named_whatever_they_say(places):
+    user, vendor = places
+    (vendor / "report.md.j2").write_text("vendor {% block middle %}{% endblock %}")
+    (user / "mine.md.j2").write_text("mine")
+    (user / "report.md.j2").write_text(
+        '{% extends "vendor/report.md.j2" %}{% block middle %}{% include "mine.md.j2" %}{% endblock %}'
+    )
+    for _ in range(2):
+        listed = render(user, vendor).split("#### 模板")[1]
+        names = re.findall(r"^- (\S+)$", listed, re.MULTILINE)
+        assert names == ["user/mine.md.j2", "user/report.md.j2", "vendor/report.md.j2"]
+    assert "#### 模板" not in render_report([make_record()])
 
 
 def test_a_template_directory_that_does_not_exist_is_refused(tmp_path):

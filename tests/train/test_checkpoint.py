@@ -128,7 +128,7 @@ def empty_the_manifest(checkpoint: Path) -> str:
 def forget_a_rank(checkpoint: Path) -> str:
     manifest = checkpoint / MANIFEST
     manifest.write_text(manifest.read_text().replace('"world_size": 1', '"world_size": 2'))
-    return "manifest.json does not name rank1.pt"
+    return "manifest.json names 2 files for 2 ranks"
 
 
 DAMAGES = [cut_off, flip_a_bit, lose_a_rank, lose_the_manifest, empty_the_manifest, forget_a_rank]

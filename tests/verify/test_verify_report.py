@@ -13,6 +13,7 @@ import pytest
 from chipperf.cli.main import app
 from chipperf.errors import DocumentError, PerfError
 from chipperf.languages import LANGUAGES
+from chipperf.report.templating import CORE_TEMPLATES
 from chipperf.run.directory import RunDirectory
 from chipperf.verify.named_records import RecordFinder
 from chipperf.verify.report_verification import Templates, verify_report
@@ -239,6 +240,24 @@ def test_templates_of_ones_own_are_named_where_they_are_missing(tmp_path):
     result = published.verify()
     assert result.differences
     assert "user/report.md.j2" in result.notes[0]
+
+
+@pytest.mark.parametrize("value", ["145.20", "71%", "\u200b145.20"])
+def test_a_number_that_a_template_states_is_a_difference(tmp_path, value):
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    source = (CORE_TEMPLATES / "report.md.j2").read_text()
+    cell = "{{ row.value(column) | in_unit(column.unit) }}"
+    assert cell in source
+    forged = f"{{% if column.key == 'p_core' %}}{value}{{% else %}}{cell}{{% endif %}}"
+    (templates / "report.md.j2").write_text(source.replace(cell, forged))
+    published = publish(tmp_path, options=("--templates", str(templates)))
+    result = published.verify(templates=templates)
+    assert result.differences
+    for difference in result.differences:
+        assert "is from no record: it stands in user/report.md.j2" in difference.message
+        assert published.page.read_text().split("\n")[difference.line - 1][difference.column - 1 :].startswith(value)
+    assert "these templates are not core's: user/report.md.j2" in result.notes[0]
 
 
 def test_a_page_that_names_no_record_is_no_report(published):

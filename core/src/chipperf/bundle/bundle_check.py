@@ -13,11 +13,13 @@ from chipperf.bundle.manifest import (
     CHECKSUMS,
     MANIFEST,
     checksums_bytes,
+    name_key,
     name_problem,
     parse_manifest,
 )
 from chipperf.bundle.signature import SIGNATURE, verify
 from chipperf.errors import CheckFailed, UsageError
+from chipperf.records.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +108,7 @@ class _Reader:
 @contextmanager
 def _opened(bundle: Path) -> Iterator[tuple[tarfile.TarFile, _Reader]]:
     try:
-        raw = bundle.open("rb")
+        raw = open_regular(bundle)
     except OSError as error:
         raise UsageError(f"cannot read {bundle}: {error.strerror}", hint="name an archive of 'perf bundle'") from error
     try:
@@ -129,12 +131,12 @@ def _entries(archive: tarfile.TarFile, bundle: Path) -> Iterator[tarfile.TarInfo
             raise _refused(bundle, entry.name, problem)
         if not entry.isreg() or entry.issparse():
             raise _refused(bundle, entry.name, f"a {_kind(entry)}; a bundle contains only files")
-        if entry.name.casefold() in names:
+        if name_key(entry.name) in names:
             raise _refused(bundle, entry.name, "it occurs twice")
         total_bytes += entry.size
         if entry.size > MAX_FILE_BYTES or total_bytes > MAX_TOTAL_BYTES:
             raise _refused(bundle, entry.name, f"its {entry.size} bytes exceed the limits of a bundle")
-        names.add(entry.name.casefold())
+        names.add(name_key(entry.name))
         if len(names) > MAX_FILES:
             raise CheckFailed(f"{bundle} has more than {MAX_FILES} files", hint=_HINT)
         yield entry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -9,8 +11,11 @@ from pydantic import Field, ValidationError
 
 import chipperf
 from chipperf.errors import CheckFailed, first_fault
-from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
+from chipperf.records.files import parse_model
+from chipperf.records.schema import EVIDENCE, METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
 from chipperf.records.store import RECORD_NAME
+from chipperf.report.provenance import SUFFIX
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +26,11 @@ CHECKSUMS: Final = "SHA256SUMS"
 RUNS: Final = "runs"
 REPORTS: Final = "reports"
 
-_FORBIDDEN: Final = set("\\\0\r\n")
+FILES_OF_A_RUN: Final = (*EVIDENCE, "logs/*.failure.json", "sources.json")
+"""Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
+LINKED_FILES: Final = (".csv", ".png", ".svg")
+"""Files that are packed with a report that links them: points and pictures, which ``perf verify`` checks."""
+
 _LONGEST_NAME: Final = 400
 
 
@@ -73,21 +82,21 @@ def parse_manifest(content: bytes, bundle: str) -> BundleManifest:
         CheckFailed: The content is not a manifest, or contradicts itself. The message says where.
     """
     try:
-        manifest = BundleManifest.model_validate_json(content)
+        manifest = parse_model(BundleManifest, content)
     except ValidationError as error:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {first_fault(error)}", hint="pack the runs again") from error
-    problem = next(_problems(manifest), None)
+    problem = next(problems(manifest), None)
     if problem:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {problem}", hint="pack the runs again")
     return manifest
 
 
-def _problems(manifest: BundleManifest) -> Iterator[str]:
+def problems(manifest: BundleManifest) -> Iterator[str]:
     """Yield contradictions, and files that belong to no run and no report, because they would not be checked."""
     names = {file.name for file in manifest.files}
     records = [run.record for run in manifest.runs]
     lists = {
-        "files": [file.name.casefold() for file in manifest.files],
+        "files": [name_key(file.name) for file in manifest.files],
         "runs": [run.run_id for run in manifest.runs],
         "records": records,
         "reports": manifest.reports,
@@ -95,25 +104,26 @@ def _problems(manifest: BundleManifest) -> Iterator[str]:
     for what, listed in lists.items():
         if len(set(listed)) < len(listed):
             yield f"{what}: a name occurs twice"
+    for name in sorted(names):
+        if problem := name_problem(name):
+            yield f"{name!r}: {problem}"
     for name in (*records, *manifest.reports):
-        if name not in names or name_problem(name):
+        if name not in names:
             yield f"{name!r} is not among the files"
     run_directories = {PurePosixPath(record).parent for record in records}
     report_directories = {PurePosixPath(report).parent for report in manifest.reports}
     for record in records:
-        if not _is_below(record, RUNS) or not _is_record(record):
+        if not _is_below(record, RUNS) or not record.endswith(f"/{RECORD_NAME}"):
             yield f"{record!r} is not the record of a directory of {RUNS}"
     for report in manifest.reports:
         if not _is_below(report, REPORTS):
             yield f"{report!r} is not below {REPORTS}, in a directory"
     for name in sorted(names):
         path = PurePosixPath(name)
-        if _is_record(name) and name not in records:
-            yield f"{name!r} is a record, but does not belong to one of the runs"
-        elif is_page(name) and name not in manifest.reports:
-            yield f"{name!r} is a page, but not one of the reports"
-        elif path.parent not in report_directories and run_directories.isdisjoint(path.parents):
+        if path.parent not in report_directories and run_directories.isdisjoint(path.parents):
             yield f"{name!r} belongs to no run and no report"
+        elif name not in (*records, *manifest.reports) and not _is_evidence(path):
+            yield f"{name!r} is none of the files that a bundle holds of its runs and reports"
 
 
 def _is_below(name: str, top: str) -> bool:
@@ -122,13 +132,16 @@ def _is_below(name: str, top: str) -> bool:
     return len(parts) == 3 and parts[0] == top
 
 
-def _is_record(name: str) -> bool:
-    return PurePosixPath(name).name.casefold() == RECORD_NAME
+def _is_evidence(path: PurePosixPath) -> bool:
+    """Return whether ``perf bundle`` packs files of this name with a run or a report."""
+    if path.parts[0] == RUNS:
+        return any(fnmatchcase("/".join(path.parts[2:]), pattern) for pattern in FILES_OF_A_RUN)
+    return path.suffix in LINKED_FILES or path.name.endswith(SUFFIX)
 
 
-def is_page(name: str) -> bool:
-    """Return whether a file has the name of a page. A bundle may contain only pages that are reports."""
-    return name.casefold().endswith(".md")
+def name_key(name: str) -> str:
+    """Return what is equal for names that some file systems do not tell apart: by case, or by composed letters."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def name_problem(name: str) -> str | None:
@@ -138,6 +151,8 @@ def name_problem(name: str) -> str | None:
     parts = name.split("/")
     if ".." in parts:
         return "a name that leads out of the archive"
-    if not all(parts) or "." in parts or ":" in parts[0] or set(name) & _FORBIDDEN or len(name) > _LONGEST_NAME:
+    if not all(parts) or "." in parts or ":" in parts[0] or "\\" in name or len(name) > _LONGEST_NAME:
         return "not a plain name"
+    if "\n" in name or visible(name) != name:
+        return "a name with characters that cannot be seen"
     return None

@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 from chipperf.bundle.manifest import (
     CHECKSUMS,
+    FILES_OF_A_RUN,
+    LINKED_FILES,
     MANIFEST,
     REPORTS,
     RUNS,
@@ -20,14 +22,13 @@ from chipperf.bundle.manifest import (
     BundledRun,
     BundleManifest,
     checksums_bytes,
-    is_page,
     manifest_bytes,
+    problems,
 )
 from chipperf.bundle.signature import SIGNATURE, sign
 from chipperf.documents.markdown import parse, read_text
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import digest_of
-from chipperf.records.schema import EVIDENCE
 from chipperf.records.store import RECORD_NAME, read_stored
 from chipperf.report.curve_files import is_plain_name
 from chipperf.report.provenance import provenance_file
@@ -36,9 +37,6 @@ from chipperf.run.directory import RunDirectory
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-_FILES_OF_A_RUN = (*EVIDENCE, "logs/*.failure.json", "sources.json")
-"""Files that are packed with a record, if they exist. Plans, progress and checkpoints only serve to resume a run."""
 
 
 def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path, key: Path | None = None) -> BundleManifest:
@@ -55,8 +53,12 @@ def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path, key: Path | N
     files: dict[str, Path] = {}
     bundled_runs = [_add_run(run, files) for run in runs]
     bundled_reports = [_add_report(number, report, files) for number, report in enumerate(reports, start=1)]
+    if link := next((path for path in files.values() if path.is_symlink()), None):
+        raise UsageError(f"{link} is a link, and a bundle holds files", hint="replace it by a copy of its file")
     described = [_described(name, path) for name, path in sorted(files.items())]
     manifest = BundleManifest(runs=bundled_runs, reports=bundled_reports, files=described)
+    if problem := next(problems(manifest), None):
+        raise UsageError(f"cannot pack these files: {problem}", hint="rename the file or the run's directory")
     head = {MANIFEST: manifest_bytes(manifest), CHECKSUMS: checksums_bytes(manifest)}
     if key:
         head[SIGNATURE] = sign(head[MANIFEST], key)
@@ -84,8 +86,9 @@ def _add_run(run: Path, files: dict[str, Path]) -> BundledRun:
         raise UsageError(f"run {stored.record.run_id} is named twice", hint="name every run once")
     if run.is_dir():
         RunDirectory(run).require_ended()
-        for path in (path for pattern in _FILES_OF_A_RUN for path in run.glob(pattern)):
-            if path.is_file() and not path.is_symlink():
+        for path in (path for pattern in FILES_OF_A_RUN for path in run.glob(pattern)):
+            # A link in the run's directory may lead anywhere.
+            if path.is_file() and path.resolve() == run.resolve() / path.relative_to(run):
                 files[f"{directory}/{path.relative_to(run).as_posix()}"] = path
     files[name] = stored.file
     return BundledRun(run_id=stored.record.run_id, record=name)
@@ -94,11 +97,11 @@ def _add_run(run: Path, files: dict[str, Path]) -> BundledRun:
 def _add_report(number: int, report: Path, files: dict[str, Path]) -> str:
     """Add a report, its provenance, and the files in its directory that it links. Return its name in the archive.
 
-    Linked pages are not packed, because a bundle contains only pages that are verified as reports.
+    Only points and pictures are packed, because a bundle contains only what is verified.
     """
     directory = f"{REPORTS}/{number}"
     links = (unquote(link.target) for link in parse(read_text(report), str(report)).links)
-    linked = [report.with_name(name) for name in links if is_plain_name(name) and not is_page(name)]
+    linked = [report.with_name(name) for name in links if is_plain_name(name) and name.endswith(LINKED_FILES)]
     beside = (path for path in (provenance_file(report), *linked) if path.is_file())
     files |= {f"{directory}/{path.name}": path for path in (report, *beside)}
     return f"{directory}/{report.name}"

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from chipperf.cases.base import Role
 from chipperf.errors import ConfigError, UsageError, did_you_mean
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import HyperparameterChange, Setting
 from chipperf.toml import parse_toml
 
@@ -114,7 +115,7 @@ def read_config_file(path: Path) -> ConfigFile:
         ConfigError: The file is missing, not TOML, or has unknown tables or keys; the message names the place.
     """
     try:
-        content = parse_toml(path.read_text(encoding="utf-8"))
+        content = parse_toml(read_bounded(path).decode())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --config") from error
     except ValueError as error:

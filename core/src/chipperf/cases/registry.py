@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from functools import cache
 
 from chipperf.cases.base import Case
 from chipperf.cases.classification.case import MOBILENETV2, RESNET50
 from chipperf.cases.detr.case import CASE as DETR
 from chipperf.errors import PluginLoadError, UsageError, did_you_mean
-from chipperf.plugin.installed import PluginEntry, entries
+from chipperf.plugin.installed import PluginEntry, entries, load_object
+from chipperf.plugin.probe_process import ask
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
@@ -21,13 +22,14 @@ def case_names() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted(added))
 
 
-def find_case(name: str) -> Case:
-    """Return the case called ``name``.
+def find_case(name: str, *, guarded: bool = False) -> Case:
+    """Return the case called ``name``. With ``guarded``, an added case is first imported in a child process.
 
     Raises:
         UsageError: There is no such case; the message suggests the nearest name.
         PluginLoadError: The entry point of an added case is not a :class:`~chipperf.cases.base.Case`, or two
             distributions add a case with that name.
+        PluginError: A guarded case ends its process, hangs or prints too much.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name]
@@ -36,19 +38,21 @@ def find_case(name: str) -> Case:
         values = " and ".join(entry.value for entry in added)
         raise PluginLoadError(f"case {name!r} is provided more than once: by {values}", hint="uninstall all but one")
     if added:
+        if guarded:
+            _ask_once(added[0], "load", None)
         return _load(added[0])
     known = case_names()
     raise UsageError(f"unknown case {name!r}{did_you_mean(name, known)}", hint=f"installed cases: {', '.join(known)}")
 
 
+_ask_once = cache(ask)
+
+
 def _load(entry: PluginEntry) -> Case:
-    who = f"case {entry.name!r} of {entry.source} ({entry.value})"
-    try:
-        case = EntryPoint(entry.name, entry.value, entry.group).load()
-    except Exception as error:
-        raise PluginLoadError(f"{who} cannot be imported: {error}", hint="repair or uninstall it") from error
+    case = load_object(entry)
     if not isinstance(case, Case) or case.name != entry.name:
         raise PluginLoadError(
-            f"{who} is not a Case of that name", hint="let the entry point name a chipperf Case object"
+            f"{entry}: {entry.value!r} is not a Case of that name",
+            hint="let the entry point name a chipperf Case object",
         )
     return case

@@ -8,7 +8,7 @@ from chipperf.cases.base import Case
 from chipperf.cases.registry import case_names, find_case
 from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json, print_table
-from chipperf.errors import PluginLoadError
+from chipperf.errors import PluginError
 
 
 def cases(
@@ -20,14 +20,14 @@ def cases(
     Example: perf cases resnet50
     """
     if name:
-        _print_case(find_case(name), as_json)
+        _print_case(find_case(name, guarded=True), as_json)
         return
     rows = []
     for known in case_names():
         try:
-            case = find_case(known)
+            case = find_case(known, guarded=True)
             rows.append({"name": known, "version": case.version, "summary": case.summary})
-        except PluginLoadError as error:
+        except PluginError as error:
             # A broken case must not hide the others.
             rows.append({"name": known, "version": "broken", "summary": error.message})
     if as_json:

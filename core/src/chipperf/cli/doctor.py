@@ -18,12 +18,12 @@ import chipperf
 from chipperf.cases.registry import ENTRY_POINT_GROUP as CASE_GROUP
 from chipperf.cli.command_options import JSON_OPTION
 from chipperf.cli.output import print_json
-from chipperf.errors import PerfError, did_you_mean
+from chipperf.errors import PluginError, did_you_mean
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe_process import ProbeOutcome, probe_vendors
-from chipperf.plugin.registration import REQUIRED_HOOKS
-from chipperf.plugin.session import bind
+from chipperf.plugin.probe_process import ask_all
+from chipperf.plugin.session import PluginDescription
+from chipperf.plugin.types import ProbeResult
 from chipperf.records.environment import read_distributions
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
 
@@ -75,7 +75,9 @@ def _examine(compute: bool) -> dict[str, Any]:
     unambiguous = [entry for entry in entries if names.count(entry.name) == 1]
     on_path = shutil.which("perf")
     is_this = on_path is not None and Path(on_path).resolve().parent == Path(sys.executable).parent.resolve()
-    vendors = [_describe(outcome, compute) for outcome in probe_vendors(unambiguous)]
+    probed = dict(ask_all(unambiguous, "probe", ProbeResult))
+    described = ask_all(unambiguous, "describe", PluginDescription)
+    vendors = [_describe(entry, probed[entry], answer, compute) for entry, answer in described]
     warnings = [
         f"several distributions provide vendor {name!r}: uninstall all but one"
         for name in sorted({name for name in names if names.count(name) > 1})
@@ -101,36 +103,34 @@ def _examine(compute: bool) -> dict[str, Any]:
     }
 
 
-def _describe(outcome: ProbeOutcome, compute: bool) -> dict[str, Any]:
-    entry = outcome.entry
-    visible, trains = _inspect(entry)
+def _describe(
+    entry: PluginEntry, probed: ProbeResult | PluginError, answer: PluginDescription | PluginError, compute: bool
+) -> dict[str, Any]:
+    found = ProbeResult(available=False, reason=str(probed)) if isinstance(probed, PluginError) else probed
+    visible: dict[str, str] = {}
+    trains: bool | str = True
+    if isinstance(answer, PluginError):
+        trains = answer.message
+    else:
+        info, lacks = answer
+        visible = {name: os.environ[name] for name in info.visible_devices_env if name in os.environ}
+        trains = f"the plugin lacks {', '.join(lacks)}" if lacks else True
     computed = {}
-    if compute and outcome.available and trains is True:
+    if compute and found.available and trains is True:
         inspection = inspect_device(entry.name, os.environ, DEFAULT_TIMEOUT_S)
         computed = {name: value for name, value in inspection.runtime.items() if value}
         computed["compute"] = "ok" if inspection.fault is None else inspection.fault
     return {
         "name": entry.name,
         "distribution": entry.source,
-        "available": outcome.available,
-        "reason": outcome.reason,
-        "driver": outcome.result.driver_version if outcome.result else None,
-        "devices": [asdict(device) for device in outcome.result.devices] if outcome.result else [],
+        "available": found.available,
+        "reason": found.reason,
+        "driver": found.driver_version,
+        "devices": [asdict(device) for device in found.devices],
         "visible_devices": visible,
         "trains": trains,
         "compute": computed,
     }
-
-
-def _inspect(entry: PluginEntry) -> tuple[dict[str, str], bool | str]:
-    """Return the vendor's visible-devices variables, and true or the reason why the plugin cannot train."""
-    try:
-        session = bind(entry, purpose="inspect")
-    except PerfError as error:
-        return {}, error.message
-    visible = {name: os.environ[name] for name in session.vendor_info().visible_devices_env if name in os.environ}
-    missing = sorted(hook for hook in REQUIRED_HOOKS if not session.has(hook))
-    return visible, f"the plugin lacks {', '.join(missing)}" if missing else True
 
 
 def _metadata_warnings() -> list[str]:

@@ -19,6 +19,7 @@ from chipperf.durations import format_duration
 from chipperf.run.directory import RunDirectory
 from chipperf.run.progress import Progress as RunProgress
 from chipperf.run.progress import read_progress
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +174,7 @@ class _SuitePicture:
             table.add_row("", Text(f"{first} before", style="dim"), "")
         for run in runs[first:end]:
             detail = self._progress(run) if run.state == "running" else describe_end(run)
-            table.add_row(Text(run.state, style=_STYLES[run.state]), run.planned.name, Text(detail))
+            table.add_row(Text(run.state, style=_STYLES[run.state]), run.planned.name, Text(visible(detail)))
         if len(runs) > end:
             table.add_row("", Text(f"{len(runs) - end} more", style="dim"), "")
         counts = f"{state.count('completed')} of {len(runs)} completed, {state.count('failed')} failed"

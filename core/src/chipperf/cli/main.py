@@ -73,6 +73,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # Without color, click removes a terminal's sequences from foreign texts, which are to be seen.
+    context_settings={"color": True},
 )
 
 
@@ -125,7 +127,7 @@ _TRAIN_MODULES = ("PIL", "numpy", "pycocotools", "scipy", "simplejpeg", "torch",
 def _fail(error: PerfError) -> NoReturn:
     if os.environ.get("PERF_DEBUG"):
         traceback.print_exc()
-    typer.echo(f"perf: error: {error.message}", err=True)
+    typer.echo(f"perf: error: {error.message}", err=True, color=True)
     if error.hint:
-        typer.echo(f"  hint: {error.hint}", err=True)
+        typer.echo(f"  hint: {error.hint}", err=True, color=True)
     sys.exit(error.exit_code)

@@ -15,6 +15,7 @@ from rich.text import Text
 from chipperf.errors import UsageError
 from chipperf.languages import Language
 from chipperf.records.files import write_atomically
+from chipperf.visible import visible
 
 
 def print_json(value: object) -> None:
@@ -28,7 +29,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     Console().print(table)
 
 

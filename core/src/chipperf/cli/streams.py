@@ -6,25 +6,28 @@ import io
 from typing import TYPE_CHECKING, Any, TextIO
 
 from chipperf.errors import PluginError
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Output:
-    """Standard output or standard error. Characters that the encoding lacks are escaped.
+    """Standard output or standard error. Characters that a terminal obeys or hides, or the encoding lacks, are escaped.
 
+    Rich, which moves the cursor, writes to ``rich_proxied_file``; whoever gives it foreign texts makes them visible.
     If standard output cannot be written, a :class:`PluginError` says so. What standard error does not take is lost.
     """
 
     def __init__(self, stream: TextIO, *, may_lose: bool = False) -> None:
         self._stream, self._may_lose, self._has_failed = stream, may_lose, False
+        self.rich_proxied_file = stream
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> None:
         """Write a text."""
-        self._attempt(lambda: self._stream.write(text))
+        self._attempt(lambda: self._stream.write(visible(text)))
 
     def flush(self) -> None:
         """Write what is buffered. After a failure Python would fail again when it ends."""

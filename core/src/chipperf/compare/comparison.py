@@ -117,7 +117,7 @@ def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record:
     if not columns:
         raise UsageError("there are no runs to compare", hint="name run directories")
     require_comparable([record for column in columns for record in column.records])
-    case = find_case(columns[0].first.case.name)
+    case = find_case(columns[0].first.case.name, guarded=True)
     distinct = tuple({tuple(map(record_digest, column.records)): column for column in columns}.values())
     for column in distinct:
         if len(column.records) > 1 and len(group_repeats(column.records, case)) > 1:

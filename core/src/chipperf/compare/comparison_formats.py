@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chipperf.compare.intervals import LEVEL, RESAMPLES
-from chipperf.documents.format import escape_markdown, in_unit, text_or_marker
+from chipperf.documents.format import csv_text, escape_markdown, in_unit, text_or_marker
 from chipperf.records.schema import Missing
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _CSV_COLUMNS: Final = (
     *("measure", "unit", "value", "missing", "reason", "lowest", "highest", "repeats", "windows"),
     *("ratio", "interval_low", "interval_high", "interval_level", "resamples", "no_interval", "verdict"),
 )
-_FORMULA: Final = ("=", "+", "-", "@")
 
 
 def rows(comparison: Comparison) -> dict[str, list[str]]:
@@ -125,7 +124,7 @@ def as_csv(comparison: Comparison) -> str:
         scaling = comparison.scaling[place]
         if scaling:
             lines.append({"measure": "scaling_efficiency", "unit": "fraction", "value": scaling.efficiency})
-        table.writerows({key: _inert(value) for key, value in (about | line).items()} for line in lines)
+        table.writerows({key: csv_text(value) for key, value in (about | line).items()} for line in lines)
     return text.getvalue()
 
 
@@ -220,15 +219,6 @@ def _csv_values(cell: ComparedValue) -> dict[str, object]:
     if isinstance(cell.value, Missing):
         values |= {"value": None, "missing": cell.value.missing, "reason": cell.value.reason}
     return values
-
-
-def _inert(value: object) -> object:
-    """Return a text on one line that no spreadsheet interprets as a formula."""
-    if not isinstance(value, str):
-        return value
-    # Python 3.10 cannot write a null character to CSV.
-    line = " ".join(value.replace("\0", " ").split())
-    return f"'{line}" if line.startswith(_FORMULA) else line
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from chipperf.cases.recorded_settings import relations_to_case
 from chipperf.errors import PluginError
 from chipperf.plugin import installed
-from chipperf.plugin.session import bind
+from chipperf.plugin.probe_process import ask
+from chipperf.plugin.types import PeakFlops
 from chipperf.records.memory_peak import peak_source
 from chipperf.records.plausibility import Peak, check_record, check_scaling
 from chipperf.records.repeats import ENOUGH_REPEATS
@@ -139,14 +140,15 @@ def _shared_runs(columns: Sequence[Side]) -> Iterator[tuple[int, int, str]]:
 def installed_peak(record: Record) -> Peak | None:
     """Return the peak of a run's device at its effective precision, or ``None`` if no installed plugin knows it.
 
-    This imports the plugin of the run's vendor, but not torch.
+    This asks the plugin of the run's vendor.
     """
     effective, card = record.precision.effective, record.environment.card_title
     names = [each.name for each in record.environment.cards] or ([] if isinstance(card, Missing) else [card])
     if isinstance(effective, Missing) or len(set(names)) != 1:
         return None
     try:
-        peak = bind(installed.find_vendor(record.vendor.name), purpose="inspect").peak_flops(names[0], effective)
+        entry = installed.find_vendor(record.vendor.name)
+        peak: PeakFlops | None = ask(entry, "peak_flops", PeakFlops | None, names[0], effective)
     except PluginError:
         # `perf plugins` shows the fault of the plugin.
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from chipperf.errors import ConfigError, first_fault
+from chipperf.errors import ConfigError, PluginError, first_fault
 from chipperf.languages import in_all_languages
-from chipperf.plugin.installed import REFERENCE_VENDOR
-from chipperf.plugin.session import installed_infos
+from chipperf.plugin import installed
+from chipperf.plugin.probe_process import ask_all
+from chipperf.plugin.session import PluginDescription
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.plugin.types import VendorInfo
+
+logger = logging.getLogger(__name__)
 
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
@@ -100,7 +105,7 @@ class CardNames:
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
-        if info.name == REFERENCE_VENDOR:
+        if info.name == installed.REFERENCE_VENDOR:
             # The reference's name is a common word, which occurs in the texts of all vendors.
             self.vendors.add(info.name)
             return
@@ -120,18 +125,27 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
     names = CardNames()
     for file in files:
         _add_file(names, file)
-    for info in _installed_infos():
+    for info in _installed():
         names.add_plugin(info)
     _add_file(names, SHIPPED_FILE)
     return names
 
 
-_installed_infos = cache(installed_infos)
+@cache
+def _installed() -> tuple[VendorInfo, ...]:
+    infos = []
+    entries = {entry.name: entry for entry in installed.vendors()}
+    for entry, answer in ask_all(entries.values(), "describe", PluginDescription):
+        if isinstance(answer, PluginError):
+            logger.warning("the names of %s are unknown: %s", entry.name, answer)
+        else:
+            infos.append(answer[0])
+    return tuple(infos)
 
 
 def _add_file(names: CardNames, path: Path) -> None:
     try:
-        content = _File.model_validate(parse_toml(path.read_text(encoding="utf-8")))
+        content = _File.model_validate(parse_toml(read_bounded(path).decode()))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check --cards") from error
     except ValidationError as error:

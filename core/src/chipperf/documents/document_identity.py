@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.cells import marker
 from chipperf.documents.wording import normal
-from chipperf.errors import PluginLoadError
+from chipperf.errors import PluginError
 from chipperf.languages import in_all_languages
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.documents.card_names import CardNames
     from chipperf.documents.case_document import CaseDocument
+
+logger = logging.getLogger(__name__)
 
 _BENCHMARK_LINK: Final = re.compile(r"benchmarks/([\w.-]+)")
 _CASE_DIRECTORY: Final = re.compile(r"(.+)-(?:pytorch|paddle|tensorflow2|mindspore|deepspeed|megatron)[\w.-]*")
@@ -67,9 +69,10 @@ def installed_cases() -> Mapping[str, Case]:
     """Return the installed cases by name. The result is cached and omits cases that cannot be imported."""
     cases = {}
     for name in case_names():
-        # `perf cases` reports the error.
-        with suppress(PluginLoadError):
-            cases[name] = find_case(name)
+        try:
+            cases[name] = find_case(name, guarded=True)
+        except PluginError as error:
+            logger.warning("the names of case %s are unknown: %s", name, error)
     return cases
 
 

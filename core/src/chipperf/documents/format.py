@@ -37,6 +37,7 @@ _MOST_ROUNDED = 10**15
 _GIB = 2**30
 _GIB_DECIMALS = 11
 
+_FORMULA = ("=", "+", "-", "@")
 _WHITESPACE = re.compile(r"\s+")
 _LINK = re.compile(r"(?<!!)(\[[^\[\]\n]+\]\(https?://[^\s()<>\"'|]+\))")
 _UNDERSCORE_AT_WORD_EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
@@ -150,3 +151,12 @@ def escape_markdown(text: str) -> str:
     pieces[::2] = [_UNDERSCORE_AT_WORD_EDGE.sub(r"\\_", piece.translate(_MARKDOWN)) for piece in pieces[::2]]
     # At the start of a list item these characters would start a heading, a quotation or another list.
     return _BLOCK_START.sub(r"\g<0>\\", "".join(pieces))
+
+
+def csv_text(value: object) -> object:
+    """Return a text on one line that no spreadsheet interprets as a formula, and any other value unchanged."""
+    if not isinstance(value, str):
+        return value
+    # Python 3.10 cannot write a null character to CSV.
+    line = " ".join(value.replace("\0", " ").split())
+    return f"'{line}" if line.startswith(_FORMULA) else line

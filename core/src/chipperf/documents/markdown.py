@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from markdown_it import MarkdownIt
 
 from chipperf.errors import DocumentError
+from chipperf.records.files import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -132,12 +133,9 @@ class Markdown:
 def read_text(path: Path) -> str:
     """Return a document's text; a :class:`DocumentError` says where it is not UTF-8, or why it cannot be read."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_bounded(path, MAX_BYTES)
     except OSError as error:
-        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a file that exists") from error
-    if len(content) > MAX_BYTES:
-        raise DocumentError(f"{path} is larger than {MAX_BYTES // 2**20} MiB", hint="a case document is a page or two")
+        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a document of a page or two") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

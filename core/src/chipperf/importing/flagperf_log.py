@@ -19,6 +19,7 @@ from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.errors import DocumentError
 from chipperf.importing.imported import Import, ImportSource, NotUnderstood, SourceFile, imported_record
 from chipperf.importing.monitor_log import read_monitor_log
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, EvaluationPoint, Failure, Status, Topology
 
 if TYPE_CHECKING:
@@ -248,13 +249,10 @@ def _event(line: str, number: int) -> _Event | None:
 
 def _read(path: Path) -> tuple[str, SourceFile]:
     try:
-        if path.stat().st_size > MAX_LOG_BYTES:
-            raise DocumentError(
-                f"{path} is larger than {MAX_LOG_BYTES // 2**20} MiB", hint=f"keep its lines with {_MARK}: grep -F"
-            )
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_LOG_BYTES)
     except OSError as error:
-        raise DocumentError(f"cannot read {path}: {error.strerror}", hint="name a file that exists") from error
+        hint = f"name a log; of a large one, keep its lines with {_MARK}: grep -F"
+        raise DocumentError(f"cannot read {path}: {error.strerror}", hint=hint) from error
     # Many libraries write to this log. An invalid character must not make the events unreadable.
     text = content.decode("utf-8", errors="replace")
     return text, SourceFile(name=path.name, sha256=hashlib.sha256(content).hexdigest())

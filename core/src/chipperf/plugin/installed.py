@@ -47,8 +47,7 @@ class PluginEntry:
         return f"{self.distribution} {self.version}"
 
     def __str__(self) -> str:
-        kind = "vendor" if self.group == VENDOR_GROUP else "observer"
-        return f"{kind} {self.name!r} ({self.source})"
+        return f"{self.group.rpartition('.')[2].removesuffix('s')} {self.name!r} ({self.source})"
 
 
 def vendors() -> tuple[PluginEntry, ...]:
@@ -76,16 +75,21 @@ def find_vendor(name: str) -> PluginEntry:
     return candidates[0]
 
 
-def load(entry: PluginEntry) -> ModuleType:
-    """Import the plugin's module; a :class:`PluginLoadError` says why it fails or is none."""
+def load_object(entry: PluginEntry) -> object:
+    """Import what an entry point names; a :class:`PluginLoadError` says why it fails."""
     remedy = f"repair it with 'pip install --force-reinstall {entry.distribution}', or 'pip uninstall' it"
     try:
-        module = EntryPoint(entry.name, entry.value, entry.group).load()
+        return EntryPoint(entry.name, entry.value, entry.group).load()
     # SystemExit too: a module that exits on import must not end the program without a message.
     except (Exception, SystemExit) as error:
         raise PluginLoadError(
             f"{entry}: importing {entry.value!r} failed: {type(error).__name__}: {error}", hint=remedy
         ) from error
+
+
+def load(entry: PluginEntry) -> ModuleType:
+    """Import the plugin's module; a :class:`PluginLoadError` says why it fails or is none."""
+    module = load_object(entry)
     if not isinstance(module, ModuleType):
         raise PluginLoadError(
             f"{entry}: entry point {entry.value!r} names a {type(module).__name__}, not a module",

@@ -1,11 +1,13 @@
-"""Probing vendors, each in its own process.
+"""Asking plugins, each in its own process.
 
-A probe is vendor code on a machine that may not have the vendor's driver. In a child process it can crash, hang, print
-or exit without affecting the caller. It also cannot leave a device context open, which would break a later fork.
+A plugin is foreign code, on a machine that may not have the vendor's driver. In a child process it can crash, hang,
+print without end or exit without affecting the caller. It also cannot leave a device context open, which would break a
+later fork. Commands that only ask plugins, such as ``perf lint`` and ``perf doctor``, never import a vendor themselves.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,11 +16,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from chipperf import errors
 from chipperf.errors import PluginError, VendorHookError
-from chipperf.plugin.types import ProbedDevice, ProbeResult
+from chipperf.plugin.types import ProbeResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from chipperf.plugin.installed import PluginEntry
 
 PROBE_TIMEOUT_S: Final = 10.0
-"""Time limit of a probe, including the start of its interpreter."""
+"""Time limit of a plugin's answer, including the start of its interpreter."""
+
+_MAX_OUTPUT_BYTES: Final = 2**20
 
 # The child must find the same plugins as its parent, also if their path is in sys.path but not in PYTHONPATH.
 _BOOTSTRAP: Final = (
@@ -35,97 +40,123 @@ _BOOTSTRAP: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeOutcome:
-    """The outcome of probing one vendor: a result, or why there is none; see :func:`probe_vendor`."""
+class _Fault:
+    """The error that a plugin's answer ends with."""
 
-    entry: PluginEntry
-    result: ProbeResult | None = None
-    fault: PluginError | None = None
-
-    @property
-    def available(self) -> bool:
-        """True if the probe found a device."""
-        return self.result is not None and self.result.available
-
-    @property
-    def reason(self) -> str:
-        """The reason in the result, or the fault."""
-        return self.result.reason if self.result else str(self.fault)
-
-
-def probe_vendors(entries: Iterable[PluginEntry]) -> tuple[ProbeOutcome, ...]:
-    """Probe vendors with different names at the same time. A fault of one does not affect the others."""
-
-    def outcome_of(entry: PluginEntry) -> ProbeOutcome:
-        try:
-            return ProbeOutcome(entry=entry, result=probe_vendor(entry))
-        except PluginError as fault:
-            return ProbeOutcome(entry=entry, fault=fault)
-
-    with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(outcome_of, entries))
+    fault: Literal["PluginError", "PluginLoadError", "VendorHookError"]
+    message: str
+    hint: str | None
 
 
 def probe_vendor(entry: PluginEntry, *, timeout_s: float = PROBE_TIMEOUT_S) -> ProbeResult:
-    """Run a vendor's ``perf_probe`` in a child process, which is killed after ``timeout_s``.
+    """Run a vendor's ``perf_probe``; for its errors see :func:`ask`."""
+    result: ProbeResult = ask(entry, "probe", ProbeResult, timeout_s=timeout_s)
+    return result
 
-    A :class:`PluginLoadError` says why the plugin cannot be used, a :class:`VendorHookError` why there is no result.
-    """
-    command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(asdict(entry)), "\n".join(sys.path)]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    ) as child:
+
+def ask_all(
+    entries: Iterable[PluginEntry], question: str, expected: Any, *, timeout_s: float = PROBE_TIMEOUT_S
+) -> list[tuple[PluginEntry, Any]]:
+    """Ask plugins at the same time, see :func:`ask`. Return each with its answer or its :class:`PluginError`."""
+
+    def answer_of(entry: PluginEntry) -> tuple[PluginEntry, Any]:
         try:
-            answer, complaints = child.communicate(timeout=timeout_s)
+            return entry, ask(entry, question, expected, timeout_s=timeout_s)
+        except PluginError as fault:
+            return entry, fault
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(answer_of, entries))
+
+
+def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeout_s: float = PROBE_TIMEOUT_S) -> Any:
+    """Call the method ``question`` of a vendor's session in a child process, which is killed after ``timeout_s``.
+
+    The answer has the type ``expected``. The question ``load`` only imports what any entry point names.
+
+    Raises:
+        PluginLoadError: The plugin cannot be imported or does not fulfill the specification.
+        VendorHookError: It raised, returned another type, hung, printed too much, or ended its process.
+    """
+    remedy = f"report it to the authors of {entry.distribution}"
+    asked = "its import" if question in ("load", "describe") else f"perf_{question}"
+    command = [sys.executable, "-c", _BOOTSTRAP, json.dumps([asdict(entry), question, arguments]), "\n".join(sys.path)]
+    with (
+        _file_in_memory() as answer,
+        _file_in_memory() as output,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=answer, stderr=output, start_new_session=True
+        ) as child,
+    ):
+        try:
+            child.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise VendorHookError(
-                f"{entry}: perf_probe did not return within {timeout_s:g} s",
-                hint=f"check the driver, and report it to the authors of {entry.distribution}",
+                f"{entry}: {asked} did not return within {timeout_s:g} s", hint=f"check the driver, and {remedy}"
             ) from error
         finally:
-            # The probe may have started processes, for example a vendor's management tool.
+            # The plugin may have started processes, for example a vendor's management tool.
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-    return _parse(entry, answer, exit_status=child.returncode, complaints=complaints)
+        answer.seek(0)
+        output.seek(0)
+        said, printed = answer.read().rstrip(b"\0"), output.read()
+    # Imported here: who lists plugins does not ask them.
+    from pydantic import TypeAdapter, ValidationError
+
+    if not printed.endswith(b"\0"):
+        raise VendorHookError(f"{entry}: {asked} prints more than {_MAX_OUTPUT_BYTES // 2**20} MiB", hint=remedy)
+    if not said:
+        complaints = printed.rstrip(b"\0").decode(errors="replace")
+        last_words = complaints.strip().splitlines()[-1:] or ["it printed nothing"]
+        raise VendorHookError(
+            f"{entry}: {asked} ended its process with exit status {child.returncode}: {last_words[0]}", hint=remedy
+        )
+    answer_type: Any = GenericAlias(tuple, (expected,)) | _Fault
+    try:
+        content: Any = TypeAdapter(answer_type).validate_json(said)
+    except ValidationError as error:
+        raise VendorHookError(f"{entry}: the answer of {asked} makes no sense: {said[:80]!r}", hint=remedy) from error
+    if isinstance(content, _Fault):
+        fault: type[PluginError] = getattr(errors, content.fault)
+        raise fault(content.message, hint=content.hint)
+    return content[0]
+
+
+def _file_in_memory() -> BinaryIO:
+    """Return a file of zeros for a child's output, which nothing can make larger."""
+    descriptor = os.memfd_create("output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.truncate(descriptor, _MAX_OUTPUT_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return open(descriptor, "r+b")
 
 
 def main() -> None:
-    """Probe a vendor and print its result or fault as JSON. The first argument is the vendor's entry as JSON.
+    """Ask a plugin and print its answer or fault as JSON. The first argument is entry, question and arguments as JSON.
 
     Only the answer goes to standard output. The plugin's own output goes to standard error.
     """
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    from chipperf.plugin.installed import PluginEntry
+    from pydantic_core import to_json
+
+    from chipperf.plugin.installed import PluginEntry, load_object
     from chipperf.plugin.session import bind
 
+    entry, question, arguments = json.loads(sys.argv[1])
     try:
-        content = asdict(bind(PluginEntry(**json.loads(sys.argv[1])), purpose="inspect").probe())
+        if question == "load":
+            load_object(PluginEntry(**entry))
+            content: Any = (None,)
+        else:
+            content = (getattr(bind(PluginEntry(**entry), purpose="inspect"), question)(*arguments),)
     except PluginError as fault:
-        content = {"fault": type(fault).__name__, "message": fault.message, "hint": fault.hint}
+        content = _Fault(
+            fault="PluginLoadError" if isinstance(fault, errors.PluginLoadError) else "VendorHookError",
+            message=fault.message,
+            hint=fault.hint,
+        )
     with answer:
-        json.dump(content, answer)
+        answer.write(to_json(content))
     # Threads of the plugin must not keep the process alive.
     os._exit(0)
-
-
-def _parse(entry: PluginEntry, answer: str, *, exit_status: int, complaints: str) -> ProbeResult:
-    try:
-        content: dict[str, Any] = json.loads(answer)
-    except ValueError as error:
-        last_words = complaints.strip().splitlines()[-1:] or ["it printed nothing"]
-        raise VendorHookError(
-            f"{entry}: perf_probe ended its process with exit status {exit_status}: {last_words[0]}",
-            hint=f"report it to the authors of {entry.distribution}",
-        ) from error
-    if "fault" in content:
-        fault: type[PluginError] = getattr(errors, content["fault"])
-        raise fault(content["message"], hint=content["hint"])
-    devices = tuple(ProbedDevice(**device) for device in content.pop("devices"))
-    return ProbeResult(**content, devices=devices)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from chipperf.errors import VendorSelectionError
+from chipperf.errors import PluginError, VendorSelectionError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import REFERENCE_VENDOR, VENDOR_VARIABLE, PluginEntry
-from chipperf.plugin.probe_process import probe_vendor, probe_vendors
-
-if TYPE_CHECKING:
-    from chipperf.plugin.types import ProbeResult
+from chipperf.plugin.probe_process import ask_all, probe_vendor
+from chipperf.plugin.types import ProbeResult
 
 AUTO: Final = "auto"
 
@@ -56,17 +54,18 @@ def _select_only_available() -> Selection:
         by_name.setdefault(entry.name, []).append(entry)
     by_name.pop(REFERENCE_VENDOR, None)
     faults = [str(installed.ambiguous_vendor(entries)) for entries in by_name.values() if len(entries) > 1]
-    outcomes = probe_vendors(entries[0] for entries in by_name.values() if len(entries) == 1)
-    available = [(outcome.entry, outcome.result) for outcome in outcomes if outcome.result and outcome.result.available]
+    unambiguous = (entries[0] for entries in by_name.values() if len(entries) == 1)
+    outcomes = ask_all(unambiguous, "probe", ProbeResult)
+    available = [(entry, answer) for entry, answer in outcomes if isinstance(answer, ProbeResult) and answer.available]
     if len(available) > 1:
         found = "; ".join(f"{entry}: {result.reason}" for entry, result in available)
         raise VendorSelectionError(
             f"several vendors are available: {found}", hint=f"choose one with --vendor NAME or {VENDOR_VARIABLE}"
         )
-    for outcome in outcomes:
-        if not outcome.available:
-            # A fault's message already names the plugin.
-            faults.append(str(outcome.fault) if outcome.fault else f"{outcome.entry}: {outcome.reason}")
+    # A fault's message already names the plugin.
+    faults += [str(answer) for _, answer in outcomes if isinstance(answer, PluginError)]
+    unavailable = ((entry, each) for entry, each in outcomes if isinstance(each, ProbeResult) and not each.available)
+    faults += [f"{entry}: {result.reason}" for entry, result in unavailable]
     if not available:
         reasons = "; ".join(faults) or "no vendor plugin is installed"
         raise VendorSelectionError(

@@ -12,7 +12,7 @@ import os
 import signal
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
 
 from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed, registration
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
+"""What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
 
 MEASURED_HOOKS: Final = ("perf_synchronize", "perf_step_end")
 """Hooks that are called during a measurement."""
@@ -149,6 +152,11 @@ class Session:
     def vendor_info(self) -> VendorInfo:
         """Return the vendor's info. The hook was called once, when the session was bound."""
         return self._info
+
+    def describe(self) -> PluginDescription:
+        """Return the vendor's info, and the required hooks that the plugin lacks."""
+        lacks = sorted(hook for hook in registration.REQUIRED_HOOKS if not self.has(hook))
+        return self._info, tuple(lacks)
 
     def probe(self) -> ProbeResult:
         """Probe in this process. :func:`chipperf.plugin.probe_process.probe_vendor` probes in a child process."""

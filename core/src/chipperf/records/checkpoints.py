@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationError
 
 from chipperf.errors import RecordError
+from chipperf.records.files import open_regular, parse_model, read_bounded
 from chipperf.records.schema import StrictModel
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def read_manifest(checkpoint: Path) -> CheckpointManifest:
         RecordError: The manifest is missing or damaged.
     """
     try:
-        return CheckpointManifest.model_validate_json((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return parse_model(CheckpointManifest, read_bounded(checkpoint / MANIFEST))
     except FileNotFoundError as error:
         raise RecordError(f"checkpoint {checkpoint.name} is incomplete") from error
     except (OSError, ValueError, ValidationError) as error:
@@ -93,6 +94,9 @@ def verify_checkpoint(checkpoint: Path) -> CheckpointManifest:
         RecordError: A file is missing or differs from the manifest.
     """
     manifest = read_manifest(checkpoint)
+    if manifest.world_size >= len(manifest.files):
+        named = f"{MANIFEST} names {len(manifest.files)} files for {manifest.world_size} ranks"
+        raise RecordError(f"checkpoint {checkpoint.name}: {named}")
     for name in (SHARED, *(rank_file(rank) for rank in range(manifest.world_size))):
         if name not in manifest.files:
             raise RecordError(f"checkpoint {checkpoint.name}: {MANIFEST} does not name {name}")
@@ -152,7 +156,7 @@ def remove(path: Path) -> None:
 def digest_of(path: Path) -> FileDigest:
     """Return the size and digest of a file's content."""
     digest, size_bytes = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
             size_bytes += len(block)

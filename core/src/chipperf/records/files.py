@@ -1,15 +1,64 @@
-"""Writing files atomically: a crash or a full disk loses no data."""
+"""Reading files within bounds, and writing them atomically: a crash or a full disk loses no data."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from chipperf.errors import RecordError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pydantic import BaseModel
+
+ModelT = TypeVar("ModelT", bound="BaseModel")
+
+MAX_RECORD_BYTES: Final = 64 * 2**20
+"""Largest size of a record and of what describes records. The record of a full ImageNet run has a few MiB."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read bytes. A FIFO or device, which may never end, is an :class:`OSError`, as is a directory."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path.open("rb")
+
+
+def read_bounded(path: Path, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
+    """Return the content of a regular file; a larger one is an :class:`OSError` too."""
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes // 2**20} MiB", str(path))
+    return content
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; the ``object_pairs_hook`` of :func:`json.loads`. A key twice is a :class:`ValueError`."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in an object")
+    return content
+
+
+def parse_model(model: type[ModelT], content: str | bytes) -> ModelT:
+    """Return a model from JSON. A key that occurs twice is a :class:`ValidationError`, as is every other fault."""
+    parsed = model.model_validate_json(content)
+    try:
+        json.loads(content, object_pairs_hook=distinct_keys)
+    except ValueError as error:
+        # Imported here: commands that only write files start without it.
+        from pydantic_core import PydanticCustomError, ValidationError
+
+        fault = PydanticCustomError("duplicate_key", "{fault}", {"fault": str(error)})
+        raise ValidationError.from_exception_data(model.__name__, [{"type": fault, "input": None}]) from error
+    return parsed
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

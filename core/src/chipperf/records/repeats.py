@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError, first_fault
 from chipperf.records.columns import Unit, columns_of
-from chipperf.records.files import write_atomically
+from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, StrictModel
 from chipperf.records.store import read_record
 
@@ -130,7 +130,7 @@ def read_repeats(directory: Path) -> Repeats | None:
     if not file.is_file():
         return None
     try:
-        return Repeats.model_validate_json(file.read_bytes())
+        return parse_model(Repeats, read_bounded(file))
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
     except ValidationError as error:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from chipperf.errors import RecordError, first_fault
 from chipperf.records.event_metrics import measured_in_events
+from chipperf.records.files import distinct_keys, read_bounded
 from chipperf.records.process_files import has_live_process
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
 from chipperf.records.upgrade import upgrade
@@ -70,7 +71,7 @@ def read_stored(path: Path) -> StoredRecord:
     """
     file = path / RECORD_NAME if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = read_bounded(file)
     except FileNotFoundError as error:
         raise RecordError(
             f"no record at {file}", hint="name the directory of a run, as 'perf train' prints it"
@@ -82,7 +83,7 @@ def read_stored(path: Path) -> StoredRecord:
 
 def _parse_record(text: bytes, file: Path) -> Record:
     try:
-        content = json.loads(text.decode("utf-8"), parse_int=_parse_integer)
+        content = json.loads(text.decode("utf-8"), parse_int=_parse_integer, object_pairs_hook=distinct_keys)
     except UnicodeDecodeError as error:
         raise RecordError(f"{file} is not a record: byte {error.start} is not UTF-8") from error
     except json.JSONDecodeError as error:

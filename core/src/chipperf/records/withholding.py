@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from chipperf.errors import RecordError, UsageError, first_fault, first_place
-from chipperf.records.files import write_atomically
+from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.schema import SCHEMA_VERSION, Record, StrictModel, WithheldRatio
 from chipperf.records.store import RECORD_NAME, record_text
 from chipperf.records.upgrade import upgrade, upgrade_field
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _SALT_BYTES: Final = 32
 _STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")
-_MAX_BYTES: Final = 256 * 2**20
 
 _BATCH: Final = ".hyperparameters.global_batch_size"
 _CARDS: Final = ".environment.cards"
@@ -271,9 +270,7 @@ def read_secrets(file: Path) -> Secrets:
         RecordError: The file cannot be read or has another form; the message says where.
     """
     try:
-        with file.open("rb") as opened:
-            content = opened.read(_MAX_BYTES)
-        return Secrets.model_validate_json(content)
+        return parse_model(Secrets, read_bounded(file))
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
     except ValidationError as error:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator
 
-from chipperf.documents.format import quality
+from chipperf.documents.format import csv_text, quality
 from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, in_language, phrase, read_translation
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing, StrictModel
@@ -154,7 +154,7 @@ def points_csv(curves: Curves) -> str:
             seed = "" if isinstance(run.record.seed, Missing) else run.record.seed
             first = [curve.number, curve.name, "yes" if curve.baseline else "no", run.record.run_id, seed]
             for point in run.points:
-                table.writerow([*first, point.epoch, point.step, point.elapsed_s, point.value])
+                table.writerow([*map(csv_text, first), point.epoch, point.step, point.elapsed_s, point.value])
     return text.getvalue()
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 import chipperf
 from chipperf.documents.markdown import split_row
 from chipperf.errors import RecordError, first_fault
+from chipperf.records.files import parse_model, read_bounded
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Sha256, StrictModel
 from chipperf.records.upgrade import upgrade_field
 from chipperf.report.beside import RunBeside
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     _Place = tuple[int, int | None, str]
 
 SUFFIX: Final = ".provenance.json"
-MAX_BYTES: Final = 64 * 2**20
-"""Size limit of a provenance. A report of a thousand runs needs a tenth of it."""
 
 
 class ReportedRecord(StrictModel):
@@ -145,16 +144,13 @@ def read_provenance(file: Path) -> Provenance:
         RecordError: The file cannot be read or is not a provenance; the message says where.
     """
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
+        content = read_bounded(file)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RecordError(f"cannot read {file}: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise RecordError(f"{file} is larger than {MAX_BYTES // 2**20} MiB", hint="no report's provenance is that long")
     try:
-        return _upgraded(Provenance.model_validate_json(content))
+        return _upgraded(parse_model(Provenance, content))
     except ValidationError as error:
         raise RecordError(f"{file}: {first_fault(error)}", hint="render the report again") from error
 

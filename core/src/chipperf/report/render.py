@@ -19,7 +19,7 @@ from chipperf.plugin.installed import package_directory
 from chipperf.plugin.types import Title
 from chipperf.records.columns import columns_of
 from chipperf.records.schema import Missing
-from chipperf.report.templating import checked_directory, make_environment, naming_broken_templates, template_names
+from chipperf.report import templating
 from chipperf.report.tracing import note_written, watch
 from chipperf.report.view import build_view
 
@@ -72,21 +72,29 @@ class Page:
     Attributes:
         parts: The parts made from traced records, in the order of the text. Other records have no parts.
         template: Name of the template, with its place, for example ``core/report.md.j2``.
+        foreign: Names, with the place, of all used templates that are not core's.
     """
 
     text: str
     parts: tuple[SourcedText, ...]
     template: str
+    foreign: tuple[str, ...] = ()
 
 
 def render_page(
-    view: ReportView, *, language: Language, user_templates: Path | None = None, vendor_templates: Path | None = None
+    view: ReportView,
+    *,
+    language: Language,
+    user_templates: Path | None = None,
+    vendor_templates: Path | None = None,
+    names_templates: bool = True,
 ) -> Page:
     """Return a report as Markdown and, for traced records, the source fields of each part.
 
     The directories are searched in this order: the user's, the vendor's, core's. In each, ``CASE.md.j2`` comes before
     ``report.md.j2``. The first template found is rendered. Core always puts the banner that marks simulated runs and
-    sample datasets before it. ``docs/report.md`` describes what templates can use.
+    sample datasets before it, and behind it the names of all templates that are not core's, unless
+    ``names_templates`` is false. ``docs/report.md`` describes what templates can use.
 
     Raises:
         UsageError: A directory or language does not exist, or a directory has a template for only one language.
@@ -95,16 +103,21 @@ def render_page(
     if language not in LANGUAGES:
         raise UsageError(f"unknown report language {language!r}", hint=f"languages: {', '.join(LANGUAGES)}")
     names = (view.case, "report")
-    directories = [checked_directory(directory, _SUFFIX) for directory in (user_templates, vendor_templates)]
+    directories = [templating.checked_directory(directory, _SUFFIX) for directory in (user_templates, vendor_templates)]
     for directory in filter(None, directories):
         _refuse_templates_of_one_language(directory, names)
     environment = _environment(
         *directories, language, exact=view.kind == "imported", as_percent=view.profile.quality_as_percent
     )
+    environment.foreign.clear()
     banner = _render(environment, [f"core/banner{_SUFFIX}"], view)
-    body = _render(environment, template_names(names, _SUFFIX), view)
+    body = _render(environment, templating.template_names(names, _SUFFIX), view)
     shifted = (SourcedText(part.offset + len(banner.text), part.sources) for part in body.parts)
-    return Page(banner.text + body.text, (*banner.parts, *shifted), body.template)
+    text = banner.text + body.text
+    foreign = tuple(sorted(environment.foreign))
+    if foreign and names_templates:
+        text = text.rstrip("\n") + "\n" + _render(environment, [f"core/foreign{_SUFFIX}"], view, foreign=foreign).text
+    return Page(text, (*banner.parts, *shifted), body.template, foreign)
 
 
 def template_directory(entry: PluginEntry) -> Path | None:
@@ -129,9 +142,9 @@ def _refuse_templates_of_one_language(directory: Path, names: Iterable[str]) -> 
 @lru_cache(maxsize=16)
 def _environment(
     user_templates: Path | None, vendor_templates: Path | None, language: Language, *, exact: bool, as_percent: bool
-) -> Environment:
+) -> templating.SandboxedTemplates:
     """Return Jinja's environment; ``exact`` writes values with all digits."""
-    environment = make_environment(
+    environment = templating.make_environment(
         user_templates,
         vendor_templates,
         # With escaping on, Jinja tells rendered blocks and macros from values. finalize escapes the values, because
@@ -210,14 +223,14 @@ def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
     return in_language(phrase("; "), language).join(texts)
 
 
-def _render(environment: Environment, names: Sequence[str], view: ReportView) -> Page:
-    with naming_broken_templates(
+def _render(environment: Environment, names: Sequence[str], view: ReportView, **variables: Any) -> Page:
+    with templating.naming_broken_templates(
         _SUFFIX,
         example="core/report.md.j2",
         documented="docs/report.md lists the variables, filters and blocks a template can use",
     ):
         name, template = _select(environment, names)
-        return _render_traced(template, name, view)
+        return _render_traced(template, name, view=view, **variables)
 
 
 def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
@@ -228,14 +241,14 @@ def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Templa
     return names[-1], environment.get_template(names[-1])
 
 
-def _render_traced(template: Template, name: str, view: ReportView) -> Page:
+def _render_traced(template: Template, name: str, **variables: Any) -> Page:
     chunks: list[str] = []
     parts: list[SourcedText] = []
     offset = 0
     with watch() as reads:
         # A chunk is the text of an expression or a piece of the template's text. For the template's text, the reads of
         # conditions and loops are dropped: they decide whether text is written, not its content.
-        for chunk in template.generate(view=view):
+        for chunk in templating.generate(template, variables):
             begin = 0
             for text, sources in reads.take_written():
                 # A macro or an overridden block gives all its texts as one chunk.

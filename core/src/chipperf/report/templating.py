@@ -1,26 +1,69 @@
-"""Finding Jinja templates of the user, the vendor and core, and reporting broken ones."""
+"""Finding Jinja templates of the user, the vendor and core, running them in bounds, and reporting broken ones."""
 
 from __future__ import annotations
 
+import resource
+import signal
 import traceback
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined, TemplateNotFound
+from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined, Template, TemplateNotFound
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel
 
 from chipperf.errors import PerfError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CORE_TEMPLATES = Path(__file__).parent.parent / "templates"
 
+_MAX_CPU_S: Final = 60.0
+_MAX_MEMORY_BYTES: Final = 2 * 2**30
+_MAX_PAGE_CHARACTERS: Final = 64 * 2**20
+_MAX_EXPONENT: Final = 1000
 
-class _TranslatingEnvironment(Environment):
-    """Jinja's environment, where the tag ``trans`` passes values as arguments to the same functions as ``_``."""
+
+class SandboxedTemplates(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox: a template of others reads values, and neither changes them nor reaches Python's internals.
+
+    The tag ``trans`` passes values as arguments to the same functions as ``_``.
+
+    Attributes:
+        foreign: Names, with the place, of the used templates that are not core's, until it is cleared.
+    """
 
     newstyle_gettext = True
+    intercepted_binops = frozenset({"**"})
+
+    def __init__(self, places: Mapping[str, Path], **options: Any) -> None:
+        self._places = places
+        self.foreign: set[str] = set()
+        super().__init__(**options)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return whether templates may read an attribute. The methods of pydantic can read files and unpickle."""
+        if isinstance(obj, PurePath) or (isinstance(obj, BaseModel) and hasattr(BaseModel, attr)):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Compute a power, unless it takes so long that nothing can interrupt it."""
+        if not isinstance(right, int | float) or right > _MAX_EXPONENT:
+            raise SecurityError(f"the exponent {right} is too large")
+        return super().call_binop(context, operator, left, right)
+
+    def _load_template(self, *arguments: Any) -> Template:
+        # Every template comes from here, also one that another extends or includes.
+        template = super()._load_template(*arguments)
+        file = Path(template.filename or "")
+        for place, directory in self._places.items():
+            if directory != CORE_TEMPLATES and file.is_relative_to(directory):
+                self.foreign.add(f"{place}/{file.relative_to(directory)}")
+        return template
 
 
 def checked_directory(directory: Path | None, suffix: str) -> Path | None:
@@ -38,14 +81,16 @@ def checked_directory(directory: Path | None, suffix: str) -> Path | None:
     return directory.resolve()
 
 
-def make_environment(user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> Environment:
+def make_environment(user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> SandboxedTemplates:
     """Return an environment that finds templates as ``user/NAME``, ``vendor/NAME`` or ``core/NAME``.
 
     Plain ``NAME`` is the first of these that exists. The caller installs the translation functions.
     """
-    places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
-    loaders = {place: FileSystemLoader(directory) for place, directory in places.items() if directory}
-    return _TranslatingEnvironment(
+    all_places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
+    places = {place: directory for place, directory in all_places.items() if directory}
+    loaders = {place: FileSystemLoader(directory) for place, directory in places.items()}
+    return SandboxedTemplates(
+        places,
         loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -66,17 +111,50 @@ def template_names(names: Sequence[str], suffix: str) -> list[str]:
 def naming_broken_templates(suffix: str, *, example: str, documented: str) -> Iterator[None]:
     """Turn every template error in the block into a :class:`PerfError` that names the template's file and line.
 
+    Templates that compute or allocate without end are errors.
     Its hint names an ``example`` of core's templates, or where it is ``documented`` what a template can use.
     """
     try:
-        yield
+        with _bounded():
+            yield
     except TemplateNotFound as error:
         raise PerfError(
             f"template {error.name!r}, which {_failing_template(error, suffix)} asks for, does not exist",
             hint=f"templates of core are called core/NAME, for example {example}",
         ) from error
     except Exception as error:
-        raise PerfError(f"template {_failing_template(error, suffix)}: {error}", hint=documented) from error
+        fault = "it takes too much memory" if isinstance(error, MemoryError) else error
+        raise PerfError(f"template {_failing_template(error, suffix)}: {fault}", hint=documented) from error
+
+
+def generate(template: Template, variables: Mapping[str, object]) -> Iterator[str]:
+    """Yield the chunks of a page, until it is larger than any report."""
+    characters = 0
+    for chunk in template.generate(variables):
+        characters += len(chunk)
+        if characters > _MAX_PAGE_CHARACTERS:
+            raise SecurityError(f"more than {_MAX_PAGE_CHARACTERS} characters come from {template.filename}")
+        yield chunk
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Limit the block's processor time, and the memory that it takes in addition; only in the main thread."""
+
+    def stop(signum: int, frame: object) -> NoReturn:
+        raise SecurityError(f"it has computed for {_MAX_CPU_S:g} s")
+
+    used_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limits, handler = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGVTALRM, stop)
+    limit = min(each for each in (used_bytes + _MAX_MEMORY_BYTES, *limits) if each != resource.RLIM_INFINITY)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limits[1]))
+        signal.setitimer(signal.ITIMER_VIRTUAL, _MAX_CPU_S)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, handler)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def _failing_template(error: Exception, suffix: str) -> str:

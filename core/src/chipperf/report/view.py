@@ -186,7 +186,7 @@ def build_view(records: Sequence[Record], *, baseline: Sequence[Record] = ()) ->
     """
     records = tuple({record_digest(record): record for record in records}.values())
     _require_one_report(records, baseline)
-    case = find_case(records[0].case.name)
+    case = find_case(records[0].case.name, guarded=True)
     chosen, superseded = choose_rows(records, case)
     names = Counter(map(short_name, chosen))
     rows = tuple(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chipperf.errors import RecordError
 from chipperf.precisions import Precision
+from chipperf.records.files import parse_model, read_bounded
 from chipperf.records.schema import HyperparametersRecord, Limits, Topology
 
 DEFAULT_HANG_TIMEOUT_S = 1800.0
@@ -74,6 +75,6 @@ class RunPlan(BaseModel):
 def read_plan(path: Path) -> RunPlan:
     """Read a plan; raises :class:`RecordError` if it is missing or invalid."""
     try:
-        return RunPlan.model_validate_json(path.read_text(encoding="utf-8"))
+        return parse_model(RunPlan, read_bounded(path))
     except (OSError, ValidationError) as error:
         raise RecordError(f"cannot read the run's plan {path}: {error}", hint="start the run again") from error

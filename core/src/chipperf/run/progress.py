@@ -11,6 +11,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter
+
+from chipperf.records.files import read_bounded
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -35,6 +39,9 @@ class Progress:
     samples_per_s: float | None = None
     loss: float | None = None
     evaluation: str = ""
+
+
+_PROGRESS = TypeAdapter(Progress)
 
 
 class ProgressFile:
@@ -103,6 +110,6 @@ class ProgressFile:
 def read_progress(path: Path) -> Progress | None:
     """Return the latest progress, or ``None`` if there is none yet."""
     try:
-        return Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _PROGRESS.validate_json(read_bounded(path))
+    except (OSError, ValueError):
         return None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from chipperf.errors import RecordError, UsageError
 from chipperf.records.checkpoints import newest_complete_step
-from chipperf.records.files import write_atomically
+from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.schema import StrictModel
 from chipperf.records.store import read_record
@@ -205,7 +205,7 @@ class SuiteDirectory:
     def load(self) -> SuiteState | None:
         """Return the state as last written, ``None`` if there is no suite; a RecordError says why it cannot be read."""
         try:
-            return SuiteState.model_validate_json(self.state.read_text(encoding="utf-8"))
+            return parse_model(SuiteState, read_bounded(self.state))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from chipperf.durations import parse_duration
 from chipperf.errors import ConfigError, DataError, PerfError, did_you_mean
 from chipperf.plugin import installed, selection
 from chipperf.precisions import DEFAULT_PRECISION, Precision
+from chipperf.records.files import read_bounded
 from chipperf.records.repeats import repeat_seeds
 from chipperf.records.schema import Setting, StrictModel
 from chipperf.toml import parse_toml
@@ -239,7 +240,7 @@ def _configuration(
             "set": [f"{key}={_text(value)}" for key, value in options.set.items() if key != "seed"],
         }
     )
-    config_sha256 = hashlib.sha256(config.read_bytes()).hexdigest() if config else None
+    config_sha256 = hashlib.sha256(read_bounded(config)).hexdigest() if config else None
     return [
         PlannedRun(
             configuration=name,
@@ -262,7 +263,7 @@ def _text(value: Setting) -> str:
 def _read_suite_file(path: Path) -> SuiteFile:
     """Read a suite's file: TOML if its name ends so, otherwise FlagPerf's case keys."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path).decode()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="name a suite's file") from error
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.documents.markdown import split_row
+from chipperf.visible import shown_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +158,8 @@ class _Comparison:
     ) -> ReportDifference:
         fields = self._fields(there, cell)
         who = "the record says" if fields else "the report's template says"
-        message = f"the page says {_short(found)}, {who} {_short(expected)}{_from(fields)}"
+        here_shown, there_shown = shown_apart(found, expected)
+        message = f"the page says {here_shown or 'nothing'}, {who} {there_shown or 'nothing'}{_from(fields)}"
         return self._difference(kind, here, offset, message, found, expected, fields)
 
     def _difference(
@@ -245,8 +247,9 @@ def compare_provenances(found: Provenance, expected: Provenance, name: str) -> I
             yield difference(message=f"$.files: the SHA-256 of {file.name} differs from the records")
     for index, (cell, wanted) in enumerate(zip_longest(found.cells, expected.cells)):
         if cell != wanted and not _lists_fewer_sources(cell, wanted):
-            said = f"{_short(cell.text)} in line {cell.line}" if cell else "nothing"
-            right = f"{_short(wanted.text)} in line {wanted.line}" if wanted else "nothing"
+            texts = shown_apart(cell.text if cell else "", wanted.text if wanted else "")
+            said = f"{texts[0]} in line {cell.line}" if cell else "nothing"
+            right = f"{texts[1]} in line {wanted.line}" if wanted else "nothing"
             what = f"says {said}, the records give {right}" if said != right else "has other sources than the records"
             yield difference(message=f"$.cells[{index}] {what}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chipperf.documents.markdown import Table
 from chipperf.errors import UsageError
 from chipperf.languages import in_all_languages, pattern, phrase
+from chipperf.records.files import read_bounded
 from chipperf.records.store import find_records
 from chipperf.report.beside import RunBeside
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from chipperf.documents.markdown import Markdown, Place
     from chipperf.report.provenance import Provenance
-
-MAX_BYTES: Final = 256 * 2**20
-"""Largest size of a record. The record of a full ImageNet run has a few MiB."""
 
 _HASH_HEADER: Final = re.compile(r"SHA-?256", re.IGNORECASE)
 _RUN_HEADERS: Final = in_all_languages(phrase("Run"))
@@ -154,16 +152,14 @@ class RecordFinder:
 def _digest(file: Path) -> str | None:
     """Return a file's SHA-256, or ``None`` if the file cannot be a record."""
     try:
-        if not file.is_file() or file.stat().st_size > MAX_BYTES:
-            return None
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bounded(file)).hexdigest()
     except OSError:
         return None
 
 
 def _run_id(file: Path) -> str | None:
     try:
-        content: Any = json.loads(file.read_bytes())
+        content: Any = json.loads(read_bounded(file))
     except (OSError, ValueError, RecursionError):
         return None
     run_id = content.get("run_id") if isinstance(content, dict) else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from chipperf.documents.case_document import read_document
-from chipperf.documents.markdown import parse, read_text
+from chipperf.documents.markdown import Table, parse, read_text
 from chipperf.errors import PerfError, RecordError
 from chipperf.languages import ENGLISH
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import METRICS_VERSION
 from chipperf.records.store import read_record
 from chipperf.report.beside import runs_beside
@@ -23,19 +25,23 @@ from chipperf.report.view import build_view
 from chipperf.verify.differences import ReportDifference, compare_pages, compare_provenances
 from chipperf.verify.evidence import examine
 from chipperf.verify.named_records import beside_on_page, named_by_page, named_by_provenance
+from chipperf.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chipperf.documents.markdown import Markdown, Place
+    from chipperf.documents.markdown import Located, Markdown, Place
     from chipperf.languages import Language
     from chipperf.records.schema import Record
     from chipperf.report.provenance import Provenance
+    from chipperf.report.render import Page
     from chipperf.report.view import ReportView
     from chipperf.verify.differences import Kind
     from chipperf.verify.named_records import NamedRecord, RecordFinder
 
 _WEB_PAGE: Final = ("<!doctype html", "<html")
+_OLD_TEMPLATE: Final = re.compile(r"\.[a-z]{2}\.md\.j2$")
+"""Template of one language, as chipperf had them before reports named templates that are not core's."""
 _PICTURES: Final = (".png", ".svg")
 
 
@@ -199,28 +205,36 @@ def _compare(
     # Only the points depend on the records alone; pictures also depend on matplotlib and fonts.
     points = points_csv(view.convergence.curves).encode() if view.convergence else None
 
-    def compare(curve: CurveFiles | None) -> tuple[list[ReportDifference], Provenance]:
+    def describe(rendered: Page, curve: CurveFiles | None) -> Provenance:
+        files = {unquote(curve.csv): points or b""} if curve else {}
+        return describe_page(
+            rendered, language=language, records=reported, baseline=baselines, curve=curve, files=files
+        )
+
+    def compare(curve: CurveFiles | None) -> tuple[list[ReportDifference], Provenance, Page]:
         convergence = replace(view.convergence, files=curve) if view.convergence else None
         rendered = render_page(
             replace(view, convergence=convergence),
             language=language,
             user_templates=templates.user,
             vendor_templates=vendor_templates,
+            names_templates=not (provenance and _OLD_TEMPLATE.search(provenance.template)),
         )
-        described = describe_page(
-            rendered,
-            language=language,
-            records=reported,
-            baseline=baselines,
-            curve=curve,
-            files={unquote(curve.csv): points or b""} if curve else {},
-        )
-        return compare_pages(text, rendered.text, described, name), described
+        described = describe(rendered, curve)
+        return compare_pages(text, rendered.text, described, name), described, rendered
 
     compared = map(compare, _possible_curves(page, view, language, provenance))
-    differences, expected = min(compared, key=lambda each: len(each[0]))
+    differences, expected, rendered = min(compared, key=lambda each: len(each[0]))
     result.cells = len(expected.cells)
     result.differences += differences
+    if rendered.foreign:
+        names = ", ".join(rendered.foreign)
+        result.notes.append(f"these templates are not core's: {names}; read them, because they decide what is said")
+        of_core = render_page(view, language=language)
+        known = {cell.text for cell in _unsourced_numbers(of_core, describe(of_core, None))}
+        for cell in _unsourced_numbers(rendered, expected):
+            if cell.text not in known:
+                result.add("cell", f"{visible(cell.text)} is from no record: it stands in {names}", place=cell.place)
     if provenance:
         of_provenance = list(compare_provenances(provenance, expected, str(provenance_file(result.file))))
         if differences and len(of_provenance) > 1:
@@ -236,6 +250,16 @@ def _compare(
     _check_linked_files(points, page, provenance, result)
     if provenance is None and any(name.endswith(_PICTURES) for name in _linked_names(page)):
         result.notes.append("the pictures were not checked: only the provenance has their checksums")
+
+
+def _unsourced_numbers(page: Page, provenance: Provenance) -> Iterator[Located]:
+    """Yield the cells of a page's tables that have a digit and no source."""
+    sourced = {(cell.line, cell.cell) for cell in provenance.cells}
+    for table in parse(page.text).blocks:
+        for row in table.rows if isinstance(table, Table) else ():
+            for number, cell in enumerate(row, start=1):
+                if (cell.place.line, number) not in sourced and any(map(str.isdigit, cell.text)):
+                    yield cell
 
 
 def _possible_curves(
@@ -267,7 +291,7 @@ def _check_linked_files(
     for name, digest in sorted(digests.items()):
         file = result.file.with_name(name)
         try:
-            content = file.read_bytes()
+            content = read_bounded(file)
         except (OSError, ValueError) as error:
             result.add("file", f"the page links this file, which cannot be read: {error}", file=file)
             continue

@@ -237,7 +237,8 @@ def _render(
         _SUFFIX, example="core/report.html.j2", documented="docs/site.md lists what a template can use"
     ):
         template = environment.select_template(templating.template_names(names, _SUFFIX))
-        page = template.render(language=language, banner=banner, boards=views, with_charts=with_charts, **variables)
+        variables |= {"language": language, "banner": banner, "boards": views, "with_charts": with_charts}
+        page = "".join(templating.generate(template, variables))
     if not _TITLE_BLOCKS.isdisjoint(template.blocks):
         raise PerfError(
             f"template {template.filename} has a block title_zh or title_en, which a page no longer has",

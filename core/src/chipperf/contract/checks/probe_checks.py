@@ -13,9 +13,9 @@ from chipperf.contract.plugin_under_test import PluginUnderTest, other_entries
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.probe_process import probe_vendors
+from chipperf.plugin.probe_process import ask_all
 from chipperf.plugin.session import bind
-from chipperf.plugin.types import ProbedDevice, Rank
+from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -171,12 +171,12 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
 def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
-    for outcome in probe_vendors(other_entries(subject)):
-        for device in outcome.result.devices if outcome.result else ():
+    for entry, answer in ask_all(other_entries(subject), "probe", ProbeResult):
+        for device in answer.devices if isinstance(answer, ProbeResult) else ():
             claimed = next((each for each in own if _is_same(each, device)), None)
             require(
                 claimed is None,
-                f"the probe claims {claimed and claimed.name!r}, which {outcome.entry} finds as well: "
+                f"the probe claims {claimed and claimed.name!r}, which {entry} finds as well: "
                 "look for a property that only this vendor's devices have",
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chipperf.documents import cells
@@ -12,6 +13,7 @@ from chipperf.documents.markdown import Block, Place, Table
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.columns import WINDOWED
 from chipperf.records.convergence import meets_target
+from chipperf.records.files import open_regular
 from chipperf.records.plausibility import Rate, in_order, rate
 
 if TYPE_CHECKING:
@@ -171,8 +173,8 @@ def curve_and_text_have_one_unit(subject: LintedDocument) -> Iterator[Problem]:
 
 def _axis_of_data(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            first = file.readline(1000).casefold().partition(",")[0]
+        with open_regular(Path(path)) as file:
+            first = file.readline(1000).decode().casefold().partition(",")[0]
     except (OSError, ValueError):
         return None
     return "epoch" if "epoch" in first else "step" if "step" in first else None
