@@ -101,7 +101,7 @@ def test_probe_without_the_vendors_software_says_so(start: Start, tmp_path: Path
 @pytest.mark.slow  # Trains in two processes of their own, which import torch several times.
 def test_two_cards_train(start: Start, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = ("--preset", "tiny", "--max-steps", 4, "--set", "workers=0", "--precision", "amp", "--no-device-check")
+    settings = ("--preset", "tiny", "--max-steps", 4, "--set", "workers=0", "--precision", "fp16", "--no-device-check")
     job = ("--vendor", "acme", "--nproc", 2, "--data", image_folder, "--out", out)
     process = start(*perf_command("train", "mobilenetv2", *settings, *job))
     log = out / "logs" / "rank0.log"
