@@ -20,7 +20,7 @@ from chipperf.importing.document_import import import_document
 from chipperf.lint.lint_run import lint
 from chipperf.lint.rule import all_rules
 from chipperf.records.store import record_text
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from chipperf.web.site_files import build_site
 
 if TYPE_CHECKING:

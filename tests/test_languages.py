@@ -14,7 +14,7 @@ import pytest
 from chipperf import languages
 from chipperf.languages import ENGLISH, LANGUAGES, in_all_languages, in_language, pattern, phrase, read_translation
 from chipperf.plugin.types import Title
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from chipperf.report.templating import make_environment
 from chipperf.web.board import summarize
 from chipperf.web.pages import render_runs

@@ -11,7 +11,7 @@ import pytest
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.records.schema import Missing, Record
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readmes import GENERAL, HEADERS, changed, imported, readme, table

@@ -10,7 +10,7 @@ from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.flagperf_log import import_log
 from chipperf.importing.monitor_log import read_monitor_log
 from chipperf.records.schema import Missing, Topology
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readmes import imported, readme

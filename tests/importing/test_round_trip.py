@@ -8,7 +8,7 @@ import pytest
 from chipperf.cases.registry import case_names, find_case
 from chipperf.documents.case_document import read_document
 from chipperf.languages import LANGUAGES
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readmes import FACTS, HEADERS, facts_of, imported, readme

@@ -6,7 +6,7 @@ import pytest
 from chipperf.lint.configs import read_configs
 from chipperf.lint.rule import all_rules
 from chipperf.records.schema import METRICS_VERSION
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from reports import HEADERS, changed, good, make_record, nvidia, put, readme, run, table, throughput
 
 OLD_HEADER = ("训练资源", "配置文件", "运行时长(s)", "目标精度", "收敛精度", "Steps数", "性能(samples/s)")

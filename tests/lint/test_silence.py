@@ -10,7 +10,7 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.importing.document_import import import_document
 from chipperf.languages import LANGUAGES
 from chipperf.records.store import read_record
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from reports import NAMES, make_record, run
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.schema import Record
 from chipperf.records.store import find_records, read_record
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

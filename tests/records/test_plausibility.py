@@ -8,7 +8,7 @@ import pytest
 from chipperf.languages import LANGUAGES, in_language
 from chipperf.records.plausibility import Peak, check_record, check_scaling, model_flops_utilization
 from chipperf.records.schema import Record
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from factory import GIB, UNKNOWN, make_record, throughput, throughput_of
 
 POWER = {

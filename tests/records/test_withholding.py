@@ -12,7 +12,7 @@ from chipperf.errors import RecordError, UsageError
 from chipperf.records.schema import Missing
 from chipperf.records.store import read_record
 from chipperf.records.withholding import commitment, fill_in, json_path, read_secrets, reveal, withhold
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from chipperf.run.directory import RunDirectory
 from curve_records import curve
 from factory import UNKNOWN, make_record, throughput

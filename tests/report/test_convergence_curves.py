@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chipperf.errors import RecordError, UsageError
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from chipperf.report.view import build_view
 from curve_records import curve
 from factory import UNKNOWN, make_record

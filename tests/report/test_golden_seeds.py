@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chipperf.report import render_report
 from chipperf.report.curve_files import make_curve_files
-from chipperf.report.render import render_page
+from chipperf.report.render import render_page, render_report
 from chipperf.report.view import build_view
 from curve_records import curve
 from factory import GIB, NOT_APPLICABLE, UNKNOWN, make_record

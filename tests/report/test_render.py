@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from chipperf.errors import RecordError, UsageError
-from chipperf.report import render_report
+from chipperf.report.render import render_report
 from chipperf.report.tracing import record_digest
 from factory import NOT_APPLICABLE, UNKNOWN, make_record, throughput
 from hypothesis import given, settings

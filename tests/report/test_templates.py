@@ -8,7 +8,8 @@ import resource
 import pytest
 from chipperf.errors import PerfError, UsageError
 from chipperf.languages import LANGUAGES
-from chipperf.report import render_report, templating
+from chipperf.report import templating
+from chipperf.report.render import render_report
 from factory import make_record
 
 
