@@ -8,12 +8,10 @@ import inspect
 import pkgutil
 import re
 import sys
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 from chipperf.errors import UsageError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Entry(Protocol):

@@ -6,14 +6,12 @@ precision means the same for every vendor; a plugin only declares which ones it 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from chipperf.errors import UsageError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 Precision = Literal["fp32", "tf32", "amp", "fp16", "bf16"]
 """Names of the precisions: the keys of :data:`PRECISIONS`."""

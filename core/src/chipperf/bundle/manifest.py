@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -16,9 +17,6 @@ from chipperf.records.schema import EVIDENCE, METRICS_VERSION, SCHEMA_VERSION, S
 from chipperf.records.store import RECORD_NAME
 from chipperf.report.provenance import SUFFIX
 from chipperf.visible import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MANIFEST: Final = "manifest.json"
 CHECKSUMS: Final = "SHA256SUMS"

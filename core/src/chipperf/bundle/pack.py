@@ -7,8 +7,10 @@ import io
 import os
 import re
 import tarfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 from urllib.parse import unquote
 
 from chipperf.bundle.manifest import (
@@ -33,10 +35,6 @@ from chipperf.records.store import RECORD_NAME, read_stored
 from chipperf.report.curve_files import is_plain_name
 from chipperf.report.provenance import provenance_file
 from chipperf.run.directory import RunDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 
 def pack(runs: Sequence[Path], reports: Sequence[Path], out: Path, key: Path | None = None) -> BundleManifest:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from chipperf.errors import PluginError
 from chipperf.visible import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Output:

@@ -19,18 +19,16 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import psutil
 
 from chipperf.contract.check import NotRun
 from chipperf.errors import PluginError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"

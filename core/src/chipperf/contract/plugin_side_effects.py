@@ -12,9 +12,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import psutil
 
@@ -28,10 +29,6 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.registration import VENDOR_HOOKS, register
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import ProbeResult, VendorInfo
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
 
 _THREAD_END_S: Final = 2.0
 """Time that a joined thread has to disappear from the kernel's list."""

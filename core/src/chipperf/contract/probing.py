@@ -6,9 +6,10 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import chipperf.hardware
 from chipperf.contract.check import NotRun
@@ -18,9 +19,6 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,9 +11,6 @@ from chipperf.contract.check_runner import Runner
 from chipperf.contract.statement import judge
 from chipperf.contract.waivers import Waiver, read_waivers
 from chipperf.plugin.installed import find_vendor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

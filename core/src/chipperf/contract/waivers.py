@@ -6,7 +6,8 @@ check is an error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import StringConstraints, ValidationError
 
@@ -15,9 +16,6 @@ from chipperf.errors import ConfigError, UsageError, first_fault
 from chipperf.plugin.types import API_VERSION
 from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from chipperf.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def require_directory(root: str | os.PathLike[str], hint: str) -> Path:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from chipperf.data.dataset_files import read_file
 from chipperf.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 MANIFEST_NAME = "dataset.json"
 """File at the root of a sample dataset that describes it."""

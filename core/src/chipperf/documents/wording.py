@@ -6,14 +6,11 @@ A phrase is the text in chipperf's own reports, in all languages. Plain texts ar
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from chipperf.languages import LANGUAGES, Language, Phrase, in_all_languages, in_language, pattern, phrase
 from chipperf.records.columns import columns_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 
 _FILLING: Final = re.compile(r"[\s、,，/&和*_`:：()（）\[\]【】·.-]")
 _BRACKETED_END: Final = re.compile(r"\s*[（(][^（）()]*[）)]?\s*$")

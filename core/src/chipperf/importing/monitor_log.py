@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from chipperf.documents.markdown import Located, Place, one_line
 from chipperf.records.schema import UNKNOWN, Memory, Missing, Power
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 MAX_LISTED_LINES: Final = 20
 """Largest number of lines listed as not understood, because a failing tool prints its message every few seconds."""

@@ -12,15 +12,13 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chipperf.run.rendezvous import listen
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SECRET_VARIABLE = "CHIPPERF_RDZV_SECRET"
 """Secret that all launchers of a run share. Without it, everybody who reaches the port can take part."""

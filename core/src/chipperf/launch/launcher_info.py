@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from chipperf.errors import UsageError
 from chipperf.hardware import run_tool
 from chipperf.plugin.types import Rank
 from chipperf.records.schema import Topology
 from chipperf.run.ranks import rank_from_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
 
 _TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 _SLURM_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,9 +13,6 @@ import chipperf
 from chipperf.errors import PluginError, UsageError
 from chipperf.hardware import run_tool
 from chipperf.run.programs import program
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 _SBATCH_TIMEOUT_S = 60.0

@@ -8,18 +8,16 @@ from __future__ import annotations
 import ast
 import operator
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from chipperf.documents.markdown import read_text
 from chipperf.documents.topology import CardTopology, parse_config_name
 from chipperf.errors import ConfigError, DocumentError
 from chipperf.toml import parse_toml
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 ENVIRONMENT_FILE: Final = "environment_variables.sh"
 _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)

@@ -7,17 +7,15 @@ hooks pass torch objects, such as a ``torch.device`` or a model, directly.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from chipperf.languages import Translated
 
 # What hooks return is checked against these annotations at run time.
 from chipperf.precisions import HalfType, Precision  # noqa: TC001
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 API_VERSION = "1.0"
 """Version of the hook specification. A plugin declares the version that it was written for."""

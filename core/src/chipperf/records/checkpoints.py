@@ -10,16 +10,14 @@ import hashlib
 import re
 import shutil
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from chipperf.errors import RecordError
 from chipperf.records.files import open_regular, parse_model, read_bounded
 from chipperf.records.schema import StrictModel
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MANIFEST = "manifest.json"
 SHARED = "shared.pt"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from chipperf.records.convergence import meets_target
 from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Record, Throughput, TimeToTarget, Window
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 def throughput(windows: Sequence[Window]) -> Throughput | None:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -15,10 +17,6 @@ from chipperf.records.columns import Unit, columns_of
 from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, StrictModel
 from chipperf.records.store import read_record
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 REPEATS_FILE = "repeats.json"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -17,9 +18,6 @@ from chipperf.records.files import distinct_keys, read_bounded
 from chipperf.records.process_files import has_live_process
 from chipperf.records.schema import METRICS_VERSION, SCHEMA_VERSION, Failure, Record, Status, unstated_field
 from chipperf.records.upgrade import upgrade
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 RECORD_NAME: Final = "record.json"
 """Name of a record's file."""

@@ -7,12 +7,10 @@ are revealed later) is upgraded too. A commitment is not, because its digest cov
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from chipperf.records.schema import SCHEMA_VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _RENAMED: Final[Mapping[int, Mapping[str, str]]] = {
     1: {

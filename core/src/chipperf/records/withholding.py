@@ -14,8 +14,10 @@ import math
 import os
 import re
 import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -24,10 +26,6 @@ from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.schema import SCHEMA_VERSION, Record, StrictModel, WithheldRatio
 from chipperf.records.store import RECORD_NAME, record_text
 from chipperf.records.upgrade import upgrade, upgrade_field
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 _SALT_BYTES: Final = 32
 _STEP: Final = re.compile(r"(?:^|\.)([A-Za-z_]\w*)|\[(\d{1,9})\]")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chipperf.errors import DeviceError, PerfError
 from chipperf.hardware import run_tool
@@ -17,9 +18,6 @@ from chipperf.plugin.installed import find_vendor
 from chipperf.plugin.session import bind
 from chipperf.run.programs import program
 from chipperf.run.ranks import describe_card, rank_from_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DEFAULT_TIMEOUT_S = 180.0
 """The first use of a device loads libraries and compiles kernels, which takes minutes on some stacks."""

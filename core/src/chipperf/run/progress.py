@@ -9,14 +9,11 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from chipperf.records.files import read_bounded
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _INTERVAL_S = 1.0
 

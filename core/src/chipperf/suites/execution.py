@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from chipperf.errors import PerfError, RecordError, TrainingError, UsageError
 from chipperf.launch.channel import Channel, ChannelLost, SignsOfLife
@@ -20,11 +22,6 @@ from chipperf.launch.sequence import TRAIN_COMMAND, ProcessSequence
 from chipperf.records.store import read_record
 from chipperf.suites.state import Attempt, NextAttempt, SuiteDirectory, SuiteRun, SuiteState, printed_cause
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
 
 _PORTS = 16
 """The suite itself listens on the last port. Attempts use the others in turn, so that a machine that still waits for an

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -21,11 +23,6 @@ from chipperf.records.schema import StrictModel
 from chipperf.records.store import read_record
 from chipperf.run.directory import RunDirectory
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
 

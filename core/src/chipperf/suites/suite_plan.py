@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -23,9 +24,6 @@ from chipperf.records.files import read_bounded
 from chipperf.records.repeats import repeat_seeds
 from chipperf.records.schema import Setting, StrictModel
 from chipperf.toml import parse_toml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _TOPOLOGY = r"^[1-9][0-9]*x[1-9][0-9]*$"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import gib, number, quality, setting
@@ -12,10 +13,6 @@ from chipperf.languages import Phrase, phrase
 from chipperf.records.schema import Memory, Missing, Power, Record
 from chipperf.report.row import not_blank
 from chipperf.web.board import RATES, STATES, PageCell, cell, quality_as_percent, result_cell
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
 
 _MOST_FACTS = 200
 """Largest number of facts in a section, because a record may list any number of warnings."""

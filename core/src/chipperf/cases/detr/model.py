@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -20,10 +22,6 @@ from torch.nn.functional import interpolate
 from torchvision.ops import FrozenBatchNorm2d
 
 from chipperf.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 _TEMPERATURE = 10_000
 # Prevents 0 / 0 in columns and rows that are only padding.

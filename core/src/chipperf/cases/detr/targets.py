@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 # Two boxes with zero area have an empty union; the smallest box of a COCO image is far larger than this.
 _SMALLEST_AREA = 1e-12

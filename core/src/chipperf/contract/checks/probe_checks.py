@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, require
@@ -16,10 +17,6 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ask_all
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 
 _INITIALIZE_TIMEOUT_S: Final = 80.0
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from chipperf.documents.markdown import read_text
 from chipperf.errors import DocumentError
 from chipperf.languages import pattern, phrase
 from chipperf.lint.rule import LintedDocument, NotChecked, Problem, rule
 from chipperf.records.schema import METRICS_VERSION, Missing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _LEGEND: Final = re.compile(pattern(phrase("one of %(precisions)s"), precisions=r"\s*(.+)"), re.IGNORECASE)
 _REDUCING: Final = re.compile(r"tf32|(?:gemm|conv|matmul)\w*dtype", re.IGNORECASE)
