@@ -289,12 +289,15 @@ class TrainingLoop:
         _require_a_step(state, self.schedule.planned_steps)
         windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
         if windows:
-            losses = [window.loss * window.steps for window in windows if window.loss is not None]
-            is_known = len(losses) == len(windows)
-            mean_loss = sum(losses) / sum(window.steps for window in windows) if is_known else None
+            loss = _mean_loss(windows)
             context.notify(
-                EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=mean_loss, memory=memory)
+                EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=loss, memory=memory)
             )
+
+
+def _mean_loss(windows: Sequence[Window]) -> float | None:
+    losses = [window.loss * window.steps for window in windows if window.loss is not None]
+    return sum(losses) / sum(window.steps for window in windows) if len(losses) == len(windows) else None
 
 
 def _require_a_step(state: RunState, planned_steps: int) -> None:
