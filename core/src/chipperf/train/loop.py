@@ -282,14 +282,13 @@ class TrainingLoop:
         """Announce the end of an epoch, counted from 1; observers are told only if it has a window."""
         context, state = self._context, self.state
         state.finished_step = state.steps
-        memory = self._memory.query()
         if context.precision.grad_scaler:
             context.events.write("skipped_steps", state.skipped_steps.get(epoch, 0), epoch=epoch, step=state.steps)
         context.events.write("epoch_stop", epoch, step=state.steps)
         _require_a_step(state, self.schedule.planned_steps)
         windows = [window for window in (*state.restart_windows, *state.windows) if window.epoch == epoch]
         if windows:
-            loss = _mean_loss(windows)
+            loss, memory = _mean_loss(windows), self._memory.query()
             context.notify(
                 EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=loss, memory=memory)
             )
