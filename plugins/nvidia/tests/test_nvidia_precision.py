@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from chipperf import EnvironmentSettings, PrecisionPolicy, UnsupportedPrecision, torchtools
+from chipperf import EnvironmentSettings, PrecisionPolicy, Rank, UnsupportedPrecision, torchtools
 from chipperf.torchtools import read_switch
 from chipperf_nvidia.plugin import (
     perf_device_teardown,
@@ -189,9 +189,17 @@ def test_older_torch_is_switched_by_its_own_names_only(torch_2_4: Any, requested
     ],
 )
 def test_environment_of_a_worker(case: str, deterministic: bool, expected: dict[str, str]) -> None:
-    variables = perf_environment(EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic))
+    settings = EnvironmentSettings(case=case, precision="fp32", deterministic=deterministic)
+    variables = perf_environment(Rank(), settings)
     assert {variable.name: variable.value for variable in variables} == expected
     assert all(variable.reason for variable in variables)
+
+
+@pytest.mark.parametrize(("ranks", "local", "interface"), [(1, 1, None), (8, 8, "lo"), (16, 8, None)])
+def test_nccl_listens_on_loopback_if_all_ranks_are_here(ranks: int, local: int, interface: str | None) -> None:
+    settings = EnvironmentSettings(case="resnet50", precision="fp32")
+    variables = perf_environment(Rank(world_size=ranks, local_world_size=local), settings)
+    assert {variable.name: variable.value for variable in variables}.get("NCCL_SOCKET_IFNAME") == interface
 
 
 @pytest.mark.parametrize(

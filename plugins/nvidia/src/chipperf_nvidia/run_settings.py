@@ -22,7 +22,7 @@ from chipperf.torchtools import (
 
 if TYPE_CHECKING:
     import torch
-    from chipperf import EnvironmentSettings, EnvironmentVariable, Precision, PrecisionPolicy
+    from chipperf import EnvironmentSettings, EnvironmentVariable, Precision, PrecisionPolicy, Rank
 
 VENDOR: Final = read_vendor_info(Path(__file__).with_name("products.toml"))
 
@@ -38,11 +38,13 @@ _MINIMUM_CAPABILITY: Final[dict[Precision, tuple[int, int]]] = {"tf32": (8, 0), 
 
 
 @hookimpl
-def perf_environment(settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
-    """Order GPUs as NVML does, and prepare cuDNN and cuBLAS for the case and for determinism."""
+def perf_environment(rank: Rank, settings: EnvironmentSettings) -> tuple[EnvironmentVariable, ...]:
+    """Order GPUs as NVML does, and prepare NCCL, cuDNN and cuBLAS for the ranks, the case and determinism."""
     size = "fixed-size" if settings.case in _FIXED_SIZE_CASES else "varying-size"
-    table = "deterministic" if settings.deterministic else size
-    return VARIABLES.settings["always"] + VARIABLES.settings[table]
+    tables = ["always", "deterministic" if settings.deterministic else size]
+    if 1 < rank.world_size == rank.local_world_size:
+        tables.append("one-machine")
+    return tuple(variable for table in tables for variable in VARIABLES.settings[table])
 
 
 @hookimpl
