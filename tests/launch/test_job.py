@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cases.classification.case import MOBILENETV2
-from chipperf.errors import TrainingError, UsageError
+from chipperf.errors import TrainingError, TrainingStopped, UsageError
 from chipperf.launch import job as job_module
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
@@ -184,7 +184,7 @@ class FakeGroup:
 
     shared = True
     called: list[str]
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def __init__(
         self,
@@ -201,13 +201,9 @@ class FakeGroup:
     def announcing_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception:
+        except BaseException:
             self.called.append("refused")
             raise
-
-    @contextmanager
-    def announcing_end(self) -> Iterator[None]:
-        yield
 
     def gather_requests(self, plan: RunPlan) -> None:
         self.called.append("gather_requests")
@@ -298,6 +294,20 @@ def test_other_launchers_hear_why_a_run_does_not_begin(
     assert group.called[-1] == "refused"
     assert not (tmp_path / "run").exists()
     assert workers == []
+
+
+def test_signal_before_the_directory_is_taken_leaves_the_run_in_it_alone(
+    group: type[FakeGroup], make_job: Callable[..., Job], workers: list[Any], observer: Observer
+) -> None:
+    directory = run_job(make_job(), observer).directory
+    directory.release_reserve()
+    before = directory.record.read_bytes()
+    group.error = TrainingStopped()
+
+    result = run_job(make_job(from_options(2, 1, 0, "node0:1")), observer)
+
+    assert (result.status.state, result.record, group.called[-1]) == ("interrupted", None, "refused")
+    assert directory.record.read_bytes() == before
 
 
 def test_another_launcher_follows_the_first(

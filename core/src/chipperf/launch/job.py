@@ -248,7 +248,7 @@ def _run_as_first_launcher(
             status, exit_code = run_workers(plan, directory, signals, group)
     except TrainingStopped:
         status, exit_code = INTERRUPTED_STATUS, 1
-        if not directory.record.exists():
+        if not (directory.held and directory.record.exists()):
             return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
         finish(plan, directory, status, [])
     return JobResult(
@@ -264,7 +264,7 @@ def _run_for_first_launcher(job: Job, group: LauncherGroup, signals: StopSignals
     """Run the ranks of this launcher with the first launcher's plan."""
     directory = RunDirectory(job.out or Path("runs") / job.plan.run_id)
     try:
-        with group.announcing_end():
+        with group.announcing_errors():
             plan = group.request(job.plan)
             directory = RunDirectory(job.out or Path("runs") / plan.run_id)
             plan = group.join(directory, plan)
