@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _INTERVAL_S = 1.0
 
+FINISHED = "finished"
+
 
 @dataclass(slots=True)
 class Progress:
