@@ -10,6 +10,7 @@ import pytest
 from chipperf.cases.classification.case import MOBILENETV2
 from chipperf.errors import TrainingError, TrainingStopped, UsageError
 from chipperf.launch import job as job_module
+from chipperf.launch import launcher_group
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
 from chipperf.launch.launcher_info import from_options
@@ -308,6 +309,19 @@ def test_signal_before_the_directory_is_taken_leaves_the_run_in_it_alone(
 
     assert (result.status.state, result.record, group.called[-1]) == ("interrupted", None, "refused")
     assert directory.record.read_bytes() == before
+
+
+def test_signal_that_comes_before_the_first_launcher_is_found_ends_the_run(
+    make_job: Callable[..., Job], observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meet(launcher: LauncherInfo) -> None:
+        raise TrainingStopped
+
+    monkeypatch.setattr(launcher_group, "_meet", meet)
+
+    result = run_job(make_job(from_options(2, 1, 1, "node0:1")), observer)
+
+    assert (result.status.state, result.exit_code, result.record) == ("interrupted", 1, None)
 
 
 def test_another_launcher_follows_the_first(
