@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_INTERVAL_S = 1.0
-
 FINISHED = "finished"
+_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True)
