@@ -77,6 +77,24 @@ def test_stranger_disturbs_nobody(content: bytes) -> None:
         assert first.read("joined") == second.read("joined") == "1"
 
 
+@pytest.mark.parametrize("fault", [OSError("too many open files"), RuntimeError("can't start new thread")])
+def test_crowd_of_strangers_does_not_end_the_listening(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept, faults = socket.socket.accept, [fault]
+
+    def crowded(listener: socket.socket) -> tuple[socket.socket, object]:
+        stranger, address = accept(listener)
+        if faults:
+            stranger.close()
+            raise faults.pop()
+        return stranger, address
+
+    monkeypatch.setattr(socket.socket, "accept", crowded)
+    with closing(Channel("localhost", 0, listens=True)) as first:
+        with pytest.raises(ChannelLost):
+            Channel("localhost", first.port)
+        assert Channel("localhost", first.port).read("plan") is None
+
+
 def test_pickle_is_never_read(tmp_path: Path) -> None:
     """What an attacker who knows the secret could send: it is no text, and it ends the connection only."""
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from chipperf.cases.classification.case import MOBILENETV2
-from chipperf.errors import DataError, TrainingError, UnsupportedPrecision, UsageError
+from chipperf.errors import DataError, TrainingError, TrainingStopped, UnsupportedPrecision, UsageError
 from chipperf.launch import job as job_module
+from chipperf.launch import launcher_group
 from chipperf.launch.channel import SECRET_VARIABLE
 from chipperf.launch.job import Job, plan_job, plan_resumed_job, run_job
 from chipperf.launch.launcher_info import from_options
@@ -191,7 +192,7 @@ class FakeGroup:
 
     shared = True
     called: list[str]
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def __init__(
         self,
@@ -208,13 +209,9 @@ class FakeGroup:
     def announcing_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception:
+        except BaseException:
             self.called.append("refused")
             raise
-
-    @contextmanager
-    def announcing_end(self) -> Iterator[None]:
-        yield
 
     def gather_requests(self, plan: RunPlan) -> None:
         self.called.append("gather_requests")
@@ -305,6 +302,33 @@ def test_other_launchers_hear_why_a_run_does_not_begin(
     assert group.called[-1] == "refused"
     assert not (tmp_path / "run").exists()
     assert workers == []
+
+
+def test_signal_before_the_directory_is_taken_leaves_the_run_in_it_alone(
+    group: type[FakeGroup], make_job: Callable[..., Job], workers: list[Any], observer: Observer
+) -> None:
+    directory = run_job(make_job(), observer).directory
+    directory.release_reserve()
+    before = directory.record.read_bytes()
+    group.error = TrainingStopped()
+
+    result = run_job(make_job(from_options(2, 1, 0, "node0:1")), observer)
+
+    assert (result.status.state, result.record, group.called[-1]) == ("interrupted", None, "refused")
+    assert directory.record.read_bytes() == before
+
+
+def test_signal_that_comes_before_the_first_launcher_is_found_ends_the_run(
+    make_job: Callable[..., Job], observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meet(launcher: LauncherInfo) -> None:
+        raise TrainingStopped
+
+    monkeypatch.setattr(launcher_group, "_meet", meet)
+
+    result = run_job(make_job(from_options(2, 1, 1, "node0:1")), observer)
+
+    assert (result.status.state, result.exit_code, result.record) == ("interrupted", 1, None)
 
 
 def test_another_launcher_follows_the_first(

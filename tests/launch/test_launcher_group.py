@@ -1,12 +1,17 @@
 """How the launchers of a run agree on why it ended."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
 import pytest
-from chipperf.errors import TrainingError
+from chipperf.errors import DataError, TrainingError, UsageError
 from chipperf.launch import launcher_group
+from chipperf.launch.channel import Channel
 from chipperf.launch.launcher_group import LauncherGroup, LauncherReport, cause_of
-from chipperf.launch.launcher_info import from_environment
+from chipperf.launch.launcher_info import from_environment, from_options
 from chipperf.records.schema import Failure, Status
-from support import free_port
+from support import TIMEOUT_S, free_port
 
 
 def report(state, failure_class=None):
@@ -70,3 +75,47 @@ def test_task_of_a_step_gives_the_others_time(step):
 
     assert told == []
     assert "--rdzv" not in hint
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Two launchers that have met."""
+    with closing(Channel("localhost", 0, listens=True)) as channel:
+
+        def meet(launcher):
+            return channel if launcher.is_first else Channel("localhost", channel.port)
+
+        monkeypatch.setattr(launcher_group, "_meet", meet)
+        yield [
+            LauncherGroup(from_options(2, 1, index, "node0:1"), origin_s=0.0, idle_memory_bytes={}, tell=print)
+            for index in (0, 1)
+        ]
+
+
+def test_first_launcher_ends_when_the_others_have_heard_why(two, make_plan):
+    first, second = two
+    heard = threading.Event()
+
+    def request():
+        with pytest.raises(TrainingError) as caught, second.announcing_errors():
+            second.request(make_plan(precision="bf16"))
+        heard.set()
+        return caught.value.message
+
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(request)
+        with pytest.raises(UsageError, match="machine 1 was started with another precision"), first.announcing_errors():
+            first.gather_requests(make_plan())
+
+        assert heard.wait(TIMEOUT_S)
+        assert answer.result() == "machine 0 ended: machine 1 was started with another precision than the first"
+    assert first._joining.read("ended/1") is not None
+
+
+def test_first_launcher_ends_with_the_launcher_that_it_waits_for(two):
+    first, second = two
+    with pytest.raises(DataError), second.announcing_errors():
+        raise DataError("the images are not here")
+
+    with pytest.raises(TrainingError, match="machine 1 ended: the images are not here"):
+        first.gather_joined()

@@ -333,6 +333,25 @@ def test_living_run_is_not_resumed(stopped: RunDirectory, name: str) -> None:
     os.close(held)
 
 
+def test_run_that_another_process_has_resumed_meanwhile_is_refused(
+    stopped: RunDirectory, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this process reads the checkpoints, the other one resumes the run and completes it."""
+    before = stopped.record.read_bytes()
+    reopen = RunDirectory.reopen
+
+    def reopen_late(directory: RunDirectory) -> None:
+        write_atomically(directory.plan, make_plan(session=2).model_dump_json())
+        reopen(directory)
+
+    monkeypatch.setattr(RunDirectory, "reopen", reopen_late)
+
+    with pytest.raises(UsageError, match="was resumed in the meantime"):
+        resume(stopped, torch.__version__, started_s=50.0)
+
+    assert stopped.record.read_bytes() == before
+
+
 def test_checkpoint_of_another_run_is_refused(stopped: RunDirectory, make_plan: MakePlan) -> None:
     write_atomically(stopped.plan, make_plan(run_id="run-2").model_dump_json())
 

@@ -65,8 +65,8 @@ def of_windows(name: str, change: Callable[[list[dict[str, Any]]], object]) -> E
     """Return an edit of the windows of a throughput that gives it the numbers of its new windows."""
 
     def edit(data: dict[str, Any]) -> None:
+        from chipperf.records.event_metrics import throughput
         from chipperf.records.schema import Window
-        from chipperf.train.windows import throughput
 
         measured = data["metrics"][name]
         change(measured["windows"])

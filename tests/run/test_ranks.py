@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chipperf import Rank
 from chipperf.errors import PluginError
-from chipperf.run.ranks import rank_from_environment
+from chipperf.run.ranks import rank_from_environment, rank_variables
 
 COMPLETE = {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8", "GROUP_RANK": "1"}
 
@@ -48,3 +48,16 @@ def test_missing_or_unreadable_variable_is_an_error(name: str, value: str | None
 def test_numbers_that_contradict_each_other_are_an_error(changes: dict[str, str]) -> None:
     with pytest.raises(PluginError, match="contradict each other"):
         rank_from_environment(COMPLETE | changes)
+
+
+@pytest.mark.parametrize(
+    ("host", "ranks_here", "is_alone"), [("127.0.0.1", 1, True), ("node0", 2, True), ("node0", 1, False)]
+)
+def test_gloo_listens_for_other_machines_only_if_there_are_some(
+    host: str, ranks_here: int, is_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+
+    variables = rank_variables(Rank(world_size=2, local_world_size=ranks_here), host, 1)
+
+    assert ("GLOO_SOCKET_IFNAME" in variables) == is_alone

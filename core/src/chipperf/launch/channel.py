@@ -122,10 +122,13 @@ class Channel:
         return connection
 
     def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
+        while self._listener.fileno() >= 0:
+            try:
                 peer, _ = self._listener.accept()
                 threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+            except (OSError, RuntimeError):
+                # Closed, or strangers hold every descriptor or thread for the moment.
+                time.sleep(_POLL_S)
 
     def _serve(self, peer: socket.socket) -> None:
         connection = _bounded(peer)

@@ -214,15 +214,19 @@ def run_job(job: Job, observer: JobObserver) -> JobResult:
     """
     require_torch()
     with StopSignals() as signals:
-        group = None
-        if job.launcher is not None:
-            idle_memory_bytes = job.plan.idle_memory_bytes
-            group = LauncherGroup(
-                job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.notice
-            )
-            if not job.launcher.is_first:
-                return _run_for_first_launcher(job, group, signals)
-        return _run_as_first_launcher(job, group, signals, observer)
+        try:
+            group = None
+            if job.launcher is not None:
+                idle_memory_bytes = job.plan.idle_memory_bytes
+                group = LauncherGroup(
+                    job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.notice
+                )
+                if not job.launcher.is_first:
+                    return _run_for_first_launcher(job, group, signals)
+            return _run_as_first_launcher(job, group, signals, observer)
+        except TrainingStopped:
+            directory = RunDirectory(job.out or Path("runs") / job.plan.run_id)
+            return JobResult(directory=directory, status=INTERRUPTED_STATUS, exit_code=1, record=None)
 
 
 def process_start_s() -> float:
@@ -258,9 +262,9 @@ def _run_as_first_launcher(
         with observer.training(plan, directory):
             status, exit_code = run_workers(plan, directory, signals, group)
     except TrainingStopped:
+        if not (directory.held and directory.record.exists()):
+            raise
         status, exit_code = INTERRUPTED_STATUS, 1
-        if not directory.record.exists():
-            return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
         finish(plan, directory, status, [])
     return JobResult(
         directory=directory,
@@ -273,14 +277,10 @@ def _run_as_first_launcher(
 
 def _run_for_first_launcher(job: Job, group: LauncherGroup, signals: StopSignals) -> JobResult:
     """Run the ranks of this launcher with the first launcher's plan."""
-    directory = RunDirectory(job.out or Path("runs") / job.plan.run_id)
-    try:
-        with group.announcing_end():
-            plan = group.request(job.plan)
-            directory = RunDirectory(job.out or Path("runs") / plan.run_id)
-            plan = group.join(directory, plan)
-    except TrainingStopped:
-        return JobResult(directory=directory, status=INTERRUPTED_STATUS, exit_code=1, record=None)
+    with group.announcing_errors():
+        plan = group.request(job.plan)
+        directory = RunDirectory(job.out or Path("runs") / plan.run_id)
+        plan = group.join(directory, plan)
     status, exit_code = run_workers(plan, directory, signals, group)
     return JobResult(directory=directory, status=status, exit_code=exit_code, record=None)
 

@@ -131,20 +131,16 @@ class LauncherGroup:
 
     @contextmanager
     def announcing_errors(self) -> Iterator[None]:
-        """Tell the other launchers if the block fails on the first launcher, so that they do not wait for it."""
+        """Tell the other launchers if the block fails on this one, so that they do not wait for it."""
         try:
             yield
         except (PerfError, TrainingStopped) as error:
-            self._joining.write("refused", error.message if isinstance(error, PerfError) else _STOPPED)
-            raise
-
-    @contextmanager
-    def announcing_end(self) -> Iterator[None]:
-        """Tell the first launcher if a signal stops this launcher in the block, so that it does not wait for it."""
-        try:
-            yield
-        except TrainingStopped:
-            self._joining.write(f"stopped/{self.launcher.index}", _STOPPED)
+            with suppress(ChannelLost):
+                self._joining.write(f"ended/{self.launcher.index}", getattr(error, "message", _STOPPED))
+                # The channel ends with the first launcher, so those who listen must have read it before.
+                for index in range(1, self.launcher.count if self.launcher.is_first else 0):
+                    if self._joining.read(f"request/{index}") is not None:
+                        self._joining.wait_for(f"ended/{index}", _ACK_S)
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
@@ -224,7 +220,7 @@ class LauncherGroup:
                 what = f"{launcher.count - index} other tasks of this step ({launcher.joining})"
             try:
                 with self._waiting_for(what, 0.0 if launcher.is_shell else _SILENT_S):
-                    text = self._read_in_time(f"{subject}/{index}", f"stopped/{index}")
+                    text = self._read_in_time(f"{subject}/{index}", index)
             except ChannelLost as error:
                 raise self._not_joined(f"{name} did not join the run: {error}") from error
             yield index, text
@@ -235,19 +231,19 @@ class LauncherGroup:
         try:
             self._joining.write(f"{subject}/{self.launcher.index}", text)
             with self._waiting_for(f"{first} to start the run"):
-                return RunPlan.model_validate_json(self._read_in_time(answer_key, "refused"))
+                return RunPlan.model_validate_json(self._read_in_time(answer_key, 0))
         except ChannelLost as error:
             raise self._not_joined(f"{first} {complaint}: {error}") from error
 
-    def _read_in_time(self, key: str, end_key: str) -> str:
-        """Return the text of a key, unless the other launcher first writes at ``end_key`` that it has ended."""
+    def _read_in_time(self, key: str, other: int) -> str:
+        """Return the text of a key, unless the other launcher first tells that it has ended."""
         deadline_s = time.monotonic() + JOIN_S
         while (text := self._joining.read(key)) is None:
-            end = self._joining.read(end_key)
+            end = self._joining.read(f"ended/{other}")
             if end == _STOPPED:
                 raise TrainingStopped
             if end is not None:
-                raise TrainingError(f"{self.launcher.name_of(0)} ended: {end}", failure_class="not_begun")
+                raise TrainingError(f"{self.launcher.name_of(other)} ended: {end}", failure_class="not_begun")
             if time.monotonic() > deadline_s:
                 raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
             time.sleep(_POLL_S)
@@ -319,7 +315,7 @@ class LauncherGroup:
             decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
             self.session.write(f"ack/{self.launcher.index}", "")
         except ChannelLost:
-            if own.status.state == "completed" or _is_secondary(own.status):
+            if own.status.state == "completed" or is_secondary(own.status):
                 return Decision(status=Status(state="failed", failure=self.lose(0)), exit_code=1)
             return Decision(status=own.status, exit_code=own.exit_code)
         if decision.port is not None:
@@ -363,12 +359,13 @@ def cause_of(reports: Sequence[LauncherReport]) -> LauncherReport:
             return 4
         if status.state == "interrupted":
             return 2
-        if _is_secondary(status):
+        if is_secondary(status):
             return 3
         return 0 if status.failure and status.failure.failure_class in (HANG, "rank_died") else 1
 
     return min(reports, key=order)
 
 
-def _is_secondary(status: Status) -> bool:
+def is_secondary(status: Status) -> bool:
+    """Return whether a failure may follow from the end of another rank."""
     return status.failure is not None and status.failure.failure_class in (*_SECONDARY, PEER_STOPPED, INTERRUPTED)

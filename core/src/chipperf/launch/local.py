@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from chipperf.errors import RecordError
-from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherReport, cause_of
+from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherReport, cause_of, is_secondary
 from chipperf.launch.rank_processes import RankProcesses
 from chipperf.launch.resume import restart
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
@@ -19,6 +19,7 @@ from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
 from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
 from chipperf.run.programs import describe_exit, program
+from chipperf.run.progress import FINISHED, Progress, read_progress
 from chipperf.run.rendezvous import LOOPBACK, listen
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
@@ -98,10 +99,10 @@ def _run_session(
     status, code = _outcome(directory, ranks, died, signals.requested)
     verdict = watch.verdict
     if verdict is not None and not signals.requested:
-        # The launcher has stopped the ranks, and only it knows why. Ranks that had completed may stay so.
+        # The launcher has stopped the ranks, and only it knows why. Ranks that had completed or failed may stay so.
         is_told = verdict.failure_class == INTERRUPTED
-        may_have_completed = is_told or verdict.failure_class == PEER_STOPPED
-        if status.state != "completed" or not may_have_completed:
+        died_silently = status.failure is not None and status.failure.failure_class == "rank_died"
+        if verdict.failure_class not in (INTERRUPTED, PEER_STOPPED) or died_silently or is_secondary(status):
             status = INTERRUPTED_STATUS if is_told else Status(state="failed", failure=verdict)
             code = 1
     node = _node_result(plan, directory, group, status)
@@ -217,6 +218,9 @@ def _outcome(
 ) -> tuple[Status, int]:
     if interrupted:
         return INTERRUPTED_STATUS, 1
+    if not died and 0 in ranks and (read_progress(directory.progress) or Progress()).phase != FINISHED:
+        # A library may end a process with code 0, and then there are no results.
+        died = {0: 0}
     if not died:
         return Status(state="completed"), 0
     silent = [rank for rank in sorted(died) if not directory.failure(rank).exists()]

@@ -65,6 +65,8 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float, dat
         )
     _require_same("torch", manifest.torch, torch_version)
     directory.reopen()
+    if read_plan(directory.plan) != plan:
+        raise UsageError(f"the run in {directory.path} was resumed in the meantime", hint="resume it again")
     started_at = datetime.now(timezone.utc) - timedelta(seconds=time.monotonic() - started_s)
     interruption = _interruption(plan, directory, record.status, stopped_at, started_at, manifest.step)
     earlier_s = sum(each.session_seconds for each in (*record.interruptions, interruption))

@@ -41,6 +41,7 @@ class RunDirectory:
         progress: Latest progress of the main process. The file is overwritten.
         process: File that the first launcher locks while it lives.
         checkpoints: Directory of the checkpoints until the run completes.
+        held: Locked process files. Without one, the run is another process's.
     """
 
     path: Path
@@ -53,7 +54,7 @@ class RunDirectory:
         self.process = self.path / "process.json"
         self.checkpoints = self.path / "checkpoints"
         self._reserve = self.path / ".reserve"
-        self._held: list[int] = []
+        self.held: list[int] = []
 
     def log(self, rank: int) -> Path:
         """Log of one rank's output."""
@@ -109,7 +110,7 @@ class RunDirectory:
         """
         try:
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
-            self._held.append(hold_process_file(self._process_file(f"launcher{index}")))
+            self.held.append(hold_process_file(self._process_file(f"launcher{index}")))
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
@@ -142,7 +143,7 @@ class RunDirectory:
 
     def _occupy(self) -> None:
         """Let no other process use the directory, and reserve space."""
-        self._held.append(hold_process_file(self.process))
+        self.held.append(hold_process_file(self.process))
         try:
             self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))
         except OSError:
@@ -205,12 +206,12 @@ class RunDirectory:
     def _release(self, paths: Iterable[Path]) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
-        while self._held:
-            os.close(self._held.pop())
+        while self.held:
+            os.close(self.held.pop())
 
     def show_life(self) -> None:
         """Touch the files that this launcher holds, for machines that do not see its locks."""
-        for descriptor in self._held:
+        for descriptor in self.held:
             with suppress(OSError):
                 os.utime(descriptor)
 
@@ -218,8 +219,8 @@ class RunDirectory:
         """Hold a file while this process lives, also after an exec. It may live slightly longer than the launcher."""
         # The disk may be full, or a loader of a rank that was killed still holds the file.
         with suppress(OSError, UsageError):
-            self._held.append(hold_process_file(self._process_file(f"rank{rank}")))
-            os.set_inheritable(self._held[-1], True)
+            self.held.append(hold_process_file(self._process_file(f"rank{rank}")))
+            os.set_inheritable(self.held[-1], True)
 
     def _process_file(self, role: str) -> Path:
         return self.process.with_name(f"process-{role}.json")

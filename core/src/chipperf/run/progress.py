@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from chipperf.records.files import read_bounded
 
+FINISHED = "finished"
 _INTERVAL_S = 1.0
 
 

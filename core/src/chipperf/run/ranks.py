@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.errors import DeviceError, PluginError
 from chipperf.plugin.types import Rank
+from chipperf.run.rendezvous import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +63,8 @@ def rank_variables(rank: Rank, host: str, port: int) -> dict[str, str]:
     }
     variables = {"MASTER_ADDR": host, **{name: str(value) for name, value in numbers.items()}}
     interface = _loopback_interface()
-    if interface and rank.local_world_size == rank.world_size and "GLOO_SOCKET_IFNAME" not in os.environ:
+    is_alone = rank.local_world_size == rank.world_size or is_loopback(host)
+    if interface and is_alone and "GLOO_SOCKET_IFNAME" not in os.environ:
         variables["GLOO_SOCKET_IFNAME"] = interface
     return variables
 

@@ -20,7 +20,7 @@ from chipperf.run.events import EventLog
 from chipperf.run.failure import DUMP_SIGNAL, describe, report_failure
 from chipperf.run.lifeline import end_with_launcher
 from chipperf.run.plan import RunPlan, read_plan
-from chipperf.run.progress import ProgressFile
+from chipperf.run.progress import FINISHED, ProgressFile
 from chipperf.run.ranks import rank_from_environment
 from chipperf.train.context import Spans
 
@@ -94,7 +94,7 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
         announce_start(plan, directory, context, loop.state.steps)
         train(directory, context, loop, sampler)
         events.write("run_stop", "success")
-        progress.phase("finished")
+        progress.phase(FINISHED)
     finally:
         session.device_teardown(device)
         if dist.is_initialized():

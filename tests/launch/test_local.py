@@ -1,0 +1,79 @@
+"""How a launcher judges the end of its ranks, which are programs of one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from chipperf.launch import local
+from chipperf.launch.launcher_group import PEER_STOPPED
+from chipperf.launch.local import run_workers
+from chipperf.launch.rank_processes import StopSignals
+from chipperf.records.schema import Failure, Topology
+from chipperf.records.store import read_record
+from chipperf.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from chipperf.records.schema import Record
+    from chipperf.run.plan import RunPlan
+    from support import MakePlan
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_plan: MakePlan, planned: Record) -> Callable[[str], tuple[Any, int]]:
+    """Runs one rank that executes some Python, whose arguments are its run's directory."""
+    plan: RunPlan = make_plan(topology=Topology(nnodes=1, nproc_per_node=1))
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    directory.write_plan(plan.model_dump_json())
+    directory.write_record(planned)
+
+    def run_worker(program: str) -> tuple[Any, int]:
+        with StopSignals() as signals:
+            _, code = run_workers(plan, directory, signals, worker=[sys.executable, "-c", program])
+        return read_record(directory.path), code
+
+    return run_worker
+
+
+def test_rank_that_ends_early_with_code_0_has_not_completed(run: Callable[[str], tuple[Any, int]]) -> None:
+    record, code = run("")
+
+    assert (record.status.state, record.status.failure.failure_class, code) == ("failed", "rank_died", 1)
+    assert "exited with code 0 without saying why" in record.status.failure.message
+    assert record.metrics.e2e_time_s.missing == "failed"
+
+
+def test_main_rank_that_has_finished_completes_the_run(run: Callable[[str], tuple[Any, int]]) -> None:
+    record, code = run(
+        "import pathlib, sys; pathlib.Path(sys.argv[1], 'progress.json').write_text('{\"phase\": \"finished\"}')"
+    )
+
+    assert (record.status.state, code) == ("completed", 0)
+
+
+@pytest.mark.parametrize(("own", "kept"), [("DataError", True), ("RuntimeError", False), ("interrupted", False)])
+def test_cause_is_kept_if_the_ranks_of_another_machine_end_first(
+    own: str, kept: bool, run: Callable[[str], tuple[Any, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rank that failed takes time to end, and those that lost it are gone before."""
+
+    class WatchOfTwo(local.Watch):
+        def __exit__(self, *exception: object) -> None:
+            super().__exit__(*exception)
+            self.verdict = Failure(failure_class=PEER_STOPPED, message="machine 1 has ended")
+
+    monkeypatch.setattr(local, "Watch", WatchOfTwo)
+    report = {"failure_class": own, "message": own, "rank": 0, "monotonic_s": 1.0, "exit_code": 4, "would_recur": True}
+
+    record, _ = run(
+        f"import pathlib, sys; pathlib.Path(sys.argv[1], 'logs/rank0.failure.json').write_text({json.dumps(report)!r});"
+        "sys.exit(4)"
+    )
+
+    assert record.status.failure.failure_class == (own if kept else PEER_STOPPED)
