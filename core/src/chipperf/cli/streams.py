@@ -13,27 +13,31 @@ from chipperf.visible import visible
 class Output:
     """Standard output or standard error. Characters that a terminal obeys or hides, or the encoding lacks, are escaped.
 
-    Rich, which moves the cursor, writes to ``rich_proxied_file``; whoever gives it foreign texts makes them visible.
     If standard output cannot be written, a :class:`PluginError` says so. What standard error does not take is lost.
+    Rich, which moves the cursor, writes to ``rich_proxied_file``; whoever gives it foreign texts makes them visible.
     """
 
-    def __init__(self, stream: TextIO, *, may_lose: bool = False) -> None:
-        self._stream, self._may_lose, self._has_failed = stream, may_lose, False
-        self.rich_proxied_file = stream
+    def __init__(self, stream: TextIO, *, may_lose: bool = False, escaped: Output | None = None) -> None:
+        self._stream, self._may_lose, self._is_escaped = stream, may_lose, escaped is None
+        # After a failure Python would fail again when it ends.
+        self._failures: list[OSError] = escaped._failures if escaped else []
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+        if escaped is None:
+            self.rich_proxied_file = Output(stream, may_lose=may_lose, escaped=self)
 
     def write(self, text: str) -> None:
         """Write a text."""
-        self._attempt(lambda: self._stream.write(visible(text)))
+        self._attempt(lambda: self._stream.write(visible(text) if self._is_escaped else text))
 
     def flush(self) -> None:
-        """Write what is buffered. After a failure Python would fail again when it ends."""
-        if not self._has_failed:
+        """Write what is buffered."""
+        if not self._failures:
             self._attempt(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # typer would write UTF-8 there if the encoding is ASCII.
+        # typer would write UTF-8 to the buffer if the encoding is ASCII.
+        if name in ("buffer", "rich_proxied_file"):
             raise AttributeError(name)
         return getattr(self._stream, name)
 
@@ -41,6 +45,6 @@ class Output:
         try:
             action()
         except OSError as error:
-            self._has_failed = True
+            self._failures.append(error)
             if not self._may_lose:
                 raise PluginError(f"cannot write to standard output: {error.strerror}") from error
