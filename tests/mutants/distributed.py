@@ -98,7 +98,9 @@ MUTANTS = [
             Change(
                 old=_STEP_END,
                 new=f"{_STEP_END}    import os\n    import signal\n    import time\n\n"
-                '    if os.environ.get("RANK") == "0" and os.environ["WORLD_SIZE"] != "1":\n'
+                '    os.environ["CALLS"] = os.environ.get("CALLS", "") + "I"\n'
+                # The first call comes before training.
+                '    if os.environ.get("RANK") == "0" and os.environ["CALLS"] == "III":\n'
                 "        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
                 "        time.sleep(600)\n",
             ),
