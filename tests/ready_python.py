@@ -341,6 +341,7 @@ def _be(
     try:
         _close_descriptors(kept)
         _reset_signals()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         for name in set(sys.modules).difference(_PRELOADED):
             del sys.modules[name]
         if directory is not None:

@@ -146,7 +146,7 @@ def test_full_disk_ends_the_run_and_is_recorded(small_disk: Path, training) -> N
     fill(small_disk)
     _, complaints = process.communicate(timeout=BOUNDED_S)
 
-    assert process.returncode == 1
+    assert process.returncode == 1, complaints
     [line] = [line for line in complaints.splitlines() if line.startswith("perf: error: ")]
     assert "cannot write the event log" in line or "the disk is full" in line
     assert "Traceback" not in complaints

@@ -198,7 +198,7 @@ def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     first, second, third = resumed.interruptions
     assert (third.cause.failure_class, third.step) == ("UsageError", second.step)
     [warning] = [warning for warning in resumed.warnings if warning.startswith("continued with other settings")]
-    assert "knob omp_wait_policy passive, then active" in warning
+    assert "knob OMP_WAIT_POLICY passive, then active" in warning
     assert resumed.dataset.name == "chipperf-sample-3"
     assert {knob.name: knob.value for knob in resumed.knobs}["omp_wait_policy"] == "passive"
     assert (first.cause.failure_class, first.cause.rank, first.gap_seconds) == ("rank_died", 0, 0)
@@ -347,7 +347,7 @@ def test_run_that_another_process_has_resumed_meanwhile_is_refused(
     monkeypatch.setattr(RunDirectory, "reopen", reopen_late)
 
     with pytest.raises(UsageError, match="was resumed in the meantime"):
-        resume(stopped, torch.__version__, started_s=50.0)
+        resume(stopped, torch.__version__, started_s=50.0, data_root=None)
 
     assert stopped.record.read_bytes() == before
 

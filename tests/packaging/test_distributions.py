@@ -111,9 +111,11 @@ def test_installed_environment_has_no_torch(clean):
 def test_report_is_rendered_from_a_record(clean, tmp_path, language, heading, row):
     make_record = runpy.run_path(str(ROOT / "tests" / "report" / "factory.py"))["make_record"]
     record = make_record(vendor__name="cpu")
-    (tmp_path / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
+    run = tmp_path / "runs" / "run"
+    run.mkdir(parents=True)
+    (run / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
 
-    rendered = clean.run("perf", "report", tmp_path, "--lang", language)
+    rendered = clean.run("perf", "report", run, "--lang", language)
 
     assert heading in rendered.stdout.splitlines()
     assert row in rendered.stdout

@@ -12,6 +12,7 @@ from chipperf.launch.local import _outcome
 from chipperf.run import directory as run_directory
 from chipperf.run.directory import RunDirectory
 from chipperf.run.failure import INTERRUPTED, describe, first_failure, report_failure
+from chipperf.run.progress import FINISHED, ProgressFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,6 +177,7 @@ def test_outcome_of_a_run(
 ) -> None:
     for rank, error in reports.items():
         report(run, rank, error, at_s=float(rank))
+    ProgressFile(run.progress, 3).phase(FINISHED)
 
     status, code = _outcome(run, range(3), died, interrupted)
 

@@ -21,7 +21,7 @@ class Output:
         self._stream, self._may_lose, self._is_escaped = stream, may_lose, escaped is None
         # After a failure Python would fail again when it ends.
         self._failures: list[OSError] = escaped._failures if escaped else []
-        if isinstance(stream, io.TextIOWrapper):
+        if escaped is None and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
         if escaped is None:
             self.rich_proxied_file = Output(stream, may_lose=may_lose, escaped=self)

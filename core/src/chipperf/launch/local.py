@@ -236,7 +236,7 @@ def _outcome(
     code = died[rank]
     failure = Failure(
         failure_class="rank_died",
-        message=f"the process {describe_exit(code)} without saying why",
+        message=f"the process {describe_exit(code) or 'exited with code 0'} without saying why",
         rank=rank,
         hint=f"see {rank_log_name(rank)}; SIGKILL usually means that memory ran out",
     )
