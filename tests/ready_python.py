@@ -16,6 +16,7 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -341,7 +342,11 @@ def _be(
     try:
         _close_descriptors(kept)
         _reset_signals()
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        # Those of the server were made for other files, and a command may have replaced them.
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.FileIO(number, "wb", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
+            for number in (1, 2)
+        )
         for name in set(sys.modules).difference(_PRELOADED):
             del sys.modules[name]
         if directory is not None:

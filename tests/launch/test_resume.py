@@ -200,7 +200,7 @@ def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     [warning] = [warning for warning in resumed.warnings if warning.startswith("continued with other settings")]
     assert "knob OMP_WAIT_POLICY passive, then active" in warning
     assert resumed.dataset.name == "chipperf-sample-3"
-    assert {knob.name: knob.value for knob in resumed.knobs}["omp_wait_policy"] == "passive"
+    assert {knob.name: knob.value for knob in resumed.knobs}["OMP_WAIT_POLICY"] == "passive"
     assert (first.cause.failure_class, first.cause.rank, first.gap_seconds) == ("rank_died", 0, 0)
     assert (first.step % 6, second.cause.failure_class, second.step) == (0, "interrupted", found[1].step)
 
