@@ -344,7 +344,12 @@ def _be(
         _reset_signals()
         # Those of the server were made for other files, and a command may have replaced them.
         sys.stdout, sys.stderr = (
-            io.TextIOWrapper(io.FileIO(number, "wb", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
+            io.TextIOWrapper(
+                io.BufferedWriter(io.FileIO(number, "wb", closefd=False)),
+                "utf-8",
+                "backslashreplace",
+                line_buffering=True,
+            )
             for number in (1, 2)
         )
         for name in set(sys.modules).difference(_PRELOADED):
