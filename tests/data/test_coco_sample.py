@@ -149,7 +149,7 @@ def test_content_digest_does_not_depend_on_how_maps_are_compressed(tmp_path, mon
     other = ensure_coco_sample(FEW, tmp_path / "other")
     manifests = [json.loads((root / "dataset.json").read_text()) for root in (one, other)]
     assert manifests[0]["content_sha256"] == manifests[1]["content_sha256"]
-    assert manifests[0]["listing_sha256"] != manifests[1]["listing_sha256"]
+    assert manifests[0]["files_sha256"] != manifests[1]["files_sha256"]
 
 
 def test_existing_dataset_is_used_again_and_a_changed_one_refused(tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 
 import pytest
 from chipperf.cases.classification.case import IMAGENET2012
-from chipperf.data.dataset_identity import listing_sha256
+from chipperf.data import dataset_identity
+from chipperf.data.dataset_identity import files_sha256
 from chipperf.data.imagefolder import identify_imagefolder, imagefolder_files, scan_imagefolder
 from chipperf.errors import DataError
 
@@ -40,6 +41,7 @@ def test_moved_sample_dataset_keeps_its_identity(tiny_dataset, copy):
         lambda file: file.unlink(),
         lambda file: file.write_bytes(file.read_bytes() + b"x"),
         lambda file: file.rename(file.with_name("renamed.jpg")),
+        lambda file: file.write_bytes(file.read_bytes()[:-1] + b"x"),
     ],
 )
 def test_changed_sample_dataset_is_an_error(copy, change):
@@ -48,7 +50,7 @@ def test_changed_sample_dataset_is_an_error(copy, change):
         identify(copy)
 
 
-def test_own_directory_is_known_by_its_name_and_listing(copy, tmp_path):
+def test_own_directory_is_known_by_its_name_and_files(copy, tmp_path):
     (copy / "dataset.json").unlink()
     found = identify(copy)
     assert (found.name, found.is_sample, found.version, found.target) == ("my-pictures", False, None, None)
@@ -57,6 +59,25 @@ def test_own_directory_is_known_by_its_name_and_listing(copy, tmp_path):
     assert identify(elsewhere) == found
     next(copy.glob("val/*/*.jpg")).write_bytes(b"another size")
     assert identify(copy).fingerprint != found.fingerprint
+
+
+def test_another_image_of_the_same_name_and_size_is_another_dataset(copy):
+    (copy / "dataset.json").unlink()
+    found = identify(copy)
+    image = next(copy.glob("val/*/*.jpg"))
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    assert identify(copy).fingerprint != found.fingerprint
+
+
+@pytest.mark.parametrize(("changed", "noticed"), [("a0", True), ("a1", False), ("a2", True), ("labels.json", True)])
+def test_contents_of_evenly_spaced_images_and_of_all_annotations_count(tmp_path, monkeypatch, changed, noticed):
+    monkeypatch.setattr(dataset_identity, "SAMPLED_FILES", 3)
+    paths = ["a0", "a1", "a2", "a3", "a4", "labels.json"]
+    for path in paths:
+        (tmp_path / path).write_text("before")
+    before = files_sha256(tmp_path, paths)
+    (tmp_path / changed).write_text("behind")
+    assert (files_sha256(tmp_path, paths) != before) is noticed
 
 
 def test_reference_dataset_is_known_by_its_counts(copy):
@@ -74,8 +95,8 @@ def test_manifest_that_cannot_be_used_is_named(copy, text, message):
 
 
 def test_manifest_without_a_key_names_it(copy):
-    listing = listing_sha256(copy, imagefolder_files(copy))
-    (copy / "dataset.json").write_text(f'{{"listing_sha256": "{listing}"}}')
+    digest = files_sha256(copy, imagefolder_files(copy))
+    (copy / "dataset.json").write_text(f'{{"files_sha256": "{digest}"}}')
     with pytest.raises(DataError, match="lacks the key 'name'"):
         identify(copy)
 

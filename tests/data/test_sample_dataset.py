@@ -125,7 +125,7 @@ def test_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sample, "listing_sha256", full)
+    monkeypatch.setattr(sample, "files_sha256", full)
     with pytest.raises(DataError, match="no space for the sample dataset"):
         ensure_sample_dataset(OPTIONS, tmp_path)
     assert list(tmp_path.iterdir()) == []

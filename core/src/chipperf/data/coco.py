@@ -402,7 +402,7 @@ def _undrawable(split: InstanceSplit) -> Iterator[DatasetFinding]:
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
-    """Identify a dataset directory by the paths and sizes of its files, see :func:`.identify_directory`."""
+    """Identify a dataset directory by its files, see :func:`.identify_directory`."""
     return identify_directory(
         data.root,
         coco_files(data.root),

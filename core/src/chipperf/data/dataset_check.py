@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from chipperf.data.dataset_files import open_file
-from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
+from chipperf.data.dataset_identity import MANIFEST_NAME, files_sha256, read_manifest
 from chipperf.data.decode import decode_rgb, read_size, require_size
 from chipperf.errors import DataError
 
@@ -126,7 +126,7 @@ def _check_manifest(root: Path, list_files: Callable[[Path], Iterable[str]]) -> 
     """Check that the files of a sample dataset are unchanged since it was generated."""
     try:
         manifest = read_manifest(root)
-        if manifest is None or manifest.get("listing_sha256") == listing_sha256(root, list_files(root)):
+        if manifest is None or manifest.get("files_sha256") == files_sha256(root, list_files(root)):
             return []
     except DataError as problem:
         return [error("manifest", problem.message)]

@@ -16,6 +16,9 @@ from chipperf.errors import DataError
 MANIFEST_NAME = "dataset.json"
 """File at the root of a sample dataset that describes it."""
 
+SAMPLED_FILES = 1000
+"""Images of a dataset whose contents are part of its fingerprint: all of a small dataset, about 110 MB of ImageNet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceDataset:
@@ -72,8 +75,8 @@ def identify_directory(
 ) -> DatasetIdentity:
     """Identify a dataset directory.
 
-    It reads the size of every file, which takes seconds for ImageNet on a local disk. In a distributed run one rank is
-    enough.
+    It reads the size of every file and the contents of some, see :func:`files_sha256`, which takes seconds for ImageNet
+    on a local disk. In a distributed run one rank is enough.
 
     Args:
         paths: Paths of the dataset's files relative to ``root``, in a fixed order.
@@ -91,8 +94,8 @@ def identify_directory(
     found = DatasetIdentity(
         name=reference.name if is_reference else root.resolve().name,
         version=None,
-        fingerprint=listing_sha256(root, paths),
-        fingerprint_method="sha256 of sorted relative paths and sizes",
+        fingerprint=files_sha256(root, paths),
+        fingerprint_method=f"sha256 of paths, sizes, annotations and the contents of at most {SAMPLED_FILES} images",
         train_samples=train_samples,
         eval_samples=eval_samples,
         classes=classes,
@@ -102,7 +105,7 @@ def identify_directory(
     manifest = read_manifest(root)
     if manifest is None:
         return found
-    if manifest.get("listing_sha256") != found.fingerprint:
+    if manifest.get("files_sha256") != found.fingerprint:
         raise DataError(
             f"{root}: the files are not those of its {MANIFEST_NAME}: files were added, removed or changed",
             hint=f"generate it again, or remove {MANIFEST_NAME} to use the directory as a dataset of its own",
@@ -122,16 +125,30 @@ def identify_directory(
         raise DataError(f"{path} lacks the key {error}", hint=f"remove {root} and generate it again") from error
 
 
-def listing_sha256(root: Path, paths: Iterable[str]) -> str:
-    """Return the digest of the paths, relative to ``root``, and sizes in bytes of files."""
+def files_sha256(root: Path, paths: Iterable[str]) -> str:
+    """Return the digest of files by their paths relative to ``root``, sizes in bytes, and contents.
+
+    The contents are those of every annotation file and of at most :data:`SAMPLED_FILES` others, evenly spaced.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    paths = list(paths)
+    others = [path for path in paths if not path.endswith(".json")]
+    sampled = set(others[:: -(-len(others) // SAMPLED_FILES) or 1])
     digest = hashlib.sha256()
     for path in paths:
         file = os.path.join(root, path)
-        try:
-            size_bytes = os.stat(file).st_size
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes)
+        if path in sampled or path.endswith(".json"):
+            content = read_file(file)
+            size_bytes = len(content)
+        else:
+            content = b""
+            try:
+                size_bytes = os.stat(file).st_size
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        digest.update(os.fsencode(path) + b"\0%d\n" % size_bytes + content)
     return digest.hexdigest()
 
 

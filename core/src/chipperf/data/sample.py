@@ -25,7 +25,7 @@ import numpy as np
 import platformdirs
 import simplejpeg
 
-from chipperf.data.dataset_identity import MANIFEST_NAME, listing_sha256, read_manifest
+from chipperf.data.dataset_identity import MANIFEST_NAME, files_sha256, read_manifest
 from chipperf.data.imagefolder import EVAL_SPLIT, TRAIN_SPLIT, imagefolder_files
 from chipperf.errors import ConfigError, DataError
 
@@ -84,7 +84,7 @@ class GeneratedDataset:
         target: Quality that a short run reaches, as a fraction, by its key in the manifest.
         bytes_per_pixel: Estimated size on disk.
         generate: Writes the dataset to a directory, and returns the digest of its content.
-        files: Lists the files whose paths and sizes the manifest's ``listing_sha256`` covers.
+        files: Lists the files that the manifest's ``files_sha256`` covers.
     """
 
     directory_name: str
@@ -137,7 +137,7 @@ class GeneratedDataset:
 
     def _require_complete(self, directory: Path) -> None:
         manifest = read_manifest(directory)
-        if manifest is None or manifest.get("listing_sha256") != listing_sha256(directory, self.files(directory)):
+        if manifest is None or manifest.get("files_sha256") != files_sha256(directory, self.files(directory)):
             raise DataError(
                 f"{directory} is not a complete sample dataset, or was changed",
                 hint=f"remove {directory} and try again",
@@ -153,7 +153,7 @@ class GeneratedDataset:
             "train_samples": self.train_samples,
             "eval_samples": self.eval_samples,
             "content_sha256": content_sha256,
-            "listing_sha256": listing_sha256(directory, self.files(directory)),
+            "files_sha256": files_sha256(directory, self.files(directory)),
             **self.target,
         }
         (directory / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
