@@ -2,8 +2,8 @@
 
 The bootstrap is hierarchical: it draws repeats with replacement, and then windows within each drawn repeat. Intervals
 are percentile intervals (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Windows that
-follow each other are alike, so as many are drawn as independent windows would tell as much. docs/compare.md has the
-method with its sources, and ``benchmarks/interval_coverage.py`` its coverage.
+follow each other are alike, so as many are drawn as independent windows would tell as much; few repeats and few windows
+are moved apart. docs/compare.md has the method with its sources, and ``benchmarks/interval_coverage.py`` its coverage.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
 
 _HIGHEST_AUTOCORRELATION: Final = 0.97
+_CHANCE: Final = 0.5
+"""An autocorrelation below this share of its standard error, ``1 / sqrt(n)``, counts as chance."""
 _LARGEST_RATIO: Final = 1e100
 """Bound of a window's ratio to the median, so that a power of it is a number."""
 
@@ -49,9 +51,12 @@ def resample(
     """
     rng = random.Random(seed)
     drawn_from = [_drawn_from(windows) for windows in repeats]
-    if len(drawn_from) == 1:
-        return [_median(*drawn_from[0], rng) for _ in range(RESAMPLES)]
-    return [combine([_median(*rng.choice(drawn_from), rng) for _ in drawn_from]) for _ in range(RESAMPLES)]
+    medians = [[_median(*each, rng) for _ in range(RESAMPLES)] for each in drawn_from]
+    if len(medians) == 1:
+        return medians[0]
+    middles = [median(windows) for windows in repeats]
+    moved = _move_apart(medians, middles, combine(middles))
+    return [combine([rng.choice(rng.choice(moved)) for _ in moved]) for _ in range(RESAMPLES)]
 
 
 def ratio_interval(values: Sequence[float], base: Sequence[float]) -> Interval | None:
@@ -77,23 +82,56 @@ def independent_windows(windows: Sequence[float]) -> float:
         return n
     found = sum(one * following for one, following in zip(deviations, deviations[1:], strict=False)) / variance
     # The estimate is too low by (1 + 3 r) / n (Kendall 1954).
-    r = max(0, min(found + (1 + 3 * found) / n, _HIGHEST_AUTOCORRELATION))
+    r = min(found + (1 + 3 * found) / n, _HIGHEST_AUTOCORRELATION)
+    if r < _CHANCE / math.sqrt(n):
+        return n
     return n / (1 + 4 / math.pi * sum(math.asin(r**lag) for lag in range(1, n)))
 
 
 def _drawn_from(windows: Sequence[float]) -> tuple[list[float], int]:
     """Return the windows of a repeat in ascending order, and how many of them to draw.
 
-    If fewer are drawn than there are, they differ too little, and the windows are moved away from their median: by
-    ratios, so that rates stay positive.
+    The windows are moved away from their median so that the intervals hold their level, mostly because fewer are drawn
+    than there are: by ratios, so that rates stay positive. ``benchmarks/interval_coverage.py`` is where the factors for
+    few windows come from.
     """
     ordered, n = sorted(windows), len(windows)
-    draws = min(n, max(2, round(independent_windows(windows))))
+    independent = max(1.5, independent_windows(windows)) if n > 1 else n
+    draws = min(n, max(2, round(independent)))
     middle = median(ordered)
-    if draws < n and middle > 0:
-        power = math.sqrt((draws + 1) / (draws - 1))
+    if n > 1 and middle > 0:
+        # The bootstrap of a median is too wide by about 0.7 / n; the estimate of few independent windows is too sure.
+        power = (1 - 0.7 / n) * (1 + 3 / (independent - 0.5) - 3 / (n - 0.5))
+        if draws < n:
+            power *= math.sqrt((draws + 1) / (draws - 1))
         ordered = [middle * min(value / middle, _LARGEST_RATIO) ** power for value in ordered]
     return ordered, draws
+
+
+def _move_apart(medians: list[list[float]], middles: Sequence[float], center: float) -> list[list[float]]:
+    """Return the drawn medians of each repeat with the repeats' distances from ``center`` put right.
+
+    The distances are partly those of the windows, which the drawn medians have already; what is left is too little, as
+    of any few values.
+    """
+    if center <= 0 or not all(middles):
+        return medians
+    ratios = [min(middle / center, _LARGEST_RATIO) for middle in middles]
+    found = _variance(ratios) * len(ratios) / (len(ratios) - 1)
+    within = fmean(_variance([min(value / center, _LARGEST_RATIO) for value in drawn]) for drawn in medians)
+    if not found:
+        return medians
+    few = len(ratios) - 1
+    power = math.sqrt(max(0, 1 - within / found) * len(ratios) / few) * (1 + 0.6 / few)
+    return [
+        [value / ratio * min(ratio**power, _LARGEST_RATIO) for value in drawn]
+        for drawn, ratio in zip(medians, ratios, strict=True)
+    ]
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return fmean((value - mean) ** 2 for value in values)
 
 
 def _median(ordered: Sequence[float], draws: int, rng: random.Random) -> float:
