@@ -15,7 +15,7 @@ from chipperf import languages
 from chipperf.languages import ENGLISH, LANGUAGES, in_all_languages, in_language, pattern, phrase, read_translation
 from chipperf.plugin.types import Title
 from chipperf.report.render import render_report
-from chipperf.report.templating import make_environment
+from chipperf.report.templating import SandboxedTemplates
 from chipperf.web.board import summarize
 from chipperf.web.pages import render_runs
 from factory import make_record
@@ -31,7 +31,7 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|.)")
 
 def texts_of_templates() -> Iterator[tuple[str, str]]:
     """Yield context and English of every text that a template says."""
-    environment = make_environment(None, None)
+    environment = SandboxedTemplates(None, None)
     for template in TEMPLATES:
         for _, function, arguments in environment.extract_translations(template.read_text(encoding="utf-8")):
             if function == "pgettext":

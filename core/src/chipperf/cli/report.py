@@ -23,7 +23,7 @@ from chipperf.records.schema import Record, Topology
 from chipperf.records.store import read_stored
 from chipperf.report.beside import runs_beside
 from chipperf.report.curve_files import make_curve_files
-from chipperf.report.provenance import describe_page, provenance_file, provenance_text
+from chipperf.report.provenance import describe_page, provenance_file
 from chipperf.report.render import render_page, template_directory
 from chipperf.report.tracing import read_traced
 from chipperf.report.view import build_view
@@ -147,30 +147,32 @@ def report(
         typer.echo(page.text, nl=False)
         return
     require_directory(out)
-    content = None
+    links = None
+    files: dict[str, bytes] = {}
     if view.convergence:
-        content = make_curve_files(view.convergence.curves, view.profile, lang, out)
-        view = replace(view, convergence=replace(view.convergence, files=content.links))
+        links, files = make_curve_files(view.convergence.curves, view.profile, lang, out)
+        view = replace(view, convergence=replace(view.convergence, files=links))
     page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
     provenance = describe_page(
         page,
         language=lang,
         records=records,
         baseline=baselines,
-        curve=content.links if content else None,
-        files=content.files_by_name() if content else {},
+        curve=links,
+        files=files,
         beside=view.beside,
     )
     # The report is written last, so that the files it links exist.
-    if content:
-        content.write()
-        if content.links.png is None:
-            note("no picture, matplotlib is not installed: pip install 'chipperf[plot]'")
-        elif content.links.language:
-            note_fonts(content.links.language, lang, content.links.unwritten)
-    write_atomically(provenance_file(out), provenance_text(provenance))
+    written = [out.with_name(name) for name in files]
+    for path in written:
+        write_atomically(path, files[path.name])
+    if links and links.png is None:
+        note("no picture, matplotlib is not installed: pip install 'chipperf[plot]'")
+    elif links and links.language:
+        note_fonts(links.language, lang, links.unwritten)
+    write_atomically(provenance_file(out), provenance.model_dump_json(indent=1) + "\n")
     write_atomically(out, page.text)
-    for path in (*(content.files if content else ()), provenance_file(out), out):
+    for path in (*written, provenance_file(out), out):
         typer.echo(f"wrote {path}", err=True)
 
 

@@ -59,7 +59,6 @@ class CardNames:
         self.vendors: set[str] = set()
         self._names: dict[str, Mention] = {}
         self._pattern: re.Pattern[str] | None = None
-        self._memory_bytes: dict[tuple[str, str], set[int]] = {}
         self._infos: dict[str, VendorInfo] = {}
 
     def info(self, vendor: str) -> VendorInfo | None:
@@ -68,11 +67,8 @@ class CardNames:
 
     def titles(self, vendor: str) -> tuple[str, ...]:
         """Return the vendor's names."""
-        return tuple(
-            name.text
-            for name in self._names.values()
-            if name.vendor == vendor and not name.card and not name.machine and name.text != vendor
-        )
+        own = (name for name in self._names.values() if name.vendor == vendor and not name.card and not name.machine)
+        return tuple(name.text for name in own if name.text != vendor)
 
     def cards(self, vendor: str) -> tuple[str, ...]:
         """Return every name of the vendor's cards."""
@@ -80,7 +76,8 @@ class CardNames:
 
     def memory_bytes(self, vendor: str, card: str) -> frozenset[int]:
         """Return the memory sizes, according to data sheets, of the products with this name in reports."""
-        return frozenset(self._memory_bytes.get((vendor, card), ()))
+        devices = self._infos[vendor].known_devices if vendor in self._infos else ()
+        return frozenset(each.memory_bytes for each in devices if each.short_name == card and each.memory_bytes)
 
     def find(self, text: str) -> list[Mention]:
         """Return the names in a text, in their order. If names overlap, return only the longest."""
@@ -112,8 +109,6 @@ class CardNames:
         cards: dict[str, tuple[str, ...]] = {}
         for device in info.known_devices:
             cards[device.short_name] = (*cards.get(device.short_name, ()), device.name)
-            if device.memory_bytes:
-                self._memory_bytes.setdefault((info.name, device.short_name), set()).add(device.memory_bytes)
         self.add(info.name, VendorNames(titles=in_all_languages(info.title), cards=cards))
 
 

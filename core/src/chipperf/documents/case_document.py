@@ -15,6 +15,7 @@ from chipperf.documents.markdown import Block, Located, Markdown, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
 from chipperf.languages import ENGLISH, Language, list_separator
 from chipperf.records.columns import WINDOWED
+from chipperf.records.schema import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,13 +42,9 @@ class GeneralRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentRow:
-    """A row of the performance table.
+    """A row of the performance table: its cells by column, and those of unknown columns, each after its header.
 
-    Attributes:
-        topology: Topology in the label; ``None`` if it has none.
-        cells: Cells by column. A missing cell of the row has an empty text.
-        unknown: Cells of unknown columns, each after its header.
-        old_layout: True for FlagPerf's first layout, which has no ``p_*`` columns.
+    A missing cell of the row has an empty text. FlagPerf's ``old_layout`` has no ``p_*`` columns.
     """
 
     label: Located
@@ -90,10 +87,10 @@ class DocumentRow:
     def hyperparameters(self) -> Mapping[str, Setting] | None:
         """``fix_hp``, with the batch size as ``bs``; ``None`` if the row does not state it."""
         text = self.text("fix_hp")
-        missing = None if text is None else cells.marker(text)
-        if text is None or (missing and missing.missing != "not_applicable"):
+        missing = UNKNOWN if text is None else cells.marker(text)
+        if missing and missing.missing != "not_applicable":
             return None
-        values, _ = ({}, []) if missing else cells.assignments(text)
+        values, _ = cells.assignments(self.known("fix_hp"))
         return {("bs" if key == "batch_size" else key): value for key, value in values.items()}
 
     def text(self, column: str) -> str | None:

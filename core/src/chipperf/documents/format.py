@@ -112,16 +112,13 @@ def gib(value_bytes: int | Missing, *, trim: bool = False, exact: bool = False) 
     if isinstance(value_bytes, Missing):
         return value_bytes
     texts = (f"{value_bytes / _GIB:.{decimals}f}" for decimals in range(1, _GIB_DECIMALS + 1))
-    text = next((text for text in texts if not exact or round(Decimal(text) * _GIB) == value_bytes), None)
-    if text is None:
-        text = f"{Decimal(value_bytes) / _GIB:f}"
+    exactly = f"{Decimal(value_bytes) / _GIB:f}"
+    text = next((text for text in texts if not exact or round(Decimal(text) * _GIB) == value_bytes), exactly)
     return text.removesuffix(".0") if trim else text
 
 
 def in_unit(value: float | Missing, unit: Unit, *, as_percent: bool, exact: bool = False) -> str | Missing:
-    """Return a reported value as its unit is written, see :mod:`chipperf.records.columns`; ``as_percent`` is for
-    quality.
-    """
+    """Return a reported value in its unit, see :mod:`chipperf.records.columns`; ``as_percent`` is for quality."""
     if unit == "fraction":
         return quality(value, as_percent=as_percent, exact=exact)
     if unit == "bytes":

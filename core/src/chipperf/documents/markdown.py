@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from markdown_it import MarkdownIt
@@ -167,8 +167,7 @@ class _Reader:
 
     def read(self) -> Markdown:
         blocks: list[Block | Table] = []
-        item_depth = 0
-        item_begins = False
+        item_depth, item_begins = 0, False
         for token in self._tokens:
             if token.type == "heading_open":
                 blocks.append(self._block("heading", next(self._tokens), depth=int(token.tag[1:])))
@@ -299,12 +298,8 @@ def _plain(children: Sequence[Token]) -> str:
 
 def split_row(line: str, index: int) -> Iterator[tuple[str, Place]]:
     """Split a table's row as GitHub's Markdown does: at every bar without a preceding backslash."""
-    start = 0
-    bars = [match.start() for match in re.finditer(r"(?<!\\)\|", line)]
-    pieces = []
-    for bar in (*bars, len(line)):
-        pieces.append((start, line[start:bar]))
-        start = bar + 1
+    bars = [-1, *(match.start() for match in re.finditer(r"(?<!\\)\|", line)), len(line)]
+    pieces = [(before + 1, line[before + 1 : bar]) for before, bar in pairwise(bars)]
     if _LINE_START.fullmatch(pieces[0][1]):
         pieces = pieces[1:]
     if pieces and not pieces[-1][1].strip():

@@ -79,7 +79,7 @@ class _Importer:
     def run(self) -> Import:
         document = self._document
         for located in document.not_understood:
-            self._list(located, "a row or cell that the general table does not have")
+            self._refuse(located, "a row or cell that the general table does not have")
         environment = self._environment()
         dataset = self._dataset()
         report_title = self._report_title()
@@ -168,18 +168,15 @@ class _Importer:
         for row in self._document.rows:
             whole_row = " | ".join(cell.text for cell in row.cells.values() if cell.text)
             if row.topology is None:
-                self._list(row.label, "no topology such as 1x8 can be read from it")
-                self._remark(whole_row, row.label)
+                self._refuse(row.label, "no topology such as 1x8 can be read from it", whole_row)
                 continue
             remarks_before = dict(self._remarks)
             values, sources = self._row(row)
             key = _row_key(row, values)
             if key in seen:
                 self._remarks = remarks_before
-                self._list(
-                    row.label, f"line {seen[key].label.place.line} has the same card, topology, precision and fix_hp"
-                )
-                self._remark(whole_row, row.label)
+                line = seen[key].label.place.line
+                self._refuse(row.label, f"line {line} has the same card, topology, precision and fix_hp", whole_row)
                 continue
             seen[key] = row
             rows.append((row.topology, values, sources))
@@ -204,8 +201,8 @@ class _Importer:
             if text := row.known(name):
                 self._remark(f"{row.label.text}: {self._document.headers[name].text} {text}", row.cells[name])
         for header, cell in row.unknown:
-            self._list(cell, f"the column {header!r} is unknown" if header else "the table has no such column")
-            self._remark(f"{row.label.text}: {header} {cell.text}", cell)
+            reason = f"the column {header!r} is unknown" if header else "the table has no such column"
+            self._refuse(cell, reason, f"{row.label.text}: {header} {cell.text}")
         values = {
             "environment": {"row_label": cells.marker(row.card) or row.card},
             "metrics": metrics,
@@ -264,15 +261,15 @@ class _Importer:
         return found
 
     def _misread(self, row: DocumentRow, column: str, cell: Located, reason: str) -> None:
-        self._list(cell, f"{column}: {reason}")
-        self._remark(f"{row.label.text}: {column} {cell.text}", cell)
+        self._refuse(cell, f"{column}: {reason}", f"{row.label.text}: {column} {cell.text}")
+
+    def _refuse(self, located: Located, reason: str, remark: str = "") -> None:
+        self._not_understood.append(NotUnderstood.at(located, self._document.name, reason))
+        self._remark(remark, located)
 
     def _remark(self, text: str, located: Located) -> None:
         if text:
             self._remarks.setdefault(text, located)
-
-    def _list(self, located: Located, reason: str) -> None:
-        self._not_understood.append(NotUnderstood.at(located, self._document.name, reason))
 
     def _source(self, field: str, located: Located) -> ImportSource:
         return ImportSource.at(located, self._document.name, field)

@@ -100,11 +100,7 @@ def import_log(
         },
         sources=log.sources,
     )
-    return Import(
-        files=tuple(files),
-        records=(record,),
-        not_understood=(*log.not_understood, *log.no_events),
-    )
+    return Import(files=tuple(files), records=(record,), not_understood=(*log.not_understood, *log.no_events))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +171,9 @@ class _Log:
             value = _number(event.value[key])
             if value is None or (name in _COUNTS and not value.is_integer()):
                 self._refuse(event, key, "not a number, or negative")
-                continue
-            metrics[name] = int(value) if name in _COUNTS else value
-            self._add_source(event, key, f"metrics.{name}", event.value[key])
+            else:
+                metrics[name] = int(value) if name in _COUNTS else value
+                self._add_source(event, key, f"metrics.{name}", event.value[key])
         if key := event.result_key("final_", kinds):
             used.add(key)
             value = _fraction(event.value[key])

@@ -88,10 +88,7 @@ class ImportedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """The content that was read from a document or log: one record per row or run.
-
-    ``not_understood`` are texts that did not become a value of a record; they are also in the records' remarks.
-    """
+    """What was read: a record per row or run, and texts that became no value; these are also among the remarks."""
 
     files: tuple[SourceFile, ...]
     records: tuple[ImportedRecord, ...]

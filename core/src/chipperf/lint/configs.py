@@ -19,7 +19,6 @@ from chipperf.documents.topology import CardTopology, parse_config_name
 from chipperf.errors import ConfigError, DocumentError
 from chipperf.toml import parse_toml
 
-ENVIRONMENT_FILE: Final = "environment_variables.sh"
 _VARIABLE: Final = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=([^\s#]*)", re.MULTILINE)
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
@@ -49,13 +48,10 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDirectory:
-    """All configuration of a vendor's runs of a case.
+    """All configuration of a vendor's runs of a case: that of one or all topologies, and values common to all.
 
-    Attributes:
-        configs: Configurations for one topology or for all topologies.
-        common: Values for all configurations.
-        unreadable: Files that are named like a configuration and cannot be loaded, with the reason.
-        base: The case's base configuration; empty if not found.
+    ``unreadable`` are the files that are named like a configuration and cannot be loaded, with the reason, and ``base``
+    is the case's base configuration, empty if not found.
     """
 
     path: Path
@@ -96,7 +92,7 @@ def read_configs(path: Path) -> ConfigDirectory:
     variables: Mapping[str, Assigned] = {}
     unreadable: dict[Path, str] = {}
     for file in files:
-        if file.name == ENVIRONMENT_FILE:
+        if file.name == "environment_variables.sh":
             variables = _values(file, _variables, unreadable)
         elif file.suffix not in (".py", ".toml"):
             if file.name.startswith("config_"):

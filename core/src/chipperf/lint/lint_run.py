@@ -34,7 +34,7 @@ _SUFFIXES: Final = (".md", ".markdown")
 _SKIPPED_DIRECTORIES: Final = {".git", "node_modules", "__pycache__", ".venv"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A finding of a rule, with its file and place. ``reason`` is the reason of the waiver that accepts it."""
 
@@ -104,7 +104,6 @@ def lint(
         corpus.subjects.append(
             LintedDocument(
                 path=path,
-                name=name,
                 document=document,
                 names=names,
                 vendor=vendor or identify_vendor(document, names, path),
@@ -123,7 +122,13 @@ def lint(
 
 def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> None:
     waivers, faults = read_ignore_comments(subject.document.markdown)
-    found: list[tuple[str, Severity, Problem, str | None]] = []
+    found: list[Finding] = []
+
+    def add(id: str, severity: Severity, problem: Problem, reason: str | None = None) -> None:
+        severity = problem.severity or severity
+        place, message = problem.place, problem.message
+        found.append(Finding(id, severity, subject.document.name, place, message, reason))
+
     checked = set()
     for rule in rules:
         try:
@@ -131,28 +136,19 @@ def _check(subject: LintedDocument, rules: Sequence[Rule], result: Result) -> No
                 accepting = next((each for each in waivers if each.covers(rule.id, problem.place.line)), None)
                 if accepting:
                     accepting.used.add(rule.id)
-                found.append((rule.id, rule.severity, problem, accepting.reason if accepting else None))
+                add(rule.id, rule.severity, problem, accepting.reason if accepting else None)
             checked.add(rule.id)
         except NotChecked as error:
-            result.unchecked.append(Unchecked(rule=rule.id, file=subject.name, reason=str(error)))
+            result.unchecked.append(Unchecked(rule=rule.id, file=subject.document.name, reason=str(error)))
     for waiver in waivers:
         # A waiver of a rule that found nothing there would hide a new fault.
         idle = [id for id in waiver.rules if id in checked and id not in waiver.used]
         if idle:
             message = f"the waiver for {', '.join(idle)} accepts nothing"
             faults.append(Problem(waiver.place, message, severity="warning"))
-    found += [(WAIVER_RULE, "error", problem, None) for problem in faults]
-    result.findings += [
-        Finding(
-            rule=id,
-            severity=problem.severity or severity,
-            file=subject.name,
-            place=problem.place,
-            message=problem.message,
-            reason=reason,
-        )
-        for id, severity, problem, reason in sorted(found, key=lambda each: (each[2].place, each[0]))
-    ]
+    for fault in faults:
+        add(WAIVER_RULE, "error", fault)
+    result.findings += sorted(found, key=lambda each: (each.place, each.rule))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -162,13 +158,12 @@ class IgnoreComment:
     rules: tuple[str, ...]
     reason: str
     place: Place
-    first_line: int
-    last_line: int
+    lines: range
     used: set[str] = field(default_factory=set)
 
     def covers(self, rule_id: str, line: int) -> bool:
         """Return whether the waiver accepts a finding of a rule in a line."""
-        return rule_id in self.rules and self.first_line <= line <= self.last_line
+        return rule_id in self.rules and line in self.lines
 
 
 def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[Problem]]:
@@ -191,24 +186,24 @@ def read_ignore_comments(document: Markdown) -> tuple[list[IgnoreComment], list[
         if not reason:
             problems.append(Problem(comment.place, f"the waiver for {', '.join(ids)} has no reason"))
             continue
-        whole_file = (1, len(document.lines))
-        first, last = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
-        waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, first_line=first, last_line=last))
+        whole_file = range(1, len(document.lines) + 1)
+        lines = whole_file if match[1] == "ignore-file" else _next_block(document, comment.last_line)
+        waivers.append(IgnoreComment(rules=ids, reason=reason, place=comment.place, lines=lines))
     return waivers, problems
 
 
-def _next_block(document: Markdown, line: int) -> tuple[int, int]:
+def _next_block(document: Markdown, line: int) -> range:
     for block in document.blocks:
         if block.last_line > line or block.place.line >= line:
-            return min(block.place.line, line), block.last_line
-    return line, line
+            return range(min(block.place.line, line), block.last_line + 1)
+    return range(line, line + 1)
 
 
 def _unreadable(name: str, message: str) -> Finding:
     match = re.match(rf"{re.escape(name)}:(\d+):(\d+):\s*", message)
     place = Place(int(match[1]), int(match[2])) if match else Place(1, 1)
     message = message[match.end() :] if match else message
-    return Finding(rule=WAIVER_RULE, severity="error", file=name, place=place, message=message)
+    return Finding(WAIVER_RULE, "error", name, place, message)
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from chipperf.cases.recorded_settings import check_with_case
@@ -16,7 +17,7 @@ from chipperf.records.columns import columns_of
 from chipperf.records.plausibility import check_scaling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from chipperf.cases.base import Case
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning"]
 
-SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
+_SPEEDS: Final = tuple(each.key for each in columns_of("report") if each.kind in ("time", "throughput"))
 """Columns whose equal numbers in two reports are not a coincidence."""
 
 
@@ -47,13 +48,9 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LintedDocument:
-    """A document, its evidence, ``None`` where there is none, and all documents of the same lint.
-
-    ``name`` is the file's name in findings.
-    """
+    """A document, its evidence, ``None`` where there is none, and all documents of the same lint."""
 
     path: Path
-    name: str
     document: CaseDocument
     names: CardNames
     vendor: str | None
@@ -83,9 +80,8 @@ class LintedDocument:
     def need_case(self) -> Case:
         """Return the case, or raise :class:`NotChecked`."""
         if self.case is None:
-            raise NotChecked(
-                f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
-            )
+            lacking = f"case {self.case_name!r} is not installed" if self.case_name else "nothing tells the case"
+            raise NotChecked(lacking)
         return self.case
 
     def need_configs(self) -> ConfigDirectory:
@@ -122,6 +118,16 @@ class LintedDocument:
             if (file := row.cells.get("config_file")) and (name := parse_config_name(file.text)):
                 yield "the configuration's name", Located(name.card, file.place)
 
+    def statements(self) -> Iterator[tuple[str, str] | tuple[str, str, float]]:
+        """Yield field and text of each fact, and case, column and value of each number too long for a coincidence."""
+        for key, fact in self.document.facts.items():
+            if cells.marker(fact.text) is None:
+                yield key, fact.text
+        for row, column in product(self.rows, _SPEEDS):
+            value = row.number(column)
+            if self.case_name and value is not None and value >= 100:
+                yield self.case_name, column, value
+
     def implausible(self, *checks: Check) -> Iterator[Problem]:
         """Yield the contradictions in the records of the document's runs."""
         found = [(record, finding) for record in self.records for finding in check_with_case(record, self.case)]
@@ -139,13 +145,12 @@ class Corpus:
         self.subjects: list[LintedDocument] = []
 
     @cached_property
-    def by_fact(self) -> Mapping[tuple[str, str], list[LintedDocument]]:
-        """Documents by environment field and its text."""
-        found: dict[tuple[str, str], list[LintedDocument]] = defaultdict(list)
+    def by_statement(self) -> Mapping[Hashable, list[LintedDocument]]:
+        """Documents by each of their :meth:`~LintedDocument.statements`."""
+        found: dict[Hashable, list[LintedDocument]] = defaultdict(list)
         for subject in self.subjects:
-            for key, fact in subject.document.facts.items():
-                if cells.marker(fact.text) is None:
-                    found[key, fact.text].append(subject)
+            for statement in subject.statements():
+                found[statement].append(subject)
         return found
 
     @cached_property
@@ -156,18 +161,6 @@ class Corpus:
             card, network = (subject.document.facts.get(key) for key in ("card_title", "network"))
             if subject.vendor and card and network and cells.marker(network.text) is None:
                 found[subject.vendor, card.text].add(wording.normal(network.text))
-        return found
-
-    @cached_property
-    def by_number(self) -> Mapping[tuple[str | None, str, float | None], list[LintedDocument]]:
-        """Documents by case, column and number, for numbers too long to be equal by coincidence."""
-        found: dict[tuple[str | None, str, float | None], list[LintedDocument]] = defaultdict(list)
-        for subject in self.subjects:
-            for row in subject.rows:
-                for column in SPEEDS:
-                    value = row.number(column)
-                    if subject.case_name and value is not None and value >= 100:
-                        found[subject.case_name, column, value].append(subject)
         return found
 
     @cached_property
@@ -197,14 +190,10 @@ Function: TypeAlias = "Callable[[LintedDocument], Iterator[Problem]]"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, with a stable id such as ``L04`` and a stable name such as ``blank-cell``.
+    """One rule, with a stable id such as ``L04`` and a stable name such as ``blank-cell``. An error fails the lint.
 
-    Attributes:
-        severity: ``error`` fails the lint.
-        summary: What is true of a good document. The first line of the function's docstring.
-        why: Why the rule matters to readers of the report.
-        evidence: Evidence that the rule needs in addition to the document; empty if none.
-        function: Yields problems, or raises :class:`NotChecked`.
+    ``summary``, the first line of the function's docstring, says what is true of a good document, and ``why`` that
+    matters to readers. ``evidence`` is needed besides the document. The function may raise :class:`NotChecked`.
     """
 
     id: str

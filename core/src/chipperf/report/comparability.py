@@ -86,11 +86,7 @@ def _require_one_dataset(datasets: Sequence[Dataset], *, hint: str) -> None:
 
 
 def require_same(facts: str, records: Iterable[Record], *, hint: str) -> None:
-    """Check that a fact, by its plural in :data:`FACTS`, is the same in all records.
-
-    Raises:
-        UsageError: There is more than one value; the message names them.
-    """
+    """Check that a fact, by its plural in :data:`FACTS`, is the same in all records, or raise :class:`UsageError`."""
     _require_one(facts, map(FACTS[facts], records), hint=hint)
 
 
@@ -101,10 +97,7 @@ def _require_one(plural: str, values: Iterable[str], *, hint: str) -> None:
 
 
 def differences(records: Sequence[Record], case: Case) -> tuple[RunDifference, ...]:
-    """Return the differences between comparable runs that may explain different results.
-
-    Hyperparameters that are *free* in the case are left out, as in ``fix_hp``.
-    """
+    """Return the differences between comparable runs, without *free* hyperparameters, that may explain results."""
     rows = [_facts(record, case) for record in records]
     names = [name for name in rows[0] if all(name in row for row in rows)]
     return tuple(

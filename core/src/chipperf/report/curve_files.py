@@ -13,7 +13,6 @@ from pydantic import AfterValidator
 
 from chipperf.documents.format import csv_text, quality
 from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, in_language, phrase, read_translation
-from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing, StrictModel
 from chipperf.report import figures
 
@@ -101,47 +100,26 @@ class CurveFiles(StrictModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePicture:
-    """A picture of curves, in memory, in every requested format.
-
-    Attributes:
-        language: Language of the texts: English if no font has the characters of the requested language.
-        unwritten: Numbers of the curves whose name no font can write. The legend shows only the number.
-    """
+    """A picture of curves, in memory, in every requested format; see :class:`CurveFiles` for the other attributes."""
 
     files: Mapping[figures.PictureFormat, bytes]
     language: Language
     unwritten: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurveContent:
-    """The files of a report's curves, in memory, and the links to them."""
-
-    links: CurveFiles
-    files: Mapping[Path, bytes]
-
-    def write(self) -> None:
-        """Write all files."""
-        for path, content in self.files.items():
-            write_atomically(path, content)
-
-    def files_by_name(self) -> dict[str, bytes]:
-        """Return the content of each file by its name."""
-        return {path.name: content for path, content in self.files.items()}
-
-
-def make_curve_files(curves: Curves, profile: ReportProfile, language: Language, report: Path) -> CurveContent:
-    """Return the files to write next to a report: points as CSV, and the picture if matplotlib is installed."""
+def make_curve_files(
+    curves: Curves, profile: ReportProfile, language: Language, report: Path
+) -> tuple[CurveFiles, dict[str, bytes]]:
+    """Return the links and, by name, the files to write next to a report: points, and a picture with matplotlib."""
     stem = _stem(report, profile.quality_column)
-    points = report.with_name(f"{stem}.csv")
-    files = {points: points_csv(curves).encode()}
+    files = {f"{stem}.csv": points_csv(curves).encode()}
     if not figures.has_matplotlib():
-        return CurveContent(links=CurveFiles(csv=quote(points.name)), files=files)
+        return CurveFiles(csv=quote(f"{stem}.csv")), files
     picture = draw_curves(curves, profile, language, _PICTURE_FORMATS)
-    files |= {report.with_name(f"{stem}.{kind}"): content for kind, content in picture.files.items()}
-    csv_link, png, svg = (quote(path.name) for path in files)
+    files |= {f"{stem}.{kind}": content for kind, content in picture.files.items()}
+    csv_link, png, svg = map(quote, files)
     links = CurveFiles(csv=csv_link, png=png, svg=svg, language=picture.language, unwritten=picture.unwritten)
-    return CurveContent(links=links, files=files)
+    return links, files
 
 
 def points_csv(curves: Curves) -> str:
@@ -159,11 +137,7 @@ def points_csv(curves: Curves) -> str:
 
 
 def _stem(report: Path, metric: str) -> str:
-    """Return the files' name without its ending: for ``README.md``, the metric's name, as in ``mAP.png``.
-
-    For other reports it starts with the report's name, because several reports, for example in several languages, can
-    share a directory.
-    """
+    """Return the files' name without its ending: ``mAP`` for ``README.md``; others, which may lie beside it, differ."""
     # The metric's name becomes part of a path, and a plugin's case can use any characters in it.
     name = re.sub(r"[^\w-]+", "_", metric)[:_LONGEST_METRIC]
     return name if report.name == "README.md" else f"{report.stem}-{name}"

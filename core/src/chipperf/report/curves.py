@@ -79,10 +79,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRuns:
-    """Runs to draw as one curve: repeats of one configuration, each with at least :data:`MINIMUM_POINTS` points.
-
-    Other curves are compared with those that are a ``baseline``.
-    """
+    """Repeats to draw as one curve, with :data:`MINIMUM_POINTS` points or more; others are compared with a baseline."""
 
     name: str
     baseline: bool
@@ -142,10 +139,7 @@ class Meeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """At least one curve, all on one axis.
-
-    ``not_on`` is the reason why they are not on the usual axis of the quantity; ``None`` if they are.
-    """
+    """At least one curve, all on one axis; ``not_on`` is the reason if this is not the usual axis of the quantity."""
 
     quantity: Quantity
     axis: Axis

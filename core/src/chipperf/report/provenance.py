@@ -100,11 +100,6 @@ def provenance_file(report: Path) -> Path:
     return report.with_name(report.name + SUFFIX)
 
 
-def provenance_text(provenance: Provenance) -> str:
-    """Return the content of the provenance's file."""
-    return provenance.model_dump_json(indent=1) + "\n"
-
-
 def describe_page(
     page: Page,
     *,
@@ -137,12 +132,7 @@ def describe_page(
 
 
 def read_provenance(file: Path) -> Provenance:
-    """Read a provenance, and upgrade field names of an earlier schema of the records.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        RecordError: The file cannot be read or is not a provenance; the message says where.
-    """
+    """Read a provenance, with current names of fields; a :class:`RecordError` says where an existing file is wrong."""
     try:
         content = read_bounded(file)
     except FileNotFoundError:

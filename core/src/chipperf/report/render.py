@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, Template, TemplateNotFound, Undefined
+from jinja2 import Undefined
 from markupsafe import Markup
 
 from chipperf.documents import format as formatting
@@ -67,12 +66,9 @@ class SourcedText:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A rendered report in Markdown.
+    """A rendered report in Markdown, and its parts made from traced records, in the order of the text.
 
-    Attributes:
-        parts: The parts made from traced records, in the order of the text. Other records have no parts.
-        template: Name of the template, with its place, for example ``core/report.md.j2``.
-        foreign: Names, with the place, of all used templates that are not core's.
+    ``template``, and all used templates that are ``foreign`` to core, have names such as ``core/report.md.j2``.
     """
 
     text: str
@@ -144,7 +140,7 @@ def _environment(
     user_templates: Path | None, vendor_templates: Path | None, language: Language, *, exact: bool, as_percent: bool
 ) -> templating.SandboxedTemplates:
     """Return Jinja's environment; ``exact`` writes values with all digits."""
-    environment = templating.make_environment(
+    environment = templating.SandboxedTemplates(
         user_templates,
         vendor_templates,
         # With escaping on, Jinja tells rendered blocks and macros from values. finalize escapes the values, because
@@ -172,10 +168,7 @@ def _environment(
 
 
 def _translators(language: Language) -> dict[str, Callable[..., Markup]]:
-    """Return the translation functions of templates, by name; ``_`` is ``gettext``.
-
-    The texts are Markdown. Values in them are escaped like all others.
-    """
+    """Return the translation functions of templates, by name; texts are Markdown, and values in them are escaped."""
     translation = read_translation(language)
 
     def fill(text: str, values: Mapping[str, object]) -> Markup:
@@ -223,32 +216,18 @@ def _per_row(facts: tuple[PerRows[Text], ...], *, language: Language) -> str:
     return in_language(phrase("; "), language).join(texts)
 
 
-def _render(environment: Environment, names: Sequence[str], view: ReportView, **variables: Any) -> Page:
-    with templating.naming_broken_templates(
-        _SUFFIX,
-        example="core/report.md.j2",
-        documented="docs/report.md lists the variables, filters and blocks a template can use",
-    ):
-        name, template = _select(environment, names)
-        return _render_traced(template, name, view=view, **variables)
-
-
-def _select(environment: Environment, names: Sequence[str]) -> tuple[str, Template]:
-    """Return the first template that exists, and its name with the place. ``Template.name`` lacks the place."""
-    for name in names[:-1]:
-        with suppress(TemplateNotFound):
-            return name, environment.get_template(name)
-    return names[-1], environment.get_template(names[-1])
-
-
-def _render_traced(template: Template, name: str, **variables: Any) -> Page:
+def _render(
+    environment: templating.SandboxedTemplates, names: Sequence[str], view: ReportView, **variables: Any
+) -> Page:
     chunks: list[str] = []
     parts: list[SourcedText] = []
     offset = 0
-    with watch() as reads:
+    documented = "docs/report.md lists the variables, filters and blocks a template can use"
+    with templating.naming_broken_templates(_SUFFIX, documented=documented), watch() as reads:
+        template = environment.select_template(names)
         # A chunk is the text of an expression or a piece of the template's text. For the template's text, the reads of
         # conditions and loops are dropped: they decide whether text is written, not its content.
-        for chunk in templating.generate(template, variables):
+        for chunk in templating.generate(template, {"view": view, **variables}):
             begin = 0
             for text, sources in reads.take_written():
                 # A macro or an overridden block gives all its texts as one chunk.
@@ -258,4 +237,4 @@ def _render_traced(template: Template, name: str, **variables: Any) -> Page:
                     parts.append(SourcedText(offset + max(found, 0), sources))
             chunks.append(chunk)
             offset += len(chunk)
-    return Page("".join(chunks), tuple(parts), name)
+    return Page("".join(chunks), tuple(parts), environment.name_with_place(template))

@@ -36,14 +36,10 @@ _BY_FIELD = {column.field.removeprefix("metrics."): column for column in columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A row's quality compared with the case's target.
+    """A row's quality compared with the case's target, both unrounded fractions.
 
-    Attributes:
-        kind: ``converged`` if an evaluation met the target, ``no_target`` if the dataset has none.
-        quality: Unrounded result, a fraction, like ``target``.
-        source: Source of the target: the case, or a dataset other than the case's own.
-        reached: Time when the target was first met, if known.
-        projected: Training time of the whole schedule, if a budget ended the run.
+    ``source`` of the target is the case, or a dataset other than the case's own. ``reached`` is the time when the
+    target was first met, if known, and ``projected`` the time of the whole schedule, if a budget ended the run.
     """
 
     kind: Outcome

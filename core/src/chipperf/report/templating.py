@@ -28,7 +28,8 @@ _MAX_EXPONENT: Final = 1000
 class SandboxedTemplates(ImmutableSandboxedEnvironment):
     """Jinja's sandbox: a template of others reads values, and neither changes them nor reaches Python's internals.
 
-    The tag ``trans`` passes values as arguments to the same functions as ``_``.
+    Templates are found as ``core/NAME``, ``user/NAME`` or ``vendor/NAME``. The tag ``trans`` passes values as arguments
+    to the same functions as ``_``, which the caller installs.
 
     Attributes:
         foreign: Names, with the place, of the used templates that are not core's, until it is cleared.
@@ -37,10 +38,31 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
     newstyle_gettext = True
     intercepted_binops = frozenset({"**"})
 
-    def __init__(self, places: Mapping[str, Path], **options: Any) -> None:
-        self._places = places
+    def __init__(self, user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> None:
+        """Set the directories of the templates. Plain ``NAME`` is the user's, the vendor's, or core's."""
+        found_first = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
+        self._places = {place: directory for place, directory in found_first.items() if directory}
         self.foreign: set[str] = set()
-        super().__init__(**options)
+        loaders = {place: FileSystemLoader(directory) for place, directory in self._places.items()}
+        super().__init__(
+            loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            autoescape=True,
+            extensions=["jinja2.ext.i18n"],
+            **options,
+        )
+
+    def name_with_place(self, template: Template) -> str:
+        """Return a template's name with its place, which ``Template.name`` lacks."""
+        file = Path(template.filename or "")
+        return next(
+            f"{place}/{file.relative_to(directory)}"
+            for place, directory in reversed(self._places.items())
+            if file.is_relative_to(directory)
+        )
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether templates may read an attribute. The methods of pydantic can read files and unpickle."""
@@ -57,19 +79,14 @@ class SandboxedTemplates(ImmutableSandboxedEnvironment):
     def _load_template(self, *arguments: Any) -> Template:
         # Every template comes from here, also one that another extends or includes.
         template = super()._load_template(*arguments)
-        file = Path(template.filename or "")
-        for place, directory in self._places.items():
-            if directory != CORE_TEMPLATES and file.is_relative_to(directory):
-                self.foreign.add(f"{place}/{file.relative_to(directory)}")
+        name = self.name_with_place(template)
+        if not name.startswith("core/"):
+            self.foreign.add(name)
         return template
 
 
 def checked_directory(directory: Path | None, suffix: str) -> Path | None:
-    """Return a directory of templates, whose names end with ``suffix``, as an absolute path.
-
-    Raises:
-        UsageError: It does not exist.
-    """
+    """Return a directory of templates ``*SUFFIX`` as an absolute path; if there is none, raise :class:`UsageError`."""
     if directory is None:
         return None
     if not directory.is_dir():
@@ -79,38 +96,16 @@ def checked_directory(directory: Path | None, suffix: str) -> Path | None:
     return directory.resolve()
 
 
-def make_environment(user_templates: Path | None, vendor_templates: Path | None, **options: Any) -> SandboxedTemplates:
-    """Return an environment that finds templates as ``user/NAME``, ``vendor/NAME`` or ``core/NAME``.
-
-    Plain ``NAME`` is the first of these that exists. The caller installs the translation functions.
-    """
-    all_places = {"user": user_templates, "vendor": vendor_templates, "core": CORE_TEMPLATES}
-    places = {place: directory for place, directory in all_places.items() if directory}
-    loaders = {place: FileSystemLoader(directory) for place, directory in places.items()}
-    return SandboxedTemplates(
-        places,
-        loader=ChoiceLoader([PrefixLoader(loaders), *loaders.values()]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-        extensions=["jinja2.ext.i18n"],
-        **options,
-    )
-
-
 def template_names(names: Sequence[str], suffix: str) -> list[str]:
     """Return the names of templates with their places, in the order in which they are searched."""
     return [f"{place}/{name}{suffix}" for place in ("user", "vendor", "core") for name in names]
 
 
 @contextmanager
-def naming_broken_templates(suffix: str, *, example: str, documented: str) -> Iterator[None]:
+def naming_broken_templates(suffix: str, *, documented: str) -> Iterator[None]:
     """Turn every template error in the block into a :class:`PerfError` that names the template's file and line.
 
-    Templates that compute or allocate without end are errors.
-    Its hint names an ``example`` of core's templates, or where it is ``documented`` what a template can use.
+    Templates that compute or allocate without end are errors. ``documented`` says where to read what they can use.
     """
     try:
         with _bounded():
@@ -118,7 +113,7 @@ def naming_broken_templates(suffix: str, *, example: str, documented: str) -> It
     except TemplateNotFound as error:
         raise PerfError(
             f"template {error.name!r}, which {_failing_template(error, suffix)} asks for, does not exist",
-            hint=f"templates of core are called core/NAME, for example {example}",
+            hint=f"templates of core are called core/NAME, for example core/report{suffix}",
         ) from error
     except Exception as error:
         fault = "it takes too much memory" if isinstance(error, MemoryError) else error

@@ -28,7 +28,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _SOURCE = "_chipperf_source"
-_PARTS = "_chipperf_parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +139,7 @@ def source_of(record: Record) -> FieldSource | None:
 
 
 def record_digest(record: Record) -> str:
-    """Return the SHA-256, in hexadecimal, of a record's file: ``sha256sum record.json``.
-
-    For a record that was not read from a file, this is the digest of the file that would be written.
-    """
+    """Return the SHA-256, in hexadecimal, of the file that a record was read from or would be written to."""
     source = source_of(record)
     if source is None:
         return hashlib.sha256(record_text(record).encode()).hexdigest()
@@ -177,16 +173,7 @@ class _Traced:
             return value
         source: FieldSource = super().__getattribute__(_SOURCE)
         # A missing value counts as one field.
-        if issubclass(cls, Missing):
-            return _read(value, source)
-        if not isinstance(value, BaseModel):
-            return _read(value, source.child(name))
-        parts: dict[str, BaseModel] = super().__getattribute__(_PARTS)
-        if name in parts:
-            note_read(source.child(name))
-        else:
-            parts[name] = _read(value, source.child(name))
-        return parts[name]
+        return _read(value, source if issubclass(cls, Missing) else source.child(name))
 
 
 class _TracedList(list[Any]):
@@ -215,7 +202,6 @@ def _read(value: Any, source: FieldSource) -> Any:
 def _traced(model: BaseModel, source: FieldSource) -> BaseModel:
     traced = _traced_class(type(model)).model_construct(model.model_fields_set, **model.__dict__)
     object.__setattr__(traced, _SOURCE, source)
-    object.__setattr__(traced, _PARTS, {})
     return traced
 
 

@@ -93,13 +93,10 @@ class WithoutCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convergence:
-    """The convergence curves of a report.
+    """The convergence curves of a report: one for each row and baseline that was evaluated more than once.
 
-    Attributes:
-        curves: One for each row and baseline that was evaluated more than once.
-        without_curve: The other rows and baselines, and repeats that did not complete.
-        differences: Settings that differ between the curves, with values in the order of the curves.
-        files: Picture and points; ``None`` if the report is not a file.
+    The other rows and baselines, and repeats that did not complete, are ``without_curve``. There are ``files`` if the
+    report is one.
     """
 
     curves: Curves

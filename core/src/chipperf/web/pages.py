@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from jinja2 import Environment
-
 
 MOST_ROWS = 2000
 """Largest number of rows on a page, in all boards together."""
@@ -233,9 +231,8 @@ def _render(
 ) -> str:
     environment = _environment(templating.checked_directory(user_templates, _SUFFIX), vendor_templates)
     banner, views = _banner(boards), [_board_view(board, with_charts=with_charts) for board in boards]
-    with templating.naming_broken_templates(
-        _SUFFIX, example="core/report.html.j2", documented="docs/site.md lists what a template can use"
-    ):
+    documented = "docs/site.md lists what a template can use"
+    with templating.naming_broken_templates(_SUFFIX, documented=documented):
         template = environment.select_template(templating.template_names(names, _SUFFIX))
         variables |= {"language": language, "banner": banner, "boards": views, "with_charts": with_charts}
         page = "".join(templating.generate(template, variables))
@@ -253,8 +250,8 @@ def _render(
 
 
 @lru_cache(maxsize=16)
-def _environment(user_templates: Path | None, vendor_templates: Path | None) -> Environment:
-    environment = templating.make_environment(user_templates, vendor_templates, finalize=_finalize)
+def _environment(user_templates: Path | None, vendor_templates: Path | None) -> templating.SandboxedTemplates:
+    environment = templating.SandboxedTemplates(user_templates, vendor_templates, finalize=_finalize)
     web = templating.CORE_TEMPLATES / "web"
     style, script = ((web / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment.globals |= {

@@ -110,7 +110,7 @@ def _metric(subject: LintedDocument) -> Iterator[Problem]:
         kinds = subject.corpus.quality_kinds.get(subject.case_name, {})
         others = sorted(other for other in kinds if other != kind)
         if others:
-            name = kinds[others[0]][0].name
+            name = kinds[others[0]][0].document.name
             yield Problem(header.place, f"{header.text!r} is {kind}, in {name} it is {others[0]}")
 
 

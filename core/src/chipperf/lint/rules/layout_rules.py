@@ -52,10 +52,7 @@ def links_resolve(subject: LintedDocument) -> Iterator[Problem]:
 
 
 def _is_within_reach(directory: Path, address: str) -> bool:
-    """Return whether a link to a missing file leads into a directory that exists.
-
-    Links of a report that was copied out of its repository lead to missing directories, which is not a fault.
-    """
+    """Return whether a missing file's directory exists; if a report was copied out of its repository, it does not."""
     parts = [part for part in unquote(address).split("/") if part not in ("", ".")]
     climbed = directory
     while parts and parts[0] == "..":

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from chipperf.lint.rule import SPEEDS, LintedDocument, Problem, rule
+from chipperf.lint.rule import LintedDocument, Problem, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
         place = network.place if network else several.label.place
         yield Problem(place, f"there is a {several.shape} row, and the environment names no network")
     if kernel := facts.get("kernel"):
-        same = subject.corpus.by_fact.get(("kernel", kernel.text), [])
+        same = subject.corpus.by_statement.get(("kernel", kernel.text), [])
         others = sorted({other.vendor for other in same if other.vendor and other.vendor != vendor})
         if others and len(same) >= _MIN_KERNELS:
             message = f"kernel {kernel.text!r} stands in {len(same)} reports, of {', '.join(others)} too"
@@ -136,24 +136,23 @@ def environment_is_the_vendors_own(subject: LintedDocument) -> Iterator[Problem]
 def nothing_is_copied_from_other_vendors(subject: LintedDocument) -> Iterator[Problem]:
     """No other vendor's report has the same environment or the same numbers."""
     facts: dict[LintedDocument, list[str]] = defaultdict(list)
-    for key, fact in subject.document.facts.items():
-        for other in subject.corpus.by_fact.get((key, fact.text), []):
-            if other.vendor != subject.vendor:
-                facts[other].append(key)
+    numbers: dict[LintedDocument, list[str]] = defaultdict(list)
+    for statement in subject.statements():
+        for other in subject.corpus.by_statement[statement]:
+            if other.vendor == subject.vendor:
+                continue
+            if len(statement) == 2:
+                facts[other].append(statement[0])
+            else:
+                numbers[other].append(f"{statement[1]} {statement[2]:g}")
     for other, keys in facts.items():
         if len(keys) >= _MIN_SHARED_FACTS:
-            yield Problem(
-                subject.document.facts[keys[0]].place, f"{len(keys)} facts of the environment are those of {other.name}"
-            )
+            place = subject.document.facts[keys[0]].place
+            yield Problem(place, f"{len(keys)} facts of the environment are those of {other.document.name}")
             break
-    numbers: dict[LintedDocument, list[str]] = defaultdict(list)
-    for row in subject.rows:
-        for column in SPEEDS:
-            value = row.number(column)
-            for other in subject.corpus.by_number.get((subject.case_name, column, value), []):
-                if other.vendor != subject.vendor:
-                    numbers[other].append(f"{column} {value:g}")
     for other, same in numbers.items():
         if len(same) >= _MIN_SHARED_NUMBERS:
-            yield Problem(subject.start, f"{len(same)} numbers are those of {other.name}, for example {same[0]}")
+            yield Problem(
+                subject.start, f"{len(same)} numbers are those of {other.document.name}, for example {same[0]}"
+            )
             break

@@ -186,10 +186,7 @@ def _data_of(subject: LintedDocument, address: str, suffix: str) -> str:
 
 
 def _figures(subject: LintedDocument) -> list[tuple[str, Place, str]]:
-    """Return address, place and text of the section of each image in a text or section on convergence.
-
-    There is nothing to check without an image, or if chipperf drew the curves from their records.
-    """
+    """Return address, place and text of the section of each image in a text or section on convergence."""
     if subject.document.generated:
         raise NotChecked("chipperf drew the curves from their records")
     sections: list[list[Block]] = [[]]

@@ -57,9 +57,9 @@ def several_machines_say_all_cards(subject: LintedDocument) -> Iterator[Problem]
     """Rows on several machines say how many cards there are in all, in one phrase."""
     for row in subject.rows:
         topology = row.topology
-        if topology is None or topology.nnodes == 1 or not topology.phrase:
+        if topology is None or topology.nnodes == 1 or not topology.phrase or topology.says_each:
             continue
-        if topology.words == (topology.nnodes, topology.world_size) or topology.says_each:
+        if topology.words == (topology.nnodes, topology.world_size):
             continue
         total = re.compile(rf"(?<!\d){topology.world_size}\s*(?:卡|cards|张)")
         if any(row.shape in line and total.search(line) for line in subject.document.markdown.lines):
