@@ -125,33 +125,31 @@ def report(
 
     Example: perf report runs/* --lang zh --out README.md && perf report runs/* --format html --out report.html
     """
+    require_directory(out)
     if report_format == "html":
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
         html = _web_page(runs, lang, templates)
         if out is None:
             typer.echo(html, nl=False)
-            return
-        require_directory(out)
-        write_file(out, html)
+        else:
+            write_file(out, html)
         return
     records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
     vendor_templates = find_vendor_templates(records)
     view = replace(build_view(records, baseline=baselines), beside=runs_beside(runs, records, baselines))
     for run in view.beside:
         note(f"run {run.run_id} ({run.state}) is of a row of this report and lies beside its runs, but is not in it")
-    if out is None:
-        if view.convergence:
-            note("without --out there is no picture of the convergence curves")
-        page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
-        typer.echo(page.text, nl=False)
-        return
-    require_directory(out)
     content = None
-    if view.convergence:
+    if view.convergence and out is None:
+        note("without --out there is no picture of the convergence curves")
+    elif view.convergence and out is not None:
         content = make_curve_files(view.convergence.curves, view.profile, lang, out)
         view = replace(view, convergence=replace(view.convergence, files=content.links))
     page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
+    if out is None:
+        typer.echo(page.text, nl=False)
+        return
     provenance = describe_page(
         page,
         language=lang,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -107,15 +107,11 @@ class Leader:
     machine: Machine
     channel: Channel
 
-    @contextmanager
-    def announced(self, attempt: NextAttempt) -> Iterator[None]:
-        """Let the others join an attempt while the block runs."""
+    def announce(self, attempt: NextAttempt | None) -> None:
+        """Let the others join an attempt, or none."""
         # This process holds the store. If it does not answer, the run fails, because the others do not join it.
         with suppress(ChannelLost):
-            self.channel.write(_ATTEMPT_KEY, attempt.model_dump_json())
-        yield
-        with suppress(ChannelLost):
-            self.channel.write(_ATTEMPT_KEY, "")
+            self.channel.write(_ATTEMPT_KEY, attempt.model_dump_json() if attempt else "")
 
 
 @contextmanager
@@ -190,8 +186,11 @@ def execute(
         log = directory.log(attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
         arguments = directory.arguments(run.planned, attempt, joint.machine.options(attempt.number) if joint else [])
-        with joint.announced(attempt) if joint else nullcontext():
-            code = sequence.run([*TRAIN_COMMAND, *arguments], output=log)
+        if joint:
+            joint.announce(attempt)
+        code = sequence.run([*TRAIN_COMMAND, *arguments], output=log)
+        if joint:
+            joint.announce(None)
         if code is None:
             # A signal came before the process started.
             run.attempts.pop()

@@ -175,11 +175,7 @@ class SuiteDirectory:
         """
         self.require_no_suite()
         for run in plan.runs:
-            if RunDirectory(self.path / run.name).plan.exists():
-                raise UsageError(
-                    f"{self.path / run.name} already holds a run",
-                    hint="choose another --out; runs are never overwritten",
-                )
+            RunDirectory(self.path / run.name).require_no_run()
         return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
 
     def read(self, plan: SuitePlan) -> SuiteState:
@@ -205,10 +201,8 @@ class SuiteDirectory:
             return parse_model(SuiteState, read_bounded(self.state))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            cause = (
-                error.errors()[0]["msg"] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
-            )
+        except (OSError, ValidationError) as error:
+            cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
             raise RecordError(
                 f"cannot read {self.state}: {cause}", hint="it was edited or is incomplete; choose another --out"
             ) from error
