@@ -41,12 +41,7 @@ class Side:
 
 
 def read_columns(paths: Iterable[Path]) -> list[Side]:
-    """Read runs, directories of repeats, and case documents in Markdown. Each row of a document is a column.
-
-    Raises:
-        RecordError: A record cannot be read, or repeats left no record.
-        DocumentError: A document has no row that can be read, or its vendor or case is unknown.
-    """
+    """Read runs, directories of repeats, and case documents in Markdown. Each row of a document is a column."""
     columns: list[Side] = []
     for path in paths:
         columns += _document(path) if path.suffix.casefold() in _DOCUMENTS else [_runs(path)]

@@ -80,10 +80,7 @@ class Machine:
 
 
 def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | None) -> Machine | None:
-    """Return the machine that the options describe; ``None`` if no run of the suite needs several machines.
-
-    Options that are incomplete or contradict the plan are a :class:`UsageError`.
-    """
+    """Return the machine that the options describe; ``None`` if no run of the suite needs several machines."""
     if nnodes == 1 and (node_rank is not None or rendezvous is not None):
         raise UsageError(
             "--node-rank and --rdzv belong to a suite with runs on several machines",
@@ -116,10 +113,7 @@ class Leader:
 
 @contextmanager
 def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
-    """Let the other machines of a suite find this machine while the block runs.
-
-    A :class:`TrainingError` says that the port is taken, or that ``--rdzv`` does not name this machine.
-    """
+    """Let the other machines of a suite find this machine while the block runs."""
     try:
         channel = Channel(machine.host, machine.suite_port, listens=True)
         signs = SignsOfLife(())
@@ -168,10 +162,7 @@ def execute(
     show: Callable[[SuiteRun], None],
     leader: Leader | None,
 ) -> None:
-    """Execute runs of ``state``. Change the state, write it to disk, and show the run, after each start and end.
-
-    ``leader`` announces the current run to the other machines, if there are any.
-    """
+    """Execute runs of ``state``. Change the state, write it to disk, and show the run, after each start and end."""
     for run in runs:
         if sequence.interrupted:
             return
@@ -219,10 +210,7 @@ def _cause(code: int, run: Path, log: Path) -> str:
 
 
 class Follower:
-    """Another machine of a suite, which joins the attempts of machine 0.
-
-    ``attempt`` is the current one on several machines, as read last; ``None`` if there is none.
-    """
+    """Another machine of a suite, which joins the attempts of machine 0. ``attempt`` is the current one, if any."""
 
     def __init__(self, machine: Machine, plan: SuitePlan, directory: SuiteDirectory) -> None:
         self.attempt: NextAttempt | None = None
@@ -240,12 +228,6 @@ class Follower:
         """Join the attempts that need this machine, until the suite ends or a signal comes. Return their exit codes.
 
         ``resume`` and ``retry_failed`` are the options of machine 0's suite; ``tell`` shows a line.
-
-        Raises:
-            ConfigError: The suite of machine 0 has another plan.
-            RecordError: The state of the suite cannot be read, or its directory cannot be written.
-            TrainingError: The suite of machine 0 does not start in time, or its signs of life stop.
-            UsageError: The suite has ended, and ``resume`` is false.
         """
         planned = {run.name: run for run in self._plan.runs if run.nnodes > self._machine.node_rank}
         state = self._directory.load()
@@ -277,11 +259,7 @@ class Follower:
         return codes
 
     def listen(self) -> None:
-        """Read the state of the suite from machine 0. If there is no answer, keep the last state.
-
-        A :class:`TrainingError` says that there was no sign of life for too long, a :class:`ConfigError` that plans
-        differ.
-        """
+        """Read the state of the suite from machine 0. If there is no answer, keep the last state for a while."""
         try:
             channel = self._channel = self._channel or self._connect()
             self._signs.listen(channel)
