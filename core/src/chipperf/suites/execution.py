@@ -32,8 +32,8 @@ _LAST_PORT = 2**16 - 1
 _PLAN_KEY, _ATTEMPT_KEY, _END_KEY = "plan", "attempt", "end"
 """Machine 0 writes its plan, its current :class:`NextAttempt` on several machines or an empty text, and its end."""
 
-_HERE, _LEFT = "here", "left"
-"""Texts that a machine writes at :func:`_joined_key` when it joins and when it leaves the suite."""
+_JOINED_KEY, _HERE, _LEFT = "joined/{}", "here", "left"
+"""Texts that a machine writes at the key with its number when it joins and when it leaves the suite."""
 
 BEGIN_S = JOIN_S
 """Time within which the suite of machine 0 must start."""
@@ -141,16 +141,12 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
             channel.write(_END_KEY, "")
             # Keep the store until every joined machine knows that the suite has ended.
             deadline_s = time.monotonic() + _LEAVE_S
-            others = [_joined_key(node_rank) for node_rank in range(1, plan.nnodes)]
+            others = [_JOINED_KEY.format(node_rank) for node_rank in range(1, plan.nnodes)]
             while any(channel.read(key) == _HERE for key in others) and time.monotonic() <= deadline_s:
                 time.sleep(_LEAVE_POLL_S)
         ended.set()
         beating.join()
         channel.close()
-
-
-def _joined_key(node_rank: int) -> str:
-    return f"joined/{node_rank}"
 
 
 def execute(
@@ -292,13 +288,13 @@ class Follower:
         """Tell machine 0 that this machine leaves the suite."""
         with suppress(ChannelLost):
             if self._channel is not None:
-                self._channel.write(_joined_key(self._machine.node_rank), _LEFT)
+                self._channel.write(_JOINED_KEY.format(self._machine.node_rank), _LEFT)
 
     def _connect(self) -> Channel:
         channel = Channel(self._machine.host, self._machine.suite_port, timeout_s=_CONNECT_S)
         theirs = SuitePlan.model_validate_json(channel.wait_for(_PLAN_KEY, _CONNECT_S))
         self._plan.require_same(theirs.runs)
-        channel.write(_joined_key(self._machine.node_rank), _HERE)
+        channel.write(_JOINED_KEY.format(self._machine.node_rank), _HERE)
         self._has_begun = True
         return channel
 

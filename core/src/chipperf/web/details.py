@@ -10,7 +10,7 @@ from typing import Any
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
-from chipperf.records.schema import Memory, Missing, Power, Record
+from chipperf.records.schema import Missing, Record
 from chipperf.report.row import not_blank
 from chipperf.web.board import RATES, STATES, PageCell, cell, quality_as_percent
 
@@ -172,7 +172,7 @@ def _throughput(record: Record) -> Iterator[Fact]:
 
 def _memory(record: Record) -> Iterator[Fact]:
     memory = record.metrics.memory
-    if not isinstance(memory, Memory):
+    if isinstance(memory, Missing):
         yield Fact("mem", cell(memory, "metrics.memory", result_of=record))
         return
     yield from _fields(memory, "metrics.memory", _MEMORY, _results(record, gib))
@@ -182,7 +182,7 @@ def _memory(record: Record) -> Iterator[Fact]:
 
 def _power(record: Record) -> Iterator[Fact]:
     power = record.metrics.power
-    if not isinstance(power, Power):
+    if isinstance(power, Missing):
         yield Fact(phrase("Power"), cell(power, "metrics.power", result_of=record))
         return
     yield from _fields(power, "metrics.power", _POWER, _results(record, number))
