@@ -44,6 +44,9 @@ LOST_S = 60.0
 OVERDUE_S = 60.0
 """Time within which a run must end here after it ended on machine 0. The launchers of a run use the same limit."""
 
+Announce = Callable[[NextAttempt | None], None]
+"""Lets the other machines join an attempt, or none."""
+
 _BEAT_S = 1.0
 _POLL_S = 0.5
 _CONNECT_S = 2.0
@@ -97,23 +100,9 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
     return Machine(launcher.index, launcher.host, launcher.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Leader:
-    """Machine 0, which tells the other machines through the channel which attempts to join."""
-
-    machine: Machine
-    channel: Channel
-
-    def announce(self, attempt: NextAttempt | None) -> None:
-        """Let the others join an attempt, or none."""
-        # This process holds the store. If it does not answer, the run fails, because the others do not join it.
-        with suppress(ChannelLost):
-            self.channel.write(_ATTEMPT_KEY, attempt.model_dump_json() if attempt else "")
-
-
 @contextmanager
-def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
-    """Let the other machines of a suite find this machine while the block runs."""
+def leading(machine: Machine, plan: SuitePlan) -> Iterator[Announce]:
+    """Let the other machines of a suite find this machine, and join what the block announces, while it runs."""
     try:
         channel = Channel(machine.host, machine.suite_port, listens=True)
         signs = SignsOfLife(())
@@ -127,6 +116,11 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
         ) from error
     ended = threading.Event()
 
+    def announce(attempt: NextAttempt | None) -> None:
+        # This process holds the store. If it does not answer, the run fails, because the others do not join it.
+        with suppress(ChannelLost):
+            channel.write(_ATTEMPT_KEY, attempt.model_dump_json() if attempt else "")
+
     def beat() -> None:
         while not ended.wait(_BEAT_S):
             with suppress(ChannelLost):
@@ -135,7 +129,7 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
     beating = threading.Thread(target=beat, daemon=True)
     beating.start()
     try:
-        yield Leader(machine, channel)
+        yield announce
     finally:
         with suppress(ChannelLost):
             channel.write(_END_KEY, "")
@@ -156,15 +150,16 @@ def execute(
     sequence: ProcessSequence,
     *,
     show: Callable[[SuiteRun], None],
-    leader: Leader | None,
+    machine: Machine | None,
+    announce: Announce | None,
 ) -> None:
     """Execute runs of ``state``. Change the state, write it to disk, and show the run, after each start and end."""
     for run in runs:
         if sequence.interrupted:
             return
         attempt = directory.next_attempt(run, number=sum(len(each.attempts) for each in state.runs))
-        joint = leader if run.planned.nnodes > 1 else None
-        port = joint.machine.port_of_attempt(attempt.number) if joint else None
+        joint = machine if run.planned.nnodes > 1 else None
+        port = joint.port_of_attempt(attempt.number) if joint else None
         run.attempts.append(Attempt(directory=attempt.directory, started_at=datetime.now(timezone.utc), port=port))
         run.state = "running"
         directory.write(state)
@@ -172,12 +167,12 @@ def execute(
         start_s = time.monotonic()
         log = directory.log(attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = directory.arguments(run.planned, attempt, joint.machine.options(attempt.number) if joint else [])
-        if joint:
-            joint.announce(attempt)
+        arguments = directory.arguments(run.planned, attempt, joint.options(attempt.number) if joint else [])
+        if joint and announce:
+            announce(attempt)
         code = sequence.run([*TRAIN_COMMAND, *arguments], output=log)
-        if joint:
-            joint.announce(None)
+        if joint and announce:
+            announce(None)
         if code is None:
             # A signal came before the process started.
             run.attempts.pop()
