@@ -169,26 +169,26 @@ def test_points_are_written_as_csv():
 )
 def test_files_are_named_after_metric_and_report(tmp_path, report, metric, name):
     profile = replace(PROFILE, quality_column=metric)
-    _, files = make_curve_files(curves_of(make_record(**curve([0.1, 0.2]))), profile, "en", tmp_path / report)
+    content = make_curve_files(curves_of(make_record(**curve([0.1, 0.2]))), profile, "en", tmp_path / report)
 
-    assert {path.name for path in files} == {f"{name}.png", f"{name}.svg", f"{name}.csv"}
-    assert {path.parent for path in files} == {tmp_path}
+    assert {path.name for path in content.files} == {f"{name}.png", f"{name}.svg", f"{name}.csv"}
+    assert {path.parent for path in content.files} == {tmp_path}
 
 
 def test_a_link_is_one_whatever_the_report_is_called(tmp_path):
-    links, _ = make_curve_files(
+    content = make_curve_files(
         curves_of(make_record(**curve([0.1, 0.2]))), PROFILE, "en", tmp_path / "报告 (1) [x] #?.md"
     )
 
-    assert re.fullmatch(r"[A-Za-z0-9%._-]+\.png", links.png)
+    assert re.fullmatch(r"[A-Za-z0-9%._-]+\.png", content.links.png)
 
 
 def test_without_matplotlib_there_are_the_points_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("chipperf.report.figures.has_matplotlib", lambda: False)
-    links, files = make_curve_files(curves_of(make_record(**curve([0.1, 0.2]))), PROFILE, "en", tmp_path / "README.md")
+    content = make_curve_files(curves_of(make_record(**curve([0.1, 0.2]))), PROFILE, "en", tmp_path / "README.md")
 
-    assert [path.name for path in files] == ["acc.csv"]
-    assert links.png is None
+    assert [path.name for path in content.files] == ["acc.csv"]
+    assert content.links.png is None
 
 
 @pytest.mark.parametrize(

@@ -163,10 +163,9 @@ def _with_curve(seed: str, directory: Path) -> Document:
     )
     view = build_view(records, baseline=[baseline.model_copy(update={"run_id": "gpu"})])
     assert view.convergence
-    links, files = make_curve_files(view.convergence.curves, view.profile, "zh", directory / "README.md")
-    for path, drawn in files.items():
-        path.write_bytes(drawn)
-    view = replace(view, convergence=replace(view.convergence, files=links))
+    content = make_curve_files(view.convergence.curves, view.profile, "zh", directory / "README.md")
+    content.write()
+    view = replace(view, convergence=replace(view.convergence, files=content.links))
     templates = PLUGINS / vendor / "src" / f"chipperf_{vendor}" / "templates"
     return parse(render_page(view, language="zh", vendor_templates=templates).text)
 

@@ -18,6 +18,7 @@ from chipperf.errors import DocumentError, UsageError
 from chipperf.importing.imported import write_imports
 from chipperf.languages import Language
 from chipperf.plugin import installed
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Record, Topology
 from chipperf.records.store import read_stored
 from chipperf.report.beside import runs_beside
@@ -139,35 +140,37 @@ def report(
     view = replace(build_view(records, baseline=baselines), beside=runs_beside(runs, records, baselines))
     for run in view.beside:
         note(f"run {run.run_id} ({run.state}) is of a row of this report and lies beside its runs, but is not in it")
-    links = None
-    files: dict[Path, bytes] = {}
-    if view.convergence and out is None:
-        note("without --out there is no picture of the convergence curves")
-    elif view.convergence and out is not None:
-        links, files = make_curve_files(view.convergence.curves, view.profile, lang, out)
-        view = replace(view, convergence=replace(view.convergence, files=links))
-    page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
     if out is None:
+        if view.convergence:
+            note("without --out there is no picture of the convergence curves")
+        page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(page.text, nl=False)
         return
+    content = None
+    if view.convergence:
+        content = make_curve_files(view.convergence.curves, view.profile, lang, out)
+        view = replace(view, convergence=replace(view.convergence, files=content.links))
+    page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
     provenance = describe_page(
         page,
         language=lang,
         records=records,
         baseline=baselines,
-        curve=links,
-        files={path.name: drawn for path, drawn in files.items()},
+        curve=content.links if content else None,
+        files=content.files_by_name() if content else {},
         beside=view.beside,
     )
-    if links and links.png is None:
-        note("no picture, matplotlib is not installed: pip install 'chipperf[plot]'")
-    elif links and links.language:
-        note_fonts(links.language, lang, links.unwritten)
     # The report is written last, so that the files it links exist.
-    for path, drawn in files.items():
-        write_file(path, drawn)
-    write_file(provenance_file(out), provenance_text(provenance))
-    write_file(out, page.text)
+    if content:
+        content.write()
+        if content.links.png is None:
+            note("no picture, matplotlib is not installed: pip install 'chipperf[plot]'")
+        elif content.links.language:
+            note_fonts(content.links.language, lang, content.links.unwritten)
+    write_atomically(provenance_file(out), provenance_text(provenance))
+    write_atomically(out, page.text)
+    for path in (*(content.files if content else ()), provenance_file(out), out):
+        typer.echo(f"wrote {path}", err=True)
 
 
 def _web_page(runs: Sequence[Path], lang: Language, templates: Path | None) -> str:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 
 from chipperf.documents.format import csv_text, quality
 from chipperf.languages import ENGLISH, LANGUAGES, Language, Phrase, in_language, phrase, read_translation
+from chipperf.records.files import write_atomically
 from chipperf.records.schema import Missing, StrictModel
 from chipperf.report import figures
 
@@ -112,23 +113,35 @@ class CurvePicture:
     unwritten: tuple[int, ...]
 
 
-def make_curve_files(
-    curves: Curves, profile: ReportProfile, language: Language, report: Path
-) -> tuple[CurveFiles, dict[Path, bytes]]:
-    """Return links to the files of a report's curves, and the files to write next to the report.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveContent:
+    """The files of a report's curves, in memory, and the links to them."""
 
-    They are the points as CSV, and the picture if matplotlib is installed.
-    """
+    links: CurveFiles
+    files: Mapping[Path, bytes]
+
+    def write(self) -> None:
+        """Write all files."""
+        for path, content in self.files.items():
+            write_atomically(path, content)
+
+    def files_by_name(self) -> dict[str, bytes]:
+        """Return the content of each file by its name."""
+        return {path.name: content for path, content in self.files.items()}
+
+
+def make_curve_files(curves: Curves, profile: ReportProfile, language: Language, report: Path) -> CurveContent:
+    """Return the files to write next to a report: points as CSV, and the picture if matplotlib is installed."""
     stem = _stem(report, profile.quality_column)
     points = report.with_name(f"{stem}.csv")
     files = {points: points_csv(curves).encode()}
     if not figures.has_matplotlib():
-        return CurveFiles(csv=quote(points.name)), files
+        return CurveContent(links=CurveFiles(csv=quote(points.name)), files=files)
     picture = draw_curves(curves, profile, language, _PICTURE_FORMATS)
     files |= {report.with_name(f"{stem}.{kind}"): content for kind, content in picture.files.items()}
     csv_link, png, svg = (quote(path.name) for path in files)
     links = CurveFiles(csv=csv_link, png=png, svg=svg, language=picture.language, unwritten=picture.unwritten)
-    return links, files
+    return CurveContent(links=links, files=files)
 
 
 def points_csv(curves: Curves) -> str:

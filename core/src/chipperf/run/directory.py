@@ -97,7 +97,7 @@ class RunDirectory:
                 raise
 
     def require_no_run(self) -> None:
-        """Raise :class:`UsageError` if the directory contains a run."""
+        """Raise :class:`UsageError` if the directory contains a run, because runs are never overwritten."""
         if self.record.exists() or self.plan.exists():
             raise UsageError(
                 f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"
