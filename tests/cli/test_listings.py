@@ -26,8 +26,8 @@ def commands() -> list[tuple[str, ...]]:
         default = getattr(command, "default_command", None)
         return [
             leaf
-            for name, child in subcommands.items()
-            for leaf in below(child, path if name == default else (*path, name))
+            for name in subcommands
+            for leaf in below(command.get_command(None, name), path if name == default else (*path, name))
         ]
 
     return below(typer.main.get_command(app), ())

@@ -53,17 +53,18 @@ def heard(other: Follower) -> NextAttempt:
 
 
 def test_others_hear_what_runs_and_that_it_ended(place: Machine, tmp_path: Path) -> None:
-    with leading(place, PLAN) as first:
+    with leading(place, PLAN) as announce:
         other = follow(place, PLAN, tmp_path)
         other.listen()
         assert (other.attempt, other.has_ended) == (None, False)
 
         assert place.port_of_attempt(ATTEMPT.number) == place.port + 3
-        with first.announced(ATTEMPT):
-            joint = heard(other)
-            assert joint == ATTEMPT
-            assert other.is_at(joint)
+        announce(ATTEMPT)
+        joint = heard(other)
+        assert joint == ATTEMPT
+        assert other.is_at(joint)
 
+        announce(None)
         wait_for(lambda: not other.is_at(joint))
         other.leave()
 
@@ -107,7 +108,8 @@ def test_port_that_is_taken_is_named(place: Machine) -> None:
 def test_suite_that_vanished_leaves_its_attempt_alone(
     place: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with leading(place, PLAN) as first, first.announced(ATTEMPT):
+    with leading(place, PLAN) as announce:
+        announce(ATTEMPT)
         other = follow(place, PLAN, tmp_path)
         joint = heard(other)
         other._channel = None

@@ -288,6 +288,17 @@ def test_template_of_the_user_comes_first(tmp_path, build):
     texts = [path.read_text(encoding="utf-8") for path in (made.index.parent / "runs").iterdir()]
 
     assert sum("<footer>of x&lt;y</footer>" in text for text in texts) == 1
+    assert sum("also: user/resnet50.html.j2." in text.partition("</body>")[0] for text in texts) == 1
+    assert sum("own templates" in text for text in texts) == 1
+
+
+def test_whole_page_of_a_user_names_its_template(tmp_path, build):
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "leaderboard.html.j2").write_text("<!doctype html><title>Mine</title><p>{{ boards | length }}")
+    made = build(make_run(), user_templates=templates)
+
+    assert "user/leaderboard.html.j2" in made.index.read_text(encoding="utf-8")
 
 
 def test_template_of_a_user_names_the_window(build, tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+from collections.abc import Mapping
+from functools import cache
+from pkgutil import resolve_name
 from textwrap import shorten
 from typing import Any
 
@@ -11,40 +12,30 @@ import typer
 from typer.core import TyperGroup
 
 
-class LazyCommands(Mapping[str, Any]):
-    """Commands by name. Each is imported at its first use, from ``module:attribute``: a function or a Typer."""
-
-    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
-        self._places = places
-        self._imported: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._imported:
-            module, _, attribute = self._places[name][0].partition(":")
-            found = getattr(import_module(module), attribute)
-            app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-            if isinstance(found, typer.Typer):
-                app.add_typer(found, name=name)
-            else:
-                app.command(name)(found)
-            # get_group makes a group: typer would turn a single command into the program itself, without its name.
-            self._imported[name] = typer.main.get_group(app).commands[name]
-        return self._imported[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+@cache
+def import_command(name: str, place: str) -> Any:
+    """Return the command that ``module:attribute`` of this package defines: a function or a Typer."""
+    found = resolve_name(f"{__package__}.{place}")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=name)
+    else:
+        app.command(name)(found)
+    # get_group makes a group: typer would turn a single command into the program itself, without its name.
+    return typer.main.get_group(app).commands[name]
 
 
 def lazy_group(places: Mapping[str, tuple[str, str]]) -> type[TyperGroup]:
-    """Return the class of a group with these commands: places as in :class:`LazyCommands`, and summaries."""
+    """Return the class of a group with these commands: places as in :func:`import_command`, and summaries."""
 
     class LazyGroup(TyperGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
-            self.commands = LazyCommands(places)  # type: ignore[assignment]
+            # Only the names, which typer suggests for an unknown one.
+            self.commands = dict.fromkeys(places)  # type: ignore[assignment]
+
+        def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+            return import_command(cmd_name, places[cmd_name][0]) if cmd_name in places else None
 
         def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
             """Write names and summaries. Nothing is imported for them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -72,20 +72,16 @@ def compare(
         if axis is not None:
             raise UsageError("--axis belongs to a curve", hint="add --curve accuracy, or loss")
         chosen = _choose_format(output, out, as_json=as_json)
-        if out is not None:
-            require_directory(out)
+        require_directory(out)
         _write_comparison(compare_columns(_read(paths, topology, precision), peak_of=installed_peak), chosen, out)
         return
     if output not in (None, "json"):
         raise UsageError(f"--format {output} does not apply to a curve", hint="write its points: --out FILE.csv")
-    if out is not None:
-        if out.suffix not in (*_PICTURES, ".csv"):
-            raise UsageError(
-                f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings"
-            )
-        require_directory(out)
-        if out.suffix in _PICTURES:
-            require_matplotlib("plot")
+    if out is not None and out.suffix not in (*_PICTURES, ".csv"):
+        raise UsageError(f"--out {out} is neither .svg, .png nor .csv", hint="name a file with one of these endings")
+    require_directory(out)
+    if out is not None and out.suffix in _PICTURES:
+        require_matplotlib("plot")
     comparison = compare_columns(_read(paths, topology, precision))
     curves = compare_curves(comparison, "loss" if curve == "loss" else "quality", axis=axis)
     if out is not None:
@@ -125,18 +121,15 @@ def _choose_format(output: ComparisonFormat | None, out: Path | None, *, as_json
 
 
 def _write_comparison(comparison: Comparison, output: ComparisonFormat, out: Path | None) -> None:
-    if output == "table" and out is None:
-        # Printed directly on the terminal, with its width and styles.
-        _print_comparison(comparison)
-    elif out is None:
-        typer.echo(_WRITERS[output](comparison), nl=False)
-    elif output == "table":
-        text = io.StringIO()
-        with redirect_stdout(text):
+    text = io.StringIO()
+    # On a terminal, a table has its width and styles.
+    with redirect_stdout(text) if out else nullcontext():
+        if output == "table":
             _print_comparison(comparison)
+        else:
+            typer.echo(_WRITERS[output](comparison), nl=False)
+    if out:
         write_file(out, text.getvalue())
-    else:
-        write_file(out, _WRITERS[output](comparison))
 
 
 def _print_comparison(comparison: Comparison) -> None:

@@ -23,11 +23,6 @@ _NOT_UNDERSTOOD: type[Exception] = typer.BadParameter.__bases__[0]
 """click's UsageError from the click that typer uses: typer's own copy or the installed package."""
 
 
-@app.callback()
-def launch() -> None:
-    """Hand runs to a scheduler."""
-
-
 @app.command("slurm")
 def slurm(
     words: list[str] = typer.Argument(..., help="Cases; then, after --, options of 'perf train'.", metavar="CASE..."),

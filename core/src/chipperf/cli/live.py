@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -86,11 +87,17 @@ def describe_end(run: SuiteRun) -> str:
     return f"{duration}: {last.error}" if last.error else duration
 
 
-def _readings(path: Path, stop: threading.Event) -> Iterator[RunProgress]:
+def _readings(path: Path, stop: threading.Event, show: Callable[[str], object]) -> Iterator[RunProgress]:
+    """Yield what the file says from time to time, and show each evaluation once."""
+    shown = ""
     while not stop.wait(_POLL_S):
         progress = read_progress(path)
-        if progress is not None:
-            yield progress
+        if progress is None:
+            continue
+        if progress.evaluation != shown:
+            shown = progress.evaluation
+            show(shown)
+        yield progress
 
 
 def _draw(path: Path, title: str, stop: threading.Event) -> None:
@@ -98,34 +105,26 @@ def _draw(path: Path, title: str, stop: threading.Event) -> None:
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}  {task.fields[loss]}"),
+        TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="", loss="")
-        shown = ""
-        for progress in _readings(path, stop):
-            if progress.evaluation != shown:
-                shown = progress.evaluation
-                bar.console.print(shown, highlight=False)
+        task = bar.add_task(title, total=None, figures="")
+        for progress in _readings(path, stop, partial(bar.console.print, highlight=False)):
             bar.update(
                 task,
                 description=f"{title}: {progress.phase}",
                 completed=progress.step,
                 total=progress.steps or None,
-                rate=_rate(progress),
-                loss=_loss(progress),
+                figures=f"{_rate(progress)}  {_loss(progress)}",
             )
 
 
 def _print_lines(path: Path, title: str, stop: threading.Event) -> None:
-    shown_phase, shown_evaluation, shown_s = "", "", float("-inf")
-    for progress in _readings(path, stop):
-        if progress.evaluation != shown_evaluation:
-            shown_evaluation = progress.evaluation
-            typer.echo(f"{title}: {shown_evaluation}", err=True)
+    shown_phase, shown_s = "", float("-inf")
+    for progress in _readings(path, stop, lambda text: typer.echo(f"{title}: {text}", err=True)):
         due = time.monotonic() - shown_s >= _PLAIN_INTERVAL_S and progress.step > 0
         if due or progress.phase != shown_phase:
             shown_phase, shown_s = progress.phase, time.monotonic()

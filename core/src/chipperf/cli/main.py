@@ -14,55 +14,46 @@ from chipperf.cli.command_groups import lazy_group
 from chipperf.cli.streams import Output
 from chipperf.errors import PerfError, PluginError, UsageError
 
-# The summaries stand here as well, so that listing the commands imports none of them.
+# Modules of this package with the commands. The summaries stand here too, so that a list of commands imports none.
 COMMANDS = {
-    "train": ("chipperf.cli.train:train", "Train a case and write its record, or continue a run that stopped."),
-    "suite": ("chipperf.cli.suite:suite", "Run a matrix of case, precision, topology and repeats."),
-    "compare": (
-        "chipperf.cli.compare:compare",
-        "Compare runs of one case on one dataset: vendors, precisions, topologies.",
-    ),
+    "train": ("train:train", "Train a case and write its record, or continue a run that stopped."),
+    "suite": ("suite:suite", "Run a matrix of case, precision, topology and repeats."),
+    "compare": ("compare:compare", "Compare runs of one case on one dataset: vendors, precisions, topologies."),
     "site": (
-        "chipperf.cli.site:site",
+        "site:site",
         "Make static web pages of all records below a directory: a leaderboard, and a page for each run.",
     ),
-    "cases": (
-        "chipperf.cli.cases:cases",
-        "List the cases, or one case's hyperparameters with their roles and base values.",
-    ),
+    "cases": ("cases:cases", "List the cases, or one case's hyperparameters with their roles and base values."),
     "doctor": (
-        "chipperf.cli.doctor:doctor",
+        "doctor:doctor",
         "Say for every vendor whether its devices are here, and what stands in the way of training.",
     ),
     "lint": (
-        "chipperf.cli.lint:lint",
+        "lint:lint",
         "Check hand-written and rendered case documents against rules that each name a mistake of real reports.",
     ),
     "verify": (
-        "chipperf.cli.verify:verify",
+        "verify:verify",
         "Make reports again from the records they name, and show every cell and line that differs.",
     ),
     "withhold": (
-        "chipperf.cli.withhold:withhold",
+        "withhold:withhold",
         "Make a record that withholds values and commits to them, and a private file that proves them later.",
     ),
     "reveal": (
-        "chipperf.cli.withhold:reveal",
+        "withhold:reveal",
         "Check withheld values against the commitments of a published record, and show them.",
     ),
     "record-tools": (
-        "chipperf.cli.record_tools:record_tools",
+        "record_tools:record_tools",
         "Run a vendor's query tools and keep their output, with UUIDs, serial numbers and the host's name replaced.",
     ),
-    "report": ("chipperf.cli.report:app", "Render a vendor's report from records, or import reports as records."),
-    "bundle": ("chipperf.cli.bundle:app", "Pack runs and reports for submission, or check a bundle."),
-    "launch": ("chipperf.cli.launch:app", "Hand runs to a scheduler."),
-    "plugins": (
-        "chipperf.cli.plugins:app",
-        "List the installed plugins, without loading any of them, or make a new one.",
-    ),
-    "data": ("chipperf.cli.data:app", "Generate sample datasets and check real ones."),
-    "contract": ("chipperf.cli.contract:app", "Check a vendor plugin against the contract and the CPU reference."),
+    "report": ("report:app", "Render a vendor's report from records, or import reports as records."),
+    "bundle": ("bundle:app", "Pack runs and reports for submission, or check a bundle."),
+    "launch": ("launch:app", "Hand runs to a scheduler."),
+    "plugins": ("plugins:app", "List the installed plugins, without loading any of them, or make a new one."),
+    "data": ("data:app", "Generate sample datasets and check real ones."),
+    "contract": ("contract:app", "Check a vendor plugin against the contract and the CPU reference."),
 }
 
 app = typer.Typer(

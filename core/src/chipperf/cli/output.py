@@ -54,9 +54,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def require_directory(out: Path) -> None:
-    """Check, before any work is done, that the directory of an output file exists, or raise a UsageError."""
-    if not out.parent.is_dir():
+def require_directory(out: Path | None) -> None:
+    """Check, before any work is done, that the directory of an output file, if any, exists, or raise a UsageError."""
+    if out is not None and not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a directory", hint="create it, or choose another --out")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -35,7 +34,10 @@ def repeat_training(context: typer.Context, options: TrainOptions, *, count: int
         )
     root = options.out or Path("runs") / f"{case}-x{count}-{datetime.now():%Y%m%d-%H%M%S}"
     seeds = {f"repeat-{place}": seed for place, seed in enumerate(repeat_seeds(first_seed, count), start=1)}
-    _require_free(root, seeds)
+    if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
+        raise UsageError(f"{root} already holds runs", hint="choose another --out; runs are never overwritten")
+    for name in seeds:
+        RunDirectory(root / name).require_no_run()
     require_torch()
     typed = [parameter for parameter in typed_parameters(context) if parameter.name not in _OWN_PARAMETERS]
     same = option_arguments({each.opts[0].removeprefix("--"): context.params[each.name] for each in typed})
@@ -68,15 +70,6 @@ def shown(value: Number, unit: Unit) -> str:
     """Return a value of an aggregate as table text. The file has the reason if the value is missing."""
     text = in_unit(value, unit, as_percent=True)
     return str(marker(Missing(missing=text.missing))) if isinstance(text, Missing) else text
-
-
-def _require_free(root: Path, names: Iterable[str]) -> None:
-    hint = "choose another --out; runs are never overwritten"
-    if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
-        raise UsageError(f"{root} already holds runs", hint=hint)
-    for name in names:
-        if RunDirectory(root / name).plan.exists():
-            raise UsageError(f"{root / name} already holds a run", hint=hint)
 
 
 def _print_repeats(repeats: Repeats) -> None:

@@ -125,15 +125,15 @@ def report(
 
     Example: perf report runs/* --lang zh --out README.md && perf report runs/* --format html --out report.html
     """
+    require_directory(out)
     if report_format == "html":
         if baseline:
             raise UsageError("a page shows all runs alike and has no --baseline", hint="name the run among the others")
         html = _web_page(runs, lang, templates)
         if out is None:
             typer.echo(html, nl=False)
-            return
-        require_directory(out)
-        write_file(out, html)
+        else:
+            write_file(out, html)
         return
     records, baselines = ([read_traced(path) for path in paths] for paths in (runs, baseline))
     vendor_templates = find_vendor_templates(records)
@@ -146,7 +146,6 @@ def report(
         page = render_page(view, language=lang, user_templates=templates, vendor_templates=vendor_templates)
         typer.echo(page.text, nl=False)
         return
-    require_directory(out)
     links = None
     files: dict[str, bytes] = {}
     if view.convergence:

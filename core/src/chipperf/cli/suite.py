@@ -84,11 +84,11 @@ def suite(
         state = directory.read(plan) if resume else directory.begin(plan, file)
         to_do = state.select(retry_failed=retry_failed)
         with (
-            leading(machine, plan) if machine is not None else nullcontext() as leader,
+            leading(machine, plan) if machine is not None else nullcontext() as announce,
             directory.at_work(state),
             suite_progress(state, directory) as show,
         ):
-            execute(to_do, state, directory, sequence, show=show, leader=leader)
+            execute(to_do, state, directory, sequence, show=show, machine=machine, announce=announce)
         summaries = directory.summarize(state)
     if as_json:
         print_json({name: repeats.model_dump(mode="json") for name, repeats in summaries.items()})

@@ -108,11 +108,8 @@ class Comparison:
 def compare_columns(columns: Sequence[Side], *, peak_of: PeakOf = lambda record: None) -> Comparison:
     """Compare columns. Duplicate columns count once.
 
-    The runs may be of any vendors, precisions and topologies. ``peak_of`` returns the peak rate of a run's device.
-
-    Raises:
-        UsageError: There are no columns, their results cannot be compared (see
-            :func:`~chipperf.report.comparability.require_comparable`), or repeats differ in more than their seed.
+    The runs may be of any vendors, precisions and topologies, but must pass
+    :func:`~chipperf.report.comparability.require_comparable`. ``peak_of`` returns the peak rate of a run's device.
     """
     if not columns:
         raise UsageError("there are no runs to compare", hint="name run directories")
@@ -234,10 +231,6 @@ def compare_curves(comparison: Comparison, quantity: Quantity, *, axis: Axis | N
     """Return the curves of compared runs. Repeats of a configuration with other seeds are one curve.
 
     Runs that did not complete have a curve too, for example to show how a loss diverged.
-
-    Raises:
-        UsageError: A run has too few points, or cannot be on the axis, see
-            :func:`~chipperf.report.curves.build_curves`.
     """
     distinct = {record_digest(record): record for column in comparison.columns for record in column.records}
     groups = group_repeats(distinct.values(), comparison.case)

@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from chipperf.compare.intervals import LEVEL, RESAMPLES
 from chipperf.documents.format import csv_text, escape_markdown, in_unit, text_or_marker
@@ -128,9 +128,9 @@ def as_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the comparison as JSON data. A missing value is an object, as in a record."""
-    return {
+def json_text(comparison: Comparison) -> str:
+    """Return the comparison as JSON. A missing value is an object, as in a record."""
+    content = {
         "schema_version": SCHEMA_VERSION,
         "case": comparison.case.name,
         "case_version": comparison.columns[0].first.case.version,
@@ -170,11 +170,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "settings": [asdict(each) for each in comparison.settings],
         "footnotes": [asdict(each) for each in comparison.footnotes],
     }
-
-
-def json_text(comparison: Comparison) -> str:
-    """Return the JSON as text."""
-    return json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _title(measure: ComparedMeasure) -> str:

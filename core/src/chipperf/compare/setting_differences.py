@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from chipperf.cases.base import Role
 from chipperf.records.schema import Missing
 from chipperf.report.comparability import setting_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from chipperf.cases.base import Case
     from chipperf.records.schema import Record, Setting
 
-Group = Literal["run", "locked", "scaled", "free", "hyperparameter", "precision", "loader", "knob", "software"]
+Group = Literal["run", "precision", "locked", "scaled", "free", "hyperparameter", "knob", "loader", "software"]
+"""What a setting belongs to, in the order of the table."""
 
-_ROLES: Final[Mapping[Role, Group]] = {Role.LOCKED: "locked", Role.SCALED: "scaled", Role.FREE: "free"}
-_ORDER: Final[tuple[Group, ...]] = (
-    *("run", "precision", "locked", "scaled", "free", "hyperparameter", "knob", "loader", "software"),
-)
 _WITHOUT_EFFECT: Final = {"seed", "keep_checkpoints"}
 NOT_SET: Final = "not set"
 NOT_STATED: Final = "not stated"
@@ -40,7 +36,7 @@ def different_settings(records: Sequence[Record], case: Case) -> tuple[Different
     rows = [{(group, name): _text(value) for group, name, value in _settings(record, case)} for record in records]
     keys = dict.fromkeys(key for row in rows for key in row)
     found = []
-    for group, name in sorted(keys, key=lambda key: _ORDER.index(key[0])):
+    for group, name in sorted(keys, key=lambda key: get_args(Group).index(key[0])):
         values = tuple(
             row.get((group, name), _absent(group, record)) for row, record in zip(rows, records, strict=True)
         )
@@ -71,7 +67,7 @@ def _settings(record: Record, case: Case) -> Iterator[tuple[Group, str, Setting 
     keys = case.base.keys()
     for key, setting in record.hyperparameters.values.items():
         if key not in _WITHOUT_EFFECT:
-            yield _ROLES[case.base.role(key)] if key in keys else "hyperparameter", key, setting
+            yield case.base.role(key).value if key in keys else "hyperparameter", key, setting
 
 
 def _text(value: Setting | Missing | None) -> str:

@@ -11,7 +11,7 @@ from chipperf.records.repeats import read_repeats
 from chipperf.records.store import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from chipperf.records.schema import Record
@@ -41,18 +41,10 @@ class Side:
 
 
 def read_columns(paths: Iterable[Path]) -> list[Side]:
-    """Read runs, directories of repeats, and case documents in Markdown. Each row of a document is a column.
-
-    Raises:
-        RecordError: A record cannot be read, or repeats left no record.
-        DocumentError: A document has no row that can be read, or its vendor or case is unknown.
-    """
+    """Read runs, directories of repeats, and case documents in Markdown. Each row of a document is a column."""
     columns: list[Side] = []
     for path in paths:
-        if path.suffix.casefold() in _DOCUMENTS:
-            columns += _document(path)
-        else:
-            columns.append(_runs(path))
+        columns += _document(path) if path.suffix.casefold() in _DOCUMENTS else [_runs(path)]
     return columns
 
 
@@ -71,7 +63,7 @@ def _runs(path: Path) -> Side:
     return Side(records=tuple(completed or records[:1]), planned=repeats.planned, source=str(path))
 
 
-def _document(path: Path) -> Sequence[Side]:
+def _document(path: Path) -> list[Side]:
     # Imported here, because parsing Markdown needs modules that a comparison of runs does not.
     from chipperf.documents.card_names import read_card_names
     from chipperf.documents.markdown import read_text

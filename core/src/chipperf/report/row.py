@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chipperf.records.convergence import Outcome
     from chipperf.records.schema import Record, Text
 
-NumberT = TypeVar("NumberT", int, float)
+T = TypeVar("T")
 
 SHORT_KEYS = {"batch_size": "bs"}
 """Short names of keys in ``fix_hp``."""
@@ -177,7 +177,7 @@ def short_name(record: Record) -> str:
     return f"{record.topology.label} {record.precision.requested}"
 
 
-def completed_value(record: Record, value: NumberT | Missing) -> NumberT | Missing:
+def completed_value(record: Record, value: T | Missing) -> T | Missing:
     """Return a value of a run, or a missing value of kind ``failed`` if the run did not complete."""
     state = record.status.state
     if state == "completed" or (isinstance(value, Missing) and value.missing == "not_applicable"):

@@ -86,17 +86,18 @@ class RunDirectory:
             RecordError: The disk is full.
         """
         with self._explained_errors("choose another directory with --out"):
-            self._require_no_run()
+            self.require_no_run()
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             self._occupy()
             try:
                 # Another process may have created, or even finished, a run here in between.
-                self._require_no_run()
+                self.require_no_run()
             except UsageError:
                 self.release_reserve()
                 raise
 
-    def _require_no_run(self) -> None:
+    def require_no_run(self) -> None:
+        """Raise :class:`UsageError` if the directory contains a run, because runs are never overwritten."""
         if self.record.exists() or self.plan.exists():
             raise UsageError(
                 f"{self.path} already holds a run", hint="choose another --out; runs are never overwritten"

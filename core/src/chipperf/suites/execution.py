@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,8 +32,8 @@ _LAST_PORT = 2**16 - 1
 _PLAN_KEY, _ATTEMPT_KEY, _END_KEY = "plan", "attempt", "end"
 """Machine 0 writes its plan, its current :class:`NextAttempt` on several machines or an empty text, and its end."""
 
-_HERE, _LEFT = "here", "left"
-"""Texts that a machine writes at :func:`_joined_key` when it joins and when it leaves the suite."""
+_JOINED_KEY, _HERE, _LEFT = "joined/{}", "here", "left"
+"""Texts that a machine writes at the key with its number when it joins and when it leaves the suite."""
 
 BEGIN_S = JOIN_S
 """Time within which the suite of machine 0 must start."""
@@ -43,6 +43,9 @@ LOST_S = 60.0
 
 OVERDUE_S = 60.0
 """Time within which a run must end here after it ended on machine 0. The launchers of a run use the same limit."""
+
+Announce = Callable[[NextAttempt | None], None]
+"""Lets the other machines join an attempt, or none."""
 
 _BEAT_S = 1.0
 _POLL_S = 0.5
@@ -80,10 +83,7 @@ class Machine:
 
 
 def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | None) -> Machine | None:
-    """Return the machine that the options describe; ``None`` if no run of the suite needs several machines.
-
-    Options that are incomplete or contradict the plan are a :class:`UsageError`.
-    """
+    """Return the machine that the options describe; ``None`` if no run of the suite needs several machines."""
     if nnodes == 1 and (node_rank is not None or rendezvous is not None):
         raise UsageError(
             "--node-rank and --rdzv belong to a suite with runs on several machines",
@@ -100,30 +100,9 @@ def machine_from_options(nnodes: int, node_rank: int | None, rendezvous: str | N
     return Machine(launcher.index, launcher.host, launcher.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Leader:
-    """Machine 0, which tells the other machines through the channel which attempts to join."""
-
-    machine: Machine
-    channel: Channel
-
-    @contextmanager
-    def announced(self, attempt: NextAttempt) -> Iterator[None]:
-        """Let the others join an attempt while the block runs."""
-        # This process holds the store. If it does not answer, the run fails, because the others do not join it.
-        with suppress(ChannelLost):
-            self.channel.write(_ATTEMPT_KEY, attempt.model_dump_json())
-        yield
-        with suppress(ChannelLost):
-            self.channel.write(_ATTEMPT_KEY, "")
-
-
 @contextmanager
-def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
-    """Let the other machines of a suite find this machine while the block runs.
-
-    A :class:`TrainingError` says that the port is taken, or that ``--rdzv`` does not name this machine.
-    """
+def leading(machine: Machine, plan: SuitePlan) -> Iterator[Announce]:
+    """Let the other machines of a suite find this machine, and join what the block announces, while it runs."""
     try:
         channel = Channel(machine.host, machine.suite_port, listens=True)
         signs = SignsOfLife(())
@@ -137,6 +116,11 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
         ) from error
     ended = threading.Event()
 
+    def announce(attempt: NextAttempt | None) -> None:
+        # This process holds the store. If it does not answer, the run fails, because the others do not join it.
+        with suppress(ChannelLost):
+            channel.write(_ATTEMPT_KEY, attempt.model_dump_json() if attempt else "")
+
     def beat() -> None:
         while not ended.wait(_BEAT_S):
             with suppress(ChannelLost):
@@ -145,22 +129,18 @@ def leading(machine: Machine, plan: SuitePlan) -> Iterator[Leader]:
     beating = threading.Thread(target=beat, daemon=True)
     beating.start()
     try:
-        yield Leader(machine, channel)
+        yield announce
     finally:
         with suppress(ChannelLost):
             channel.write(_END_KEY, "")
             # Keep the store until every joined machine knows that the suite has ended.
             deadline_s = time.monotonic() + _LEAVE_S
-            others = [_joined_key(node_rank) for node_rank in range(1, plan.nnodes)]
+            others = [_JOINED_KEY.format(node_rank) for node_rank in range(1, plan.nnodes)]
             while any(channel.read(key) == _HERE for key in others) and time.monotonic() <= deadline_s:
                 time.sleep(_LEAVE_POLL_S)
         ended.set()
         beating.join()
         channel.close()
-
-
-def _joined_key(node_rank: int) -> str:
-    return f"joined/{node_rank}"
 
 
 def execute(
@@ -170,18 +150,16 @@ def execute(
     sequence: ProcessSequence,
     *,
     show: Callable[[SuiteRun], None],
-    leader: Leader | None,
+    machine: Machine | None,
+    announce: Announce | None,
 ) -> None:
-    """Execute runs of ``state``. Change the state, write it to disk, and show the run, after each start and end.
-
-    ``leader`` announces the current run to the other machines, if there are any.
-    """
+    """Execute runs of ``state``. Change the state, write it to disk, and show the run, after each start and end."""
     for run in runs:
         if sequence.interrupted:
             return
         attempt = directory.next_attempt(run, number=sum(len(each.attempts) for each in state.runs))
-        joint = leader if run.planned.nnodes > 1 else None
-        port = joint.machine.port_of_attempt(attempt.number) if joint else None
+        joint = machine if run.planned.nnodes > 1 else None
+        port = joint.port_of_attempt(attempt.number) if joint else None
         run.attempts.append(Attempt(directory=attempt.directory, started_at=datetime.now(timezone.utc), port=port))
         run.state = "running"
         directory.write(state)
@@ -189,9 +167,12 @@ def execute(
         start_s = time.monotonic()
         log = directory.log(attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = directory.arguments(run.planned, attempt, joint.machine.options(attempt.number) if joint else [])
-        with joint.announced(attempt) if joint else nullcontext():
-            code = sequence.run([*TRAIN_COMMAND, *arguments], output=log)
+        arguments = directory.arguments(run.planned, attempt, joint.options(attempt.number) if joint else [])
+        if joint and announce:
+            announce(attempt)
+        code = sequence.run([*TRAIN_COMMAND, *arguments], output=log)
+        if joint and announce:
+            announce(None)
         if code is None:
             # A signal came before the process started.
             run.attempts.pop()
@@ -220,10 +201,7 @@ def _cause(code: int, run: Path, log: Path) -> str:
 
 
 class Follower:
-    """Another machine of a suite, which joins the attempts of machine 0.
-
-    ``attempt`` is the current one on several machines, as read last; ``None`` if there is none.
-    """
+    """Another machine of a suite, which joins the attempts of machine 0. ``attempt`` is the current one, if any."""
 
     def __init__(self, machine: Machine, plan: SuitePlan, directory: SuiteDirectory) -> None:
         self.attempt: NextAttempt | None = None
@@ -241,12 +219,6 @@ class Follower:
         """Join the attempts that need this machine, until the suite ends or a signal comes. Return their exit codes.
 
         ``resume`` and ``retry_failed`` are the options of machine 0's suite; ``tell`` shows a line.
-
-        Raises:
-            ConfigError: The suite of machine 0 has another plan.
-            RecordError: The state of the suite cannot be read, or its directory cannot be written.
-            TrainingError: The suite of machine 0 does not start in time, or its signs of life stop.
-            UsageError: The suite has ended, and ``resume`` is false.
         """
         planned = {run.name: run for run in self._plan.runs if run.nnodes > self._machine.node_rank}
         state = self._directory.load()
@@ -278,11 +250,7 @@ class Follower:
         return codes
 
     def listen(self) -> None:
-        """Read the state of the suite from machine 0. If there is no answer, keep the last state.
-
-        A :class:`TrainingError` says that there was no sign of life for too long, a :class:`ConfigError` that plans
-        differ.
-        """
+        """Read the state of the suite from machine 0. If there is no answer, keep the last state for a while."""
         try:
             channel = self._channel = self._channel or self._connect()
             self._signs.listen(channel)
@@ -315,13 +283,13 @@ class Follower:
         """Tell machine 0 that this machine leaves the suite."""
         with suppress(ChannelLost):
             if self._channel is not None:
-                self._channel.write(_joined_key(self._machine.node_rank), _LEFT)
+                self._channel.write(_JOINED_KEY.format(self._machine.node_rank), _LEFT)
 
     def _connect(self) -> Channel:
         channel = Channel(self._machine.host, self._machine.suite_port, timeout_s=_CONNECT_S)
         theirs = SuitePlan.model_validate_json(channel.wait_for(_PLAN_KEY, _CONNECT_S))
         self._plan.require_same(theirs.runs)
-        channel.write(_joined_key(self._machine.node_rank), _HERE)
+        channel.write(_JOINED_KEY.format(self._machine.node_rank), _HERE)
         self._has_begun = True
         return channel
 

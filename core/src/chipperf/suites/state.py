@@ -102,10 +102,7 @@ class SuiteDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and lock it while the block runs. The lock ends with the process.
-
-        A :class:`UsageError` says that another suite runs in the directory, or that it cannot be written.
-        """
+        """Create the directory and lock it while the block runs. The lock ends with the process."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a+", encoding="utf-8")
@@ -170,23 +167,14 @@ class SuiteDirectory:
             )
 
     def begin(self, plan: SuitePlan, file: Path) -> SuiteState:
-        """Return the state of a new suite; a directory that contains a suite or one of its runs is a
-        :class:`UsageError`.
-        """
+        """Return the state of a new suite, unless the directory contains a suite or one of its runs."""
         self.require_no_suite()
         for run in plan.runs:
-            if RunDirectory(self.path / run.name).plan.exists():
-                raise UsageError(
-                    f"{self.path / run.name} already holds a run",
-                    hint="choose another --out; runs are never overwritten",
-                )
+            RunDirectory(self.path / run.name).require_no_run()
         return SuiteState(file=str(file), runs=[SuiteRun(planned=run) for run in plan.runs])
 
     def read(self, plan: SuitePlan) -> SuiteState:
-        """Return the state of a suite with the same plan. Update the state of runs that a killed suite left.
-
-        A :class:`UsageError` says that there is no suite, or that one of its runs is still running.
-        """
+        """Return the state of a suite with the same plan. Update the state of runs that a killed suite left."""
         state = self.load()
         if state is None:
             raise UsageError(f"{self.path} holds no suite", hint="leave out --resume to begin one")
@@ -205,10 +193,8 @@ class SuiteDirectory:
             return parse_model(SuiteState, read_bounded(self.state))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            cause = (
-                error.errors()[0]["msg"] if isinstance(error, ValidationError) else getattr(error, "strerror", error)
-            )
+        except (OSError, ValidationError) as error:
+            cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
             raise RecordError(
                 f"cannot read {self.state}: {cause}", hint="it was edited or is incomplete; choose another --out"
             ) from error

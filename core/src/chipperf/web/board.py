@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
 
 T = TypeVar("T")
-NumberT = TypeVar("NumberT", int, float)
 
 Verdict = Literal["converged", "no_target", "below_target", "unknown", "not_completed"]
 """The verdict on a run, the best first."""
@@ -60,21 +59,21 @@ class PageCell:
     reason: str = ""
 
 
-def cell(value: T | Missing, field: str, write: Callable[[T], object] = str) -> PageCell:
-    """Return a value of the record's ``field`` as a cell. ``write`` returns its text, or a missing value to show."""
+def cell(
+    value: T | Missing, field: str, write: Callable[[T], object] = str, *, result_of: Record | None = None
+) -> PageCell:
+    """Return a value of the record's ``field`` as a cell. ``write`` returns its text, or a missing value to show.
+
+    A result of a run that did not complete is shown as failed.
+    """
+    shown = completed_value(result_of, value) if result_of else value
+    if shown is not value:
+        value, field = shown, "status"
     written = value if isinstance(value, Missing) else write(value)
     if isinstance(written, Missing):
         return PageCell(text=marker(written), field=field, missing=written.missing, reason=written.reason)
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     return PageCell(text=written if isinstance(written, Phrase) else str(written), field=field, sort=number)
-
-
-def result_cell(
-    record: Record, value: NumberT | Missing, field: str, write: Callable[[NumberT], object] = str
-) -> PageCell:
-    """Return a result of a run as a cell. If the run did not complete, the result is shown as failed."""
-    shown = completed_value(record, value)
-    return cell(shown, field if shown is value else "status", write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +294,7 @@ def _reported(record: Record, column: Column, verdict: Verdict, *, as_percent: b
         used, total = (cell(size, "", write).text for size in (value, capacity))
         return Phrase("%(used)s/%(total)s", (("used", used), ("total", total)))
 
-    shown = result_cell(record, value, path, of_total if column.unit == "bytes" else write)
+    shown = cell(value, path, of_total if column.unit == "bytes" else write, result_of=record)
     if column.name == "time_to_target" and verdict == "below_target":
         # The source of the value shows the reason, which contains result and target.
         return replace(shown, text=phrase("not reached"))

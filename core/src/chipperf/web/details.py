@@ -10,9 +10,9 @@ from typing import Any
 from chipperf.documents.document_identity import installed_cases
 from chipperf.documents.format import gib, number, quality, setting
 from chipperf.languages import Phrase, phrase
-from chipperf.records.schema import Memory, Missing, Power, Record
+from chipperf.records.schema import Missing, Record
 from chipperf.report.row import not_blank
-from chipperf.web.board import RATES, STATES, PageCell, cell, quality_as_percent, result_cell
+from chipperf.web.board import RATES, STATES, PageCell, cell, quality_as_percent
 
 _MOST_FACTS = 200
 """Largest number of facts in a section, because a record may list any number of warnings."""
@@ -146,7 +146,7 @@ def _environment(record: Record) -> Iterator[Fact]:
 
 def _results(record: Record, write: Callable[..., object]) -> Callable[[Any, str], PageCell]:
     """Return a function that makes cells of results, with all digits if they are of an imported document."""
-    return lambda value, field: result_cell(record, value, field, partial(write, exact=record.kind == "imported"))
+    return partial(cell, write=partial(write, exact=record.kind == "imported"), result_of=record)
 
 
 def _throughput(record: Record) -> Iterator[Fact]:
@@ -160,11 +160,11 @@ def _throughput(record: Record) -> Iterator[Fact]:
         for field, figure in _THROUGHPUT.items():
             label = phrase("%(metric)s, %(figure)s", metric=name, figure=figure)
             yield Fact(label, result(getattr(throughput, field), f"{column.field}.{field}"))
-        windows = result_cell(record, len(throughput.windows), f"{column.field}.windows")
+        windows = cell(len(throughput.windows), f"{column.field}.windows", result_of=record)
         yield Fact(phrase("%(metric)s, windows", metric=name), windows)
     yield from _fields(metrics, "metrics", _TIMES, result)
-    stall = result_cell(record, metrics.data_stall, "metrics.data_stall", partial(quality, as_percent=True))
-    yield Fact("data_stall", stall)
+    percent = partial(quality, as_percent=True)
+    yield Fact("data_stall", cell(metrics.data_stall, "metrics.data_stall", percent, result_of=record))
     if record.status.state == "completed":
         for index, span in enumerate(metrics.spans):
             yield Fact(f"{span.name} (s)", result(span.seconds, f"metrics.spans.{index}.seconds"))
@@ -172,8 +172,8 @@ def _throughput(record: Record) -> Iterator[Fact]:
 
 def _memory(record: Record) -> Iterator[Fact]:
     memory = record.metrics.memory
-    if not isinstance(memory, Memory):
-        yield Fact("mem", result_cell(record, memory, "metrics.memory"))
+    if isinstance(memory, Missing):
+        yield Fact("mem", cell(memory, "metrics.memory", result_of=record))
         return
     yield from _fields(memory, "metrics.memory", _MEMORY, _results(record, gib))
     sources = _fields(memory, "metrics.memory", _MEMORY_SOURCES, cell)
@@ -182,8 +182,8 @@ def _memory(record: Record) -> Iterator[Fact]:
 
 def _power(record: Record) -> Iterator[Fact]:
     power = record.metrics.power
-    if not isinstance(power, Power):
-        yield Fact(phrase("Power"), result_cell(record, power, "metrics.power"))
+    if isinstance(power, Missing):
+        yield Fact(phrase("Power"), cell(power, "metrics.power", result_of=record))
         return
     yield from _fields(power, "metrics.power", _POWER, _results(record, number))
     yield Fact(phrase("Source"), cell(power.source, "metrics.power.source"))

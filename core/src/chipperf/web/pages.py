@@ -107,10 +107,6 @@ def render_runs(
         rows: The row of each record.
         language: Language that the page shows first.
         index: Link to the page that lists this one.
-
-    Raises:
-        UsageError: There are no records, or a directory does not exist.
-        PerfError: A template is broken. The message names the template and the error.
     """
     if not records:
         raise UsageError("there are no records to report", hint="name one run directory or more")
@@ -143,8 +139,8 @@ def render_leaderboard(
 ) -> str:
     """Return the page that lists all runs, from the user's or core's ``leaderboard.html.j2``.
 
-    ``problems`` are records that could not be read, and ``copies`` counts the omitted records that are equal to another
-    one. The other arguments and the errors are those of :func:`render_runs`.
+    ``copies`` counts the omitted records that are equal to another one. The other arguments are those of
+    :func:`render_runs`.
     """
     rows = [row for board in boards for row in board.rows]
     return _render(
@@ -230,6 +226,7 @@ def _render(
     **variables: Any,
 ) -> str:
     environment = _environment(templating.checked_directory(user_templates, _SUFFIX), vendor_templates)
+    environment.foreign.clear()
     banner, views = _banner(boards), [_board_view(board, with_charts=with_charts) for board in boards]
     documented = "docs/site.md lists what a template can use"
     with templating.naming_broken_templates(_SUFFIX, documented=documented):
@@ -246,6 +243,11 @@ def _render(
             f"template {template.filename} does not say that results are simulated or of a sample dataset",
             hint="write {{ banner }} at the start of the page",
         )
+    if environment.foreign:
+        names = ", ".join(sorted(environment.foreign))
+        others = phrase("Not only chipperf's own templates made this page, but also: %(names)s.", names=names)
+        content, _, after = page.partition("</body>")
+        page = f'{content}<p class="absent">{_in_each_language(others)}</p>\n</body>{after}'
     return page
 
 

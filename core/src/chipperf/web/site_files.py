@@ -60,11 +60,6 @@ def build_site(
         out: Directory to write to. It must be new or empty, or contain an earlier site, whose pages are replaced.
         language: Language that the pages show first.
         tell: Called with the number of finished records and the number of all records.
-
-    Raises:
-        UsageError: The directory does not exist or contains no record, or ``out`` contains other files.
-        RecordError: A page cannot be written.
-        PerfError: A template is broken.
     """
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="name a directory with runs in it")
