@@ -290,7 +290,7 @@ def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver)
     plan = job.plan
     if job.resumed_at_s is None:
         directory.create()
-        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        directory.write_plan(plan)
         directory.write_record(planned_record(plan, job.session, metric=job.case.metric))
         return plan
     import torch
@@ -326,7 +326,7 @@ def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup, w
         plan = plan.model_copy(update={"shared_directory": False})
     if new:
         plan = plan.model_copy(update={"warnings": [*plan.warnings, *new]})
-        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        directory.write_plan(plan)
         record = read_record(directory.path)
         directory.write_record(record.model_copy(update={"warnings": plan.warnings}))
     group.start(plan)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from chipperf.errors import DataError, PerfError, TrainingError, TrainingStopped, UsageError
-from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.channel import SECRET_VARIABLE, Channel, ChannelLost, ChannelRefused
 from chipperf.launch.launcher_info import JOINING_STEP
 from chipperf.records.schema import Failure, NodeResult, Status, StrictModel
 from chipperf.run.failure import INTERRUPTED
@@ -109,12 +109,15 @@ class LauncherGroup:
         self.origin_s = origin_s
         self.idle_memory_bytes = idle_memory_bytes
         self._lost: set[int] = set()
+        self._told_refused = 0
         self._place = f"{launcher.host}:{launcher.port}"
         try:
             with self._waiting_for(f"{launcher.name_of(0)} to listen on {self._place}"):
                 self._joining = _meet(launcher)
         except ChannelLost as error:
             what = "cannot listen on" if launcher.is_first else "found nobody at"
+            if isinstance(error, ChannelRefused):
+                what = "was refused at"
             raise self._not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
         self.session = self._joining
 
@@ -195,7 +198,7 @@ class LauncherGroup:
         directory.join(self.launcher.index)
         final = self._ask_first("joined", "shared" if shared else "own", "start", "does not begin")
         if not shared:
-            directory.write_plan(final.model_dump_json(indent=2) + "\n")
+            directory.write_plan(final)
         return final
 
     def gather_joined(self) -> bool:
@@ -239,13 +242,19 @@ class LauncherGroup:
         """Return the text of a key, unless the other launcher first tells that it has ended."""
         deadline_s = time.monotonic() + JOIN_S
         while (text := self._joining.read(key)) is None:
+            refused = [
+                f"somebody at {each} with another {SECRET_VARIABLE} wants to join" for each in self._joining.refused
+            ]
+            for line in refused[self._told_refused :]:
+                self._tell(line)
+            self._told_refused = len(refused)
             end = self._joining.read(f"ended/{other}")
             if end == _STOPPED:
                 raise TrainingStopped
             if end is not None:
                 raise TrainingError(f"{self.launcher.name_of(other)} ended: {end}", failure_class="not_begun")
             if time.monotonic() > deadline_s:
-                raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
+                raise ChannelLost("; ".join([f"nothing came within {JOIN_S:.0f} s", *refused]))
             time.sleep(_POLL_S)
         return text
 

@@ -17,10 +17,11 @@ from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
-from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
+from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring, stopped_from_outside
 from chipperf.run.programs import describe_exit, program
 from chipperf.run.progress import FINISHED, Progress, read_progress
 from chipperf.run.rendezvous import LOOPBACK, listen
+from chipperf.run.signals import STOP_SIGNALS
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
@@ -96,9 +97,10 @@ def _run_session(
     with Watch(plan, directory, group, processes) as watch:
         died = processes.wait(signals, on_signal=watch.announce_interruption)
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
-    status, code = _outcome(directory, ranks, died, signals.requested)
+    is_stopped = signals.requested or stopped_from_outside(directory, ranks, processes.told_s)
+    status, code = _outcome(directory, ranks, died, is_stopped)
     verdict = watch.verdict
-    if verdict is not None and not signals.requested:
+    if verdict is not None and not is_stopped:
         # The launcher has stopped the ranks, and only it knows why. Ranks that had completed or failed may stay so.
         is_told = verdict.failure_class == INTERRUPTED
         died_silently = status.failure is not None and status.failure.failure_class == "rank_died"
@@ -144,7 +146,7 @@ def _decide(
         decision = group.report(report)
         if decision.plan is not None and not plan.shared_directory:
             directory.forget_failures()
-            directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
+            directory.write_plan(decision.plan)
         return decision, []
     reports = group.gather_reports(report) if group else [report]
     cause = cause_of(reports)
@@ -223,7 +225,8 @@ def _outcome(
         died = {0: 0}
     if not died:
         return Status(state="completed"), 0
-    silent = [rank for rank in sorted(died) if not directory.failure(rank).exists()]
+    # A signal to stop ends a rank silently while it imports.
+    silent = [rank for rank in sorted(died) if not directory.failure(rank).exists() and -died[rank] not in STOP_SIGNALS]
     killed = [rank for rank in silent if -died[rank] in _KILLING_SIGNALS]
     reported = first_failure(directory, ranks)
     # After a killed rank, the others report only that they lost a peer or that they were stopped.

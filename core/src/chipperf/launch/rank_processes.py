@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -59,7 +60,7 @@ class StopSignals:
 
 
 class RankProcesses:
-    """Starts one process for each rank.
+    """Starts one process for each rank. ``told_s`` is when it first told them to stop, ``time.monotonic()``.
 
     Each process has a session of its own, so that Ctrl-C reaches it once, through this launcher, and it ends when this
     launcher does (:mod:`chipperf.run.lifeline`).
@@ -75,6 +76,7 @@ class RankProcesses:
     def __init__(
         self, command: Sequence[str], ranks: Sequence[Rank], host: str, port: int, listener: socket.socket | None
     ) -> None:
+        self.told_s = math.inf
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         # The writing end stays in this process alone and is closed by its end.
         reading, self._lifeline = os.pipe()
@@ -114,6 +116,7 @@ class RankProcesses:
 
     def stop(self, grace_s: float) -> None:
         """Tell the ranks to stop, and kill those that still run after some time."""
+        self.told_s = min(self.told_s, time.monotonic())
         self._send(signal.SIGTERM)
         deadline_s = time.monotonic() + grace_s
         while self.running and time.monotonic() < deadline_s:

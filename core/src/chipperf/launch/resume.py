@@ -135,7 +135,7 @@ def _continue(
             "warnings": [*plan.warnings, *(f"{message}; resumed from {instead} instead" for _, message in faults)],
         }
     )
-    directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+    directory.write_plan(plan)
     directory.progress.unlink(missing_ok=True)
     # Keep the measurements of earlier sessions: the next session may end before it has measured anything.
     changes = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.records.schema import Record
+    from chipperf.run.plan import RunPlan
 
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Size of the reserved space. It is larger than the record of a full ImageNet run with its ten thousand windows."""
@@ -116,9 +117,9 @@ class RunDirectory:
                 f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
             ) from error
 
-    def write_plan(self, text: str) -> None:
+    def write_plan(self, plan: RunPlan) -> None:
         """Replace the plan; raises :class:`RecordError` if it cannot be written."""
-        write_atomically(self.plan, text)
+        write_atomically(self.plan, plan.model_dump_json(indent=2) + "\n")
 
     def reopen(self) -> None:
         """Take over the directory of a run whose processes have ended, to resume the run.
