@@ -441,7 +441,8 @@ def test_only_failures_that_may_be_over_are_worth_a_restart(
     stopped: RunDirectory, error: BaseException, recurs: bool
 ) -> None:
     assert would_recur(error) == recurs
-    stopped.failure(0).write_text(json.dumps({"would_recur": would_recur(error)}))
+    report = describe(error, 0).model_dump() | {"monotonic_s": 1.0, "exit_code": 1, "would_recur": would_recur(error)}
+    stopped.failure(0).write_text(json.dumps(report))
 
     assert reported_recurring(stopped, 0) == recurs
     assert _may_restart(Status(state="failed", failure=describe(error, 0)), stopped) != recurs

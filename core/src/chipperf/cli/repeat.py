@@ -71,12 +71,10 @@ def shown(value: Number, unit: Unit) -> str:
 
 
 def _require_free(root: Path, names: Iterable[str]) -> None:
-    hint = "choose another --out; runs are never overwritten"
     if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
-        raise UsageError(f"{root} already holds runs", hint=hint)
+        raise UsageError(f"{root} already holds runs", hint="choose another --out; runs are never overwritten")
     for name in names:
-        if RunDirectory(root / name).plan.exists():
-            raise UsageError(f"{root / name} already holds a run", hint=hint)
+        RunDirectory(root / name).require_no_run()
 
 
 def _print_repeats(repeats: Repeats) -> None:

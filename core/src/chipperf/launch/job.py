@@ -43,12 +43,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from chipperf.cases.base import Case
-    from chipperf.cases.config import Resolved
     from chipperf.launch.launcher_info import LauncherInfo
     from chipperf.launch.options import TrainOptions
     from chipperf.plugin.selection import Selection
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import CaseOverrides
     from chipperf.records.schema import Record, Status
 
 
@@ -129,12 +127,20 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     require_precision(options.precision, session.vendor_info().capabilities, who=str(selection.entry))
     topology = options.topology
     # A vendor's tuning is for the full benchmark; a preset has its own values for a smaller task.
-    overrides = _vendor_overrides(session, selection, options) if options.preset == "full" else None
+    overrides = None
+    if options.preset == "full":
+        rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
+        overrides = session.case_overrides(options.case, rank, selection.probe.devices[0].name)
     resolved = checked.hyperparameters(selection.entry.name, overrides)
+    values = resolved.values
     if options.data is None:
         # The sample is generated once per machine, so no run's end-to-end time includes it.
         generation_start_s = time.monotonic()
-        data_root = _prepare_sample(checked.case, observer)
+        if checked.case.data.ensure_sample is None:
+            hint = "give a dataset's directory with --data"
+            raise UsageError(f"case {checked.case.name} has no sample dataset", hint=hint)
+        with observer.preparing_sample() as advance:
+            data_root = checked.case.data.ensure_sample(advance)
         started_s += time.monotonic() - generation_start_s
     else:
         data_root = options.data
@@ -154,7 +160,12 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
         case_version=checked.case.version,
         preset=options.preset,
         precision=options.precision,
-        hyperparameters=_recorded(resolved, topology),
+        hyperparameters=HyperparametersRecord(
+            values=values.model_dump(),
+            changes=list(resolved.changes),
+            notes=list(resolved.notes),
+            global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
+        ),
         limits=options.limits,
         topology=topology,
         data_root=data_root.resolve(),
@@ -311,14 +322,7 @@ def _without_secret(group: LauncherGroup, observer: JobObserver) -> list[str]:
 
 
 def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup, warnings: Sequence[str]) -> RunPlan:
-    """Let the other launchers prepare their directories and start. Return the plan that all launchers use.
-
-    Args:
-        plan: The plan in the run's directory.
-        directory: The run's directory.
-        group: The launchers.
-        warnings: Warnings for the record.
-    """
+    """Let the other launchers prepare their directories and start. Return the plan that all launchers use."""
     group.announce(plan)
     new = [warning for warning in warnings if warning not in plan.warnings]
     if not group.gather_joined() and plan.shared_directory:
@@ -341,26 +345,3 @@ def _require_same_topology(plan: RunPlan, launcher: LauncherInfo | None) -> None
             hint="resume it on as many machines and processes: perf train --resume RUN --nnodes N --nproc M "
             "--node-rank I --rdzv HOST:PORT on each machine",
         )
-
-
-def _prepare_sample(case: Case, observer: JobObserver) -> Path:
-    if case.data.ensure_sample is None:
-        raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
-    with observer.preparing_sample() as advance:
-        return case.data.ensure_sample(advance)
-
-
-def _vendor_overrides(session: Session, selection: Selection, options: TrainOptions) -> CaseOverrides:
-    topology = options.topology
-    rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
-    return session.case_overrides(options.case, rank, selection.probe.devices[0].name)
-
-
-def _recorded(resolved: Resolved, topology: Topology) -> HyperparametersRecord:
-    values = resolved.values
-    return HyperparametersRecord(
-        values=values.model_dump(),
-        changes=list(resolved.changes),
-        notes=list(resolved.notes),
-        global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
-    )

@@ -58,11 +58,7 @@ _SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", 
 
 
 class LauncherReport(StrictModel):
-    """How the ranks of one launcher ended.
-
-    ``recurs`` tells whether the same failure is expected after a restart. ``node`` has facts about the launcher's
-    machine that other launchers do not know.
-    """
+    """How the ranks of one launcher ended, whether that ``recurs`` after a restart, and facts about its machine."""
 
     status: Status
     exit_code: int
@@ -86,14 +82,13 @@ class Decision(StrictModel):
 class LauncherGroup:
     """Communication of one launcher with the other launchers of its run.
 
+    Every call that waits for them raises :class:`TrainingError` if they are not found, do not answer or have ended.
+
     Args:
         launcher: This launcher.
         origin_s: ``time.monotonic()`` when this machine's part of the run began.
         idle_memory_bytes: Memory in use on each device of this machine before the run.
         tell: Shows the user a line.
-
-    Raises:
-        TrainingError: The first launcher is not found in time.
     """
 
     def __init__(
@@ -147,14 +142,7 @@ class LauncherGroup:
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
-        """Wait until the other launchers request the plan, and check that their options are equal.
-
-        Only the first launcher calls this.
-
-        Raises:
-            TrainingError: A launcher sends no request in time.
-            UsageError: A launcher was started with other options.
-        """
+        """Wait until the others request the plan; another one than the first launcher's is a :class:`UsageError`."""
         for index, text in self._gather("request"):
             other = RunPlan.model_validate_json(text)
             for name in _SAME:
@@ -165,11 +153,9 @@ class LauncherGroup:
                     )
 
     def request(self, plan: RunPlan) -> RunPlan:
-        """Send the plan of this launcher to the first launcher, and return the first launcher's plan.
+        """Send the plan of this launcher to the first one, and return the first one's plan.
 
-        Raises:
-            TrainingError: The first launcher does not answer, or does not start the run.
-            DataError: The dataset's directory does not exist on this machine.
+        If this machine lacks the dataset's directory, a :class:`DataError` says so.
         """
         received = self._ask_first("request", plan.model_dump_json(), "plan", "does not say what to do")
         if not received.data_root.is_dir():
@@ -186,15 +172,11 @@ class LauncherGroup:
     def join(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
         """Join the run in its directory, or in a directory of this machine, and return the final plan.
 
-        Raises:
-            UsageError: The directory contains another run.
-            TrainingError: The first launcher does not answer, or does not start the run.
+        A directory that contains another run is a :class:`UsageError`.
         """
         shared = directory.plan.exists()
         if shared and read_plan(directory.plan).run_id != plan.run_id:
-            raise UsageError(
-                f"{directory.path} already holds another run", hint="choose another --out; runs are never overwritten"
-            )
+            directory.require_no_run()
         directory.join(self.launcher.index)
         final = self._ask_first("joined", "shared" if shared else "own", "start", "does not begin")
         if not shared:
@@ -202,11 +184,7 @@ class LauncherGroup:
         return final
 
     def gather_joined(self) -> bool:
-        """Wait until all launchers have joined, and return whether all of them use the same directory.
-
-        Raises:
-            TrainingError: A launcher does not join in time.
-        """
+        """Wait until all launchers have joined, and return whether all of them use the same directory."""
         return {answer for _, answer in self._gather("joined")} == {"shared"}
 
     def start(self, plan: RunPlan) -> None:
@@ -263,11 +241,7 @@ class LauncherGroup:
         self.session.write("store", str(port))
 
     def store_port(self) -> int:
-        """Return the port at which the ranks' store listens on the first launcher's machine.
-
-        Raises:
-            TrainingError: The first launcher does not answer.
-        """
+        """Return the port at which the ranks' store listens on the first launcher's machine."""
         try:
             return int(self.session.wait_for("store", _STORE_S))
         except ChannelLost as error:
@@ -314,11 +288,7 @@ class LauncherGroup:
                 channel.wait_for(f"ack/{index}", _ACK_S)
 
     def report(self, own: LauncherReport) -> Decision:
-        """Report to the first launcher and return its decision. Without an answer, decide from this report alone.
-
-        Raises:
-            TrainingError: The ranks are restarted, but the first launcher does not listen on its new port.
-        """
+        """Report to the first launcher and return its decision. Without an answer, decide from this report alone."""
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
             decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
@@ -339,11 +309,7 @@ class LauncherGroup:
 
 
 def _meet(launcher: LauncherInfo) -> Channel:
-    """Return the channel on which all launchers meet. The first one listens.
-
-    Raises:
-        ChannelLost: The first launcher is not found in time, or its port is taken.
-    """
+    """Return the channel on which all launchers meet. The first one listens."""
     if not launcher.torchrun_listens:
         return Channel(launcher.host, launcher.port, listens=launcher.is_first, timeout_s=JOIN_S)
     from torch.distributed import TCPStore  # type: ignore[attr-defined]

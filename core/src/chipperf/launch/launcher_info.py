@@ -115,8 +115,7 @@ def find_launcher(
 def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
     """Return the launcher that the options describe; ``None`` for a run on one machine.
 
-    Raises:
-        UsageError: The options are incomplete or contradict each other.
+    Options that are incomplete or contradict each other are a :class:`UsageError`.
     """
     if nnodes == 1:
         if rendezvous is not None or (node_rank or 0) != 0:
@@ -142,8 +141,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
 def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
     """Return this process as a launcher from torchrun's or srun's variables; ``None`` if neither started it.
 
-    Raises:
-        UsageError: The processes are not distributed evenly and in order over the machines.
+    Processes that are not distributed evenly and in order over the machines are a :class:`UsageError`.
     """
     if _TORCHRUN_VARIABLE in environment and "LOCAL_RANK" in environment:
         rank = rank_from_environment(environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -53,20 +54,10 @@ def run_workers(
     *,
     worker: Sequence[str] = WORKER_COMMAND,
 ) -> tuple[Status, int]:
-    """Start one worker per device, wait for all of them, and finish the run's record.
+    """Start one worker per device, wait for all, finish the run's record, and return its status and exit code.
 
     The first rank that fails stops the others. Then the workers are restarted from the newest checkpoint, as often as
-    the plan allows, unless the failure would recur.
-
-    Args:
-        plan: The run.
-        directory: The run's directory, which contains the plan.
-        signals: Notes the signals that tell this launcher to stop.
-        group: The launchers of all machines. The first one writes the record.
-        worker: Command that starts one worker. The run's directory is added as its argument.
-
-    Returns:
-        Status of the run and its exit code.
+    the plan allows, unless the failure would recur. ``worker`` is the command that starts one, on ``directory``.
     """
     signals.interrupts = False
     restarts_left = plan.max_restarts
@@ -186,11 +177,7 @@ def _if_completed(status: Status, seconds: float) -> Number:
 
 
 def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
-    """Write the status and the end-to-end time. Only the launcher knows them.
-
-    Raises:
-        RecordError: The directory does not exist any more.
-    """
+    """Write the status and the end-to-end time, which only the launcher knows."""
     ended_s = time.monotonic()
     if not directory.plan.exists():
         raise RecordError(
@@ -212,7 +199,7 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     directory.write_record(record.model_copy(update=results))
     directory.release_reserve()
     if status.state == "completed":
-        directory.remove_checkpoints()
+        shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
 
 def _outcome(

@@ -79,11 +79,7 @@ class CheckedOptions:
     file: ConfigFile
 
     def hyperparameters(self, vendor: str = "", overrides: CaseOverrides | None = None) -> Resolved:
-        """Return the hyperparameters of the run with the values of the vendor that tunes the case.
-
-        Raises:
-            ConfigError: The preset or a key is unknown, a key is locked, or a value does not fit.
-        """
+        """Return the hyperparameters with the values of the vendor; unfit ones are a :class:`ConfigError`."""
         return resolve(
             self.case,
             preset=self.options.preset,

@@ -60,17 +60,11 @@ class StopSignals:
 
 
 class RankProcesses:
-    """Starts one process for each rank. ``told_s`` is when it first told them to stop, ``time.monotonic()``.
+    """Starts one process for each of ``ranks``. ``told_s`` is when it first told them to stop, ``time.monotonic()``.
 
     Each process has a session of its own, so that Ctrl-C reaches it once, through this launcher, and it ends when this
-    launcher does (:mod:`chipperf.run.lifeline`).
-
-    Args:
-        command: Program and arguments, the same for all ranks.
-        ranks: The ranks that this launcher starts.
-        host: Host of the ranks' store.
-        port: Port of the store.
-        listener: The store's listening socket if rank 0 is among the ranks.
+    launcher does (:mod:`chipperf.run.lifeline`). The ranks' store is at ``host`` and ``port``; rank 0 gets its
+    ``listener``.
     """
 
     def __init__(
@@ -98,12 +92,8 @@ class RankProcesses:
     def wait(self, signals: StopSignals, *, on_signal: Callable[[], None]) -> dict[int, int]:
         """Wait until all ranks have ended. A rank that fails, and a signal, end the others.
 
-        Args:
-            signals: Notes the signals that tell this launcher to stop.
-            on_signal: Called once if a signal came, before the ranks are told to stop.
-
-        Returns:
-            Exit codes of the ranks that failed on their own, by rank, negative for the signal that killed a process.
+        ``on_signal`` is called once if a signal came, before the ranks are told to stop. Return the exit codes of the
+        ranks that failed on their own, by rank, negative for the signal that killed a process.
         """
         while self.running and not self._failed() and not signals.requested:
             time.sleep(_POLL_S)
@@ -117,21 +107,13 @@ class RankProcesses:
     def stop(self, grace_s: float) -> None:
         """Tell the ranks to stop, and kill those that still run after some time."""
         self.told_s = min(self.told_s, time.monotonic())
-        self._send(signal.SIGTERM)
-        deadline_s = time.monotonic() + grace_s
-        while self.running and time.monotonic() < deadline_s:
-            time.sleep(_POLL_S)
-        self._send(signal.SIGKILL)
+        self._end(signal.SIGTERM, grace_s)
         for process in self._processes.values():
             process.wait()
 
     def kill_with_stacks(self) -> None:
         """Let the ranks write the stacks of their threads to their logs, and kill them."""
-        self._send(DUMP_SIGNAL)
-        deadline_s = time.monotonic() + _DUMP_S
-        while self.running and time.monotonic() < deadline_s:
-            time.sleep(_POLL_S)
-        self._send(signal.SIGKILL)
+        self._end(DUMP_SIGNAL, _DUMP_S)
 
     @property
     def running(self) -> bool:
@@ -140,6 +122,13 @@ class RankProcesses:
 
     def _failed(self) -> dict[int, int]:
         return {rank: code for rank, process in self._processes.items() if (code := process.poll())}
+
+    def _end(self, number: signal.Signals, grace_s: float) -> None:
+        self._send(number)
+        deadline_s = time.monotonic() + grace_s
+        while self.running and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+        self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:
         for process in self._processes.values():

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 def require_same_software(plan: RunPlan, record: Record, case: Case, session: Session) -> None:
-    """Check that a run continues with the software it was started with: a record describes one set of software.
+    """Check that a run continues with the versions of case, chipperf, metrics and plugin that it was started with.
 
-    Raises:
-        UsageError: The case, chipperf, the definitions of metrics or the plugin now has another version.
+    A record describes one set of software. Another one is a :class:`UsageError`.
     """
     plugin = record.vendor.plugin
     _require_same(f"case {plan.case}", plan.case_version, case.version)

@@ -22,11 +22,7 @@ TRAIN_COMMAND = (*program("chipperf"), "train")
 
 
 def require_torch() -> None:
-    """Check that torch is installed, because otherwise every run would fail. torch is not imported: that takes seconds.
-
-    Raises:
-        ModuleNotFoundError: torch is not installed.
-    """
+    """Raise ``ModuleNotFoundError`` if torch is not installed. torch is not imported: that takes seconds."""
     if find_spec("torch") is None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 

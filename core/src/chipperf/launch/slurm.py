@@ -65,11 +65,7 @@ def batch_script(
 
 
 def submit(script: Path) -> str:
-    """Submit a script to Slurm, and return the number of the job.
-
-    Raises:
-        PluginError: Slurm is not installed, or refuses the job.
-    """
+    """Submit a script to Slurm, and return the number of the job; a :class:`PluginError` says why there is none."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         raise PluginError("sbatch is not installed here", hint="run this on a machine that submits jobs, or --dry-run")

@@ -56,14 +56,9 @@ class Collectives:
                 dist.broadcast(tensor, src=0)
 
     def gather(self, item: T) -> list[T]:
-        """Return every rank's item, in the order of ranks.
+        """Return every rank's item, in the order of ranks; ``pickle.UnpicklingError`` if another rank sent no data.
 
-        Args:
-            item: A small object: numbers, texts, containers, NumPy arrays, and chipperf's dataclasses, named tuples and
-                models.
-
-        Raises:
-            pickle.UnpicklingError: What came from another rank is something else.
+        An item is small: numbers, texts, containers, NumPy arrays, chipperf's dataclasses, named tuples and models.
         """
         if not self._active:
             return [item]
@@ -74,7 +69,8 @@ class Collectives:
         padded[: len(own)] = own
         parts = [torch.zeros_like(padded, device=self._device) for _ in sizes]
         dist.all_gather(parts, padded.to(self._device))
-        return [_load(bytes(part[: int(size)].cpu().numpy())) for part, size in zip(parts, sizes, strict=True)]
+        contents = [bytes(part[: int(size)].cpu().numpy()) for part, size in zip(parts, sizes, strict=True)]
+        return [_DataUnpickler(io.BytesIO(content)).load() for content in contents]
 
     def _reduce(self, values: Sequence[int], operation: dist.ReduceOp.RedOpType) -> list[int]:
         if not self._active or not values:
@@ -104,10 +100,6 @@ _ARRAY_PARTS = {
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("_core", "core")),
 }
 """What NumPy's arrays are pickled with."""
-
-
-def _load(content: bytes) -> Any:
-    return _DataUnpickler(io.BytesIO(content)).load()
 
 
 def mean_over_ranks(scalar: torch.Tensor) -> torch.Tensor:

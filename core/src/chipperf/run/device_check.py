@@ -41,11 +41,7 @@ class Inspection:
 
 
 def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], timeout_s: float) -> None:
-    """Compute on the rank's device in a child process, see :func:`inspect_device`.
-
-    Raises:
-        DeviceError: The child did not finish in time, failed, or got a wrong result. The message names the card.
-    """
+    """Compute on the rank's device, see :func:`inspect_device`; a :class:`DeviceError` names a card that fails."""
     inspection = inspect_device(vendor, environment, timeout_s)
     if inspection.fault is not None:
         raise DeviceError(

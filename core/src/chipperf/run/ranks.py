@@ -62,17 +62,12 @@ def rank_variables(rank: Rank, host: str, port: int) -> dict[str, str]:
         "MASTER_PORT": port,
     }
     variables = {"MASTER_ADDR": host, **{name: str(value) for name, value in numbers.items()}}
-    interface = _loopback_interface()
+    # The loopback interface is lo on Linux, and lo0 on BSD and macOS.
+    interfaces = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     is_alone = rank.local_world_size == rank.world_size or is_loopback(host)
-    if interface and is_alone and "GLOO_SOCKET_IFNAME" not in os.environ:
-        variables["GLOO_SOCKET_IFNAME"] = interface
+    if interfaces and is_alone and "GLOO_SOCKET_IFNAME" not in os.environ:
+        variables["GLOO_SOCKET_IFNAME"] = interfaces[0]
     return variables
-
-
-def _loopback_interface() -> str | None:
-    """Return the name of the loopback interface: ``lo`` on Linux, ``lo0`` on BSD and macOS."""
-    names = {name for _, name in socket.if_nameindex()}
-    return next((name for name in ("lo", "lo0") if name in names), None)
 
 
 def require_free_cards(

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(context: RunContext, replica: Replica) -> Evaluation:
-    """Evaluate the model on the whole evaluation split.
-
-    Raises:
-        TrainingError: Evaluation changed the model.
-    """
+    """Evaluate the model on the whole evaluation split; a change of it by that is a :class:`TrainingError`."""
     model = replica.model
     model.eval()
     # Every rank has its own batch statistics; the main rank's model is evaluated.

@@ -137,12 +137,9 @@ class TrainingLoop:
         return True
 
     def _train_segment(self) -> bool:
-        """Train to the end of the segment, and write a checkpoint there if one is due.
+        """Train to the end of the segment, and write a checkpoint there if one is due; False if training stops now.
 
         The checkpoint comes before an evaluation at the same step, so that a run killed during it loses no training.
-
-        Returns:
-            False if training stops now.
         """
         context, state, schedule = self._context, self.state, self.schedule
         start, end = schedule.segment(state.steps)
@@ -169,10 +166,9 @@ class TrainingLoop:
         return not stops
 
     def _train_window(self, planned: PlannedWindow, epoch: int, batches: Iterator[Batch]) -> bool:
-        """Run optimizer steps between two edges; a resumed run trains the rest of the planned window.
+        """Run optimizer steps between two edges; False if training stops between them.
 
-        Returns:
-            False if training stops within the window.
+        A resumed run trains the rest of the planned window.
         """
         context, state = self._context, self.state
         kind: WindowKind = "measured"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -23,9 +22,8 @@ from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.results import RuntimeFacts, write_description, write_results
+from chipperf.train.results import write_description, write_results
 from chipperf.train.stop import StopRequest
-from chipperf.train.worker_environment import APPLIED_VARIABLE
 
 if TYPE_CHECKING:
     import torch
@@ -122,12 +120,7 @@ def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, ru
     batch_size = context.hyperparameters.batch_size
     measured = measure_effective_precision(context.device, replica.autocast, replica.model, batch_size)
     devices = context.collectives.gather(measured)
-    facts = RuntimeFacts(
-        runtime=runtime,
-        measured_products={name: min(found[name] for found in devices) for name in measured},
-        core_knobs=replica.knobs,
-        applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
-    )
+    on_all = {name: min(found[name] for found in devices) for name in measured}
     # What training calls hours from now is called once: a mistake of the plugin ends the run before its first step.
     context.session.memory_reset_peak(context.device)
     context.session.memory_query(context.device)
@@ -139,7 +132,7 @@ def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, ru
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
     if context.rank.is_main:
-        warnings = write_description(directory, plan, context, facts)
+        warnings = write_description(directory, plan, context, runtime, on_all, replica.knobs)
         loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
     return loop
 
