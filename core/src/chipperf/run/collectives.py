@@ -69,8 +69,7 @@ class Collectives:
         padded[: len(own)] = own
         parts = [torch.zeros_like(padded, device=self._device) for _ in sizes]
         dist.all_gather(parts, padded.to(self._device))
-        contents = [bytes(part[: int(size)].cpu().numpy()) for part, size in zip(parts, sizes, strict=True)]
-        return [_DataUnpickler(io.BytesIO(content)).load() for content in contents]
+        return [_load(bytes(part[: int(size)].cpu().numpy())) for part, size in zip(parts, sizes, strict=True)]
 
     def _reduce(self, values: Sequence[int], operation: dist.ReduceOp.RedOpType) -> list[int]:
         if not self._active or not values:
@@ -100,6 +99,10 @@ _ARRAY_PARTS = {
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("_core", "core")),
 }
 """What NumPy's arrays are pickled with."""
+
+
+def _load(content: bytes) -> Any:
+    return _DataUnpickler(io.BytesIO(content)).load()
 
 
 def mean_over_ranks(scalar: torch.Tensor) -> torch.Tensor:

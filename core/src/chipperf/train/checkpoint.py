@@ -108,7 +108,7 @@ class CheckpointWriter:
 
 
 def read_checkpoint(checkpoint: Path, rank: int) -> tuple[State, State]:
-    """Return the shared state and the state of ``rank`` only, on the host; :class:`RecordError` if one is unreadable."""
+    """Return the shared state and that of ``rank`` only, on the host; :class:`RecordError` if one is unreadable."""
     states = []
     for name in (SHARED, rank_file(rank)):
         try:
