@@ -56,7 +56,7 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     context.events.write("eval_stop", point.epoch, step=point.step)
     context.progress.evaluated(point.epoch, metric, value)
     context.notify(
-        EvaluationFinished(run_id=context.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
+        EvaluationFinished(run_id=context.plan.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
     )
     if context.target is not None and value is not None and meets_target(value, context.target):
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)

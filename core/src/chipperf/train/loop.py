@@ -54,7 +54,7 @@ class TrainingLoop:
     def __init__(self, context: RunContext, replica: Replica) -> None:
         self._context = context
         self.replica = replica
-        self._budget = StepBudget(context.limits.budget_s, context.rank, context.collectives)
+        self._budget = StepBudget(context.plan.limits.budget_s, context.rank, context.collectives)
         self._memory = PeakMemory(context.session, context.device)
         self._batches = TrainingBatches(context)
         self._start_s = 0.0
@@ -62,7 +62,7 @@ class TrainingLoop:
         self._unsaved: dict[str, list[int]] = {}
         per_epoch = context.workload.steps_per_epoch
         self.state = RunState(steps_per_epoch=per_epoch)
-        self.schedule = Schedule(context.hyperparameters, context.limits, per_epoch, self._budget)
+        self.schedule = Schedule(context.hyperparameters, context.plan.limits, per_epoch, self._budget)
 
     def train(self) -> bool:
         """Train until the target, the last epoch or a limit.
@@ -286,7 +286,7 @@ class TrainingLoop:
         if windows:
             loss, memory = _mean_loss(windows), self._memory.query()
             context.notify(
-                EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=loss, memory=memory)
+                EpochFinished(run_id=context.plan.run_id, epoch=epoch, step=state.steps, mean_loss=loss, memory=memory)
             )
 
 
@@ -322,7 +322,7 @@ def _announce_window(context: RunContext, window: Window, kind: WindowKind) -> N
     )
     context.notify(
         WindowFinished(
-            run_id=context.run_id,
+            run_id=context.plan.run_id,
             step=last_step,
             epoch=window.epoch,
             samples=window.samples,

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
-    from chipperf.run.directory import RunDirectory
-    from chipperf.run.plan import RunPlan
     from chipperf.run.telemetry_process import TelemetrySampler
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import Rounding
@@ -61,25 +59,20 @@ STRAGGLER_TOLERANCE = 0.1
 
 
 def write_description(
-    directory: RunDirectory,
-    plan: RunPlan,
-    context: RunContext,
-    runtime: RuntimeInfo,
-    measured: Mapping[str, Rounding],
-    core_knobs: Sequence[Knob],
+    context: RunContext, runtime: RuntimeInfo, measured: Mapping[str, Rounding], core_knobs: Sequence[Knob]
 ) -> list[str]:
     """Write what a record says once about all sessions: its data, loader, environment, precision and knobs.
 
     The first session writes it. Return warnings about what is different in a later one; another dataset or other
     devices are a :class:`UsageError`. ``measured`` is the rounding of products on all ranks.
     """
-    planned = read_record(directory.record)
+    planned = read_record(context.directory.record)
     is_first = isinstance(planned.loader, Missing)
     target: float | Missing | None = context.target
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
     precision = context.precision
-    machine = planned.environment if is_first else machine_environment(plan)
+    machine = planned.environment if is_first else machine_environment(context.plan)
     description = {
         "case": planned.case.model_copy(update={"target": target}),
         "precision": PrecisionRecord(
@@ -99,7 +92,7 @@ def write_description(
     described = Record.model_validate(planned.model_copy(update=description).model_dump())
     warnings = _precision_warnings(precision, measured)
     if is_first:
-        directory.write_record(described)
+        context.directory.write_record(described)
         return warnings
     _require_same(planned, described)
     before, now = _facts(planned), _facts(described)
@@ -142,19 +135,12 @@ def _facts(record: Record) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items()}
 
 
-def write_results(
-    directory: RunDirectory,
-    context: RunContext,
-    state: RunState,
-    sampler: TelemetrySampler,
-    *,
-    failure: Failure | None,
-) -> None:
+def write_results(context: RunContext, state: RunState, sampler: TelemetrySampler, *, failure: Failure | None) -> None:
     """Write the results to the run's record; after a failure, the results of the completed part.
 
     If the launcher is alive, it replaces this rank's ``failure`` with its verdict on all ranks.
     """
-    planned = read_record(directory.record)
+    planned = read_record(context.directory.record)
     metrics = _metrics(context, state, sampler.summary())
     results = {
         "status": _status(failure),
@@ -169,7 +155,7 @@ def write_results(
             *skipped_warnings(sum(state.skipped_steps.values()), state.steps),
         ],
     }
-    directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
+    context.directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
 
 
 def _status(failure: Failure | None) -> Status:
@@ -228,8 +214,8 @@ def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
     best = max(known)
     epoch = next(point.epoch for point in state.curve if point.value == best)
     within = ""
-    if state.ended_by_budget and context.limits.budget_s is not None:
-        within = f" within the budget of {format_duration(context.limits.budget_s)}"
+    if state.ended_by_budget and context.plan.limits.budget_s is not None:
+        within = f" within the budget of {format_duration(context.plan.limits.budget_s)}"
     return Missing(
         missing="failed",
         reason=f"not reached{within}: best {best:.4f} in epoch {epoch:g}, target {context.target:g}",
