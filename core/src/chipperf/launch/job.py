@@ -117,8 +117,7 @@ class JobResult:
 def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) -> Job:
     """Plan a new run, which began at ``started_s``, ``time.monotonic()`` at the start of this process.
 
-    Raises:
-        PerfError: The options name something that does not exist, does not fit, or is not ready.
+    A :class:`PerfError` says that the options name something that does not exist, does not fit, or is not ready.
     """
     checked = check_options(options)
     selection = select_vendor(options.vendor)
@@ -184,17 +183,14 @@ def plan_resumed_job(
 ) -> Job | None:
     """Return the job that continues a stopped run; ``None`` if the run is complete.
 
+    A :class:`PerfError` says that it cannot be continued: it has another case, topology or software, or still runs.
+
     Args:
         path: The run's directory.
         case: Name of the case that the user expects; ``None`` accepts any case.
         data: Where the run's dataset is now; ``None`` if it is where it was.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         started_s: ``time.monotonic()`` at the start of this process.
-
-    Raises:
-        UsageError: The run has another case, was started with other software or another topology, or still runs.
-        RecordError: Its record or plan cannot be read.
-        DataError: The dataset's directory does not exist.
     """
     directory = RunDirectory(path)
     record = read_record(directory.path)
@@ -217,12 +213,7 @@ def plan_resumed_job(
 
 
 def run_job(job: Job, observer: JobObserver) -> JobResult:
-    """Start the workers and wait until the run ends.
-
-    Raises:
-        PerfError: The run could not start.
-        ModuleNotFoundError: torch is not installed.
-    """
+    """Start the workers and wait until the run ends; a :class:`PerfError` says why it could not start."""
     require_torch()
     with StopSignals() as signals:
         try:

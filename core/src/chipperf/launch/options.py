@@ -91,13 +91,7 @@ class CheckedOptions:
 
 
 def check_options(options: TrainOptions) -> CheckedOptions:
-    """Check the options as far as this is possible without a vendor.
-
-    Raises:
-        UsageError: The case is unknown.
-        ConfigError: The configuration file cannot be read, or hyperparameters do not fit.
-        DataError: The dataset's directory does not exist.
-    """
+    """Check the options as far as this is possible without a vendor; a :class:`PerfError` says what does not fit."""
     case = find_case(options.case)
     file = read_config_file(options.config) if options.config else ConfigFile(hyperparameters={}, environment={})
     if options.data is not None and not options.data.is_dir():

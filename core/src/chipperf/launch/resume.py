@@ -41,10 +41,7 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float, dat
     """Prepare a stopped run to continue: write its new plan and record, and return the plan.
 
     ``started_s`` is ``time.monotonic()`` at the start of this process, and ``data_root`` the place of the dataset now.
-
-    Raises:
-        UsageError: The run's processes still run, torch has another version, or the directory cannot be written.
-        RecordError: No checkpoint is intact.
+    A run that still runs, or another torch, is a :class:`UsageError`; no intact checkpoint is a :class:`RecordError`.
     """
     plan, record = read_plan(directory.plan), read_record(directory.path)
     stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(), timezone.utc)

@@ -47,7 +47,7 @@ class ProcessSequence:
     def run(
         self, command: Sequence[str], *, output: Path | None = None, is_overdue: Callable[[], bool] | None = None
     ) -> int | None:
-        """Run a program to its end.
+        """Run a program to its end; ``OSError`` if it cannot be started.
 
         Args:
             command: Program and arguments.
@@ -56,9 +56,6 @@ class ProcessSequence:
 
         Returns:
             Exit code, negative for the signal that killed the program; ``None`` if a signal came before its start.
-
-        Raises:
-            OSError: The program cannot be started.
         """
         if self.interrupted:
             return None

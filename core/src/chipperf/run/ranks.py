@@ -25,8 +25,7 @@ _DRIVER_BYTES = 2**30
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return this process's rank from the variables of torch's launcher; without a launcher, of a job of one process.
 
-    Raises:
-        PluginError: A variable is not a number, or the numbers contradict each other.
+    Variables that are no numbers or contradict each other are a :class:`PluginError`.
     """
     if "RANK" not in environment:
         return Rank()
@@ -77,17 +76,10 @@ def require_free_cards(
     processes: int,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Check that each process has its own card, which no other program uses.
+    """Raise :class:`DeviceError` unless each of ``processes`` has its own card, which no other program uses.
 
-    Args:
-        info: The vendor. Processes on the CPU share it.
-        devices: The vendor's visible devices on this machine.
-        idle_memory_bytes: Memory in use on each device, by :func:`device_key`, if the vendor reports it.
-        processes: Number of processes to start on this machine.
-        environment: Environment with the variables that select cards.
-
-    Raises:
-        DeviceError: There are fewer cards than processes, variables select different cards, or a card is in use.
+    Processes on the CPU share it. ``devices`` are the vendor's visible ones on this machine, and ``idle_memory_bytes``
+    is the memory in use on each, by :func:`device_key`, if the vendor reports it. ``environment`` may select cards.
     """
     if info.device_type == "cpu":
         return
@@ -114,15 +106,9 @@ def require_free_cards(
 
 
 def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, device_type: str) -> None:
-    """Check that no two ranks use the same card.
+    """Raise :class:`DeviceError` if two of the ``devices`` of all ranks have the same UUID or bus address.
 
-    Args:
-        devices: The device of every rank.
-        ranks_per_node: Number of ranks per machine. Bus addresses are unique only within a machine.
-        device_type: torch's type of the device. Ranks on the CPU share it.
-
-    Raises:
-        DeviceError: Two ranks have the same UUID or, on one machine, the same bus address.
+    Bus addresses are unique only within a machine, which has ``ranks_per_node``. Ranks on a CPU share it.
     """
     if device_type == "cpu":
         return

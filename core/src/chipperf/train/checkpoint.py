@@ -41,10 +41,7 @@ State = dict[str, Any]
 class CheckpointWriter:
     """Writes a run's checkpoints; every rank has a writer, and all ranks write at the same step.
 
-    Attributes:
-        directory: Directory of the run's checkpoints.
-        session: Number of starts of the run's processes, including this one.
-        keep: Number of complete checkpoints to keep.
+    ``session`` counts the starts of the run's processes, and ``keep`` complete checkpoints are kept.
     """
 
     directory: Path
@@ -55,16 +52,10 @@ class CheckpointWriter:
     collectives: Collectives
 
     def save(self, step: int, shared: State | None, own: State) -> str | None:
-        """Write a checkpoint and remove old ones that are no longer needed.
+        """Write a checkpoint after ``step`` optimizer steps and remove old ones that are no longer needed.
 
-        Args:
-            step: Completed optimizer steps.
-            shared: State that is the same on all ranks; given by the main rank.
-            own: State of this rank only.
-
-        Returns:
-            ``None`` if the checkpoint was written. Otherwise the reason, the same on every rank; older checkpoints are
-            intact.
+        ``shared`` is the state that is the same on all ranks, given by the main rank, and ``own`` that of this rank
+        only. Return ``None``, or why there is no checkpoint, the same on every rank; older checkpoints are intact.
         """
         checkpoint = self.directory / checkpoint_name(self.session, step)
         contents = {rank_file(self.rank.rank): own} | ({} if shared is None else {SHARED: shared})

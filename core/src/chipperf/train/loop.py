@@ -45,10 +45,8 @@ _SCALER_STEPS = 100
 class TrainingLoop:
     """Trains one case on one rank and measures it.
 
-    Attributes:
-        replica: The model.
-        state: Counters and measurements of the run so far.
-        schedule: When the run evaluates, writes checkpoints and ends.
+    ``replica`` has the model, ``state`` the counters and measurements so far, and ``schedule`` when the run evaluates,
+    writes checkpoints and ends.
     """
 
     def __init__(self, context: RunContext, replica: Replica) -> None:
@@ -65,16 +63,12 @@ class TrainingLoop:
         self.schedule = Schedule(context.hyperparameters, context.plan.limits, per_epoch, self._budget)
 
     def train(self) -> bool:
-        """Train until the target, the last epoch or a limit.
+        """Train until the target, the last epoch or a limit; False if a signal stopped training.
 
-        Returns:
-            False if a signal stopped training. Then all ranks stopped after the same step and wrote a checkpoint, if
-            the run writes checkpoints. A signal after the last step and evaluation has no effect.
-
-        Raises:
-            TrainingError: The loss is not finite, evaluation changed the model, or every step was skipped.
-            TrainingStopped: A signal stopped training at a point where no work is lost, or the ranks could not agree on
-                a step.
+        Then all ranks stopped after the same step and wrote a checkpoint, if the run writes any. A signal after the
+        last step and evaluation has no effect. One that comes where no work is lost, or after which the ranks cannot
+        agree on a step, raises ``TrainingStopped``. A loss that is not finite, or a run without a step, is a
+        :class:`TrainingError`.
         """
         context, state = self._context, self.state
         self._start_s = context.edge() - state.elapsed_s
@@ -187,7 +181,10 @@ class TrainingLoop:
         with context.spans.measure("warmup") if kind == "warmup" else nullcontext():
             start_s = context.edge()
             while left:
-                samples += self._step(batches)
+                of_step = self.replica.step(batches, state.steps)
+                samples += of_step
+                state.steps += 1
+                context.progress.report(state.steps, self.schedule.planned_steps, of_step)
                 left -= 1
                 if left and self._stop_is_reached():
                     break
@@ -219,12 +216,6 @@ class TrainingLoop:
         )
         self._update_budget(step_s=nanoseconds / 1e9 / steps, settled=kind != "warmup")
         return True
-
-    def _step(self, batches: Iterator[Batch]) -> int:
-        samples = self.replica.step(batches, self.state.steps)
-        self.state.steps += 1
-        self._context.progress.report(self.state.steps, self.schedule.planned_steps, samples)
-        return samples
 
     def _stop_is_reached(self) -> bool:
         return self._context.stop.reached(self._context.wait_for_device)

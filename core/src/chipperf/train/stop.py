@@ -38,9 +38,7 @@ _CONNECTION_S = 5.0
 class StopRequest:
     """Tracks whether a signal asked this rank to stop (``requested``), and the edge at which all ranks stop.
 
-    Args:
-        rank: Place of this worker.
-        connect: Returns a store that all ranks share; called after a signal, and never for a single rank.
+    ``connect`` returns a store that all ranks share; it is called after a signal, and never for a single rank.
     """
 
     def __init__(self, rank: Rank | None = None, connect: Callable[[], Store] | None = None) -> None:
@@ -72,8 +70,7 @@ class StopRequest:
     def reached(self, wait_for_device: Callable[[], object]) -> bool:
         """Return whether training stops at this edge; every rank must call this at every edge, in the same order.
 
-        Raises:
-            TrainingStopped: The other ranks did not receive the signal, or cannot be reached.
+        If the other ranks did not receive the signal or cannot be reached, raise ``TrainingStopped``.
         """
         self._edge += 1
         if not self.requested:
