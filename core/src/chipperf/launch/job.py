@@ -130,7 +130,7 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     if options.preset == "full":
         rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
         overrides = session.case_overrides(options.case, rank, selection.probe.devices[0].name)
-    resolved = checked.hyperparameters(selection.entry.name, overrides)
+    resolved = checked.hyperparameters(vendor=selection.entry.name, vendor_overrides=overrides)
     values = resolved.values
     if options.data is None:
         # The sample is generated once per machine, so no run's end-to-end time includes it.

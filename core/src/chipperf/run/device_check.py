@@ -27,12 +27,9 @@ _SIZE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The report of a child process on a device.
+    """The report of a child process on a device: its name and identity, empty if it was not initialized, and its stack.
 
-    Attributes:
-        card: Name and identity of the device; empty if it was not initialized.
-        runtime: Versions of the vendor's stack; ``None`` if unknown.
-        fault: Why the device does not compute; ``None`` if it does.
+    ``fault`` says why the device does not compute; ``None`` if it does.
     """
 
     card: str

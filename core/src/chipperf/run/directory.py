@@ -139,8 +139,8 @@ class RunDirectory:
             raise
 
     def require_ended(self) -> None:
-        """Raise :class:`UsageError` if the launcher or one of its ranks is alive."""
-        if self.has_live_process():
+        """Raise :class:`UsageError` if a process of the run is alive. After one on another machine this takes seconds."""
+        if has_live_process(self.path, thorough=True):
             raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
 
     def forget_failures(self) -> None:
@@ -207,10 +207,6 @@ class RunDirectory:
 
     def _process_file(self, role: str) -> Path:
         return self.process.with_name(f"process-{role}.json")
-
-    def has_live_process(self) -> bool:
-        """Return whether the launcher or a rank is alive. This can take some seconds after a run on another machine."""
-        return has_live_process(self.path, thorough=True)
 
     def _write_with_reserve(self, path: Path, text: str) -> None:
         try:

@@ -10,8 +10,8 @@ from chipperf.records.schema import EvaluationPoint, RankStep, StepBreakdown, Th
 from chipperf.train.checkpoint import State
 from chipperf.train.windows import LocalWindow
 
-_SHARED = {"steps", "samples", "windows", "restart_windows", "curve", "time_to_target", "warnings", "elapsed_s"}
-_SHARED |= {"skipped_steps"}
+_COUNTED = {"steps", "samples", "skipped_steps", "elapsed_s"}
+_MEASURED = {"windows", "restart_windows", "curve", "time_to_target", "warnings"}
 _OWN = {"closed_windows", "partial_window"}
 
 
@@ -37,7 +37,6 @@ class RunState:
         samples: Samples of all ranks in the combined windows.
         windows: Measured windows, combined over ranks.
         restart_windows: Warm-up windows of a resumed run, combined over ranks.
-        curve: Evaluations.
         data_waits_s: Waiting time of this rank for each of its batches.
         elapsed_s: Training time of this run when the newest checkpoint was written.
         closed_windows: This rank's windows that are not yet combined over ranks.
@@ -82,7 +81,7 @@ class RunState:
     def state(self) -> tuple[State, State]:
         """Return the shared state and the state of this rank only, for a checkpoint."""
         waits_s = torch.tensor(self.data_waits_s, dtype=torch.float64)
-        shared = _STATE.dump_python(self, include=_SHARED) | {"data_waits_s": waits_s}
+        shared = _STATE.dump_python(self, include=_COUNTED | _MEASURED) | {"data_waits_s": waits_s}
         return {"outcome": shared}, {"windows": _STATE.dump_python(self, include=_OWN)}
 
     @classmethod
