@@ -80,10 +80,9 @@ class Job:
     """A planned run. Only a resumed run has files on disk.
 
     Attributes:
-        plan: Plan of the run; of a resumed run, the plan before it is resumed.
+        plan: Plan of the run; if it ``resumes`` one, the plan before that, with the start of this process.
         out: The run's directory; ``None`` means ``runs/`` and the run's name.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
-        resumed_at_s: ``time.monotonic()`` at the start of the process that resumes the run; ``None`` for a new run.
     """
 
     plan: RunPlan
@@ -91,12 +90,7 @@ class Job:
     case: Case
     out: Path | None
     launcher: LauncherInfo | None
-    resumed_at_s: float | None = None
-
-    @property
-    def origin_s(self) -> float:
-        """``time.monotonic()`` when this machine's part of the run began."""
-        return self.plan.started_s if self.resumed_at_s is None else self.resumed_at_s
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,13 +197,13 @@ def plan_resumed_job(
     if not root.is_dir():
         hint = "perf train --resume RUN --data DIR says where the run's data are now"
         raise DataError(f"the dataset directory {root} does not exist", hint=hint)
-    plan = plan.model_copy(update={"data_root": root})
+    plan = plan.model_copy(update={"data_root": root, "started_s": started_s})
     _require_same_topology(plan, launcher)
     if launcher is None:
         directory.require_ended()
     session, found = bind(installed.find_vendor(plan.vendor)), find_case(plan.case)
     require_same_software(plan, record, found, session)
-    return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumed_at_s=started_s)
+    return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumes=True)
 
 
 def run_job(job: Job, observer: JobObserver) -> JobResult:
@@ -219,9 +213,11 @@ def run_job(job: Job, observer: JobObserver) -> JobResult:
         try:
             group = None
             if job.launcher is not None:
-                idle_memory_bytes = job.plan.idle_memory_bytes
                 group = LauncherGroup(
-                    job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.notice
+                    job.launcher,
+                    origin_s=job.plan.started_s,
+                    idle_memory_bytes=job.plan.idle_memory_bytes,
+                    tell=observer.notice,
                 )
                 if not job.launcher.is_first:
                     return _run_for_first_launcher(job, group, signals)
@@ -259,7 +255,7 @@ def _run_as_first_launcher(
             plan = _prepare_directory(job, directory, observer)
             if group is not None:
                 plan = _start_group(plan, directory, group, warnings)
-        if job.resumed_at_s is None:
+        if not job.resumes:
             observer.started(plan, directory)
         with observer.training(plan, directory):
             status, exit_code = run_workers(plan, directory, signals, group)
@@ -290,14 +286,14 @@ def _run_for_first_launcher(job: Job, group: LauncherGroup, signals: StopSignals
 def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver) -> RunPlan:
     """Create the directory of a new run, or reuse that of a resumed run. Return the plan in the directory."""
     plan = job.plan
-    if job.resumed_at_s is None:
+    if not job.resumes:
         directory.create()
         directory.write_plan(plan)
         directory.write_record(planned_record(plan, job.session, metric=job.case.metric))
         return plan
     import torch
 
-    resumed = resume(directory, torch.__version__, started_s=job.resumed_at_s, data_root=plan.data_root)
+    resumed = resume(directory, torch.__version__, started_s=plan.started_s, data_root=plan.data_root)
     observer.resumed(resumed, directory, resumed.warnings[len(plan.warnings) :])
     return resumed
 

@@ -139,7 +139,7 @@ class RunDirectory:
             raise
 
     def require_ended(self) -> None:
-        """Raise :class:`UsageError` if a process of the run is alive. After one on another machine this takes seconds."""
+        """Raise :class:`UsageError` if a process of the run is alive. Of another machine's this takes seconds."""
         if has_live_process(self.path, thorough=True):
             raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
 
