@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from chipperf.errors import TrainingStopped
@@ -32,26 +32,18 @@ GRACE_S = 25.0
 _DUMP_S = 3.0
 
 
-class StopSignals:
-    """Notes the signals that tell this launcher to stop while its block runs.
+class StopSignals(ExitStack):
+    """Notes in ``requested`` that a signal told this launcher to stop while its block runs.
 
-    Attributes:
-        requested: True if a signal came.
-        interrupts: If true, a signal raises ``TrainingStopped``; once there are ranks, it is only noted, and
-            :meth:`RankProcesses.wait` ends them.
+    While it ``interrupts``, the signal raises ``TrainingStopped``. Once there are ranks, it is only noted, and
+    :meth:`RankProcesses.wait` ends them.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requested = False
         self.interrupts = True
-        self._handling = stop_signals_handled(self._note)
-
-    def __enter__(self) -> StopSignals:
-        self._handling.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handling.__exit__(None, None, None)
+        self.enter_context(stop_signals_handled(self._note))
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
