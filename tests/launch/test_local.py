@@ -110,8 +110,13 @@ LOSS = "raise RuntimeError('connection closed by peer')"
 
 @pytest.mark.parametrize(
     ("end", "later_end", "state"),
-    [(SIGNAL, LOSS, "interrupted"), (SIGNAL, "time.sleep(60)", "interrupted"), (LOSS, "time.sleep(60)", "failed")],
-    ids=["peer fails", "peer waits", "rank fails"],
+    [
+        (SIGNAL, LOSS, "interrupted"),
+        (SIGNAL, "time.sleep(60)", "interrupted"),
+        (f"signal.signal(signal.SIGTERM, signal.SIG_DFL); {SIGNAL}", "", "interrupted"),
+        (LOSS, "time.sleep(60)", "failed"),
+    ],
+    ids=["peer fails", "peer waits", "rank says nothing", "rank fails"],
 )
 def test_rank_that_a_signal_stops_is_an_interruption_unless_the_launcher_sent_it(
     run: Callable[..., tuple[Any, int]], end: str, later_end: str, state: str

@@ -166,7 +166,6 @@ def test_rank_that_failed_first_is_the_cause(run: RunDirectory) -> None:
         ({0: RuntimeError("connection closed")}, {0: 1, 1: -9}, False, ("failed", "rank_died", 1)),
         ({0: RuntimeError("connection closed")}, {0: 1, 1: -11}, False, ("failed", "rank_died", 1)),
         ({0: DataError("broken")}, {0: 1, 1: -6}, False, ("failed", "DataError", 0)),
-        ({}, {1: -15}, False, ("interrupted", "interrupted", None)),
     ],
 )
 def test_outcome_of_a_run(

@@ -88,9 +88,11 @@ def _run_session(
     with Watch(plan, directory, group, processes) as watch:
         died = processes.wait(signals, on_signal=watch.announce_interruption)
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
-    is_stopped = signals.requested or stopped_from_outside(directory, ranks, processes.told_s)
-    status, code = _outcome(directory, ranks, died, is_stopped)
     verdict = watch.verdict
+    # While a rank imports, a signal ends it silently.
+    ended_by_signal = verdict is None and any(-number in STOP_SIGNALS for number in died.values())
+    is_stopped = signals.requested or ended_by_signal or stopped_from_outside(directory, ranks, processes.told_s)
+    status, code = _outcome(directory, ranks, died, is_stopped)
     if verdict is not None and not is_stopped:
         # The launcher has stopped the ranks, and only it knows why. Ranks that had completed or failed may stay so.
         is_told = verdict.failure_class == INTERRUPTED
@@ -212,8 +214,7 @@ def _outcome(
         died = {0: 0}
     if not died:
         return Status(state="completed"), 0
-    # A signal to stop ends a rank silently while it imports.
-    silent = [rank for rank in sorted(died) if not directory.failure(rank).exists() and -died[rank] not in STOP_SIGNALS]
+    silent = [rank for rank in sorted(died) if not directory.failure(rank).exists()]
     killed = [rank for rank in silent if -died[rank] in _KILLING_SIGNALS]
     reported = first_failure(directory, ranks)
     # After a killed rank, the others report only that they lost a peer or that they were stopped.
