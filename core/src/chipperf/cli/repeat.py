@@ -71,10 +71,12 @@ def shown(value: Number, unit: Unit) -> str:
 
 
 def _require_free(root: Path, names: Iterable[str]) -> None:
+    hint = "choose another --out; runs are never overwritten"
     if (root / REPEATS_FILE).exists() or RunDirectory(root).plan.exists():
-        raise UsageError(f"{root} already holds runs", hint="choose another --out; runs are never overwritten")
+        raise UsageError(f"{root} already holds runs", hint=hint)
     for name in names:
-        RunDirectory(root / name).require_no_run()
+        if RunDirectory(root / name).plan.exists():
+            raise UsageError(f"{root / name} already holds a run", hint=hint)
 
 
 def _print_repeats(repeats: Repeats) -> None:
