@@ -352,7 +352,7 @@ def stopped(make_job: Callable[..., Job], workers: list[Any], observer: Observer
     record = read_record(directory.path).model_copy(update={"status": status})
     version = MOBILENETV2.version
     directory.write_record(record)
-    directory.write_plan(read_plan(directory.plan).model_copy(update={"case_version": version}).model_dump_json())
+    directory.write_plan(read_plan(directory.plan).model_copy(update={"case_version": version}))
     directory.release_reserve()
     return directory
 
@@ -391,6 +391,6 @@ def test_run_is_resumed_as_it_was_begun(stopped: RunDirectory) -> None:
         plan_resumed_job(
             stopped.path, case=None, data=stopped.path, launcher=from_options(2, 1, 0, "node0:1"), started_s=0.0
         )
-    stopped.write_plan(read_plan(stopped.plan).model_copy(update={"case_version": "0"}).model_dump_json())
+    stopped.write_plan(read_plan(stopped.plan).model_copy(update={"case_version": "0"}))
     with pytest.raises(UsageError, match="was begun with case mobilenetv2 0"):
         plan_resumed_job(stopped.path, case=None, data=stopped.path, launcher=None, started_s=0.0)

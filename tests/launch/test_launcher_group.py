@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from chipperf.errors import DataError, TrainingError, UsageError
-from chipperf.launch import launcher_group
+from chipperf.launch import channel, launcher_group
 from chipperf.launch.channel import Channel
 from chipperf.launch.launcher_group import LauncherGroup, LauncherReport, cause_of
 from chipperf.launch.launcher_info import from_environment, from_options
@@ -77,13 +77,43 @@ def test_task_of_a_step_gives_the_others_time(step):
     assert "--rdzv" not in hint
 
 
+def test_both_launchers_say_that_their_secrets_differ(monkeypatch):
+    monkeypatch.setattr(launcher_group, "JOIN_S", 1.0)
+    port, told = free_port(), []
+    others = threading.local()
+    monkeypatch.setattr(channel, "_secret", lambda: getattr(others, "secret", b"right"))
+
+    def group(index):
+        launcher = from_options(2, 1, index, f"127.0.0.1:{port}")
+        return LauncherGroup(launcher, origin_s=0.0, idle_memory_bytes={}, tell=told.append)
+
+    def refused():
+        others.secret = b"wrong"
+        with pytest.raises(TrainingError) as caught:
+            group(1)
+        return caught.value.message
+
+    first = group(0)
+    with closing(first.session), ThreadPoolExecutor() as pool:
+        [message] = pool.map(lambda call: call(), [refused])
+        with pytest.raises(TrainingError, match="machine 1 did not join the run: nothing came within 1 s; ") as caught:
+            first.gather_joined()
+
+    assert message == (
+        f"machine 1 was refused at 127.0.0.1:{port}: CHIPPERF_RDZV_SECRET is not the same at the other end"
+    )
+    [line] = told
+    assert line == "somebody at 127.0.0.1 with another CHIPPERF_RDZV_SECRET wants to join"
+    assert line in caught.value.message
+
+
 @pytest.fixture
 def two(monkeypatch):
     """Two launchers that have met."""
-    with closing(Channel("localhost", 0, listens=True)) as channel:
+    with closing(Channel("localhost", 0, listens=True)) as texts:
 
         def meet(launcher):
-            return channel if launcher.is_first else Channel("localhost", channel.port)
+            return texts if launcher.is_first else Channel("localhost", texts.port)
 
         monkeypatch.setattr(launcher_group, "_meet", meet)
         yield [

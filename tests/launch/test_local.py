@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_plan: MakePlan, planned: Record) -> Callable[[str], tuple[Any, int]]:
-    """Runs one rank that executes some Python, whose arguments are its run's directory."""
-    plan: RunPlan = make_plan(topology=Topology(nnodes=1, nproc_per_node=1))
+def run(tmp_path: Path, make_plan: MakePlan, planned: Record) -> Callable[..., tuple[Any, int]]:
+    """Runs ranks that execute some Python, whose arguments are their run's directory."""
     directory = RunDirectory(tmp_path / "run")
     directory.create()
-    directory.write_plan(plan.model_dump_json())
     directory.write_record(planned)
 
-    def run_worker(program: str) -> tuple[Any, int]:
+    def run_worker(program: str, ranks: int = 1) -> tuple[Any, int]:
+        plan: RunPlan = make_plan(topology=Topology(nnodes=1, nproc_per_node=ranks))
+        directory.write_plan(plan)
         with StopSignals() as signals:
             _, code = run_workers(plan, directory, signals, worker=[sys.executable, "-c", program])
         return read_record(directory.path), code
@@ -57,9 +57,21 @@ def test_main_rank_that_has_finished_completes_the_run(run: Callable[[str], tupl
     assert (record.status.state, code) == ("completed", 0)
 
 
-@pytest.mark.parametrize(("own", "kept"), [("DataError", True), ("RuntimeError", False), ("interrupted", False)])
+TOLD_S = 1e12
+"""Later than the launcher has told the rank to stop."""
+
+
+@pytest.mark.parametrize(
+    ("own", "at_s", "kept"),
+    [
+        ("DataError", 1.0, True),
+        ("RuntimeError", 1.0, False),
+        ("interrupted", TOLD_S, False),
+        ("interrupted", 1.0, True),
+    ],
+)
 def test_cause_is_kept_if_the_ranks_of_another_machine_end_first(
-    own: str, kept: bool, run: Callable[[str], tuple[Any, int]], monkeypatch: pytest.MonkeyPatch
+    own: str, at_s: float, kept: bool, run: Callable[[str], tuple[Any, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rank that failed takes time to end, and those that lost it are gone before."""
 
@@ -69,7 +81,7 @@ def test_cause_is_kept_if_the_ranks_of_another_machine_end_first(
             self.verdict = Failure(failure_class=PEER_STOPPED, message="machine 1 has ended")
 
     monkeypatch.setattr(local, "Watch", WatchOfTwo)
-    report = {"failure_class": own, "message": own, "rank": 0, "monotonic_s": 1.0, "exit_code": 4, "would_recur": True}
+    report = {"failure_class": own, "message": own, "rank": 0, "monotonic_s": at_s, "exit_code": 4, "would_recur": True}
 
     record, _ = run(
         f"import pathlib, sys; pathlib.Path(sys.argv[1], 'logs/rank0.failure.json').write_text({json.dumps(report)!r});"
@@ -77,3 +89,38 @@ def test_cause_is_kept_if_the_ranks_of_another_machine_end_first(
     )
 
     assert record.status.failure.failure_class == (own if kept else PEER_STOPPED)
+
+
+RANK_1_AND_THEN_RANK_0 = """
+import os, pathlib, signal, sys, time
+from chipperf.run.directory import RunDirectory
+from chipperf.run.failure import report_failure
+
+directory, rank = RunDirectory(pathlib.Path(sys.argv[1])), int(os.environ["RANK"])
+with report_failure(directory, rank):
+    if rank == 1:
+        {end}
+    while not directory.failure(1).exists():
+        time.sleep(0.01)
+    {later_end}
+"""
+SIGNAL = "signal.raise_signal(signal.SIGTERM)"
+LOSS = "raise RuntimeError('connection closed by peer')"
+
+
+@pytest.mark.parametrize(
+    ("end", "later_end", "state"),
+    [
+        (SIGNAL, LOSS, "interrupted"),
+        (SIGNAL, "time.sleep(60)", "interrupted"),
+        (f"signal.signal(signal.SIGTERM, signal.SIG_DFL); {SIGNAL}", "", "interrupted"),
+        (LOSS, "time.sleep(60)", "failed"),
+    ],
+    ids=["peer fails", "peer waits", "rank says nothing", "rank fails"],
+)
+def test_rank_that_a_signal_stops_is_an_interruption_unless_the_launcher_sent_it(
+    run: Callable[..., tuple[Any, int]], end: str, later_end: str, state: str
+) -> None:
+    record, code = run(RANK_1_AND_THEN_RANK_0.format(end=end, later_end=later_end), 2)
+
+    assert (record.status.state, code) == (state, 1)

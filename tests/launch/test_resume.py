@@ -24,7 +24,7 @@ from chipperf.plugin.session import bind
 from chipperf.plugin.types import Rank
 from chipperf.records.checkpoints import list_checkpoints, newest_valid
 from chipperf.records.files import write_atomically
-from chipperf.records.process_files import hold_process_file
+from chipperf.records.process_files import has_live_process, hold_process_file
 from chipperf.records.schema import Failure, Missing, Status, Throughput
 from chipperf.records.store import read_record
 from chipperf.run.collectives import Collectives
@@ -181,7 +181,7 @@ def test_run_survives_the_death_of_its_rank_and_of_its_launcher(
     _, alive = psutil.wait_procs([rank, *processes_naming(str(out))], timeout=BOUNDED_S)
 
     assert alive == []
-    assert not RunDirectory(out).has_live_process()
+    assert not has_live_process(out, thorough=True)
     assert read_record(out).status.state == "interrupted"
     found, _ = newest_valid(RunDirectory(out).checkpoints)
     assert found is not None
@@ -278,7 +278,7 @@ def test_plan_and_record_say_how_the_run_goes_on(stopped: RunDirectory) -> None:
     assert interruption.session_seconds == plan.earlier_s
     assert not stopped.progress.exists()
     assert not stopped.failure(1).exists()
-    assert stopped.has_live_process()
+    assert has_live_process(stopped.path, thorough=True)
 
 
 def test_sessions_add_up(stopped: RunDirectory) -> None:
@@ -441,7 +441,8 @@ def test_only_failures_that_may_be_over_are_worth_a_restart(
     stopped: RunDirectory, error: BaseException, recurs: bool
 ) -> None:
     assert would_recur(error) == recurs
-    stopped.failure(0).write_text(json.dumps({"would_recur": would_recur(error)}))
+    report = describe(error, 0).model_dump() | {"monotonic_s": 1.0, "exit_code": 1, "would_recur": would_recur(error)}
+    stopped.failure(0).write_text(json.dumps(report))
 
     assert reported_recurring(stopped, 0) == recurs
     assert _may_restart(Status(state="failed", failure=describe(error, 0)), stopped) != recurs

@@ -157,8 +157,15 @@ def test_machine_that_vanishes_ends_the_run_on_both_sides(
 
 
 @pytest.mark.slow
-def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
-    image_folder: Path, tmp_path: Path, start: Any, quick: str
+@pytest.mark.parametrize(
+    ("end", "state", "cause"),
+    [
+        ("kill", "failed", ("rank_died", 1, "rank 1: the process was killed by SIGKILL")),
+        ("terminate", "interrupted", ("interrupted", None, "stopped by a signal")),
+    ],
+)
+def test_end_of_a_rank_on_one_machine_is_the_cause_on_both(
+    image_folder: Path, tmp_path: Path, start: Any, quick: str, end: str, state: str, cause: tuple[object, ...]
 ) -> None:
     """Slow: a real run."""
     directory = RunDirectory(tmp_path / "run")
@@ -170,15 +177,16 @@ def test_rank_that_dies_on_one_machine_is_the_cause_on_both(
     wait_for(lambda: evaluations(directory) >= 1, processes[0])
 
     [victim] = ranks_of(processes[1])
-    victim.kill()
+    getattr(victim, end)()
     outcomes = [ended(process, BOUNDED_S) for process in processes]
 
     for code, complaints in outcomes:
         assert code == 1
-        assert "perf: error: rank 1: the process was killed by SIGKILL" in complaints
+        assert f"perf: error: {cause[2]}" in complaints
     record = read_record(directory.path)
+    assert record.status.state == state
     assert record.status.failure is not None
-    assert (record.status.failure.failure_class, record.status.failure.rank) == ("rank_died", 1)
+    assert (record.status.failure.failure_class, record.status.failure.rank) == cause[:2]
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ sys.stdin.readline()
 try:
     getattr(directory, sys.argv[2])()
     print("took it", flush=True)
-    directory.write_plan("{}")
+    directory.plan.write_text("{}")
 except UsageError as error:
     print("refused", flush=True)
 sys.stdin.read()

@@ -10,6 +10,8 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
@@ -23,11 +25,15 @@ from chipperf.plugin import installed
 from chipperf.plugin.session import bind
 from chipperf.records.schema import Limits
 from chipperf.run.collectives import Collectives
+from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
 from chipperf.train.context import RunContext, Spans
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.replica import Replica
+
+if TYPE_CHECKING:
+    from chipperf.run.plan import RunPlan
 
 DEVICE = torch.device("cpu")
 
@@ -59,11 +65,11 @@ def main() -> None:
         )
 
     context = RunContext(
-        run_id="run-1",
+        plan=cast("RunPlan", SimpleNamespace(run_id="run-1", limits=Limits(max_steps=2))),
+        directory=RunDirectory(Path("unused")),
         session=bind(installed.find_vendor("cpu")),
         workload=workload(rank),
         hyperparameters=hyperparameters,
-        limits=Limits(max_steps=2),
         target=None,
         metric="top1",
         precision=PrecisionPolicy(requested="fp32", effective="fp32"),

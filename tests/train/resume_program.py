@@ -10,7 +10,8 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ from chipperf.plugin.session import bind
 from chipperf.records.checkpoints import newest_valid
 from chipperf.records.schema import Limits
 from chipperf.run.collectives import Collectives
+from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
 from chipperf.train.checkpoint import CheckpointWriter, read_checkpoint
@@ -32,6 +34,9 @@ from chipperf.train.preparation import seed_everything
 from chipperf.train.replica import Replica
 from chipperf.train.stop import StopRequest
 from tiny_training import StopAt
+
+if TYPE_CHECKING:
+    from chipperf.run.plan import RunPlan
 
 DEVICE = torch.device("cpu")
 SETTINGS = {
@@ -62,11 +67,11 @@ def make_loop(
         )
     )
     context = RunContext(
-        run_id="run-1",
+        plan=cast("RunPlan", SimpleNamespace(run_id="run-1", limits=limits)),
+        directory=RunDirectory(Path("unused")),
         session=vendor,
         workload=workload,
         hyperparameters=h,
-        limits=limits,
         target=None,
         metric=case.metric,
         precision=PrecisionPolicy(requested="fp32", effective="fp32"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ from chipperf.plugin.types import MemoryStats, PrecisionPolicy, Rank
 from chipperf.records.checkpoints import newest_valid
 from chipperf.records.schema import Dataset, Limits, Loader
 from chipperf.run.collectives import Collectives
+from chipperf.run.directory import RunDirectory
 from chipperf.run.events import EventLog
 from chipperf.run.progress import ProgressFile
 from chipperf.train import context as context_module
@@ -30,10 +32,10 @@ from chipperf.train.stop import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     import pytest
     from chipperf.plugin.session import Session
+    from chipperf.run.plan import RunPlan
     from chipperf.train.run_state import RunState
 
 FEATURES = 3
@@ -254,11 +256,11 @@ def make_training(
             collectives=collectives,
         )
     context = RunContext(
-        run_id="run-1",
+        plan=cast("RunPlan", SimpleNamespace(run_id="run-1", limits=limits or Limits())),
+        directory=RunDirectory(Path("unused")),
         session=cast("Session", session),
         workload=workload,
         hyperparameters=h,
-        limits=limits or Limits(),
         target=target,
         metric="top1",
         precision=PrecisionPolicy(requested="fp32", effective="fp32", grad_scaler=grad_scaler),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -79,7 +80,14 @@ class TrainingError(PerfError):
 
 
 class TrainingStopped(BaseException):
-    """A signal told this training process to stop; code that handles errors of plugins or data does not catch it."""
+    """A signal told this training process to stop; code that handles errors of plugins or data does not catch it.
+
+    ``raised_s`` is its time on the machine's monotonic clock, which tells whether the launcher sent the signal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raised_s = time.monotonic()
 
 
 class CheckFailed(PerfError):

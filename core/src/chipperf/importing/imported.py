@@ -16,7 +16,7 @@ from chipperf.plugin.types import API_VERSION
 from chipperf.records import schema
 from chipperf.records.files import write_atomically
 from chipperf.records.schema import UNKNOWN, UNKNOWN_NAME, StrictModel
-from chipperf.run.directory import RunDirectory
+from chipperf.run.directory import RunDirectory, writing_to
 from chipperf.run.planned_record import titles
 
 if TYPE_CHECKING:
@@ -176,12 +176,8 @@ def write_imports(imports: Sequence[Import], out: Path) -> list[Path]:
         if directory.exists():
             raise UsageError(f"{directory} exists", hint="choose another --out; records are never overwritten")
     for directory, (imported, each) in zip(directories, records, strict=True):
-        try:
+        with writing_to(directory):
             directory.mkdir(parents=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {directory}: {error.strerror}", hint="choose another directory with --out"
-            ) from error
         sources = Sources(
             files=list(imported.files), values=list(each.values), not_understood=list(imported.not_understood)
         )

@@ -25,6 +25,7 @@ SECRET_VARIABLE = "CHIPPERF_RDZV_SECRET"
 
 _ANSWER_S = 10
 _POLL_S = 0.1
+_MOST_REFUSED = 8
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -32,10 +33,18 @@ class ChannelLost(Exception):
     """The other end did not answer, or did not have a text, within the time limit."""
 
 
+class ChannelRefused(ChannelLost):
+    """The other end has another secret."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{SECRET_VARIABLE} is not the same at the other end")
+
+
 class Channel:
     """Texts by key. All launchers can write and read them.
 
-    Every call raises :class:`ChannelLost` if the other end does not answer.
+    Every call raises :class:`ChannelLost` if the other end does not answer. ``refused`` are addresses from where
+    somebody with another secret tried to join.
 
     Args:
         host: Name or address of the machine that holds the texts.
@@ -47,6 +56,7 @@ class Channel:
     def __init__(self, host: str, port: int, *, listens: bool = False, timeout_s: float = _ANSWER_S) -> None:
         self.host = host
         self.port = port
+        self.refused: list[str] = []
         self._listens = listens
         self._texts: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -116,7 +126,7 @@ class Channel:
             answer_challenge(connection, _secret())
             deliver_challenge(connection, _secret())
         except AuthenticationError as error:
-            raise ChannelLost(f"{SECRET_VARIABLE} is not the same at the other end") from error
+            raise ChannelRefused from error
         except (OSError, EOFError, AssertionError) as error:
             raise ChannelLost(_reason(error)) from error
         return connection
@@ -124,16 +134,22 @@ class Channel:
     def _accept(self) -> None:
         while self._listener.fileno() >= 0:
             try:
-                peer, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+                peer, address = self._listener.accept()
+                threading.Thread(target=self._serve, args=(peer, address[0]), daemon=True).start()
             except (OSError, RuntimeError):
                 # Closed, or strangers hold every descriptor or thread for the moment.
                 time.sleep(_POLL_S)
 
-    def _serve(self, peer: socket.socket) -> None:
+    def _serve(self, peer: socket.socket, address: str) -> None:
         connection = _bounded(peer)
         with connection, suppress(OSError, EOFError, ValueError, AssertionError, AuthenticationError):
-            deliver_challenge(connection, _secret())
+            try:
+                deliver_challenge(connection, _secret())
+            except AuthenticationError:
+                address = address.removeprefix("::ffff:")
+                if address not in self.refused and len(self.refused) < _MOST_REFUSED:
+                    self.refused.append(address)
+                raise
             answer_challenge(connection, _secret())
             while True:
                 if connection.poll(None):

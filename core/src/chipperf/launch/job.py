@@ -43,12 +43,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from chipperf.cases.base import Case
-    from chipperf.cases.config import Resolved
     from chipperf.launch.launcher_info import LauncherInfo
     from chipperf.launch.options import TrainOptions
     from chipperf.plugin.selection import Selection
     from chipperf.plugin.session import Session
-    from chipperf.plugin.types import CaseOverrides
     from chipperf.records.schema import Record, Status
 
 
@@ -82,10 +80,9 @@ class Job:
     """A planned run. Only a resumed run has files on disk.
 
     Attributes:
-        plan: Plan of the run; of a resumed run, the plan before it is resumed.
+        plan: Plan of the run; if it ``resumes`` one, the plan before that, with the start of this process.
         out: The run's directory; ``None`` means ``runs/`` and the run's name.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
-        resumed_at_s: ``time.monotonic()`` at the start of the process that resumes the run; ``None`` for a new run.
     """
 
     plan: RunPlan
@@ -93,12 +90,7 @@ class Job:
     case: Case
     out: Path | None
     launcher: LauncherInfo | None
-    resumed_at_s: float | None = None
-
-    @property
-    def origin_s(self) -> float:
-        """``time.monotonic()`` when this machine's part of the run began."""
-        return self.plan.started_s if self.resumed_at_s is None else self.resumed_at_s
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +111,7 @@ class JobResult:
 def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) -> Job:
     """Plan a new run, which began at ``started_s``, ``time.monotonic()`` at the start of this process.
 
-    Raises:
-        PerfError: The options name something that does not exist, does not fit, or is not ready.
+    A :class:`PerfError` says that the options name something that does not exist, does not fit, or is not ready.
     """
     checked = check_options(options)
     selection = select_vendor(options.vendor)
@@ -129,12 +120,20 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
     require_precision(options.precision, session.vendor_info().capabilities, who=str(selection.entry))
     topology = options.topology
     # A vendor's tuning is for the full benchmark; a preset has its own values for a smaller task.
-    overrides = _vendor_overrides(session, selection, options) if options.preset == "full" else None
-    resolved = checked.hyperparameters(selection.entry.name, overrides)
+    overrides = None
+    if options.preset == "full":
+        rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
+        overrides = session.case_overrides(options.case, rank, selection.probe.devices[0].name)
+    resolved = checked.hyperparameters(vendor=selection.entry.name, vendor_overrides=overrides)
+    values = resolved.values
     if options.data is None:
         # The sample is generated once per machine, so no run's end-to-end time includes it.
         generation_start_s = time.monotonic()
-        data_root = _prepare_sample(checked.case, observer)
+        if checked.case.data.ensure_sample is None:
+            hint = "give a dataset's directory with --data"
+            raise UsageError(f"case {checked.case.name} has no sample dataset", hint=hint)
+        with observer.preparing_sample() as advance:
+            data_root = checked.case.data.ensure_sample(advance)
         started_s += time.monotonic() - generation_start_s
     else:
         data_root = options.data
@@ -154,7 +153,12 @@ def plan_job(options: TrainOptions, *, started_s: float, observer: JobObserver) 
         case_version=checked.case.version,
         preset=options.preset,
         precision=options.precision,
-        hyperparameters=_recorded(resolved, topology),
+        hyperparameters=HyperparametersRecord(
+            values=values.model_dump(),
+            changes=list(resolved.changes),
+            notes=list(resolved.notes),
+            global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
+        ),
         limits=options.limits,
         topology=topology,
         data_root=data_root.resolve(),
@@ -173,17 +177,14 @@ def plan_resumed_job(
 ) -> Job | None:
     """Return the job that continues a stopped run; ``None`` if the run is complete.
 
+    A :class:`PerfError` says that it cannot be continued: it has another case, topology or software, or still runs.
+
     Args:
         path: The run's directory.
         case: Name of the case that the user expects; ``None`` accepts any case.
         data: Where the run's dataset is now; ``None`` if it is where it was.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
         started_s: ``time.monotonic()`` at the start of this process.
-
-    Raises:
-        UsageError: The run has another case, was started with other software or another topology, or still runs.
-        RecordError: Its record or plan cannot be read.
-        DataError: The dataset's directory does not exist.
     """
     directory = RunDirectory(path)
     record = read_record(directory.path)
@@ -196,30 +197,27 @@ def plan_resumed_job(
     if not root.is_dir():
         hint = "perf train --resume RUN --data DIR says where the run's data are now"
         raise DataError(f"the dataset directory {root} does not exist", hint=hint)
-    plan = plan.model_copy(update={"data_root": root})
+    plan = plan.model_copy(update={"data_root": root, "started_s": started_s})
     _require_same_topology(plan, launcher)
     if launcher is None:
         directory.require_ended()
     session, found = bind(installed.find_vendor(plan.vendor)), find_case(plan.case)
     require_same_software(plan, record, found, session)
-    return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumed_at_s=started_s)
+    return Job(plan=plan, session=session, case=found, out=path, launcher=launcher, resumes=True)
 
 
 def run_job(job: Job, observer: JobObserver) -> JobResult:
-    """Start the workers and wait until the run ends.
-
-    Raises:
-        PerfError: The run could not start.
-        ModuleNotFoundError: torch is not installed.
-    """
+    """Start the workers and wait until the run ends; a :class:`PerfError` says why it could not start."""
     require_torch()
     with StopSignals() as signals:
         try:
             group = None
             if job.launcher is not None:
-                idle_memory_bytes = job.plan.idle_memory_bytes
                 group = LauncherGroup(
-                    job.launcher, origin_s=job.origin_s, idle_memory_bytes=idle_memory_bytes, tell=observer.notice
+                    job.launcher,
+                    origin_s=job.plan.started_s,
+                    idle_memory_bytes=job.plan.idle_memory_bytes,
+                    tell=observer.notice,
                 )
                 if not job.launcher.is_first:
                     return _run_for_first_launcher(job, group, signals)
@@ -257,7 +255,7 @@ def _run_as_first_launcher(
             plan = _prepare_directory(job, directory, observer)
             if group is not None:
                 plan = _start_group(plan, directory, group, warnings)
-        if job.resumed_at_s is None:
+        if not job.resumes:
             observer.started(plan, directory)
         with observer.training(plan, directory):
             status, exit_code = run_workers(plan, directory, signals, group)
@@ -288,14 +286,14 @@ def _run_for_first_launcher(job: Job, group: LauncherGroup, signals: StopSignals
 def _prepare_directory(job: Job, directory: RunDirectory, observer: JobObserver) -> RunPlan:
     """Create the directory of a new run, or reuse that of a resumed run. Return the plan in the directory."""
     plan = job.plan
-    if job.resumed_at_s is None:
+    if not job.resumes:
         directory.create()
-        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        directory.write_plan(plan)
         directory.write_record(planned_record(plan, job.session, metric=job.case.metric))
         return plan
     import torch
 
-    resumed = resume(directory, torch.__version__, started_s=job.resumed_at_s, data_root=plan.data_root)
+    resumed = resume(directory, torch.__version__, started_s=plan.started_s, data_root=plan.data_root)
     observer.resumed(resumed, directory, resumed.warnings[len(plan.warnings) :])
     return resumed
 
@@ -311,14 +309,7 @@ def _without_secret(group: LauncherGroup, observer: JobObserver) -> list[str]:
 
 
 def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup, warnings: Sequence[str]) -> RunPlan:
-    """Let the other launchers prepare their directories and start. Return the plan that all launchers use.
-
-    Args:
-        plan: The plan in the run's directory.
-        directory: The run's directory.
-        group: The launchers.
-        warnings: Warnings for the record.
-    """
+    """Let the other launchers prepare their directories and start. Return the plan that all launchers use."""
     group.announce(plan)
     new = [warning for warning in warnings if warning not in plan.warnings]
     if not group.gather_joined() and plan.shared_directory:
@@ -326,7 +317,7 @@ def _start_group(plan: RunPlan, directory: RunDirectory, group: LauncherGroup, w
         plan = plan.model_copy(update={"shared_directory": False})
     if new:
         plan = plan.model_copy(update={"warnings": [*plan.warnings, *new]})
-        directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+        directory.write_plan(plan)
         record = read_record(directory.path)
         directory.write_record(record.model_copy(update={"warnings": plan.warnings}))
     group.start(plan)
@@ -341,26 +332,3 @@ def _require_same_topology(plan: RunPlan, launcher: LauncherInfo | None) -> None
             hint="resume it on as many machines and processes: perf train --resume RUN --nnodes N --nproc M "
             "--node-rank I --rdzv HOST:PORT on each machine",
         )
-
-
-def _prepare_sample(case: Case, observer: JobObserver) -> Path:
-    if case.data.ensure_sample is None:
-        raise UsageError(f"case {case.name} has no sample dataset", hint="give a dataset's directory with --data")
-    with observer.preparing_sample() as advance:
-        return case.data.ensure_sample(advance)
-
-
-def _vendor_overrides(session: Session, selection: Selection, options: TrainOptions) -> CaseOverrides:
-    topology = options.topology
-    rank = Rank(world_size=topology.world_size, local_world_size=topology.nproc_per_node)
-    return session.case_overrides(options.case, rank, selection.probe.devices[0].name)
-
-
-def _recorded(resolved: Resolved, topology: Topology) -> HyperparametersRecord:
-    values = resolved.values
-    return HyperparametersRecord(
-        values=values.model_dump(),
-        changes=list(resolved.changes),
-        notes=list(resolved.notes),
-        global_batch_size=values.batch_size * values.accumulate_steps * topology.world_size,
-    )

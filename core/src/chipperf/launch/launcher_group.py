@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from chipperf.errors import DataError, PerfError, TrainingError, TrainingStopped, UsageError
-from chipperf.launch.channel import Channel, ChannelLost
+from chipperf.launch.channel import SECRET_VARIABLE, Channel, ChannelLost, ChannelRefused
 from chipperf.launch.launcher_info import JOINING_STEP
 from chipperf.records.schema import Failure, NodeResult, Status, StrictModel
 from chipperf.run.failure import INTERRUPTED
@@ -58,11 +58,7 @@ _SECONDARY = frozenset({"RuntimeError", "DistBackendError", "DistNetworkError", 
 
 
 class LauncherReport(StrictModel):
-    """How the ranks of one launcher ended.
-
-    ``recurs`` tells whether the same failure is expected after a restart. ``node`` has facts about the launcher's
-    machine that other launchers do not know.
-    """
+    """How the ranks of one launcher ended, whether that ``recurs`` after a restart, and facts about its machine."""
 
     status: Status
     exit_code: int
@@ -86,14 +82,13 @@ class Decision(StrictModel):
 class LauncherGroup:
     """Communication of one launcher with the other launchers of its run.
 
+    Every call that waits for them raises :class:`TrainingError` if they are not found, do not answer or have ended.
+
     Args:
         launcher: This launcher.
         origin_s: ``time.monotonic()`` when this machine's part of the run began.
         idle_memory_bytes: Memory in use on each device of this machine before the run.
         tell: Shows the user a line.
-
-    Raises:
-        TrainingError: The first launcher is not found in time.
     """
 
     def __init__(
@@ -109,12 +104,15 @@ class LauncherGroup:
         self.origin_s = origin_s
         self.idle_memory_bytes = idle_memory_bytes
         self._lost: set[int] = set()
+        self._told_refused = 0
         self._place = f"{launcher.host}:{launcher.port}"
         try:
             with self._waiting_for(f"{launcher.name_of(0)} to listen on {self._place}"):
                 self._joining = _meet(launcher)
         except ChannelLost as error:
             what = "cannot listen on" if launcher.is_first else "found nobody at"
+            if isinstance(error, ChannelRefused):
+                what = "was refused at"
             raise self._not_joined(f"{launcher.name_of(launcher.index)} {what} {self._place}: {error}") from error
         self.session = self._joining
 
@@ -144,14 +142,7 @@ class LauncherGroup:
             raise
 
     def gather_requests(self, plan: RunPlan) -> None:
-        """Wait until the other launchers request the plan, and check that their options are equal.
-
-        Only the first launcher calls this.
-
-        Raises:
-            TrainingError: A launcher sends no request in time.
-            UsageError: A launcher was started with other options.
-        """
+        """Wait until the others request the plan; another one than the first launcher's is a :class:`UsageError`."""
         for index, text in self._gather("request"):
             other = RunPlan.model_validate_json(text)
             for name in _SAME:
@@ -162,11 +153,9 @@ class LauncherGroup:
                     )
 
     def request(self, plan: RunPlan) -> RunPlan:
-        """Send the plan of this launcher to the first launcher, and return the first launcher's plan.
+        """Send the plan of this launcher to the first one, and return the first one's plan.
 
-        Raises:
-            TrainingError: The first launcher does not answer, or does not start the run.
-            DataError: The dataset's directory does not exist on this machine.
+        If this machine lacks the dataset's directory, a :class:`DataError` says so.
         """
         received = self._ask_first("request", plan.model_dump_json(), "plan", "does not say what to do")
         if not received.data_root.is_dir():
@@ -183,27 +172,19 @@ class LauncherGroup:
     def join(self, directory: RunDirectory, plan: RunPlan) -> RunPlan:
         """Join the run in its directory, or in a directory of this machine, and return the final plan.
 
-        Raises:
-            UsageError: The directory contains another run.
-            TrainingError: The first launcher does not answer, or does not start the run.
+        A directory that contains another run is a :class:`UsageError`.
         """
         shared = directory.plan.exists()
         if shared and read_plan(directory.plan).run_id != plan.run_id:
-            raise UsageError(
-                f"{directory.path} already holds another run", hint="choose another --out; runs are never overwritten"
-            )
+            directory.require_no_run()
         directory.join(self.launcher.index)
         final = self._ask_first("joined", "shared" if shared else "own", "start", "does not begin")
         if not shared:
-            directory.write_plan(final.model_dump_json(indent=2) + "\n")
+            directory.write_plan(final)
         return final
 
     def gather_joined(self) -> bool:
-        """Wait until all launchers have joined, and return whether all of them use the same directory.
-
-        Raises:
-            TrainingError: A launcher does not join in time.
-        """
+        """Wait until all launchers have joined, and return whether all of them use the same directory."""
         return {answer for _, answer in self._gather("joined")} == {"shared"}
 
     def start(self, plan: RunPlan) -> None:
@@ -239,13 +220,19 @@ class LauncherGroup:
         """Return the text of a key, unless the other launcher first tells that it has ended."""
         deadline_s = time.monotonic() + JOIN_S
         while (text := self._joining.read(key)) is None:
+            refused = [
+                f"somebody at {each} with another {SECRET_VARIABLE} wants to join" for each in self._joining.refused
+            ]
+            for line in refused[self._told_refused :]:
+                self._tell(line)
+            self._told_refused = len(refused)
             end = self._joining.read(f"ended/{other}")
             if end == _STOPPED:
                 raise TrainingStopped
             if end is not None:
                 raise TrainingError(f"{self.launcher.name_of(other)} ended: {end}", failure_class="not_begun")
             if time.monotonic() > deadline_s:
-                raise ChannelLost(f"nothing came within {JOIN_S:.0f} s")
+                raise ChannelLost("; ".join([f"nothing came within {JOIN_S:.0f} s", *refused]))
             time.sleep(_POLL_S)
         return text
 
@@ -254,11 +241,7 @@ class LauncherGroup:
         self.session.write("store", str(port))
 
     def store_port(self) -> int:
-        """Return the port at which the ranks' store listens on the first launcher's machine.
-
-        Raises:
-            TrainingError: The first launcher does not answer.
-        """
+        """Return the port at which the ranks' store listens on the first launcher's machine."""
         try:
             return int(self.session.wait_for("store", _STORE_S))
         except ChannelLost as error:
@@ -305,11 +288,7 @@ class LauncherGroup:
                 channel.wait_for(f"ack/{index}", _ACK_S)
 
     def report(self, own: LauncherReport) -> Decision:
-        """Report to the first launcher and return its decision. Without an answer, decide from this report alone.
-
-        Raises:
-            TrainingError: The ranks are restarted, but the first launcher does not listen on its new port.
-        """
+        """Report to the first launcher and return its decision. Without an answer, decide from this report alone."""
         try:
             self.session.write(f"report/{self.launcher.index}", own.model_dump_json())
             decision = Decision.model_validate_json(self.session.wait_for("decision", _REPORT_S + _ACK_S))
@@ -330,11 +309,7 @@ class LauncherGroup:
 
 
 def _meet(launcher: LauncherInfo) -> Channel:
-    """Return the channel on which all launchers meet. The first one listens.
-
-    Raises:
-        ChannelLost: The first launcher is not found in time, or its port is taken.
-    """
+    """Return the channel on which all launchers meet. The first one listens."""
     if not launcher.torchrun_listens:
         return Channel(launcher.host, launcher.port, listens=launcher.is_first, timeout_s=JOIN_S)
     from torch.distributed import TCPStore  # type: ignore[attr-defined]

@@ -82,19 +82,11 @@ class LauncherInfo:
 def find_launcher(
     *, nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None, typed: Collection[str]
 ) -> LauncherInfo | None:
-    """Return this process as a launcher of its run, from the options or from torchrun's or srun's variables.
+    """Return this process as a launcher of its run; ``None`` if it is the only launcher.
 
-    Return ``None`` if it is the only launcher.
-
-    Args:
-        nnodes: Number of machines.
-        nproc: Number of processes on each machine.
-        node_rank: Number of this machine.
-        rendezvous: Where the machines meet, as ``HOST:PORT``.
-        typed: Options that are on the command line, for example ``--nnodes``. The others have their defaults.
-
-    Raises:
-        UsageError: The options are incomplete, contradict each other, or contradict torchrun's or srun's variables.
+    The options describe it, or torchrun's or srun's variables. If they are incomplete or contradict each other, a
+    :class:`UsageError` says so. ``rendezvous`` is ``HOST:PORT`` where the machines meet, and ``typed`` are the options
+    that are on the command line, for example ``--nnodes``. The others have their defaults.
     """
     counts = [option for option in ("--nnodes", "--nproc", "--rdzv") if option in typed]
     if nnodes == 1 and "--node-rank" not in typed:
@@ -115,8 +107,7 @@ def find_launcher(
 def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str | None) -> LauncherInfo | None:
     """Return the launcher that the options describe; ``None`` for a run on one machine.
 
-    Raises:
-        UsageError: The options are incomplete or contradict each other.
+    Options that are incomplete or contradict each other are a :class:`UsageError`.
     """
     if nnodes == 1:
         if rendezvous is not None or (node_rank or 0) != 0:
@@ -142,8 +133,7 @@ def from_options(nnodes: int, nproc: int, node_rank: int | None, rendezvous: str
 def from_environment(environment: Mapping[str, str] = os.environ) -> LauncherInfo | None:
     """Return this process as a launcher from torchrun's or srun's variables; ``None`` if neither started it.
 
-    Raises:
-        UsageError: The processes are not distributed evenly and in order over the machines.
+    Processes that are not distributed evenly and in order over the machines are a :class:`UsageError`.
     """
     if _TORCHRUN_VARIABLE in environment and "LOCAL_RANK" in environment:
         rank = rank_from_environment(environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
 from chipperf.records.store import read_record
 from chipperf.run.directory import rank_log_name
-from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring
+from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring, stopped_from_outside
 from chipperf.run.programs import describe_exit, program
 from chipperf.run.progress import FINISHED, Progress, read_progress
 from chipperf.run.rendezvous import LOOPBACK, listen
+from chipperf.run.signals import STOP_SIGNALS
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
 
 if TYPE_CHECKING:
@@ -52,20 +54,10 @@ def run_workers(
     *,
     worker: Sequence[str] = WORKER_COMMAND,
 ) -> tuple[Status, int]:
-    """Start one worker per device, wait for all of them, and finish the run's record.
+    """Start one worker per device, wait for all, finish the run's record, and return its status and exit code.
 
     The first rank that fails stops the others. Then the workers are restarted from the newest checkpoint, as often as
-    the plan allows, unless the failure would recur.
-
-    Args:
-        plan: The run.
-        directory: The run's directory, which contains the plan.
-        signals: Notes the signals that tell this launcher to stop.
-        group: The launchers of all machines. The first one writes the record.
-        worker: Command that starts one worker. The run's directory is added as its argument.
-
-    Returns:
-        Status of the run and its exit code.
+    the plan allows, unless the failure would recur. ``worker`` is the command that starts one, on ``directory``.
     """
     signals.interrupts = False
     restarts_left = plan.max_restarts
@@ -96,9 +88,12 @@ def _run_session(
     with Watch(plan, directory, group, processes) as watch:
         died = processes.wait(signals, on_signal=watch.announce_interruption)
     ranks = group.launcher.ranks if group else range(plan.topology.world_size)
-    status, code = _outcome(directory, ranks, died, signals.requested)
     verdict = watch.verdict
-    if verdict is not None and not signals.requested:
+    # While a rank imports, a signal ends it silently.
+    ended_by_signal = verdict is None and any(-number in STOP_SIGNALS for number in died.values())
+    is_stopped = signals.requested or ended_by_signal or stopped_from_outside(directory, ranks, processes.told_s)
+    status, code = _outcome(directory, ranks, died, is_stopped)
+    if verdict is not None and not is_stopped:
         # The launcher has stopped the ranks, and only it knows why. Ranks that had completed or failed may stay so.
         is_told = verdict.failure_class == INTERRUPTED
         died_silently = status.failure is not None and status.failure.failure_class == "rank_died"
@@ -144,7 +139,7 @@ def _decide(
         decision = group.report(report)
         if decision.plan is not None and not plan.shared_directory:
             directory.forget_failures()
-            directory.write_plan(decision.plan.model_dump_json(indent=2) + "\n")
+            directory.write_plan(decision.plan)
         return decision, []
     reports = group.gather_reports(report) if group else [report]
     cause = cause_of(reports)
@@ -184,11 +179,7 @@ def _if_completed(status: Status, seconds: float) -> Number:
 
 
 def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[NodeResult]) -> None:
-    """Write the status and the end-to-end time. Only the launcher knows them.
-
-    Raises:
-        RecordError: The directory does not exist any more.
-    """
+    """Write the status and the end-to-end time, which only the launcher knows."""
     ended_s = time.monotonic()
     if not directory.plan.exists():
         raise RecordError(
@@ -210,7 +201,7 @@ def finish(plan: RunPlan, directory: RunDirectory, status: Status, nodes: list[N
     directory.write_record(record.model_copy(update=results))
     directory.release_reserve()
     if status.state == "completed":
-        directory.remove_checkpoints()
+        shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
 
 def _outcome(

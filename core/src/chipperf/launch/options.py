@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from chipperf.cases.config import ConfigFile, read_config_file, resolve
 from chipperf.cases.registry import find_case
@@ -13,13 +14,12 @@ from chipperf.records.schema import Limits, Topology
 from chipperf.run.plan import DEFAULT_HANG_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
     from chipperf.launch.launcher_info import LauncherInfo
-    from chipperf.plugin.types import CaseOverrides
     from chipperf.precisions import Precision
     from chipperf.records.schema import Setting
 
@@ -31,7 +31,6 @@ class TrainOptions:
     Attributes:
         data: The dataset's directory; ``None`` selects the generated sample.
         vendor: Name of the vendor or ``auto``; ``None`` uses the environment's setting.
-        config: The user's configuration file.
         settings: Hyperparameters from the command line.
         nproc: Number of processes on this machine. Unused if there is a ``launcher``, which has the number.
         launcher: This process as one of the run's launchers; ``None`` if it is the only launcher.
@@ -70,44 +69,28 @@ class TrainOptions:
         return 0 if self.launcher is not None and self.launcher.worker is not None else self.topology.nproc_per_node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedOptions:
-    """Options that passed all checks that need no vendor, with their case and the content of their file."""
+class CheckedOptions(NamedTuple):
+    """The case and the file of options that passed all checks that need no vendor.
 
-    options: TrainOptions
+    ``hyperparameters`` returns those of the run with the values of a ``vendor``; unfit ones are a :class:`ConfigError`.
+    """
+
     case: Case
     file: ConfigFile
-
-    def hyperparameters(self, vendor: str = "", overrides: CaseOverrides | None = None) -> Resolved:
-        """Return the hyperparameters of the run with the values of the vendor that tunes the case.
-
-        Raises:
-            ConfigError: The preset or a key is unknown, a key is locked, or a value does not fit.
-        """
-        return resolve(
-            self.case,
-            preset=self.options.preset,
-            vendor=vendor,
-            vendor_overrides=overrides,
-            file=self.file.hyperparameters,
-            command_line=self.options.settings,
-        )
+    hyperparameters: Callable[..., Resolved]
 
 
 def check_options(options: TrainOptions) -> CheckedOptions:
-    """Check the options as far as this is possible without a vendor.
-
-    Raises:
-        UsageError: The case is unknown.
-        ConfigError: The configuration file cannot be read, or hyperparameters do not fit.
-        DataError: The dataset's directory does not exist.
-    """
+    """Check the options as far as this is possible without a vendor; a :class:`PerfError` says what does not fit."""
     case = find_case(options.case)
     file = read_config_file(options.config) if options.config else ConfigFile(hyperparameters={}, environment={})
     if options.data is not None and not options.data.is_dir():
         raise DataError(
             f"the dataset directory {options.data} does not exist", hint="check --data; 'perf data check' explains"
         )
-    checked = CheckedOptions(options=options, case=case, file=file)
+    hyperparameters = partial(
+        resolve, case, preset=options.preset, file=file.hyperparameters, command_line=options.settings
+    )
+    checked = CheckedOptions(case, file, hyperparameters)
     checked.hyperparameters()
     return checked

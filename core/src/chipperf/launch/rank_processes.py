@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from chipperf.errors import TrainingStopped
@@ -31,26 +32,18 @@ GRACE_S = 25.0
 _DUMP_S = 3.0
 
 
-class StopSignals:
-    """Notes the signals that tell this launcher to stop while its block runs.
+class StopSignals(ExitStack):
+    """Notes in ``requested`` that a signal told this launcher to stop while its block runs.
 
-    Attributes:
-        requested: True if a signal came.
-        interrupts: If true, a signal raises ``TrainingStopped``; once there are ranks, it is only noted, and
-            :meth:`RankProcesses.wait` ends them.
+    While it ``interrupts``, the signal raises ``TrainingStopped``. Once there are ranks, it is only noted, and
+    :meth:`RankProcesses.wait` ends them.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requested = False
         self.interrupts = True
-        self._handling = stop_signals_handled(self._note)
-
-    def __enter__(self) -> StopSignals:
-        self._handling.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handling.__exit__(None, None, None)
+        self.enter_context(stop_signals_handled(self._note))
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         first, self.requested = not self.requested, True
@@ -59,22 +52,17 @@ class StopSignals:
 
 
 class RankProcesses:
-    """Starts one process for each rank.
+    """Starts one process for each of ``ranks``. ``told_s`` is when it first told them to stop, ``time.monotonic()``.
 
     Each process has a session of its own, so that Ctrl-C reaches it once, through this launcher, and it ends when this
-    launcher does (:mod:`chipperf.run.lifeline`).
-
-    Args:
-        command: Program and arguments, the same for all ranks.
-        ranks: The ranks that this launcher starts.
-        host: Host of the ranks' store.
-        port: Port of the store.
-        listener: The store's listening socket if rank 0 is among the ranks.
+    launcher does (:mod:`chipperf.run.lifeline`). The ranks' store is at ``host`` and ``port``; rank 0 gets its
+    ``listener``.
     """
 
     def __init__(
         self, command: Sequence[str], ranks: Sequence[Rank], host: str, port: int, listener: socket.socket | None
     ) -> None:
+        self.told_s = math.inf
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         # The writing end stays in this process alone and is closed by its end.
         reading, self._lifeline = os.pipe()
@@ -96,12 +84,8 @@ class RankProcesses:
     def wait(self, signals: StopSignals, *, on_signal: Callable[[], None]) -> dict[int, int]:
         """Wait until all ranks have ended. A rank that fails, and a signal, end the others.
 
-        Args:
-            signals: Notes the signals that tell this launcher to stop.
-            on_signal: Called once if a signal came, before the ranks are told to stop.
-
-        Returns:
-            Exit codes of the ranks that failed on their own, by rank, negative for the signal that killed a process.
+        ``on_signal`` is called once if a signal came, before the ranks are told to stop. Return the exit codes of the
+        ranks that failed on their own, by rank, negative for the signal that killed a process.
         """
         while self.running and not self._failed() and not signals.requested:
             time.sleep(_POLL_S)
@@ -114,21 +98,14 @@ class RankProcesses:
 
     def stop(self, grace_s: float) -> None:
         """Tell the ranks to stop, and kill those that still run after some time."""
-        self._send(signal.SIGTERM)
-        deadline_s = time.monotonic() + grace_s
-        while self.running and time.monotonic() < deadline_s:
-            time.sleep(_POLL_S)
-        self._send(signal.SIGKILL)
+        self.told_s = min(self.told_s, time.monotonic())
+        self._end(signal.SIGTERM, grace_s)
         for process in self._processes.values():
             process.wait()
 
     def kill_with_stacks(self) -> None:
         """Let the ranks write the stacks of their threads to their logs, and kill them."""
-        self._send(DUMP_SIGNAL)
-        deadline_s = time.monotonic() + _DUMP_S
-        while self.running and time.monotonic() < deadline_s:
-            time.sleep(_POLL_S)
-        self._send(signal.SIGKILL)
+        self._end(DUMP_SIGNAL, _DUMP_S)
 
     @property
     def running(self) -> bool:
@@ -137,6 +114,13 @@ class RankProcesses:
 
     def _failed(self) -> dict[int, int]:
         return {rank: code for rank, process in self._processes.items() if (code := process.poll())}
+
+    def _end(self, number: signal.Signals, grace_s: float) -> None:
+        self._send(number)
+        deadline_s = time.monotonic() + grace_s
+        while self.running and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+        self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:
         for process in self._processes.values():

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 def require_same_software(plan: RunPlan, record: Record, case: Case, session: Session) -> None:
-    """Check that a run continues with the software it was started with: a record describes one set of software.
+    """Check that a run continues with the versions of case, chipperf, metrics and plugin that it was started with.
 
-    Raises:
-        UsageError: The case, chipperf, the definitions of metrics or the plugin now has another version.
+    A record describes one set of software. Another one is a :class:`UsageError`.
     """
     plugin = record.vendor.plugin
     _require_same(f"case {plan.case}", plan.case_version, case.version)
@@ -42,10 +41,7 @@ def resume(directory: RunDirectory, torch_version: str, *, started_s: float, dat
     """Prepare a stopped run to continue: write its new plan and record, and return the plan.
 
     ``started_s`` is ``time.monotonic()`` at the start of this process, and ``data_root`` the place of the dataset now.
-
-    Raises:
-        UsageError: The run's processes still run, torch has another version, or the directory cannot be written.
-        RecordError: No checkpoint is intact.
+    A run that still runs, or another torch, is a :class:`UsageError`; no intact checkpoint is a :class:`RecordError`.
     """
     plan, record = read_plan(directory.plan), read_record(directory.path)
     stopped_at = datetime.fromtimestamp(directory.last_sign_of_life_s(), timezone.utc)
@@ -135,7 +131,7 @@ def _continue(
             "warnings": [*plan.warnings, *(f"{message}; resumed from {instead} instead" for _, message in faults)],
         }
     )
-    directory.write_plan(plan.model_dump_json(indent=2) + "\n")
+    directory.write_plan(plan)
     directory.progress.unlink(missing_ok=True)
     # Keep the measurements of earlier sessions: the next session may end before it has measured anything.
     changes = {

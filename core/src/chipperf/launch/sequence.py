@@ -22,11 +22,7 @@ TRAIN_COMMAND = (*program("chipperf"), "train")
 
 
 def require_torch() -> None:
-    """Check that torch is installed, because otherwise every run would fail. torch is not imported: that takes seconds.
-
-    Raises:
-        ModuleNotFoundError: torch is not installed.
-    """
+    """Raise ``ModuleNotFoundError`` if torch is not installed. torch is not imported: that takes seconds."""
     if find_spec("torch") is None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -51,7 +47,7 @@ class ProcessSequence:
     def run(
         self, command: Sequence[str], *, output: Path | None = None, is_overdue: Callable[[], bool] | None = None
     ) -> int | None:
-        """Run a program to its end.
+        """Run a program to its end; ``OSError`` if it cannot be started.
 
         Args:
             command: Program and arguments.
@@ -60,9 +56,6 @@ class ProcessSequence:
 
         Returns:
             Exit code, negative for the signal that killed the program; ``None`` if a signal came before its start.
-
-        Raises:
-            OSError: The program cannot be started.
         """
         if self.interrupted:
             return None

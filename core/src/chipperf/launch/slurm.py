@@ -29,16 +29,9 @@ def batch_script(
 ) -> str:
     """Return a script that trains cases one after another. A failed case does not stop the script.
 
-    Args:
-        cases: Names of the cases.
-        arguments: Further arguments of ``perf train`` for all cases.
-        nodes: Number of machines, with ``nproc`` processes on each.
-        nproc: Number of processes on each machine.
-        directory: Directory for the runs' directories and the job's log, on storage that all machines share.
-        options: Options of ``sbatch``, as on its command line.
-
-    Raises:
-        UsageError: An option does not start with a dash, or has several lines: it must fit on one comment line.
+    The ``arguments`` of ``perf train`` hold for all cases, on ``nodes`` machines with ``nproc`` processes each. The
+    runs and the job's log go below ``directory``, on storage that all machines share. ``options`` are those of
+    ``sbatch``, as on its command line; one that does not fit on one comment line is a :class:`UsageError`.
     """
     for option in options:
         if "\n" in option or not option.startswith("-"):
@@ -65,11 +58,7 @@ def batch_script(
 
 
 def submit(script: Path) -> str:
-    """Submit a script to Slurm, and return the number of the job.
-
-    Raises:
-        PluginError: Slurm is not installed, or refuses the job.
-    """
+    """Submit a script to Slurm, and return the number of the job; a :class:`PluginError` says why there is none."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         raise PluginError("sbatch is not installed here", hint="run this on a machine that submits jobs, or --dry-run")

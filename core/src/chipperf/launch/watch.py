@@ -33,12 +33,6 @@ class Watch:
     * No rank makes progress. All ranks write their stacks into their logs and are killed.
     * Another launcher's ranks failed or were told to stop. The ranks of this launcher are told to stop, too.
     * Another launcher is gone. The ranks of this launcher would wait for its ranks without end.
-
-    Args:
-        plan: The session's plan.
-        directory: The run's directory.
-        group: The launchers; ``None`` if this is the only one.
-        processes: The ranks of this launcher.
     """
 
     def __init__(

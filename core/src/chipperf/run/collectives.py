@@ -56,14 +56,9 @@ class Collectives:
                 dist.broadcast(tensor, src=0)
 
     def gather(self, item: T) -> list[T]:
-        """Return every rank's item, in the order of ranks.
+        """Return every rank's item, in the order of ranks; ``pickle.UnpicklingError`` if another rank sent no data.
 
-        Args:
-            item: A small object: numbers, texts, containers, NumPy arrays, and chipperf's dataclasses, named tuples and
-                models.
-
-        Raises:
-            pickle.UnpicklingError: What came from another rank is something else.
+        An item is small: numbers, texts, containers, NumPy arrays, chipperf's dataclasses, named tuples and models.
         """
         if not self._active:
             return [item]

@@ -27,12 +27,9 @@ _SIZE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The report of a child process on a device.
+    """The report of a child process on a device: its name and identity, empty if it was not initialized, and its stack.
 
-    Attributes:
-        card: Name and identity of the device; empty if it was not initialized.
-        runtime: Versions of the vendor's stack; ``None`` if unknown.
-        fault: Why the device does not compute; ``None`` if it does.
+    ``fault`` says why the device does not compute; ``None`` if it does.
     """
 
     card: str
@@ -41,11 +38,7 @@ class Inspection:
 
 
 def check_device(vendor: str, local_rank: int, environment: Mapping[str, str], timeout_s: float) -> None:
-    """Compute on the rank's device in a child process, see :func:`inspect_device`.
-
-    Raises:
-        DeviceError: The child did not finish in time, failed, or got a wrong result. The message names the card.
-    """
+    """Compute on the rank's device, see :func:`inspect_device`; a :class:`DeviceError` names a card that fails."""
     inspection = inspect_device(vendor, environment, timeout_s)
     if inspection.fault is not None:
         raise DeviceError(

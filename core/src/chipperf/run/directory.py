@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chipperf.records.schema import Record
+    from chipperf.run.plan import RunPlan
 
 _RESERVE_BYTES = 4 * 1024 * 1024
 """Size of the reserved space. It is larger than the record of a full ImageNet run with its ten thousand windows."""
@@ -29,6 +29,17 @@ _RESERVE_BYTES = 4 * 1024 * 1024
 def rank_log_name(rank: int) -> str:
     """Return the path of a rank's log, relative to the run's directory."""
     return f"logs/rank{rank}.log"
+
+
+@contextmanager
+def writing_to(directory: Path, hint: str = "choose another directory with --out") -> Iterator[None]:
+    """Let an :class:`OSError` in the block be a :class:`UsageError`, or a :class:`RecordError` if the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(directory) from error
+        raise UsageError(f"cannot write to {directory}: {error.strerror}", hint=hint) from error
 
 
 @dataclass
@@ -81,11 +92,9 @@ class RunDirectory:
     def create(self) -> None:
         """Create the directory and reserve some space, so that a full disk can still be reported.
 
-        Raises:
-            UsageError: The directory cannot be written, or contains another run.
-            RecordError: The disk is full.
+        A :class:`UsageError` says that it contains another run or cannot be written.
         """
-        with self._explained_errors("choose another directory with --out"):
+        with writing_to(self.path):
             self.require_no_run()
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             self._occupy()
@@ -104,43 +113,21 @@ class RunDirectory:
             )
 
     def join(self, index: int) -> None:
-        """Prepare the directory for the further launcher ``index`` of the run, on the same or on another machine.
-
-        Raises:
-            UsageError: The directory cannot be written.
-        """
-        try:
+        """Prepare the directory for the further launcher ``index`` of the run, on the same or on another machine."""
+        with writing_to(self.path):
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
             self.held.append(hold_process_file(self._process_file(f"launcher{index}")))
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
-            ) from error
 
-    def write_plan(self, text: str) -> None:
+    def write_plan(self, plan: RunPlan) -> None:
         """Replace the plan; raises :class:`RecordError` if it cannot be written."""
-        write_atomically(self.plan, text)
+        write_atomically(self.plan, plan.model_dump_json(indent=2) + "\n")
 
     def reopen(self) -> None:
-        """Take over the directory of a run whose processes have ended, to resume the run.
-
-        Raises:
-            UsageError: A process of the run is alive, or the directory cannot be written.
-            RecordError: The disk is full.
-        """
+        """Take over the directory of a run to resume it; a :class:`UsageError` if its processes have not ended."""
         self.require_ended()
-        with self._explained_errors("check its permissions"):
+        with writing_to(self.path, "check its permissions"):
             self.forget_failures()
             self._occupy()
-
-    @contextmanager
-    def _explained_errors(self, hint: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(self.path) from error
-            raise UsageError(f"cannot write to {self.path}: {error.strerror}", hint=hint) from error
 
     def _occupy(self) -> None:
         """Let no other process use the directory, and reserve space."""
@@ -152,18 +139,14 @@ class RunDirectory:
             raise
 
     def require_ended(self) -> None:
-        """Raise :class:`UsageError` if the launcher or one of its ranks is alive."""
-        if self.has_live_process():
+        """Raise :class:`UsageError` if a process of the run is alive. Of another machine's this takes seconds."""
+        if has_live_process(self.path, thorough=True):
             raise UsageError(f"the run in {self.path} is still running", hint="wait for its end, or stop it first")
 
     def forget_failures(self) -> None:
         """Remove the failures that ranks reported in the previous session."""
         for failure in self.path.glob("logs/rank*.failure.json"):
             failure.unlink(missing_ok=True)
-
-    def remove_checkpoints(self) -> None:
-        """Remove the checkpoints of a completed run."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def last_sign_of_life_s(self) -> float:
         """Return the time of the run's last write to any of its files, in seconds since the epoch."""
@@ -184,10 +167,9 @@ class RunDirectory:
         return tuple(states)
 
     def write_record(self, record: Record) -> None:
-        """Replace ``record.json`` atomically. On a full disk, use the reserved space.
+        """Replace ``record.json`` atomically, on a full disk with the reserved space.
 
-        Raises:
-            RecordError: The record cannot be written. The previous record is intact.
+        If the record cannot be written, a :class:`RecordError` says so, and the previous one is intact.
         """
         self._write_with_reserve(self.record, record_text(record))
 
@@ -225,10 +207,6 @@ class RunDirectory:
 
     def _process_file(self, role: str) -> Path:
         return self.process.with_name(f"process-{role}.json")
-
-    def has_live_process(self) -> bool:
-        """Return whether the launcher or a rank is alive. This can take some seconds after a run on another machine."""
-        return has_live_process(self.path, thorough=True)
 
     def _write_with_reserve(self, path: Path, text: str) -> None:
         try:

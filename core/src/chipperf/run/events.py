@@ -35,8 +35,7 @@ class EventLog:
     def write(self, event: str, value: object = None, **metadata: object) -> None:
         """Append an event with MLPerf's name, for example ``run_start``; the metadata are its epoch and step.
 
-        Raises:
-            RecordError: The event cannot be written, for example because the disk is full.
+        If it cannot be written, for example on a full disk, a :class:`RecordError` says so.
         """
         clocks = {"time_ms": time.time_ns() // 1_000_000, "monotonic_ns": time.monotonic_ns()}
         entry = {"event": event.upper(), "value": value, "metadata": {"rank": self._rank, **clocks, **metadata}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from chipperf.data.loader_errors import find_loader_death
 from chipperf.errors import DeviceError, PerfError, RecordError, TrainingError, TrainingStopped, VendorHookError
+from chipperf.records.files import read_bounded
 from chipperf.records.schema import Failure
 from chipperf.run.directory import rank_log_name
 
@@ -27,6 +27,14 @@ DUMP_SIGNAL = signal.SIGUSR1
 """On this signal a rank writes the stacks of all its threads to its log, even if it hangs."""
 
 
+class _RankFailure(Failure):
+    """A rank's failure with its time on the machine's monotonic clock, as its launcher reads it."""
+
+    monotonic_s: float
+    exit_code: int
+    would_recur: bool = False
+
+
 @contextmanager
 def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
     """If the block fails, write the failure next to the rank's log and exit with the error's code."""
@@ -39,18 +47,19 @@ def report_failure(directory: RunDirectory, rank: int) -> Iterator[None]:
         if isinstance(error, SystemExit) and not error.code:
             raise
         failure = describe(error, rank)
-        content = failure.model_dump() | {
-            "monotonic_s": time.monotonic(),
-            "exit_code": getattr(error, "exit_code", 1),
-            "would_recur": would_recur(error),
-        }
+        report = _RankFailure(
+            **failure.model_dump(),
+            monotonic_s=getattr(error, "raised_s", time.monotonic()),
+            exit_code=getattr(error, "exit_code", 1),
+            would_recur=would_recur(error),
+        )
         # The log may be on the full disk that this failure reports.
         with suppress(OSError):
             if failure.failure_class != INTERRUPTED:
                 traceback.print_exc()
         with suppress(RecordError):
-            directory.write_failure(rank, json.dumps(content))
-        sys.exit(content["exit_code"])
+            directory.write_failure(rank, report.model_dump_json())
+        sys.exit(report.exit_code)
 
 
 def ignore_signals() -> None:
@@ -93,26 +102,30 @@ def would_recur(error: BaseException) -> bool:
 
 def first_failure(directory: RunDirectory, ranks: Iterable[int]) -> tuple[Failure, int] | None:
     """Return the first failure and its exit code, or ``None`` if no rank reported a failure."""
-    reports = []
-    for rank in ranks:
-        try:
-            content = json.loads(directory.failure(rank).read_text(encoding="utf-8"))
-            moment, code = content.pop("monotonic_s"), content.pop("exit_code")
-            content.pop("would_recur", None)
-            reports.append((moment, Failure.model_validate(content), code))
-        except (OSError, ValueError, KeyError):
-            continue
     # Ranks that were stopped after the failure of another rank report an interruption, possibly with an earlier time.
-    reports.sort(key=lambda report: (report[1].failure_class == INTERRUPTED, report[0]))
-    return (reports[0][1], reports[0][2]) if reports else None
+    reports = sorted(_reports(directory, ranks), key=lambda each: (each.failure_class == INTERRUPTED, each.monotonic_s))
+    if not reports:
+        return None
+    return Failure.model_validate(reports[0].model_dump(include=set(Failure.model_fields))), reports[0].exit_code
+
+
+def stopped_from_outside(directory: RunDirectory, ranks: Iterable[int], told_s: float) -> bool:
+    """Return whether the first of these ranks to end was stopped by a signal that came before the launcher's."""
+    first = min(_reports(directory, ranks), key=lambda each: each.monotonic_s, default=None)
+    return first is not None and first.failure_class == INTERRUPTED and first.monotonic_s < told_s
 
 
 def reported_recurring(directory: RunDirectory, rank: int) -> bool:
     """Return whether a rank reported an error that would occur again after a restart."""
-    try:
-        return bool(json.loads(directory.failure(rank).read_text(encoding="utf-8"))["would_recur"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return any(report.would_recur for report in _reports(directory, [rank]))
+
+
+def _reports(directory: RunDirectory, ranks: Iterable[int]) -> list[_RankFailure]:
+    reports = []
+    for rank in ranks:
+        with suppress(OSError, ValueError):
+            reports.append(_RankFailure.model_validate_json(read_bounded(directory.failure(rank))))
+    return reports
 
 
 def _one_line(error: BaseException) -> str:

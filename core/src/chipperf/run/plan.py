@@ -25,9 +25,6 @@ class RunPlan(BaseModel):
     Attributes:
         created_at: Time of planning, UTC.
         started_s: ``time.monotonic()`` at the start of this session's launcher.
-        vendor: Name of the vendor's entry point.
-        hyperparameters: The values and their differences from the base.
-        limits: Limits with which the user shortened the run.
         stated_environment: Facts about the machine that the user stated.
         device_check_timeout_s: Time limit for the first kernel of each device; ``None`` skips the check.
         idle_memory_bytes: Memory in use on each device of this machine before the workers started.

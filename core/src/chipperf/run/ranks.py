@@ -25,8 +25,7 @@ _DRIVER_BYTES = 2**30
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return this process's rank from the variables of torch's launcher; without a launcher, of a job of one process.
 
-    Raises:
-        PluginError: A variable is not a number, or the numbers contradict each other.
+    Variables that are no numbers or contradict each other are a :class:`PluginError`.
     """
     if "RANK" not in environment:
         return Rank()
@@ -62,17 +61,12 @@ def rank_variables(rank: Rank, host: str, port: int) -> dict[str, str]:
         "MASTER_PORT": port,
     }
     variables = {"MASTER_ADDR": host, **{name: str(value) for name, value in numbers.items()}}
-    interface = _loopback_interface()
+    # The loopback interface is lo on Linux, and lo0 on BSD and macOS.
+    interfaces = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     is_alone = rank.local_world_size == rank.world_size or is_loopback(host)
-    if interface and is_alone and "GLOO_SOCKET_IFNAME" not in os.environ:
-        variables["GLOO_SOCKET_IFNAME"] = interface
+    if interfaces and is_alone and "GLOO_SOCKET_IFNAME" not in os.environ:
+        variables["GLOO_SOCKET_IFNAME"] = interfaces[0]
     return variables
-
-
-def _loopback_interface() -> str | None:
-    """Return the name of the loopback interface: ``lo`` on Linux, ``lo0`` on BSD and macOS."""
-    names = {name for _, name in socket.if_nameindex()}
-    return next((name for name in ("lo", "lo0") if name in names), None)
 
 
 def require_free_cards(
@@ -82,17 +76,10 @@ def require_free_cards(
     processes: int,
     environment: Mapping[str, str] = os.environ,
 ) -> None:
-    """Check that each process has its own card, which no other program uses.
+    """Raise :class:`DeviceError` unless each of ``processes`` has its own card, which no other program uses.
 
-    Args:
-        info: The vendor. Processes on the CPU share it.
-        devices: The vendor's visible devices on this machine.
-        idle_memory_bytes: Memory in use on each device, by :func:`device_key`, if the vendor reports it.
-        processes: Number of processes to start on this machine.
-        environment: Environment with the variables that select cards.
-
-    Raises:
-        DeviceError: There are fewer cards than processes, variables select different cards, or a card is in use.
+    Processes on the CPU share it. ``devices`` are the vendor's visible ones on this machine, and ``idle_memory_bytes``
+    is the memory in use on each, by :func:`device_key`, if the vendor reports it. ``environment`` may select cards.
     """
     if info.device_type == "cpu":
         return
@@ -119,15 +106,9 @@ def require_free_cards(
 
 
 def require_distinct_cards(devices: Sequence[DeviceInfo], ranks_per_node: int, device_type: str) -> None:
-    """Check that no two ranks use the same card.
+    """Raise :class:`DeviceError` if two of the ``devices`` of all ranks have the same UUID or bus address.
 
-    Args:
-        devices: The device of every rank.
-        ranks_per_node: Number of ranks per machine. Bus addresses are unique only within a machine.
-        device_type: torch's type of the device. Ranks on the CPU share it.
-
-    Raises:
-        DeviceError: Two ranks have the same UUID or, on one machine, the same bus address.
+    Bus addresses are unique only within a machine, which has ``ranks_per_node``. Ranks on a CPU share it.
     """
     if device_type == "cpu":
         return

@@ -33,12 +33,7 @@ def is_loopback(host: str) -> bool:
 def listen(host: str, port: int = 0) -> socket.socket:
     """Return a socket that listens on the loopback address, or on all addresses if ``host`` is not this machine alone.
 
-    Args:
-        host: Name or address by which others reach this machine.
-        port: Port; 0 selects a free one.
-
-    Raises:
-        OSError: The port is taken.
+    A ``port`` of 0 selects a free one; one that is taken is an :class:`OSError`.
     """
     if is_loopback(host):
         address = "::1" if ":" in host else LOOPBACK
@@ -49,11 +44,7 @@ def listen(host: str, port: int = 0) -> socket.socket:
 
 
 def open_store(rank: Rank, timeout_s: float) -> TCPStore:
-    """Return the ranks' store. Rank 0 holds it.
-
-    Raises:
-        RuntimeError: The environment names no store, or it does not answer in time.
-    """
+    """Return the ranks' store, which rank 0 holds; ``RuntimeError`` if it does not answer in time."""
     if not rank.is_main:
         return connect_store(timeout_s)
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -72,11 +63,7 @@ def open_store(rank: Rank, timeout_s: float) -> TCPStore:
 
 
 def connect_store(timeout_s: float) -> TCPStore:
-    """Return a connection to the store that rank 0 holds.
-
-    Raises:
-        RuntimeError: The environment names no store, or it does not answer in time.
-    """
+    """Return a connection to the store of rank 0; ``RuntimeError`` if it does not answer in time."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = _address()

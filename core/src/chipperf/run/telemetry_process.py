@@ -269,12 +269,8 @@ def _energy_j(series: Sequence[dict[str, Any]]) -> float | None:
     points = [(reading["time_s"], reading["power_w"]) for reading in series if reading.get("power_w") is not None]
     if len(points) < 2:
         return None
-    return float(
-        sum(
-            (after_s - before_s) * (before_w + after_w) / 2
-            for (before_s, before_w), (after_s, after_w) in zip(points, points[1:], strict=False)
-        )
-    )
+    pairs = pairwise(points)
+    return float(sum((after_s - at_s) * (at_w + after_w) / 2 for (at_s, at_w), (after_s, after_w) in pairs))
 
 
 def sample(vendor: str, path: Path, devices: Sequence[DeviceInfo], run_session: int = 1) -> None:

@@ -21,7 +21,7 @@ from chipperf.records.files import parse_model, read_bounded, write_atomically
 from chipperf.records.repeats import REPEATS_FILE, RepeatedRun, Repeats, summarize_repeats
 from chipperf.records.schema import StrictModel
 from chipperf.records.store import read_record
-from chipperf.run.directory import RunDirectory
+from chipperf.run.directory import RunDirectory, writing_to
 from chipperf.suites.suite_plan import PlannedRun, SuitePlan
 
 RunState = Literal["waiting", "running", "completed", "failed", "interrupted"]
@@ -102,14 +102,13 @@ class SuiteDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory and lock it while the block runs. The lock ends with the process."""
-        try:
+        """Create the directory and lock it while the block runs. The lock ends with the process.
+
+        A :class:`UsageError` says that another suite runs in the directory, or that it cannot be written.
+        """
+        with writing_to(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {self.path}: {error.strerror}", hint="choose another directory with --out"
-            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

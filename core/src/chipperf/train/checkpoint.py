@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import pickle
 from dataclasses import dataclass
@@ -40,10 +41,7 @@ State = dict[str, Any]
 class CheckpointWriter:
     """Writes a run's checkpoints; every rank has a writer, and all ranks write at the same step.
 
-    Attributes:
-        directory: Directory of the run's checkpoints.
-        session: Number of starts of the run's processes, including this one.
-        keep: Number of complete checkpoints to keep.
+    ``session`` counts the starts of the run's processes, and ``keep`` complete checkpoints are kept.
     """
 
     directory: Path
@@ -54,16 +52,10 @@ class CheckpointWriter:
     collectives: Collectives
 
     def save(self, step: int, shared: State | None, own: State) -> str | None:
-        """Write a checkpoint and remove old ones that are no longer needed.
+        """Write a checkpoint after ``step`` optimizer steps and remove old ones that are no longer needed.
 
-        Args:
-            step: Completed optimizer steps.
-            shared: State that is the same on all ranks; given by the main rank.
-            own: State of this rank only.
-
-        Returns:
-            ``None`` if the checkpoint was written. Otherwise the reason, the same on every rank; older checkpoints are
-            intact.
+        ``shared`` is the state that is the same on all ranks, given by the main rank, and ``own`` that of this rank
+        only. Return ``None``, or why there is no checkpoint, the same on every rank; older checkpoints are intact.
         """
         checkpoint = self.directory / checkpoint_name(self.session, step)
         contents = {rank_file(self.rank.rank): own} | ({} if shared is None else {SHARED: shared})
@@ -107,11 +99,7 @@ class CheckpointWriter:
 
 
 def read_checkpoint(checkpoint: Path, rank: int) -> tuple[State, State]:
-    """Return the shared state and the state of ``rank`` only, on the host.
-
-    Raises:
-        RecordError: A file cannot be read.
-    """
+    """Return the shared state and that of ``rank`` only, on the host; :class:`RecordError` if one is unreadable."""
     states = []
     for name in (SHARED, rank_file(rank)):
         try:
@@ -135,50 +123,19 @@ def on_host(state: Any) -> Any:
     return state
 
 
-class _DigestingFile:
-    """A file that is written once; it keeps its first error, because torch's writer does not pass errors on."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._digest = hashlib.sha256()
-        self._size_bytes = 0
-        self._error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._digest.update(view)
-        self._size_bytes += len(view)
-        rest = view
-        while rest and self._error is None:
-            try:
-                rest = rest[os.write(self._descriptor, rest) :]
-            except OSError as error:
-                self._error = error
-        return len(view)
-
-    def flush(self) -> None:
-        """Do nothing: no data are buffered."""
-
-    def close(self) -> FileDigest:
-        """Wait until the content is on disk.
-
-        Raises:
-            OSError: The content could not be written.
-        """
-        try:
-            if self._error is None:
-                os.fsync(self._descriptor)
-        finally:
-            os.close(self._descriptor)
-        if self._error is not None:
-            raise self._error
-        return FileDigest(size_bytes=self._size_bytes, sha256=self._digest.hexdigest())
-
-
 def _write(path: Path, content: State) -> FileDigest:
-    file = _DigestingFile(path)
-    torch.save(on_host(content), file)  # type: ignore[arg-type]  # Only write and flush are used.
-    return file.close()
+    """Write a file to the disk. Of errors, torch's own writer would not tell which one it was."""
+    buffer = io.BytesIO()
+    torch.save(on_host(content), buffer)
+    saved = rest = buffer.getbuffer()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return FileDigest(size_bytes=len(saved), sha256=hashlib.sha256(saved).hexdigest())
 
 
 def _sync_directory(path: Path) -> None:

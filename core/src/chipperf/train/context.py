@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from chipperf.cases.workload import Workload
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import DeviceInfo, DistributedConfig, Event, PrecisionPolicy, Rank
-    from chipperf.records.schema import Limits
     from chipperf.run.collectives import Collectives
+    from chipperf.run.directory import RunDirectory
     from chipperf.run.events import EventLog
+    from chipperf.run.plan import RunPlan
     from chipperf.run.progress import ProgressFile
     from chipperf.train.checkpoint import CheckpointWriter
 
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 class RunContext:
     """Context of one rank's training, with the devices of all ranks; without ``checkpoints``, none are written."""
 
-    run_id: str
+    plan: RunPlan
+    directory: RunDirectory
     session: Session
     workload: Workload
     hyperparameters: Hyperparameters
-    limits: Limits
     target: float | None
     metric: str
     precision: PrecisionPolicy

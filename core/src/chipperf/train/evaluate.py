@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(context: RunContext, replica: Replica) -> Evaluation:
-    """Evaluate the model on the whole evaluation split.
-
-    Raises:
-        TrainingError: Evaluation changed the model.
-    """
+    """Evaluate the model on the whole evaluation split; a change of it by that is a :class:`TrainingError`."""
     model = replica.model
     model.eval()
     # Every rank has its own batch statistics; the main rank's model is evaluated.
@@ -60,7 +56,7 @@ def add_evaluation(context: RunContext, state: RunState, evaluation: Evaluation,
     context.events.write("eval_stop", point.epoch, step=point.step)
     context.progress.evaluated(point.epoch, metric, value)
     context.notify(
-        EvaluationFinished(run_id=context.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
+        EvaluationFinished(run_id=context.plan.run_id, epoch=point.epoch, step=point.step, metric=metric, value=value)
     )
     if context.target is not None and value is not None and meets_target(value, context.target):
         state.time_to_target = TimeToTarget(seconds=elapsed_s, epoch=point.epoch)

@@ -45,16 +45,14 @@ _SCALER_STEPS = 100
 class TrainingLoop:
     """Trains one case on one rank and measures it.
 
-    Attributes:
-        replica: The model.
-        state: Counters and measurements of the run so far.
-        schedule: When the run evaluates, writes checkpoints and ends.
+    ``replica`` has the model, ``state`` the counters and measurements so far, and ``schedule`` when the run evaluates,
+    writes checkpoints and ends.
     """
 
     def __init__(self, context: RunContext, replica: Replica) -> None:
         self._context = context
         self.replica = replica
-        self._budget = StepBudget(context.limits.budget_s, context.rank, context.collectives)
+        self._budget = StepBudget(context.plan.limits.budget_s, context.rank, context.collectives)
         self._memory = PeakMemory(context.session, context.device)
         self._batches = TrainingBatches(context)
         self._start_s = 0.0
@@ -62,19 +60,15 @@ class TrainingLoop:
         self._unsaved: dict[str, list[int]] = {}
         per_epoch = context.workload.steps_per_epoch
         self.state = RunState(steps_per_epoch=per_epoch)
-        self.schedule = Schedule(context.hyperparameters, context.limits, per_epoch, self._budget)
+        self.schedule = Schedule(context.hyperparameters, context.plan.limits, per_epoch, self._budget)
 
     def train(self) -> bool:
-        """Train until the target, the last epoch or a limit.
+        """Train until the target, the last epoch or a limit; False if a signal stopped training.
 
-        Returns:
-            False if a signal stopped training. Then all ranks stopped after the same step and wrote a checkpoint, if
-            the run writes checkpoints. A signal after the last step and evaluation has no effect.
-
-        Raises:
-            TrainingError: The loss is not finite, evaluation changed the model, or every step was skipped.
-            TrainingStopped: A signal stopped training at a point where no work is lost, or the ranks could not agree on
-                a step.
+        Then all ranks stopped after the same step and wrote a checkpoint, if the run writes any. A signal after the
+        last step and evaluation has no effect. One that comes where no work is lost, or after which the ranks cannot
+        agree on a step, raises ``TrainingStopped``. A loss that is not finite, or a run without a step, is a
+        :class:`TrainingError`.
         """
         context, state = self._context, self.state
         self._start_s = context.edge() - state.elapsed_s
@@ -137,12 +131,9 @@ class TrainingLoop:
         return True
 
     def _train_segment(self) -> bool:
-        """Train to the end of the segment, and write a checkpoint there if one is due.
+        """Train to the end of the segment, and write a checkpoint there if one is due; False if training stops now.
 
         The checkpoint comes before an evaluation at the same step, so that a run killed during it loses no training.
-
-        Returns:
-            False if training stops now.
         """
         context, state, schedule = self._context, self.state, self.schedule
         start, end = schedule.segment(state.steps)
@@ -169,10 +160,9 @@ class TrainingLoop:
         return not stops
 
     def _train_window(self, planned: PlannedWindow, epoch: int, batches: Iterator[Batch]) -> bool:
-        """Run optimizer steps between two edges; a resumed run trains the rest of the planned window.
+        """Run optimizer steps between two edges; False if training stops between them.
 
-        Returns:
-            False if training stops within the window.
+        A resumed run trains the rest of the planned window.
         """
         context, state = self._context, self.state
         kind: WindowKind = "measured"
@@ -191,7 +181,10 @@ class TrainingLoop:
         with context.spans.measure("warmup") if kind == "warmup" else nullcontext():
             start_s = context.edge()
             while left:
-                samples += self._step(batches)
+                of_step = self.replica.step(batches, state.steps)
+                samples += of_step
+                state.steps += 1
+                context.progress.report(state.steps, self.schedule.planned_steps, of_step)
                 left -= 1
                 if left and self._stop_is_reached():
                     break
@@ -223,12 +216,6 @@ class TrainingLoop:
         )
         self._update_budget(step_s=nanoseconds / 1e9 / steps, settled=kind != "warmup")
         return True
-
-    def _step(self, batches: Iterator[Batch]) -> int:
-        samples = self.replica.step(batches, self.state.steps)
-        self.state.steps += 1
-        self._context.progress.report(self.state.steps, self.schedule.planned_steps, samples)
-        return samples
 
     def _stop_is_reached(self) -> bool:
         return self._context.stop.reached(self._context.wait_for_device)
@@ -290,7 +277,7 @@ class TrainingLoop:
         if windows:
             loss, memory = _mean_loss(windows), self._memory.query()
             context.notify(
-                EpochFinished(run_id=context.run_id, epoch=epoch, step=state.steps, mean_loss=loss, memory=memory)
+                EpochFinished(run_id=context.plan.run_id, epoch=epoch, step=state.steps, mean_loss=loss, memory=memory)
             )
 
 
@@ -326,7 +313,7 @@ def _announce_window(context: RunContext, window: Window, kind: WindowKind) -> N
     )
     context.notify(
         WindowFinished(
-            run_id=context.run_id,
+            run_id=context.plan.run_id,
             step=last_step,
             epoch=window.epoch,
             samples=window.samples,

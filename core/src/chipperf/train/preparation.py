@@ -111,11 +111,7 @@ def memory_format_of(model: torch.nn.Module) -> torch.memory_format:
 
 
 def synchronized_batchnorm(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Return the model with batch statistics computed over all ranks.
-
-    Raises:
-        ConfigError: The device is a CPU.
-    """
+    """Return the model with batch statistics of all ranks; on a CPU, which has none, raise :class:`ConfigError`."""
     from torch.nn import SyncBatchNorm
 
     if device.type == "cpu":

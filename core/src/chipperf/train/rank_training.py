@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import nullcontext
 from types import MappingProxyType
@@ -23,9 +22,8 @@ from chipperf.train.effective_precision import measure_effective_precision
 from chipperf.train.loop import TrainingLoop
 from chipperf.train.preparation import join_process_group, seed_everything
 from chipperf.train.replica import Replica
-from chipperf.train.results import RuntimeFacts, write_description, write_results
+from chipperf.train.results import write_description, write_results
 from chipperf.train.stop import StopRequest
-from chipperf.train.worker_environment import APPLIED_VARIABLE
 
 if TYPE_CHECKING:
     import torch
@@ -72,11 +70,11 @@ def initialize(
         collectives=collectives,
     )
     return RunContext(
-        run_id=plan.run_id,
+        plan=plan,
+        directory=directory,
         session=session,
         workload=workload,
         hyperparameters=hyperparameters,
-        limits=plan.limits,
         target=target,
         metric=case.metric,
         precision=precision,
@@ -115,38 +113,33 @@ def _build_workload(
     )
 
 
-def prepare_loop(plan: RunPlan, directory: RunDirectory, context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
+def prepare_loop(context: RunContext, runtime: RuntimeInfo) -> TrainingLoop:
     """Build the model, measure its precision, return to the plan's checkpoint, and describe all that in the record."""
     replica = Replica(context)
     loop = TrainingLoop(context, replica)
     batch_size = context.hyperparameters.batch_size
     measured = measure_effective_precision(context.device, replica.autocast, replica.model, batch_size)
     devices = context.collectives.gather(measured)
-    facts = RuntimeFacts(
-        runtime=runtime,
-        measured_products={name: min(found[name] for found in devices) for name in measured},
-        core_knobs=replica.knobs,
-        applied_environment=json.loads(os.environ.get(APPLIED_VARIABLE, "[]")),
-    )
+    on_all = {name: min(found[name] for found in devices) for name in measured}
     # What training calls hours from now is called once: a mistake of the plugin ends the run before its first step.
     context.session.memory_reset_peak(context.device)
     context.session.memory_query(context.device)
     if context.session.step_end:
         context.session.step_end(context.device)
     context.session.synchronize(context.device)
-    if plan.checkpoint is not None:
-        checkpoint = directory.checkpoints / plan.checkpoint
+    if context.plan.checkpoint is not None:
+        checkpoint = context.directory.checkpoints / context.plan.checkpoint
         # This comes last: after it, nothing may draw a random number that the previous session did not draw.
         loop.restore(*read_checkpoint(checkpoint, context.rank.rank))
     if context.rank.is_main:
-        warnings = write_description(directory, plan, context, facts)
+        warnings = write_description(context, runtime, on_all, replica.knobs)
         loop.state.warnings += [warning for warning in warnings if warning not in loop.state.warnings]
     return loop
 
 
-def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext, steps: int) -> None:
+def announce_start(context: RunContext, steps: int) -> None:
     """Write the run's settings to the event log, and tell the observers that it starts after so many steps."""
-    events, h, world_size = context.events, context.hyperparameters, context.rank.world_size
+    plan, events, h, world_size = context.plan, context.events, context.hyperparameters, context.rank.world_size
     events.write("global_batch_size", h.batch_size * h.accumulate_steps * world_size)
     events.write("seed", h.seed)
     events.write("opt_base_learning_rate", h.lr)
@@ -156,7 +149,7 @@ def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext, 
     context.session.notify(
         RunStarted(
             run_id=plan.run_id,
-            directory=str(directory.path),
+            directory=str(context.directory.path),
             case=plan.case,
             vendor=plan.vendor,
             precision=plan.precision,
@@ -167,20 +160,19 @@ def announce_start(plan: RunPlan, directory: RunDirectory, context: RunContext, 
     )
 
 
-def open_telemetry(plan: RunPlan, directory: RunDirectory, context: RunContext) -> TelemetrySampler:
+def open_telemetry(context: RunContext) -> TelemetrySampler:
     """Return the sampler of this machine's devices; the first rank on the machine lets it open the vendor's library."""
-    rank = context.rank
+    rank, plan = context.rank, context.plan
     first = rank.node_rank * rank.local_world_size
     local_devices = list(dict.fromkeys(context.devices[first : first + rank.local_world_size]))
-    sampler = TelemetrySampler(
-        context.session, directory.telemetry(rank.node_rank), local_devices, plan.idle_memory_bytes, plan.session
-    )
+    file = context.directory.telemetry(rank.node_rank)
+    sampler = TelemetrySampler(context.session, file, local_devices, plan.idle_memory_bytes, plan.session)
     if rank.local_rank == 0:
         sampler.open()
     return sampler
 
 
-def train(directory: RunDirectory, context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) -> None:
+def train(context: RunContext, loop: TrainingLoop, sampler: TelemetrySampler) -> None:
     """Train and measure, with telemetry of this machine's devices; write the results, also after a failure."""
     rank = context.rank
     failure = None
@@ -197,4 +189,4 @@ def train(directory: RunDirectory, context: RunContext, loop: TrainingLoop, samp
     finally:
         ignore_signals()
         if rank.is_main:
-            write_results(directory, context, loop.state, sampler, failure=failure)
+            write_results(context, loop.state, sampler, failure=failure)

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 
 class Replica:
-    """A model with its optimizer, gradient scaler and gradient exchange with the other ranks.
+    """A model as the vendor prepared it, with optimizer, gradient scaler and gradient exchange with the other ranks.
 
-    Attributes:
-        model: The model, as the vendor prepared it.
-        loss_sum: Sum of the steps' losses, on the device; set when a window opens.
-        skipped: Steps that the gradient scaler skipped, on the device; set when a window opens.
+    ``loss_sum``, of the steps' losses, and ``skipped``, steps that the gradient scaler skipped, are on the device; both
+    are set when a window opens.
     """
 
     def __init__(self, context: RunContext) -> None:

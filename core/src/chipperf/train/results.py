@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from chipperf.durations import format_duration
@@ -36,6 +38,7 @@ from chipperf.run.failure import INTERRUPTED
 from chipperf.run.planned_record import machine_environment
 from chipperf.train.effective_precision import narrowest
 from chipperf.train.windows import spread
+from chipperf.train.worker_environment import APPLIED_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,8 +46,6 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Hyperparameters
     from chipperf.plugin.session import Session
     from chipperf.plugin.types import Knob, MemoryStats, PrecisionPolicy, RuntimeInfo
-    from chipperf.run.directory import RunDirectory
-    from chipperf.run.plan import RunPlan
     from chipperf.run.telemetry_process import TelemetrySampler
     from chipperf.train.context import RunContext
     from chipperf.train.effective_precision import Rounding
@@ -57,31 +58,21 @@ STRAGGLER_TOLERANCE = 0.1
 """Delay of a rank against the median of the others, as a fraction of a step, from which the record names the rank."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeFacts:
-    """Facts about the software stack from a worker's initialization, and the knobs that core chose."""
-
-    runtime: RuntimeInfo
-    measured_products: Mapping[str, Rounding]
-    core_knobs: Sequence[Knob]
-    applied_environment: Sequence[dict[str, str]]
-
-
-def write_description(directory: RunDirectory, plan: RunPlan, context: RunContext, facts: RuntimeFacts) -> list[str]:
+def write_description(
+    context: RunContext, runtime: RuntimeInfo, measured: Mapping[str, Rounding], core_knobs: Sequence[Knob]
+) -> list[str]:
     """Write what a record says once about all sessions: its data, loader, environment, precision and knobs.
 
-    The first session writes it. Return warnings about what is different in a later one.
-
-    Raises:
-        UsageError: The run was begun on another dataset or on other devices.
+    The first session writes it. Return warnings about what is different in a later one; another dataset or other
+    devices are a :class:`UsageError`. ``measured`` is the rounding of products on all ranks.
     """
-    planned = read_record(directory.record)
+    planned = read_record(context.directory.record)
     is_first = isinstance(planned.loader, Missing)
     target: float | Missing | None = context.target
     if target is None:
         target = Missing(missing="not_applicable", reason=f"case {planned.case.name} has no target on this dataset")
-    precision, measured = context.precision, facts.measured_products
-    machine = planned.environment if is_first else machine_environment(plan)
+    precision = context.precision
+    machine = planned.environment if is_first else machine_environment(context.plan)
     description = {
         "case": planned.case.model_copy(update={"target": target}),
         "precision": PrecisionRecord(
@@ -95,13 +86,13 @@ def write_description(directory: RunDirectory, plan: RunPlan, context: RunContex
         ),
         "dataset": context.workload.dataset,
         "loader": context.workload.loader,
-        "environment": _environment(machine, context, facts.runtime),
-        "knobs": _knobs(facts, precision),
+        "environment": _environment(machine, context, runtime),
+        "knobs": _knobs((*runtime.knobs, *precision.knobs), core_knobs),
     }
     described = Record.model_validate(planned.model_copy(update=description).model_dump())
     warnings = _precision_warnings(precision, measured)
     if is_first:
-        directory.write_record(described)
+        context.directory.write_record(described)
         return warnings
     _require_same(planned, described)
     before, now = _facts(planned), _facts(described)
@@ -144,19 +135,12 @@ def _facts(record: Record) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items()}
 
 
-def write_results(
-    directory: RunDirectory,
-    context: RunContext,
-    state: RunState,
-    sampler: TelemetrySampler,
-    *,
-    failure: Failure | None,
-) -> None:
+def write_results(context: RunContext, state: RunState, sampler: TelemetrySampler, *, failure: Failure | None) -> None:
     """Write the results to the run's record; after a failure, the results of the completed part.
 
     If the launcher is alive, it replaces this rank's ``failure`` with its verdict on all ranks.
     """
-    planned = read_record(directory.record)
+    planned = read_record(context.directory.record)
     metrics = _metrics(context, state, sampler.summary())
     results = {
         "status": _status(failure),
@@ -171,7 +155,7 @@ def write_results(
             *skipped_warnings(sum(state.skipped_steps.values()), state.steps),
         ],
     }
-    directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
+    context.directory.write_record(Record.model_validate(planned.model_copy(update=results).model_dump()))
 
 
 def _status(failure: Failure | None) -> Status:
@@ -230,8 +214,8 @@ def _why_no_time_to_target(context: RunContext, state: RunState) -> Missing:
     best = max(known)
     epoch = next(point.epoch for point in state.curve if point.value == best)
     within = ""
-    if state.ended_by_budget and context.limits.budget_s is not None:
-        within = f" within the budget of {format_duration(context.limits.budget_s)}"
+    if state.ended_by_budget and context.plan.limits.budget_s is not None:
+        within = f" within the budget of {format_duration(context.plan.limits.budget_s)}"
     return Missing(
         missing="failed",
         reason=f"not reached{within}: best {best:.4f} in epoch {epoch:g}, target {context.target:g}",
@@ -299,9 +283,9 @@ def _environment(planned: Environment, context: RunContext, runtime: RuntimeInfo
     return Environment.model_validate(planned.model_dump() | found | stated)
 
 
-def _knobs(facts: RuntimeFacts, precision: PrecisionPolicy) -> list[KnobRecord]:
-    knobs = [KnobRecord.model_validate(item) for item in facts.applied_environment]
-    for origin, chosen in (("vendor", (*facts.runtime.knobs, *precision.knobs)), ("core", facts.core_knobs)):
+def _knobs(of_vendor: Sequence[Knob], of_core: Sequence[Knob]) -> list[KnobRecord]:
+    knobs = [KnobRecord.model_validate(item) for item in json.loads(os.environ.get(APPLIED_VARIABLE, "[]"))]
+    for origin, chosen in (("vendor", of_vendor), ("core", of_core)):
         knobs += [KnobRecord.model_validate(asdict(knob) | {"origin": origin}) for knob in chosen]
     told = {knob.name for knob in knobs}
     variables = (knob for knob in user_variables(HOST_VARIABLES) if knob.name not in told)

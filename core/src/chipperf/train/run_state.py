@@ -1,19 +1,18 @@
 """Counters and measurements of a run so far."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
+from pydantic import TypeAdapter
 
-from chipperf.records.schema import EvaluationPoint, TimeToTarget, Window
+from chipperf.plugin.types import MemoryStats
+from chipperf.records.schema import EvaluationPoint, RankStep, StepBreakdown, Throughput, TimeToTarget, Window
+from chipperf.train.checkpoint import State
 from chipperf.train.windows import LocalWindow
 
-if TYPE_CHECKING:
-    from chipperf.plugin.types import MemoryStats
-    from chipperf.records.schema import RankStep, StepBreakdown, Throughput
-    from chipperf.train.checkpoint import State
+_COUNTED = {"steps", "samples", "skipped_steps", "elapsed_s"}
+_MEASURED = {"windows", "restart_windows", "curve", "time_to_target", "warnings"}
+_OWN = {"closed_windows", "partial_window"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,6 @@ class RunState:
         samples: Samples of all ranks in the combined windows.
         windows: Measured windows, combined over ranks.
         restart_windows: Warm-up windows of a resumed run, combined over ranks.
-        curve: Evaluations.
         data_waits_s: Waiting time of this rank for each of its batches.
         elapsed_s: Training time of this run when the newest checkpoint was written.
         closed_windows: This rank's windows that are not yet combined over ranks.
@@ -82,43 +80,17 @@ class RunState:
 
     def state(self) -> tuple[State, State]:
         """Return the shared state and the state of this rank only, for a checkpoint."""
-        shared: State = {
-            "outcome": {
-                "windows": [window.model_dump() for window in self.windows],
-                "restart_windows": [window.model_dump() for window in self.restart_windows],
-                "curve": [point.model_dump() for point in self.curve],
-                "data_waits_s": torch.tensor(self.data_waits_s, dtype=torch.float64),
-                "samples": self.samples,
-                "steps": self.steps,
-                "time_to_target": self.time_to_target and self.time_to_target.model_dump(),
-                "warnings": list(self.warnings),
-                "skipped_steps": dict(self.skipped_steps),
-            },
-            "elapsed_s": self.elapsed_s,
-        }
-        own: State = {
-            "pending": [asdict(window) for window in self.closed_windows],
-            "cut": self.partial_window and asdict(self.partial_window),
-        }
-        return shared, own
+        waits_s = torch.tensor(self.data_waits_s, dtype=torch.float64)
+        shared = _STATE.dump_python(self, include=_COUNTED | _MEASURED) | {"data_waits_s": waits_s}
+        return {"outcome": shared}, {"windows": _STATE.dump_python(self, include=_OWN)}
 
     @classmethod
-    def from_state(cls, shared: State, own: State, steps_per_epoch: int) -> RunState:
+    def from_state(cls, shared: State, own: State, steps_per_epoch: int) -> "RunState":
         """Return the run state of a :meth:`state`."""
-        counted = shared["outcome"]
-        return cls(
-            steps_per_epoch=steps_per_epoch,
-            steps=counted["steps"],
-            samples=counted["samples"],
-            windows=[Window.model_validate(window) for window in counted["windows"]],
-            restart_windows=[Window.model_validate(window) for window in counted["restart_windows"]],
-            curve=[EvaluationPoint.model_validate(point) for point in counted["curve"]],
-            data_waits_s=counted["data_waits_s"].tolist(),
-            time_to_target=counted["time_to_target"] and TimeToTarget.model_validate(counted["time_to_target"]),
-            warnings=counted["warnings"],
-            skipped_steps=counted.get("skipped_steps", {}),
-            elapsed_s=shared["elapsed_s"],
-            closed_windows=[LocalWindow(**window) for window in own["pending"]],
-            partial_window=own["cut"] and PartialWindow(**own["cut"]),
-            saved_step=counted["steps"],
-        )
+        saved = {**shared["outcome"], **own["windows"]}
+        waits_s = saved["data_waits_s"].tolist()
+        known = {"data_waits_s": waits_s, "saved_step": saved["steps"], "steps_per_epoch": steps_per_epoch}
+        return _STATE.validate_python(saved | known)
+
+
+_STATE = TypeAdapter(RunState)

@@ -35,8 +35,7 @@ class PlannedWindow:
 class Schedule:
     """The steps at which a run evaluates, writes checkpoints or ends; they are the same on all ranks.
 
-    Attributes:
-        scheduled_steps: Optimizer steps of the whole run, if neither the target nor the budget ends it earlier.
+    If neither the target nor the budget ends it earlier, a run has ``scheduled_steps``.
     """
 
     def __init__(
@@ -158,14 +157,11 @@ class StepBudget:
         self._step_s, self._last_step = state["step_s"], state["last_step"]
 
     def update(self, steps: int, *, elapsed_s: float, step_s: float | None = None, settled: bool = True) -> None:
-        """Update the last step; every rank must call this at the same edges.
+        """Update the last step after ``steps``; every rank must call this at the same edges.
 
-        Args:
-            steps: Completed optimizer steps.
-            elapsed_s: This rank's time since training began.
-            step_s: Duration of a recent step; ``None`` if no step was done since the last update.
-            settled: False while steps are still slower than later ones will be. Then, if time is left, one more step is
-                allowed.
+        ``elapsed_s`` is this rank's time since training began, and ``step_s`` the duration of a step since the last
+        update. While steps are not ``settled``, they are slower than later ones, and if time is left, one more is
+        allowed.
         """
         if self._seconds is None:
             return

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _AGREEMENT_S = 20.0
 """Time within which every rank must receive the signal. The launcher signals all, and kills them 30 seconds later."""
 
+_KEY = "chipperf/stop/{}"
+"""Key under which a rank publishes the edge at which it noticed a signal to stop."""
+
 _CONNECTION_S = 5.0
 """Time-out of a connection: a living rank 0 answers at once, a killed one never."""
 
@@ -35,9 +38,7 @@ _CONNECTION_S = 5.0
 class StopRequest:
     """Tracks whether a signal asked this rank to stop (``requested``), and the edge at which all ranks stop.
 
-    Args:
-        rank: Place of this worker.
-        connect: Returns a store that all ranks share; called after a signal, and never for a single rank.
+    ``connect`` returns a store that all ranks share; it is called after a signal, and never for a single rank.
     """
 
     def __init__(self, rank: Rank | None = None, connect: Callable[[], Store] | None = None) -> None:
@@ -57,11 +58,7 @@ class StopRequest:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Let a signal, even an earlier one, stop training in the block at once, because no work is lost.
-
-        Raises:
-            TrainingStopped: A signal stopped training.
-        """
+        """Let a signal, even an earlier one, raise ``TrainingStopped`` in the block at once: no work is lost."""
         self._immediate = True
         try:
             if self.requested:
@@ -73,8 +70,7 @@ class StopRequest:
     def reached(self, wait_for_device: Callable[[], object]) -> bool:
         """Return whether training stops at this edge; every rank must call this at every edge, in the same order.
 
-        Raises:
-            TrainingStopped: The other ranks did not receive the signal, or cannot be reached.
+        If the other ranks did not receive the signal or cannot be reached, raise ``TrainingStopped``.
         """
         self._edge += 1
         if not self.requested:
@@ -90,9 +86,9 @@ class StopRequest:
     def _is_last_edge(self) -> bool:
         if self._store is None:
             self._store = self._connect()
-            self._store.set(_stop_key(self._rank.rank), str(self._edge))
+            self._store.set(_KEY.format(self._rank.rank), str(self._edge))
             self._told_s = time.monotonic()
-        keys = [_stop_key(rank) for rank in range(self._rank.world_size)]
+        keys = [_KEY.format(rank) for rank in range(self._rank.world_size)]
         if self._store.check(keys):
             return self._edge > max(int(self._store.get(key)) for key in keys)
         if time.monotonic() - self._told_s > _AGREEMENT_S:
@@ -103,8 +99,3 @@ class StopRequest:
         self.requested = True
         if self._immediate:
             raise TrainingStopped
-
-
-def _stop_key(rank: int) -> str:
-    """Return the key under which a rank publishes that it received a signal to stop."""
-    return f"chipperf/stop/{rank}"

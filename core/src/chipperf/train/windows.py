@@ -58,14 +58,7 @@ def spread(durations_s: Sequence[float]) -> Spread | None:
         return None
     ordered = sorted(durations_s)
     mean_s = statistics.fmean(ordered)
-    return Spread(
-        p50_s=_percentile(ordered, 0.50),
-        p90_s=_percentile(ordered, 0.90),
-        p99_s=_percentile(ordered, 0.99),
-        cv=statistics.pstdev(ordered) / mean_s if mean_s > 0 else 0.0,
-    )
-
-
-def _percentile(ordered: Sequence[float], fraction: float) -> float:
-    """Return the nearest-rank percentile."""
-    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
+    # Nearest ranks.
+    p50_s, p90_s, p99_s = (ordered[math.ceil(fraction * len(ordered)) - 1] for fraction in (0.50, 0.90, 0.99))
+    cv = statistics.pstdev(ordered) / mean_s if mean_s > 0 else 0.0
+    return Spread(p50_s=p50_s, p90_s=p90_s, p99_s=p99_s, cv=cv)

@@ -87,12 +87,12 @@ def _run(plan: RunPlan, session: Session, rank: Rank, directory: RunDirectory, e
     try:
         with spans.measure("init"):
             context = initialize(plan, directory, session, rank, device, events, progress, spans)
-            sampler = open_telemetry(plan, directory, context)
-            loop = prepare_loop(plan, directory, context, runtime)
+            sampler = open_telemetry(context)
+            loop = prepare_loop(context, runtime)
         gc.enable()
         events.write("init_stop")
-        announce_start(plan, directory, context, loop.state.steps)
-        train(directory, context, loop, sampler)
+        announce_start(context, loop.state.steps)
+        train(context, loop, sampler)
         events.write("run_stop", "success")
         progress.phase(FINISHED)
     finally:
