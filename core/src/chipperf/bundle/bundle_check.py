@@ -9,14 +9,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from chipperf.bundle.manifest import (
-    CHECKSUMS,
-    MANIFEST,
-    checksums_bytes,
-    name_key,
-    name_problem,
-    parse_manifest,
-)
+from chipperf.bundle.manifest import CHECKSUMS, MANIFEST, checksums_bytes, name_key, name_problem, parse_manifest
 from chipperf.bundle.signature import SIGNATURE, verify
 from chipperf.errors import CheckFailed, UsageError
 from chipperf.records.files import open_regular
@@ -126,8 +119,7 @@ def _entries(archive: tarfile.TarFile, bundle: Path) -> Iterator[tarfile.TarInfo
     names: set[str] = set()
     total_bytes = 0
     while entry := archive.next():
-        problem = name_problem(entry.name)
-        if problem:
+        if problem := name_problem(entry.name):
             raise _refused(bundle, entry.name, problem)
         if not entry.isreg() or entry.issparse():
             raise _refused(bundle, entry.name, f"a {_kind(entry)}; a bundle contains only files")

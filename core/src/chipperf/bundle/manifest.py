@@ -83,8 +83,7 @@ def parse_manifest(content: bytes, bundle: str) -> BundleManifest:
         manifest = parse_model(BundleManifest, content)
     except ValidationError as error:
         raise CheckFailed(f"{bundle}: {MANIFEST}: {first_fault(error)}", hint="pack the runs again") from error
-    problem = next(problems(manifest), None)
-    if problem:
+    if problem := next(problems(manifest), None):
         raise CheckFailed(f"{bundle}: {MANIFEST}: {problem}", hint="pack the runs again")
     return manifest
 

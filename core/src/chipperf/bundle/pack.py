@@ -107,10 +107,9 @@ def _add_report(number: int, report: Path, files: dict[str, Path]) -> str:
 
 def _described(name: str, path: Path) -> BundledFile:
     try:
-        digest = digest_of(path)
+        return BundledFile(name=name, **digest_of(path).model_dump())
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    return BundledFile(name=name, size_bytes=digest.size_bytes, sha256=digest.sha256)
 
 
 def _write(path: Path, head: Mapping[str, bytes], manifest: BundleManifest, files: Mapping[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def verify(
                     "with_provenance": result.with_provenance,
                     "records": {run: str(file) for run, file in result.records.items()},
                     "cells": result.cells,
-                    "differences": [difference.as_json() for difference in result.differences],
+                    "differences": list(map(asdict, result.differences)),
                     "contradictions": result.contradictions,
                     "remarks": result.remarks,
                     "notes": result.notes,

@@ -26,17 +26,14 @@ Kind = Literal["time", "throughput", "result", "resource"]
 Place = Literal["report", "legend", "leaderboard", "comparison", "repeats", "suite", "summary"]
 """Where a value is shown: a report's performance table, its general table, a page, or the output of a command."""
 
-_RESULTS_FIRST: Final[tuple[Kind, ...]] = ("result", "time", "throughput", "resource")
-_TIMES_LAST: Final[tuple[Kind, ...]] = ("throughput", "result", "time", "resource")
-_ORDER: Final[Mapping[Place, tuple[Kind, ...]]] = {
+_ORDER: Final[tuple[Kind, ...]] = ("throughput", "result", "time", "resource")
+_ORDERS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     "report": ("time", "throughput", "result", "resource"),
     "legend": ("resource", "time", "throughput", "result"),
-    "leaderboard": _RESULTS_FIRST,
-    "comparison": _RESULTS_FIRST,
-    "repeats": _TIMES_LAST,
-    "suite": _TIMES_LAST,
-    "summary": _TIMES_LAST,
+    "leaderboard": ("result", "time", "throughput", "resource"),
+    "comparison": ("result", "time", "throughput", "resource"),
 }
+"""Order of the kinds of values in a place that has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,6 @@ class Column:
     kind: Kind
     field: str
     shown: tuple[Place, ...]
-    higher_is_better: bool
     header: str = ""
     title: Phrase | None = None
     legend: Phrase | None = None
@@ -79,6 +75,11 @@ class Column:
     def headers(self) -> tuple[Phrase | str, ...]:
         """Every header or label of the column in reports."""
         return (self.key, *((self.legend,) if self.legend else ()), *self.aliases)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True for throughputs and results."""
+        return self.unit in ("samples/s", "fraction")
 
     @property
     def key(self) -> str:
@@ -120,13 +121,12 @@ def _follow(record: Record, field: str) -> tuple[str, Any]:
 
 def _energy_per_sample(record: Record) -> Number:
     power, samples = record.metrics.power, record.metrics.train_samples
-    if not isinstance(power, Power):
-        return power
-    if isinstance(power.energy_j, Missing):
-        return power.energy_j
+    energy_j = power.energy_j if isinstance(power, Power) else power
+    if isinstance(energy_j, Missing):
+        return energy_j
     if isinstance(samples, Missing):
         return samples
-    return power.energy_j / samples if samples else Missing(missing="not_run", reason="no sample was trained on")
+    return energy_j / samples if samples else Missing(missing="not_run", reason="no sample was trained on")
 
 
 COLUMNS: Final = (
@@ -136,7 +136,6 @@ COLUMNS: Final = (
         kind="time",
         field="metrics.e2e_time_s",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
-        higher_is_better=False,
         legend=phrase("End-to-end time"),
         remark=phrase("total time, initialisation included"),
         aliases=("运行时长",),
@@ -147,7 +146,6 @@ COLUMNS: Final = (
         kind="throughput",
         field="metrics.p_whole",
         shown=("report", "leaderboard", "comparison", "repeats", "summary"),
-        higher_is_better=True,
         legend=phrase("Overall throughput"),
         remark=phrase("%(samples)s trained on divided by total time (performance_whole)"),
         aliases=("性能", "throughput"),
@@ -158,7 +156,6 @@ COLUMNS: Final = (
         kind="throughput",
         field="metrics.p_train",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
-        higher_is_better=True,
         legend=phrase("Training throughput"),
         remark=phrase("without the evaluation at the end of each epoch"),
         is_windowed=True,
@@ -169,7 +166,6 @@ COLUMNS: Final = (
         kind="throughput",
         field="metrics.p_core",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
-        higher_is_better=True,
         legend=phrase("Compute throughput"),
         remark=phrase("without data input and output (p3>p2>p1)"),
         is_windowed=True,
@@ -181,7 +177,6 @@ COLUMNS: Final = (
         kind="result",
         field="metrics.quality",
         shown=("report", "leaderboard", "comparison", "repeats", "suite", "summary"),
-        higher_is_better=True,
         title=phrase("Quality"),
         legend=phrase("Training result"),
         aliases=("收敛精度", "result"),
@@ -192,7 +187,6 @@ COLUMNS: Final = (
         kind="result",
         field="metrics.best_quality",
         shown=("comparison",),
-        higher_is_better=True,
     ),
     Column(
         name="time_to_target",
@@ -200,7 +194,6 @@ COLUMNS: Final = (
         kind="result",
         field="metrics.time_to_target",
         shown=("leaderboard", "comparison", "repeats", "suite"),
-        higher_is_better=False,
         title=phrase("Time to target (s)"),
     ),
     Column(
@@ -209,7 +202,6 @@ COLUMNS: Final = (
         kind="resource",
         field=DEVICE_PEAK,
         shown=("report", "leaderboard", "comparison"),
-        higher_is_better=False,
         header="mem",
         legend=phrase("Device memory"),
         remark=phrase("in GiB"),
@@ -222,7 +214,6 @@ COLUMNS: Final = (
         kind="resource",
         field="metrics.power.energy_j",
         shown=("comparison",),
-        higher_is_better=False,
         compute=_energy_per_sample,
     ),
 )
@@ -230,7 +221,7 @@ COLUMNS: Final = (
 
 def columns_of(place: Place) -> tuple[Column, ...]:
     """Return the columns that a place shows, in its order."""
-    order = _ORDER[place]
+    order = _ORDERS.get(place, _ORDER)
     shown = (each for each in COLUMNS if (each.legend if place == "legend" else place in each.shown))
     return tuple(sorted(shown, key=lambda each: order.index(each.kind)))
 

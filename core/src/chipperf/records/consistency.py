@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from dataclasses import dataclass
 from datetime import timezone
 from functools import partial
@@ -19,6 +18,7 @@ from chipperf.languages import phrase
 from chipperf.precisions import PRECISIONS
 from chipperf.records.columns import WINDOWED
 from chipperf.records.convergence import meets_target
+from chipperf.records.event_metrics import throughput as throughput_of
 from chipperf.records.schema import MINIMUM_WINDOWS, Memory, Missing, Power, StepBreakdown, Throughput, TimeToTarget
 
 if TYPE_CHECKING:
@@ -110,16 +110,20 @@ def first_contradictions(relations: Iterable[Relation]) -> Iterator[Phrase]:
 
 def differing_from_windows(throughput: Throughput) -> Iterator[tuple[str, float, float]]:
     """Yield each field of a throughput that differs from its windows: name, value, and value from the windows."""
-    rates = [window.samples_per_s for window in throughput.timed_windows]
-    seconds = sum(window.seconds for window in throughput.windows)
-    if len(rates) < _MEASURABLE_WINDOWS or seconds <= 0:
+    implied = throughput_of(throughput.windows, _MEASURABLE_WINDOWS)
+    if implied is None:
         return
-    mean = sum(window.samples for window in throughput.windows) / seconds
-    median, (first, _, third) = statistics.median(rates), statistics.quantiles(rates, n=4, method="inclusive")
-    for field, implied in (("median", median), ("mean_of_totals", mean), ("iqr", third - first)):
-        value = getattr(throughput, field)
-        if not math.isclose(value, implied, rel_tol=_WINDOW_TOLERANCE, abs_tol=_WINDOW_TOLERANCE * abs(median)):
-            yield field, value, implied
+    least = _WINDOW_TOLERANCE * abs(implied.median)
+    for field in ("median", "mean_of_totals", "iqr"):
+        value, expected = getattr(throughput, field), getattr(implied, field)
+        if not math.isclose(value, expected, rel_tol=_WINDOW_TOLERANCE, abs_tol=least):
+            yield field, value, expected
+
+
+def _windowed(record: Record) -> Iterator[tuple[str, Throughput]]:
+    """Yield the throughputs with windows, by name."""
+    measured = ((name, getattr(record.metrics, name)) for name in WINDOWED)
+    return ((name, each) for name, each in measured if isinstance(each, Throughput))
 
 
 def _product(*factors: object) -> float | None:
@@ -292,23 +296,19 @@ def _settings(record: Record) -> Iterator[Relation]:
     yield _at_most("metrics.epochs", metrics.epochs, "limits.max_epochs", limits.max_epochs)
     if not limits.shortened and not isinstance(metrics.time_to_target, TimeToTarget):
         yield Relation("metrics.epochs", metrics.epochs, "hyperparameters.values.epochs", values.get("epochs"))
-    requested = next((means for name, means in PRECISIONS.items() if name == precision.requested), None)
-    if requested is not None:
-        autocast_type = str(requested.autocast_type)
-        yield Relation("autocast_dtype", str(precision.autocast_dtype), "precision.requested", autocast_type)
+    for requested, means in PRECISIONS.items():
+        if requested == precision.requested:
+            told, asked = str(precision.autocast_dtype), str(means.autocast_type)
+            yield Relation("autocast_dtype", told, "precision.requested", asked)
     for name in ("measured_matmul", "measured_convolution"):
         seen = getattr(precision, name)
         if not any(f" computes in {seen}" in warning for warning in record.warnings):
             yield Relation(f"precision.{name}", seen, "precision.effective", precision.effective)
     warned = {warning.partition(": ")[0] for warning in record.warnings}
-    for name in WINDOWED:
-        measured = getattr(metrics, name)
-        if isinstance(measured, Throughput) and measured.median > 0 and name not in warned:
-            what, difference = (
-                f"{name}: mean_of_totals / median - 1",
-                abs(measured.mean_of_totals / measured.median - 1),
-            )
-            yield _at_most(what, difference, "warnings", CROSS_CHECK_TOLERANCE)
+    for name, measured in _windowed(record):
+        if measured.median > 0 and name not in warned:
+            difference = abs(measured.mean_of_totals / measured.median - 1)
+            yield _at_most(f"{name}: mean_of_totals / median - 1", difference, "warnings", CROSS_CHECK_TOLERANCE)
     if record.interruptions or metrics.restart_windows:
         is_told = any("interrupted" in warning for warning in record.warnings)
         yield Relation("interruptions", bool(record.interruptions), "metrics.restart_windows", True)
@@ -318,26 +318,24 @@ def _settings(record: Record) -> Iterator[Relation]:
 def _windows(record: Record) -> Iterator[Relation]:
     metrics, values, batch = record.metrics, record.hyperparameters.values, record.hyperparameters.global_batch_size
     train, core, breakdown = metrics.p_train, metrics.p_core, metrics.step_breakdown
-    for name in WINDOWED:
-        measured = getattr(metrics, name)
-        if isinstance(measured, Throughput):
-            where = f"metrics.{name}.windows"
-            for field, value, implied in differing_from_windows(measured):
-                yield Relation(f"metrics.{name}.{field}", value, where, implied)
-            yield _at_most("MINIMUM_WINDOWS", MINIMUM_WINDOWS, where, len(measured.windows))
-            for window in measured.windows:
-                samples = _product(window.steps, batch)
-                yield Relation(f"{where}.samples", window.samples, "steps x global_batch_size", samples)
+    for name, measured in _windowed(record):
+        where = f"metrics.{name}.windows"
+        for field, value, implied in differing_from_windows(measured):
+            yield Relation(f"metrics.{name}.{field}", value, where, implied)
+        yield _at_most("MINIMUM_WINDOWS", MINIMUM_WINDOWS, where, len(measured.windows))
+        for window in measured.windows:
+            samples = _product(window.steps, batch)
+            yield Relation(f"{where}.samples", window.samples, "steps x global_batch_size", samples)
     if isinstance(train, Throughput) and train.windows:
         where = "metrics.p_train.windows"
         windows = sorted((*train.windows, *metrics.restart_windows), key=attrgetter("first_step"))
         warm_up = values.get("measure_warmup_steps")
         first = None if warm_up is None else int(warm_up) + 1
         yield Relation(f"{where}.first_step", windows[0].first_step, "measure_warmup_steps", first)
-        ends = [window.first_step + window.steps - 1 for window in windows]
-        for end, after in zip(ends, windows[1:], strict=False):
-            yield Relation(f"{where}.first_step", after.first_step, "first_step + steps", end + 1)
-        yield Relation("metrics.steps", metrics.steps, where, ends[-1])
+        for before, after in pairwise(windows):
+            following = before.first_step + before.steps
+            yield Relation(f"{where}.first_step", after.first_step, "first_step + steps", following)
+        yield Relation("metrics.steps", metrics.steps, where, windows[-1].first_step + windows[-1].steps - 1)
     if not isinstance(core, Throughput):
         return
     where, core_steps = "metrics.p_core.windows", values.get("measure_core_steps")

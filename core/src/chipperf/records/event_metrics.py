@@ -1,64 +1,94 @@
-"""The measurements of a run whose main rank ended without writing its results, from the events that it wrote."""
+"""The events of a run's log that count, and the measurements in them of a run whose main rank wrote no results."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AliasPath, BaseModel, Field, ValidationError
+
+from chipperf.errors import first_fault
 from chipperf.records.convergence import meets_target
 from chipperf.records.schema import MINIMUM_WINDOWS, EvaluationPoint, Missing, Record, Throughput, TimeToTarget, Window
 
 
-def throughput(windows: Sequence[Window]) -> Throughput | None:
+class LoggedEvent(BaseModel):
+    """A line of ``events.jsonl``; ``step`` is 0 for events without one."""
+
+    event: str
+    value: Any
+    metadata: dict[str, Any]
+    step: Annotated[int, Field(validation_alias=AliasPath("metadata", "step"))] = 0
+
+
+def counted_events(file: Path) -> tuple[list[LoggedEvent], list[str]]:
+    """Return the events that count, and the faults of other lines.
+
+    What an earlier session did after the checkpoint that the next one began with is lost, and done again.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    counted: list[LoggedEvent] = []
+    faults: list[str] = []
+    resumed_step = 0
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = LoggedEvent.model_validate_json(line)
+        except ValidationError as error:
+            faults.append(first_fault(error))
+            continue
+        if event.event == "RUN_RESUME":
+            resumed_step = event.value if isinstance(event.value, int) else 0
+        elif event.event == "RUN_START":
+            counted = [each for each in counted if each.step <= resumed_step]
+            resumed_step = 0
+        counted.append(event)
+    return counted, faults
+
+
+def throughput(windows: Sequence[Window], minimum: int = MINIMUM_WINDOWS) -> Throughput | None:
     """Return the median throughput with its interquartile range, or ``None`` for too few windows.
 
     The cross-check ``mean_of_totals`` is total samples over total time, not an average of rates.
     """
-    if len(windows) < MINIMUM_WINDOWS:
+    # In an edited record, windows may have any time.
+    rates, total_s = [each.samples_per_s for each in windows if each.seconds > 0], sum(each.seconds for each in windows)
+    if len(rates) < minimum or total_s <= 0:
         return None
-    rates = sorted(window.samples_per_s for window in windows)
     first, _, third = statistics.quantiles(rates, n=4, method="inclusive")
     return Throughput(
         median=statistics.median(rates),
         iqr=third - first,
-        mean_of_totals=sum(window.samples for window in windows) / sum(window.seconds for window in windows),
+        mean_of_totals=sum(each.samples for each in windows) / total_s,
         windows=list(windows),
     )
 
 
 def measured_in_events(record: Record, events: Path) -> Record:
     """Return the record with the windows and evaluations of an event log, where it has any."""
-    windows: list[tuple[str, Window]] = []
+    windows: dict[str, list[Window]] = {"measured": [], "restart": []}
     curve: list[EvaluationPoint] = []
-    resumed_step = 0
     with suppress(OSError):
-        for line in events.read_text(encoding="utf-8").splitlines():
-            # Events of earlier versions have fewer facts, and the last one may be cut off.
+        for event in counted_events(events)[0]:
+            value, facts = event.value, event.metadata
+            # Events of earlier versions have fewer facts.
             with suppress(ValueError, KeyError, TypeError):
-                event = json.loads(line)
-                name, value, facts = event["event"], event["value"], event["metadata"]
-                if name in ("INIT_START", "RUN_RESUME"):
-                    resumed_step = value or 0
-                elif name == "RUN_START":
-                    # What an earlier session did after its checkpoint is lost, and done again.
-                    windows = [(kind, each) for kind, each in windows if each.first_step <= resumed_step]
-                    curve = [point for point in curve if point.step <= resumed_step]
-                elif name == "WINDOW_STOP":
-                    first_step, steps = facts["first_step"], facts["step"] - facts["first_step"] + 1
+                if event.event == "WINDOW_STOP":
+                    first_step, steps = facts["first_step"], event.step - facts["first_step"] + 1
                     window = Window(epoch=facts["epoch"], first_step=first_step, steps=steps, **value)
-                    windows.append((facts["kind"], window))
-                elif name == "EVAL_ACCURACY":
+                    windows[facts["kind"]].append(window)
+                elif event.event == "EVAL_ACCURACY":
                     given = {key: facts[key] for key in ("epoch", "step", "elapsed_s", "samples", "details")}
                     undefined = Missing(missing="not_applicable", reason="the result was not defined")
                     curve.append(EvaluationPoint(value=undefined if value is None else value, **given))
-    if not windows and not curve:
+    if not any(windows.values()) and not curve:
         return record
-    found: dict[str, Any] = {"curve": curve, "restart_windows": [each for kind, each in windows if kind == "restart"]}
-    if measured := throughput([each for kind, each in windows if kind == "measured"]):
+    found: dict[str, Any] = {"curve": curve, "restart_windows": windows["restart"]}
+    if measured := throughput(windows["measured"]):
         found["p_train"] = measured
     if curve:
         values = [point.value for point in curve if not isinstance(point.value, Missing)]

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from chipperf.errors import RecordError
+from chipperf.errors import RecordError, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,22 @@ def parse_model(model: type[ModelT], content: str | bytes) -> ModelT:
         fault = PydanticCustomError("duplicate_key", "{fault}", {"fault": str(error)})
         raise ValidationError.from_exception_data(model.__name__, [{"type": fault, "input": None}]) from error
     return parsed
+
+
+def read_model(model: type[ModelT], file: Path, *, hint: str) -> ModelT:
+    """Read a model from a JSON file.
+
+    Raises:
+        RecordError: The file cannot be read, or has another form; the message says where, and has the hint.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return parse_model(model, read_bounded(file))
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RecordError(f"{file}: {first_fault(error)}", hint=hint) from error
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

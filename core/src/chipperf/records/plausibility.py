@@ -127,35 +127,38 @@ def _with_short_numbers(text: Phrase) -> Phrase:
 
 def _order(record: Record) -> Iterator[tuple[Check, Phrase]]:
     metrics = record.metrics
-    rates = [(name, rate(getattr(metrics, name))) for name in ("p_core", "p_train", "p_whole")]
-    known = [(name, value) for name, value in rates if value is not None]
+    names = ("p_core", "p_train", "p_whole")
+    known = [(name, found) for name in names if (found := rate(getattr(metrics, name)))]
     for (upper, upper_rate), (lower, lower_rate) in pairwise(known):
         if not in_order(upper_rate, lower_rate):
-            text = phrase(
-                "%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s, by more than their windows spread",
-                upper=upper,
-                upper_rate=upper_rate.value,
-                lower=lower,
-                lower_rate=lower_rate.value,
+            yield (
+                "order",
+                phrase(
+                    "%(upper)s %(upper_rate)s is less than %(lower)s %(lower_rate)s, by more than their windows spread",
+                    upper=upper,
+                    upper_rate=upper_rate.value,
+                    lower=lower,
+                    lower_rate=lower_rate.value,
+                ),
             )
-            yield "order", text
 
 
 def _mfu(record: Record, forward_flops: float, peak: Peak) -> Iterator[tuple[Check, Phrase]]:
     if peak.flops_per_s <= 0:
         return
     for name in reversed(WINDOWED):
-        measured = rate(getattr(record.metrics, name))
-        if measured is None:
+        if not (measured := rate(getattr(record.metrics, name))):
             continue
         share = model_flops_utilization(measured.value, record.topology.world_size, forward_flops, peak)
         if share > 1:
-            text = phrase(
-                "%(name)s %(rate)s is %(mfu)s of the peak (%(peak)s TFLOP/s, %(source)s)",
-                name=name,
-                rate=measured.value,
-                peak=peak.flops_per_s / 1e12,
-                source=peak.source,
-                mfu=f"{share:.0%}",
+            yield (
+                "mfu",
+                phrase(
+                    "%(name)s %(rate)s is %(mfu)s of the peak (%(peak)s TFLOP/s, %(source)s)",
+                    name=name,
+                    rate=measured.value,
+                    peak=peak.flops_per_s / 1e12,
+                    source=peak.source,
+                    mfu=f"{share:.0%}",
+                ),
             )
-            yield "mfu", text

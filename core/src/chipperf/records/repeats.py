@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from chipperf.errors import RecordError, UsageError, first_fault
+from chipperf.errors import RecordError, UsageError
 from chipperf.records.columns import Unit, columns_of
-from chipperf.records.files import parse_model, read_bounded, write_atomically
+from chipperf.records.files import read_model, write_atomically
 from chipperf.records.schema import METRICS_VERSION, Missing, Number, StrictModel
 from chipperf.records.store import read_record
 
@@ -97,23 +95,19 @@ def aggregate(values: Sequence[Number], unit: Unit) -> Aggregate:
     """
     known = [value for value in values if not isinstance(value, Missing)]
     missing = [value for value in values if isinstance(value, Missing)]
-    result: Number
-    lowest: Number
-    highest: Number
+    result: tuple[Number, Number, Number]
     if known and not missing:
-        result, lowest, highest = combine(known), min(known), max(known)
+        result = combine(known), min(known), max(known)
     elif known:
-        reason = f"{len(missing)} of {len(values)} runs have none"
-        result = lowest = highest = Missing(missing="failed", reason=reason)
+        result = (Missing(missing="failed", reason=f"{len(missing)} of {len(values)} runs have none"),) * 3
     else:
-        no_run = Missing(missing="not_run", reason="no run completed")
-        result = lowest = highest = missing[0] if missing else no_run
+        result = (missing[0] if missing else Missing(missing="not_run", reason="no run completed"),) * 3
     return Aggregate(
         unit=unit,
         statistic="olympic_mean" if len(values) >= OLYMPIC_REPEATS else "median",
-        value=result,
-        lowest=lowest,
-        highest=highest,
+        value=result[0],
+        lowest=result[1],
+        highest=result[2],
         values=list(values),
     )
 
@@ -125,14 +119,7 @@ def read_repeats(directory: Path) -> Repeats | None:
         RecordError: The file cannot be read or has another form.
     """
     file = directory / REPEATS_FILE
-    if not file.is_file():
-        return None
-    try:
-        return parse_model(Repeats, read_bounded(file))
-    except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror}") from error
-    except ValidationError as error:
-        raise RecordError(f"{file}: {first_fault(error)}", hint="the file was edited or is incomplete") from error
+    return read_model(Repeats, file, hint="the file was edited or is incomplete") if file.is_file() else None
 
 
 def summarize_repeats(

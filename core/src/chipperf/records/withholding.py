@@ -15,15 +15,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
-from chipperf.errors import RecordError, UsageError, first_fault, first_place
-from chipperf.records.files import parse_model, read_bounded, write_atomically
-from chipperf.records.schema import SCHEMA_VERSION, Record, StrictModel, WithheldRatio
+from chipperf.errors import UsageError, first_place
+from chipperf.records.files import read_model, write_atomically
+from chipperf.records.schema import SCHEMA_VERSION, Commitment, Record, StrictModel, WithheldRatio
 from chipperf.records.store import RECORD_NAME, record_text
 from chipperf.records.upgrade import upgrade, upgrade_field
 
@@ -152,17 +153,11 @@ def withhold(
                 ) from error
             also.append((by, path))
     made = [Secret(field=path, value=value, salt=secrets.token_hex(_SALT_BYTES)) for path, value in values.items()]
-    content["withheld"] += [
-        {
-            "field": each.field,
-            "reason": reason,
-            "sha256": commitment(record.run_id, each.field, each.value, each.salt),
-            "ratio": _ratio(each.field, each.value, ratio_to).model_dump()
-            if ratio_to and each.field in named
-            else None,
-        }
-        for each in made
-    ]
+    for each in made:
+        ratio = _ratio(each.field, each.value, ratio_to) if ratio_to and each.field in named else None
+        sha256 = commitment(record.run_id, each.field, each.value, each.salt)
+        committed = Commitment(field=each.field, reason=reason, sha256=sha256, ratio=ratio)
+        content["withheld"].append(committed.model_dump())
     return Withheld(
         record=Record.model_validate(content),
         secrets=Secrets(schema_version=SCHEMA_VERSION, run_id=record.run_id, values=made),
@@ -236,8 +231,6 @@ def write_public(directory: Path, record: Record) -> None:
     """
     try:
         directory.mkdir(parents=True)
-    except FileExistsError as error:
-        raise UsageError(f"{directory} exists", hint="choose another --out; nothing is overwritten") from error
     except OSError as error:
         raise UsageError(f"cannot write {directory}: {error.strerror}", hint="choose another --out") from error
     write_atomically(directory / RECORD_NAME, record_text(record))
@@ -262,19 +255,8 @@ def write_secrets(file: Path, content: Secrets) -> None:
 
 
 def read_secrets(file: Path) -> Secrets:
-    """Read values and salts.
-
-    Raises:
-        RecordError: The file cannot be read or has another form; the message says where.
-    """
-    try:
-        return parse_model(Secrets, read_bounded(file))
-    except OSError as error:
-        raise RecordError(f"cannot read {file}: {error.strerror}") from error
-    except ValidationError as error:
-        raise RecordError(
-            f"{file}: {first_fault(error)}", hint="name the private file that 'perf withhold' wrote"
-        ) from error
+    """Read values and salts; a :class:`RecordError` says what is wrong with the file, and where."""
+    return read_model(Secrets, file, hint="name the private file that 'perf withhold' wrote")
 
 
 def _upgraded(secret: Secret, version: int) -> tuple[str, JsonValue]:
@@ -390,11 +372,10 @@ def _statement(path: str, value: Any) -> re.Pattern[str] | None:
 
 
 def _has(content: Any, path: str) -> bool:
-    try:
+    with suppress(UsageError):
         parent, last = _parent(content, path)
-    except UsageError:
-        return False
-    return _is_told(parent[last])
+        return _is_told(parent[last])
+    return False
 
 
 def _is_told(value: Any) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final, Literal
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Final, Literal
 
 from chipperf.documents.markdown import split_row
 from chipperf.visible import shown_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from chipperf.report.provenance import Provenance, ReportCell
 
@@ -33,7 +34,7 @@ class RecordField:
         return f"{self.field} of {self.run_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ReportDifference:
     """A difference between a report and its records.
 
@@ -62,10 +63,6 @@ class ReportDifference:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         return f"{place}: {self.message}"
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the difference as JSON values."""
-        return asdict(self)
-
 
 def compare_pages(found: str, expected: str, provenance: Provenance, name: str) -> list[ReportDifference]:
     """Return the differences between a page and the ``expected`` page rendered from its records.
@@ -90,23 +87,15 @@ class _Comparison:
         added: list[int] = []
         for found, expected in _differing_ranges(self._found, self._expected):
             lines = [*self._found[found.start : found.stop], *self._expected[expected.start : expected.stop]]
-            is_blank = not any(line.strip() for line in lines)
+            is_blank = not any(map(str.strip, lines))
             for here, there in zip_longest(found, expected):
                 if here is not None and there is not None:
                     yield from self._line(here, there)
-                elif is_blank:
-                    yield self._blank_line(here, there)
-                elif here is None:
-                    removed.append(there)
-                else:
+                elif here is not None and (is_blank or self._found[here].strip()):
                     added.append(here)
+                elif here is None and (is_blank or self._expected[there].strip()):
+                    removed.append(there)
         yield from self._moved_or_not(added, removed)
-
-    def _blank_line(self, here: int | None, there: int) -> ReportDifference:
-        if here is None:
-            line = min(there, len(self._found) - 1)
-            return self._difference("removed", line, 0, "the page lacks a blank line", None, self._expected[there])
-        return self._difference("added", here, 0, "the records give no blank line here", self._found[here], None)
 
     def _moved_or_not(self, added: list[int], removed: list[int]) -> Iterator[ReportDifference]:
         places: dict[str, list[int]] = {}
@@ -114,43 +103,41 @@ class _Comparison:
             places.setdefault(self._expected[there], []).append(there)
         for here in added:
             text = self._found[here]
-            if text.strip() and places.get(text):
+            if not text.strip():
+                yield self._difference("added", here, 0, "the records give no blank line here", text)
+            elif places.get(text):
                 there = places[text].pop(0)
                 message = f"this line belongs in line {there + 1}: {_short(text)}"
-                yield self._difference("moved", here, 0, message, text, text, self._fields(there, None))
-            elif text.strip():
-                message = f"this line is not from the records: {_short(text)}"
-                yield self._difference("added", here, 0, message, text, None)
+                yield self._difference("moved", here, 0, message, text, text, self._fields(there))
+            else:
+                yield self._difference("added", here, 0, f"this line is not from the records: {_short(text)}", text)
         for there in sorted(there for remaining in places.values() for there in remaining):
-            text = self._expected[there]
-            if text.strip():
-                fields = self._fields(there, None)
-                message = f"the page lacks: {_short(text)}{_from(fields)}"
-                line = min(there, len(self._found) - 1)
-                yield self._difference("removed", line, 0, message, None, text, fields)
+            text, fields = self._expected[there], self._fields(there)
+            line = min(there, len(self._found) - 1)
+            message = (
+                f"the page lacks: {_short(text)}{_from(fields)}" if text.strip() else "the page lacks a blank line"
+            )
+            yield self._difference("removed", line, 0, message, None, text, fields)
 
     def _line(self, here: int, there: int) -> Iterator[ReportDifference]:
         found, expected = self._found[here], self._expected[there]
         if found == expected:
             return
+        offset = len(commonprefix((found, expected)))
         if found.split() == expected.split():
-            offset = _first_difference(found, expected)
             message = f"the spaces differ from the report: {_short(found)}"
-            yield self._difference("line", here, offset, message, found, expected, self._fields(there, None))
+            yield self._difference("line", here, offset, message, found, expected, self._fields(there))
             return
-        if not (_is_row(found) and _is_row(expected)):
-            yield self._text("line", here, there, _first_difference(found, expected), found.strip(), expected.strip())
-            return
-        cells = zip_longest(split_row(found, here), split_row(expected, there))
         is_found = False
-        for number, (cell, wanted) in enumerate(cells, start=1):
-            text, column = (cell[0], cell[1].column - 1) if cell else ("", len(found))
-            if cell is None or wanted is None or text != wanted[0]:
-                is_found = True
-                yield self._text("cell", here, there, column, text, wanted[0] if wanted else "", number)
+        if found.lstrip().startswith("|") and expected.lstrip().startswith("|"):
+            cells = zip_longest(split_row(found, here), split_row(expected, there))
+            for number, (cell, wanted) in enumerate(cells, start=1):
+                text, column = (cell[0], cell[1].column - 1) if cell else ("", len(found))
+                if cell is None or wanted is None or text != wanted[0]:
+                    is_found = True
+                    yield self._text("cell", here, there, column, text, wanted[0] if wanted else "", number)
         if not is_found:
-            # The cells are equal but written differently, for example without a bar at the end.
-            offset = _first_difference(found, expected)
+            # No row, or its cells are equal but written differently, for example without a bar at the end.
             yield self._text("line", here, there, offset, found.strip(), expected.strip())
 
     def _text(
@@ -169,21 +156,12 @@ class _Comparison:
         offset: int,
         message: str,
         found: str | None,
-        expected: str | None,
+        expected: str | None = None,
         fields: tuple[RecordField, ...] = (),
     ) -> ReportDifference:
-        return ReportDifference(
-            kind=kind,
-            file=self._name,
-            line=line + 1,
-            column=offset + 1,
-            message=message,
-            found=found,
-            expected=expected,
-            fields=fields,
-        )
+        return ReportDifference(kind, self._name, message, line + 1, offset + 1, found, expected, fields)
 
-    def _fields(self, line: int, cell: int | None) -> tuple[RecordField, ...]:
+    def _fields(self, line: int, cell: int | None = None) -> tuple[RecordField, ...]:
         return tuple(
             RecordField(self._runs[source.record], field)
             for each in self._cells.get(line + 1, ())
@@ -193,13 +171,10 @@ class _Comparison:
         )
 
 
-def _differing_ranges(found: Sequence[str], expected: Sequence[str]) -> Iterator[tuple[range, range]]:
+def _differing_ranges(found: list[str], expected: list[str]) -> Iterator[tuple[range, range]]:
     """Yield the differing parts of two pages, as ranges of line indices."""
-    if found == expected:
-        return
-    first = _first_difference(found, expected)
-    rest = min(len(found), len(expected)) - first
-    last = next((index for index in range(rest) if found[-1 - index] != expected[-1 - index]), rest)
+    first = len(commonprefix((found, expected)))
+    last = len(commonprefix((found[first:][::-1], expected[first:][::-1])))
     here, there = range(first, len(found) - last), range(first, len(expected) - last)
     if max(len(here), len(there)) > _MAX_ALIGNED_LINES:
         yield here, there
@@ -210,19 +185,10 @@ def _differing_ranges(found: Sequence[str], expected: Sequence[str]) -> Iterator
             yield here[i1:i2], there[j1:j2]
 
 
-def _is_row(line: str) -> bool:
-    return line.lstrip().startswith("|")
-
-
-def _first_difference(found: Sequence[str], expected: Sequence[str]) -> int:
-    pairs = enumerate(zip(found, expected, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(found), len(expected)))
-
-
 def _short(text: str) -> str:
     stripped = text.strip()
     shown = stripped if len(stripped) <= 120 else f"{stripped[:117]}..."
-    return shown if shown else "nothing"
+    return shown or "nothing"
 
 
 def _from(fields: tuple[RecordField, ...]) -> str:

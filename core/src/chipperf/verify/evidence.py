@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -11,21 +10,20 @@ from chipperf.cases.recorded_settings import check_with_case
 from chipperf.cases.registry import find_case
 from chipperf.errors import PerfError
 from chipperf.records.consistency import Relation, first_contradictions
+from chipperf.records.event_metrics import counted_events
 from chipperf.records.schema import Missing, Power, Throughput
 from chipperf.run.directory import RunDirectory
 from chipperf.run.events import window_value
 from chipperf.run.telemetry_process import read_telemetry, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from chipperf.records.event_metrics import LoggedEvent
     from chipperf.records.schema import Record
 
-_TRAIN: Final = "metrics.p_train.windows"
-_CORE: Final = "metrics.p_core.windows"
-_SERIES: Final = {"WINDOW_STOP": _TRAIN, "EVAL_ACCURACY": "metrics.curve", "CORE_WINDOW_STOP": _CORE}
-"""Events of which all count, and the fields of the record that have them."""
+_CORE_EVENT: Final = "CORE_WINDOW_STOP"
 
 _WITNESSED: Final = Power.model_fields.keys() - {"used_peak_bytes"}
 """Values of the telemetry. The used memory depends on the memory in use before the run, which only the plan has."""
@@ -72,18 +70,13 @@ def _check_content(record: Record, run: RunDirectory, there: Mapping[str, str], 
     if run.events.name not in there:
         found.notes.append("without events, nothing witnesses windows, evaluations and the run's end")
     else:
-        events, faults = _Events(), []
-        for line in run.events.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                events.add(**json.loads(line))
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                faults.append(error)
+        events, faults = counted_events(run.events)
         # A session that was killed may have left half a line.
         if len(faults) > len(record.interruptions):
             found.contradictions.append(f"events.jsonl is not an event log: {faults[0]}")
             return
-        found.contradictions += map(str, first_contradictions(events.relations(record)))
-        if isinstance(record.metrics.p_core, Throughput) and not events.series[_CORE]:
+        found.contradictions += map(str, first_contradictions(_events(record, events)))
+        if isinstance(record.metrics.p_core, Throughput) and not any(each.event == _CORE_EVENT for each in events):
             found.notes.append("without events of the core pass, nothing witnesses p_core")
     found.contradictions += map(str, first_contradictions(_telemetry(record, run, there)))
 
@@ -100,50 +93,31 @@ def _telemetry(record: Record, run: RunDirectory, there: Mapping[str, str]) -> I
                 yield Relation(f"metrics.power.{name}", getattr(power, name), file.name, said)
 
 
-class _Events:
-    """The last value of each event, and the series of those that count, by the field of the record and the step."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.series: dict[str, dict[int, Any]] = {field: {} for field in _SERIES.values()}
-        self._resumed_at = 0
-
-    def add(self, event: str, value: Any, metadata: dict[str, Any]) -> None:
-        """Add the next event. A session repeats what followed the checkpoint that it began with."""
-        self.values[event] = value
-        if event == "RUN_RESUME":
-            self._resumed_at = metadata["step"]
-        elif event == "RUN_START":
-            for known in self.series.values():
-                for step in [step for step in known if step > self._resumed_at]:
-                    del known[step]
-            self._resumed_at = 0
-        elif event in _SERIES:
-            self.series[_SERIES[event]][metadata["step"]] = value
-
-    def relations(self, record: Record) -> Iterator[Relation]:
-        """Yield what the events say of a completed run's record."""
-        metrics, hyperparameters, dataset = record.metrics, record.hyperparameters, record.dataset
-        where = "events.jsonl"
-        for name, event, value in (
-            ("status.state", "RUN_STOP", "success"),
-            ("seed", "SEED", record.seed),
-            ("hyperparameters.global_batch_size", "GLOBAL_BATCH_SIZE", hyperparameters.global_batch_size),
-            ("hyperparameters.values.lr", "OPT_BASE_LEARNING_RATE", hyperparameters.values.get("lr")),
-            ("dataset.train_samples", "TRAIN_SAMPLES", dataset.train_samples),
-            ("dataset.eval_samples", "EVAL_SAMPLES", dataset.eval_samples),
-        ):
-            yield Relation(name, value, where, self.values.get(event, "nothing"))
-        results = {point.step: None if isinstance(point.value, Missing) else point.value for point in metrics.curve}
-        stated: dict[str, dict[int, Any]] = {"metrics.curve": results}
-        if isinstance(metrics.p_train, Throughput):
-            windows = (*metrics.p_train.windows, *metrics.restart_windows)
-            stated[_TRAIN] = {each.first_step + each.steps - 1: window_value(each) for each in windows}
-        if isinstance(metrics.p_core, Throughput) and self.series[_CORE]:
-            core = enumerate(metrics.p_core.windows)
-            stated[_CORE] = {each.first_step + index: window_value(each) for index, each in core}
-        for name, said in stated.items():
-            witnessed = self.series[name]
-            for step in sorted(said.keys() | witnessed.keys()):
-                # Numbers in JSON are exact.
-                yield Relation(name, str(said.get(step)), f"{where} at step {step}", str(witnessed.get(step)))
+def _events(record: Record, events: Sequence[LoggedEvent]) -> Iterator[Relation]:
+    """Yield what the events say of a completed run's record: the last value of each, or of some the value by step."""
+    metrics, hyperparameters, dataset = record.metrics, record.hyperparameters, record.dataset
+    where, last = "events.jsonl", {each.event: each.value for each in events}
+    for name, event, value in (
+        ("status.state", "RUN_STOP", "success"),
+        ("seed", "SEED", record.seed),
+        ("hyperparameters.global_batch_size", "GLOBAL_BATCH_SIZE", hyperparameters.global_batch_size),
+        ("hyperparameters.values.lr", "OPT_BASE_LEARNING_RATE", hyperparameters.values.get("lr")),
+        ("dataset.train_samples", "TRAIN_SAMPLES", dataset.train_samples),
+        ("dataset.eval_samples", "EVAL_SAMPLES", dataset.eval_samples),
+    ):
+        yield Relation(name, value, where, last.get(event, "nothing"))
+    results = {point.step: None if isinstance(point.value, Missing) else point.value for point in metrics.curve}
+    stated: list[tuple[str, str, dict[int, Any]]] = [("metrics.curve", "EVAL_ACCURACY", results)]
+    if isinstance(metrics.p_train, Throughput):
+        windows = (*metrics.p_train.windows, *metrics.restart_windows)
+        said = {each.first_step + each.steps - 1: window_value(each) for each in windows}
+        stated.append(("metrics.p_train.windows", "WINDOW_STOP", said))
+    if isinstance(metrics.p_core, Throughput) and _CORE_EVENT in last:
+        core = enumerate(metrics.p_core.windows)
+        said = {each.first_step + index: window_value(each) for index, each in core}
+        stated.append(("metrics.p_core.windows", _CORE_EVENT, said))
+    for name, event, said in stated:
+        witnessed = {each.step: each.value for each in events if each.event == event}
+        for step in sorted(said.keys() | witnessed.keys()):
+            # Numbers in JSON are exact.
+            yield Relation(name, str(said.get(step)), f"{where} at step {step}", str(witnessed.get(step)))

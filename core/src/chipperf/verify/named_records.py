@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel
 
 from chipperf.documents.markdown import Table
 from chipperf.errors import UsageError
@@ -107,6 +109,10 @@ def _in_table(table: Table) -> Iterator[NamedRecord]:
             yield NamedRecord(run_id=row[runs].text, digest=row[hashes].text, place=row[hashes].place)
 
 
+class _Named(BaseModel):
+    run_id: str
+
+
 class RecordFinder:
     """Finds files called ``record.json`` in directories, and single files with any name."""
 
@@ -126,18 +132,16 @@ class RecordFinder:
         found: dict[str, Path] = {}
         for place in self._places:
             for file in [place] if place.is_file() else find_records(place):
-                digest = _digest(file)
-                if digest:
-                    found.setdefault(digest, file)
+                with suppress(OSError):
+                    found.setdefault(hashlib.sha256(read_bounded(file)).hexdigest(), file)
         return found
 
     @cached_property
     def _by_run(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for file in self._by_digest.values():
-            run_id = _run_id(file)
-            if run_id:
-                found.setdefault(run_id, file)
+            with suppress(OSError, ValueError):
+                found.setdefault(_Named.model_validate_json(read_bounded(file)).run_id, file)
         return found
 
     def by_digest(self, digest: str) -> Path | None:
@@ -147,20 +151,3 @@ class RecordFinder:
     def by_run(self, run_id: str) -> Path | None:
         """Return the file of a record with this run id, or ``None``."""
         return self._by_run.get(run_id)
-
-
-def _digest(file: Path) -> str | None:
-    """Return a file's SHA-256, or ``None`` if the file cannot be a record."""
-    try:
-        return hashlib.sha256(read_bounded(file)).hexdigest()
-    except OSError:
-        return None
-
-
-def _run_id(file: Path) -> str | None:
-    try:
-        content: Any = json.loads(read_bounded(file))
-    except (OSError, ValueError, RecursionError):
-        return None
-    run_id = content.get("run_id") if isinstance(content, dict) else None
-    return run_id if isinstance(run_id, str) else None

@@ -107,10 +107,8 @@ def verify_report(
     text = read_text(path).replace("\r\n", "\n")
     result = ReportResult(file=path)
     if text.lstrip().casefold().startswith(_WEB_PAGE):
-        result.add(
-            "page",
-            "a web page cannot be verified: give a Markdown report, as 'perf report --out README.md' writes it",
-        )
+        message = "a web page cannot be verified: give a Markdown report, as 'perf report --out README.md' writes it"
+        result.add("page", message)
         return result
     if not text.endswith("\n"):
         text += "\n"
@@ -118,9 +116,8 @@ def verify_report(
     provenance = _provenance(result)
     named = named_by_provenance(provenance) if provenance else named_by_page(page)
     if not named:
-        result.add(
-            "page", "the page names no record by its hash: it is not a report of chipperf, or its evidence was removed"
-        )
+        missing = "it is not a report of chipperf, or its evidence was removed"
+        result.add("page", f"the page names no record by its hash: {missing}")
         return result
     found = [(each, record) for each in named if (record := _find(each, finder, result))]
     if len(found) < len(named):
@@ -139,9 +136,8 @@ def verify_report(
     named_beside = {run.run_id for run in view.beside}
     for run in runs_beside(result.records.values(), reported, baselines):
         if run.run_id not in named_beside:
-            result.notes.append(
-                f"run {run.run_id} ({run.state}) of the same row lies beside, and the page does not say so"
-            )
+            named_run = f"run {run.run_id} ({run.state})"
+            result.notes.append(f"{named_run} of the same row lies beside, and the page does not say so")
     _compare(text, page, view, reported, baselines, provenance, templates, result)
     return result
 
@@ -163,22 +159,20 @@ def _provenance(result: ReportResult) -> Provenance | None:
 def _find(named: NamedRecord, finder: RecordFinder, result: ReportResult) -> Record | None:
     """Return the record that a report names or, if it was edited, the record of the same run."""
     named_in = result.file if named.place else provenance_file(result.file)
-    file = finder.by_digest(named.digest) if named.digest else None
+    of_digest = finder.by_digest(named.digest) if named.digest else None
+    file = of_digest or finder.by_run(named.run_id)
     if file is None:
-        file = finder.by_run(named.run_id)
-        if file is None:
-            result.add("record", f"there is no record of {named}", file=named_in, place=named.place)
-            return None
-        if named.digest:
-            message = f"the record was edited: {file} differs from the record of {named}"
-            result.add("record", message, file=named_in, place=named.place)
+        result.add("record", f"there is no record of {named}", file=named_in, place=named.place)
+        return None
+    if named.digest and not of_digest:
+        message = f"the record was edited: {file} differs from the record of {named}"
+        result.add("record", message, file=named_in, place=named.place)
     try:
         record = read_traced(file)
     except RecordError as error:
         result.add("record", error.message, file=file)
         return None
-    version = record.metrics_version
-    if version != METRICS_VERSION:
+    if (version := record.metrics_version) != METRICS_VERSION:
         message = f"metrics version {version} of {named}; this chipperf reports version {METRICS_VERSION}"
         result.add("record", message, file=file)
         return None
