@@ -10,9 +10,9 @@ import functools
 import logging
 import os
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed, registration
@@ -26,6 +26,7 @@ from chipperf.plugin.types import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
+    PluginDescription,
     PrecisionPolicy,
     ProbeResult,
     Rank,
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
-"""What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
 
 MEASURED_HOOKS: Final = ("perf_synchronize", "perf_step_end")
 """Hooks that are called during a measurement."""
@@ -109,15 +107,6 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
         else:
             session.add_observer(registration.register(observer, registration.OBSERVER_HOOKS))
     return session
-
-
-def installed_infos() -> tuple[VendorInfo, ...]:
-    """Return the infos of the installed vendors by name, without broken plugins, which ``perf doctor`` reports."""
-    infos = []
-    for entry in {entry.name: entry for entry in installed.vendors()}.values():
-        with suppress(PerfError):
-            infos.append(bind(entry, purpose="inspect").vendor_info())
-    return tuple(infos)
 
 
 class Session:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from chipperf.languages import Translated
 
@@ -88,6 +88,10 @@ class VendorInfo:
         """Return the short name of the product ``device_name``, or ``device_name`` if the product is unknown."""
         names = {device.name.casefold(): device.short_name for device in self.known_devices}
         return names.get(device_name.casefold(), device_name)
+
+
+PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
+"""What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
