@@ -217,22 +217,6 @@ def use_device(
     return device
 
 
-def read_device_info(module: Any, device: torch.device) -> DeviceInfo:
-    """Return a device's identity by the properties in torch's module; older builds tell neither UUID nor address."""
-    properties = module.get_device_properties(device)
-    uuid = getattr(properties, "uuid", None)
-    address = None
-    if hasattr(properties, "pci_domain_id"):
-        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
-    return DeviceInfo(
-        index=device.index or 0,
-        name=properties.name,
-        uuid=f"GPU-{uuid}" if uuid else None,
-        pci_bus_id=address,
-        total_bytes=int(properties.total_memory) or None,
-    )
-
-
 def read_memory(
     module: Any,
     device: torch.device,
@@ -264,10 +248,21 @@ def read_memory(
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the device by torch's properties; for plugins as :func:`perf_synchronize`."""
+    """Identify the device by torch's properties, which in older builds have neither UUID nor address."""
     import torch
 
-    return read_device_info(torch.cuda, device)
+    properties: Any = torch.cuda.get_device_properties(device)
+    uuid = getattr(properties, "uuid", None)
+    address = None
+    if hasattr(properties, "pci_domain_id"):
+        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return DeviceInfo(
+        index=device.index or 0,
+        name=properties.name,
+        uuid=f"GPU-{uuid}" if uuid else None,
+        pci_bus_id=address,
+        total_bytes=int(properties.total_memory) or None,
+    )
 
 
 @hookimpl
