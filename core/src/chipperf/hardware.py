@@ -392,6 +392,7 @@ class ManagementTool:
         return DeviceReport() if output.problem else parse(output.stdout)
 
 
+@dataclass(eq=False)
 class LayoutReader:
     """Reads all devices from a tool whose versions print different layouts, given with their options, best first.
 
@@ -399,18 +400,10 @@ class LayoutReader:
     whether a report is useful.
     """
 
-    def __init__(
-        self,
-        tool: ManagementTool,
-        layouts: Sequence[Layout],
-        *,
-        misread: str,
-        tells: Callable[[DeviceReport], bool] = lambda report: bool(report.readings),
-    ) -> None:
-        self._tool = tool
-        self._layouts = tuple(layouts)
-        self._misread = misread
-        self._tells = tells
+    tool: ManagementTool
+    layouts: Sequence[Layout]
+    misread: str
+    tells: Callable[[DeviceReport], bool] = lambda report: bool(report.readings)
 
     def read(self, *, timeout_s: float) -> DeviceReport:
         """Return the report of the first layout that gives a useful one; the next call begins with that layout.
@@ -419,33 +412,33 @@ class LayoutReader:
         """
         deadline_s = time.monotonic() + timeout_s
         problem = ""
-        for place, (options, parse) in enumerate(self._layouts):
+        for place, (options, parse) in enumerate(self.layouts):
             remaining_s = deadline_s - time.monotonic()
             if remaining_s <= 0:
                 break
-            output = self._tool.run(options, timeout_s=max(0.1, round(remaining_s, 1)))
+            output = self.tool.run(options, timeout_s=max(0.1, round(remaining_s, 1)))
             report = parse(output.stdout) if output.problem is None else DeviceReport()
-            name = Path(self._tool.find() or self._tool.names[0]).name
-            if self._tells(report):
-                self._layouts = self._layouts[place:]
+            name = Path(self.tool.find() or self.tool.names[0]).name
+            if self.tells(report):
+                self.layouts = self.layouts[place:]
                 return replace(report, source=" ".join((name, *filter(None, [report.tool_version]), *options)))
-            problem = problem or output.problem or self._misread.format(call=" ".join((name, *options)))
+            problem = problem or output.problem or self.misread.format(call=" ".join((name, *options)))
         return DeviceReport(problem=problem)
 
 
+@dataclass(eq=False)
 class SharedReport:
     """Caches a report on all devices for ``fresh_s`` seconds, because telemetry reads one device after the other."""
 
-    def __init__(self, take: Callable[[], DeviceReport], *, fresh_s: float = 0.5) -> None:
-        self._take = take
-        self._fresh_s = fresh_s
-        self._report = DeviceReport()
-        self._taken_s = float("-inf")
+    take: Callable[[], DeviceReport]
+    fresh_s: float = 0.5
+    _report: DeviceReport = DeviceReport()
+    _taken_s: float = float("-inf")
 
     def current(self) -> DeviceReport:
         """Return the latest report, or a new one if it is too old."""
-        if time.monotonic() - self._taken_s > self._fresh_s:
-            self._report, self._taken_s = self._take(), time.monotonic()
+        if time.monotonic() - self._taken_s > self.fresh_s:
+            self._report, self._taken_s = self.take(), time.monotonic()
         return self._report
 
 
