@@ -328,9 +328,7 @@ def nccl_version() -> str | None:
 
     if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
         return None
-    version = torch.cuda.nccl.version()
-    # torch before 1.10 gave one number.
-    return ".".join(map(str, version)) if isinstance(version, tuple) else str(version)
+    return ".".join(map(str, torch.cuda.nccl.version()))
 
 
 def _switch_of_torch(name: str) -> Switch:
