@@ -136,7 +136,17 @@ class Session:
 
     def load_runtime(self) -> RuntimeInfo:
         """Import torch and the vendor's extension."""
-        return self._checked("perf_load_runtime", RuntimeInfo)
+        try:
+            return self._checked("perf_load_runtime", RuntimeInfo)
+        except VendorHookError as error:
+            broken = installed.unreadable_distributions()
+            if not broken:
+                raise
+            # When torch and triton are imported, they read the entry points of every distribution.
+            raise VendorHookError(
+                f"{error.message}; the entry points of {', '.join(broken)} cannot be read, so torch does not load",
+                hint="repair the distribution with 'pip install --force-reinstall', or 'pip uninstall' it",
+            ) from error
 
     def device_init(self, rank: Rank) -> torch.device:
         """Make the rank's device current and return it: of the declared type, and but for a CPU with the local rank as
