@@ -71,7 +71,8 @@ def example_of(function: Callable[..., object]) -> str:
     block = re.search(r"^Example:\n((?:    .*\n|\n)+)", f"{inspect.getdoc(function)}\n", re.MULTILINE)
     if block is None:
         raise ValueError(f"{function.__name__} has no example")
-    return textwrap.dedent(block[1]).strip() + "\n"
+    code = textwrap.dedent(block[1]).strip() + "\n"
+    return code if "hookimpl\n" in code.partition("@")[0] else f"from chipperf import hookimpl\n\n{code}"
 
 
 def _section(function: Callable[..., object]) -> str:

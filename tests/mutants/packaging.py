@@ -103,7 +103,7 @@ MUTANTS = [
     Mutant(
         name="core_patched_at_import",
         kills=("A5",),
-        changes=_at_import("from chipperf import hardware\nhardware.find_tool = lambda *_: None\n"),
+        changes=_at_import("from chipperf import hardware\nhardware.run_tool = lambda *_: None\n"),
     ),
     Mutant(name="banner_printed_at_import", kills=("A5",), changes=_at_import('print("Acme SDK 2.1")\n')),
     Mutant(

@@ -39,9 +39,9 @@ def test_observer_that_raises_is_disabled_listed_once_and_harms_no_other(plugins
 
     assert (tmp_path / "bad").read_text() == "1 "
     assert (tmp_path / "good").read_text() == "1 1 "
-    (disabled,) = session.disabled_observers
+    ((disabled, reason),) = session.disabled_observers
     assert (disabled.name, disabled.distribution, disabled.version) == ("bad", "perf-bad", "1.2")
-    assert disabled.reason.startswith(f"perf_epoch_finished raised {error.partition('(')[0]}")
+    assert reason.startswith(f"perf_epoch_finished raised {error.partition('(')[0]}")
     assert caplog.text.count("observer 'bad' (perf-bad 1.2) is disabled") == 1
 
 
@@ -62,7 +62,7 @@ def test_observer_cannot_change_the_event(plugins):
     session.notify(EVENT)
 
     assert EVENT.mean_loss == 0.5
-    assert "FrozenInstanceError" in session.disabled_observers[0].reason
+    assert "FrozenInstanceError" in session.disabled_observers[0][1]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, TrainingStopped])
@@ -98,8 +98,8 @@ def test_observer_that_hangs_is_interrupted_and_named(plugins, tmp_path, body):
     session.notify(EVENT, limit_s=0.1)
 
     assert (tmp_path / "good").read_text() == "1 "
-    (disabled,) = session.disabled_observers
-    assert (disabled.name, disabled.reason) == ("stuck", "perf_epoch_finished did not return within 0.1 s")
+    ((disabled, reason),) = session.disabled_observers
+    assert (disabled.name, reason) == ("stuck", "perf_epoch_finished did not return within 0.1 s")
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
@@ -125,7 +125,7 @@ def test_observer_that_cannot_be_imported_is_disabled(plugins):
 
     session = bind(plugins.vendor("acme"), observers=[broken])
 
-    assert "a_module_nobody_has" in session.disabled_observers[0].reason
+    assert "a_module_nobody_has" in session.disabled_observers[0][1]
 
 
 @pytest.mark.parametrize(

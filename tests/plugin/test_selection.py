@@ -8,8 +8,8 @@ from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ask, ask_all, probe_vendor
 from chipperf.plugin.selection import select_vendor
-from chipperf.plugin.session import PluginDescription, bind
-from chipperf.plugin.types import PeakFlops, ProbeResult
+from chipperf.plugin.session import bind
+from chipperf.plugin.types import PeakFlops, PluginDescription, ProbeResult
 
 RAISES_ON_IMPORT = "raise RuntimeError('this plugin must not be imported')"
 

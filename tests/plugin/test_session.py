@@ -129,6 +129,18 @@ def test_hook_that_raises_gives_an_error_that_names_plugin_and_hook(plugins):
     assert "perf-acme" in caught.value.hint
 
 
+def test_foreign_distribution_that_keeps_torch_from_loading_is_named(plugins):
+    load = "@hookimpl\ndef perf_load_runtime():\n    import importlib.metadata\n    importlib.metadata.entry_points()"
+    session = bind(plugins.vendor("acme", perf_load_runtime=load))
+    plugins.distribution("foreign", "[console_scripts]\nno equals sign\n")
+
+    with pytest.raises(VendorHookError) as caught:
+        session.load_runtime()
+    assert f"{WHO}: perf_load_runtime raised " in str(caught.value)
+    assert f"the entry points of {plugins.root / 'foreign-1.2.dist-info'} cannot be read" in str(caught.value)
+    assert "pip uninstall" in caught.value.hint
+
+
 def test_hook_that_exits_does_not_end_the_run_silently(plugins):
     session = bind(plugins.vendor("acme", perf_synchronize="@hookimpl\ndef perf_synchronize():\n    raise SystemExit"))
 

@@ -22,10 +22,8 @@ from chipperf.hardware import (
     SharedReport,
     call_bounded,
     distribution_version,
-    find_cards,
     find_pci_devices,
     find_reading,
-    find_tool,
     normalize_pci_address,
     only,
     probe_cards,
@@ -36,7 +34,6 @@ from chipperf.hardware import (
     read_text,
     run_tool,
     select_visible,
-    whole,
 )
 
 if TYPE_CHECKING:
@@ -94,14 +91,15 @@ def test_distribution_version_needs_no_import() -> None:
 def test_tool_is_found_on_the_path_before_its_own_directory(machine: FakeMachine, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    assert find_tool("some-smi", (own,)) is None
+    smi = ManagementTool(names=("some-smi",), directories=(own,))
+    assert smi.find() is None
     tool = machine.add_tool("some-smi")
     installed = own / "some-smi"
     installed.write_text("#!/bin/sh\n")
     installed.chmod(0o755)
-    assert find_tool("some-smi", (own,)) == str(tool)
+    assert smi.find() == str(tool)
     tool.unlink()
-    assert find_tool("some-smi", (own,)) == str(installed)
+    assert smi.find() == str(installed)
 
 
 def test_tool_output_is_returned(machine: FakeMachine) -> None:
@@ -150,15 +148,26 @@ def test_cards_are_found_or_the_reason_is_told(machine: FakeMachine) -> None:
     def is_acme(function: PciDevice) -> bool:
         return function.vendor_id == 0x1D22
 
-    cards, words = find_cards(machine.root, is_acme, called="ACME card", criterion="has vendor id 0x1d22")
-    assert cards == ()
+    found: list[str] = []
+
+    def examine(cards: tuple[PciDevice, ...]) -> str:
+        found.extend(card.address for card in cards)
+        return "none works"
+
+    def reason() -> str:
+        criterion = "has vendor id 0x1d22"
+        return probe_cards(
+            machine.root, is_acme, examine, called="ACME card", criterion=criterion, driver_version=None
+        ).reason
+
+    words = reason()
+    assert found == []
     assert words.startswith(f"no ACME card: none of the 1 PCI devices under {machine.root}")
     assert "has vendor id 0x1d22; check that the card is powered" in words
     for bus in ("1b", "1a"):
         machine.add_pci(f"0000:{bus}:00.0", 0x1D22, 0x3684)
-    cards, words = find_cards(machine.root, is_acme, called="ACME card", criterion="has vendor id 0x1d22")
-    assert words == "PCI lists ACME cards at 0000:1a:00.0, 0000:1b:00.0"
-    assert [card.address for card in cards] == ["0000:1a:00.0", "0000:1b:00.0"]
+    assert reason() == "PCI lists ACME cards at 0000:1a:00.0, 0000:1b:00.0, but none works"
+    assert found == ["0000:1a:00.0", "0000:1b:00.0"]
 
 
 def test_probe_examines_the_cards_that_pci_lists(machine: FakeMachine) -> None:
@@ -216,7 +225,8 @@ def test_quantity_needs_its_unit(text: str | None, units: Mapping[str, float], v
 
 
 def test_count_of_bytes_is_whole() -> None:
-    assert (whole(1.6), whole(None)) == (2, None)
+    sizes = [read_device({"memory_used_bytes": text}).memory_used_bytes for text in ("1.6 B", "N/A")]
+    assert sizes == [2, None]
 
 
 def test_reading_gives_a_sample_its_values() -> None:

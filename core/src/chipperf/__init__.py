@@ -7,90 +7,51 @@ A vendor or observer plugin imports from this module, from :mod:`chipperf.hardwa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from chipperf.errors import DataError, DeviceError, PerfError, PluginError, TrainingError, UnsupportedPrecision
-from chipperf.plugin.types import (
-    API_VERSION,
-    Capability,
-    CaseOverride,
-    CaseOverrides,
-    DdpOptions,
-    DeviceInfo,
-    DistributedConfig,
-    EnvironmentSettings,
-    EnvironmentVariable,
-    EpochFinished,
-    EvaluationFinished,
-    Knob,
-    KnownDevice,
-    LoaderOptions,
-    MemoryStats,
-    PeakFlops,
-    PrecisionPolicy,
-    ProbedDevice,
-    ProbeResult,
-    Rank,
-    RunFailed,
-    RunFinished,
-    RunStarted,
-    RuntimeInfo,
-    TelemetrySample,
-    Title,
-    ToolCommand,
-    VendorInfo,
-    WindowFinished,
-)
-from chipperf.precisions import Precision
+from chipperf.errors import DataError as DataError
+from chipperf.errors import DeviceError as DeviceError
+from chipperf.errors import PerfError as PerfError
+from chipperf.errors import PluginError as PluginError
+from chipperf.errors import TrainingError as TrainingError
+from chipperf.errors import UnsupportedPrecision as UnsupportedPrecision
+from chipperf.plugin.types import API_VERSION as API_VERSION
+from chipperf.plugin.types import Capability as Capability
+from chipperf.plugin.types import CaseOverride as CaseOverride
+from chipperf.plugin.types import CaseOverrides as CaseOverrides
+from chipperf.plugin.types import DdpOptions as DdpOptions
+from chipperf.plugin.types import DeviceInfo as DeviceInfo
+from chipperf.plugin.types import DistributedConfig as DistributedConfig
+from chipperf.plugin.types import EnvironmentSettings as EnvironmentSettings
+from chipperf.plugin.types import EnvironmentVariable as EnvironmentVariable
+from chipperf.plugin.types import EpochFinished as EpochFinished
+from chipperf.plugin.types import EvaluationFinished as EvaluationFinished
+from chipperf.plugin.types import Knob as Knob
+from chipperf.plugin.types import KnownDevice as KnownDevice
+from chipperf.plugin.types import LoaderOptions as LoaderOptions
+from chipperf.plugin.types import MemoryStats as MemoryStats
+from chipperf.plugin.types import PeakFlops as PeakFlops
+from chipperf.plugin.types import PrecisionPolicy as PrecisionPolicy
+from chipperf.plugin.types import ProbedDevice as ProbedDevice
+from chipperf.plugin.types import ProbeResult as ProbeResult
+from chipperf.plugin.types import Rank as Rank
+from chipperf.plugin.types import RunFailed as RunFailed
+from chipperf.plugin.types import RunFinished as RunFinished
+from chipperf.plugin.types import RunStarted as RunStarted
+from chipperf.plugin.types import RuntimeInfo as RuntimeInfo
+from chipperf.plugin.types import TelemetrySample as TelemetrySample
+from chipperf.plugin.types import Title as Title
+from chipperf.plugin.types import ToolCommand as ToolCommand
+from chipperf.plugin.types import VendorInfo as VendorInfo
+from chipperf.plugin.types import WindowFinished as WindowFinished
+from chipperf.precisions import Precision as Precision
 
 if TYPE_CHECKING:
-    from chipperf.plugin.hookspecs import hookimpl
-    from chipperf.plugin.vendor_files import read_case_overrides, read_products, read_variables, read_vendor_info
+    from chipperf.plugin.hookspecs import hookimpl as hookimpl
+    from chipperf.plugin.vendor_files import read_case_overrides as read_case_overrides
+    from chipperf.plugin.vendor_files import read_products as read_products
+    from chipperf.plugin.vendor_files import read_variables as read_variables
+    from chipperf.plugin.vendor_files import read_vendor_info as read_vendor_info
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "API_VERSION",
-    "Capability",
-    "CaseOverride",
-    "CaseOverrides",
-    "DataError",
-    "DdpOptions",
-    "DeviceError",
-    "DeviceInfo",
-    "DistributedConfig",
-    "EnvironmentSettings",
-    "EnvironmentVariable",
-    "EpochFinished",
-    "EvaluationFinished",
-    "Knob",
-    "KnownDevice",
-    "LoaderOptions",
-    "MemoryStats",
-    "PeakFlops",
-    "PerfError",
-    "PluginError",
-    "Precision",
-    "PrecisionPolicy",
-    "ProbeResult",
-    "ProbedDevice",
-    "Rank",
-    "RunFailed",
-    "RunFinished",
-    "RunStarted",
-    "RuntimeInfo",
-    "TelemetrySample",
-    "Title",
-    "ToolCommand",
-    "TrainingError",
-    "UnsupportedPrecision",
-    "VendorInfo",
-    "WindowFinished",
-    "__version__",
-    "hookimpl",
-    "read_case_overrides",
-    "read_products",
-    "read_variables",
-    "read_vendor_info",
-]
 
 _IMPORTED_ON_DEMAND = {
     "hookimpl": "chipperf.plugin.hookspecs",

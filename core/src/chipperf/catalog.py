@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from chipperf.errors import UsageError, did_you_mean
@@ -25,6 +26,7 @@ class Entry(Protocol):
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
+@dataclass(eq=False)
 class Catalog(Generic[EntryT]):
     """All entries of one kind that the modules of a package define.
 
@@ -32,22 +34,21 @@ class Catalog(Generic[EntryT]):
     entry, and ``listing`` the command that prints all of them.
     """
 
-    def __init__(self, package: str, kind: type[EntryT], *, noun: str, listing: str) -> None:
-        self._package = package
-        self._kind = kind
-        self._noun = noun
-        self._listing = listing
-        self._entries: dict[str, EntryT] = {}
+    package: str
+    kind: type[EntryT]
+    noun: str
+    listing: str
+    _entries: dict[str, EntryT] = field(default_factory=dict, init=False)
 
     def entries(self) -> dict[str, EntryT]:
         """Return every entry by its id, ordered by letters and number. Two entries must not have the same id."""
         if not self._entries:
             found: dict[str, EntryT] = {}
-            for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__, f"{self._package}."):
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__, f"{self.package}."):
                 for value in vars(importlib.import_module(module.name)).values():
                     # A module may import another module's entry.
-                    if isinstance(value, self._kind) and found.setdefault(value.id, value) is not value:
-                        raise ValueError(f"two {self._noun}s have the id {value.id}")
+                    if isinstance(value, self.kind) and found.setdefault(value.id, value) is not value:
+                        raise ValueError(f"two {self.noun}s have the id {value.id}")
             self._entries = {id: found[id] for id in sorted(found, key=_order)}
         return self._entries
 
@@ -60,8 +61,8 @@ class Catalog(Generic[EntryT]):
         known = self.entries()
         if id not in known:
             raise UsageError(
-                f"there is no {self._noun} {id!r}{did_you_mean(id, known)}",
-                hint=f"'{self._listing}' prints all of them",
+                f"there is no {self.noun} {id!r}{did_you_mean(id, known)}",
+                hint=f"'{self.listing}' prints all of them",
             )
         return known[id]
 

@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from chipperf.plugin.types import ProbeResult
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     Layout = tuple[tuple[str, ...], Callable[[str], "DeviceReport"]]
     Sections = dict[tuple[str, ...], str]
+    Units = Mapping[str, float]
 
 Device = TypeVar("Device")
 Result = TypeVar("Result")
@@ -38,15 +38,13 @@ _DISPLAY_CLASS = 0x03
 _QUANTITY = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
 
 # Management tools count in powers of 2**10, whatever spelling they use: one prints 67108864 KB for 64 GiB.
-BYTES: Final[Mapping[str, float]] = MappingProxyType(
-    {"B": 1, "KB": 2**10, "KiB": 2**10, "MB": 2**20, "MiB": 2**20, "GB": 2**30, "GiB": 2**30}
-)
+BYTES: Final[Units] = {"B": 1, "KB": 2**10, "KiB": 2**10, "MB": 2**20, "MiB": 2**20, "GB": 2**30, "GiB": 2**30}
 """Units for :func:`quantity`: size by spelling."""
-WATTS: Final[Mapping[str, float]] = MappingProxyType({"W": 1, "mW": 1e-3})
-CELSIUS: Final[Mapping[str, float]] = MappingProxyType({"C": 1})
-PERCENT: Final[Mapping[str, float]] = MappingProxyType({"%": 1})
-MEGAHERTZ: Final[Mapping[str, float]] = MappingProxyType({"MHz": 1})
-UNSTATED: Final[Mapping[str, float]] = MappingProxyType({"": 1})
+WATTS: Final[Units] = {"W": 1, "mW": 1e-3}
+CELSIUS: Final[Units] = {"C": 1}
+PERCENT: Final[Units] = {"%": 1}
+MEGAHERTZ: Final[Units] = {"MHz": 1}
+UNSTATED: Final[Units] = {"": 1}
 """For output without units; the specification of its format gives the unit."""
 _UNITS: Final = {"power_w": WATTS, "temperature_c": CELSIUS, "utilization_percent": PERCENT, "clock_mhz": MEGAHERTZ}
 # Some libraries write "GPU-" in front of a UUID.
@@ -151,25 +149,6 @@ def find_pci_devices(root: Path | None = None) -> tuple[PciDevice, ...]:
     return tuple(devices)
 
 
-def find_cards(
-    root: Path, is_card: Callable[[PciDevice], bool], *, called: str, criterion: str
-) -> tuple[tuple[PciDevice, ...], str]:
-    """Return a vendor's cards, and words for a probe's reason: where they are, or what was looked for and what to do.
-
-    ``called`` is the name of a card in messages, for example ``ACME GPU``; ``criterion`` is what identifies a card, as
-    the end of a sentence, for example ``has vendor id 0x10de``; ``root`` holds ``sys``.
-    """
-    pci_root = root / "sys/bus/pci/devices"
-    functions = find_pci_devices(pci_root)
-    cards = tuple(filter(is_card, functions))
-    if cards:
-        return cards, f"PCI lists {called}s at {', '.join(card.address for card in cards)}"
-    return (), (
-        f"no {called}: none of the {len(functions)} PCI devices under {pci_root} {criterion}; check that the card is "
-        "powered, seated and passed to this machine or container"
-    )
-
-
 def probe_cards(
     root: Path,
     is_card: Callable[[PciDevice], bool],
@@ -179,21 +158,30 @@ def probe_cards(
     criterion: str,
     driver_version: str | None,
 ) -> ProbeResult:
-    """Probe a vendor's cards: find them as :func:`find_cards` does, then ask ``examine`` which devices can be used.
+    """Probe a vendor's cards: find them on the PCI bus, then ask ``examine`` which devices can be used.
 
     Args:
         root: Directory that holds ``sys``.
         is_card: Returns whether a PCI function is a card of the vendor.
         examine: Takes the cards, at least one. Returns the result, or what stands in the way and what to do, as the end
             of a sentence.
-        called, criterion: As in :func:`find_cards`.
+        called: Name of a card in messages, for example ``ACME GPU``.
+        criterion: What identifies a card, as the end of a sentence, for example ``has vendor id 0x10de``.
         driver_version: Version of the kernel driver, for a result without devices.
     """
-    cards, found = find_cards(root, is_card, called=called, criterion=criterion)
-    examined = examine(cards) if cards else ""
-    if isinstance(examined, ProbeResult):
-        return examined
-    reason = f"{found}, but {examined}" if cards else found
+    pci_root = root / "sys/bus/pci/devices"
+    functions = find_pci_devices(pci_root)
+    cards = tuple(filter(is_card, functions))
+    if cards:
+        examined = examine(cards)
+        if isinstance(examined, ProbeResult):
+            return examined
+        reason = f"PCI lists {called}s at {', '.join(card.address for card in cards)}, but {examined}"
+    else:
+        reason = (
+            f"no {called}: none of the {len(functions)} PCI devices under {pci_root} {criterion}; check that the card "
+            "is powered, seated and passed to this machine or container"
+        )
     return ProbeResult(available=False, reason=reason, driver_version=driver_version)
 
 
@@ -226,20 +214,13 @@ def only(matches: Iterable[Device]) -> Device | None:
     return found[0] if len(found) == 1 else None
 
 
-def quantity(text: str | None, units: Mapping[str, float]) -> float | None:
+def quantity(text: str | None, units: Units) -> float | None:
     """Return a number with its unit, in the unit that ``units`` maps to 1; ``None`` for any other text."""
     match = _QUANTITY.fullmatch(text or "")
     return float(match[1]) * units[match[2]] if match and match[2] in units else None
 
 
-def whole(value: float | None) -> int | None:
-    """Return ``value`` as an integer; used for byte counts."""
-    return None if value is None else round(value)
-
-
-def read_device(
-    texts: Mapping[str, object], *, unstated: Mapping[str, float] = MappingProxyType({}), **known: Any
-) -> DeviceReading:
+def read_device(texts: Mapping[str, object], *, unstated: Units | None = None, **known: Any) -> DeviceReading:
     """Return a reading from the texts that a tool prints; a text that cannot be parsed is unknown.
 
     Args:
@@ -250,11 +231,12 @@ def read_device(
     values: dict[str, Any] = {}
     for name, text in texts.items():
         if name.endswith("_bytes"):
-            values[name] = whole(quantity(str(text), BYTES))
+            size = quantity(str(text), BYTES)
+            values[name] = None if size is None else round(size)
         elif name == "device_id":
             values[name] = int(str(text)) if str(text).isdecimal() else None
         elif name in _UNITS:
-            values[name] = quantity(str(text), {**_UNITS[name], **unstated})
+            values[name] = quantity(str(text), {**_UNITS[name], **(unstated or {})})
         else:
             values[name] = (normalize_pci_address(str(text)) if name == "pci_bus_id" else text) or None
     return DeviceReading(**{**values, **known})
@@ -307,19 +289,14 @@ def read_sections(text: str, heading: re.Pattern[str]) -> tuple[Sections, list[t
 
 
 def find_reading(
-    readings: Iterable[DeviceReading], *, uuid: str | None, pci_bus_id: str | None
+    readings: Sequence[DeviceReading], *, uuid: str | None, pci_bus_id: str | None
 ) -> DeviceReading | None:
     """Return the reading with this UUID, else with this address; ``None`` unless exactly one matches.
 
     UUIDs are compared without a prefix such as ``GPU-``, ignoring case.
     """
-    same_uuid, same_address = [], []
-    for reading in readings:
-        if uuid and reading.uuid and _bare(reading.uuid) == _bare(uuid):
-            same_uuid.append(reading)
-        if pci_bus_id and reading.pci_bus_id == pci_bus_id:
-            same_address.append(reading)
-    return only(same_uuid or same_address)
+    same_uuid = [each for each in readings if uuid and each.uuid and _bare(each.uuid) == _bare(uuid)]
+    return only(same_uuid or (each for each in readings if pci_bus_id and each.pci_bus_id == pci_bus_id))
 
 
 def _bare(uuid: str) -> str:
@@ -349,12 +326,6 @@ def distribution_version(name: str) -> str | None:
     with suppress(Exception):
         return importlib.metadata.version(name)
     return None
-
-
-def find_tool(name: str, directories: Iterable[Path] = ()) -> str | None:
-    """Return the path of an executable, from ``PATH`` or else from the vendor's directories; ``None`` if absent."""
-    search_path = (os.environ.get("PATH", os.defpath), *map(str, directories))
-    return shutil.which(name, path=os.pathsep.join(search_path))
 
 
 def run_tool(
@@ -404,7 +375,8 @@ class ManagementTool:
 
     def find(self) -> str | None:
         """Return the tool's path, or ``None`` if it is not installed."""
-        return next(filter(None, (find_tool(name, self.directories) for name in self.names)), None)
+        search_path = os.pathsep.join((os.environ.get("PATH", os.defpath), *map(str, self.directories)))
+        return next(filter(None, (shutil.which(name, path=search_path) for name in self.names)), None)
 
     def run(self, options: Sequence[str], *, timeout_s: float) -> ToolOutput:
         """Run the tool; its problem names the tool without a directory, because records quote it."""
@@ -420,6 +392,7 @@ class ManagementTool:
         return DeviceReport() if output.problem else parse(output.stdout)
 
 
+@dataclass(eq=False)
 class LayoutReader:
     """Reads all devices from a tool whose versions print different layouts, given with their options, best first.
 
@@ -427,18 +400,10 @@ class LayoutReader:
     whether a report is useful.
     """
 
-    def __init__(
-        self,
-        tool: ManagementTool,
-        layouts: Sequence[Layout],
-        *,
-        misread: str,
-        tells: Callable[[DeviceReport], bool] = lambda report: bool(report.readings),
-    ) -> None:
-        self._tool = tool
-        self._layouts = tuple(layouts)
-        self._misread = misread
-        self._tells = tells
+    tool: ManagementTool
+    layouts: Sequence[Layout]
+    misread: str
+    tells: Callable[[DeviceReport], bool] = lambda report: bool(report.readings)
 
     def read(self, *, timeout_s: float) -> DeviceReport:
         """Return the report of the first layout that gives a useful one; the next call begins with that layout.
@@ -447,33 +412,33 @@ class LayoutReader:
         """
         deadline_s = time.monotonic() + timeout_s
         problem = ""
-        for place, (options, parse) in enumerate(self._layouts):
+        for place, (options, parse) in enumerate(self.layouts):
             remaining_s = deadline_s - time.monotonic()
             if remaining_s <= 0:
                 break
-            output = self._tool.run(options, timeout_s=max(0.1, round(remaining_s, 1)))
+            output = self.tool.run(options, timeout_s=max(0.1, round(remaining_s, 1)))
             report = parse(output.stdout) if output.problem is None else DeviceReport()
-            name = Path(self._tool.find() or self._tool.names[0]).name
-            if self._tells(report):
-                self._layouts = self._layouts[place:]
+            name = Path(self.tool.find() or self.tool.names[0]).name
+            if self.tells(report):
+                self.layouts = self.layouts[place:]
                 return replace(report, source=" ".join((name, *filter(None, [report.tool_version]), *options)))
-            problem = problem or output.problem or self._misread.format(call=" ".join((name, *options)))
+            problem = problem or output.problem or self.misread.format(call=" ".join((name, *options)))
         return DeviceReport(problem=problem)
 
 
+@dataclass(eq=False)
 class SharedReport:
     """Caches a report on all devices for ``fresh_s`` seconds, because telemetry reads one device after the other."""
 
-    def __init__(self, take: Callable[[], DeviceReport], *, fresh_s: float = 0.5) -> None:
-        self._take = take
-        self._fresh_s = fresh_s
-        self._report = DeviceReport()
-        self._taken_s = float("-inf")
+    take: Callable[[], DeviceReport]
+    fresh_s: float = 0.5
+    _report: DeviceReport = DeviceReport()
+    _taken_s: float = float("-inf")
 
     def current(self) -> DeviceReport:
         """Return the latest report, or a new one if it is too old."""
-        if time.monotonic() - self._taken_s > self._fresh_s:
-            self._report, self._taken_s = self._take(), time.monotonic()
+        if time.monotonic() - self._taken_s > self.fresh_s:
+            self._report, self._taken_s = self.take(), time.monotonic()
         return self._report
 
 

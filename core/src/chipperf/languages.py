@@ -7,7 +7,7 @@ without a translation is shown in English.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +29,8 @@ ENGLISH: Final = "en"
 
 TRANSLATIONS: Final = Path(__file__).parent / "templates" / "translations"
 
-_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s|(%%)")
+_PLACEHOLDER: Final = re.compile(r"%\\\((\w+)\\\)s|%%")
+"""A value, or a percent sign, in a text that was escaped for a regular expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ def phrase(english: str, /, *, context: str = "", **values: object) -> Phrase:
     return Phrase(english, tuple(values.items()), context)
 
 
+LIST_SEPARATOR: Final = phrase(", ", context="list")
+"""Separator between the items of a list on one line."""
+
+
 def in_language(text: object, language: Language) -> str:
     """Return a phrase, a title or a list of them in a language, and any other object as ``str()``.
 
@@ -114,20 +119,10 @@ def in_language(text: object, language: Language) -> str:
             name: in_language(value, language) for name, value in text.values
         }
     if isinstance(text, list | tuple):
-        return join(text, language)
+        return in_language(LIST_SEPARATOR, language).join(in_language(item, language) for item in text)
     if isinstance(text, Translated):
         return getattr(text, language, None) or translation.find(getattr(text, ENGLISH))
     return str(text)
-
-
-def join(texts: Iterable[object], language: Language) -> str:
-    """Return texts as a list on one line, with the language's separator."""
-    return list_separator(language).join(in_language(text, language) for text in texts)
-
-
-def list_separator(language: Language) -> str:
-    """Return the separator between the items of a list on one line."""
-    return in_language(phrase(", ", context="list"), language)
 
 
 def in_all_languages(text: object) -> tuple[str, ...]:
@@ -137,14 +132,9 @@ def in_all_languages(text: object) -> tuple[str, ...]:
 
 def pattern(text: Phrase, **values: str) -> str:
     """Return a regular expression for a one-line text in any language, with expressions for its ``values``."""
+
+    def expression(match: re.Match[str]) -> str:
+        return values.get(match[1], ".*?") if match[1] else "%"
+
     found = (read_translation(language).find(text.english, text.context) for language in LANGUAGES)
-    return f"(?:{'|'.join(_pattern(spelling, values) for spelling in dict.fromkeys(found))})"
-
-
-def _pattern(spelling: str, values: Mapping[str, str]) -> str:
-    parts = []
-    end = 0
-    for match in _PLACEHOLDER.finditer(spelling):
-        parts += [re.escape(spelling[end : match.start()]), "%" if match[2] else values.get(match[1], ".*?")]
-        end = match.end()
-    return "".join([*parts, re.escape(spelling[end:])])
+    return f"(?:{'|'.join(_PLACEHOLDER.sub(expression, re.escape(spelling)) for spelling in dict.fromkeys(found))})"

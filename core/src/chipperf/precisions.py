@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, Literal
 
 from chipperf.errors import UsageError, did_you_mean
@@ -68,83 +67,75 @@ class PrecisionDefinition:
 
 
 # Widths and ranges: IEEE 754 for fp32 and fp16; bfloat16; TF32 has the width of fp16 and the range of fp32.
-ARITHMETICS: Final[Mapping[str, Arithmetic]] = MappingProxyType(
-    {
-        "fp32": Arithmetic(
-            fraction_bits=23,
-            largest=(2 - 2.0**-23) * 2.0**127,
-            loss=Bound(
-                1e-4,
-                "relative; two layouts on one CPU differ by up to 2e-5 in twenty steps, and classifiers "
-                "with products in TF32 by 1e-3",
-            ),
-            gradient=Bound(
-                3e-3,
-                "of the gradient's norm, in the median of twenty steps: two layouts on one CPU differ by "
-                "3e-5 for the classifiers and by 5e-4 for DETR, whose loss has kinks; with products in TF32 it is "
-                "5e-3 to 3e-2",
-            ),
+ARITHMETICS: Final[Mapping[str, Arithmetic]] = {
+    "fp32": Arithmetic(
+        fraction_bits=23,
+        largest=(2 - 2.0**-23) * 2.0**127,
+        loss=Bound(
+            1e-4,
+            "relative; two layouts on one CPU differ by up to 2e-5 in twenty steps, and classifiers "
+            "with products in TF32 by 1e-3",
         ),
-        "tf32": Arithmetic(
-            fraction_bits=10,
-            largest=(2 - 2.0**-10) * 2.0**127,
-            loss=Bound(2e-2, "ten bits behind the point; off by up to 3e-3 with products in TF32 and sums in fp32"),
-            gradient=Bound(0.1, "off by up to 2e-2 with products in TF32 and sums in fp32, bf16 by 0.1 to 0.2"),
+        gradient=Bound(
+            3e-3,
+            "of the gradient's norm, in the median of twenty steps: two layouts on one CPU differ by "
+            "3e-5 for the classifiers and by 5e-4 for DETR, whose loss has kinks; with products in TF32 it is "
+            "5e-3 to 3e-2",
         ),
-        "fp16": Arithmetic(
-            fraction_bits=10,
-            largest=65504.0,
-            loss=Bound(2e-2, "ten bits behind the point as in TF32, but activations are stored so too"),
-            gradient=Bound(
-                0.2, "ten bits behind the point as in TF32, but activations and gradients are stored so too"
-            ),
+    ),
+    "tf32": Arithmetic(
+        fraction_bits=10,
+        largest=(2 - 2.0**-10) * 2.0**127,
+        loss=Bound(2e-2, "ten bits behind the point; off by up to 3e-3 with products in TF32 and sums in fp32"),
+        gradient=Bound(0.1, "off by up to 2e-2 with products in TF32 and sums in fp32, bf16 by 0.1 to 0.2"),
+    ),
+    "fp16": Arithmetic(
+        fraction_bits=10,
+        largest=65504.0,
+        loss=Bound(2e-2, "ten bits behind the point as in TF32, but activations are stored so too"),
+        gradient=Bound(0.2, "ten bits behind the point as in TF32, but activations and gradients are stored so too"),
+    ),
+    "bf16": Arithmetic(
+        fraction_bits=7,
+        largest=(2 - 2.0**-7) * 2.0**127,
+        loss=Bound(0.2, "seven bits behind the point; off by up to 3e-2 on the CPU"),
+        gradient=Bound(
+            0.8, "seven bits behind the point; off by up to 0.45 on the CPU; unrelated gradients are off by 1.4"
         ),
-        "bf16": Arithmetic(
-            fraction_bits=7,
-            largest=(2 - 2.0**-7) * 2.0**127,
-            loss=Bound(0.2, "seven bits behind the point; off by up to 3e-2 on the CPU"),
-            gradient=Bound(
-                0.8, "seven bits behind the point; off by up to 0.45 on the CPU; unrelated gradients are off by 1.4"
-            ),
-        ),
-    }
-)
+    ),
+}
 """Arithmetics by name, widest first."""
 
-PRECISIONS: Final[Mapping[Precision, PrecisionDefinition]] = MappingProxyType(
-    {
-        "fp32": PrecisionDefinition(
-            description="IEEE single precision in every product, without TF32", arithmetic="fp32", in_every_legend=True
-        ),
-        "tf32": PrecisionDefinition(
-            description="tensors in fp32, products in TF32", arithmetic="tf32", capability="tf32"
-        ),
-        "amp": PrecisionDefinition(
-            description="fp16 autocast; gradients are scaled",
-            arithmetic="fp16",
-            autocast_type="float16",
-            scales_gradients=True,
-            capability="fp16",
-            in_every_legend=True,
-        ),
-        # torch cannot unscale fp16 gradients, so they are not scaled.
-        "fp16": PrecisionDefinition(
-            description="fp16 autocast, and parameters in fp16 but those of batch normalization; gradients are not "
-            "scaled, so that small ones are lost: a speed figure, not a recipe",
-            arithmetic="fp16",
-            autocast_type="float16",
-            parameter_type="float16",
-            capability="fp16",
-            in_every_legend=True,
-        ),
-        "bf16": PrecisionDefinition(
-            description="bf16 autocast; gradients are not scaled",
-            arithmetic="bf16",
-            autocast_type="bfloat16",
-            capability="bf16",
-        ),
-    }
-)
+PRECISIONS: Final[Mapping[Precision, PrecisionDefinition]] = {
+    "fp32": PrecisionDefinition(
+        description="IEEE single precision in every product, without TF32", arithmetic="fp32", in_every_legend=True
+    ),
+    "tf32": PrecisionDefinition(description="tensors in fp32, products in TF32", arithmetic="tf32", capability="tf32"),
+    "amp": PrecisionDefinition(
+        description="fp16 autocast; gradients are scaled",
+        arithmetic="fp16",
+        autocast_type="float16",
+        scales_gradients=True,
+        capability="fp16",
+        in_every_legend=True,
+    ),
+    # torch cannot unscale fp16 gradients, so they are not scaled.
+    "fp16": PrecisionDefinition(
+        description="fp16 autocast, and parameters in fp16 but those of batch normalization; gradients are not "
+        "scaled, so that small ones are lost: a speed figure, not a recipe",
+        arithmetic="fp16",
+        autocast_type="float16",
+        parameter_type="float16",
+        capability="fp16",
+        in_every_legend=True,
+    ),
+    "bf16": PrecisionDefinition(
+        description="bf16 autocast; gradients are not scaled",
+        arithmetic="bf16",
+        autocast_type="bfloat16",
+        capability="bf16",
+    ),
+}
 """Precisions by name, in display order."""
 
 DEFAULT_PRECISION: Final[Precision] = "fp32"

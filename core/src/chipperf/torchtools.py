@@ -21,7 +21,6 @@ from chipperf.plugin.torch_helpers import perf_memory_query as perf_memory_query
 from chipperf.plugin.torch_helpers import perf_memory_reset_peak as perf_memory_reset_peak
 from chipperf.plugin.torch_helpers import perf_synchronize as perf_synchronize
 from chipperf.plugin.torch_helpers import precision_policy as precision_policy
-from chipperf.plugin.torch_helpers import read_device_info as read_device_info
 from chipperf.plugin.torch_helpers import read_memory as read_memory
 from chipperf.plugin.torch_helpers import read_switch as read_switch
 from chipperf.plugin.torch_helpers import require_precision as require_precision

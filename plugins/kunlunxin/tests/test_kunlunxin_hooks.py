@@ -139,7 +139,9 @@ def test_plugin_fulfils_the_specification_in_both_profiles(profile: str, monkeyp
     assert not {Capability.TF32, Capability.DETERMINISTIC} & info.capabilities
 
 
-@pytest.mark.parametrize(("case", "overrides"), [(row.case, row.overrides) for row in ROWS if row.case != "detr"])
+@pytest.mark.parametrize(
+    ("case", "overrides"), [(case, overrides) for (case, *_), overrides in ROWS.items() if case != "detr"]
+)
 def test_overrides_are_keys_of_the_case(case: str, overrides: CaseOverrides) -> None:
     values = resolve(find_case(case), vendor="kunlunxin", vendor_overrides=overrides).values
     assert {o.key: getattr(values, o.key) for o in overrides.overrides} == {o.key: o.value for o in overrides.overrides}

@@ -22,8 +22,7 @@ from chipperf.errors import PluginError, did_you_mean
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ask_all
-from chipperf.plugin.session import PluginDescription
-from chipperf.plugin.types import ProbeResult
+from chipperf.plugin.types import PluginDescription, ProbeResult
 from chipperf.records.environment import read_distributions
 from chipperf.run.device_check import DEFAULT_TIMEOUT_S, inspect_device
 

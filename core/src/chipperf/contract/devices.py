@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import Capability, ProbedDevice, Rank
 from chipperf.run.programs import program
+from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read_switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,19 +146,13 @@ def read_switches(device_type: str) -> dict[str, object]:
 
     That is its path in ``torch.backends``, also in a module there with the name of the device type.
     """
-    import torch
-
-    found: dict[str, object] = {"use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled()}
-    # torch refuses to read a switch if both its older and its newer name were set.
-    with suppress(RuntimeError):
-        found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
-    for path in dict.fromkeys((*_SWITCH_OWNERS, device_type)):
-        owner: Any = torch.backends
-        for part in path.split("."):
-            owner = getattr(owner, part, None)
-        for name in _SWITCHES:
-            with suppress(RuntimeError, AttributeError):
-                value = getattr(owner, name)
-                # If it is not set, the product is computed in fp32.
-                found[f"{path}.{name}"] = "ieee" if value == "none" else value
+    owners = dict.fromkeys((*_SWITCH_OWNERS, device_type))
+    names = [f"{owner}.{switch}" for owner in owners for switch in _SWITCHES]
+    found: dict[str, object] = {}
+    for name in (DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, *names):
+        # torch refuses to read a switch if both its older and its newer name were set.
+        with suppress(RuntimeError, AttributeError):
+            value = read_switch(name)
+            # If it is not set, the product is computed in fp32.
+            found[name] = "ieee" if value == "none" else value
     return found

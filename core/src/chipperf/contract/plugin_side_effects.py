@@ -26,7 +26,7 @@ from chipperf.errors import PerfError, PluginError
 from chipperf.plugin import installed
 from chipperf.plugin.hook_results import describe_mismatch
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.registration import VENDOR_HOOKS, register
+from chipperf.plugin.registration import VENDOR_HOOKS, BoundPlugin
 from chipperf.plugin.session import Session
 from chipperf.plugin.types import ProbeResult, VendorInfo
 
@@ -59,7 +59,7 @@ def observe_changes(entry: Mapping[str, str]) -> list[str]:
 
     sys.addaudithook(audit)
     with _watched("its import") as found:
-        session = Session(register(PluginEntry(**entry), VENDOR_HOOKS))
+        session = Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS))
     # A probe may run a management tool, an import may not.
     changes = [*found, *(f"its import runs {program}" for program in started)]
     with _watched("its probe") as found, suppress(PerfError):
@@ -81,7 +81,7 @@ def register_again(entry: Mapping[str, str]) -> str | None:
 
 
 def _register(entry: Mapping[str, str]) -> VendorInfo:
-    return Session(register(PluginEntry(**entry), VENDOR_HOOKS)).vendor_info()
+    return Session(BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS)).vendor_info()
 
 
 def _register_spawned(entry: Mapping[str, str]) -> str | None:
@@ -95,7 +95,7 @@ def _register_spawned(entry: Mapping[str, str]) -> str | None:
 
 def observe_probe_result(entry: Mapping[str, str]) -> dict[str, Any]:
     """Probe, and return a fault in the result's types or ``None``, and the name and capacity of each device."""
-    result = register(PluginEntry(**entry), VENDOR_HOOKS).call("perf_probe")
+    result = BoundPlugin(PluginEntry(**entry), VENDOR_HOOKS).call("perf_probe")
     fault = describe_mismatch(result, ProbeResult)
     devices = () if fault else result.devices
     return {"fault": fault, "memory_bytes": [(device.name, device.total_bytes) for device in devices]}

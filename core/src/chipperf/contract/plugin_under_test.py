@@ -14,7 +14,8 @@ from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
 from chipperf.errors import PerfError
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
-from chipperf.plugin.session import Session, bind, installed_infos
+from chipperf.plugin.probe_process import installed_infos
+from chipperf.plugin.session import Session, bind
 from chipperf.plugin.types import DistributedConfig, EnvironmentSettings, Rank, RuntimeInfo, VendorInfo
 from chipperf.train.preparation import join_process_group
 

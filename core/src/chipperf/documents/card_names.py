@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from chipperf.errors import ConfigError, PluginError, first_fault
+from chipperf.errors import ConfigError, first_fault
 from chipperf.languages import in_all_languages
-from chipperf.plugin import installed
-from chipperf.plugin.probe_process import ask_all
-from chipperf.plugin.session import PluginDescription
+from chipperf.plugin.installed import REFERENCE_VENDOR
+from chipperf.plugin.probe_process import installed_infos
 from chipperf.records.files import read_bounded
 from chipperf.records.schema import StrictModel
 from chipperf.toml import parse_toml
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chipperf.plugin.types import VendorInfo
-
-logger = logging.getLogger(__name__)
 
 SHIPPED_FILE: Final = Path(__file__).with_name("card_names.toml")
 
@@ -102,7 +97,7 @@ class CardNames:
     def add_plugin(self, info: VendorInfo) -> None:
         """Add the names in the info of an installed plugin."""
         self._infos[info.name] = info
-        if info.name == installed.REFERENCE_VENDOR:
+        if info.name == REFERENCE_VENDOR:
             # The reference's name is a common word, which occurs in the texts of all vendors.
             self.vendors.add(info.name)
             return
@@ -120,22 +115,10 @@ def read_card_names(files: Sequence[Path] = ()) -> CardNames:
     names = CardNames()
     for file in files:
         _add_file(names, file)
-    for info in _installed():
+    for info in installed_infos():
         names.add_plugin(info)
     _add_file(names, SHIPPED_FILE)
     return names
-
-
-@cache
-def _installed() -> tuple[VendorInfo, ...]:
-    infos = []
-    entries = {entry.name: entry for entry in installed.vendors()}
-    for entry, answer in ask_all(entries.values(), "describe", PluginDescription):
-        if isinstance(answer, PluginError):
-            logger.warning("the names of %s are unknown: %s", entry.name, answer)
-        else:
-            infos.append(answer[0])
-    return tuple(infos)
 
 
 def _add_file(names: CardNames, path: Path) -> None:

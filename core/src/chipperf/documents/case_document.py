@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from chipperf.documents import cells, markdown, wording
 from chipperf.documents.markdown import Block, Located, Markdown, Place, Table
 from chipperf.documents.topology import RowLabel, parse_row_label
-from chipperf.languages import ENGLISH, Language, list_separator
+from chipperf.languages import ENGLISH, LIST_SEPARATOR, Language, in_language
 from chipperf.records.columns import WINDOWED
 from chipperf.records.schema import UNKNOWN
 
@@ -240,7 +240,7 @@ class _Reader:
         facts = self._document.facts
         if key == "machine_and_card":
             key = "card_title"
-            separator = list_separator(self._document.language)
+            separator = in_language(LIST_SEPARATOR, self._document.language)
             if self._document.generated and separator in value.text and "machine" not in facts:
                 machine, _, card = value.text.partition(separator)
                 facts["machine"] = Located(machine, value.place)

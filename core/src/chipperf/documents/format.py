@@ -11,7 +11,7 @@ import re
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Final
 
-from chipperf.languages import Language, Phrase, in_language, join, phrase
+from chipperf.languages import Language, Phrase, in_language, phrase
 from chipperf.records.schema import Missing, MissingKind, Setting
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def marker(missing: Missing) -> Phrase:
 def text_or_marker(value: object, language: Language) -> str:
     """Return the text of a value in a language, or the marker of a missing one; a list is one text."""
     if isinstance(value, list | tuple):
-        return join((text_or_marker(item, language) for item in value), language)
+        return in_language([text_or_marker(item, language) for item in value], language)
     return in_language(marker(value) if isinstance(value, Missing) else value, language)
 
 

@@ -19,6 +19,7 @@ _RANGES: Final = (
     ("_percent", 0.0, 100.0),
     ("_mhz", 0.0, math.inf),
     ("_mb", 1.0, math.inf),
+    ("timeout_s", 1e-3, math.inf),
     ("index", 0.0, math.inf),
     ("workers_per_rank", 0.0, math.inf),
 )

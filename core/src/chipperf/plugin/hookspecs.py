@@ -5,7 +5,8 @@ group ``chipperf.vendors`` names the module. An observer has an entry point in `
 torch are imported only for type checkers, so neither this module nor a plugin imports torch.
 
 Several hooks take ``rank``, the worker's place in the job; ``device``, what ``perf_device_init`` returned; and
-``device_name``, the product's name. Every docstring contains an example, which a test runs.
+``device_name``, the product's name. Every docstring contains an example, which a test runs after ``from chipperf import
+hookimpl``.
 """
 
 from __future__ import annotations
@@ -132,8 +133,6 @@ class DeviceSpecs:
         """Make this rank's device current and return it; required. Repeated calls must work.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_device_init(rank):
                 import torch
@@ -175,8 +174,6 @@ class DeviceSpecs:
         Core calls it at the start and the end of measurement windows. If it returns early, every throughput is wrong.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_synchronize(device):
                 import torch
@@ -204,8 +201,6 @@ class DeviceSpecs:
         """Reset the peak counters to the current values; required. Core calls it once, after warm-up.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_memory_reset_peak(device):
                 import torch
@@ -242,8 +237,6 @@ class TrainingSpecs:
         module for the device type, and ``torch.use_deterministic_algorithms``.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_seed(seed, device, deterministic):
                 import torch
@@ -279,8 +272,6 @@ class TrainingSpecs:
         The names, shapes and number of its parameters must not change.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_prepare_model(model, precision, device):
                 import torch
@@ -389,8 +380,6 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
         """Mark the end of a training step, for stacks that record operations until this call; default nothing.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_step_end(device):
                 pass
@@ -403,8 +392,6 @@ class VendorSpecs(MachineSpecs, DeviceSpecs, TrainingSpecs, MonitoringSpecs):
         Default: empties the cache of torch's module for the device type.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_device_teardown(device):
                 import torch
@@ -421,8 +408,6 @@ class ObserverSpecs:
         """Handle the start of training.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_run_started(event):
                 print(event.case, event.precision)
@@ -433,8 +418,6 @@ class ObserverSpecs:
         """Handle the end of a measurement window.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_window_finished(event):
                 print(event.step, event.samples / event.seconds)
@@ -445,8 +428,6 @@ class ObserverSpecs:
         """Handle the end of an epoch's training steps.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_epoch_finished(event):
                 print(event.epoch, event.mean_loss)
@@ -457,8 +438,6 @@ class ObserverSpecs:
         """Handle the end of an evaluation.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_evaluation_finished(event):
                 print(event.metric, event.value)
@@ -469,8 +448,6 @@ class ObserverSpecs:
         """Handle the end of a completed run, after its record is written.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_run_finished(event):
                 print(event.record_path)
@@ -481,8 +458,6 @@ class ObserverSpecs:
         """Handle the failure of a run.
 
         Example:
-            from chipperf import hookimpl
-
             @hookimpl
             def perf_run_failed(event):
                 print(event.failure_class, event.message)

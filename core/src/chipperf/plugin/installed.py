@@ -141,6 +141,18 @@ def entries(group: str = "") -> tuple[PluginEntry, ...]:
     return tuple(sorted(wanted, key=lambda entry: (entry.name, entry.distribution)))
 
 
+def unreadable_distributions() -> list[str]:
+    """Return the paths of the distributions whose entry points cannot be read."""
+    broken = []
+    for provider in distributions():
+        try:
+            _ = provider.entry_points
+        except Exception:
+            # Its name may be unreadable too.
+            broken.append(str(getattr(provider, "_path", provider.locate_file(""))))
+    return broken
+
+
 def _providers() -> set[str]:
     """Return the names of the distributions that mention a group of chipperf. All others may be broken in any way."""
     names = set()

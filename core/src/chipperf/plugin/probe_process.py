@@ -8,7 +8,9 @@ later fork. Commands that only ask plugins, such as ``perf lint`` and ``perf doc
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -21,12 +23,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from chipperf import errors
 from chipperf.errors import PluginError, VendorHookError
-from chipperf.plugin.types import ProbeResult
+from chipperf.plugin import installed
+from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.types import PluginDescription, ProbeResult, VendorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chipperf.plugin.installed import PluginEntry
+logger = logging.getLogger(__name__)
 
 PROBE_TIMEOUT_S: Final = 10.0
 """Time limit of a plugin's answer, including the start of its interpreter."""
@@ -67,6 +71,19 @@ def ask_all(
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(answer_of, entries))
+
+
+@functools.cache
+def installed_infos() -> tuple[VendorInfo, ...]:
+    """Return the infos of the installed vendors, each name once. A broken plugin is a warning."""
+    infos = []
+    entries = {entry.name: entry for entry in installed.vendors()}
+    for entry, answer in ask_all(entries.values(), "describe", PluginDescription):
+        if isinstance(answer, PluginError):
+            logger.warning("the names of %s are unknown: %s", entry.name, answer)
+        else:
+            infos.append(answer[0])
+    return tuple(infos)
 
 
 def ask(entry: PluginEntry, question: str, expected: Any, *arguments: str, timeout_s: float = PROBE_TIMEOUT_S) -> Any:
@@ -140,13 +157,12 @@ def main() -> None:
     os.dup2(2, 1)
     from pydantic_core import to_json
 
-    from chipperf.plugin.installed import PluginEntry, load_object
     from chipperf.plugin.session import bind
 
     entry, question, arguments = json.loads(sys.argv[1])
     try:
         if question == "load":
-            load_object(PluginEntry(**entry))
+            installed.load_object(PluginEntry(**entry))
             content: Any = (None,)
         else:
             content = (getattr(bind(PluginEntry(**entry), purpose="inspect"), question)(*arguments),)

@@ -60,15 +60,28 @@ _VENDOR_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class BoundPlugin:
-    """A plugin and its ``hooks``, with its own pluggy manager, so that no other plugin can answer them."""
+    """A plugin and its ``hooks``, with its own pluggy manager, so that no other plugin can answer them.
 
-    def __init__(
-        self, entry: PluginEntry, manager: pluggy.PluginManager, arguments: Mapping[str, tuple[str, ...]]
-    ) -> None:
+    ``arguments`` are the hooks that it may implement. If it cannot be loaded, or does not match the specification, a
+    :class:`PluginLoadError` lists every fault.
+    """
+
+    def __init__(self, entry: PluginEntry, arguments: Mapping[str, tuple[str, ...]]) -> None:
+        module = load(entry)
+        faults = [*mismatches(module, arguments), *forbidden_options(module)]
+        if faults:
+            raise _broken(entry, faults)
         self.entry = entry
-        self._manager = manager
         self._arguments = arguments
-        self.hooks = frozenset(name for name in arguments if getattr(manager.hook, name).get_hookimpls())
+        self._manager = pluggy.PluginManager(PROJECT_NAME)
+        self._manager.add_hookspecs(VendorSpecs)
+        self._manager.add_hookspecs(ObserverSpecs)
+        try:
+            self._manager.register(module, name=str(entry))
+            self._manager.check_pending()
+        except (ValueError, pluggy.PluginValidationError) as error:
+            raise _broken(entry, [str(error)]) from error
+        self.hooks = frozenset(name for name in arguments if getattr(self._manager.hook, name).get_hookimpls())
 
     def call(self, hook: str, *arguments: object) -> Any:
         """Call a hook that the plugin implements through pluggy, with its arguments in the specified order."""
@@ -87,23 +100,6 @@ class BoundPlugin:
         # As in pluggy, an implementation may omit arguments, and may take the others in any order.
         positions = [arguments.index(name) for name in implementation.argnames]
         return lambda *values: function(*(values[position] for position in positions))
-
-
-def register(entry: PluginEntry, hooks: Mapping[str, tuple[str, ...]]) -> BoundPlugin:
-    """Load a plugin that may implement ``hooks``, and register it; a :class:`PluginLoadError` lists every fault."""
-    module = load(entry)
-    faults = [*mismatches(module, hooks), *forbidden_options(module)]
-    if faults:
-        raise _broken(entry, faults)
-    manager = pluggy.PluginManager(PROJECT_NAME)
-    manager.add_hookspecs(VendorSpecs)
-    manager.add_hookspecs(ObserverSpecs)
-    try:
-        manager.register(module, name=str(entry))
-        manager.check_pending()
-    except (ValueError, pluggy.PluginValidationError) as error:
-        raise _broken(entry, [str(error)]) from error
-    return BoundPlugin(entry, manager, hooks)
 
 
 def require_hooks(plugin: BoundPlugin, purpose: Purpose) -> None:

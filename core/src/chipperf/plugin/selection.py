@@ -55,17 +55,20 @@ def _select_only_available() -> Selection:
     by_name.pop(REFERENCE_VENDOR, None)
     faults = [str(installed.ambiguous_vendor(entries)) for entries in by_name.values() if len(entries) > 1]
     unambiguous = (entries[0] for entries in by_name.values() if len(entries) == 1)
-    outcomes = ask_all(unambiguous, "probe", ProbeResult)
-    available = [(entry, answer) for entry, answer in outcomes if isinstance(answer, ProbeResult) and answer.available]
+    available = []
+    for entry, answer in ask_all(unambiguous, "probe", ProbeResult):
+        if isinstance(answer, PluginError):
+            # Its message already names the plugin.
+            faults.append(str(answer))
+        elif answer.available:
+            available.append((entry, answer))
+        else:
+            faults.append(f"{entry}: {answer.reason}")
     if len(available) > 1:
         found = "; ".join(f"{entry}: {result.reason}" for entry, result in available)
         raise VendorSelectionError(
             f"several vendors are available: {found}", hint=f"choose one with --vendor NAME or {VENDOR_VARIABLE}"
         )
-    # A fault's message already names the plugin.
-    faults += [str(answer) for _, answer in outcomes if isinstance(answer, PluginError)]
-    unavailable = ((entry, each) for entry, each in outcomes if isinstance(each, ProbeResult) and not each.available)
-    faults += [f"{entry}: {result.reason}" for entry, result in unavailable]
     if not available:
         reasons = "; ".join(faults) or "no vendor plugin is installed"
         raise VendorSelectionError(

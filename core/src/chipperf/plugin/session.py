@@ -10,9 +10,8 @@ import functools
 import logging
 import os
 import signal
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from chipperf.errors import PerfError, PluginLoadError, TrainingStopped, UnsupportedPrecision, VendorHookError
 from chipperf.plugin import defaults, installed, registration
@@ -26,6 +25,7 @@ from chipperf.plugin.types import (
     LoaderOptions,
     MemoryStats,
     PeakFlops,
+    PluginDescription,
     PrecisionPolicy,
     ProbeResult,
     Rank,
@@ -49,25 +49,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
-"""What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
-
-MEASURED_HOOKS: Final = ("perf_synchronize", "perf_step_end")
-"""Hooks that are called during a measurement."""
-
-SIMULATION_VARIABLE: Final = "PERF_SIMULATED_STACK"
-"""Environment variable that names a fake stack in place of the vendor's. Such a run is recorded as simulated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DisabledObserver:
-    """An observer that is no longer called, with the reason."""
-
-    name: str
-    distribution: str
-    version: str
-    reason: str
 
 
 class _Overdue(BaseException):
@@ -97,27 +78,13 @@ def bind(entry: PluginEntry, *, observers: Iterable[PluginEntry] = (), purpose: 
     An observer that cannot be imported is disabled. A :class:`PluginLoadError` lists every fault of a plugin, a
     :class:`VendorHookError` is one of ``perf_vendor_info``.
     """
-    vendor = registration.register(entry, registration.VENDOR_HOOKS)
+    vendor = registration.BoundPlugin(entry, registration.VENDOR_HOOKS)
     registration.require_hooks(vendor, purpose)
     session = Session(vendor)
     registration.require_consistent(vendor, session.vendor_info(), purpose)
     for observer in observers:
-        try:
-            installed.load(observer)
-        except PluginLoadError as error:
-            session.disable_observer(observer, error.message)
-        else:
-            session.add_observer(registration.register(observer, registration.OBSERVER_HOOKS))
+        session.add_observer(observer)
     return session
-
-
-def installed_infos() -> tuple[VendorInfo, ...]:
-    """Return the infos of the installed vendors by name, without broken plugins, which ``perf doctor`` reports."""
-    infos = []
-    for entry in {entry.name: entry for entry in installed.vendors()}.values():
-        with suppress(PerfError):
-            infos.append(bind(entry, purpose="inspect").vendor_info())
-    return tuple(infos)
 
 
 class Session:
@@ -132,9 +99,10 @@ class Session:
     def __init__(self, vendor: registration.BoundPlugin) -> None:
         self.entry = vendor.entry
         self._vendor = vendor
-        self._resolved = {hook: vendor.resolve(hook) for hook in MEASURED_HOOKS if hook in vendor.hooks}
+        measured = ("perf_synchronize", "perf_step_end")
+        self._resolved = {hook: vendor.resolve(hook) for hook in measured if hook in vendor.hooks}
         self._observers: list[registration.BoundPlugin] = []
-        self._disabled: list[DisabledObserver] = []
+        self._disabled: list[tuple[PluginEntry, str]] = []
         self._info = self._checked("perf_vendor_info", VendorInfo)
         self.step_end: Callable[[torch.device], None] | None = None
         if self.has("perf_step_end"):
@@ -142,8 +110,8 @@ class Session:
 
     @property
     def simulated(self) -> bool:
-        """True if fake modules replace the vendor's stack. The record then says that the run was simulated."""
-        return SIMULATION_VARIABLE in os.environ
+        """True if a variable names a fake stack in place of the vendor's. The record then calls the run simulated."""
+        return "PERF_SIMULATED_STACK" in os.environ
 
     def has(self, hook: str) -> bool:
         """Return whether the vendor implements ``hook``, a full name such as ``perf_telemetry``."""
@@ -168,7 +136,17 @@ class Session:
 
     def load_runtime(self) -> RuntimeInfo:
         """Import torch and the vendor's extension."""
-        return self._checked("perf_load_runtime", RuntimeInfo)
+        try:
+            return self._checked("perf_load_runtime", RuntimeInfo)
+        except VendorHookError as error:
+            broken = installed.unreadable_distributions()
+            if not broken:
+                raise
+            # When torch and triton are imported, they read the entry points of every distribution.
+            raise VendorHookError(
+                f"{error.message}; the entry points of {', '.join(broken)} cannot be read, so torch does not load",
+                hint="repair the distribution with 'pip install --force-reinstall', or 'pip uninstall' it",
+            ) from error
 
     def device_init(self, rank: Rank) -> torch.device:
         """Make the rank's device current and return it: of the declared type, and but for a CPU with the local rank as
@@ -258,8 +236,8 @@ class Session:
         self._void("perf_device_teardown", device)
 
     @property
-    def disabled_observers(self) -> tuple[DisabledObserver, ...]:
-        """Observers that are no longer called, in the order in which they failed."""
+    def disabled_observers(self) -> tuple[tuple[PluginEntry, str], ...]:
+        """Observers that are no longer called, each with the reason, in the order in which they failed."""
         return tuple(self._disabled)
 
     def notify(self, event: Event, *, limit_s: float = 0.0) -> None:
@@ -275,22 +253,25 @@ class Session:
                 with _time_limit(limit_s):
                     observer.call(hook, event)
             except _Overdue:
-                self.disable_observer(observer.entry, f"{hook} did not return within {limit_s:g} s")
+                self._disable(observer.entry, f"{hook} did not return within {limit_s:g} s")
             except (KeyboardInterrupt, TrainingStopped):
                 raise
             # SystemExit too: an observer must not end a run.
             except BaseException as error:
-                self.disable_observer(observer.entry, f"{hook} raised {type(error).__name__}: {error}")
+                self._disable(observer.entry, f"{hook} raised {type(error).__name__}: {error}")
 
-    def add_observer(self, observer: registration.BoundPlugin) -> None:
-        """Add an observer, which receives all later events."""
-        self._observers.append(observer)
+    def add_observer(self, observer: PluginEntry) -> None:
+        """Add an observer, which receives all later events, or disable it if it cannot be imported."""
+        try:
+            installed.load(observer)
+        except PluginLoadError as error:
+            self._disable(observer, error.message)
+        else:
+            self._observers.append(registration.BoundPlugin(observer, registration.OBSERVER_HOOKS))
 
-    def disable_observer(self, observer: PluginEntry, reason: str) -> None:
-        """Stop calling ``observer``, add it to the disabled observers, and log a warning."""
+    def _disable(self, observer: PluginEntry, reason: str) -> None:
         self._observers = [other for other in self._observers if other.entry != observer]
-        name, distribution, version = observer.name, observer.distribution, observer.version
-        self._disabled.append(DisabledObserver(name=name, distribution=distribution, version=version, reason=reason))
+        self._disabled.append((observer, reason))
         logger.warning("%s is disabled: %s", observer, reason)
 
     def _checked(self, hook: str, expected: type[T], *arguments: object) -> T:

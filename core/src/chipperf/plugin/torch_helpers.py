@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chipperf.errors import DeviceError, UnsupportedPrecision
@@ -29,32 +28,28 @@ CUDNN_TF32: Final = "cudnn.allow_tf32"
 CUDNN_BENCHMARK: Final = "cudnn.benchmark"
 CUDNN_DETERMINISTIC: Final = "cudnn.deterministic"
 
-KERNEL_SWITCHES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        CUDNN_BENCHMARK: "if on, convolution algorithms are timed and the fastest is taken",
-        CUDNN_DETERMINISTIC: "if on, only convolution algorithms that give equal bits",
-        DETERMINISTIC_ALGORITHMS: "if on, only torch kernels that give equal bits; without one, torch raises",
-        "cuda.matmul.allow_fp16_reduced_precision_reduction": "if on, fp16 products may be summed in fp16",
-        "cuda.matmul.allow_bf16_reduced_precision_reduction": "if on, bf16 products may be summed in bf16",
-    }
-)
+KERNEL_SWITCHES: Final[Mapping[str, str]] = {
+    CUDNN_BENCHMARK: "if on, convolution algorithms are timed and the fastest is taken",
+    CUDNN_DETERMINISTIC: "if on, only convolution algorithms that give equal bits",
+    DETERMINISTIC_ALGORITHMS: "if on, only torch kernels that give equal bits; without one, torch raises",
+    "cuda.matmul.allow_fp16_reduced_precision_reduction": "if on, fp16 products may be summed in fp16",
+    "cuda.matmul.allow_bf16_reduced_precision_reduction": "if on, bf16 products may be summed in bf16",
+}
 """Switches of builds whose devices are called ``cuda`` that choose kernels, and what each does, for
 :func:`switch_knobs`."""
 
-_FPMATH: Final = "with BF16 or ANY, a CPU with AMX rounds fp32 to bf16 in convolutions"
-
-HOST_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "ONEDNN_DEFAULT_FPMATH_MODE": _FPMATH,
-        "DNNL_DEFAULT_FPMATH_MODE": _FPMATH,
-        "OMP_WAIT_POLICY": "passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
-        "LD_PRELOAD": "replaces functions of libraries, for example the memory allocator",
-        **dict.fromkeys(("OMP_*", "GOMP_*", "KMP_*"), "threads on the host"),
-        **dict.fromkeys(("MKL_*", "OPENBLAS_*", "ONEDNN_*", "DNNL_*"), "products on the host"),
-        **dict.fromkeys(("TORCH_*", "PYTORCH_*", "ATEN_*"), "torch"),
-        **dict.fromkeys(("GLIBC_TUNABLES", "MALLOC_*"), "memory allocator of the host"),
-    }
-)
+HOST_VARIABLES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+        "with BF16 or ANY, a CPU with AMX rounds fp32 to bf16 in convolutions",
+    ),
+    "OMP_WAIT_POLICY": "passive: threads that wait sleep, slower on an idle machine and faster on a busy one",
+    "LD_PRELOAD": "replaces functions of libraries, for example the memory allocator",
+    **dict.fromkeys(("OMP_*", "GOMP_*", "KMP_*"), "threads on the host"),
+    **dict.fromkeys(("MKL_*", "OPENBLAS_*", "ONEDNN_*", "DNNL_*"), "products on the host"),
+    **dict.fromkeys(("TORCH_*", "PYTORCH_*", "ATEN_*"), "torch"),
+    **dict.fromkeys(("GLIBC_TUNABLES", "MALLOC_*"), "memory allocator of the host"),
+}
 """Variables of every vendor's host, for :func:`user_variables`; core puts them into each record."""
 
 
@@ -222,22 +217,6 @@ def use_device(
     return device
 
 
-def read_device_info(module: Any, device: torch.device) -> DeviceInfo:
-    """Return a device's identity by the properties in torch's module; older builds tell neither UUID nor address."""
-    properties = module.get_device_properties(device)
-    uuid = getattr(properties, "uuid", None)
-    address = None
-    if hasattr(properties, "pci_domain_id"):
-        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
-    return DeviceInfo(
-        index=device.index or 0,
-        name=properties.name,
-        uuid=f"GPU-{uuid}" if uuid else None,
-        pci_bus_id=address,
-        total_bytes=int(properties.total_memory) or None,
-    )
-
-
 def read_memory(
     module: Any,
     device: torch.device,
@@ -269,10 +248,21 @@ def read_memory(
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
-    """Identify the device by torch's properties; for plugins as :func:`perf_synchronize`."""
+    """Identify the device by torch's properties, which in older builds have neither UUID nor address."""
     import torch
 
-    return read_device_info(torch.cuda, device)
+    properties: Any = torch.cuda.get_device_properties(device)
+    uuid = getattr(properties, "uuid", None)
+    address = None
+    if hasattr(properties, "pci_domain_id"):
+        address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return DeviceInfo(
+        index=device.index or 0,
+        name=properties.name,
+        uuid=f"GPU-{uuid}" if uuid else None,
+        pci_bus_id=address,
+        total_bytes=int(properties.total_memory) or None,
+    )
 
 
 @hookimpl
@@ -338,9 +328,7 @@ def nccl_version() -> str | None:
 
     if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
         return None
-    version = torch.cuda.nccl.version()
-    # torch before 1.10 gave one number.
-    return ".".join(map(str, version)) if isinstance(version, tuple) else str(version)
+    return ".".join(map(str, torch.cuda.nccl.version()))
 
 
 def _switch_of_torch(name: str) -> Switch:

@@ -6,11 +6,10 @@ hooks pass torch objects, such as a ``torch.device`` or a model, directly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from chipperf.languages import Translated
 
@@ -90,6 +89,10 @@ class VendorInfo:
         return names.get(device_name.casefold(), device_name)
 
 
+PluginDescription: TypeAlias = tuple[VendorInfo, tuple[str, ...]]
+"""What is known of a vendor's plugin without a device: its info, and the required hooks that it lacks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedDevice:
     """A device's physical identity, found without loading a runtime or creating a context."""
@@ -117,8 +120,6 @@ class ProbeResult:
     driver_version: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.reason.strip():
-            raise ValueError("ProbeResult.reason must say what was found or why nothing was")
         if self.available != bool(self.devices):
             raise ValueError("ProbeResult.available must be True exactly if there are devices")
 
@@ -229,12 +230,6 @@ class MemoryStats:
     used_bytes: int | None = None
     total_bytes: int | None = None
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 0:
-                raise ValueError(f"MemoryStats.{name} is negative: {value}")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DdpOptions:
@@ -259,11 +254,7 @@ class DistributedConfig:
     backend: str
     init_method: str = "env://"
     timeout_s: float = 1800.0
-    ddp: DdpOptions = field(default_factory=DdpOptions)
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise ValueError(f"DistributedConfig.timeout_s must be positive, not {self.timeout_s}")
+    ddp: DdpOptions = DdpOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from chipperf.errors import PluginError, did_you_mean
 from chipperf.plugin.types import (
@@ -44,14 +44,8 @@ _SETTING_KEYS: Final = {"value", "reason"}
 _SETTING: Final = 'write KEY = { value = ..., reason = "why this value" }'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseConfig:
-    """A row of ``configs.toml``; ``cards`` are names in lower case, none for every card."""
-
-    case: str
-    topology: str
-    cards: frozenset[str]
-    overrides: CaseOverrides
+RowKey: TypeAlias = tuple[str, str, frozenset[str]]
+"""Case, topology and cards of a row of ``configs.toml``; the cards are names in lower case, none for every card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +53,7 @@ class CaseConfigs:
     """Content of ``configs.toml``."""
 
     without_row: str
-    rows: tuple[CaseConfig, ...]
+    rows: Mapping[RowKey, CaseOverrides]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +82,12 @@ def read_case_overrides(path: Path, case: str, rank: Rank, device_name: str = ""
     Without a row, there are no values and a note.
     """
     configs = read_case_configs(path)
-    found = {row.cards: row.overrides for row in configs.rows if (row.case, row.topology) == (case, rank.topology)}
-    for cards, overrides in found.items():
-        if device_name.casefold() in cards:
-            return overrides
     note = f"{configs.without_row} of {case} on {rank.topology}: the case's base values apply"
-    return found.get(frozenset(), CaseOverrides(notes=(note,)))
+    for_any_card = configs.rows.get((case, rank.topology, frozenset()), CaseOverrides(notes=(note,)))
+    for (*place, cards), overrides in configs.rows.items():
+        if place == [case, rank.topology] and device_name.casefold() in cards:
+            return overrides
+    return for_any_card
 
 
 @functools.cache
@@ -104,12 +98,12 @@ def read_case_configs(path: Path) -> CaseConfigs:
     if not _is_text(without_row):
         raise PluginError(f"{path}: without_row is not a text", hint='for example "FlagPerf has no configuration"')
     shared = _texts(content.get("notes", []), f"{path}: notes")
-    rows: dict[tuple[str, str, frozenset[str]], CaseConfig] = {}
+    rows: dict[RowKey, CaseOverrides] = {}
     for number, table in enumerate(_tables(content, "config", path), start=1):
-        row = _row(table, shared, f"{path}: [[config]] {number}")
-        if rows.setdefault((row.case, row.topology, row.cards), row) is not row:
-            raise PluginError(f"{path}: two rows are of {row.case} on {row.topology}", hint="leave one of them")
-    return CaseConfigs(without_row=without_row, rows=tuple(rows.values()))
+        key, overrides = _row(table, shared, f"{path}: [[config]] {number}")
+        if rows.setdefault(key, overrides) is not overrides:
+            raise PluginError(f"{path}: two rows are of {key[0]} on {key[1]}", hint="leave one of them")
+    return CaseConfigs(without_row=without_row, rows=rows)
 
 
 def read_vendor_info(path: Path, **decided: Any) -> VendorInfo:
@@ -211,7 +205,7 @@ def _tables(content: Mapping[str, Any], key: str, path: Path) -> list[dict[str, 
     return tables
 
 
-def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> CaseConfig:
+def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> tuple[RowKey, CaseOverrides]:
     case, topology = table.pop("case", None), table.pop("topology", None)
     if not _is_text(case):
         raise PluginError(f"{place}: case is not a text", hint='for example case = "resnet50"')
@@ -230,12 +224,8 @@ def _row(table: dict[str, Any], shared_notes: tuple[str, ...], place: str) -> Ca
         if not _is_text(setting["reason"]):
             raise PluginError(f"{place}: {key}: the reason is not a text", hint=_SETTING)
         overrides.append(CaseOverride(key=key, **setting))
-    return CaseConfig(
-        case=case,
-        topology=topology,
-        cards=frozenset(map(str.casefold, cards)),
-        overrides=CaseOverrides(overrides=tuple(overrides), notes=(*shared_notes, *notes)),
-    )
+    row_key = (case, topology, frozenset(map(str.casefold, cards)))
+    return row_key, CaseOverrides(overrides=tuple(overrides), notes=(*shared_notes, *notes))
 
 
 def _texts(value: object, place: str) -> tuple[str, ...]:

@@ -58,10 +58,7 @@ def main(run_directory: Path) -> None:
             raise
         finally:
             events.close()
-            disabled = [
-                f"{each.name} ({each.distribution} {each.version}): {each.reason}"
-                for each in session.disabled_observers
-            ]
+            disabled = [f"{each.name} ({each.source}): {reason}" for each, reason in session.disabled_observers]
             with suppress(RecordError):
                 if disabled:
                     record = read_record(directory.record)

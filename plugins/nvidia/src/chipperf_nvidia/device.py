@@ -6,10 +6,8 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from chipperf import DeviceInfo, hookimpl
+from chipperf import DeviceInfo, hookimpl, torchtools
 from chipperf.hardware import call_bounded
-from chipperf.torchtools import read_device_info, use_device
-from chipperf.torchtools import read_memory as read_torch_memory
 
 from chipperf_nvidia.nvml import Memory, find_handle, opened, read_inventory, read_memory, version
 from chipperf_nvidia.probe import VARIABLE, visible_devices
@@ -26,15 +24,13 @@ def perf_device_init(rank: Rank) -> torch.device:
     """Make the rank's GPU current."""
     import torch
 
-    return use_device(torch.cuda, "cuda", rank, called="GPU", visible_devices_env=(VARIABLE,))
+    return torchtools.use_device(torch.cuda, "cuda", rank, called="GPU", visible_devices_env=(VARIABLE,))
 
 
 @hookimpl
 def perf_device_info(device: torch.device) -> DeviceInfo:
     """Return NVML's identity of the device, found by torch's UUID; torch's own where NVML cannot be asked."""
-    import torch
-
-    info = read_device_info(torch.cuda, device)
+    info = torchtools.perf_device_info(device)
     found = _find_by_uuid(info.uuid and info.uuid.removeprefix("GPU-"), info.index)
     return info if found is None else DeviceInfo(**{**asdict(found), "index": info.index})
 
@@ -45,7 +41,7 @@ def perf_memory_query(device: torch.device) -> MemoryStats:
     import torch
 
     device_bytes, source = _read_nvml_memory(perf_device_info(device).uuid) or (None, "cudaMemGetInfo")
-    return read_torch_memory(torch.cuda, device, device_bytes=device_bytes, device_source=source)
+    return torchtools.read_memory(torch.cuda, device, device_bytes=device_bytes, device_source=source)
 
 
 def _find_by_uuid(uuid: str | None, index: int) -> ProbedDevice | None:
