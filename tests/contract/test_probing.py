@@ -93,4 +93,4 @@ def test_identity_is_the_best_that_is_known() -> None:
         ProbedDevice(index=1, name="A1", pci_bus_id="q"),
         ProbedDevice(index=2, name="A1"),
     )
-    assert Probing(devices=devices).identities == ("u", "q", "A1 2")
+    assert Probing(devices=devices).identities == ("u", "q", "A1 #2")

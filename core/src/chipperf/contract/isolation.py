@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -84,14 +84,12 @@ class ForkServer:
         """
         request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
         with self._lock:
-            started_s = time.monotonic()
             try:
                 print(json.dumps(request), file=self._process.stdin, flush=True)
             # ValueError: it was closed.
             except (BrokenPipeError, ValueError):
                 return CallOutcome(fault="the process for the checks has ended")
-            answer = self._read(timeout_s + _KILL_TIMEOUT_S)
-        return CallOutcome(**answer, seconds=time.monotonic() - started_s)
+            return CallOutcome(**self._read(timeout_s + _KILL_TIMEOUT_S))
 
     @property
     def ended(self) -> bool:
@@ -139,22 +137,9 @@ class ForkServers:
         return self._servers[key]
 
     def close(self) -> None:
-        """End every server and all of its descendants."""
+        """End every server."""
         for server in self._servers.values():
             server.close()
-
-
-def call_in_fork(
-    function: Callable[[Any], object],
-    argument: object,
-    *,
-    timeout_s: float,
-    environment: Mapping[str, str] | None = None,
-) -> CallOutcome:
-    """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
-    started_s = time.monotonic()
-    answer = _call_in_fork(lambda: function(argument), timeout_s, environment or {})
-    return CallOutcome(**answer, seconds=time.monotonic() - started_s)
 
 
 def call_in_new_interpreter(
@@ -197,20 +182,28 @@ def serve() -> None:
     with suppress(BrokenPipeError):
         for line in sys.stdin:
             request = json.loads(line)
-            call = partial(_call_by_name, request["target"], request["arguments"])
-            answer(_call_in_fork(call, request["timeout_s"], request["environment"]))
+            timeout_s, environment = request["timeout_s"], request["environment"]
+            answer(asdict(call_in_fork(_call_by_name, request, timeout_s=timeout_s, environment=environment)))
 
 
-def _call_by_name(target: str, arguments: object) -> object:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)(arguments)
+def _call_by_name(request: Mapping[str, Any]) -> object:
+    module, _, name = request["target"].partition(":")
+    return getattr(importlib.import_module(module), name)(request["arguments"])
 
 
-def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
+def call_in_fork(
+    function: Callable[[Any], object],
+    argument: object,
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> CallOutcome:
+    """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
+    started_s = time.monotonic()
     with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            _become_callee(call, environment, result.fileno(), output.fileno())
+            _become_callee(partial(function, argument), environment or {}, result.fileno(), output.fileno())
         status = _wait(child, timeout_s)
         _kill_descendants(child)
         result.seek(0)
@@ -227,7 +220,7 @@ def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Map
         else:
             fault = f"it ended the process with status {status}"
         answer = {"fault": fault}
-    return {**answer, "output": printed}
+    return CallOutcome(**answer, output=printed, seconds=time.monotonic() - started_s)
 
 
 def _become_callee(call: Callable[[], object], environment: Mapping[str, str], result: int, output: int) -> NoReturn:

@@ -19,6 +19,7 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice
+from chipperf.run.ranks import device_key
 
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000
@@ -70,8 +71,8 @@ class Probing:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """One identifier per device: its UUID, else its PCI address, else name and index."""
-        return tuple(device.uuid or device.pci_bus_id or f"{device.name} {device.index}" for device in self.devices)
+        """The key of each device."""
+        return tuple(map(device_key, self.devices))
 
 
 def probe(

@@ -365,12 +365,10 @@ def _structure(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _require_same_structure(before: Mapping[str, str], after: Mapping[str, str], what: str) -> None:
-    changes = [f"{name} is lost" for name in before if name not in after]
-    changes += [f"{name} is new" for name in after if name not in before]
-    changes += [
-        f"{name} was {before[name]} and is {after[name]}"
-        for name in before
-        if before[name] != after.get(name, before[name])
+    changes = [
+        f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
     ]
     more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
     require(

@@ -17,6 +17,7 @@ from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import ask_all
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
+from chipperf.run.ranks import describe_card
 
 _INITIALIZE_TIMEOUT_S: Final = 80.0
 
@@ -220,5 +221,4 @@ def _is_same(one: ProbedDevice, other: ProbedDevice) -> bool:
 
 
 def _list(devices: Sequence[ProbedDevice]) -> str:
-    words = (f"{device.name} ({device.uuid or device.pci_bus_id or device.index})" for device in devices)
-    return ", ".join(words) or "none"
+    return ", ".join(map(describe_card, devices)) or "none"

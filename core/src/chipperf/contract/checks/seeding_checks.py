@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from chipperf.contract.check import check, deterministic, each_precision, not_run_on, require
+from chipperf.contract.check import check, each_precision, fp32, not_run_on, require
 from chipperf.contract.devices import read_switches, train
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
@@ -50,7 +51,7 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
     "S3",
     level=1,
     capability=Capability.DETERMINISTIC,
-    settings=deterministic,
+    settings=lambda: tuple(replace(each, deterministic=True) for each in fp32()),
     fault="the plugin ignores the request for determinism, or the results still differ",
 )
 def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
