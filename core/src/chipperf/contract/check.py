@@ -39,6 +39,11 @@ def fp32() -> tuple[EnvironmentSettings, ...]:
     return (EnvironmentSettings(case=case_names()[0], precision="fp32"),)
 
 
+def deterministic() -> tuple[EnvironmentSettings, ...]:
+    """Return one deterministic run in fp32."""
+    return (EnvironmentSettings(case=case_names()[0], precision="fp32", deterministic=True),)
+
+
 def each_precision() -> tuple[EnvironmentSettings, ...]:
     """Return one run in each precision."""
     return tuple(EnvironmentSettings(case=case_names()[0], precision=precision) for precision in PRECISIONS)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import plugin_under_test
 from chipperf.contract.check import Check, all_checks, fp32
-from chipperf.contract.devices import job_ranks
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import EnvironmentSettings, Rank
-from chipperf.run.ranks import rank_variables
+from chipperf.run.ranks import job_ranks, rank_variables
 from chipperf.run.rendezvous import LOOPBACK, listen
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class PluginReadiness:
     device_fault: str | None = None
     no_device: str | None = None
     simulated: bool = False
-    capabilities: frozenset[str] = frozenset()
+    capabilities: Sequence[str] = ()
     device_count: int = 0
     device: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
@@ -102,12 +101,7 @@ class Runner:
     def static_readiness(self) -> PluginReadiness:
         """Whether the plugin can be bound. Needs neither torch nor a device."""
         outcome = self._call(self._torch_free_server(), "describe", Rank(), fp32()[0], _DESCRIBE_TIMEOUT_S)
-        fault = outcome.fault or outcome.value["fault"]
-        if fault:
-            return PluginReadiness(session_fault=fault, device_fault=fault)
-        return PluginReadiness(
-            simulated=outcome.value["simulated"], capabilities=frozenset(outcome.value["capabilities"])
-        )
+        return PluginReadiness(session_fault=outcome.fault, device_fault=outcome.fault, **(outcome.value or {}))
 
     @cached_property
     def readiness(self) -> PluginReadiness:

@@ -6,14 +6,14 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import chipperf.hardware
 from chipperf.contract.check import NotRun
-from chipperf.contract.isolation import call_in_fork
+from chipperf.contract.isolation import Variables, call_in_fork
 from chipperf.errors import VendorHookError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
@@ -78,17 +78,16 @@ class Probing:
 def probe(
     entry: PluginEntry,
     *,
-    variables: Mapping[str, str] | None = None,
-    without: Iterable[str] = (),
+    variables: Variables | None = None,
     pci: Path | None = None,
     path: Path | None = None,
 ) -> Probing:
     """Probe in a fork of this process, which must not have imported the plugin; an invalid result is :class:`NotRun`.
 
-    In the fork, the environment has ``variables`` and lacks those in ``without``, the directory ``pci`` replaces the
-    kernel's list of PCI functions, and modules are searched first in the directory ``path``.
+    In the fork, the directory ``pci`` replaces the kernel's list of PCI functions, and modules are searched first in
+    the directory ``path``.
     """
-    arguments = {"entry": asdict(entry), "without": without, "pci": pci, "path": path}
+    arguments = {"entry": asdict(entry), "pci": pci, "path": path}
     outcome = call_in_fork(run_probe, arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables)
     if outcome.fault:
         return Probing(fault=outcome.fault)
@@ -101,8 +100,6 @@ def probe(
 
 def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Probe in this process. :func:`probe` calls this function in a fork."""
-    for name in arguments["without"]:
-        os.environ.pop(name, None)
     if arguments["path"]:
         sys.path.insert(0, str(arguments["path"]))
     if arguments["pci"]:

@@ -15,10 +15,10 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import job_ranks, probed_devices, ranks_share_device, training_command
+from chipperf.contract.devices import probed_devices, ranks_share_device, training_command
 from chipperf.plugin.types import Capability, DistributedConfig, Rank
 from chipperf.run.directory import RunDirectory
-from chipperf.run.ranks import device_key, rank_from_environment, rank_variables
+from chipperf.run.ranks import device_key, job_ranks, rank_from_environment, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
 from chipperf.train.preparation import data_parallel, join_process_group
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from chipperf.contract.check import check, each_precision, fp32, not_run_on, require
+from chipperf.contract.check import check, deterministic, each_precision, not_run_on, require
 from chipperf.contract.devices import read_switches, train
 from chipperf.errors import PerfError, UnsupportedPrecision
 from chipperf.plugin.types import Capability, Rank
@@ -51,7 +50,7 @@ def seed_controls_host(subject: PluginUnderTest) -> None:
     "S3",
     level=1,
     capability=Capability.DETERMINISTIC,
-    settings=lambda: tuple(replace(each, deterministic=True) for each in fp32()),
+    settings=deterministic,
     fault="the plugin ignores the request for determinism, or the results still differ",
 )
 def deterministic_runs_are_equal(subject: PluginUnderTest) -> None:
