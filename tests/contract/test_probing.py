@@ -77,11 +77,11 @@ def perf_probe():
     entry = {**asdict(find_vendor("cpu")), "name": "board", "value": "board_plugin"}
     arguments = {
         "entry": entry,
-        "without": ["BOARDS"],
         "pci": None,
         "path": str(probing.make_impersonator(tmp_path / "impersonator")),
     }
-    outcome = call_in_new_interpreter(probing.run_probe, arguments, timeout_s=60, environment={"BOARD": "A1"})
+    variables = {"BOARD": "A1", "BOARDS": None}
+    outcome = call_in_new_interpreter(probing.run_probe, arguments, timeout_s=60, environment=variables)
     assert outcome.fault is None
     assert outcome.value["devices"][0]["name"] == "A1 False True"
     assert outcome.value["imported_torch"]
@@ -93,4 +93,4 @@ def test_identity_is_the_best_that_is_known() -> None:
         ProbedDevice(index=1, name="A1", pci_bus_id="q"),
         ProbedDevice(index=2, name="A1"),
     )
-    assert Probing(devices=devices).identities == ("u", "q", "A1 2")
+    assert Probing(devices=devices).identities == ("u", "q", "A1 #2")

@@ -79,7 +79,7 @@ def test_interrupted_check_of_several_ranks_ends_at_once(monkeypatch):
 def test_check_is_carried_out_in_the_environment_of_each_of_its_settings(monkeypatch):
     asked = []
 
-    def call(self, server, function, arguments, rank, settings, timeout_s, **_):
+    def call(self, server, function, rank, settings, timeout_s, **_):
         asked.append((function, settings.precision, settings.deterministic))
         return CallOutcome(value={} if function == "environment" else PASSED)
 

@@ -105,6 +105,26 @@ def test_name_is_shown_as_it_is_written_and_the_first_meaning_counts():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [
+        ("on an A100.", "A100", True),
+        ("on an a100", "A100", True),
+        ("在A100上运行", "A100", True),
+        ("沐曦集成电路", "沐曦", True),
+        ("A100-SXM4", "A100", True),
+        ("A1000", "A100", False),
+        ("MA100", "A100", False),
+        ("", "A1", False),
+    ],
+)
+def test_name_is_found_as_a_word_of_its_own(text, name, expected):
+    names = CardNames()
+    names.add("acme", VendorNames(titles=(name,)))
+
+    assert bool(names.find(text)) is expected
+
+
 def test_plugins_add_their_products_and_memory():
     names = read_card_names()
 

@@ -80,7 +80,7 @@ def resolve(
     sources: dict[str, tuple[Origin, str]] = {}
     for origin, who, values, reasons in layers:
         for key, value in values.items():
-            _require_settable(case, key, origin, who)
+            require_settable(case, key, origin, who)
             merged = merged | {key: value}
             resolved = _validate(case, merged, who)
             sources[key] = (origin, reasons.get(key, ""))
@@ -135,7 +135,8 @@ def read_config_file(path: Path) -> ConfigFile:
     return ConfigFile(hyperparameters=content.get("hyperparameters", {}), environment=environment)
 
 
-def _require_settable(case: Case, key: str, origin: Origin, who: str) -> None:
+def require_settable(case: Case, key: str, origin: Origin, who: str) -> None:
+    """Raise :class:`ConfigError` unless ``who`` may set a hyperparameter: only presets may set a locked one."""
     keys = case.base.keys()
     if key not in keys:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from chipperf.cases.registry import case_names
@@ -41,12 +41,12 @@ def fp32() -> tuple[EnvironmentSettings, ...]:
 
 def deterministic() -> tuple[EnvironmentSettings, ...]:
     """Return one deterministic run in fp32."""
-    return tuple(replace(each, deterministic=True) for each in fp32())
+    return (EnvironmentSettings(case=case_names()[0], precision="fp32", deterministic=True),)
 
 
 def each_precision() -> tuple[EnvironmentSettings, ...]:
     """Return one run in each precision."""
-    return tuple(replace(each, precision=precision) for each in fp32() for precision in PRECISIONS)
+    return tuple(EnvironmentSettings(case=case_names()[0], precision=precision) for precision in PRECISIONS)
 
 
 def each_case() -> tuple[EnvironmentSettings, ...]:

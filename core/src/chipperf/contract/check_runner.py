@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, field, replace
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chipperf.contract import plugin_under_test
 from chipperf.contract.check import Check, all_checks, fp32
-from chipperf.contract.devices import job_ranks
 from chipperf.contract.isolation import CallOutcome, ForkServer, ForkServers
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
 from chipperf.plugin.types import EnvironmentSettings, Rank
-from chipperf.run.ranks import rank_variables
-from chipperf.run.rendezvous import LOOPBACK
+from chipperf.run.ranks import job_ranks, rank_variables
+from chipperf.run.rendezvous import LOOPBACK, listen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +69,7 @@ class PluginReadiness:
     device_fault: str | None = None
     no_device: str | None = None
     simulated: bool = False
-    capabilities: frozenset[str] = frozenset()
+    capabilities: Sequence[str] = ()
     device_count: int = 0
     device: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
@@ -102,13 +100,8 @@ class Runner:
     @cached_property
     def static_readiness(self) -> PluginReadiness:
         """Whether the plugin can be bound. Needs neither torch nor a device."""
-        outcome = self._call(self._torch_free_server(), "describe", {}, Rank(), fp32()[0], _DESCRIBE_TIMEOUT_S)
-        fault = outcome.fault or outcome.value["fault"]
-        if fault:
-            return PluginReadiness(session_fault=fault, device_fault=fault)
-        return PluginReadiness(
-            simulated=outcome.value["simulated"], capabilities=frozenset(outcome.value["capabilities"])
-        )
+        outcome = self._call(self._torch_free_server(), "describe", Rank(), fp32()[0], _DESCRIBE_TIMEOUT_S)
+        return PluginReadiness(session_fault=outcome.fault, device_fault=outcome.fault, **(outcome.value or {}))
 
     @cached_property
     def readiness(self) -> PluginReadiness:
@@ -124,7 +117,7 @@ class Runner:
             server = self._server(Rank(), fp32()[0])
         except PluginError as error:
             return replace(found, device_fault=error.message)
-        outcome = self._call(server, "initialize", {}, Rank(), fp32()[0], _INITIALIZE_TIMEOUT_S)
+        outcome = self._call(server, "initialize", Rank(), fp32()[0], _INITIALIZE_TIMEOUT_S)
         return replace(found, device_fault=outcome.fault, **(outcome.value or {}))
 
     def run(self, check: Check) -> CheckResult:
@@ -132,9 +125,13 @@ class Runner:
         prevented = self._prevented(check)
         if prevented:
             return prevented
-        results = []
+        results: list[CheckResult] = []
         for settings in check.settings():
-            results.append(self._run_with(check, settings))
+            try:
+                ranks = self._run_with(check, settings)
+            except PluginError as error:
+                ranks = [_not_run(check, error.message)]
+            results.append(_join(check, ranks, seconds=max(result.seconds for result in ranks)))
             if results[-1].status == "failed":
                 break
         return _join(check, results, seconds=sum(result.seconds for result in results))
@@ -155,36 +152,25 @@ class Runner:
             return _not_run(check, f"the check needs {check.ranks} devices, this machine has {readiness.device_count}")
         return None
 
-    def _run_with(self, check: Check, settings: EnvironmentSettings) -> CheckResult:
-        ranks = job_ranks(check.ranks)
-        try:
-            servers = [
-                self._torch_free_server() if check.level == 0 else self._server(rank, settings) for rank in ranks
-            ]
-        except PluginError as error:
-            return _not_run(check, error.message)
-        results = self._together(check, settings, list(zip(ranks, servers, strict=True)))
-        return _join(check, results, seconds=max(result.seconds for result in results))
-
-    def _together(
-        self, check: Check, settings: EnvironmentSettings, places: Sequence[tuple[Rank, ForkServer]]
-    ) -> list[CheckResult]:
+    def _run_with(self, check: Check, settings: EnvironmentSettings) -> list[CheckResult]:
         """Return the result of each rank, except for ranks that only waited for a failed rank."""
-        with socket.create_server((LOOPBACK, 0)) as listener:
+        ranks = job_ranks(check.ranks)
+        servers = [self._torch_free_server() if check.level == 0 else self._server(rank, settings) for rank in ranks]
+        with listen(LOOPBACK) as listener:
             port = listener.getsockname()[1]
 
         def carry_out(rank: Rank, server: ForkServer) -> CheckResult:
             variables = rank_variables(rank, LOOPBACK, port) if check.ranks > 1 else {}
-            arguments = {"check": check.id}
-            outcome = self._call(server, "carry_out", arguments, rank, settings, check.timeout_s, environment=variables)
+            timeout_s = check.timeout_s
+            outcome = self._call(server, "carry_out", rank, settings, timeout_s, check=check.id, environment=variables)
             report = outcome.value or {"status": "failed", "message": outcome.fault, "detail": outcome.output}
             result = CheckResult(check=check, seconds=outcome.seconds, **report)
             if check.ranks > 1 and result.message:
                 return replace(result, message=f"rank {rank.rank}: {result.message}")
             return result
 
-        with ThreadPoolExecutor(len(places)) as pool:
-            calls = [pool.submit(carry_out, rank, server) for rank, server in places]
+        with ThreadPoolExecutor(len(ranks)) as pool:
+            calls = [pool.submit(carry_out, rank, server) for rank, server in zip(ranks, servers, strict=True)]
             stuck = set(calls)
             try:
                 for call in as_completed(calls):
@@ -194,7 +180,7 @@ class Runner:
                 _, stuck = wait(calls, timeout=_GRACE_S)
             finally:
                 # Also after an interrupt by the user, because the pool's block ends only after every call has ended.
-                for (_, server), call in zip(places, calls, strict=True):
+                for server, call in zip(servers, calls, strict=True):
                     if call in stuck:
                         server.stop_call()
             return [call.result() for call in calls if call not in stuck]
@@ -206,7 +192,7 @@ class Runner:
         """Return the server that forks the checks of ``rank``. It has the environment that the vendor asks for."""
         key = (rank, settings)
         if key not in self._environments:
-            wanted = self._call(self._torch_free_server(), "environment", {}, rank, settings, _DESCRIBE_TIMEOUT_S)
+            wanted = self._call(self._torch_free_server(), "environment", rank, settings, _DESCRIBE_TIMEOUT_S)
             if wanted.fault:
                 raise PluginError(f"{self.entry}: perf_environment: {wanted.fault}")
             self._environments[key] = {**os.environ, **wanted.value}
@@ -216,22 +202,17 @@ class Runner:
         self,
         server: ForkServer,
         function: str,
-        arguments: Mapping[str, str],
         rank: Rank,
         settings: EnvironmentSettings,
         timeout_s: float,
         *,
+        check: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CallOutcome:
+        subject = {"entry": asdict(self.entry), "rank": asdict(rank), "settings": asdict(settings)}
         return server.call(
             f"{plugin_under_test.__name__}:{function}",
-            {
-                "entry": asdict(self.entry),
-                "rank": asdict(rank),
-                "settings": asdict(settings),
-                "workspace": self._workspace.name,
-                **arguments,
-            },
+            {**subject, "workspace": self._workspace.name, "check": check},
             timeout_s=timeout_s * self._timeout_factor,
             environment=environment,
         )

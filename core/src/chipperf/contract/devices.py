@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from chipperf.contract.check import NotRun, not_run_on, require
 from chipperf.errors import PluginError
 from chipperf.plugin.probe_process import probe_vendor
-from chipperf.plugin.types import Capability, ProbedDevice, Rank
+from chipperf.plugin.types import Capability, ProbedDevice
 from chipperf.run.programs import program
+from chipperf.run.ranks import job_ranks
 from chipperf.torchtools import DETERMINISTIC_ALGORITHMS, MATMUL_PRECISION, read_switch
 
 if TYPE_CHECKING:
@@ -42,21 +43,6 @@ _SWITCHES: Final = (
 """Names of global switches in the modules of torch.backends."""
 
 _SWITCH_OWNERS: Final = ("cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv")
-
-
-def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
-    """Return the ranks of a job with ``per_machine`` processes on each machine."""
-    return [
-        Rank(
-            rank=machine * per_machine + index,
-            local_rank=index,
-            world_size=machines * per_machine,
-            local_world_size=per_machine,
-            node_rank=machine,
-        )
-        for machine in range(machines)
-        for index in range(per_machine)
-    ]
 
 
 def probed_devices(subject: PluginUnderTest) -> tuple[ProbedDevice, ...]:

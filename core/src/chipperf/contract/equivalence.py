@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import torch
 from torch import nn
@@ -62,6 +62,9 @@ _FIRST_CHANGE: Final = 3e-6
 
 _INITIAL_SCALE: Final = 2.0**10
 """Initial scale of fp16 gradients. With torch's default the gradients overflow, and the first steps are skipped."""
+
+_Gradients: TypeAlias = tuple[float, list[torch.Tensor]]
+"""A loss, and the gradient of every parameter as float32 on the host."""
 
 _FP32: Final = PrecisionPolicy(requested="fp32", effective="fp32")
 
@@ -214,8 +217,8 @@ class _Side:
         self.workload.memory_format = memory_format_of(self.model)
         self.optimizer = self.workload.build_optimizer(self.model)
 
-    def gradients(self, batch: Batch) -> tuple[float, list[torch.Tensor]]:
-        """Return the loss and the gradient of every parameter as float32 on the host; zeros if there is no gradient."""
+    def gradients(self, batch: Batch) -> _Gradients:
+        """Return the loss and gradients of a batch; zeros for a parameter that has none."""
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.policy, self.device):
             loss = self.workload.loss(self.model, self.workload.to_device(batch))
@@ -276,11 +279,7 @@ def _require_reference_in_fp32() -> None:
         )
 
 
-def _compare_step(
-    step: int,
-    found: tuple[float, Sequence[torch.Tensor]],
-    reference: tuple[float, Sequence[torch.Tensor]],
-) -> StepComparison:
+def _compare_step(step: int, found: _Gradients, reference: _Gradients) -> StepComparison:
     (loss, gradients), (reference_loss, reference_gradients) = found, reference
     differences = [mine - other for mine, other in zip(gradients, reference_gradients, strict=True)]
     reference_norm = _norm(reference_gradients)

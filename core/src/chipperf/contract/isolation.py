@@ -21,18 +21,21 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 import psutil
 
-from chipperf.contract.check import NotRun
-from chipperf.errors import PluginError
+from chipperf.contract.check import not_run_on
+from chipperf.errors import PerfError, PluginError
 
 _BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from chipperf.contract.isolation import serve; serve()"
 )
+Variables: TypeAlias = Mapping[str, str | None]
+"""Environment variables to set before a call, or to remove, with the value ``None``."""
+
 _START_TIMEOUT_S: Final = 300.0
 _KILL_TIMEOUT_S: Final = 30.0
 """Time that the server has to kill a call after its timeout."""
@@ -75,23 +78,20 @@ class ForkServer:
             raise PluginError(f"a process for the checks does not start: {greeting['fault']}")
 
     def call(
-        self, target: str, arguments: object, *, timeout_s: float, environment: Mapping[str, str] | None = None
+        self, target: str, arguments: object, *, timeout_s: float, environment: Variables | None = None
     ) -> CallOutcome:
         """Call a function, ``module:function``, in a fork of the server. It takes and returns a JSON value.
 
-        After ``timeout_s`` the call is killed, with every process it started. ``environment`` has variables to set
-        before the call.
+        After ``timeout_s`` the call is killed, with every process it started.
         """
         request = {"target": target, "arguments": arguments, "timeout_s": timeout_s, "environment": environment or {}}
         with self._lock:
-            started_s = time.monotonic()
             try:
                 print(json.dumps(request), file=self._process.stdin, flush=True)
             # ValueError: it was closed.
             except (BrokenPipeError, ValueError):
                 return CallOutcome(fault="the process for the checks has ended")
-            answer = self._read(timeout_s + _KILL_TIMEOUT_S)
-        return CallOutcome(**answer, seconds=time.monotonic() - started_s)
+            return CallOutcome(**self._read(timeout_s + _KILL_TIMEOUT_S))
 
     @property
     def ended(self) -> bool:
@@ -139,22 +139,9 @@ class ForkServers:
         return self._servers[key]
 
     def close(self) -> None:
-        """End every server and all of its descendants."""
+        """End every server."""
         for server in self._servers.values():
             server.close()
-
-
-def call_in_fork(
-    function: Callable[[Any], object],
-    argument: object,
-    *,
-    timeout_s: float,
-    environment: Mapping[str, str] | None = None,
-) -> CallOutcome:
-    """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
-    started_s = time.monotonic()
-    answer = _call_in_fork(lambda: function(argument), timeout_s, environment or {})
-    return CallOutcome(**answer, seconds=time.monotonic() - started_s)
 
 
 def call_in_new_interpreter(
@@ -162,17 +149,19 @@ def call_in_new_interpreter(
     argument: object,
     *,
     timeout_s: float,
-    environment: Mapping[str, str] | None = None,
+    environment: Variables | None = None,
 ) -> CallOutcome:
-    """Call a function of a module, which takes and returns a JSON value, in a new interpreter, or raise
-    :class:`NotRun`.
-    """
-    try:
-        server = ForkServer({**os.environ, **(environment or {})})
-    except PluginError as error:
-        raise NotRun(error.message) from error
+    """Call a function of a module, which takes and returns a JSON value, in a new interpreter."""
+    with not_run_on(PluginError, "the check needs another process"):
+        server = ForkServer(os.environ)
     with closing(server):
-        return server.call(f"{function.__module__}:{function.__name__}", argument, timeout_s=timeout_s)
+        target = f"{function.__module__}:{function.__name__}"
+        return server.call(target, argument, timeout_s=timeout_s, environment=environment)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an exception as text for the result of a check."""
+    return error.message if isinstance(error, PerfError) else f"{type(error).__name__}: {error}"
 
 
 def serve() -> None:
@@ -197,20 +186,28 @@ def serve() -> None:
     with suppress(BrokenPipeError):
         for line in sys.stdin:
             request = json.loads(line)
-            call = partial(_call_by_name, request["target"], request["arguments"])
-            answer(_call_in_fork(call, request["timeout_s"], request["environment"]))
+            timeout_s, environment = request["timeout_s"], request["environment"]
+            answer(asdict(call_in_fork(_call_by_name, request, timeout_s=timeout_s, environment=environment)))
 
 
-def _call_by_name(target: str, arguments: object) -> object:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)(arguments)
+def _call_by_name(request: Mapping[str, Any]) -> object:
+    module, _, name = request["target"].partition(":")
+    return getattr(importlib.import_module(module), name)(request["arguments"])
 
 
-def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Mapping[str, str]) -> dict[str, Any]:
+def call_in_fork(
+    function: Callable[[Any], object],
+    argument: object,
+    *,
+    timeout_s: float,
+    environment: Variables | None = None,
+) -> CallOutcome:
+    """Call a function in a fork of this process, which must have no threads and no children. It returns JSON."""
+    started_s = time.monotonic()
     with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
-            _become_callee(call, environment, result.fileno(), output.fileno())
+            _become_callee(partial(function, argument), environment or {}, result.fileno(), output.fileno())
         status = _wait(child, timeout_s)
         _kill_descendants(child)
         result.seek(0)
@@ -227,10 +224,10 @@ def _call_in_fork(call: Callable[[], object], timeout_s: float, environment: Map
         else:
             fault = f"it ended the process with status {status}"
         answer = {"fault": fault}
-    return {**answer, "output": printed}
+    return CallOutcome(**answer, output=printed, seconds=time.monotonic() - started_s)
 
 
-def _become_callee(call: Callable[[], object], environment: Mapping[str, str], result: int, output: int) -> NoReturn:
+def _become_callee(call: Callable[[], object], environment: Variables, result: int, output: int) -> NoReturn:
     """Run the function in the forked child, write its result, and exit. The files are given by their descriptors."""
     try:
         os.setsid()
@@ -241,11 +238,15 @@ def _become_callee(call: Callable[[], object], environment: Mapping[str, str], r
         # The plugin must not be able to write into the server's pipes or keep them open.
         os.closerange(3, result)
         os.closerange(result + 1, os.sysconf("SC_OPEN_MAX"))
-        os.environ.update(environment)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         content = json.dumps({"value": call()})
     except BaseException as error:
         traceback.print_exc()
-        content = json.dumps({"fault": f"{type(error).__name__}: {error}"})
+        content = json.dumps({"fault": reason_of(error)})
     with suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()

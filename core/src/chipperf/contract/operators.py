@@ -78,8 +78,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 
 def _different_sizes(wide: Tensor, tall: Tensor, small: Tensor, weight: Tensor) -> Tensor:
-    found = [functional.conv2d(images, weight, padding=1).mean(dim=(2, 3)) for images in (wide, tall, small)]
-    return torch.cat(found)
+    return torch.cat([functional.conv2d(images, weight, padding=1).mean(dim=(2, 3)) for images in (wide, tall, small)])
 
 
 ARITHMETIC: Final = (

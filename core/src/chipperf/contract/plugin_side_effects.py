@@ -109,39 +109,33 @@ class _State:
         self.environment = dict(os.environ)
         self.modules = dict(sys.modules)
         self.functions = {
-            (name, key): value
+            f"{name}.{key}": value
             for name, module in self.modules.items()
             for key, value in list(vars(module).items())
             if callable(value)
         }
-        self.streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        self.streams = {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
         self.import_hooks = [*sys.meta_path, *sys.path_hooks]
         self.path = list(sys.path)
-        self.signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        # Real-time signals have no name.
+        self.handlers = {
+            str(getattr(number, "name", number)): signal.getsignal(number) for number in signal.valid_signals()
+        }
         self.directory = os.getcwd()
         self.threads = set(threading.enumerate())
         self.native_threads = process.num_threads()
         self.children = {child.pid for child in process.children()}
 
     def changes_since(self, before: _State) -> Iterator[str]:
-        replaced = [name for name, module in before.modules.items() if self.modules.get(name) is not module]
-        patched = [
-            f"{module}.{name}"
-            for (module, name), function in before.functions.items()
-            if module not in replaced and self.functions.get((module, name)) is not function
-        ]
+        modules = _replaced(before.modules, self.modules)
+        functions = _replaced(before.functions, self.functions)
+        variables = {name for name, _ in before.environment.items() ^ self.environment.items()}
         listed = {
-            "changes environment variables: ": sorted(
-                {name for name, _ in before.environment.items() ^ self.environment.items()}
-            ),
-            "replaces modules: ": replaced,
-            "replaces functions: ": patched,
-            "replaces ": [f"sys.{name}" for name, stream in before.streams.items() if self.streams[name] is not stream],
-            "changes the handling of ": [
-                signal.Signals(number).name
-                for number, handler in before.signals.items()
-                if self.signals[number] != handler
-            ],
+            "changes environment variables: ": sorted(variables),
+            "replaces modules: ": modules,
+            "replaces functions: ": [name for name in functions if name.rpartition(".")[0] not in modules],
+            "replaces ": _replaced(before.streams, self.streams),
+            "changes the handling of ": _replaced(before.handlers, self.handlers),
         }
         yield from (phrase + ", ".join(names) for phrase, names in listed.items() if names)
         if self.import_hooks != before.import_hooks:
@@ -160,36 +154,31 @@ class _State:
             yield f"leaves {len(children)} process(es) running"
 
 
+def _replaced(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    return [name for name, value in before.items() if after.get(name) is not value]
+
+
 @contextmanager
 def _watched(action: str) -> Iterator[list[str]]:
     """Yield a list. At the end of the block it holds the changes that the block made."""
     found: list[str] = []
     before = _State()
-    with _caught_output() as printed:
-        yield found
+    with tempfile.TemporaryFile() as output:
+        stdout = os.dup(1)
+        os.dup2(output.fileno(), 1)
+        try:
+            yield found
+        finally:
+            sys.stdout.flush()
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        output.seek(0)
+        printed = output.read().decode(errors="replace").strip()
     deadline_s = time.monotonic() + _THREAD_END_S
     after = _State()
     while after.native_threads > before.native_threads and time.monotonic() < deadline_s:
         time.sleep(0.02)
         after = _State()
     found += [f"{action} {change}" for change in after.changes_since(before)]
-    found += [f"{action} prints {text[:200]!r} to standard output" for text in printed]
-
-
-@contextmanager
-def _caught_output() -> Iterator[list[str]]:
-    """Yield a list. At the end of the block it holds the block's standard output, if there is any."""
-    printed: list[str] = []
-    stdout = os.dup(1)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 1)
-        try:
-            yield printed
-        finally:
-            sys.stdout.flush()
-            os.dup2(stdout, 1)
-            os.close(stdout)
-        file.seek(0)
-        text = file.read().decode(errors="replace").strip()
-        if text:
-            printed.append(text)
+    if printed:
+        found.append(f"{action} prints {printed[:200]!r} to standard output")

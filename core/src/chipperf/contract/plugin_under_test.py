@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chipperf.contract.check import Failed, NotApplicable, NotRun, find_check
-from chipperf.errors import PerfError
+from chipperf.contract.isolation import reason_of
 from chipperf.plugin import installed
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import installed_infos
@@ -67,13 +67,9 @@ class PluginUnderTest:
 
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Bind the plugin and return its capabilities and whether it is simulated, or the fault of binding it."""
-    try:
-        session = _subject(arguments).session
-    except PerfError as error:
-        return {"fault": error.message}
-    capabilities = sorted(str(capability) for capability in session.vendor_info().capabilities)
-    return {"fault": None, "simulated": session.simulated, "capabilities": capabilities}
+    """Bind the plugin, and return its capabilities and whether it is simulated."""
+    session = _subject(arguments).session
+    return {"simulated": session.simulated, "capabilities": sorted(map(str, session.vendor_info().capabilities))}
 
 
 def environment(arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -100,8 +96,7 @@ def carry_out(arguments: Mapping[str, Any]) -> dict[str, str]:
         statuses = {Failed: "failed", NotApplicable: "not_applicable", NotRun: "not_run"}
         return {"status": statuses[type(result)], "message": str(result)}
     except Exception as error:
-        message = error.message if isinstance(error, PerfError) else f"{type(error).__name__}: {error}"
-        return {"status": "failed", "message": message, "detail": traceback.format_exc()}
+        return {"status": "failed", "message": reason_of(error), "detail": traceback.format_exc()}
     finally:
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
@@ -116,11 +111,6 @@ def _subject(arguments: Mapping[str, Any]) -> PluginUnderTest:
         EnvironmentSettings(**arguments["settings"]),
         Path(arguments["workspace"]),
     )
-
-
-def other_entries(subject: PluginUnderTest) -> list[PluginEntry]:
-    """Return all other installed vendors, each name once."""
-    return list({entry.name: entry for entry in installed.vendors() if entry.name != subject.entry.name}.values())
 
 
 def other_vendors(subject: PluginUnderTest) -> list[VendorInfo]:

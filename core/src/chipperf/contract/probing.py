@@ -6,19 +6,20 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import chipperf.hardware
 from chipperf.contract.check import NotRun
-from chipperf.contract.isolation import call_in_fork
+from chipperf.contract.isolation import Variables, call_in_fork
 from chipperf.errors import VendorHookError
 from chipperf.plugin.installed import PluginEntry
 from chipperf.plugin.probe_process import PROBE_TIMEOUT_S
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice
+from chipperf.run.ranks import device_key
 
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000
@@ -70,24 +71,23 @@ class Probing:
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """One identifier per device: its UUID, else its PCI address, else name and index."""
-        return tuple(device.uuid or device.pci_bus_id or f"{device.name} {device.index}" for device in self.devices)
+        """The key of each device."""
+        return tuple(map(device_key, self.devices))
 
 
 def probe(
     entry: PluginEntry,
     *,
-    variables: Mapping[str, str] | None = None,
-    without: Iterable[str] = (),
+    variables: Variables | None = None,
     pci: Path | None = None,
     path: Path | None = None,
 ) -> Probing:
     """Probe in a fork of this process, which must not have imported the plugin; an invalid result is :class:`NotRun`.
 
-    In the fork, the environment has ``variables`` and lacks those in ``without``, the directory ``pci`` replaces the
-    kernel's list of PCI functions, and modules are searched first in the directory ``path``.
+    In the fork, the directory ``pci`` replaces the kernel's list of PCI functions, and modules are searched first in
+    the directory ``path``.
     """
-    arguments = {"entry": asdict(entry), "without": without, "pci": pci, "path": path}
+    arguments = {"entry": asdict(entry), "pci": pci, "path": path}
     outcome = call_in_fork(run_probe, arguments, timeout_s=PROBE_TIMEOUT_S, environment=variables)
     if outcome.fault:
         return Probing(fault=outcome.fault)
@@ -100,8 +100,6 @@ def probe(
 
 def run_probe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Probe in this process. :func:`probe` calls this function in a fork."""
-    for name in arguments["without"]:
-        os.environ.pop(name, None)
     if arguments["path"]:
         sys.path.insert(0, str(arguments["path"]))
     if arguments["pci"]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-import chipperf
 from chipperf.plugin.types import EnvironmentSettings, Rank, VendorInfo
 from chipperf.records import schema
 from chipperf.run.planned_record import vendor_record
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from chipperf.cases.base import Case
     from chipperf.cases.config import Resolved
     from chipperf.plugin.session import Session
+
+M = TypeVar("M", bound=BaseModel)
 
 RANKS: Final = (Rank(), Rank(world_size=8, local_world_size=8), Rank(world_size=16, local_world_size=8))
 """Rank 0 of each reported topology: 1x1, 1x8 and 2x8."""
@@ -32,12 +33,11 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
     """Return the record of a run in which every value was measured. ``rank`` determines the topology."""
     info, values = session.vendor_info(), resolved.values
     card = info.known_devices[0].name if info.known_devices else "specimen device"
-    names = {"card_title": f"{card} specimen", "card_short_name": info.short_name(card)}
+    short_name = info.short_name(card)
     variables = session.environment(rank, EnvironmentSettings(case=case.name, precision="fp32"))
-    return schema.Record(
+    return _specimen(
+        schema.Record,
         kind="measured",
-        run_id="specimen-full",
-        chipperf_version=chipperf.__version__,
         created_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
         status=schema.Status(state="completed"),
         vendor=vendor_record(session),
@@ -45,35 +45,24 @@ def full_record(session: Session, case: Case, rank: Rank, resolved: Resolved) ->
             name=case.name, version=case.version, preset="full", metric=case.metric, target=values.target
         ),
         topology=schema.Topology(nnodes=rank.node_count, nproc_per_node=rank.local_world_size),
-        precision=schema.PrecisionRecord(
-            requested="fp32",
-            effective="fp32",
-            measured_matmul="fp32",
-            measured_convolution="fp32",
-            autocast_dtype=None,
-            grad_scaler=False,
-        ),
+        precision=_specimen(schema.PrecisionRecord, requested="fp32", effective="fp32", autocast_dtype=None),
         hyperparameters=schema.HyperparametersRecord(
             values=values.model_dump(),
             changes=list(resolved.changes),
             notes=list(resolved.notes),
             global_batch_size=values.batch_size * rank.world_size,
         ),
-        limits=schema.Limits(),
-        seed=values.seed,
-        dataset=schema.Dataset.model_validate({**_specimen(schema.Dataset), "name": case.data.reference.name}),
-        loader=schema.Loader.model_validate(_specimen(schema.Loader)),
-        environment=schema.Environment.model_validate(
-            {**_specimen(schema.Environment), **names, "row_label": info.short_name(card)}
+        dataset=_specimen(schema.Dataset, name=case.data.reference.name),
+        environment=_specimen(
+            schema.Environment, card_title=f"{card} specimen", card_short_name=short_name, row_label=short_name
         ),
         knobs=[
             schema.KnobRecord(name=each.name, value=each.value, reason=each.reason, origin="vendor")
             for each in variables
         ],
-        metrics=schema.Metrics.model_validate(
-            {**_specimen(schema.Metrics), "quality": values.target, "best_quality": values.target}
-        ),
+        metrics=_specimen(schema.Metrics, quality=values.target, best_quality=values.target),
         warnings=["specimen warning"],
+        evidence=schema.UNKNOWN,
     )
 
 
@@ -100,13 +89,14 @@ def empty_record(session: Session, case: Case, rank: Rank, resolved: Resolved) -
     return full.model_copy(update=changes)
 
 
-def _specimen(model: type[BaseModel]) -> dict[str, Any]:
-    """Return a value for every field of a model that has none by default."""
-    return {
+def _specimen(model: type[M], **known: Any) -> M:
+    """Return a model with the known values, and with a value for every other field that has none by default."""
+    unknown = {
         name: _value(name, field.annotation)
         for name, field in model.model_fields.items()
-        if field.is_required() or isinstance(field.default, schema.Missing)
+        if name not in known and (field.is_required() or isinstance(field.default, schema.Missing))
     }
+    return model.model_validate({**unknown, **known})
 
 
 def _value(name: str, annotation: Any) -> Any:

@@ -1,16 +1,8 @@
-"""Functions on texts: search for a name, and count words."""
+"""Counting words."""
 
 from __future__ import annotations
 
 import re
-
-
-def mentions(text: str, name: str) -> bool:
-    """Return whether ``text`` contains ``name`` as a whole word, in any case."""
-    # A Chinese or Japanese character next to a Latin name is not part of it, although \\w matches the character.
-    letter = "[A-Za-z0-9_-]" if name.isascii() else r"(?!)"
-    return re.search(rf"(?<!{letter}){re.escape(name)}(?!{letter})", text, re.IGNORECASE) is not None
-
 
 _WORD = re.compile(r"[A-Za-z0-9][\w./*:=-]*")
 _IDEOGRAPH = re.compile(r"[\u3400-\u9fff]")

@@ -82,23 +82,16 @@ FP32_OPERATOR: Final = 2e-5
 """Fraction of the norm of an output or gradient, against float64; the error of sums of 1000 fp32 products is 1e-6, with
 Winograd's algorithm a few times more, with 16-bit fixed point 6e-5, with TF32 3e-4."""
 
-LEAST_POWER_W: Final = 0.1
-"""Every card uses more; 0 would stand for an unknown value, which must be None."""
+POWER_W: Final = (0.1, 10_000)
+"""Every card uses less than 10 kW, and an idle card more than 10 000 mW; 0 would stand for an unknown value, which must
+be None."""
 
-MOST_POWER_W: Final = 10_000
-"""Every card uses less than 10 kW, and an idle card uses more than 10 000 mW."""
+TEMPERATURE_C: Final = (1, 130)
+"""A card in use is warmer than the room, and shuts down below 130 degrees; in kelvin or tenths of a degree the number
+is higher. 0 would stand for an unknown value, which must be None."""
 
-LEAST_TEMPERATURE_C: Final = 1
-"""A card in use is warmer than the room; 0 would stand for an unknown value, which must be None."""
-
-MOST_TEMPERATURE_C: Final = 130
-"""A card shuts down at a lower temperature; in kelvin or tenths of a degree the number is higher."""
-
-LEAST_CLOCK_MHZ: Final = 10
-"""Every card has a higher clock; in GHz the number is lower."""
-
-MOST_CLOCK_MHZ: Final = 10_000
-"""Every card has a lower clock; in kHz or Hz the number is higher."""
+CLOCK_MHZ: Final = (10, 10_000)
+"""In GHz the number of every card is lower, in kHz or Hz higher."""
 
 TELEMETRY_CALL_S: Final = 0.2
 """The sampler reads eight cards one after another, about once a second."""

@@ -48,13 +48,11 @@ def read_waivers(path: Path) -> dict[str, Waiver]:
     """
     try:
         content = _WaiverFile.model_validate(parse_toml(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{path}: {first_fault(error)}",
+            f"{path}: {first_fault(error) if isinstance(error, ValidationError) else error}",
             hint="write each waiver as a [[waiver]] table with check, kind and reason, optionally issue and until_api",
         ) from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}", hint="write each waiver as a [[waiver]] table") from error
     waivers: dict[str, Waiver] = {}
     for waiver in content.waiver:
         check, until = waiver.check, waiver.until_api

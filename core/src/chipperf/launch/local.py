@@ -12,7 +12,6 @@ from chipperf.launch.launcher_group import PEER_STOPPED, Decision, LauncherRepor
 from chipperf.launch.rank_processes import RankProcesses
 from chipperf.launch.resume import restart
 from chipperf.launch.watch import DIRECTORY_DELETED, Watch
-from chipperf.plugin.types import Rank
 from chipperf.records.environment import read_cpu, read_machine
 from chipperf.records.event_metrics import measured_in_events
 from chipperf.records.schema import Failure, Missing, NodeResult, Power, Span, Status
@@ -21,6 +20,7 @@ from chipperf.run.directory import rank_log_name
 from chipperf.run.failure import INTERRUPTED, first_failure, reported_recurring, stopped_from_outside
 from chipperf.run.programs import describe_exit, program
 from chipperf.run.progress import FINISHED, Progress, read_progress
+from chipperf.run.ranks import job_ranks
 from chipperf.run.rendezvous import LOOPBACK, listen
 from chipperf.run.signals import STOP_SIGNALS
 from chipperf.run.telemetry_process import measured_everywhere, read_telemetry, summarize
@@ -109,18 +109,9 @@ def _start(plan: RunPlan, group: LauncherGroup | None, command: Sequence[str]) -
     if group is not None and group.launcher.worker is not None:
         ranks = [group.launcher.worker]
     else:
-        per_node = plan.topology.nproc_per_node
-        numbers = group.launcher.ranks if group else range(per_node)
-        ranks = [
-            Rank(
-                rank=number,
-                local_rank=number % per_node,
-                world_size=plan.topology.world_size,
-                local_world_size=per_node,
-                node_rank=number // per_node,
-            )
-            for number in numbers
-        ]
+        ranks = job_ranks(plan.topology.nproc_per_node, machines=plan.topology.nnodes)
+        if group:
+            ranks = [ranks[number] for number in group.launcher.ranks]
     host = group.launcher.host if group else LOOPBACK
     if not ranks[0].is_main:
         return RankProcesses(command, ranks, host, group.store_port() if group else 0, None)

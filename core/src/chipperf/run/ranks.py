@@ -22,6 +22,20 @@ less."""
 _DRIVER_BYTES = 2**30
 
 
+def job_ranks(per_machine: int, *, machines: int = 1) -> list[Rank]:
+    """Return the ranks of a job with ``per_machine`` processes on each machine."""
+    return [
+        Rank(
+            rank=number,
+            local_rank=number % per_machine,
+            world_size=machines * per_machine,
+            local_world_size=per_machine,
+            node_rank=number // per_machine,
+        )
+        for number in range(machines * per_machine)
+    ]
+
+
 def rank_from_environment(environment: Mapping[str, str] = os.environ) -> Rank:
     """Return this process's rank from the variables of torch's launcher; without a launcher, of a job of one process.
 

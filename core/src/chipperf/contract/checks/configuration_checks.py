@@ -5,18 +5,18 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from chipperf.cases.base import Case, Role
-from chipperf.cases.config import resolve
+from chipperf.cases.config import require_settable, resolve
 from chipperf.cases.registry import case_names, find_case
 from chipperf.contract import tolerances
-from chipperf.contract.check import NotRun, check, fail, not_run_on, require
+from chipperf.contract.check import check, fail, not_run_on, require
 from chipperf.contract.sample_records import RANKS, device_names
 from chipperf.contract.texts import count_words
-from chipperf.errors import ConfigError, VendorHookError, did_you_mean
+from chipperf.errors import ConfigError, VendorHookError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from chipperf.cases.base import Case
     from chipperf.contract.plugin_under_test import PluginUnderTest
     from chipperf.plugin.types import CaseOverrides
 
@@ -25,16 +25,11 @@ if TYPE_CHECKING:
 def overrides_name_settable_keys(subject: PluginUnderTest) -> None:
     """Overrides set only hyperparameters that the case has, and none that it locks."""
     for case, situation, shipped in _shipped(subject):
-        known, settable = case.base.keys(), _settable_keys(case)
         for override in shipped.overrides:
-            require(
-                override.key in known,
-                f"{situation}: there is no hyperparameter {override.key!r}{did_you_mean(override.key, settable)}",
-            )
-            require(
-                override.key in settable,
-                f"{situation}: the case locks {override.key!r}; remove the override, and explain it in a note",
-            )
+            try:
+                require_settable(case, override.key, "vendor", f"the vendor on {situation}")
+            except ConfigError as error:
+                fail(f"{error.message}: remove the override, and explain it in a note; {error.hint}")
 
 
 @check("C2", level=0, fault="an override has no reason, or a second override of its key replaces it")
@@ -57,17 +52,14 @@ def overrides_are_justified(subject: PluginUnderTest) -> None:
 def shipped_configurations_load(subject: PluginUnderTest) -> None:
     """For every case, preset, topology and known device, the hyperparameters resolve without an error."""
     for case, situation, shipped in _shipped(subject):
-        if not {override.key for override in shipped.overrides} <= _settable_keys(case):
-            raise NotRun(f"{situation}: an override's key cannot be set, see C1")
+        with not_run_on(ConfigError, "an override's key cannot be set, see C1"):
+            for override in shipped.overrides:
+                require_settable(case, override.key, "vendor", f"the vendor on {situation}")
         for preset in case.presets:
             try:
                 resolve(case, preset=preset, vendor=subject.entry.name, vendor_overrides=shipped)
             except ConfigError as error:
                 fail(f"{situation}, preset {preset}: {error.message}; {error.hint}")
-
-
-def _settable_keys(case: Case) -> set[str]:
-    return {key for key in case.base.keys() if case.base.role(key) is not Role.LOCKED}  # noqa: SIM118 - no mapping
 
 
 def _shipped(subject: PluginUnderTest) -> Iterator[tuple[Case, str, CaseOverrides]]:

@@ -10,11 +10,13 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import Failed, NotApplicable, check, fail, not_run_on, require
-from chipperf.contract.devices import job_ranks, probed_devices, ranks_share_device, require_computes
+from chipperf.contract.devices import probed_devices, ranks_share_device, require_computes
+from chipperf.contract.isolation import reason_of
 from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.errors import DeviceError, PerfError, PluginError
 from chipperf.languages import in_all_languages
 from chipperf.plugin.types import Capability, Rank
+from chipperf.run.ranks import job_ranks
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -221,21 +223,18 @@ def _initialize_again(subject: PluginUnderTest, device: torch.device, *, times: 
 def _footprint(subject: PluginUnderTest, device: torch.device) -> dict[str, int]:
     """Return, by name, the amount of each resource that repeated calls must not increase."""
     process = psutil.Process()
-    stats = subject.session.memory_query(device)
     return {
         "threads": process.num_threads(),
-        "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
-        "bytes": stats.allocated_bytes or 0,
+        "open files": process.num_fds(),
+        "bytes": subject.session.memory_query(device).allocated_bytes or 0,
     }
 
 
 def _compute_in_spawned_process(subject: PluginUnderTest, answer: Connection) -> None:
     """Compute on the device and send the reason for a failure, or ``None``. Runs in a spawned process."""
-    fault = None
     try:
         require_computes(subject, subject.device, "after initialization")
-    except (PerfError, Failed) as error:
-        fault = str(error)
     except Exception as error:
-        fault = f"{type(error).__name__}: {error}"
-    answer.send(fault)
+        answer.send(str(error) if isinstance(error, Failed) else reason_of(error))
+    else:
+        answer.send(None)

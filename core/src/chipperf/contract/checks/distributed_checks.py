@@ -15,10 +15,10 @@ import psutil
 
 from chipperf.contract import tolerances
 from chipperf.contract.check import NotApplicable, NotRun, check, fail, require
-from chipperf.contract.devices import job_ranks, probed_devices, ranks_share_device, training_command
+from chipperf.contract.devices import probed_devices, ranks_share_device, training_command
 from chipperf.plugin.types import Capability, DistributedConfig, Rank
 from chipperf.run.directory import RunDirectory
-from chipperf.run.ranks import rank_from_environment, rank_variables
+from chipperf.run.ranks import device_key, job_ranks, rank_from_environment, rank_variables
 from chipperf.run.rendezvous import LOOPBACK
 from chipperf.train.preparation import data_parallel, join_process_group
 
@@ -144,8 +144,7 @@ def ranks_have_devices_of_their_own(subject: PluginUnderTest) -> None:
     if ranks_share_device(subject):
         raise NotApplicable("all ranks share the device, the only one, as unified_memory declares")
     _join(subject)
-    info = subject.session.device_info(subject.device)
-    mine = info.uuid or info.pci_bus_id or f"index {info.index}"
+    mine = device_key(subject.session.device_info(subject.device))
     found: list[Any] = [None, None]
     dist.all_gather_object(found, mine)
     require(found[0] != found[1], f"ranks 0 and 1 both use the device {mine}: choose the device by the local rank")

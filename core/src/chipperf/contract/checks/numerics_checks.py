@@ -77,7 +77,9 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
     """Each precision runs as requested or is refused with UnsupportedPrecision, as the capabilities declare."""
     requested = subject.settings.precision
     policy = _policy(subject, requested)
-    if policy is not None:
+    if policy is None:
+        require(requested != "fp32", "fp32 is refused: every vendor runs it, because results are compared in it")
+    else:
         wanted = PRECISIONS[requested].arithmetic
         require(
             policy.effective == wanted,
@@ -97,10 +99,6 @@ def precision_is_honored(subject: PluginUnderTest) -> None:
                 arithmetic == wanted,
                 f"{requested} was accepted, but the {kind}, is computed in {arithmetic}, not in {wanted}: {_HONESTY}",
             )
-    require(
-        policy is not None or requested != "fp32",
-        "fp32 is refused: every vendor runs it, because results are compared in it",
-    )
     for value, precisions in precisions_by_capability().items():
         if requested not in precisions:
             continue
@@ -244,8 +242,18 @@ def prepared_model_keeps_its_structure(subject: PluginUnderTest) -> None:
             continue
         model = build_workload(case, hyperparameters_of(case, "tiny"), data, torch.device("cpu")).build_model()
         before = _structure(model)
-        prepared = subject.session.prepare_model(model.to(subject.device), policy, subject.device)
-        _require_same_structure(before, _structure(prepared), f"{case.name} in {requested}")
+        after = _structure(subject.session.prepare_model(model.to(subject.device), policy, subject.device))
+        changes = [
+            f"{name} was {before.get(name, 'absent')} and is {after.get(name, 'absent')}"
+            for name in before | after
+            if before.get(name) != after.get(name)
+        ]
+        more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
+        require(
+            not changes,
+            f"perf_prepare_model changes the structure of {case.name} in {requested}: {'; '.join(changes[:5])}{more}: "
+            "it may change layouts only",
+        )
 
 
 def _policy(subject: PluginUnderTest, requested: Precision) -> PrecisionPolicy | None:
@@ -362,19 +370,3 @@ def _structure(model: torch.nn.Module) -> dict[str, str]:
     }
     buffers = {f"buffer {name}": f"{tuple(buffer.shape)}" for name, buffer in model.named_buffers()}
     return modules | parameters | buffers
-
-
-def _require_same_structure(before: Mapping[str, str], after: Mapping[str, str], what: str) -> None:
-    changes = [f"{name} is lost" for name in before if name not in after]
-    changes += [f"{name} is new" for name in after if name not in before]
-    changes += [
-        f"{name} was {before[name]} and is {after[name]}"
-        for name in before
-        if before[name] != after.get(name, before[name])
-    ]
-    more = f", and {len(changes) - 5} more" if len(changes) > 5 else ""
-    require(
-        not changes,
-        f"perf_prepare_model changes the structure of {what}: {'; '.join(changes[:5])}{more}: it may change "
-        "layouts only",
-    )

@@ -11,7 +11,7 @@ from importlib.metadata import distribution
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, TemplateError
+from jinja2 import TemplateError
 from jinja2.meta import find_referenced_templates
 
 from chipperf.cases import registry as cases
@@ -26,7 +26,7 @@ from chipperf.plugin.session import Session
 from chipperf.plugin.types import Capability, EnvironmentSettings, VendorInfo
 from chipperf.precisions import PRECISIONS, precisions_by_capability
 from chipperf.report.render import template_directory
-from chipperf.report.templating import CORE_TEMPLATES
+from chipperf.report.templating import make_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -272,23 +272,17 @@ def _missing_templates(subject: PluginUnderTest, package: Path) -> list[str]:
         for name in plugin_files.named_templates(source)
         if not any(package.rglob(name.rpartition("/")[2]))
     ]
+    environment = make_environment(None, own)
+    existing = environment.list_templates()
     for path in sorted(own.glob("*.j2")) if own else ():
         try:
-            names = find_referenced_templates(Environment(autoescape=True).parse(path.read_text(encoding="utf-8")))
+            names = find_referenced_templates(environment.parse(path.read_text(encoding="utf-8")))
         except TemplateError as error:
             raise NotRun(f"{path.name} cannot be read, see R3: {error}") from error
-        faults += [f"{path.name} uses {name}, which does not exist" for name in names if not _exists(name, own)]
+        # Only rendering can find a computed name, and the plugin is not responsible for templates that a user adds.
+        named = [name for name in names if name and not name.startswith("user/")]
+        faults += [f"{path.name} uses {name}, which does not exist" for name in named if name not in existing]
     return faults
-
-
-def _exists(template: str | None, own: Path | None) -> bool:
-    # Only rendering can find a computed name, and the plugin is not responsible for templates that a user adds.
-    if template is None or template.startswith("user/"):
-        return True
-    for place, directory in (("core/", CORE_TEMPLATES), ("vendor/", own)):
-        if template.startswith(place):
-            return directory is not None and (directory / template.removeprefix(place)).is_file()
-    return any((directory / template).is_file() for directory in (own, CORE_TEMPLATES) if directory)
 
 
 def _sources(subject: PluginUnderTest) -> list[tuple[str, str]]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 from chipperf.contract import tolerances
-from chipperf.contract.check import NotApplicable, NotRun, check, require
+from chipperf.contract.check import NotApplicable, NotRun, check, fp32, require
+from chipperf.contract.devices import require_computes
 from chipperf.contract.isolation import call_in_fork, call_in_new_interpreter
-from chipperf.contract.plugin_under_test import PluginUnderTest, other_entries
+from chipperf.contract.plugin_under_test import PluginUnderTest
 from chipperf.contract.probing import Probing, make_foreign_pci, make_impersonator, probe
 from chipperf.contract.texts import count_words
-from chipperf.plugin.installed import PluginEntry
+from chipperf.plugin.installed import PluginEntry, vendors
 from chipperf.plugin.probe_process import ask_all
 from chipperf.plugin.session import bind
 from chipperf.plugin.types import ProbedDevice, ProbeResult, Rank
+from chipperf.run.ranks import describe_card
 
 _INITIALIZE_TIMEOUT_S: Final = 80.0
 
@@ -60,8 +63,8 @@ def probe_gives_reasons(subject: PluginUnderTest) -> None:
 )
 def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
     """After a probe, a forked process can initialize a device and compute on it."""
-    arguments = {"entry": asdict(subject.entry), "without": []}
-    outcome = call_in_new_interpreter(initialize_after_probe, arguments, timeout_s=2 * _INITIALIZE_TIMEOUT_S)
+    timeout_s = 2 * _INITIALIZE_TIMEOUT_S
+    outcome = call_in_new_interpreter(initialize_after_probe, asdict(subject.entry), timeout_s=timeout_s)
     fault = outcome.fault or outcome.value
     require(
         fault is None,
@@ -69,26 +72,17 @@ def probe_leaves_devices_to_children(subject: PluginUnderTest) -> None:
     )
 
 
-def initialize_after_probe(arguments: Mapping[str, Any]) -> str | None:
+def initialize_after_probe(entry: Mapping[str, str]) -> str | None:
     """Probe in this process, fork, and return why the device cannot be used there, or ``None``."""
-    bind(PluginEntry(**arguments["entry"])).probe()
-    return call_in_fork(initialize, arguments, timeout_s=_INITIALIZE_TIMEOUT_S).fault
+    bind(PluginEntry(**entry)).probe()
+    return call_in_fork(compute_on_first_device, entry, timeout_s=_INITIALIZE_TIMEOUT_S).fault
 
 
-def initialize(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the environment variables ``without``, initialize the first device, compute on it, return its identity."""
-    for name in arguments["without"]:
-        os.environ.pop(name, None)
-    session = bind(PluginEntry(**arguments["entry"]))
-    session.load_runtime()
-    device = session.device_init(Rank())
-
-    import torch
-
-    total = float(torch.ones(8, device=device).sum().cpu())
-    if total != 8:
-        raise ArithmeticError(f"the sum of eight ones is {total}")
-    return asdict(session.device_info(device))
+def compute_on_first_device(entry: Mapping[str, str]) -> dict[str, Any]:
+    """Initialize the first device, compute on it, and return its identity."""
+    subject = PluginUnderTest(PluginEntry(**entry), Rank(), fp32()[0], Path())
+    require_computes(subject, subject.device, "after initialization")
+    return asdict(subject.session.device_info(subject.device))
 
 
 @check(
@@ -152,7 +146,8 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
     variable, *others = names
     for chosen in ([], [len(words) - 1], [1, 0] if len(words) > 1 else [0]):
         value = ",".join(words[index] for index in chosen)
-        probing = probe(subject.entry, variables={variable: value}, without=others)
+        variables = {**dict.fromkeys(others), variable: value}
+        probing = probe(subject.entry, variables=variables)
         require(probing.fault is None, f"with {variable}={value!r}: {probing.fault}")
         expected = [everything.identities[index] for index in chosen]
         # Only the set is compared here; the order is compared with the runtime's order.
@@ -161,14 +156,25 @@ def visible_devices_are_honored(subject: PluginUnderTest) -> None:
             f"with {variable}={value!r} the probe finds {_list(probing.devices)} instead of "
             f"{', '.join(expected) or 'none'}",
         )
-    _require_same_in_runtime(subject, names, value, probing.devices[0])
+    # The runtime must have the same first device as the last probe.
+    outcome = call_in_new_interpreter(
+        compute_on_first_device, asdict(subject.entry), timeout_s=_INITIALIZE_TIMEOUT_S, environment=variables
+    )
+    require(outcome.fault is None, f"with {variable}={value!r} the first device cannot be used: {outcome.fault}")
+    for key in ("uuid", "pci_bus_id"):
+        probed, used = getattr(probing.devices[0], key), outcome.value[key]
+        require(
+            probed is None or used is None or probed == used,
+            f"with {variable}={value!r} the probe's first device has the {key} {probed}, the runtime's {used}",
+        )
 
 
 @check("B7", level=0, fault="two vendors claim the same card")
 def probe_claims_only_own_devices(subject: PluginUnderTest) -> None:
     """The probe claims neither the host's processor nor a device that another installed vendor's probe finds."""
     own = _probe_here(subject).devices
-    for entry, answer in ask_all(other_entries(subject), "probe", ProbeResult):
+    others = [entry for entry in vendors() if entry.name != subject.entry.name]
+    for entry, answer in ask_all(others, "probe", ProbeResult):
         for device in answer.devices if isinstance(answer, ProbeResult) else ():
             claimed = next((each for each in own if _is_same(each, device)), None)
             require(
@@ -191,26 +197,6 @@ def _probe_here(subject: PluginUnderTest) -> Probing:
     return probing
 
 
-def _require_same_in_runtime(
-    subject: PluginUnderTest, variables: Sequence[str], value: str, probed_first: ProbedDevice
-) -> None:
-    """Check that the runtime has the same first device as the probe when the first variable has this value."""
-    variable, *others = variables
-    outcome = call_in_new_interpreter(
-        initialize,
-        {"entry": asdict(subject.entry), "without": others},
-        timeout_s=_INITIALIZE_TIMEOUT_S,
-        environment={variable: value},
-    )
-    require(outcome.fault is None, f"with {variable}={value!r} the first device cannot be used: {outcome.fault}")
-    for key in ("uuid", "pci_bus_id"):
-        probed, used = getattr(probed_first, key), outcome.value[key]
-        require(
-            probed is None or used is None or probed == used,
-            f"with {variable}={value!r} the probe's first device has the {key} {probed}, the runtime's {used}",
-        )
-
-
 def _is_same(one: ProbedDevice, other: ProbedDevice) -> bool:
     if one.uuid and other.uuid:
         return one.uuid == other.uuid
@@ -220,5 +206,4 @@ def _is_same(one: ProbedDevice, other: ProbedDevice) -> bool:
 
 
 def _list(devices: Sequence[ProbedDevice]) -> str:
-    words = (f"{device.name} ({device.uuid or device.pci_bus_id or device.index})" for device in devices)
-    return ", ".join(words) or "none"
+    return ", ".join(map(describe_card, devices)) or "none"

@@ -12,21 +12,21 @@ from chipperf.cases.registry import case_names, find_case
 from chipperf.contract.check import NotRun, check, fail, not_run_on, require
 from chipperf.contract.plugin_under_test import PluginUnderTest, other_vendors
 from chipperf.contract.sample_records import RANKS, device_names, empty_record, full_record
-from chipperf.contract.texts import mentions
 from chipperf.documents import markdown
+from chipperf.documents.card_names import CardNames
 from chipperf.documents.format import marker
 from chipperf.errors import ConfigError, PerfError
-from chipperf.languages import LANGUAGES, Language, in_all_languages, in_language
+from chipperf.languages import LANGUAGES, Language, in_language
 from chipperf.records.columns import THROUGHPUTS, columns_of
 from chipperf.records.schema import Missing, Record
 from chipperf.report.render import render_report, template_directory
 from chipperf.report.row import column_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from chipperf.cases.base import Case
-    from chipperf.plugin.types import Rank, VendorInfo
+    from chipperf.plugin.types import Rank
 
 
 @check("R3", level=0, fault="the template fails or shows nothing if a measurement is missing")
@@ -55,23 +55,19 @@ def report_renders(subject: PluginUnderTest) -> None:
 @check("R4", level=0, fault="a text was copied from another vendor with the name of its product")
 def report_names_no_other_vendor(subject: PluginUnderTest) -> None:
     """The report mentions no other vendor and no other vendor's product."""
-    own = set(_names(subject.info))
-    foreign = [(name, other) for other in other_vendors(subject) for name in _names(other) if name not in own]
+    names = CardNames()
+    # The first meaning of a name counts, so a name that two vendors use is this vendor's own.
+    for info in (subject.info, *other_vendors(subject)):
+        names.add_plugin(info)
     for case, rank, language in product(map(find_case, case_names()), RANKS, LANGUAGES):
         with not_run_on(PerfError, "the report cannot be rendered, see R3"):
             text = _render(subject, _record(subject, case, rank, full_record), language)
-        for name, other in foreign:
+        for mention in names.find(text):
             require(
-                not mentions(text, name),
-                f"the {language} report on {case.name} mentions {name!r} of {other.title.en}: "
+                mention.vendor == subject.info.name,
+                f"the {language} report on {case.name} mentions {mention.text!r} of {mention.vendor}: "
                 "correct the template, title, override or variable with that text",
             )
-
-
-def _names(info: VendorInfo) -> Iterator[str]:
-    yield from in_all_languages(info.title)
-    for device in info.known_devices:
-        yield from (device.name, device.short_name)
 
 
 def _record(subject: PluginUnderTest, case: Case, rank: Rank, make: Callable[..., Record]) -> Record:
