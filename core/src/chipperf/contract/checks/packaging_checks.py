@@ -26,7 +26,7 @@ from chipperf.plugin.session import Session
 from chipperf.plugin.types import Capability, EnvironmentSettings, VendorInfo
 from chipperf.precisions import PRECISIONS, precisions_by_capability
 from chipperf.report.render import template_directory
-from chipperf.report.templating import make_environment
+from chipperf.report.templating import SandboxedTemplates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -272,7 +272,7 @@ def _missing_templates(subject: PluginUnderTest, package: Path) -> list[str]:
         for name in plugin_files.named_templates(source)
         if not any(package.rglob(name.rpartition("/")[2]))
     ]
-    environment = make_environment(None, own)
+    environment = SandboxedTemplates(None, own)
     existing = environment.list_templates()
     for path in sorted(own.glob("*.j2")) if own else ():
         try:
