@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,21 +55,26 @@ def texts_of_code() -> Iterator[tuple[str, str]]:
                 yield "", ast.literal_eval(keywords["en"])
 
 
-TEXTS = frozenset((*texts_of_templates(), *texts_of_code()))
+@cache
+def texts() -> frozenset[tuple[str, str]]:
+    """Return context and English of everything that core says."""
+    return frozenset((*texts_of_templates(), *texts_of_code()))
+
+
 TRANSLATED = [language for language in LANGUAGES if language != ENGLISH]
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_translation_has_every_text_and_no_other(language: str) -> None:
-    found = {(context, english) for context, texts in read_translation(language).texts.items() for english in texts}
-    assert found - TEXTS == set(), "nothing says these"
-    assert TEXTS - found == set(), "these have no translation"
+    found = {(context, english) for context, spelled in read_translation(language).texts.items() for english in spelled}
+    assert found - texts() == set(), "nothing says these"
+    assert texts() - found == set(), "these have no translation"
 
 
 @pytest.mark.parametrize("language", TRANSLATED)
 def test_translation_takes_the_values_of_its_text(language: str) -> None:
-    for texts in read_translation(language).texts.values():
-        for english, spelling in texts.items():
+    for spelled in read_translation(language).texts.values():
+        for english, spelling in spelled.items():
             for form in (spelling,) if isinstance(spelling, str) else spelling:
                 # A form of a plural may leave out its number, and the English one often does.
                 values = (set(PLACEHOLDER.findall(text)) - {"%(num)s"} for text in (form, english))
@@ -80,7 +86,7 @@ def pseudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Add a language in which every text stands between « and »."""
     directory = shutil.copytree(languages.TRANSLATIONS, tmp_path / "translations")
     tables = defaultdict(list)
-    for context, english in sorted(TEXTS):
+    for context, english in sorted(texts()):
         spelled = f"«{english}»" if english.strip(" ,;:.") else english
         tables[context].append(f"{json.dumps(english)} = {json.dumps(spelled)}")
     content = ["[texts]", *tables.pop("")]

@@ -11,6 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TESTS = ("test_session.py", "test_hooks.py", "test_observers.py", "test_hook_docs.py", "test_plugin_guide.py")
 
+FORKED = (
+    "test_hooks.py::test_mistake_in_a_later_hook_ends_the_run_before_its_first_step",
+    "test_observers.py::test_run_that_finished_has_finished_whatever_its_observer_does",
+)
+"""Their runs are forked from a process that has imported the installed pluggy, whatever the path says."""
+
 RUN = """
 import sys
 import pluggy
@@ -28,9 +34,10 @@ def test_oldest_declared_pluggy(tmp_path):
     assert installed.returncode == 0, installed.stderr
 
     tests = [str(Path(__file__).with_name(name)) for name in TESTS]
+    left_out = [f"--deselect={Path(__file__).parent.relative_to(ROOT)}/{name}" for name in FORKED]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     completed = subprocess.run(
-        [sys.executable, "-c", RUN, oldest, "-q", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-c", RUN, oldest, "-q", "-p", "no:cacheprovider", *left_out, *tests],
         capture_output=True,
         text=True,
         cwd=ROOT,
