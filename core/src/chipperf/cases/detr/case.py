@@ -62,7 +62,7 @@ def _load_workload() -> WorkloadFactory:
 
 
 def _case(
-    name: str, kind: TargetKind, *, what: str, task: Title, metric: str, meaning: str, target: float, batch_size: int
+    name: str, kind: TargetKind, *, what: str, task: Title, metric: str, legend: Title, target: float, batch_size: int
 ) -> Case:
     data = CaseData(
         # The classes are the categories of things.
@@ -95,7 +95,7 @@ def _case(
             model_title=name,
             task=task,
             quality_column=metric,
-            quality_legend=Title(en=meaning),
+            quality_legend=legend,
             sample_noun=Title(en="samples"),
             quality_as_percent=False,
         ),
@@ -111,7 +111,7 @@ DETR: Final = _case(
     # FlagPerf's name for the task of its case, which trains boxes.
     task=Title(en="Object detection, panoptic segmentation"),
     metric="mAP",
-    meaning="mean average precision",
+    legend=Title(en="mean average precision"),
     target=0.42,
     batch_size=128,
 )
@@ -122,7 +122,7 @@ DETR_MASKS: Final = _case(
     what="instance segmentation",
     task=Title(en="Instance segmentation"),
     metric="segm_mAP",
-    meaning="mean average precision of masks",
+    legend=Title(en="mean average precision of masks"),
     target=0.314,
     batch_size=2,
 )
@@ -133,7 +133,7 @@ DETR_PANOPTIC: Final = _case(
     what="panoptic segmentation",
     task=Title(en="Panoptic segmentation"),
     metric="PQ",
-    meaning="panoptic quality",
+    legend=Title(en="panoptic quality"),
     target=0.44,
     batch_size=2,
 )
