@@ -69,15 +69,31 @@ def test_training_batches_have_the_documented_form(coco_sample, kind):
     assert labels == ({1, 2, 3, 5, 8, 92, 95, 101} if kind == "panoptic" else {1, 2, 3, 5, 8})
 
 
+def targets_of(batch):
+    """Return one dictionary of views per image."""
+    counts = list(batch.counts)
+    columns = {
+        "boxes": batch.boxes.split(counts),
+        "labels": batch.labels.split(counts),
+        "area": batch.areas.split(counts),
+        "size": batch.sizes.unbind(),
+    }
+    if batch.masks is not None:
+        columns["masks"] = batch.masks.split(counts)
+    return [
+        {"image_id": image_id} | {key: values[number] for key, values in columns.items()}
+        for number, image_id in enumerate(batch.image_ids)
+    ]
+
+
 def test_targets_are_one_dictionary_per_image(coco_sample):
     batch = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "masks"), masks=True)))
-    targets = batch.targets()
+    targets = targets_of(batch)
     assert [target["image_id"] for target in targets] == list(batch.image_ids)
     for number, target in enumerate(targets):
         count = batch.counts[number]
         assert target["boxes"].shape == (count, 4)
-        assert target["labels"].shape == target["area"].shape == target["iscrowd"].shape == (count,)
-        assert target["iscrowd"].sum() == 0
+        assert target["labels"].shape == target["area"].shape == (count,)
         assert target["masks"].shape == (count, *batch.images.shape[2:])
         height, width = target["size"].tolist()
         assert not batch.mask[number, :height, :width].any()
@@ -92,7 +108,7 @@ def test_targets_are_one_dictionary_per_image(coco_sample):
             assert rows.min() >= y - box_height / 2 - 0.04
             assert rows.max() <= y + box_height / 2 + 0.04
             assert 0 < area <= height * width
-    without = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes")))).targets()
+    without = targets_of(next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes")))))
     assert "masks" not in without[0]
 
 
@@ -208,7 +224,7 @@ def test_batch_can_be_pinned(coco_sample, monkeypatch):
     copy = pin_memory(batch)
     assert isinstance(copy, DetectionBatch)
     assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in tensors(batch).values()}
-    assert [target["image_id"] for target in copy.targets()] == list(batch.image_ids)
+    assert [target["image_id"] for target in targets_of(copy)] == list(batch.image_ids)
     assert copy.masks is None
 
 
@@ -240,7 +256,7 @@ def test_batch_without_any_object_has_empty_tensors(coco_sample):
     assert len(objects.labels) == 0
     sample = DetectionSample(np.zeros((*split.images.sizes[index], 3), np.uint8), objects)
     batch = collate([LoadedSample(sample, 1, sample.size)], Padding())
-    [target] = batch.targets()
+    [target] = targets_of(batch)
     assert target["boxes"].shape == (0, 4)
     assert target["masks"].shape == (0, *sample.size)
 

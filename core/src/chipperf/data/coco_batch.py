@@ -65,28 +65,6 @@ class DetectionBatch(NamedTuple):
     sizes: torch.Tensor
     orig_sizes: torch.Tensor
 
-    def targets(self) -> list[dict[str, Any]]:
-        """Return one dictionary of views per image.
-
-        Its keys are ``image_id`` (int), ``boxes``, ``labels``, ``area``, ``iscrowd`` (always 0, because crowds are left
-        out), ``size``, ``orig_size``, and ``masks`` if masks are learned.
-        """
-        counts = list(self.counts)
-        columns = {
-            "boxes": self.boxes.split(counts),
-            "labels": self.labels.split(counts),
-            "area": self.areas.split(counts),
-            "iscrowd": torch.zeros_like(self.labels).split(counts),
-            "size": self.sizes.unbind(),
-            "orig_size": self.orig_sizes.unbind(),
-        }
-        if self.masks is not None:
-            columns["masks"] = self.masks.split(counts)
-        return [
-            {"image_id": image_id} | {key: values[number] for key, values in columns.items()}
-            for number, image_id in enumerate(self.image_ids)
-        ]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Padding:

@@ -128,9 +128,8 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
 
     def to_device(self, batch: DetectionBatch) -> DeviceBatch:
         """Copy the uint8 images and the targets, and normalize the images on the device."""
-        # Evaluation compares masks on the host, with the original annotations.
-        canvas = None if batch.masks is None else (batch.images.shape[-2], batch.images.shape[-1])
-        targets = stack_targets(batch.targets(), slots=self._slots, canvas=canvas).to(self._device)
+        objects = (batch.labels, batch.boxes, batch.masks)
+        targets = stack_targets(batch.image_ids, batch.counts, *objects, slots=self._slots).to(self._device)
         padding = batch.mask.to(self._device, non_blocking=True)
         images = normalize_padded(self._normalize, batch.images.to(self._device, non_blocking=True), padding)
         return DeviceBatch(images.contiguous(memory_format=self.memory_format), padding, targets)
