@@ -56,9 +56,9 @@ def test_training_batches_have_the_documented_form(coco_sample, kind):
         assert batch.mask.shape == (count, height, width)
         assert batch.mask.dtype == torch.bool
         assert batch.boxes.shape == (found, 4)
-        assert batch.boxes.dtype == batch.areas.dtype == torch.float32
+        assert batch.boxes.dtype == torch.float32
         assert ((batch.boxes > 0) & (batch.boxes <= 1)).all()
-        assert batch.labels.shape == batch.areas.shape == (found,)
+        assert batch.labels.shape == (found,)
         assert batch.labels.dtype == batch.sizes.dtype == batch.orig_sizes.dtype == torch.int64
         if kind == "boxes":
             assert batch.masks is None
@@ -75,7 +75,6 @@ def targets_of(batch):
     columns = {
         "boxes": batch.boxes.split(counts),
         "labels": batch.labels.split(counts),
-        "area": batch.areas.split(counts),
         "size": batch.sizes.unbind(),
     }
     if batch.masks is not None:
@@ -93,13 +92,13 @@ def test_targets_are_one_dictionary_per_image(coco_sample):
     for number, target in enumerate(targets):
         count = batch.counts[number]
         assert target["boxes"].shape == (count, 4)
-        assert target["labels"].shape == target["area"].shape == (count,)
+        assert target["labels"].shape == (count,)
         assert target["masks"].shape == (count, *batch.images.shape[2:])
         height, width = target["size"].tolist()
         assert not batch.mask[number, :height, :width].any()
         assert batch.mask[number].sum() == batch.mask[number].numel() - height * width
         assert not target["masks"][:, batch.mask[number]].any()
-        for box, area, mask in zip(target["boxes"].tolist(), target["area"], target["masks"], strict=True):
+        for box, mask in zip(target["boxes"].tolist(), target["masks"], strict=True):
             rows, columns = (mask.any(dim=dim).nonzero().flatten() / side for dim, side in ((1, height), (0, width)))
             x, y, box_width, box_height = box
             # A crop cuts a box, not what is drawn in it: a mask may be smaller than its box, but not lie outside.
@@ -107,7 +106,7 @@ def test_targets_are_one_dictionary_per_image(coco_sample):
             assert columns.max() <= x + box_width / 2 + 0.04
             assert rows.min() >= y - box_height / 2 - 0.04
             assert rows.max() <= y + box_height / 2 + 0.04
-            assert 0 < area <= height * width
+            assert 0 < box_width * box_height <= 1
     without = targets_of(next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes")))))
     assert "masks" not in without[0]
 

@@ -100,19 +100,17 @@ class Objects:
     Attributes:
         boxes: Left, top, right and bottom in pixels, float32 of shape ``(n, 4)``.
         labels: Category ids, int64 of shape ``(n,)``.
-        areas: Areas of the segments in square pixels, float32 of shape ``(n,)``.
         masks: 1 on an object's pixels, uint8 of shape ``(n, height, width)``; ``None`` if not requested.
     """
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
-    areas: NDArray[np.float32]
     masks: NDArray[np.uint8] | None
 
     def select(self, chosen: NDArray[Any]) -> Objects:
         """Return the objects that a boolean mask or an array of indices selects."""
         masks = None if self.masks is None else self.masks[chosen]
-        return Objects(self.boxes[chosen], self.labels[chosen], self.areas[chosen], masks)
+        return Objects(self.boxes[chosen], self.labels[chosen], masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ class ObjectTable:
         chosen = np.arange(rows.start, rows.stop)[~self.is_crowd[rows]]
         left_top, size = self.boxes[chosen, :2], self.boxes[chosen, 2:]
         boxes = np.concatenate([left_top, left_top + size], axis=1).astype(np.float32)
-        return Objects(boxes, self.labels[chosen], self.areas[chosen].astype(np.float32), None), chosen
+        return Objects(boxes, self.labels[chosen], None), chosen
 
 
 @dataclass(frozen=True, slots=True)

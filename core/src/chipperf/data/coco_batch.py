@@ -48,7 +48,6 @@ class DetectionBatch(NamedTuple):
         counts: Number of objects of each image, on the host.
         boxes: float32 of shape ``(n, 4)``: center x, center y, width and height as fractions of the unpadded image.
         labels: int64 of shape ``(n,)``: category ids.
-        areas: float32 of shape ``(n,)``: square pixels of the resized image.
         masks: bool of shape ``(n, H, W)``; ``None`` if masks are not learned.
         sizes: int64 of shape ``(B, 2)``: height and width of the unpadded image.
         orig_sizes: int64 of shape ``(B, 2)``: height and width of the image file.
@@ -60,7 +59,6 @@ class DetectionBatch(NamedTuple):
     counts: Sequence[int]
     boxes: torch.Tensor
     labels: torch.Tensor
-    areas: torch.Tensor
     masks: torch.Tensor | None
     sizes: torch.Tensor
     orig_sizes: torch.Tensor
@@ -145,7 +143,6 @@ def collate(loaded: Sequence[LoadedSample], padding: Padding) -> DetectionBatch:
         counts=[len(found.labels) for found in objects],
         boxes=torch.from_numpy(np.concatenate([_relative_boxes(sample) for sample in samples])),
         labels=torch.from_numpy(np.concatenate([found.labels for found in objects])),
-        areas=torch.from_numpy(np.concatenate([found.areas for found in objects])),
         masks=_padded_masks(objects, height, width),
         sizes=torch.tensor(sizes),
         orig_sizes=torch.tensor([item.orig_size for item in loaded]),
