@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from chipperf.cases.detr.case import DETR
+from chipperf.cases.detr.case import DETR, DETR_MASKS, DETR_PANOPTIC
 from chipperf.cases.detr.evaluation import coco_document
 from chipperf.data import dataset_check
 from chipperf.data.coco import check_coco, scan_coco
@@ -197,11 +197,14 @@ def test_segmentation_that_cannot_be_drawn_is_a_warning_since_boxes_do_not_need_
 def test_what_is_learned_decides_what_is_an_error(dataset):
     edit(dataset, "instances_val2017.json", lambda document: document["annotations"][3].update(segmentation=[[1, 1]]))
     (dataset / "annotations" / "panoptic_train2017.json").unlink()
-    found = {kind: check_coco(dataset, kind=kind, full=True) for kind in ("boxes", "masks", "panoptic")}
+    boxes, masks, panoptic = (
+        case.data.check(dataset, None, full=True, progress=lambda done, total: None)
+        for case in (DETR, DETR_MASKS, DETR_PANOPTIC)
+    )
 
-    assert [report.ok for report in found.values()] == [True, False, False]
-    assert codes(found["masks"]) == {"segmentation"}
-    assert codes(found["panoptic"]) == {"segmentation", "annotations"}
+    assert (boxes.ok, masks.ok, panoptic.ok) == (True, False, False)
+    assert codes(boxes) == codes(masks) == {"segmentation"}
+    assert codes(panoptic) == {"segmentation", "annotations"}
     for kind in ("masks", "panoptic"):
         with pytest.raises(DataError, match=r"annotation 4 of|panoptic_train2017\.json is missing"):
             coco_document(scan_coco(dataset, kind).truth)
