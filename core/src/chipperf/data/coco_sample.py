@@ -55,7 +55,10 @@ COCO_GENERATOR_VERSION = 3
 """Increased whenever the generated pixels, annotations or target change."""
 
 TARGETS: dict[TargetKind, float] = {"boxes": 0.1, "masks": 0.1, "panoptic": 0.1}
-"""Target quality by what is learned. The first run of ``demo`` reached that of boxes after 18 of 24 epochs."""
+"""Target quality by what is learned. First runs of ``demo`` reached those of boxes and masks after 18 of 24 epochs.
+
+Panoptic quality counts sure predictions only: after 18 epochs that run had 0.004, and 0.007 at best.
+"""
 
 THINGS = {1: "circle", 2: "square", 3: "triangle", 5: "ring", 8: "cross"}
 STUFF = {92: "stripes", 95: "checks", 101: "rings"}
