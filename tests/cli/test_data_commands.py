@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 DETECTION_CASE = """
 from dataclasses import replace
 from chipperf.cases.classification.case import MOBILENETV2 as CLASSIFICATION
-from chipperf.cases.detr.case import COCO2017
+from chipperf.cases.detr.case import DETR
 
-BASE = CLASSIFICATION.base.model_copy(update={"dataset": COCO2017.reference.name})
-CASE = replace(CLASSIFICATION, name="detection", base=BASE, data=COCO2017)
+BASE = CLASSIFICATION.base.model_copy(update={"dataset": DETR.data.reference.name})
+CASE = replace(CLASSIFICATION, name="detection", base=BASE, data=DETR.data)
 """
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from chipperf.cases.classification.case import MOBILENETV2
-from chipperf.cases.detr.case import CASE as DETR
+from chipperf.cases.detr.case import DETR
 from chipperf.cli.main import app
 from chipperf.contract.certificate import CaseComparison, Certificate, StepComparison, write_plot
 from chipperf.contract.check import Failed

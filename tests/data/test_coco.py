@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from chipperf.cases.detr.case import COCO2017
+from chipperf.cases.detr.case import DETR
 from chipperf.data.coco import (
     decode_segment_ids,
     draw_segmentation,
@@ -67,7 +67,9 @@ def test_objects_are_those_that_pycocotools_finds(coco_sample, peer):
         np.testing.assert_array_equal(found.boxes[:, 2:] - found.boxes[:, :2], boxes[:, 2:])
         np.testing.assert_array_equal(found.boxes[:, :2], boxes[:, :2])
         assert found.labels.tolist() == [entry["category_id"] for entry in entries]
-        assert found.areas.tolist() == [entry["area"] for entry in entries]
+        rows = split.table.rows(index)
+        areas = split.table.areas[rows][~split.table.is_crowd[rows]]
+        assert areas.tolist() == [entry["area"] for entry in entries]
         assert found.masks.shape == (len(entries), *split.images.sizes[index])
         for mask, entry in zip(found.masks, entries, strict=True):
             np.testing.assert_array_equal(mask, peer.annToMask(entry))
@@ -82,7 +84,7 @@ def test_image_without_annotations_has_no_objects(coco_sample, peer):
     index = split.images.position(empty)
     found = split.objects(index, masks=True)
     assert found.boxes.shape == (0, 4)
-    assert found.labels.shape == found.areas.shape == (0,)
+    assert found.labels.shape == (0,)
     assert found.masks.shape == (0, *split.images.sizes[index])
 
 
@@ -101,6 +103,21 @@ def test_panoptic_objects_are_the_segments_without_crowds(coco_sample):
     assert crowds
     assert split.things == {1: "circle", 2: "square", 3: "triangle", 5: "ring", 8: "cross"}
     assert split.stuff == {92: "stripes", 95: "checks", 101: "rings"}
+
+
+def test_boxes_of_panoptic_segments_are_those_of_their_pixels(dataset, edit):
+    def forget_boxes(document):
+        for entry in document["annotations"]:
+            for segment in entry["segments_info"]:
+                segment["bbox"] = [0, 0, 1, 1]
+
+    annotated = scan_coco_split(dataset, "train2017", "panoptic")
+    edit(PANOPTIC, forget_boxes)
+    split = scan_coco_split(dataset, "train2017", "panoptic")
+    for index in range(len(split.images)):
+        drawn = split.objects(index, masks=True)
+        assert drawn.boxes.tolist() == annotated.objects(index, masks=False).boxes.tolist()
+        assert drawn.boxes.dtype == np.float32
 
 
 def test_order_of_entries_in_the_file_does_not_matter(coco_sample, dataset, edit):
@@ -319,14 +336,14 @@ def test_directory_of_another_layout_is_an_error(dataset, tmp_path, layout):
 
 
 def test_identity_of_an_own_directory_is_its_name_and_listing(dataset, tmp_path):
-    found = identify_coco(scan_coco(dataset), COCO2017.reference)
+    found = identify_coco(scan_coco(dataset), DETR.data.reference)
     assert (found.name, found.version, found.is_sample, found.target) == ("shapes", None, False, None)
     elsewhere = tmp_path / "elsewhere" / "shapes"
     shutil.copytree(dataset, elsewhere)
-    assert identify_coco(scan_coco(elsewhere, "panoptic"), COCO2017.reference) == found
+    assert identify_coco(scan_coco(elsewhere, "panoptic"), DETR.data.reference) == found
     (elsewhere / "panoptic_val2017" / "000000000002.png").write_bytes(b"another size")
-    assert identify_coco(scan_coco(elsewhere), COCO2017.reference).fingerprint != found.fingerprint
-    reference = replace(COCO2017.reference, train_samples=16, eval_samples=8, classes=5)
+    assert identify_coco(scan_coco(elsewhere), DETR.data.reference).fingerprint != found.fingerprint
+    reference = replace(DETR.data.reference, train_samples=16, eval_samples=8, classes=5)
     assert identify_coco(scan_coco(dataset), reference).name == "coco2017"
 
 
@@ -335,11 +352,11 @@ def test_changed_sample_is_refused(coco_sample, tmp_path):
     shutil.copytree(coco_sample, root)
     next(root.glob("train2017/*.jpg")).write_bytes(b"changed")
     with pytest.raises(DataError, match=r"not those of its dataset\.json"):
-        identify_coco(scan_coco(root), COCO2017.reference)
+        identify_coco(scan_coco(root), DETR.data.reference)
 
 
 def test_published_size_is_that_of_coco_2017():
-    assert (COCO2017.reference.train_samples, COCO2017.reference.eval_samples) == (118_287, 5_000)
+    assert (DETR.data.reference.train_samples, DETR.data.reference.eval_samples) == (118_287, 5_000)
 
 
 def test_parts_that_need_no_torch_do_not_import_it():

@@ -56,9 +56,9 @@ def test_training_batches_have_the_documented_form(coco_sample, kind):
         assert batch.mask.shape == (count, height, width)
         assert batch.mask.dtype == torch.bool
         assert batch.boxes.shape == (found, 4)
-        assert batch.boxes.dtype == batch.areas.dtype == torch.float32
+        assert batch.boxes.dtype == torch.float32
         assert ((batch.boxes > 0) & (batch.boxes <= 1)).all()
-        assert batch.labels.shape == batch.areas.shape == (found,)
+        assert batch.labels.shape == (found,)
         assert batch.labels.dtype == batch.sizes.dtype == batch.orig_sizes.dtype == torch.int64
         if kind == "boxes":
             assert batch.masks is None
@@ -69,21 +69,36 @@ def test_training_batches_have_the_documented_form(coco_sample, kind):
     assert labels == ({1, 2, 3, 5, 8, 92, 95, 101} if kind == "panoptic" else {1, 2, 3, 5, 8})
 
 
+def targets_of(batch):
+    """Return one dictionary of views per image."""
+    counts = list(batch.counts)
+    columns = {
+        "boxes": batch.boxes.split(counts),
+        "labels": batch.labels.split(counts),
+        "size": batch.sizes.unbind(),
+    }
+    if batch.masks is not None:
+        columns["masks"] = batch.masks.split(counts)
+    return [
+        {"image_id": image_id} | {key: values[number] for key, values in columns.items()}
+        for number, image_id in enumerate(batch.image_ids)
+    ]
+
+
 def test_targets_are_one_dictionary_per_image(coco_sample):
     batch = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "masks"), masks=True)))
-    targets = batch.targets()
+    targets = targets_of(batch)
     assert [target["image_id"] for target in targets] == list(batch.image_ids)
     for number, target in enumerate(targets):
         count = batch.counts[number]
         assert target["boxes"].shape == (count, 4)
-        assert target["labels"].shape == target["area"].shape == target["iscrowd"].shape == (count,)
-        assert target["iscrowd"].sum() == 0
+        assert target["labels"].shape == (count,)
         assert target["masks"].shape == (count, *batch.images.shape[2:])
         height, width = target["size"].tolist()
         assert not batch.mask[number, :height, :width].any()
         assert batch.mask[number].sum() == batch.mask[number].numel() - height * width
         assert not target["masks"][:, batch.mask[number]].any()
-        for box, area, mask in zip(target["boxes"].tolist(), target["area"], target["masks"], strict=True):
+        for box, mask in zip(target["boxes"].tolist(), target["masks"], strict=True):
             rows, columns = (mask.any(dim=dim).nonzero().flatten() / side for dim, side in ((1, height), (0, width)))
             x, y, box_width, box_height = box
             # A crop cuts a box, not what is drawn in it: a mask may be smaller than its box, but not lie outside.
@@ -91,8 +106,8 @@ def test_targets_are_one_dictionary_per_image(coco_sample):
             assert columns.max() <= x + box_width / 2 + 0.04
             assert rows.min() >= y - box_height / 2 - 0.04
             assert rows.max() <= y + box_height / 2 + 0.04
-            assert 0 < area <= height * width
-    without = next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes")))).targets()
+            assert 0 < box_width * box_height <= 1
+    without = targets_of(next(iter(training_loader(scan_coco_split(coco_sample, "train2017", "boxes")))))
     assert "masks" not in without[0]
 
 
@@ -208,7 +223,7 @@ def test_batch_can_be_pinned(coco_sample, monkeypatch):
     copy = pin_memory(batch)
     assert isinstance(copy, DetectionBatch)
     assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in tensors(batch).values()}
-    assert [target["image_id"] for target in copy.targets()] == list(batch.image_ids)
+    assert [target["image_id"] for target in targets_of(copy)] == list(batch.image_ids)
     assert copy.masks is None
 
 
@@ -240,7 +255,7 @@ def test_batch_without_any_object_has_empty_tensors(coco_sample):
     assert len(objects.labels) == 0
     sample = DetectionSample(np.zeros((*split.images.sizes[index], 3), np.uint8), objects)
     batch = collate([LoadedSample(sample, 1, sample.size)], Padding())
-    [target] = batch.targets()
+    [target] = targets_of(batch)
     assert target["boxes"].shape == (0, 4)
     assert target["masks"].shape == (0, *sample.size)
 

@@ -5,7 +5,8 @@ import os
 import shutil
 
 import pytest
-from chipperf.cases.detr.case import COCO2017
+from chipperf.cases.detr.case import DETR, DETR_MASKS, DETR_PANOPTIC
+from chipperf.cases.detr.evaluation import coco_document
 from chipperf.data import dataset_check
 from chipperf.data.coco import check_coco, scan_coco
 from chipperf.data.dataset_identity import ReferenceDataset
@@ -99,7 +100,7 @@ def test_box_without_area_in_its_image_is_a_warning(dataset, bbox):
 
 
 def test_wrong_size_is_a_finding_with_both_numbers(coco_sample):
-    findings = {finding.code: finding.message for finding in check_coco(coco_sample, COCO2017.reference).findings}
+    findings = {finding.code: finding.message for finding in check_coco(coco_sample, DETR.data.reference).findings}
     assert findings == {
         "train-count": "16 training images; coco2017 has 118287",
         "eval-count": "8 evaluation images; coco2017 has 5000",
@@ -126,7 +127,7 @@ def test_directory_of_another_layout_is_a_finding_and_no_exception(dataset, tmp_
         root.mkdir()
     elif layout == "no-images":
         shutil.copytree(dataset / "annotations", root / "annotations")
-    report = check_coco(root, COCO2017.reference)
+    report = check_coco(root, DETR.data.reference)
     assert not report.ok
     assert codes(report) & {"layout", "annotations"}
 
@@ -191,6 +192,32 @@ def test_segmentation_that_cannot_be_drawn_is_a_warning_since_boxes_do_not_need_
     [finding] = report.findings
     assert "1 segmentations cannot be drawn, so masks cannot be learned" in finding.message
     assert "annotation 4 of " in finding.message
+
+
+def test_what_is_learned_decides_what_is_an_error(dataset):
+    edit(dataset, "instances_val2017.json", lambda document: document["annotations"][3].update(segmentation=[[1, 1]]))
+    (dataset / "annotations" / "panoptic_train2017.json").unlink()
+    boxes, masks, panoptic = (
+        case.data.check(dataset, None, full=True, progress=lambda done, total: None)
+        for case in (DETR, DETR_MASKS, DETR_PANOPTIC)
+    )
+
+    assert (boxes.ok, masks.ok, panoptic.ok) == (True, False, False)
+    assert codes(boxes) == codes(masks) == {"segmentation"}
+    assert codes(panoptic) == {"segmentation", "annotations"}
+    for kind in ("masks", "panoptic"):
+        with pytest.raises(DataError, match=r"annotation 4 of|panoptic_train2017\.json is missing"):
+            coco_document(scan_coco(dataset, kind).truth)
+
+
+def test_segments_are_learned_without_the_instances_of_their_images(dataset):
+    (dataset / "annotations" / "instances_train2017.json").unlink()
+    report = check_coco(dataset, kind="panoptic")
+
+    assert report.findings == ()
+    assert (report.train_samples, report.eval_samples, report.classes) == (16, 8, 5)
+    assert scan_coco(dataset, "panoptic").train.things == scan_coco(dataset, "panoptic").truth.things
+    assert codes(check_coco(dataset)) == {"annotations"}
 
 
 @pytest.mark.parametrize("full", [False, True])

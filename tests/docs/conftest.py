@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
 from chipperf.data.sample import SampleOptions, ensure_sample_dataset
 from chipperf.suites.state import SuiteDirectory
 from chipperf.suites.suite_plan import plan_suite
@@ -21,24 +22,26 @@ _SMALLER = {
     "perf suite": "--dry-run",
     "perf suite --resume": "--out begun",
     "perf data check": "--any-size",
-    "perf data sample": "--train-per-class 2 --val-per-class 1",
+    "perf data sample --out": "--train-per-class 2 --val-per-class 1",
 }
 """Options that make a command harmless; they follow its own, and the last of two equal options counts."""
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """A directory to run commands in, a dataset of 48 images in place of ImageNet, and a ``perf`` that is forked."""
+    """A directory to run commands in, few images in place of ImageNet and COCO, and a ``perf`` that is forked."""
 
     directory: Path
     data: Path
+    coco: Path
     programs: Path
 
     def harmless(self, command: str) -> str:
         """Return the command with other data, and options that make it small."""
         takes_options = not command.startswith("perf train") or "--resume" not in command
         options = [text for start, text in _SMALLER.items() if command.startswith(start) and takes_options]
-        return " ".join([command.replace("/data/imagenet", str(self.data)), *options]).format(data=self.data)
+        smaller = command.replace("/data/imagenet", str(self.data)).replace("/data/coco", str(self.coco))
+        return " ".join([smaller, *options]).format(data=self.data)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run the harmless form of a command as a shell would."""
@@ -60,6 +63,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """The workplace, without any run."""
     options = SampleOptions(classes=6, train_per_class=8, val_per_class=4, width=48, height=36)
     data = ensure_sample_dataset(options, tmp_path_factory.mktemp("data"))
+    coco = ensure_coco_sample(CocoSampleOptions(train_samples=2, val_samples=1, width=64, height=48), data.parent)
     directory = tmp_path_factory.mktemp("workplace")
     (directory / "run.toml").write_text(blocks(TOML_PAGE, "toml")[0], encoding="utf-8")
     for example in ("nightly.toml", "flagperf-cases.txt", "scaling.toml"):
@@ -72,7 +76,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         begun.write(begun.begin(plan_suite(directory / "nightly.toml"), directory / "nightly.toml"))
     programs = tmp_path_factory.mktemp("programs")
     install_perf(programs)
-    return Workplace(directory, data, programs)
+    return Workplace(directory, data, coco, programs)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from chipperf.cases.detr import targets
 from chipperf.cases.detr.model import DetrConfig, DetrOutput
-from chipperf.cases.detr.targets import Targets, stack_targets
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from chipperf.cases.detr.targets import Targets
 
 CLASSES = 5
 SMALL: dict[str, Any] = {
@@ -44,6 +48,17 @@ def random_images(*counts: int, size: tuple[int, int] = (64, 64)) -> list[dict[s
         }
         for index, count in enumerate(counts)
     ]
+
+
+def stack_targets(images: list[dict[str, Any]], *, slots: int = 1, canvas: tuple[int, int] | None = None) -> Targets:
+    """Return the targets of images, with masks padded to a canvas if there is one."""
+    masks = None
+    if canvas is not None:
+        padded = [pad(m, (0, canvas[1] - m.shape[2], 0, canvas[0] - m.shape[1])) for m in (i["masks"] for i in images)]
+        masks = torch.cat(padded)
+    labels, boxes = (torch.cat([image[key] for image in images]) for key in ("labels", "boxes"))
+    ids, counts = [image["image_id"] for image in images], [len(image["labels"]) for image in images]
+    return targets.stack_targets(ids, counts, labels, boxes, masks, slots=slots)
 
 
 def random_targets(*counts: int, slots: int = 1, canvas: tuple[int, int] | None = None) -> Targets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 from chipperf.cases.detr import loss
 from chipperf.cases.detr.loss import UNMATCHED, match, set_loss
 from chipperf.cases.detr.model import DetrOutput
-from chipperf.cases.detr.targets import Targets, stack_targets
-from detr_examples import random_images, random_output, random_targets
+from detr_examples import random_images, random_output, random_targets, stack_targets
+
+if TYPE_CHECKING:
+    from chipperf.cases.detr.targets import Targets
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,8 @@ import pytest
 import torch
 from chipperf.cases.detr import loss
 from chipperf.cases.detr.loss import UNMATCHED, match, matching_costs
-from chipperf.cases.detr.targets import stack_targets
 from chipperf.errors import TrainingError
-from detr_examples import random_output, random_targets
+from detr_examples import random_output, random_targets, stack_targets
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:

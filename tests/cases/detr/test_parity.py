@@ -20,8 +20,7 @@ import pytest
 import torch
 from chipperf.cases.detr.loss import match, set_loss
 from chipperf.cases.detr.model import Detr, DetrConfig, DetrOutput
-from chipperf.cases.detr.targets import stack_targets
-from detr_examples import random_images, small_config
+from detr_examples import random_images, small_config, stack_targets
 from torch import nn
 from weight_map import translate
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from chipperf import LoaderOptions, Rank
 from chipperf.cases.config import resolve
-from chipperf.cases.detr.case import CASE
+from chipperf.cases.detr.case import DETR, DETR_MASKS, DETR_PANOPTIC
 from chipperf.cases.detr.hyperparameters import DetrHyperparameters
 from chipperf.cases.detr.workload import DetrWorkload
 from chipperf.cases.workload import WorkloadContext
-from chipperf.data.coco_sample import CocoSampleOptions, ensure_coco_sample
+from chipperf.data.coco_sample import TARGETS, CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
 from chipperf.run.collectives import Collectives
 
@@ -30,11 +30,11 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_workload(root: Path, **changes: Any) -> DetrWorkload:
-    tiny = resolve(CASE, preset="tiny").values
+    tiny = resolve(DETR, preset="tiny").values
     return DetrWorkload(
         WorkloadContext(
             hyperparameters=DetrHyperparameters.model_validate(tiny.model_dump() | changes),
-            reference=CASE.data.reference,
+            reference=DETR.data.reference,
             data_root=root,
             rank=Rank(),
             device=DEVICE,
@@ -50,6 +50,17 @@ def test_identity_of_the_data_is_recorded(coco: Path) -> None:
     assert (workload.dataset.train_samples, workload.eval_samples, workload.dataset.is_sample) == (8, 2, True)
     assert str(coco.parent) not in workload.dataset.model_dump_json()
     assert workload.steps_per_epoch == 4
+
+
+def test_cases_differ_in_what_they_learn_and_sample_data_has_a_target_for_each(coco: Path) -> None:
+    targets = ("boxes", "masks", "panoptic")
+    assert tuple(case.base.model_dump()["targets"] for case in (DETR, DETR_MASKS, DETR_PANOPTIC)) == targets
+
+    workloads = [make_workload(coco, targets=kind) for kind in targets]
+
+    assert [workload.target for workload in workloads] == list(TARGETS.values())
+    # As in the reference; the sample's things have ids up to 8.
+    assert [workload.build_model().class_head.out_features - 1 for workload in workloads] == [9, 9, 250]
 
 
 @pytest.mark.parametrize("targets", ["boxes", "masks", "panoptic"])
@@ -69,17 +80,17 @@ def test_every_trained_weight_gets_a_gradient(coco: Path, targets: str) -> None:
 
 @pytest.mark.parametrize(
     ("targets", "figures"),
-    [("boxes", {"bbox_ap"}), ("masks", {"bbox_ap", "segm_ap"}), ("panoptic", {"bbox_ap", "pq", "sq", "rq"})],
+    [("boxes", ["bbox_ap"]), ("masks", ["segm_ap", "bbox_ap"]), ("panoptic", ["pq", "sq", "rq", "segm_ap", "bbox_ap"])],
 )
-def test_evaluation_counts_every_image_and_gives_every_figure(coco: Path, targets: str, figures: set[str]) -> None:
+def test_evaluation_counts_every_image_and_gives_every_figure(coco: Path, targets: str, figures: list[str]) -> None:
     workload = make_workload(coco, targets=targets)
     model = workload.build_model().eval()
 
     evaluation = workload.evaluate(model, Collectives(Rank(), DEVICE), nullcontext)
 
     assert evaluation.samples == 2
-    assert evaluation.value == evaluation.details["bbox_ap"]
-    assert figures <= set(evaluation.details)
+    assert evaluation.value == evaluation.details[figures[0]]
+    assert set(figures) <= set(evaluation.details)
 
 
 def test_static_shapes_are_the_same_for_every_batch(coco: Path) -> None:

@@ -6,14 +6,14 @@ from functools import cache
 
 from chipperf.cases.base import Case
 from chipperf.cases.classification.case import MOBILENETV2, RESNET50
-from chipperf.cases.detr.case import CASE as DETR
+from chipperf.cases.detr.case import DETR, DETR_MASKS, DETR_PANOPTIC
 from chipperf.errors import PluginLoadError, UsageError, did_you_mean
 from chipperf.plugin.installed import PluginEntry, entries, load_object
 from chipperf.plugin.probe_process import ask
 
 ENTRY_POINT_GROUP = "chipperf.cases"
 
-_BUILT_IN = {case.name: case for case in (RESNET50, MOBILENETV2, DETR)}
+_BUILT_IN = {case.name: case for case in (RESNET50, MOBILENETV2, DETR, DETR_MASKS, DETR_PANOPTIC)}
 
 
 def case_names() -> tuple[str, ...]:

@@ -50,11 +50,15 @@ MAX_INSTANCE_CATEGORY = 90
 MAX_PANOPTIC_CATEGORY = 200
 """Largest category ids of COCO: things, and things with stuff. Models have one output per id, starting at 0."""
 
-SAMPLE_TARGET_KEY = "target_bbox_map"
-"""Manifest key of a sample dataset: target bounding box mAP, as a fraction."""
-
 TargetKind = Literal["boxes", "masks", "panoptic"]
 """What a model learns: boxes of things, boxes and masks of things, or segments of things and stuff."""
+
+SAMPLE_TARGET_KEYS: dict[TargetKind, str] = {
+    "boxes": "target_bbox_map",
+    "masks": "target_segm_map",
+    "panoptic": "target_pq",
+}
+"""Manifest key of a sample dataset's target, as a fraction: mAP of boxes, mAP of masks, or panoptic quality."""
 
 _CHECK_HINT = "`perf data check detr DIR` lists every problem"
 _MIN_POLYGON_NUMBERS = 6
@@ -96,19 +100,17 @@ class Objects:
     Attributes:
         boxes: Left, top, right and bottom in pixels, float32 of shape ``(n, 4)``.
         labels: Category ids, int64 of shape ``(n,)``.
-        areas: Areas of the segments in square pixels, float32 of shape ``(n,)``.
         masks: 1 on an object's pixels, uint8 of shape ``(n, height, width)``; ``None`` if not requested.
     """
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
-    areas: NDArray[np.float32]
     masks: NDArray[np.uint8] | None
 
     def select(self, chosen: NDArray[Any]) -> Objects:
         """Return the objects that a boolean mask or an array of indices selects."""
         masks = None if self.masks is None else self.masks[chosen]
-        return Objects(self.boxes[chosen], self.labels[chosen], self.areas[chosen], masks)
+        return Objects(self.boxes[chosen], self.labels[chosen], masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class ObjectTable:
         chosen = np.arange(rows.start, rows.stop)[~self.is_crowd[rows]]
         left_top, size = self.boxes[chosen, :2], self.boxes[chosen, 2:]
         boxes = np.concatenate([left_top, left_top + size], axis=1).astype(np.float32)
-        return Objects(boxes, self.labels[chosen], self.areas[chosen].astype(np.float32), None), chosen
+        return Objects(boxes, self.labels[chosen], None), chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +252,19 @@ class PanopticSplit:
         return segments
 
     def objects(self, index: int, *, masks: bool) -> Objects:
-        """Return the segments of an image except crowds; the PNG file is read only for masks."""
+        """Return the segments of an image except crowds; the PNG file is read only for masks.
+
+        With masks, the boxes are those of the segments' pixels. In two details the reference differs: it learns crowds
+        too, and its boxes end at the centers of the last row and column of pixels, not at their edges.
+        """
         found, rows = self.table.objects(index)
         if not masks:
             return found
         drawn = self.segment_map(index) == self.table.ids[rows, None, None]
-        return replace(found, masks=drawn.astype(np.uint8))
+        columns, lines = drawn.any(axis=1), drawn.any(axis=2)
+        ends = [drawn.shape[2] - columns[:, ::-1].argmax(axis=1), drawn.shape[1] - lines[:, ::-1].argmax(axis=1)]
+        corners = np.stack([columns.argmax(axis=1), lines.argmax(axis=1), *ends], axis=1)
+        return replace(found, boxes=corners.astype(np.float32), masks=drawn.astype(np.uint8))
 
 
 CocoSplit = InstanceSplit | PanopticSplit
@@ -263,9 +272,10 @@ CocoSplit = InstanceSplit | PanopticSplit
 
 @dataclass(frozen=True, slots=True)
 class CocoData:
-    """A dataset directory in COCO layout; ``truth`` has the objects against which boxes are evaluated."""
+    """A dataset directory in COCO layout; ``truth`` has the objects against which boxes and masks are evaluated."""
 
     root: Path
+    kind: TargetKind
     train: CocoSplit
     val: CocoSplit
     truth: InstanceSplit
@@ -279,9 +289,9 @@ def scan_coco(root: str | os.PathLike[str], kind: TargetKind = "boxes") -> CocoD
     """
     root = require_directory(root, COCO_LAYOUT_HINT)
     train, val = (scan_coco_split(root, split, kind) for split in (TRAIN_SPLIT, EVAL_SPLIT))
-    truth, faults = (val, []) if isinstance(val, InstanceSplit) else read_instances(root, EVAL_SPLIT, masks=False)
+    truth, faults = (val, []) if isinstance(val, InstanceSplit) else read_instances(root, EVAL_SPLIT, masks=True)
     raise_first([*faults, *_compare(train, val, truth)], _CHECK_HINT)
-    return CocoData(root, train, val, truth)
+    return CocoData(root, kind, train, val, truth)
 
 
 def scan_coco_split(root: Path, split: str, kind: TargetKind) -> CocoSplit:
@@ -295,33 +305,36 @@ def _read_split(root: Path, split: str, kind: TargetKind) -> tuple[CocoSplit, li
     return read_panoptic(root, split) if kind == "panoptic" else read_instances(root, split, masks=kind == "masks")
 
 
-def _list_images(root: Path, full: bool) -> tuple[CheckReport, list[ImageFile]]:
+def _list_images(root: Path, full: bool, kind: TargetKind) -> tuple[CheckReport, list[ImageFile]]:
     findings: list[DatasetFinding] = []
-    found: dict[TargetKind, list[CocoSplit]] = {"boxes": [], "panoptic": []}
-    for kind, splits in found.items():
+    found: dict[TargetKind, dict[str, CocoSplit]] = {"boxes": {}, "panoptic": {}}
+    for part, splits in found.items():
         for name in (TRAIN_SPLIT, EVAL_SPLIT):
-            if kind == "boxes" or (root / panoptic_name(name)).exists():
+            # Segments are learned without the instances of their images, and evaluated with them.
+            is_needed = part == "boxes" if kind != "panoptic" else part == "panoptic" or name == EVAL_SPLIT
+            file = panoptic_name(name) if part == "panoptic" else instances_name(name)
+            if is_needed or (root / file).exists():
                 try:
-                    split, faults = _read_split(root, name, "masks" if kind == "boxes" and full else kind)
-                    splits.append(split)
+                    splits[name], faults = _read_split(root, name, "masks" if part == "boxes" and full else part)
                     findings += faults
                 except DataError as problem:
                     findings.append(error("annotations", problem.message))
     files = []
-    for split in chain(*found.values()):
+    for split in chain(*(splits.values() for splits in found.values())):
         sizes = [split.images.size(index) for index in range(len(split.images))]
         files += [ImageFile(split.images.path(index), size) for index, size in enumerate(sizes)]
         if isinstance(split, InstanceSplit):
             findings += _suspicious_boxes(split)
-            findings += _undrawable(split) if full else ()
+            is_drawn = kind == "masks" or (kind == "panoptic" and split is found["boxes"].get(EVAL_SPLIT))
+            findings += _undrawable(split, is_drawn) if full else ()
         elif len(split.map_names) == len(sizes):
             maps = ((split.map_path(index), size, partial(split.segments, index)) for index, size in enumerate(sizes))
             files += [ImageFile(*of_image) for of_image in maps]
     for splits in found.values():
-        if len(splits) == len(found["boxes"]) == 2 and isinstance(truth := found["boxes"][1], InstanceSplit):
-            findings += _compare(splits[0], splits[1], truth)
-    counts = {split.images.directory.name: split for split in reversed(found["boxes"])}
-    train, val = (counts.get(name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
+        if len(splits) == 2 and isinstance(truth := found["boxes"].get(EVAL_SPLIT), InstanceSplit):
+            findings += _compare(splits[TRAIN_SPLIT], splits[EVAL_SPLIT], truth)
+    learned = found["panoptic" if kind == "panoptic" else "boxes"]
+    train, val = (learned.get(name) for name in (TRAIN_SPLIT, EVAL_SPLIT))
     report = CheckReport(
         root=str(root),
         train_samples=0 if train is None else len(train.images),
@@ -388,17 +401,18 @@ def _suspicious_boxes(split: InstanceSplit) -> Iterator[DatasetFinding]:
             return
 
 
-def _undrawable(split: InstanceSplit) -> Iterator[DatasetFinding]:
-    """Yield a warning if some segmentations cannot be drawn, and others can: then masks cannot be learned."""
+def _undrawable(split: InstanceSplit, is_drawn: bool) -> Iterator[DatasetFinding]:
+    """Yield a finding if segmentations cannot be drawn: a warning if training does not draw them, but others can be."""
     problems = []
     for row, index in enumerate(split.table.owners().tolist()):
         try:
             split.mask_code(index, row)
         except DataError as problem:
             problems.append(problem.message)
-    if 0 < len(problems) < len(split.table.ids):
+    if problems and (is_drawn or len(problems) < len(split.table.ids)):
         what = f"{len(problems)} segmentations cannot be drawn, so masks cannot be learned"
-        yield warning("segmentation", f"{split.path}: {what}: {problems[0]}")
+        report = error if is_drawn else warning
+        yield report("segmentation", f"{split.path}: {what}: {problems[0]}")
 
 
 def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentity:
@@ -410,7 +424,7 @@ def identify_coco(data: CocoData, reference: ReferenceDataset) -> DatasetIdentit
         eval_samples=len(data.val.images),
         classes=len(data.train.things),
         reference=reference,
-        target_key=SAMPLE_TARGET_KEY,
+        target_key=SAMPLE_TARGET_KEYS[data.kind],
     )
 
 
@@ -425,8 +439,11 @@ def coco_files(root: Path) -> Iterator[str]:
                 yield from (f"{directory}/{path}" for path in files_below(root / directory))
 
 
-check_coco = partial(check_images, _list_images, coco_files)
-"""Checks annotations, panoptic ones if they exist, counts and files of a directory, see :func:`.check_images`."""
+def check_coco(
+    root: Path, expected: ReferenceDataset | None = None, *, kind: TargetKind = "boxes", **options: Any
+) -> CheckReport:
+    """Check annotations, counts and files of a directory, and all others that exist, see :func:`.check_images`."""
+    return check_images(partial(_list_images, kind=kind), coco_files, root, expected, **options)
 
 
 def instances_name(split: str) -> str:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COCO_LAYOUT_HINT = (
-    "expected DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json; "
+    "expected DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json, for segments also "
+    "DIR/panoptic_{train,val}2017 and DIR/annotations/panoptic_{train,val}2017.json; "
     "`perf data check detr DIR` lists every problem"
 )
 _LISTS = ("images", "annotations", "categories")

@@ -48,7 +48,6 @@ class DetectionBatch(NamedTuple):
         counts: Number of objects of each image, on the host.
         boxes: float32 of shape ``(n, 4)``: center x, center y, width and height as fractions of the unpadded image.
         labels: int64 of shape ``(n,)``: category ids.
-        areas: float32 of shape ``(n,)``: square pixels of the resized image.
         masks: bool of shape ``(n, H, W)``; ``None`` if masks are not learned.
         sizes: int64 of shape ``(B, 2)``: height and width of the unpadded image.
         orig_sizes: int64 of shape ``(B, 2)``: height and width of the image file.
@@ -60,32 +59,9 @@ class DetectionBatch(NamedTuple):
     counts: Sequence[int]
     boxes: torch.Tensor
     labels: torch.Tensor
-    areas: torch.Tensor
     masks: torch.Tensor | None
     sizes: torch.Tensor
     orig_sizes: torch.Tensor
-
-    def targets(self) -> list[dict[str, Any]]:
-        """Return one dictionary of views per image.
-
-        Its keys are ``image_id`` (int), ``boxes``, ``labels``, ``area``, ``iscrowd`` (always 0, because crowds are left
-        out), ``size``, ``orig_size``, and ``masks`` if masks are learned.
-        """
-        counts = list(self.counts)
-        columns = {
-            "boxes": self.boxes.split(counts),
-            "labels": self.labels.split(counts),
-            "area": self.areas.split(counts),
-            "iscrowd": torch.zeros_like(self.labels).split(counts),
-            "size": self.sizes.unbind(),
-            "orig_size": self.orig_sizes.unbind(),
-        }
-        if self.masks is not None:
-            columns["masks"] = self.masks.split(counts)
-        return [
-            {"image_id": image_id} | {key: values[number] for key, values in columns.items()}
-            for number, image_id in enumerate(self.image_ids)
-        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +143,6 @@ def collate(loaded: Sequence[LoadedSample], padding: Padding) -> DetectionBatch:
         counts=[len(found.labels) for found in objects],
         boxes=torch.from_numpy(np.concatenate([_relative_boxes(sample) for sample in samples])),
         labels=torch.from_numpy(np.concatenate([found.labels for found in objects])),
-        areas=torch.from_numpy(np.concatenate([found.areas for found in objects])),
         masks=_padded_masks(objects, height, width),
         sizes=torch.tensor(sizes),
         orig_sizes=torch.tensor([item.orig_size for item in loaded]),

@@ -1,4 +1,4 @@
-"""DETR's augmentation of uint8 pixels, boxes, areas and masks.
+"""DETR's augmentation of uint8 pixels, boxes and masks.
 
 Training (Carion et al., "End-to-End Object Detection with Transformers", 2020, appendix A.4): horizontal flip; then,
 with equal probability, either a resize of the shorter side to 480–800 pixels, or a resize to 400–600, a crop with sides
@@ -118,7 +118,7 @@ def flip(sample: DetectionSample) -> DetectionSample:
 
 
 def resize_sample(sample: DetectionSample, height: int, width: int) -> DetectionSample:
-    """Resize pixels bilinearly with antialiasing and masks by nearest neighbor; scale boxes and areas."""
+    """Resize pixels bilinearly with antialiasing and masks by nearest neighbor; scale boxes."""
     if sample.size == (height, width):
         return sample
     objects = sample.objects
@@ -128,28 +128,21 @@ def resize_sample(sample: DetectionSample, height: int, width: int) -> Detection
         masks = interpolate(torch.from_numpy(masks).unsqueeze(1), (height, width)).squeeze(1).numpy()
     return DetectionSample(
         resize(sample.pixels, height, width).permute(1, 2, 0).numpy(),
-        replace(
-            objects,
-            boxes=objects.boxes * np.array([ratio_x, ratio_y, ratio_x, ratio_y]),
-            areas=objects.areas * (ratio_x * ratio_y),
-            masks=masks,
-        ),
+        replace(objects, boxes=objects.boxes * np.array([ratio_x, ratio_y, ratio_x, ratio_y]), masks=masks),
     )
 
 
 def crop(sample: DetectionSample, box: Box) -> DetectionSample:
-    """Cut out a rectangle, drop objects outside it, and set areas to those of the clipped boxes."""
+    """Cut out a rectangle, and drop objects outside it."""
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     objects = sample.objects
     boxes = objects.boxes - np.array([box.left, box.top, box.left, box.top], np.float32)
-    cropped = drop_degenerate(
+    return drop_degenerate(
         DetectionSample(
             sample.pixels[rows, columns],
             replace(objects, boxes=boxes, masks=None if objects.masks is None else objects.masks[:, rows, columns]),
         )
     )
-    sides = cropped.objects.boxes[:, 2:] - cropped.objects.boxes[:, :2]
-    return replace(cropped, objects=replace(cropped.objects, areas=sides[:, 0] * sides[:, 1]))
 
 
 def drop_degenerate(sample: DetectionSample) -> DetectionSample:

@@ -88,7 +88,8 @@ COLUMNS: Final = _by_label(
 
 _QUALITIES: Final = {
     "accuracy": ("acc", "acc1", "top1", "accuracy", "准确率", "finalacc", "mlmacc", "mlmaccuracy", "evalacc"),
-    "mean average precision": ("map", "bboxmap", "平均精度"),
+    "mean average precision": ("map", "bboxmap", "segmmap", "平均精度"),
+    "panoptic quality": ("pq", "panopticquality", "全景质量"),
     "perplexity": ("ppl", "perplexity", "困惑度"),
     "loss": ("loss", "valloss", "finalloss"),
     "error rate": ("wer", "cer"),
@@ -145,6 +146,8 @@ _REMARKS: Final = (
     phrase("needed to load the device fully when measuring throughput"),
     *(column.remark for column in columns_of("legend") if column.remark),
     phrase("mean average precision"),
+    phrase("mean average precision of masks"),
+    phrase("panoptic quality"),
     phrase("top-1 accuracy (acc1)"),
 )
 _STANDARD_REMARKS: Final = re.compile("|".join(["/?", "通常称为“显存”，单位为GiB", *map(pattern, _REMARKS)]))

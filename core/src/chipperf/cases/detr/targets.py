@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
 # Two boxes with zero area have an empty union; the smallest box of a COCO image is far larger than this.
 _SMALLEST_AREA = 1e-12
@@ -43,36 +41,30 @@ class Targets:
 
 
 def stack_targets(
-    images: Sequence[Mapping[str, Any]], *, slots: int = 1, canvas: tuple[int, int] | None = None
+    image_ids: Sequence[int],
+    counts: Sequence[int],
+    labels: torch.Tensor,
+    boxes: torch.Tensor,
+    masks: torch.Tensor | None,
+    *,
+    slots: int = 1,
 ) -> Targets:
-    """Collect the targets of a batch.
+    """Distribute the objects of all images of a batch to slots.
 
     Args:
-        images: One mapping per image with ``image_id``, ``labels`` int64 ``(n,)``, ``boxes`` float32 ``(n, 4)`` and,
-            if ``canvas`` is given, ``masks`` bool ``(n, h, w)``.
+        labels: The objects' category ids, int64 ``(n,)``, image by image; ``boxes`` and ``masks`` have the same order.
         slots: Minimum number of slots per image. A number that no image exceeds gives every batch the same shapes.
             There is at least one slot, so that a batch without objects has predictions to check.
-        canvas: Height and width of the padded images in pixels, to which masks are padded; ``None`` for no masks.
     """
-    counts = tuple(len(image["labels"]) for image in images)
     width = max(slots, *counts)
-    labels = torch.zeros(len(images), width, dtype=torch.int64)
-    boxes = torch.zeros(len(images), width, 4)
-    for index, (image, count) in enumerate(zip(images, counts, strict=True)):
-        labels[index, :count] = image["labels"]
-        boxes[index, :count] = image["boxes"]
+    in_use = torch.arange(width) < torch.tensor(counts)[:, None]
     return Targets(
-        image_ids=tuple(int(image["image_id"]) for image in images),
-        counts=counts,
-        labels=labels,
-        boxes=boxes,
-        masks=None if canvas is None else torch.cat([_pad_masks(image["masks"], canvas) for image in images]),
+        image_ids=tuple(image_ids),
+        counts=tuple(counts),
+        labels=torch.zeros(len(counts), width, dtype=torch.int64).masked_scatter(in_use, labels),
+        boxes=torch.zeros(len(counts), width, 4).masked_scatter(in_use[..., None], boxes),
+        masks=masks,
     )
-
-
-def _pad_masks(masks: torch.Tensor, canvas: tuple[int, int]) -> torch.Tensor:
-    height, width = canvas
-    return pad(masks, (0, width - masks.shape[-1], 0, height - masks.shape[-2]))
 
 
 def cxcywh_to_xyxy(boxes: torch.Tensor) -> torch.Tensor:

@@ -38,8 +38,14 @@ if TYPE_CHECKING:
 
     from chipperf.cases.detr.hyperparameters import DetrHyperparameters
     from chipperf.cases.detr.model import DetrOutput
+    from chipperf.data.coco import TargetKind
     from chipperf.run.collectives import Collectives
 
+_FIGURES: dict[TargetKind, str] = {"boxes": "bbox_ap", "masks": "segm_ap", "panoptic": "pq"}
+"""The quality in an evaluation's details, by what is learned."""
+
+_PANOPTIC_CLASSES = 250
+"""Classes of the reference's panoptic model. COCO has ids up to 200; the others are outputs that nothing learns."""
 
 _UNDEFINED = Missing(
     missing="not_applicable", reason="the evaluation split has no object to find, so average precision is not defined"
@@ -72,8 +78,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         self._eval_loader = build_detection_evaluation_loader(data.val, batch_size=h.eval_batch_size, **shared)
         self._root = context.data_root
         self._rank = context.rank
-        stuff = data.train.stuff if isinstance(data.train, PanopticSplit) else ()
-        self._classes = 1 + max((*data.train.things, *stuff))
+        self._classes = _PANOPTIC_CLASSES if h.targets == "panoptic" else 1 + max(data.train.things)
         self._panoptic = PanopticEvaluator(data.val) if isinstance(data.val, PanopticSplit) else None
         self._evaluator = DetectionEvaluator(data.truth)
         # Objects that exceed the number of queries are never matched, and hardly any COCO image has so many.
@@ -123,9 +128,8 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
 
     def to_device(self, batch: DetectionBatch) -> DeviceBatch:
         """Copy the uint8 images and the targets, and normalize the images on the device."""
-        # Evaluation compares masks on the host, with the original annotations.
-        canvas = None if batch.masks is None else (batch.images.shape[-2], batch.images.shape[-1])
-        targets = stack_targets(batch.targets(), slots=self._slots, canvas=canvas).to(self._device)
+        objects = (batch.labels, batch.boxes, batch.masks)
+        targets = stack_targets(batch.image_ids, batch.counts, *objects, slots=self._slots).to(self._device)
         padding = batch.mask.to(self._device, non_blocking=True)
         images = normalize_padded(self._normalize, batch.images.to(self._device, non_blocking=True), padding)
         return DeviceBatch(images.contiguous(memory_format=self.memory_format), padding, targets)
@@ -144,7 +148,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
     def evaluate(
         self, model: torch.nn.Module, collectives: Collectives, autocast: Callable[[], AbstractContextManager[object]]
     ) -> Evaluation:
-        """Return mAP of the boxes, and also mAP of the masks or panoptic quality if they are learned."""
+        """Return the quality of what is learned, and as details all figures of boxes, masks and panoptic segments."""
         parts, panoptic = [], self._panoptic
         with torch.inference_mode():
             for batch in self._eval_loader:
@@ -152,13 +156,14 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
                 with autocast():
                     output: DetrOutput = model(on_device.images, on_device.padding)
                 found, codes = detections(output, batch.orig_sizes.to(self._device)), None
-                if output.masks is not None and panoptic is not None:
+                if output.masks is not None:
+                    codes = []
                     images = zip(batch.image_ids, output.logits[-1], output.masks, _placements(batch), strict=True)
                     for image_id, logits, masks, placement in images:
-                        panoptic.add(image_id, panoptic_segmentation(logits, masks, placement, panoptic.split.things))
-                elif output.masks is not None:
-                    images_with_masks = zip(output.masks, _placements(batch), strict=True)
-                    codes = [encode_masks(instance_masks(masks, placement)) for masks, placement in images_with_masks]
+                        codes.append(encode_masks(instance_masks(masks, placement)))
+                        if panoptic is not None:
+                            things = panoptic.split.things
+                            panoptic.add(image_id, panoptic_segmentation(logits, masks, placement, things))
                 parts.append(collect(batch.image_ids, found, codes))
         quality = self._evaluator.evaluate(parts, collectives, is_main=self._rank.is_main)
         details = {f"bbox_{name}": value for name, value in quality.bbox.items() if value is not None}
@@ -166,7 +171,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         all_classes = panoptic.evaluate(collectives).all if panoptic is not None else None
         if all_classes is not None:
             details |= {"pq": all_classes.pq, "sq": all_classes.sq, "rq": all_classes.rq}
-        value = quality.bbox["ap"]
+        value = details.get(_FIGURES[self._hyperparameters.targets])
         return Evaluation(value=_UNDEFINED if value is None else value, samples=quality.images, details=details)
 
 
