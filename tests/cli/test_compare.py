@@ -194,6 +194,11 @@ def test_utilization_above_the_peak_that_the_vendors_plugin_states_is_a_footnote
     assert ("implausible: p_core 4659 is 586% of the peak (19.5 TFLOP/s" in ended.out) is found
 
 
+def test_report_that_names_no_vendor_is_to_be_imported_first(invoke: Invoke) -> None:
+    Path("nobody.md").write_text(report("Nobody", label="XYZ单机8卡（1x8）"), encoding="utf-8")
+    assert "hint: import it first: perf report import nobody.md --vendor NAME" in invoke("compare", "nobody.md").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [

@@ -72,7 +72,7 @@ def _document(path: Path) -> list[Side]:
     try:
         imported = import_document(read_text(path), str(path), names=read_card_names(), path=path)
     except DocumentError as error:
-        if error.hint and error.hint.startswith("say it with"):
+        if error.hint and error.hint.startswith("give it with"):
             error.hint = f"import it first: perf report import {path} --vendor NAME --case NAME, and name the records"
         raise
     unknown = len(imported.not_understood)
