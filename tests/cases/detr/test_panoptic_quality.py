@@ -155,3 +155,14 @@ def test_counts_are_those_of_the_plain_definition(seed: int) -> None:
     for category in range(1, 5):
         assert columns(counts, category) == pytest.approx(tuple(plain[category]), abs=1e-12)
     assert int(counts[1].sum()) > 0
+
+
+def test_category_that_the_split_does_not_list_is_no_category_of_the_mean() -> None:
+    pixels = np.ones((4, 4), np.int32)
+    truth, predicted = (
+        SegmentedImage(indices=pixels, categories=np.array([category]), is_crowd=np.zeros(1, bool))
+        for category in (1, 150)
+    )
+    counts = match_segments(truth, predicted, 3)
+    assert counts.shape == (4, 4)
+    assert columns(counts, 1) == (0, 0, 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from chipperf.cases.detr.workload import DetrWorkload
 from chipperf.cases.workload import WorkloadContext
 from chipperf.data.coco_sample import TARGETS, CocoSampleOptions, ensure_coco_sample
 from chipperf.errors import DataError, TrainingError
+from chipperf.records.schema import Missing
 from chipperf.run.collectives import Collectives
 
 if TYPE_CHECKING:
@@ -91,6 +93,25 @@ def test_evaluation_counts_every_image_and_gives_every_figure(coco: Path, target
     assert evaluation.samples == 2
     assert evaluation.value == evaluation.details[figures[0]]
     assert set(figures) <= set(evaluation.details)
+
+
+@pytest.mark.parametrize("category", [8, 240])
+def test_quality_is_undefined_where_there_is_nothing_to_find(coco: Path, tmp_path: Path, category: int) -> None:
+    root = tmp_path / "crowds"
+    shutil.copytree(coco, root)
+    (root / "dataset.json").unlink()
+    path = root / "annotations" / "panoptic_val2017.json"
+    path.write_text(path.read_text().replace('"iscrowd":0', '"iscrowd":1'))
+    workload = make_workload(root, targets="panoptic")
+    model = workload.build_model().eval()
+    with torch.no_grad():
+        # It is sure of one category, which the annotations list or not.
+        model.get_submodule("class_head").bias[category] = 50.0
+
+    value = workload.evaluate(model, Collectives(Rank(), DEVICE), nullcontext).value
+
+    assert isinstance(value, Missing)
+    assert value.reason == "the evaluation split has no object to find, so the quality is not defined"
 
 
 def test_static_shapes_are_the_same_for_every_batch(coco: Path) -> None:

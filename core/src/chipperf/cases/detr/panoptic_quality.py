@@ -101,11 +101,13 @@ def match_segments(truth: SegmentedImage, predicted: SegmentedImage, largest_cat
     true_rows, predicted_rows = np.nonzero(matches)
     matched = predicted.categories[predicted_rows]
     length = largest_category + 1
+    # Models have outputs for larger categories too, which the split does not list.
+    false_counts = np.bincount(predicted.categories[is_false], minlength=length)[:length]
     return np.array(
         [
             np.bincount(matched, weights=iou[true_rows, predicted_rows], minlength=length),
             np.bincount(matched, minlength=length),
-            np.bincount(predicted.categories[is_false], minlength=length),
+            false_counts,
             np.bincount(truth.categories[is_missed], minlength=length),
         ],
         np.float64,

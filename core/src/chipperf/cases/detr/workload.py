@@ -48,7 +48,7 @@ _PANOPTIC_CLASSES = 250
 """Classes of the reference's panoptic model. COCO has ids up to 200; the others are outputs that nothing learns."""
 
 _UNDEFINED = Missing(
-    missing="not_applicable", reason="the evaluation split has no object to find, so average precision is not defined"
+    missing="not_applicable", reason="the evaluation split has no object to find, so the quality is not defined"
 )
 
 
@@ -81,6 +81,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         self._classes = _PANOPTIC_CLASSES if h.targets == "panoptic" else 1 + max(data.train.things)
         self._panoptic = PanopticEvaluator(data.val) if isinstance(data.val, PanopticSplit) else None
         self._evaluator = DetectionEvaluator(data.truth)
+        self._is_defined = not data.val.table.is_crowd.all()
         # Objects that exceed the number of queries are never matched, and hardly any COCO image has so many.
         self._slots = h.queries if h.static_shapes else 1
 
@@ -171,7 +172,7 @@ class DetrWorkload(ImageWorkload["DetrHyperparameters"]):
         all_classes = panoptic.evaluate(collectives).all if panoptic is not None else None
         if all_classes is not None:
             details |= {"pq": all_classes.pq, "sq": all_classes.sq, "rq": all_classes.rq}
-        value = details.get(_FIGURES[self._hyperparameters.targets])
+        value = details.get(_FIGURES[self._hyperparameters.targets]) if self._is_defined else None
         return Evaluation(value=_UNDEFINED if value is None else value, samples=quality.images, details=details)
 
 
